@@ -1,0 +1,89 @@
+"""How many actors of each stage, with what share of a CPU or GPU; checked against what the cluster has."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MEBIBYTE = 2**20
+TOKENIZERS_PER_GPU = 6  # one H200 at half its peak labels what 4-6 cores tokenize
+READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
+WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
+
+
+class ComputeConfig(BaseModel):
+    """How the work is spread. None of these changes results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokenizers: int | Literal["auto"] = Field("auto", gt=0, description="tokenizing actors, a core each")
+    classifiers: int | Literal["auto"] = Field("auto", gt=0, description="actors that hold the model")
+    gpus_per_classifier: float | Literal["auto"] = Field("auto", ge=0, description="fractions share a GPU; 0: CPU replicas")
+    batch_tokens: int | Literal["auto"] = Field("auto", gt=0, description="tokens of a forward pass, padding included")
+    unit_bytes: int = Field(32 * MEBIBYTE, gt=0, description="input per unit, about: read, labelled and committed as a whole")
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What there is to run on. `cores` are physical where Ray runs on this machine alone, Ray's CPUs otherwise."""
+
+    cpus: float  # Ray's logical CPUs
+    cores: int
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The resolved numbers, and where each came from."""
+
+    tokenizers: int
+    classifiers: int
+    gpus_per_classifier: float
+    batch_tokens: int
+    sources: dict[str, str]
+
+    @property
+    def use_gpu(self) -> bool:
+        return self.gpus_per_classifier > 0
+
+
+def resolve_pools(compute: ComputeConfig, machines: Machines) -> Pools:
+    """Fills in what is `auto`.
+
+    Raises:
+        ValueError: the cluster can never hold what is asked for.
+    """
+    sources: dict[str, str] = {}
+
+    def resolve(key: str, automatic, why: str):
+        value = getattr(compute, key)
+        sources[key] = why if value == "auto" else "job file"
+        return automatic if value == "auto" else value
+
+    gpus = resolve("gpus_per_classifier", 1.0 if machines.gpus else 0.0, f"{machines.gpus:g} GPUs there are")
+    if gpus:
+        if gpus > machines.gpus:
+            raise ValueError(f"compute.gpus_per_classifier: {gpus:g} asked for, the cluster has {machines.gpus:g} GPUs")
+        classifiers = resolve("classifiers", int(machines.gpus / gpus), f"{machines.gpus:g} GPUs, {gpus:g} each")
+        spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
+        tokenizers = resolve(
+            "tokenizers",
+            max(1, min(spare, TOKENIZERS_PER_GPU * int(machines.gpus))),
+            f"up to {TOKENIZERS_PER_GPU} per GPU of {machines.cpus:g} CPUs",
+        )
+        if classifiers * gpus > machines.gpus:
+            raise ValueError(f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g}")
+    else:
+        tokenizers = resolve("tokenizers", max(1, machines.cores // 8), f"one per 8 of {machines.cores} cores")
+        spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)
+        classifiers = resolve(
+            "classifiers", max(1, min(machines.cores, spare)), f"a single thread on each of {machines.cores} cores"
+        )
+    needed = classifiers + tokenizers + READER_CPUS + WRITER_CPUS
+    if needed > machines.cpus:
+        raise ValueError(
+            f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
+            f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers"
+        )
+    batch_tokens = resolve("batch_tokens", 32768 if gpus else 2048, "GPU" if gpus else "CPU")
+    return Pools(tokenizers, classifiers, gpus, batch_tokens, sources)

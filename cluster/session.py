@@ -1,0 +1,66 @@
+"""Connecting to Ray; the only reader of the process's environment."""
+
+import glob
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster.resources import Machines
+
+# Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
+WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
+
+
+def quiet_environment() -> None:
+    """Settings that libraries read from the environment when they are imported. Existing values win."""
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **WORKER_ENVIRONMENT,
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def this_machine() -> Machines:
+    """What a Ray started here would have, found without starting one or importing torch."""
+    cores = len(os.sched_getaffinity(0))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(glob.glob("/proc/driver/nvidia/gpus/*"))
+    if visible is not None:
+        gpus = min(gpus, len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
+    # logical CPUs are slots: readers and writers wait for storage, so cores are offered twice
+    return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=gpus)
+
+
+@contextmanager
+def connected() -> Iterator[Machines]:
+    """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job."""
+    quiet_environment()
+    import ray
+
+    here = ray.is_initialized()
+    local = False
+    if not here:
+        environment = {"env_vars": WORKER_ENVIRONMENT}
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            machine = this_machine()
+            local = True
+            ray.init(
+                num_cpus=int(machine.cpus),
+                num_gpus=int(machine.gpus),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    try:
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus)
+    finally:
+        if not here:
+            ray.shutdown()

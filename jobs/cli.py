@@ -1,0 +1,131 @@
+"""The `label-corpus` command: gathers the sub-commands; heavy imports wait until one of them runs.
+
+Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 130 interrupted. Logs and progress go to stderr; the last line
+on stdout is one JSON object.
+"""
+
+import json
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+
+
+def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
+    sys.stderr.flush()
+    print(json.dumps(result), flush=True)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command("run")
+def run_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Label what is not labelled yet."""
+    from jobs.config import load_job
+    from jobs.label_corpus import run
+
+    summary = run(load_job(job, overrides), quiet=quiet)
+    _emit(summary, ok=summary["labeled"] + summary["rejected"] == summary["documents"] and not summary["units_failed"])
+
+
+@app.command("plan")
+def plan_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Show what a run would do."""
+    from jobs.config import load_job
+    from jobs.plan import plan, show
+
+    summary = plan(load_job(job, overrides))
+    if not quiet:
+        show(summary)
+    _emit(summary)
+
+
+@app.command("verify")
+def verify_command(job: JobFile, overrides: Overrides = None) -> None:
+    """Recount the input against the commits and the files."""
+    from jobs.config import load_job
+    from jobs.verify import show, verify
+
+    report = verify(load_job(job, overrides))
+    show(report)
+    _emit(report, ok=report["ok"])
+
+
+@app.command("inspect")
+def inspect_command(
+    text: Annotated[str, typer.Argument(help="the text")],
+    model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="e.g. model.max_length=128")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
+) -> None:
+    """Show each step for one text: tokens, ids, mask, logits, scores, label."""
+    from jobs.config import check_config, override
+    from jobs.inspect import InspectConfig, inspect_text, show
+
+    settings: dict[str, Any] = {"model": {"path": model}}
+    for setting in overrides or []:
+        override(settings, setting)
+    config = check_config(InspectConfig, settings)
+    steps = inspect_text(text, config.model, config.storage)
+    if as_json:
+        _emit(steps)
+    else:
+        show(steps)
+
+
+def main() -> None:
+    """Runs the command line and turns what it raises into a line on stderr and an exit code."""
+    from cluster.session import quiet_environment
+
+    quiet_environment()
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except KeyboardInterrupt:
+        _fail("interrupted; run it again to continue")
+        code = 130
+    except Exception as error:
+        code = _explain(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Ray's and torch's threads have nothing left to do; waiting for them costs a second
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"label-corpus: {message}", file=sys.stderr, flush=True)
+
+
+def _explain(error: Exception) -> int:
+    """Prints `error` in one line; returns the exit code."""
+    import click
+
+    from pipeline_ops.schema import UserError
+
+    if isinstance(error, click.exceptions.Abort):
+        _fail("interrupted; run it again to continue")
+        return 130
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, UserError):
+        _fail(str(error))
+        return 2
+    traceback.print_exception(error)
+    _fail(f"failed: {error}; run it again to continue")
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""`label-corpus plan`: what a run would do. Loads no model weights, starts no Ray, writes nothing."""
+
+import base64
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.resources import Machines, resolve_pools
+from cluster.session import this_machine
+from jobs.config import JobConfig
+from pipeline_ops.actors import resolve_dtype
+from pipeline_ops.commits import current_commits, read_commits, read_job
+from pipeline_ops.inputs import InputFile, column_names, find_inputs, is_text, parquet_schema, sample_types
+from pipeline_ops.models import ModelFacts, resolve_model
+from pipeline_ops.planning import Plan, make_plan
+from pipeline_ops.reading import check_columns
+from pipeline_ops.schema import UserError
+from pipeline_ops.storage import full_path, join
+from pipeline_ops.writing import Commit
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job checked against its input, its model and what its output holds already."""
+
+    job: JobConfig  # with full paths
+    files: list[InputFile]
+    passed_over: list[str]  # files of no known format
+    facts: ModelFacts
+    line_types: pa.Schema
+    commits: dict[str, Commit]
+    record: dict[str, Any] | None  # _job.json
+    plan: Plan
+
+
+def prepare(job: JobConfig) -> Prepared:
+    """Everything that can be known, and every mistake that can be found, before anything is started or written.
+
+    Raises:
+        UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job.
+    """
+    job = job.model_copy(
+        update={
+            "input": job.input.model_copy(update={"path": full_path(job.input.path)}),
+            "output": job.output.model_copy(update={"path": full_path(job.output.path)}),
+        }
+    )
+    _check_paths(job)
+    _check_partitions(job)
+    try:
+        files, passed_over = find_inputs(job.input, job.storage)
+        line_types = _check_columns(job, files)
+    except OSError as error:
+        raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
+    facts, _ = resolve_model(job.model, job.storage)
+    try:
+        record = read_job(job.output.path, job.storage)
+        commits = read_commits(job.output.path, job.storage)
+    except OSError as error:
+        raise UserError(f"output.path: {job.output.path!r} cannot be read: {_reason(error)}") from error
+    if record is not None:
+        check_same_job(record, result_settings(job, facts, None))
+        recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
+        line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
+    plan = make_plan(
+        files,
+        commits,
+        text_column=job.input.text_column,
+        output=job.output,
+        storage=job.storage,
+        unit_bytes=job.compute.unit_bytes,
+    )
+    return Prepared(job, files, passed_over, facts, line_types, commits, record, plan)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
+
+
+def _check_paths(job: JobConfig) -> None:
+    source, target = job.input.path, job.output.path
+    folder = source
+    while any(character in folder for character in "*?["):
+        folder = os.path.dirname(folder)
+    if target == source or target.startswith(join(folder, "")):
+        raise UserError(
+            f"output.path: {target!r} is inside the input {source!r}: labels would become input; use another folder"
+        )
+    if source.startswith(join(target, "")):
+        raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
+
+
+def _check_partitions(job: JobConfig) -> None:
+    kept = job.output.input_columns()
+    known = set(job.output.added_columns().values()) | set(kept or ()) | {"label"}
+    for name in job.output.partition_by:
+        if kept is not None and name not in known:
+            raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
+
+
+def _check_columns(job: JobConfig, files: list[InputFile]) -> pa.Schema:
+    """Looks at the first file of each format; returns the JSON Lines columns' types."""
+    line_types = pa.schema([])
+    for file_format in dict.fromkeys(file.format for file in files):
+        alike = [file for file in files if file.format == file_format and file.stored.size] or [
+            file for file in files if file.format == file_format
+        ]
+        if file_format == "jsonl":
+            line_types = sample_types(alike, job.input, job.storage)
+            columns = line_types.names
+        else:
+            columns = column_names(alike[0], job.input, job.storage)
+        if not columns:
+            continue  # nothing but empty files
+        text_column = job.input.text_column
+        wanted = [text_column, *(job.output.input_columns() or ())]
+        for key, name in zip(["input.text_column", *["output.columns"] * len(wanted)], wanted, strict=False):
+            if name not in columns and not (key == "output.columns" and file_format == "jsonl"):
+                raise UserError(
+                    f"{key}: there is no column {name!r} in {alike[0].path}; it has {', '.join(map(repr, columns))}"
+                )
+        if file_format == "parquet":
+            data_type = parquet_schema(alike[0], job.storage).field(text_column).type
+            if not is_text(data_type):
+                raise UserError(f"input.text_column: {text_column!r} in {alike[0].path} is {data_type}, not text")
+        check_columns(columns, alike[0].path, job.output)
+    return line_types
+
+
+def result_settings(job: JobConfig, facts: ModelFacts, dtype: str | None) -> dict[str, Any]:
+    """All that changes results, by config key; `dtype` None: not known yet."""
+    model = {
+        "model.path": facts.path,
+        "model.revision": facts.revision,
+        "model.weights": facts.weights,
+        "model.tokenizer": facts.tokenizer,
+        "model.max_length": facts.max_length,
+        "model.labels": list(facts.labels),
+        "model.activation": facts.activation,
+        "model.dtype": dtype if job.model.dtype == "auto" else job.model.dtype,
+    }
+    reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
+    writing = {f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key != "path"}
+    return {**model, **reading, **writing}
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raises UserError when the output holds labels made with other settings; names the keys that differ."""
+    recorded = record["settings"]
+    differing = [
+        f"{key} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
+        for key in sorted({*recorded, *settings})
+        if recorded.get(key) != settings.get(key) and not (key == "model.dtype" and settings.get(key) is None)
+    ]
+    if differing:
+        raise UserError(
+            f"output.path: holds labels made with other settings: {'; '.join(differing)};"
+            f" change them back, or give another output.path"
+        )
+
+
+def job_record(prepared: Prepared, dtype: str, run: str) -> dict[str, Any]:
+    """What `_job.json` says. The job file holds no secrets, so neither does this."""
+    settings = result_settings(prepared.job, prepared.facts, dtype)
+    return {
+        "fingerprint": fingerprint(settings),
+        "settings": settings,
+        "config": prepared.job.model_dump(mode="json"),
+        "line_types": base64.b64encode(prepared.line_types.serialize().to_pybytes()).decode(),
+        "versions": {name: version(name) for name in ("label-corpus", "ray", "torch", "transformers", "pyarrow")},
+        "run": run,
+    }
+
+
+def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
+    """Files, bytes, units, what is committed and what would run, and the resolved settings with their sources."""
+    prepared = prepare(job)
+    work = prepared.plan
+    pools = _pools(prepared.job, machines or this_machine())
+    facts = prepared.facts
+    from_model = "job file" if job.model.max_length else "the model's limit"
+    dtype = _dtype_here(job.model.dtype, pools.use_gpu)
+    resolved = {
+        "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
+        "model.max_length": (facts.max_length, from_model),
+        "model.dtype": (dtype, "job file" if job.model.dtype != "auto" else "this machine"),
+        "activation": (facts.activation, "the model's head"),
+        "labels": (len(facts.labels), "the model's id2label"),
+        **{f"compute.{key}": (getattr(pools, key), source) for key, source in pools.sources.items()},
+        "compute.unit_bytes": (job.compute.unit_bytes, "job file or default"),
+    }
+    return {
+        "files": work.files,
+        "bytes": work.bytes,
+        "files_done": work.files_done,
+        "bytes_done": work.bytes_done,
+        "files_to_run": work.files - work.files_done,
+        "bytes_to_run": work.bytes - work.bytes_done,
+        "units_done": work.units_done,
+        "units_to_run": work.num_units,
+        "documents_done": sum(commit.documents for commit in current_commits(prepared.commits).values()),
+        "files_changed": len([path for path in work.replaced if path not in work.removed]),
+        "files_removed": len(work.removed),
+        "files_passed_over": len(prepared.passed_over),
+        "output": prepared.job.output.path,
+        "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
+    }
+
+
+def _pools(job: JobConfig, machines: Machines):
+    try:
+        return resolve_pools(job.compute, machines)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _dtype_here(dtype: str, use_gpu: bool) -> str:
+    return "decided by the GPU" if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Prints a plan for people, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stderr)
+    console.print(
+        f"{summary['files']:,} files, {summary['bytes'] / 2**20:,.1f} MiB; {summary['files_done']:,} done"
+        f" ({summary['documents_done']:,} documents in {summary['units_done']:,} units)"
+    )
+    console.print(
+        f"to run: {summary['files_to_run']:,} files, {summary['bytes_to_run'] / 2**20:,.1f} MiB,"
+        f" about {summary['units_to_run']:,} units -> {summary['output']}"
+    )
+    for key, what in {
+        "files_changed": "have changed and are labelled again",
+        "files_removed": "are gone; their labels stay",
+        "files_passed_over": "have no known suffix and are passed over",
+    }.items():
+        if summary[key]:
+            console.print(f"{summary[key]:,} files {what}")
+    table = Table("setting", "value", "from")
+    for key, setting in summary["settings"].items():
+        table.add_row(key, str(setting["value"]), setting["from"])
+    console.print(table)

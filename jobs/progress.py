@@ -1,0 +1,48 @@
+"""What a run shows on stderr while it goes: a bar on a terminal, a line every ten seconds elsewhere."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from pipeline_ops.planning import Plan
+from pipeline_ops.writing import Commit
+
+LINE_SECONDS = 10
+
+
+class Progress:
+    """Counts commits. Totals are estimates: line formats are cut into units while they are read."""
+
+    def __init__(self, plan: Plan, *, quiet: bool):
+        self.units = self.documents = 0
+        self.total = plan.num_units
+        self.started = self.last_line = time.monotonic()
+        self.console = Console(file=sys.stderr, quiet=quiet)
+        self.bar = Bar(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=self.console, transient=True)
+        self.task = self.bar.add_task("starting", total=self.total)
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal and not self.console.quiet:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def add(self, commit: Commit) -> None:
+        self.units += 1
+        self.documents += commit.documents
+        now = time.monotonic()
+        rate = self.documents / (now - self.started)
+        text = f"{self.documents:,} documents, {self.units:,} of about {max(self.units, self.total):,} units, {rate:,.0f} documents/s"
+        if self.bar.live.is_started:
+            self.bar.update(self.task, description=text, completed=self.units, total=max(self.units, self.total))
+        elif now - self.last_line >= LINE_SECONDS:
+            self.last_line = now
+            self.say(text)

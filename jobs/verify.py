@@ -1,0 +1,132 @@
+"""`label-corpus verify`: recounts the input against the commits and the files. Reads the input, loads no model."""
+
+import itertools
+import sys
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.config import JobConfig
+from pipeline_ops import records
+from pipeline_ops.commits import current_commits, gaps, overlaps, pieces_by_file, read_commits, unreferenced_files
+from pipeline_ops.inputs import InputConfig, InputFile, csv_header, find_inputs
+from pipeline_ops.storage import StorageConfig, full_path, join, list_all, open_to_read, read_bytes
+from pipeline_ops.writing import Commit
+
+MAX_LISTED = 100
+
+
+def verify(job: JobConfig) -> dict[str, Any]:
+    """Compares inputs, commits and files.
+
+    Returns:
+        documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
+        unreferenced, broken, removed: each a list of sentences with the path first. `ok` when all but `removed` are empty.
+    """
+    output = full_path(job.output.path)
+    commits = read_commits(output, job.storage)
+    current = current_commits(commits)
+    files, _ = find_inputs(job.input, job.storage)
+    pieces = pieces_by_file(current.values())
+    committed = _documents_by_file(current.values())
+    missing, doubled = [], []
+    documents = 0
+    for file in files:
+        found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
+        if len(found) < len(pieces.get(file.path, [])):
+            missing.append(f"{file.path}: has changed since it was labelled")
+        missing += [
+            f"{file.path}: rows {gap.start_row} to {'the end' if gap.stop_row is None else gap.stop_row - 1}"
+            for gap in gaps(found)
+        ]
+        doubled += [
+            f"{file.path}: rows {right.start_row} to {min(left.stop_row, right.stop_row) - 1}"
+            for left, right in overlaps(found)
+        ]
+        documents += count_documents(file, job.input, job.storage)
+    labeled = sum(commit.labeled for commit in current.values())
+    rejected = sum(commit.rejected for commit in current.values())
+    listed = {file.path for file in files}
+    removed = sorted(path for path in pieces if path not in listed)
+    if not removed and not missing and labeled + rejected != documents:
+        missing.append(f"{output}: {documents} documents in the input, {labeled} labelled and {rejected} rejected")
+    broken = list(_broken_files(output, current, job.storage))
+    unreferenced = unreferenced_files(output, commits, job.storage)
+    return {
+        "ok": not (missing or doubled or unreferenced or broken),
+        "documents": documents,
+        "labeled": labeled,
+        "rejected": rejected,
+        "units": len(current),
+        "files": len(files),
+        "missing": missing,
+        "doubled": doubled,
+        "unreferenced": unreferenced,
+        "broken": broken,
+        "removed": removed,
+        "output": output,
+        "committed_files": len(committed),
+    }
+
+
+def _documents_by_file(commits) -> dict[str, int]:
+    return {file.path: file.rows for commit in commits for file in commit.all_files()}
+
+
+def count_documents(file: InputFile, config: InputConfig, storage: StorageConfig) -> int:
+    """The documents in an input file, rejects included, counted without what labelling recorded.
+
+    Parquet by its footer; line formats by reading them: blank JSON and CSV lines are no documents, blank text lines are.
+    """
+    if file.format == "parquet":
+        with open_to_read(file.path, storage, sequential=False) as source:
+            return pq.read_metadata(source).num_rows
+    if file.format == "text" and config.text_unit == "file":
+        return 1
+    start = csv_header(file, config, storage)[1] if file.format == "csv" else 0
+    quote = config.quote if file.format == "csv" else None
+    total = 0
+    with records.open_decompressed(file.path, file.compression, storage, start) as stream:
+        for block in records.cut_records(stream, target_bytes=records.READ_BYTES, quote=quote, start_byte=start):
+            lines = records.split_records(block, quote)
+            if block.start_byte == 0 and lines:
+                lines[0] = lines[0].removeprefix(records.BYTE_ORDER_MARK)
+            total += len(lines) if file.format == "text" else sum(1 for line in lines if line.strip())
+    return total
+
+
+def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfig):
+    """Committed files that are gone, or whose size or rows are not what their commit says."""
+    there = {file.path: file for file in list_all(output, storage)}
+    for commit in commits.values():
+        for file in commit.all_files():
+            path = join(output, file.path)
+            if path not in there:
+                yield f"{file.path}: missing, named by unit {commit.unit}"
+            elif there[path].size != file.bytes:
+                yield f"{file.path}: {there[path].size} bytes, its commit says {file.bytes}"
+            elif (rows := _rows(path, storage)) != file.rows:
+                yield f"{file.path}: {rows} rows, its commit says {file.rows}"
+        labelled = sum(file.rows for file in commit.files)
+        if labelled != commit.labeled:
+            yield f"unit {commit.unit}: {labelled} rows in its files, {commit.labeled} labelled"
+
+
+def _rows(path: str, storage: StorageConfig) -> int | str:
+    if path.endswith(".jsonl"):
+        return read_bytes(path, storage).count(b"\n")
+    with open_to_read(path, storage, sequential=False) as source:
+        try:
+            return pq.read_metadata(source).num_rows
+        except (OSError, pa.ArrowInvalid) as error:
+            return f"unreadable ({error})"
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints a report for people, on stderr."""
+    for kind in ("missing", "doubled", "unreferenced", "broken", "removed"):
+        for line in itertools.islice(report[kind], MAX_LISTED):
+            print(f"{kind}: {line}", file=sys.stderr)
+        if len(report[kind]) > MAX_LISTED:
+            print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)

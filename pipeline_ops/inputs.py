@@ -1,0 +1,208 @@
+"""The input corpus: its settings, its files, their formats, and the types of columns that text formats do not declare."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline_ops import records
+from pipeline_ops.schema import UserError
+from pipeline_ops.storage import StorageConfig, StoredFile, list_files, open_to_read
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+    ".text": "text",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+SAMPLED_FILES = 8
+SAMPLED_BYTES = 2**20
+
+
+class InputConfig(BaseModel):
+    """What is labelled and how it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(description="file, folder (recursive) or glob; local, s3:// or what fsspec knows")
+    format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field("auto", description="auto: by suffix, per file")
+    text_column: str = Field("text", description="the column that is labelled")
+    text_unit: Literal["line", "file"] = Field("line", description="plain text: a document per line, or per file")
+    min_characters: int = Field(0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
+    column_types: dict[str, str] = Field(
+        {}, description="Arrow types of JSON Lines and CSV columns, where the sample's would not do: {year: int32}"
+    )
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="CSV; default: tab for .tsv, else comma")
+    quote: str | None = Field('"', min_length=1, max_length=1, description="CSV; null where quotes are plain characters")
+
+    @field_validator("column_types")
+    @classmethod
+    def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
+        for column, name in types.items():
+            try:
+                pa.type_for_alias(name)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name!r} for column {column!r} is no Arrow type name such as int64, double, string"
+                ) from error
+        return types
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A listed input file and how to read it."""
+
+    stored: StoredFile
+    format: str  # parquet, jsonl, csv or text
+    compression: str | None
+
+    @property
+    def path(self) -> str:
+        return self.stored.path
+
+
+def suffixes(path: str) -> tuple[str | None, str | None]:
+    """(format, compression) by the name's suffixes; None where they say nothing."""
+    name = path.rsplit("/", 1)[-1].lower()
+    compression = None
+    for suffix, codec in COMPRESSIONS.items():
+        if name.endswith(suffix):
+            name, compression = name.removesuffix(suffix), codec
+    for suffix, file_format in FORMATS.items():
+        if name.endswith(suffix):
+            return file_format, compression
+    return None, compression
+
+
+def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[InputFile], list[str]]:
+    """The input files in path order, and the paths passed over because their suffix says no known format.
+
+    Raises:
+        UserError: nothing is there, nothing matches, or nothing that is there has a known format.
+    """
+    listed = list_files(config.path, storage)
+    if not listed:
+        what = "matches no file" if any(c in config.path for c in "*?[") else "does not exist or holds no files"
+        raise UserError(f"input.path: {config.path!r} {what}; give a file, a folder or a glob that has some")
+    files, unknown = [], []
+    for stored in listed:
+        by_suffix, compression = suffixes(stored.path)
+        file_format = by_suffix if config.format == "auto" else config.format
+        if file_format is None:
+            unknown.append(stored.path)
+        else:
+            files.append(InputFile(stored, file_format, None if file_format == "parquet" else compression))
+    if not files:
+        raise UserError(
+            f"input.path: no file under {config.path!r} has a known suffix ({', '.join(FORMATS)}; then {', '.join(COMPRESSIONS)});"
+            f" the first is {unknown[0]!r}; set input.format"
+        )
+    return files, unknown
+
+
+def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -> list[str]:
+    """The columns of one file, without reading its rows; for JSON Lines those of its first rows."""
+    if file.format == "parquet":
+        return parquet_schema(file, storage).names
+    if file.format == "text":
+        return [config.text_column]
+    if file.format == "csv":
+        return csv_header(file, config, storage)[0]
+    return sample_types([file], config, storage).names
+
+
+def parquet_schema(file: InputFile, storage: StorageConfig) -> pa.Schema:
+    with open_to_read(file.path, storage, sequential=False) as source:
+        return pq.read_schema(source)
+
+
+def is_text(data_type: pa.DataType) -> bool:
+    """Whether a column of this type can hold texts; bytes are decoded as UTF-8."""
+    if pa.types.is_dictionary(data_type):
+        data_type = data_type.value_type
+    return any(
+        check(data_type)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+        )
+    )
+
+
+def csv_delimiter(file: InputFile, config: InputConfig) -> str:
+    return config.delimiter or ("\t" if ".tsv" in file.path.lower().rsplit("/", 1)[-1] else ",")
+
+
+def csv_header(file: InputFile, config: InputConfig, storage: StorageConfig) -> tuple[list[str], int]:
+    """The column names in a CSV file's first record, and where the next record begins (bytes); ([], 0) for an empty file."""
+    with records.open_decompressed(file.path, file.compression, storage) as stream:
+        block = next(records.cut_records(stream, target_bytes=1, quote=config.quote), None)
+    if block is None:
+        return [], 0
+    return records.csv_fields(block.data, csv_delimiter(file, config), config.quote), block.stop_byte
+
+
+def sample_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
+    """Column types of JSON Lines files, from the first mebibyte of some of them, evenly spread.
+
+    JSON's own types are kept: text stays text also where it looks like a date or a number, unlike Arrow's and pandas' own
+    inference. Columns of mixed types take the type most of the sample has; rows that do not fit it are rejected later with
+    the reason `column_type`. A column without any value is text.
+    """
+    if len(files) > SAMPLED_FILES:
+        step = len(files) / SAMPLED_FILES
+        files = [files[int(index * step)] for index in range(SAMPLED_FILES)]
+    values: dict[str, list[object]] = {}
+    for file in files:
+        with records.open_decompressed(file.path, file.compression, storage) as stream:
+            block = next(records.cut_records(stream, target_bytes=SAMPLED_BYTES, quote=None), None)
+        for line in block.data.removeprefix(records.BYTE_ORDER_MARK).split(b"\n") if block else []:
+            try:
+                document = json.loads(line)
+            except ValueError:
+                continue  # a broken line becomes a reject when it is read
+            if isinstance(document, dict):
+                for name, value in document.items():
+                    values.setdefault(name, []).append(value)
+    fields = {name: _common_type(column) for name, column in values.items()}
+    fields.update({name: pa.type_for_alias(alias) for name, alias in config.column_types.items()})
+    fields[config.text_column] = pa.string()
+    if config.text_column not in values:  # the caller reports it, or the rows are rejected one by one
+        del fields[config.text_column]
+    return pa.schema(list(fields.items()))
+
+
+def _common_type(values: list[object]) -> pa.DataType:
+    present = [value for value in values if value is not None]
+    if any(type(value) is int and value >= 2**63 for value in present):
+        return pa.uint64()  # 64-bit hashes as numbers; Arrow would take int64 and then refuse them
+    try:
+        return text_for_null(pa.infer_type(present))
+    except pa.ArrowException:  # mixed types
+        kinds = [type(value) for value in present]
+        most = max(set(kinds), key=kinds.count)
+        return text_for_null(pa.infer_type([value for value in present if type(value) is most]))
+
+
+def text_for_null(data_type: pa.DataType) -> pa.DataType:
+    """`data_type` with `string` wherever it has `null` or a date that was inferred from text, at any depth."""
+    if pa.types.is_null(data_type) or pa.types.is_temporal(data_type):
+        return pa.string()
+    if pa.types.is_list(data_type):
+        return pa.list_(text_for_null(data_type.value_type))
+    if pa.types.is_struct(data_type):
+        return pa.struct([field.with_type(text_for_null(field.type)) for field in data_type])
+    return data_type

@@ -1,0 +1,223 @@
+"""The model folder: where it is, what it is exactly, and loading it. Torch is imported only by what loads weights."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline_ops.postprocessing import Activation, activation_for
+from pipeline_ops.schema import UserError
+from pipeline_ops.storage import StorageConfig, is_local, list_all, read_bytes
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
+# learned positions of these begin behind the padding id: two rows of the position table are never used
+OFFSET_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "roberta-prelayernorm",
+}
+UNLIMITED = 10**6  # transformers writes 10**30 where a tokenizer has no limit
+
+
+class ModelConfig(BaseModel):
+    """Which sequence classifier labels the documents."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    path: str = Field(description="hub id, local folder, or folder on object storage")
+    revision: str | None = Field(None, description="hub revision; resolved to its commit and recorded")
+    max_length: int | None = Field(None, ge=1, description="tokens per document at the most; default: the model's limit")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and arithmetic")
+    allow_new_weights: bool = Field(False, description="label with a head that has not been trained")
+    allow_pickled_weights: bool = Field(False, description="load weights that are not safetensors: they can run code")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What results depend on, as resolved; recorded with the output."""
+
+    path: str
+    revision: str | None  # commit on the hub
+    weights: str  # identity of the weight files
+    tokenizer: str  # hash of the tokenizer and its settings
+    max_length: int
+    labels: tuple[str, ...]  # in id2label order
+    activation: Activation
+    pad_id: int
+    pad_type_id: int
+    pad_left: bool
+    has_type_ids: bool
+
+
+def is_hub_id(path: str) -> bool:
+    return is_local(path) and not os.path.isdir(os.path.expanduser(path))
+
+
+def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) -> str:
+    """A path that from_pretrained takes: hub ids and local folders as they are, object storage fetched once per node.
+
+    A fetched folder is built beside its place and renamed, so that a second process on the node sees all of it or nothing.
+
+    Raises:
+        UserError: a folder on object storage that holds no config.json.
+    """
+    if is_local(config.path):
+        return config.path if is_hub_id(config.path) else os.path.abspath(os.path.expanduser(config.path))
+    files = list_all(config.path, storage)
+    if not any(file.path.endswith("/config.json") for file in files):
+        raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
+    if not weights:
+        files = [file for file in files if not file.path.endswith(WEIGHT_SUFFIXES)]
+    listing = json.dumps([(file.path, file.identity, file.size) for file in files])
+    target = os.path.join(os.path.expanduser(storage.cache_folder), "models", hashlib.sha256(listing.encode()).hexdigest()[:32])
+    if not os.path.isdir(target):
+        beside = f"{target}.{uuid.uuid4().hex}"
+        for file in files:
+            path = os.path.join(beside, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            content = read_bytes(file.path, storage)
+            if len(content) != file.size:
+                raise OSError(f"{file.path}: read {len(content)} bytes, listed {file.size}")
+            with open(path, "xb") as copy:
+                copy.write(content)
+        try:
+            os.rename(beside, target)
+        except OSError:  # another process was first; its copy is the same
+            if not os.path.isdir(target):
+                raise
+            shutil.rmtree(beside)
+    return target
+
+
+def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFacts, Any]:
+    """What the model is, and its tokenizer, without loading weights.
+
+    Raises:
+        UserError: no such model, no fast tokenizer, no padding token, or no usable max_length.
+    """
+    from transformers import AutoConfig
+
+    folder = local_copy(config, storage, weights=False)
+    try:
+        model = AutoConfig.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        tokenizer = load_tokenizer(config, storage)
+    except (OSError, ValueError) as error:
+        what = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"model.path: {config.path!r} is neither a folder with a model and its tokenizer nor a model on the hub that"
+            f" can be reached from here: {what}"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"model.path: the tokenizer of {config.path!r} has no padding token; save it with one")
+    commit = getattr(model, "_commit_hash", None) if is_hub_id(config.path) else None
+    settings = [tokenizer.truncation_side, tokenizer.padding_side, tokenizer.pad_token_id]
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return ModelFacts(
+        path=config.path,
+        revision=commit or config.revision,
+        weights=f"hub:{commit}" if is_hub_id(config.path) else weights_identity(config.path, storage),
+        tokenizer="sha256:" + hashlib.sha256((backend.to_str() + json.dumps(settings)).encode()).hexdigest(),
+        max_length=resolve_max_length(config, model, tokenizer),
+        labels=tuple(str(model.id2label[index]) for index in range(model.num_labels)),
+        activation=activation_for(model.problem_type, model.num_labels),
+        pad_id=tokenizer.pad_token_id,
+        pad_type_id=tokenizer.pad_token_type_id,
+        pad_left=tokenizer.padding_side == "left",
+        has_type_ids="token_type_ids" in tokenizer.model_input_names,
+    ), tokenizer
+
+
+def weights_identity(path: str, storage: StorageConfig) -> str:
+    """Hash of the weight files: of their bytes in a local folder, of their names, sizes and etags on object storage."""
+    digest = hashlib.sha256()
+    for file in list_all(path, storage):
+        if file.path.endswith(WEIGHT_SUFFIXES):
+            digest.update(os.path.basename(file.path).encode())
+            if is_local(path):
+                with open(file.path, "rb") as weights:
+                    digest.update(hashlib.file_digest(weights, "sha256").digest())
+            else:
+                digest.update(f"{file.size} {file.identity}".encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any) -> int:
+    """The asked-for length, or else the smaller of the tokenizer's limit and the positions that the model has."""
+    limits = []
+    if tokenizer.model_max_length < UNLIMITED:
+        limits.append(int(tokenizer.model_max_length))
+    positions = getattr(model, "max_position_embeddings", None)
+    if positions and positions > 0:
+        offset = model.pad_token_id + 1 if model.model_type in OFFSET_POSITIONS else 0
+        positions -= offset
+        limits.append(positions)
+    if config.max_length is None:
+        if not limits:
+            raise UserError(
+                f"model.max_length: neither the tokenizer nor the model of {config.path!r} has a limit; set it, e.g. 512"
+            )
+        return min(limits)
+    if positions and positions > 0 and config.max_length > positions:
+        raise UserError(f"model.max_length: {config.max_length} is more than the {positions} positions of {config.path!r}")
+    special = tokenizer.num_special_tokens_to_add()
+    if config.max_length <= special:
+        raise UserError(f"model.max_length: {config.max_length} leaves no room beside {special} special tokens")
+    return config.max_length
+
+
+def load_tokenizer(config: ModelConfig, storage: StorageConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        local_copy(config, storage, weights=False),
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str) -> Any:
+    """The sequence classification model in eval mode on `device`; "meta" checks that it can be loaded, without the weights.
+
+    Raises:
+        UserError: no weights, pickled ones, no classification head, or a kind of model that has none.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            local_copy(config, storage, weights=True),
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=None if config.allow_pickled_weights else True,
+            output_loading_info=True,
+            **({"device_map": "meta"} if device == "meta" else {}),
+        )
+    except (OSError, ValueError) as error:
+        what = str(error).strip().split("\n")[0]
+        raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {what}") from error
+    missing = sorted(report["missing_keys"])
+    if missing and not config.allow_new_weights:
+        raise UserError(
+            f"model.path: {config.path!r} has no trained classification head ({', '.join(missing[:4])} would be made up);"
+            f" fine-tune it first (label-corpus train), or set model.allow_new_weights"
+        )
+    return model.eval() if device == "meta" else model.to(device).eval()

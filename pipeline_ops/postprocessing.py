@@ -1,0 +1,105 @@
+"""Logits -> scores -> labels, as transformers' text-classification pipeline does it. Pure.
+
+Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and, on
+request, scores and logits. A row with a non-finite logit becomes a reject, never a label.
+"""
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline_ops.schema import OutputConfig
+
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+def activation_for(problem_type: str | None, num_labels: int) -> Activation:
+    """The activation that belongs to a head.
+
+    Source: transformers, pipelines/text_classification.py: regression has none; multi-label or a single label takes the
+    sigmoid; otherwise softmax.
+    """
+    if problem_type == "regression":
+        return "none"
+    if problem_type == "multi_label_classification" or num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def scores_of(logits: np.ndarray, activation: Activation) -> np.ndarray:
+    """float32 (documents, labels) -> float32 of the same shape; stable for logits of any finite size."""
+    if activation == "none":
+        return logits
+    if activation == "sigmoid":
+        # exp of a negative number only: no overflow on either side
+        small = np.exp(-np.abs(logits))
+        return (np.where(logits >= 0, 1, small) / (1 + small)).astype(np.float32)
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def label_documents(
+    documents: pa.Table,
+    logits: np.ndarray,
+    *,
+    labels: tuple[str, ...],
+    activation: Activation,
+    num_tokens: np.ndarray,
+    truncated: np.ndarray,
+    output: OutputConfig,
+) -> tuple[pa.Table, np.ndarray]:
+    """Adds the labelling columns.
+
+    Args:
+        documents: as read, with source_file and source_row.
+        logits: float32 (documents, labels).
+        labels: the names in id2label order.
+        num_tokens: int32 (documents,); truncated: bool (documents,).
+
+    Returns:
+        (the labelled documents, bool (documents,): which rows they are; the others have non-finite logits).
+    """
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        documents = documents.filter(pa.array(finite))
+        logits, num_tokens, truncated = logits[finite], num_tokens[finite], truncated[finite]
+    scores = scores_of(logits, activation)
+    best = scores.argmax(axis=1) if len(scores) else np.empty(0, np.int64)
+    added: dict[str, pa.Array] = {
+        output.label_column: pa.DictionaryArray.from_arrays(best.astype(np.int32), list(labels)).cast(pa.string()),
+        output.score_column: pa.array(scores[np.arange(len(best)), best], pa.float32()),
+        output.num_tokens_column: pa.array(num_tokens, pa.int32()),
+        output.truncated_column: pa.array(truncated, pa.bool_()),
+    }
+    if output.scores:
+        added[output.scores_column] = _fixed_lists(scores)
+    if output.logits:
+        added[output.logits_column] = _fixed_lists(logits)
+    for name, column in added.items():
+        documents = documents.append_column(name, column)
+    return documents, finite
+
+
+def _fixed_lists(values: np.ndarray) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def partitions(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
+    """The documents of each combination of values in `columns`, without those columns, in the order of first appearance."""
+    if not columns:
+        return [((), documents)] if documents.num_rows else []
+    keys = documents.select(columns).group_by(list(columns), use_threads=False).aggregate([]).to_pylist()
+    rest = documents.drop_columns(list(columns))
+    return [(tuple(key[column] for column in columns), rest.filter(_all_equal(documents, key))) for key in keys]
+
+
+def _all_equal(documents: pa.Table, key: dict[str, object]) -> pa.Array:
+    mask = np.ones(documents.num_rows, bool)
+    for column, value in key.items():
+        values = documents.column(column)
+        equal = pc.is_null(values) if value is None else pc.fill_null(pc.equal(values, value), False)
+        mask &= equal.to_numpy()
+    return pa.array(mask)

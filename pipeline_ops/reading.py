@@ -1,0 +1,334 @@
+"""Spans of input files -> pieces -> units: (documents table, rejects), in bounded memory.
+
+Columns in: whatever the files hold. Columns out: those that `output.columns` asks for as they were in the file, the text, plus source_file (string) and source_row (int64); every row has a text. Units follow from the files' bytes and the settings alone, so
+a repeated read yields the same units. One file is read by one task from front to back (row groups excepted): row numbers are
+then known without a pass of their own, and a compressed stream is decompressed once.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline_ops import records
+from pipeline_ops.inputs import InputConfig, InputFile, csv_delimiter, csv_header, is_text, text_for_null
+from pipeline_ops.schema import MAX_DETAIL_CHARACTERS, OutputConfig, Piece, Reject, Unit, UserError
+from pipeline_ops.storage import StorageConfig, StoredFile, is_local, open_to_read, read_many
+
+STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups are read page by page
+PREFETCHED_FILES = 256  # small objects fetched together, so that each does not cost a round trip
+PREFETCHED_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Range:
+    """Rows [start_row, stop_row) of a file; None: to its end. Bytes likewise, for line formats (decompressed offsets)."""
+
+    start_row: int
+    stop_row: int | None
+    start_byte: int = 0
+    stop_byte: int | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """What one task reads of one file. Each range of a Parquet file is a piece; those of line formats are cut into pieces."""
+
+    file: InputFile
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """All that reading depends on, the same for every task of a job."""
+
+    input: InputConfig
+    storage: StorageConfig
+    output: OutputConfig
+    line_types: pa.Schema  # types of JSON Lines columns
+    unit_bytes: int
+    fingerprint: str
+
+
+Part = tuple[Piece, pa.Table, list[Reject]]
+
+
+def spans_to_json(spans: list[Span]) -> str:
+    return json.dumps([asdict(span) for span in spans])
+
+
+def spans_from_json(text: str) -> list[Span]:
+    return [
+        Span(
+            InputFile(**{**span["file"], "stored": StoredFile(**span["file"]["stored"])}),
+            tuple(Range(**fields) for fields in span["ranges"]),
+        )
+        for span in json.loads(text)
+    ]
+
+
+def read_units(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[Unit, pa.Table, list[Reject]]]:
+    """Units of about `unit_bytes`: consecutive parts are put together while they fit and their schemas are equal.
+
+    Raises:
+        UserError: a file has no text column, or a column that clashes with one that labelling adds.
+        OSError, pa.ArrowInvalid: a file cannot be read, is cut off or is not what its suffix says.
+    """
+    pending: list[Part] = []
+    size = 0
+    for part in read_parts(spans, settings):
+        table = part[1]
+        full = size + table.nbytes > settings.unit_bytes
+        other = table.num_rows > 0 and any(held.num_rows and held.schema != table.schema for _, held, _ in pending)
+        if pending and (full or other):
+            yield _unit(pending, settings.fingerprint)
+            pending, size = [], 0
+        pending.append(part)
+        size += table.nbytes
+    if pending:
+        yield _unit(pending, settings.fingerprint)
+
+
+def _unit(parts: list[Part], fingerprint: str) -> tuple[Unit, pa.Table, list[Reject]]:
+    pieces = tuple(piece for piece, _, _ in parts)
+    identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces)]
+    unit_id = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+    rejects = [reject for _, _, rejects in parts for reject in rejects]
+    tables = [table for _, table, _ in parts if table.num_rows] or [parts[0][1]]
+    return Unit(unit_id, pieces), pa.concat_tables(tables), rejects
+
+
+def read_parts(spans: list[Span], settings: ReadSettings) -> Iterator[Part]:
+    """The spans' parts in order: (piece, documents, rejects)."""
+    for span, source in _opened(spans, settings.storage):
+        try:
+            if span.file.format == "parquet":
+                yield from _parquet_parts(span, source, settings)
+            elif span.file.format == "text" and settings.input.text_unit == "file":
+                yield _whole_file_part(span.file, source, settings)
+            else:
+                yield from _line_parts(span, source, settings)
+        except (OSError, pa.ArrowInvalid) as error:
+            error.add_note(f"while reading {span.file.path}")
+            raise
+
+
+def _opened(spans: list[Span], storage: StorageConfig) -> Iterator[tuple[Span, BinaryIO | None]]:
+    """Each span with its file's content where that was fetched ahead: many small objects cost one round trip together."""
+    for start in range(0, len(spans), PREFETCHED_FILES):
+        batch = spans[start : start + PREFETCHED_FILES]
+        small = [s for s in batch if not is_local(s.file.path) and s.file.stored.size <= PREFETCHED_BYTES]
+        fetched = {}
+        if len(small) > 1:
+            contents = read_many([span.file.path for span in small], storage)
+            for span, content in zip(small, contents, strict=True):
+                if len(content) != span.file.stored.size:
+                    raise OSError(f"{span.file.path}: read {len(content)} bytes, listed {span.file.stored.size}")
+                fetched[span.file.path] = content
+        for span in batch:
+            content = fetched.pop(span.file.path, None)
+            yield span, pa.BufferReader(content) if content is not None else None
+
+
+def _line_parts(span: Span, source: BinaryIO | None, settings: ReadSettings) -> Iterator[Part]:
+    file, config = span.file, settings.input
+    quote = config.quote if file.format == "csv" else None
+    header, header_bytes = csv_header(file, config, settings.storage) if file.format == "csv" else ([], 0)
+    for gap in span.ranges:
+        start_byte = max(gap.start_byte, header_bytes)
+        piece = None
+        with records.open_decompressed(file.path, file.compression, settings.storage, start_byte, source) as stream:
+            for block in records.cut_records(
+                stream,
+                target_bytes=settings.unit_bytes,
+                quote=quote,
+                start_row=gap.start_row,
+                start_byte=start_byte,
+                stop_byte=gap.stop_byte,
+            ):
+                piece = _piece(
+                    file,
+                    block.start_row,
+                    block.start_row + block.num_rows,
+                    block.last,
+                    block.start_byte,
+                    block.stop_byte,
+                )
+                yield piece, *_documents(file, *_parse(block, file, header, settings), settings)
+            if file.compression is None and gap.stop_byte is None and stream.tell() != file.stored.size:
+                raise OSError(f"{file.path}: {stream.tell()} bytes read, {file.stored.size} listed; it changed meanwhile")
+        if piece is None and gap.stop_row is None:  # no records: the file is done all the same
+            piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
+            yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
+
+
+def _piece(file: InputFile, start_row: int, stop_row: int, last: bool, start_byte: int = 0, stop_byte: int = 0) -> Piece:
+    return Piece(file.path, file.stored.identity, start_row, stop_row, last, start_byte, stop_byte)
+
+
+def _parse(block: records.RecordBlock, file: InputFile, header: list[str], settings: ReadSettings):
+    config = settings.input
+    if file.format == "text":
+        return records.parse_text(block, config.text_column)
+    if file.format == "csv":
+        types = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
+        return records.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
+    wanted = settings.line_types
+    if settings.output.input_columns() is not None:
+        wanted = pa.schema([field for field in wanted if field.name in (*settings.output.input_columns(), config.text_column)])
+    if config.text_column not in wanted.names:
+        wanted = wanted.append(pa.field(config.text_column, pa.string()))
+    return records.parse_jsonl(
+        block,
+        wanted,
+        text_column=config.text_column,
+        only_schema=settings.output.input_columns() is not None,
+        plain_type=text_for_null,
+    )
+
+
+def _whole_file_part(file: InputFile, source: BinaryIO | None, settings: ReadSettings) -> Part:
+    with records.open_decompressed(file.path, file.compression, settings.storage, 0, source) as stream:
+        data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
+    table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
+    return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
+
+
+def _parquet_parts(span: Span, source: BinaryIO | None, settings: ReadSettings) -> Iterator[Part]:
+    file = span.file
+    with source or open_to_read(file.path, settings.storage, sequential=False) as opened:
+        parquet = pq.ParquetFile(opened, page_checksum_verification=True)
+        num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
+        _require_text_column(names, file, settings)
+        columns = None
+        if settings.output.input_columns() is not None:
+            columns = [name for name in names if name in (*settings.output.input_columns(), settings.input.text_column)]
+        for wanted in span.ranges:
+            stop = num_rows if wanted.stop_row is None else wanted.stop_row
+            tables = list(_parquet_rows(parquet, opened, columns, wanted.start_row, stop))
+            table = pa.concat_tables(tables) if tables else parquet.schema_arrow.empty_table()
+            rows = np.arange(wanted.start_row, stop)
+            yield _piece(file, wanted.start_row, stop, stop == num_rows), *_documents(file, table, rows, [], settings)
+
+
+def _parquet_rows(
+    parquet: pq.ParquetFile, source: BinaryIO, columns: list[str] | None, start: int, stop: int
+) -> Iterator[pa.Table]:
+    """Rows [start, stop); only the row groups and columns that hold them are fetched, a large row group page by page."""
+    first = 0
+    for index in range(parquet.metadata.num_row_groups):
+        group = parquet.metadata.row_group(index)
+        begin, end = max(start, first), min(stop, first + group.num_rows)
+        if begin < end:
+            if selected_bytes(group, columns) <= STREAMED_ROW_GROUP_BYTES:
+                table = parquet.read_row_group(index, columns=columns, use_threads=False)
+                yield table.slice(begin - first, end - begin)
+            else:
+                yield from _streamed_rows(source, index, columns, begin - first, end - first)
+        first += group.num_rows
+
+
+def _streamed_rows(source: BinaryIO, index: int, columns: list[str] | None, start: int, stop: int) -> Iterator[pa.Table]:
+    # pre_buffer would fetch the whole row group
+    parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=4 * 2**20, page_checksum_verification=True)
+    row = 0
+    for batch in parquet.iter_batches(batch_size=4096, row_groups=[index], columns=columns, use_threads=False):
+        begin, end = max(start, row), min(stop, row + batch.num_rows)
+        if begin < end:
+            yield pa.Table.from_batches([batch.slice(begin - row, end - begin)])
+        row += batch.num_rows
+        if row >= stop:
+            return
+
+
+def selected_bytes(group: pq.RowGroupMetaData, columns: list[str] | tuple[str, ...] | None) -> int:
+    """Uncompressed bytes of a row group's selected columns."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    return sum(
+        chunk.total_uncompressed_size for chunk in chunks if columns is None or chunk.path_in_schema.split(".", 1)[0] in columns
+    )
+
+
+def _require_text_column(names: list[str], file: InputFile, settings: ReadSettings) -> None:
+    column = settings.input.text_column
+    if column not in names:
+        raise UserError(f"input.text_column: {file.path} has no column {column!r}; it has {', '.join(names)}")
+
+
+def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
+    """Raises UserError when one of the input's `columns` that are kept has the name of a column that labelling adds."""
+    kept = output.input_columns()
+    for key, name in output.added_columns().items():
+        if name in columns and (kept is None or name in kept):
+            raise UserError(
+                f"output.{key}: the input has a column {name!r} of its own ({path}); set output.{key} to another name,"
+                f" or leave that column out by output.columns"
+            )
+
+
+def _documents(
+    file: InputFile, table: pa.Table, rows: np.ndarray, bad: list[records.BadRecord], settings: ReadSettings
+) -> tuple[pa.Table, list[Reject]]:
+    """Adds source_file and source_row, and separates what has no usable text."""
+    names, text_column = settings.output, settings.input.text_column
+    if text_column not in table.column_names:  # no row of this block gave one
+        table = table.append_column(text_column, pa.nulls(table.num_rows, pa.string()))
+    keep, rejects = _usable(table.column(text_column), rows, file.path, settings.input.min_characters)
+    rejects = [Reject(file.path, record.row, record.reason, record.detail) for record in bad] + rejects
+    check_columns(table.column_names, file.path, names)
+    table = table.append_column(names.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
+    table = table.append_column(names.source_row_column, pa.array(rows, pa.int64()))
+    if not keep.all():
+        table = table.filter(pa.array(keep))
+    if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
+        index = table.schema.get_field_index(text_column)
+        table = table.set_column(index, text_column, decode(table.column(text_column))[0].cast(pa.string()))
+    return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
+
+
+def _usable(column: pa.ChunkedArray, rows: np.ndarray, path: str, min_characters: int) -> tuple[np.ndarray, list[Reject]]:
+    """Which rows can be labelled (bool, per row), and a reject for each of the others."""
+    keep = np.ones(len(column), bool)
+    rejects: list[Reject] = []
+
+    def reject(bad: np.ndarray, reason: str, detail) -> None:
+        for index in np.flatnonzero(bad & keep):
+            rejects.append(Reject(path, int(rows[index]), reason, detail(int(index))[:MAX_DETAIL_CHARACTERS]))
+        keep[bad] = False
+
+    if not is_text(column.type):
+        reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
+        return keep, rejects
+    reject(column.is_null().to_numpy(), "null_text", lambda index: "the text is null or missing")
+    decoded, errors = decode(column)
+    reject(np.array([error is not None for error in errors]) if errors else ~keep, "undecodable", lambda i: str(errors[i]))
+    if min_characters and len(column):
+        lengths = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(decoded)), 0).to_numpy()
+        reject(lengths < min_characters, "too_short", lambda index: f"{lengths[index]} characters")
+    return keep, rejects
+
+
+def decode(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:
+    """A text column of any text type as large_string, and per row the decoding error; [] when there is none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    as_bytes = column.cast(pa.large_binary())
+    try:
+        return as_bytes.cast(pa.large_string()), []  # the cast checks the encoding
+    except pa.ArrowInvalid:
+        texts: list[str | None] = []
+        errors: list[str | None] = []
+        for value in as_bytes.to_pylist():
+            try:
+                texts.append(None if value is None else value.decode())
+                errors.append(None)
+            except UnicodeDecodeError as error:
+                texts.append(None)
+                errors.append(str(error))
+        return pa.chunked_array([pa.array(texts, pa.large_string())]), errors

@@ -1,0 +1,151 @@
+"""The vocabulary shared by all stages: what travels between them, and the names of the columns they add.
+
+A unit travels through Ray as one row of plain Arrow columns (design notes in README: "why a unit is one row"). Tables inside
+that row are Arrow IPC streams in a `large_binary` cell: the transport schema is then the same for every unit whatever the
+documents' own columns are, so Ray never has to unify, promote or split them. Writing a stream costs one copy, reading it none.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class UserError(ValueError):
+    """A user's mistake: one line that names the field, the value and the remedy. The command line prints it and exits 2."""
+
+
+class OutputConfig(BaseModel):
+    """Where the labels go and what they look like. Each column that labelling adds can be renamed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(description="the output folder; local, s3:// or what fsspec knows")
+    partition_by: tuple[str, ...] = Field(("label",), description="hive folders; `label` is the label column, [] for none")
+    columns: Literal["all", "none"] | tuple[str, ...] = Field("all", description="input columns to keep beside the label")
+    scores: bool = Field(False, description="add every label's score, in id2label order")
+    logits: bool = Field(False, description="add the raw logits, in id2label order")
+    label_column: str = Field("label", description="the label's name, by the model's id2label")
+    score_column: str = Field("score", description="the label's score, float32")
+    scores_column: str = Field("scores", description="name of the column that `scores` adds")
+    logits_column: str = Field("logits", description="name of the column that `logits` adds")
+    num_tokens_column: str = Field("num_tokens", description="tokens fed to the model, special tokens included")
+    truncated_column: str = Field("truncated", description="whether the text was longer than max_length")
+    source_file_column: str = Field("source_file", description="the input file the document came from")
+    source_row_column: str = Field("source_row", description="the document's row (or line) in that file, from 0")
+
+    def added_columns(self) -> dict[str, str]:
+        """{config key: column name} of the columns that this configuration adds to the input's own."""
+        names = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_column")}
+        if not self.scores:
+            del names["scores_column"]
+        if not self.logits:
+            del names["logits_column"]
+        return names
+
+    def partition_columns(self) -> tuple[str, ...]:
+        return tuple(self.label_column if name == "label" else name for name in self.partition_by)
+
+    def input_columns(self) -> tuple[str, ...] | None:
+        """The input columns to keep; None for all."""
+        return {"all": None, "none": ()}[self.columns] if isinstance(self.columns, str) else self.columns
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of consecutive rows of one input file, the building block of a unit.
+
+    Rows are counted from 0 and include rows that are no documents (blank JSON lines) or are rejected. Bytes are offsets into
+    the decompressed stream, for line formats only; they let a later run continue behind a committed piece without counting
+    rows again.
+    """
+
+    path: str
+    identity: str  # the file's etag, or size and modification time: another identity is another file
+    start_row: int
+    stop_row: int  # exclusive
+    last: bool  # whether the file ends with this piece; a file is complete when its pieces reach from 0 to the last one
+    start_byte: int = 0
+    stop_byte: int = 0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is read, labelled, written and committed as a whole. Its id follows from its pieces and the job's fingerprint."""
+
+    id: str
+    pieces: tuple[Piece, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Unit":
+        fields = json.loads(text)
+        return Unit(fields["id"], tuple(Piece(**piece) for piece in fields["pieces"]))
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A document that cannot be labelled, and why. `reason` is one of REASONS; `detail` is for people."""
+
+    source_file: str
+    source_row: int
+    reason: str
+    detail: str
+
+
+REASONS = (
+    "null_text",
+    "not_a_string",
+    "undecodable",
+    "broken_json",
+    "broken_csv",
+    "column_type",
+    "too_short",
+    "non_finite_logits",
+)
+
+MAX_DETAIL_CHARACTERS = 300
+
+
+def pack_table(table: pa.Table) -> pa.Buffer:
+    """Arrow IPC stream of `table`; one copy of its buffers."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def unpack_table(cell: pa.Scalar) -> pa.Table:
+    """The table in a transport cell; shares the cell's memory."""
+    return pa.ipc.open_stream(cell.as_buffer()).read_all()
+
+
+def binary_cell(data: pa.Buffer) -> pa.Array:
+    """`data` as a large_binary array of one row, without a copy."""
+    offsets = pa.array([0, data.size], pa.int64()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+
+
+def list_cell(values: np.ndarray) -> pa.Array:
+    """A flat array as a large_list array of one row, without a copy."""
+    return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))
+
+
+def flat_values(row: pa.Table, column: str) -> np.ndarray:
+    """The flat array that `list_cell` made a cell of; shares its memory and is read-only."""
+    return row.column(column).chunk(0).flatten().to_numpy(zero_copy_only=True)
+
+
+def pack_rejects(rejects: list[Reject]) -> bytes:
+    return "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects).encode(
+        "utf-8", errors="backslashreplace"
+    )
+
+
+def unpack_rejects(lines: bytes) -> list[Reject]:
+    return [Reject(**json.loads(line)) for line in lines.split(b"\n") if line]

@@ -1,0 +1,139 @@
+"""A labelled unit -> Parquet files and a rejects file -> the facts that its commit records.
+
+Guarantee: at least once. File names carry unit and attempt, so a repeated attempt never touches an earlier one's files; which
+attempt counts is decided by the commit alone.
+"""
+
+import json
+import urllib.parse
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_ops.postprocessing import partitions
+from pipeline_ops.schema import OutputConfig, Piece, Reject, Unit, pack_rejects
+from pipeline_ops.storage import StorageConfig, join, put_many
+
+REJECTS_FOLDER = "_rejects"
+ROW_GROUP_ROWS = 128 * 1024
+METADATA_KEY = b"label_corpus"
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of the output; `path` is relative to the output folder."""
+
+    path: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one attempt at a unit wrote. On storage, as `_commits/<unit>.json`, it makes those files part of the output."""
+
+    unit: str
+    attempt: str
+    pieces: tuple[Piece, ...]
+    files: tuple[WrittenFile, ...]
+    rejects_file: WrittenFile | None
+    labeled: int
+    rejected: int
+    tokens: int
+    padded_tokens: int
+    truncated: int
+    labels: dict[str, int]
+    run: str = ""
+    replaces: tuple[str, ...] = field(default=())  # earlier units whose input has changed
+
+    @property
+    def documents(self) -> int:
+        return self.labeled + self.rejected
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Commit":
+        fields = json.loads(text)
+        fields["pieces"] = tuple(Piece(**piece) for piece in fields["pieces"])
+        fields["files"] = tuple(WrittenFile(**file) for file in fields["files"])
+        fields["rejects_file"] = WrittenFile(**fields["rejects_file"]) if fields["rejects_file"] else None
+        fields["replaces"] = tuple(fields["replaces"])
+        return Commit(**fields)
+
+    def all_files(self) -> list[WrittenFile]:
+        return [*self.files, *([self.rejects_file] if self.rejects_file else [])]
+
+
+def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
+    """`label=POSITIVE/…`; values are percent-encoded, as Arrow, Spark and DuckDB decode them."""
+    parts = []
+    for column, value in zip(columns, values, strict=True):
+        text = NULL_PARTITION if value is None else urllib.parse.quote(str(value), safe="")
+        parts.append(f"{urllib.parse.quote(column, safe='')}={text}")
+    return "/".join(parts)
+
+
+def write_unit(
+    unit: Unit,
+    labelled: pa.Table,
+    rejects: list[Reject],
+    output: OutputConfig,
+    storage: StorageConfig,
+    *,
+    metadata: dict[str, Any],
+    padded_tokens: int,
+) -> Commit:
+    """Writes a unit's files, one PUT each, and returns what its commit has to say.
+
+    Args:
+        labelled: the documents with their labels and the columns to keep.
+        metadata: recorded in each file's schema metadata under `label_corpus`, as JSON.
+        padded_tokens: tokens that went through the model, padding included.
+    """
+    attempt = uuid.uuid4().hex[:12]
+    name = f"{unit.id}-{attempt}"
+    labelled = labelled.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
+    columns = output.partition_columns()
+    contents: dict[str, Any] = {}
+    files = []
+    for values, part in partitions(labelled, columns):
+        path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
+        contents[path] = parquet_bytes(part)
+        files.append(WrittenFile(path, part.num_rows, len(contents[path])))
+    rejects_file = None
+    if rejects:
+        path = f"{REJECTS_FOLDER}/{name}.jsonl"
+        contents[path] = pack_rejects(rejects)
+        rejects_file = WrittenFile(path, len(rejects), len(contents[path]))
+    put_many({join(output.path, path): content for path, content in contents.items()}, storage)
+    counts = labelled.column(output.label_column).value_counts().to_pylist()
+    return Commit(
+        unit=unit.id,
+        attempt=attempt,
+        pieces=unit.pieces,
+        files=tuple(files),
+        rejects_file=rejects_file,
+        labeled=labelled.num_rows,
+        rejected=len(rejects),
+        tokens=_sum(labelled.column(output.num_tokens_column)),
+        padded_tokens=padded_tokens,
+        truncated=_sum(labelled.column(output.truncated_column)),
+        labels={count["values"]: count["counts"] for count in counts},
+    )
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(column.to_numpy().sum())
+
+
+def parquet_bytes(table: pa.Table) -> pa.Buffer:
+    """The table as a Parquet file. Page checksums let any reader find a flipped byte."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
+    return sink.getvalue()
