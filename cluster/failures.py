@@ -2,10 +2,10 @@
 
 | what fails | what happens |
 |---|---|
-| a request to object storage (5xx, throttling, reset, cut body) | s3fs repeats it, five times in all (pipeline_ops/storage.py) |
+| a request to object storage (5xx, throttling, reset, cut body) | s3fs repeats it, five times in all |
 | a worker process or node | Ray runs the unit again elsewhere; units that were written keep their commits |
 | an actor's start | the run ends: a model that does not load once does not load twice |
-| an exception in a stage | it travels on as the unit's failure; the run ends with it, and a later run continues |
+| an exception in a stage | it travels on as the unit's failure and ends the run; a later run continues |
 """
 
 

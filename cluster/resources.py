@@ -16,11 +16,15 @@ class ComputeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokenizers: int | Literal["auto"] = Field("auto", gt=0, description="tokenizing actors, a core each")
-    classifiers: int | Literal["auto"] = Field("auto", gt=0, description="actors that hold the model")
-    gpus_per_classifier: float | Literal["auto"] = Field("auto", ge=0, description="fractions share a GPU; 0: CPU replicas")
-    batch_tokens: int | Literal["auto"] = Field("auto", gt=0, description="tokens of a forward pass, padding included")
-    unit_bytes: int = Field(32 * MEBIBYTE, gt=0, description="input per unit, about: read, labelled and committed as a whole")
+    tokenizers: int | Literal["auto"] = Field(default="auto", gt=0, description="tokenizing actors, a core each")
+    classifiers: int | Literal["auto"] = Field(default="auto", gt=0, description="actors that hold the model")
+    gpus_per_classifier: float | Literal["auto"] = Field(
+        default="auto", ge=0, description="fractions share a GPU; 0: CPU replicas"
+    )
+    batch_tokens: int | Literal["auto"] = Field(default="auto", gt=0, description="tokens of a forward pass, padding included")
+    unit_bytes: int = Field(
+        default=32 * MEBIBYTE, gt=0, description="input per unit, about: read, labelled and committed as a whole"
+    )
 
 
 @dataclass(frozen=True)

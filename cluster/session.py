@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,8 @@ def connected() -> Iterator[Machines]:
         else:
             machine = this_machine()
             local = True
+            # Ray listens on the host's address; a token of this run's own keeps others out without a file in the home folder
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             ray.init(
                 num_cpus=int(machine.cpus),
                 num_gpus=int(machine.gpus),

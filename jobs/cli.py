@@ -1,7 +1,7 @@
 """The `label-corpus` command: gathers the sub-commands; heavy imports wait until one of them runs.
 
-Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 130 interrupted. Logs and progress go to stderr; the last line
-on stdout is one JSON object.
+Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 130 interrupted. Logs and progress go to stderr; the last
+line on stdout is one JSON object.
 """
 
 import json
@@ -11,6 +11,8 @@ import traceback
 from typing import Annotated, Any
 
 import typer
+
+INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
 
@@ -88,13 +90,14 @@ def main() -> None:
     from cluster.session import quiet_environment
 
     quiet_environment()
+    code: Any
     try:
-        code = app(standalone_mode=False)
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except KeyboardInterrupt:
-        _fail("interrupted; run it again to continue")
-        code = 130
+        app()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+        if code == INTERRUPTED:  # typer's own answer to Ctrl-C
+            _say("interrupted; run it again to continue")
     except Exception as error:
         code = _explain(error)
     sys.stdout.flush()
@@ -103,27 +106,19 @@ def main() -> None:
     os._exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> None:
+def _say(message: str) -> None:
     print(f"label-corpus: {message}", file=sys.stderr, flush=True)
 
 
 def _explain(error: Exception) -> int:
-    """Prints `error` in one line; returns the exit code."""
-    import click
-
+    """Prints `error`, a user's mistake in one line; returns the exit code."""
     from pipeline_ops.schema import UserError
 
-    if isinstance(error, click.exceptions.Abort):
-        _fail("interrupted; run it again to continue")
-        return 130
-    if isinstance(error, click.ClickException):
-        error.show()
-        return 2
     if isinstance(error, UserError):
-        _fail(str(error))
+        _say(str(error))
         return 2
     traceback.print_exception(error)
-    _fail(f"failed: {error}; run it again to continue")
+    _say(f"failed: {error}; run it again to continue")
     return 1
 
 

@@ -59,7 +59,10 @@ def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        raise UserError("; ".join(dict.fromkeys(_explain(kind, mistake) for mistake in error.errors()))) from error
+        # the branches of a union complain one by one: the first is what most users meant
+        explained = [_explain(kind, mistake) for mistake in error.errors()]
+        by_key = {text.split(":", 1)[0]: text for text in reversed(explained)}
+        raise UserError("; ".join(reversed(by_key.values()))) from error
 
 
 def override(settings: dict[str, Any], setting: str) -> None:

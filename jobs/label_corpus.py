@@ -18,7 +18,7 @@ from pipeline_ops.actors import ClassifyActor, Failure, TokenizeActor, probe_mod
 from pipeline_ops.commits import commit_unit, current_commits, sweep, write_job
 from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.schema import UserError
-from pipeline_ops.storage import check_writable
+from pipeline_ops.storage import check_writable, store_errors
 from pipeline_ops.writing import Commit
 
 
@@ -38,7 +38,7 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Iterator[Commit
     tasks = [{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks]
     written = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        .map_batches(read_task, fn_kwargs={"settings": reading}, num_cpus=READER_CPUS, **unit)
+        .map_batches(read_task, fn_kwargs={"settings": reading}, num_cpus=READER_CPUS, **unit)  # pyright: ignore
         .map_batches(
             TokenizeActor,
             fn_constructor_args=(job.model, facts, job.storage, job.input.text_column, job.output, pools.batch_tokens),
@@ -54,7 +54,7 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Iterator[Commit
             **unit,
         )
         .map_batches(
-            write_row,
+            write_row,  # pyright: ignore[reportArgumentType]
             fn_kwargs={"facts": facts, "output": job.output, "storage": job.storage, "metadata": metadata},
             num_cpus=WRITER_CPUS,
             **unit,
@@ -93,7 +93,7 @@ def run(job: JobConfig, *, quiet: bool = False) -> dict[str, Any]:
         if prepared.plan.tasks:
             try:
                 check_writable(job.output.path, job.storage)
-            except OSError as error:
+            except store_errors() as error:
                 raise UserError(f"output.path: {job.output.path!r} cannot be written: {error}") from error
             for commit in _label_and_commit(prepared, progress):
                 labelled.append(commit)

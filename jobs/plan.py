@@ -21,7 +21,7 @@ from pipeline_ops.models import ModelFacts, resolve_model
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import check_columns
 from pipeline_ops.schema import UserError
-from pipeline_ops.storage import full_path, join
+from pipeline_ops.storage import full_path, join, store_errors
 from pipeline_ops.writing import Commit
 
 
@@ -56,13 +56,13 @@ def prepare(job: JobConfig) -> Prepared:
     try:
         files, passed_over = find_inputs(job.input, job.storage)
         line_types = _check_columns(job, files)
-    except OSError as error:
+    except (*store_errors(), pa.ArrowInvalid) as error:
         raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
     facts, _ = resolve_model(job.model, job.storage)
     try:
         record = read_job(job.output.path, job.storage)
         commits = read_commits(job.output.path, job.storage)
-    except OSError as error:
+    except store_errors() as error:
         raise UserError(f"output.path: {job.output.path!r} cannot be read: {_reason(error)}") from error
     if record is not None:
         check_same_job(record, result_settings(job, facts, None))

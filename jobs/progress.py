@@ -30,7 +30,8 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+        if self.bar.live.is_started:
+            self.bar.stop()
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False)
@@ -40,9 +41,10 @@ class Progress:
         self.documents += commit.documents
         now = time.monotonic()
         rate = self.documents / (now - self.started)
-        text = f"{self.documents:,} documents, {self.units:,} of about {max(self.units, self.total):,} units, {rate:,.0f} documents/s"
+        total = max(self.units, self.total)
+        text = f"{self.documents:,} documents, {self.units:,} of about {total:,} units, {rate:,.0f} documents/s"
         if self.bar.live.is_started:
-            self.bar.update(self.task, description=text, completed=self.units, total=max(self.units, self.total))
+            self.bar.update(self.task, description=text, completed=self.units, total=total)
         elif now - self.last_line >= LINE_SECONDS:
             self.last_line = now
             self.say(text)

@@ -4,8 +4,8 @@ The row's columns: unit, rejects and documents from the reader; batch_* and trun
 padded_tokens from the classifier; commit from the writer. A unit may be read, tokenized, classified or written more than once
 when a worker dies; only its commit counts.
 
-An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that only
-the text of a traceback reaches the driver, which could tell neither a user's mistake nor the unit from it.
+An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
+only the text of a traceback reaches the driver, which could tell neither a user's mistake nor the unit from it.
 """
 
 import json
@@ -137,7 +137,7 @@ class TokenizeActor:
 
 
 class ClassifyActor:
-    """Loads the model once, on a GPU if Ray gave this actor one, else with `threads` CPU threads."""
+    """Loads the model once, on the GPU that Ray gave this actor, or on the CPU with a single thread."""
 
     def __init__(self, model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, use_gpu: bool):
         import torch

@@ -8,6 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from pipeline_ops.reading import Range
@@ -45,7 +46,7 @@ def current_commits(commits: dict[str, Commit]) -> dict[str, Commit]:
 
 
 def commit_unit(commit: Commit, output: str, storage: StorageConfig) -> bool:
-    """Puts the commit record; False when another attempt at the unit was committed before: its files are the ones that count."""
+    """Puts the commit record; False when another attempt at the unit was committed before: then its files count."""
     return put_new(join(output, COMMITS_FOLDER, f"{commit.unit}.json"), commit.to_json().encode(), storage)
 
 
@@ -75,7 +76,7 @@ def gaps(pieces: list[Piece]) -> list[Range]:
 
 def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
     """Neighbouring pieces, in row order, that share rows; there are none unless something went wrong."""
-    return [(left, right) for left, right in zip(pieces, pieces[1:], strict=False) if right.start_row < left.stop_row]
+    return [(left, right) for left, right in pairwise(pieces) if right.start_row < left.stop_row]
 
 
 def read_job(output: str, storage: StorageConfig) -> dict[str, Any] | None:

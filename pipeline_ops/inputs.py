@@ -34,15 +34,19 @@ class InputConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str = Field(description="file, folder (recursive) or glob; local, s3:// or what fsspec knows")
-    format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field("auto", description="auto: by suffix, per file")
-    text_column: str = Field("text", description="the column that is labelled")
-    text_unit: Literal["line", "file"] = Field("line", description="plain text: a document per line, or per file")
-    min_characters: int = Field(0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
+    format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field(default="auto", description="auto: by suffix, per file")
+    text_column: str = Field(default="text", description="the column that is labelled")
+    text_unit: Literal["line", "file"] = Field(default="line", description="plain text: a document per line, or per file")
+    min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
     column_types: dict[str, str] = Field(
         {}, description="Arrow types of JSON Lines and CSV columns, where the sample's would not do: {year: int32}"
     )
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="CSV; default: tab for .tsv, else comma")
-    quote: str | None = Field('"', min_length=1, max_length=1, description="CSV; null where quotes are plain characters")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="CSV; default: tab for .tsv, else comma"
+    )
+    quote: str | None = Field(
+        default='"', min_length=1, max_length=1, description="CSV; null where quotes are plain characters"
+    )
 
     @field_validator("column_types")
     @classmethod
@@ -51,9 +55,7 @@ class InputConfig(BaseModel):
             try:
                 pa.type_for_alias(name)
             except ValueError as error:
-                raise ValueError(
-                    f"{name!r} for column {column!r} is no Arrow type name such as int64, double, string"
-                ) from error
+                raise ValueError(f"{name!r} for column {column!r} is no Arrow type: try int64, double, string") from error
         return types
 
 
@@ -103,7 +105,7 @@ def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[Input
             files.append(InputFile(stored, file_format, None if file_format == "parquet" else compression))
     if not files:
         raise UserError(
-            f"input.path: no file under {config.path!r} has a known suffix ({', '.join(FORMATS)}; then {', '.join(COMPRESSIONS)});"
+            f"input.path: no file under {config.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
             f" the first is {unknown[0]!r}; set input.format"
         )
     return files, unknown

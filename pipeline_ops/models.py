@@ -34,12 +34,14 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     path: str = Field(description="hub id, local folder, or folder on object storage")
-    revision: str | None = Field(None, description="hub revision; resolved to its commit and recorded")
-    max_length: int | None = Field(None, ge=1, description="tokens per document at the most; default: the model's limit")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and arithmetic")
-    allow_new_weights: bool = Field(False, description="label with a head that has not been trained")
-    allow_pickled_weights: bool = Field(False, description="load weights that are not safetensors: they can run code")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    revision: str | None = Field(default=None, description="hub revision; resolved to its commit and recorded")
+    max_length: int | None = Field(
+        default=None, ge=1, description="tokens per document at the most; default: the model's limit"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="of weights and arithmetic")
+    allow_new_weights: bool = Field(default=False, description="label with a head that has not been trained")
+    allow_pickled_weights: bool = Field(default=False, description="load weights that are not safetensors: they can run code")
+    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFac
     """
     from transformers import AutoConfig
 
+    model: Any
+    if is_hub_id(config.path):
+        config = config.model_copy(update={"revision": hub_commit(config)})
     folder = local_copy(config, storage, weights=False)
     try:
         model = AutoConfig.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
@@ -121,24 +126,49 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFac
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
     if tokenizer.pad_token_id is None:
         raise UserError(f"model.path: the tokenizer of {config.path!r} has no padding token; save it with one")
-    commit = getattr(model, "_commit_hash", None) if is_hub_id(config.path) else None
     settings = [tokenizer.truncation_side, tokenizer.padding_side, tokenizer.pad_token_id]
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     return ModelFacts(
         path=config.path,
-        revision=commit or config.revision,
-        weights=f"hub:{commit}" if is_hub_id(config.path) else weights_identity(config.path, storage),
+        revision=config.revision,
+        weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
         tokenizer="sha256:" + hashlib.sha256((backend.to_str() + json.dumps(settings)).encode()).hexdigest(),
         max_length=resolve_max_length(config, model, tokenizer),
-        labels=tuple(str(model.id2label[index]) for index in range(model.num_labels)),
+        labels=tuple(str(model.id2label[index]) for index in range(int(model.num_labels))),
         activation=activation_for(model.problem_type, model.num_labels),
         pad_id=tokenizer.pad_token_id,
         pad_type_id=tokenizer.pad_token_type_id,
         pad_left=tokenizer.padding_side == "left",
         has_type_ids="token_type_ids" in tokenizer.model_input_names,
     ), tokenizer
+
+
+def hub_commit(config: ModelConfig) -> str:
+    """The commit that `model.path` and `model.revision` name on the hub, or in its local cache when the hub is not reached.
+
+    Raises:
+        UserError: there is no such model or revision, or it may not be read.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return str(HfApi().model_info(config.path, revision=config.revision, timeout=10).sha)
+    except HFValidationError as error:
+        raise UserError(f"model.path: {config.path!r} is no existing folder, and no hub id of the form user/name") from error
+    except HfHubHTTPError as error:
+        what = str(error).strip().splitlines()[-1]
+        raise UserError(f"model.path: {config.path!r} at revision {config.revision or 'main'!r}: {what}") from error
+    except Exception as error:  # not reached; which HTTP library says so differs by huggingface_hub version
+        cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
+        if isinstance(cached, str):
+            return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
+        raise UserError(
+            f"model.path: {config.path!r} is no existing folder, and the hub cannot be reached to look for it"
+            f" ({type(error).__name__}); it is not in the local cache either"
+        ) from error
 
 
 def weights_identity(path: str, storage: StorageConfig) -> str:

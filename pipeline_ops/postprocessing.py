@@ -1,7 +1,7 @@
 """Logits -> scores -> labels, as transformers' text-classification pipeline does it. Pure.
 
-Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and, on
-request, scores and logits. A row with a non-finite logit becomes a reject, never a label.
+Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and,
+on request, scores and logits. A row with a non-finite logit becomes a reject, never a label.
 """
 
 from typing import Literal
@@ -61,7 +61,7 @@ def label_documents(
     Returns:
         (the labelled documents, bool (documents,): which rows they are; the others have non-finite logits).
     """
-    finite = np.isfinite(logits).all(axis=1)
+    finite = np.asarray(np.isfinite(logits).all(axis=1))
     if not finite.all():
         documents = documents.filter(pa.array(finite))
         logits, num_tokens, truncated = logits[finite], num_tokens[finite], truncated[finite]

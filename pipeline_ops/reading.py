@@ -1,8 +1,9 @@
 """Spans of input files -> pieces -> units: (documents table, rejects), in bounded memory.
 
-Columns in: whatever the files hold. Columns out: those that `output.columns` asks for as they were in the file, the text, plus source_file (string) and source_row (int64); every row has a text. Units follow from the files' bytes and the settings alone, so
-a repeated read yields the same units. One file is read by one task from front to back (row groups excepted): row numbers are
-then known without a pass of their own, and a compressed stream is decompressed once.
+Columns in: whatever the files hold. Columns out: the text and those that `output.columns` asks for, as they were in the file,
+plus source_file (string) and source_row (int64); every row has a text. Units follow from the files' bytes and the settings
+alone, so a repeated read yields the same units. One file is read by one task from front to back (row groups excepted): row
+numbers are then known without a pass of their own, and a compressed stream is decompressed once.
 """
 
 import hashlib
@@ -179,16 +180,16 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
     if file.format == "csv":
         types = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
         return records.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
-    wanted = settings.line_types
-    if settings.output.input_columns() is not None:
-        wanted = pa.schema([field for field in wanted if field.name in (*settings.output.input_columns(), config.text_column)])
+    wanted, kept = settings.line_types, settings.output.input_columns()
+    if kept is not None:
+        wanted = pa.schema([field for field in wanted if field.name in (*kept, config.text_column)])
     if config.text_column not in wanted.names:
         wanted = wanted.append(pa.field(config.text_column, pa.string()))
     return records.parse_jsonl(
         block,
         wanted,
         text_column=config.text_column,
-        only_schema=settings.output.input_columns() is not None,
+        only_schema=kept is not None,
         plain_type=text_for_null,
     )
 
@@ -206,9 +207,8 @@ def _parquet_parts(span: Span, source: BinaryIO | None, settings: ReadSettings) 
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
         num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
         _require_text_column(names, file, settings)
-        columns = None
-        if settings.output.input_columns() is not None:
-            columns = [name for name in names if name in (*settings.output.input_columns(), settings.input.text_column)]
+        kept = settings.output.input_columns()
+        columns = None if kept is None else [name for name in names if name in (*kept, settings.input.text_column)]
         for wanted in span.ranges:
             stop = num_rows if wanted.stop_row is None else wanted.stop_row
             tables = list(_parquet_rows(parquet, opened, columns, wanted.start_row, stop))

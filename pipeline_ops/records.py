@@ -1,7 +1,7 @@
 """Line formats: bytes -> blocks of whole records -> Arrow tables, with every record accounted for.
 
-Text, JSON Lines and CSV are cut at b"\\n" only (a b"\\r" before it is dropped); str.splitlines would also cut at U+2028, U+0085 and
-form feeds. A block that does not parse is halved until the records that cannot be parsed stand alone: those become rejects.
+Text, JSON Lines and CSV are cut at b"\\n" only (a b"\\r" before it is dropped); str.splitlines would also cut at U+2028, U+0085
+and form feeds. A block that does not parse is halved until the records that cannot be parsed stand alone: those become rejects.
 """
 
 import csv

@@ -24,18 +24,22 @@ class OutputConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str = Field(description="the output folder; local, s3:// or what fsspec knows")
-    partition_by: tuple[str, ...] = Field(("label",), description="hive folders; `label` is the label column, [] for none")
-    columns: Literal["all", "none"] | tuple[str, ...] = Field("all", description="input columns to keep beside the label")
-    scores: bool = Field(False, description="add every label's score, in id2label order")
-    logits: bool = Field(False, description="add the raw logits, in id2label order")
-    label_column: str = Field("label", description="the label's name, by the model's id2label")
-    score_column: str = Field("score", description="the label's score, float32")
-    scores_column: str = Field("scores", description="name of the column that `scores` adds")
-    logits_column: str = Field("logits", description="name of the column that `logits` adds")
-    num_tokens_column: str = Field("num_tokens", description="tokens fed to the model, special tokens included")
-    truncated_column: str = Field("truncated", description="whether the text was longer than max_length")
-    source_file_column: str = Field("source_file", description="the input file the document came from")
-    source_row_column: str = Field("source_row", description="the document's row (or line) in that file, from 0")
+    partition_by: tuple[str, ...] = Field(
+        default=("label",), description="hive folders; `label` is the label column, [] for none"
+    )
+    columns: Literal["all", "none"] | tuple[str, ...] = Field(
+        default="all", description="input columns to keep beside the label"
+    )
+    scores: bool = Field(default=False, description="add every label's score, in id2label order")
+    logits: bool = Field(default=False, description="add the raw logits, in id2label order")
+    label_column: str = Field(default="label", description="the label's name, by the model's id2label")
+    score_column: str = Field(default="score", description="the label's score, float32")
+    scores_column: str = Field(default="scores", description="name of the column that `scores` adds")
+    logits_column: str = Field(default="logits", description="name of the column that `logits` adds")
+    num_tokens_column: str = Field(default="num_tokens", description="tokens fed to the model, special tokens included")
+    truncated_column: str = Field(default="truncated", description="whether the text was longer than max_length")
+    source_file_column: str = Field(default="source_file", description="the input file the document came from")
+    source_row_column: str = Field(default="source_row", description="the document's row (or line) in that file, from 0")
 
     def added_columns(self) -> dict[str, str]:
         """{config key: column name} of the columns that this configuration adds to the input's own."""

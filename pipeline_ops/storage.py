@@ -8,7 +8,7 @@ beside its target and renamed (local disk); closing a half-written fsspec stream
 import os
 import uuid
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, BinaryIO
 
 import fsspec
@@ -25,12 +25,20 @@ class StorageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint_url: str | None = Field(None, description="S3 endpoint, for stores that are not AWS")
-    region: str | None = Field(None, description="S3 region; default: the AWS chain's")
-    anonymous: bool = Field(False, description="read public buckets without credentials")
-    path_style: bool = Field(False, description="address buckets as path, not as host name")
-    cache_folder: str = Field("~/.cache/label-corpus", description="where each node keeps models from object storage")
-    checksums: bool = Field(True, description="false for S3-compatible stores that refuse the newer checksum headers")
+    endpoint_url: str | None = Field(default=None, description="S3 endpoint, for stores that are not AWS")
+    region: str | None = Field(default=None, description="S3 region; default: the AWS chain's")
+    anonymous: bool = Field(default=False, description="read public buckets without credentials")
+    path_style: bool = Field(default=False, description="address buckets as path, not as host name")
+    cache_folder: str = Field(default="~/.cache/label-corpus", description="where each node keeps models from object storage")
+    checksums: bool = Field(default=True, description="false for S3-compatible stores that refuse the newer checksum headers")
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What a store that refuses or cannot be reached raises; botocore's and aiohttp's errors are no OSErrors."""
+    import aiohttp
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class StoredFile:
     identity: str
 
 
-@lru_cache(maxsize=16)
+@cache
 def _s3_filesystem(config: StorageConfig, process: int) -> Any:
     """One s3fs per process and config: `process` is in the key because s3fs must not cross a fork."""
     import s3fs
@@ -87,7 +95,8 @@ def filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
     """
     protocol = path.split("://", 1)[0] if "://" in path else "file"
     if protocol in ("s3", "s3a"):
-        return _s3_filesystem(config, os.getpid()), path.split("://", 1)[1].rstrip("/")
+        fs = _s3_filesystem(config, os.getpid())  # pyright: ignore[reportArgumentType] frozen models are hashable
+        return fs, path.split("://", 1)[1].rstrip("/")
     try:
         fs, inner = fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:

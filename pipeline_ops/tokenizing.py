@@ -1,7 +1,7 @@
 """Texts -> token ids -> length-sorted, padded batches under a token budget. Pure; no model, no torch.
 
-Columns in: documents with a text column. Out: TokenBatches, flat integer arrays that travel as Arrow buffers. After sorting, the
-padding in a batch is 1-2 % of its tokens (24 % unsorted), so batches travel padded and the classifier only reshapes them.
+Columns in: documents with a text column. Out: TokenBatches, flat integer arrays that travel as Arrow buffers. After sorting,
+the padding in a batch is 1-2 % of its tokens (24 % unsorted), so batches travel padded and the classifier only reshapes them.
 """
 
 from dataclasses import dataclass, fields
@@ -113,8 +113,7 @@ def make_batches(
     batch_widths = widths[ends - 1] if len(rows) else np.empty(0, np.int32)
 
     ids = np.full(int((rows.astype(np.int64) * batch_widths).sum()), pad_id, np.int32)
-    with_types = encodings.type_ids is not None
-    type_ids = np.full(len(ids) if with_types else 0, pad_type_id, np.int8)
+    type_ids = np.full(0 if encodings.type_ids is None else len(ids), pad_type_id, np.int8)
     position = 0
     for end, count, width in zip(ends, rows, batch_widths, strict=True):
         documents = order[end - count : end]
@@ -126,7 +125,7 @@ def make_batches(
         source = (starts[documents, None] + column)[real]
         block = slice(position, position + int(count) * int(width))
         ids[block].reshape(count, width)[real] = encodings.ids[source]
-        if with_types:
+        if encodings.type_ids is not None:
             type_ids[block].reshape(count, width)[real] = encodings.type_ids[source]
         position = block.stop
     return TokenBatches(ids, type_ids, lengths[order], order, rows, batch_widths.astype(np.int32))
