@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,9 +25,20 @@ def quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def usable_cores() -> int:
+    """Cores this process may use: by its affinity, and by its container's CPU quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if os.path.exists("/sys/fs/cgroup/cpu.max"):
+        with open("/sys/fs/cgroup/cpu.max") as quota:
+            limit, period = quota.read().split()
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
+
+
 def this_machine() -> Machines:
     """What a Ray started here would have, found without starting one or importing torch."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = len(glob.glob("/proc/driver/nvidia/gpus/*"))
     if visible is not None:
@@ -39,19 +51,22 @@ def this_machine() -> Machines:
 def connected() -> Iterator[Machines]:
     """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job."""
     quiet_environment()
+    on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if not on_cluster and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on the host's address: a token of this run's own keeps others out, without a file in the home folder.
+        # Ray reads it when it is imported.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     here = ray.is_initialized()
     local = False
     if not here:
         environment = {"env_vars": WORKER_ENVIRONMENT}
-        if os.environ.get("RAY_ADDRESS"):
+        if on_cluster:
             ray.init(runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False)
         else:
             machine = this_machine()
             local = True
-            # Ray listens on the host's address; a token of this run's own keeps others out without a file in the home folder
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             ray.init(
                 num_cpus=int(machine.cpus),
                 num_gpus=int(machine.gpus),

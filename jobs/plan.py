@@ -64,6 +64,8 @@ def prepare(job: JobConfig) -> Prepared:
         commits = read_commits(job.output.path, job.storage)
     except store_errors() as error:
         raise UserError(f"output.path: {job.output.path!r} cannot be read: {_reason(error)}") from error
+    if record is None and commits:
+        raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
         check_same_job(record, result_settings(job, facts, None))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
@@ -130,6 +132,10 @@ def _check_columns(job: JobConfig, files: list[InputFile]) -> pa.Schema:
             if not is_text(data_type):
                 raise UserError(f"input.text_column: {text_column!r} in {alike[0].path} is {data_type}, not text")
         check_columns(columns, alike[0].path, job.output)
+        known = {*columns, *job.output.added_columns().values(), "label"}
+        for name in job.output.partition_by:
+            if name not in known and file_format != "jsonl":
+                raise UserError(f"output.partition_by: there is no column {name!r} in {alike[0].path}, nor among the labels'")
     return line_types
 
 

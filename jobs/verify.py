@@ -11,7 +11,8 @@ from jobs.config import JobConfig
 from pipeline_ops import records
 from pipeline_ops.commits import current_commits, gaps, overlaps, pieces_by_file, read_commits, unreferenced_files
 from pipeline_ops.inputs import InputConfig, InputFile, csv_header, find_inputs
-from pipeline_ops.storage import StorageConfig, full_path, join, list_all, open_to_read, read_bytes
+from pipeline_ops.schema import UserError
+from pipeline_ops.storage import StorageConfig, full_path, join, list_all, open_to_read, read_bytes, store_errors
 from pipeline_ops.writing import Commit
 
 MAX_LISTED = 100
@@ -25,11 +26,13 @@ def verify(job: JobConfig) -> dict[str, Any]:
         unreferenced, broken, removed: each a list of sentences with the path first. `ok` when all but `removed` are empty.
     """
     output = full_path(job.output.path)
-    commits = read_commits(output, job.storage)
+    try:
+        commits = read_commits(output, job.storage)
+        files, _ = find_inputs(job.input, job.storage)
+    except store_errors() as error:
+        raise UserError(f"{job.input.path!r} or {output!r} cannot be read: {type(error).__name__}: {error}") from error
     current = current_commits(commits)
-    files, _ = find_inputs(job.input, job.storage)
     pieces = pieces_by_file(current.values())
-    committed = _documents_by_file(current.values())
     missing, doubled = [], []
     documents = 0
     for file in files:
@@ -66,12 +69,7 @@ def verify(job: JobConfig) -> dict[str, Any]:
         "broken": broken,
         "removed": removed,
         "output": output,
-        "committed_files": len(committed),
     }
-
-
-def _documents_by_file(commits) -> dict[str, int]:
-    return {file.path: file.rows for commit in commits for file in commit.all_files()}
 
 
 def count_documents(file: InputFile, config: InputConfig, storage: StorageConfig) -> int:

@@ -9,6 +9,7 @@ only the text of a traceback reaches the driver, which could tell neither a user
 """
 
 import json
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -216,6 +217,8 @@ def resolve_dtype(dtype: str, use_gpu: bool) -> str:
         import torch
 
         return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    if not os.path.exists("/proc/cpuinfo"):  # not Linux
+        return "float32"
     with open("/proc/cpuinfo") as cpuinfo:
         flags = set(cpuinfo.read().split())
     return "bfloat16" if flags & {"amx_bf16", "avx512_bf16", "bf16"} else "float32"

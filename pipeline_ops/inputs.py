@@ -148,9 +148,11 @@ def csv_delimiter(file: InputFile, config: InputConfig) -> str:
     return config.delimiter or ("\t" if ".tsv" in file.path.lower().rsplit("/", 1)[-1] else ",")
 
 
-def csv_header(file: InputFile, config: InputConfig, storage: StorageConfig) -> tuple[list[str], int]:
+def csv_header(
+    file: InputFile, config: InputConfig, storage: StorageConfig, content: bytes | None = None
+) -> tuple[list[str], int]:
     """The column names in a CSV file's first record, and where the next record begins (bytes); ([], 0) for an empty file."""
-    with records.open_decompressed(file.path, file.compression, storage) as stream:
+    with records.open_decompressed(file.path, file.compression, storage, 0, content) as stream:
         block = next(records.cut_records(stream, target_bytes=1, quote=config.quote), None)
     if block is None:
         return [], 0

@@ -107,20 +107,20 @@ def _unit(parts: list[Part], fingerprint: str) -> tuple[Unit, pa.Table, list[Rej
 
 def read_parts(spans: list[Span], settings: ReadSettings) -> Iterator[Part]:
     """The spans' parts in order: (piece, documents, rejects)."""
-    for span, source in _opened(spans, settings.storage):
+    for span, content in _opened(spans, settings.storage):
         try:
             if span.file.format == "parquet":
-                yield from _parquet_parts(span, source, settings)
+                yield from _parquet_parts(span, content, settings)
             elif span.file.format == "text" and settings.input.text_unit == "file":
-                yield _whole_file_part(span.file, source, settings)
+                yield _whole_file_part(span.file, content, settings)
             else:
-                yield from _line_parts(span, source, settings)
+                yield from _line_parts(span, content, settings)
         except (OSError, pa.ArrowInvalid) as error:
             error.add_note(f"while reading {span.file.path}")
             raise
 
 
-def _opened(spans: list[Span], storage: StorageConfig) -> Iterator[tuple[Span, BinaryIO | None]]:
+def _opened(spans: list[Span], storage: StorageConfig) -> Iterator[tuple[Span, bytes | None]]:
     """Each span with its file's content where that was fetched ahead: many small objects cost one round trip together."""
     for start in range(0, len(spans), PREFETCHED_FILES):
         batch = spans[start : start + PREFETCHED_FILES]
@@ -133,18 +133,17 @@ def _opened(spans: list[Span], storage: StorageConfig) -> Iterator[tuple[Span, B
                     raise OSError(f"{span.file.path}: read {len(content)} bytes, listed {span.file.stored.size}")
                 fetched[span.file.path] = content
         for span in batch:
-            content = fetched.pop(span.file.path, None)
-            yield span, pa.BufferReader(content) if content is not None else None
+            yield span, fetched.pop(span.file.path, None)
 
 
-def _line_parts(span: Span, source: BinaryIO | None, settings: ReadSettings) -> Iterator[Part]:
+def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
     file, config = span.file, settings.input
     quote = config.quote if file.format == "csv" else None
-    header, header_bytes = csv_header(file, config, settings.storage) if file.format == "csv" else ([], 0)
+    header, header_bytes = csv_header(file, config, settings.storage, content) if file.format == "csv" else ([], 0)
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
-        with records.open_decompressed(file.path, file.compression, settings.storage, start_byte, source) as stream:
+        with records.open_decompressed(file.path, file.compression, settings.storage, start_byte, content) as stream:
             for block in records.cut_records(
                 stream,
                 target_bytes=settings.unit_bytes,
@@ -194,27 +193,38 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
     )
 
 
-def _whole_file_part(file: InputFile, source: BinaryIO | None, settings: ReadSettings) -> Part:
-    with records.open_decompressed(file.path, file.compression, settings.storage, 0, source) as stream:
+def _whole_file_part(file: InputFile, content: bytes | None, settings: ReadSettings) -> Part:
+    with records.open_decompressed(file.path, file.compression, settings.storage, 0, content) as stream:
         data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
 
 
-def _parquet_parts(span: Span, source: BinaryIO | None, settings: ReadSettings) -> Iterator[Part]:
+def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
     file = span.file
-    with source or open_to_read(file.path, settings.storage, sequential=False) as opened:
+    source = open_to_read(file.path, settings.storage, sequential=False) if content is None else pa.BufferReader(content)
+    with source as opened:
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
         num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
         _require_text_column(names, file, settings)
         kept = settings.output.input_columns()
         columns = None if kept is None else [name for name in names if name in (*kept, settings.input.text_column)]
-        for wanted in span.ranges:
-            stop = num_rows if wanted.stop_row is None else wanted.stop_row
-            tables = list(_parquet_rows(parquet, opened, columns, wanted.start_row, stop))
-            table = pa.concat_tables(tables) if tables else parquet.schema_arrow.empty_table()
-            rows = np.arange(wanted.start_row, stop)
-            yield _piece(file, wanted.start_row, stop, stop == num_rows), *_documents(file, table, rows, [], settings)
+        ranges = [(wanted.start_row, num_rows if wanted.stop_row is None else wanted.stop_row) for wanted in span.ranges]
+        # one pass over all ranges: they may share a row group, which can only be decoded from its start
+        tables = _parquet_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
+        row, ahead = ranges[0][0], parquet.schema_arrow.empty_table()
+        for start, stop in ranges:
+            held = []
+            while row < stop:
+                if not ahead.num_rows:
+                    ahead = next(tables)
+                count = min(ahead.num_rows, (start if row < start else stop) - row)
+                if row >= start:
+                    held.append(ahead.slice(0, count))
+                ahead, row = ahead.slice(count), row + count
+            table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table()
+            piece = _piece(file, start, stop, stop == num_rows)
+            yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
 
 
 def _parquet_rows(

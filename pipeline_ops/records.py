@@ -53,14 +53,14 @@ class BadRecord:
 
 @contextmanager
 def open_decompressed(
-    path: str, compression: str | None, storage: StorageConfig, start_byte: int = 0, source: BinaryIO | None = None
+    path: str, compression: str | None, storage: StorageConfig, start_byte: int = 0, content: bytes | None = None
 ) -> Iterator[BinaryIO]:
-    """A readable stream of the decompressed bytes from `start_byte` on; `source` when the file is already open.
+    """A readable stream of the decompressed bytes from `start_byte` on; `content` when the file has been fetched already.
 
     A compressed stream is decompressed up to `start_byte`, in bounded memory; another one seeks. Several concatenated members
     or frames read as one stream.
     """
-    with source or open_to_read(path, storage, sequential=True) as raw:
+    with pa.BufferReader(content) if content is not None else open_to_read(path, storage, sequential=True) as raw:
         if compression is None:
             raw.seek(start_byte)
             yield raw
