@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 INTERRUPTED = 130
+DEMO_FOLDER = "~/.cache/label-corpus/demo"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
 
@@ -83,6 +84,31 @@ def inspect_command(
         _emit(steps)
     else:
         show(steps)
+
+
+@app.command("train")
+def train_command(
+    settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")], overrides: Overrides = None
+) -> None:
+    """Fine-tune a classifier on a labelled corpus."""
+    from jobs.config import load_config
+    from jobs.train import TrainConfig, train
+
+    _emit(train(load_config(TrainConfig, settings, overrides or [])))
+
+
+@app.command("demo")
+def demo_command(
+    folder: Annotated[str, typer.Option("--folder", help="where the corpus, the model and the labels go")] = DEMO_FOLDER,
+    fresh: Annotated[bool, typer.Option("--fresh", help="train the model again")] = False,
+) -> None:
+    """Train a small classifier and label real text with it, all on this machine."""
+    from jobs.demo import demo, show
+
+    result = demo(folder, fresh)
+    show(result)
+    complete = result["labeled"] + result["rejected"] == result["documents"]
+    _emit({key: value for key, value in result.items() if key != "confusion"}, ok=complete and result["verified"])
 
 
 def main() -> None:
