@@ -1,7 +1,7 @@
 """How many actors of each stage, with what share of a CPU or GPU; checked against what the cluster has."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,12 +16,16 @@ class ComputeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokenizers: int | Literal["auto"] = Field(default="auto", gt=0, description="tokenizing actors, a core each")
-    classifiers: int | Literal["auto"] = Field(default="auto", gt=0, description="actors that hold the model")
-    gpus_per_classifier: float | Literal["auto"] = Field(
-        default="auto", ge=0, description="fractions share a GPU; 0: CPU replicas"
+    tokenizers: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="tokenizing actors, a core each"
     )
-    batch_tokens: int | Literal["auto"] = Field(default="auto", gt=0, description="tokens of a forward pass, padding included")
+    classifiers: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="actors that hold the model")
+    gpus_per_classifier: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="fractions share a GPU; 0: CPU replicas"
+    )
+    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="tokens of a forward pass, padding included"
+    )
     unit_bytes: int = Field(
         default=32 * MEBIBYTE, gt=0, description="input per unit, about: read, labelled and committed as a whole"
     )
@@ -68,15 +72,19 @@ def resolve_pools(compute: ComputeConfig, machines: Machines) -> Pools:
     if gpus:
         if gpus > machines.gpus:
             raise ValueError(f"compute.gpus_per_classifier: {gpus:g} asked for, the cluster has {machines.gpus:g} GPUs")
-        classifiers = resolve("classifiers", int(machines.gpus / gpus), f"{machines.gpus:g} GPUs, {gpus:g} each")
+        # an actor's share is of one GPU: two of 0.6 do not fit on one, nor does half of one on each of two
+        room = int(machines.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(machines.gpus / gpus)
+        classifiers = resolve("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each")
         spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
         tokenizers = resolve(
             "tokenizers",
             max(1, min(spare, TOKENIZERS_PER_GPU * int(machines.gpus))),
             f"up to {TOKENIZERS_PER_GPU} per GPU of {machines.cpus:g} CPUs",
         )
-        if classifiers * gpus > machines.gpus:
-            raise ValueError(f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g}")
+        if classifiers > room:
+            raise ValueError(
+                f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, {machines.gpus:g} GPUs have room for {room}"
+            )
     else:
         tokenizers = resolve("tokenizers", max(1, machines.cores // 8), f"one per 8 of {machines.cores} cores")
         spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)

@@ -36,7 +36,7 @@ def run_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False)
     from jobs.label_corpus import run
 
     summary = run(load_job(job, overrides), quiet=quiet)
-    _emit(summary, ok=summary["labeled"] + summary["rejected"] == summary["documents"] and not summary["units_failed"])
+    _emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
 
 
 @app.command("plan")
@@ -107,8 +107,7 @@ def demo_command(
 
     result = demo(folder, fresh)
     show(result)
-    complete = result["labeled"] + result["rejected"] == result["documents"]
-    _emit({key: value for key, value in result.items() if key != "confusion"}, ok=complete and result["verified"])
+    _emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
 
 
 def main() -> None:
@@ -129,7 +128,7 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     # Ray's and torch's threads have nothing left to do; waiting for them costs a second
-    os._exit(code if isinstance(code, int) else 0)
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _say(message: str) -> None:

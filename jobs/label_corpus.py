@@ -15,7 +15,7 @@ from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
 from jobs.progress import Progress
 from pipeline_ops.actors import ClassifyActor, Failure, TokenizeActor, probe_model, read_task, write_row
-from pipeline_ops.commits import commit_unit, current_commits, sweep, write_job
+from pipeline_ops.commits import commit_unit, current_commits, incomplete_files, sweep, write_job
 from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import check_writable, store_errors
@@ -100,7 +100,12 @@ def run(job: JobConfig, *, quiet: bool = False) -> dict[str, Any]:
         else:
             progress.say("nothing to do: every input file is labelled")
         sweep(job.output.path, commits, job.storage)
-    return summarize(commits, labelled, skipped=skipped, seconds=time.monotonic() - started, output=job.output.path)
+        # the end is a comparison with the input, not the absence of an error
+        incomplete = incomplete_files(prepared.files, commits)
+        for path in incomplete:
+            progress.say(f"not completely labelled: {path}")
+    summary = summarize(commits, labelled, skipped=skipped, seconds=time.monotonic() - started, output=job.output.path)
+    return {**summary, "files": len(prepared.files), "files_incomplete": len(incomplete)}
 
 
 def _label_and_commit(prepared: Prepared, progress: Progress) -> Iterator[Commit]:
@@ -120,7 +125,7 @@ def _label_and_commit(prepared: Prepared, progress: Progress) -> Iterator[Commit
             if not recorded:  # before the first commit, and not before the model has labelled something
                 write_job(record, job.output.path, job.storage)
                 recorded = True
-            outdated = {unit for piece in commit.pieces for unit in prepared.plan.replaced.get(piece.path, ())}
+            outdated = {name for piece in commit.pieces for name in prepared.plan.replaced.get(piece.path, ())}
             commit = replace(commit, run=run_id, replaces=tuple(sorted(outdated)))
             if commit_unit(commit, job.output.path, job.storage):
                 commits[commit.unit] = commit

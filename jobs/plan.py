@@ -16,7 +16,7 @@ from cluster.session import this_machine
 from jobs.config import JobConfig
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.commits import current_commits, read_commits, read_job
-from pipeline_ops.inputs import InputFile, column_names, find_inputs, is_text, parquet_schema, sample_types
+from pipeline_ops.inputs import InputFile, find_inputs, input_schema, is_text
 from pipeline_ops.models import ModelFacts, resolve_model
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import check_columns
@@ -55,34 +55,39 @@ def prepare(job: JobConfig) -> Prepared:
     _check_partitions(job)
     try:
         files, passed_over = find_inputs(job.input, job.storage)
-        line_types = _check_columns(job, files)
-    except (*store_errors(), pa.ArrowInvalid) as error:
+    except store_errors() as error:
         raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
-    facts, _ = resolve_model(job.model, job.storage)
     try:
         record = read_job(job.output.path, job.storage)
         commits = read_commits(job.output.path, job.storage)
     except store_errors() as error:
         raise UserError(f"output.path: {job.output.path!r} cannot be read: {_reason(error)}") from error
+    try:
+        plan = make_plan(
+            files,
+            commits,
+            text_column=job.input.text_column,
+            output=job.output,
+            storage=job.storage,
+            unit_bytes=job.compute.unit_bytes,
+        )
+        # of what is left only: a file that is done is not opened again
+        line_types = _check_columns(job, list({span.file.path: span.file for task in plan.tasks for span in task}.values()))
+    except (*store_errors(), pa.ArrowInvalid) as error:
+        raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
+    facts, _ = resolve_model(job.model, job.storage)
     if record is None and commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
         check_same_job(record, result_settings(job, facts, None))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    plan = make_plan(
-        files,
-        commits,
-        text_column=job.input.text_column,
-        output=job.output,
-        storage=job.storage,
-        unit_bytes=job.compute.unit_bytes,
-    )
     return Prepared(job, files, passed_over, facts, line_types, commits, record, plan)
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"
 
 
 def _check_paths(job: JobConfig) -> None:
@@ -113,11 +118,10 @@ def _check_columns(job: JobConfig, files: list[InputFile]) -> pa.Schema:
         alike = [file for file in files if file.format == file_format and file.stored.size] or [
             file for file in files if file.format == file_format
         ]
+        schema = input_schema(alike, job.input, job.storage)
+        columns = schema.names
         if file_format == "jsonl":
-            line_types = sample_types(alike, job.input, job.storage)
-            columns = line_types.names
-        else:
-            columns = column_names(alike[0], job.input, job.storage)
+            line_types = schema
         if not columns:
             continue  # nothing but empty files
         text_column = job.input.text_column
@@ -127,14 +131,13 @@ def _check_columns(job: JobConfig, files: list[InputFile]) -> pa.Schema:
                 raise UserError(
                     f"{key}: there is no column {name!r} in {alike[0].path}; it has {', '.join(map(repr, columns))}"
                 )
-        if file_format == "parquet":
-            data_type = parquet_schema(alike[0], job.storage).field(text_column).type
-            if not is_text(data_type):
-                raise UserError(f"input.text_column: {text_column!r} in {alike[0].path} is {data_type}, not text")
+        data_type = schema.field(text_column).type
+        if not is_text(data_type):
+            raise UserError(f"input.text_column: {text_column!r} in {alike[0].path} is {data_type}, not text")
         check_columns(columns, alike[0].path, job.output)
         known = {*columns, *job.output.added_columns().values(), "label"}
         for name in job.output.partition_by:
-            if name not in known and file_format != "jsonl":
+            if name not in known:
                 raise UserError(f"output.partition_by: there is no column {name!r} in {alike[0].path}, nor among the labels'")
     return line_types
 

@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline_ops.inputs import InputConfig, InputFile, find_inputs, sample_types
+from pipeline_ops.inputs import InputConfig, InputFile, find_inputs, input_schema, sample_types
 from pipeline_ops.models import ModelConfig, local_copy
-from pipeline_ops.reading import Range, ReadSettings, Span, decode, read_parts
-from pipeline_ops.schema import OutputConfig, UserError
+from pipeline_ops.reading import ReadSettings, Span, decode, read_parts
+from pipeline_ops.schema import OutputConfig, Range, UserError
 from pipeline_ops.storage import (
     TEMPORARY_PREFIX,
     StorageConfig,
@@ -131,7 +131,7 @@ def _check_target(target: str, config: TrainConfig) -> None:
 
 
 def read_labelled(config: LabelledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
-    """The first `max_documents` texts and their labels, and how many rows on the way there had no usable text or label.
+    """The first `max_documents` texts and their labels, and how many rows of what was read had no usable text or label.
 
     Raises:
         UserError: no input, or a file without the text or label column.
@@ -177,7 +177,7 @@ def _tables(config: LabelledInputConfig, storage: StorageConfig) -> Iterator[tup
     for file in files:
         for _, table, rejects in read_parts([Span(file, (Range(0, None),))], settings):
             if config.label_column not in table.column_names and table.num_rows:
-                names = ", ".join(name for name in table.column_names if not name.startswith("__"))
+                names = ", ".join(input_schema([file], config, storage).names)
                 raise UserError(f"input.label_column: {file.path} has no column {config.label_column!r}; it has {names}")
             yield table, len(rejects)
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jobs.config import JobConfig
 from pipeline_ops import records
 from pipeline_ops.commits import current_commits, gaps, overlaps, pieces_by_file, read_commits, unreferenced_files
-from pipeline_ops.inputs import InputConfig, InputFile, csv_header, find_inputs
+from pipeline_ops.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, full_path, join, list_all, open_to_read, read_bytes, store_errors
 from pipeline_ops.writing import Commit
@@ -83,14 +83,14 @@ def count_documents(file: InputFile, config: InputConfig, storage: StorageConfig
     if file.format == "text" and config.text_unit == "file":
         return 1
     start = csv_header(file, config, storage)[1] if file.format == "csv" else 0
-    quote = config.quote if file.format == "csv" else None
+    quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
     total = 0
     with records.open_decompressed(file.path, file.compression, storage, start) as stream:
-        for block in records.cut_records(stream, target_bytes=records.READ_BYTES, quote=quote, start_byte=start):
-            lines = records.split_records(block, quote)
-            if block.start_byte == 0 and lines:
-                lines[0] = lines[0].removeprefix(records.BYTE_ORDER_MARK)
-            total += len(lines) if file.format == "text" else sum(1 for line in lines if line.strip())
+        for block in records.cut_records(
+            stream, target_bytes=records.READ_BYTES, quote=quote, delimiter=delimiter, start_byte=start
+        ):
+            lines = records.split_records(block, quote, delimiter)
+            total += sum(records.is_document(line, file.format) for line in lines)
     return total
 
 

@@ -26,7 +26,10 @@ def classify(batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bo
     """
     import torch
 
-    takes_types = len(batches.type_ids) > 0 and "token_type_ids" in inspect.signature(model.forward).parameters
+    parameters = inspect.signature(model.forward).parameters
+    takes_types = len(batches.type_ids) > 0 and "token_type_ids" in parameters
+    # with padding on the left, learned positions would begin with the padding and results depend on the batch
+    takes_positions = pad_left and "position_ids" in parameters
     outputs = []
     with torch.inference_mode():
         position, row = 0, 0
@@ -39,6 +42,8 @@ def classify(batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bo
             }
             if takes_types:
                 arrays["token_type_ids"] = batches.type_ids[block].reshape(count, width).astype(np.int64)
+            if takes_positions:
+                arrays["position_ids"] = np.maximum(arrays["attention_mask"].cumsum(axis=1) - 1, 0)
             inputs = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
             outputs.append(model(**inputs).logits.float())
             position, row = block.stop, row + count

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from pipeline_ops.reading import Range
-from pipeline_ops.schema import Piece
+from pipeline_ops.inputs import InputFile
+from pipeline_ops.schema import Piece, Range
 from pipeline_ops.storage import (
     TEMPORARY_PREFIX,
     StorageConfig,
@@ -41,8 +41,8 @@ def read_commits(output: str, storage: StorageConfig) -> dict[str, Commit]:
 
 def current_commits(commits: dict[str, Commit]) -> dict[str, Commit]:
     """The commits that count: those that no other one replaces."""
-    replaced = {unit for commit in commits.values() for unit in commit.replaces}
-    return {unit: commit for unit, commit in commits.items() if unit not in replaced}
+    replaced = {name for commit in commits.values() for name in commit.replaces}
+    return {unit: commit for unit, commit in commits.items() if commit.name not in replaced}
 
 
 def commit_unit(commit: Commit, output: str, storage: StorageConfig) -> bool:
@@ -72,6 +72,16 @@ def gaps(pieces: list[Piece]) -> list[Range]:
         row, byte = max(row, piece.stop_row), max(byte, piece.stop_byte)
         complete = complete or piece.last
     return open_ranges if complete else [*open_ranges, Range(row, None, byte, None)]
+
+
+def incomplete_files(files: Iterable[InputFile], commits: dict[str, Commit]) -> list[str]:
+    """Paths of the input files that the current commits do not cover from the first row to the last."""
+    done = pieces_by_file(current_commits(commits).values())
+    return [
+        file.path
+        for file in files
+        if gaps([piece for piece in done.get(file.path, []) if piece.identity == file.stored.identity])
+    ]
 
 
 def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:

@@ -1,6 +1,5 @@
 """The input corpus: its settings, its files, their formats, and the types of columns that text formats do not declare."""
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline_ops import records
+from pipeline_ops import parsing, records
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, list_files, open_to_read
 
@@ -39,7 +38,8 @@ class InputConfig(BaseModel):
     text_unit: Literal["line", "file"] = Field(default="line", description="plain text: a document per line, or per file")
     min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
     column_types: dict[str, str] = Field(
-        {}, description="Arrow types of JSON Lines and CSV columns, where the sample's would not do: {year: int32}"
+        default_factory=dict,
+        description="Arrow types of JSON Lines and CSV columns, where the sample's would not do: {year: int32}",
     )
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="CSV; default: tab for .tsv, else comma"
@@ -111,20 +111,20 @@ def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[Input
     return files, unknown
 
 
-def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -> list[str]:
-    """The columns of one file, without reading its rows; for JSON Lines those of its first rows."""
+def input_schema(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
+    """The columns of the first of `files`, which are of one format, without reading its rows; JSON Lines: of a sample."""
+    file = files[0]
     if file.format == "parquet":
-        return parquet_schema(file, storage).names
-    if file.format == "text":
-        return [config.text_column]
-    if file.format == "csv":
-        return csv_header(file, config, storage)[0]
-    return sample_types([file], config, storage).names
+        with open_to_read(file.path, storage, sequential=False) as source:
+            return pq.read_schema(source)
+    if file.format == "jsonl":
+        return sample_types(files, config, storage)
+    names = csv_header(file, config, storage)[0] if file.format == "csv" else [config.text_column]
+    return pa.schema([(name, pa.string()) for name in names])
 
 
-def parquet_schema(file: InputFile, storage: StorageConfig) -> pa.Schema:
-    with open_to_read(file.path, storage, sequential=False) as source:
-        return pq.read_schema(source)
+def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -> list[str]:
+    return input_schema([file], config, storage).names
 
 
 def is_text(data_type: pa.DataType) -> bool:
@@ -153,60 +153,36 @@ def csv_header(
 ) -> tuple[list[str], int]:
     """The column names in a CSV file's first record, and where the next record begins (bytes); ([], 0) for an empty file."""
     with records.open_decompressed(file.path, file.compression, storage, 0, content) as stream:
-        block = next(records.cut_records(stream, target_bytes=1, quote=config.quote), None)
+        delimiter = csv_delimiter(file, config)
+        block = next(records.cut_records(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
     if block is None:
         return [], 0
-    return records.csv_fields(block.data, csv_delimiter(file, config), config.quote), block.stop_byte
+    names = parsing.csv_fields(block.data, delimiter, config.quote)
+    if len(set(names)) < len(names):
+        raise UserError(f"input.path: the header of {file.path} names a column twice: {', '.join(names)}")
+    return names, block.stop_byte
 
 
 def sample_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
-    """Column types of JSON Lines files, from the first mebibyte of some of them, evenly spread.
+    """Column types of JSON Lines files, from the first mebibyte of some of them, evenly spread; see parsing.types_of_lines.
 
-    JSON's own types are kept: text stays text also where it looks like a date or a number, unlike Arrow's and pandas' own
-    inference. Columns of mixed types take the type most of the sample has; rows that do not fit it are rejected later with
-    the reason `column_type`. A column without any value is text.
+    Rows that do not fit their column's type are rejected later, with the reason `column_type`.
     """
     if len(files) > SAMPLED_FILES:
         step = len(files) / SAMPLED_FILES
         files = [files[int(index * step)] for index in range(SAMPLED_FILES)]
-    values: dict[str, list[object]] = {}
+    lines: list[bytes] = []
     for file in files:
-        with records.open_decompressed(file.path, file.compression, storage) as stream:
-            block = next(records.cut_records(stream, target_bytes=SAMPLED_BYTES, quote=None), None)
-        for line in block.data.removeprefix(records.BYTE_ORDER_MARK).split(b"\n") if block else []:
-            try:
-                document = json.loads(line)
-            except ValueError:
-                continue  # a broken line becomes a reject when it is read
-            if isinstance(document, dict):
-                for name, value in document.items():
-                    values.setdefault(name, []).append(value)
-    fields = {name: _common_type(column) for name, column in values.items()}
-    fields.update({name: pa.type_for_alias(alias) for name, alias in config.column_types.items()})
-    fields[config.text_column] = pa.string()
-    if config.text_column not in values:  # the caller reports it, or the rows are rejected one by one
-        del fields[config.text_column]
-    return pa.schema(list(fields.items()))
-
-
-def _common_type(values: list[object]) -> pa.DataType:
-    present = [value for value in values if value is not None]
-    if any(type(value) is int and value >= 2**63 for value in present):
-        return pa.uint64()  # 64-bit hashes as numbers; Arrow would take int64 and then refuse them
-    try:
-        return text_for_null(pa.infer_type(present))
-    except pa.ArrowException:  # mixed types
-        kinds = [type(value) for value in present]
-        most = max(set(kinds), key=kinds.count)
-        return text_for_null(pa.infer_type([value for value in present if type(value) is most]))
-
-
-def text_for_null(data_type: pa.DataType) -> pa.DataType:
-    """`data_type` with `string` wherever it has `null` or a date that was inferred from text, at any depth."""
-    if pa.types.is_null(data_type) or pa.types.is_temporal(data_type):
-        return pa.string()
-    if pa.types.is_list(data_type):
-        return pa.list_(text_for_null(data_type.value_type))
-    if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(text_for_null(field.type)) for field in data_type])
-    return data_type
+        try:
+            with records.open_decompressed(file.path, file.compression, storage) as stream:
+                block = next(records.cut_records(stream, target_bytes=SAMPLED_BYTES, quote=None), None)
+        except OSError as error:
+            error.add_note(f"while reading {file.path}")
+            raise
+        lines += records.split_records(block, None) if block else []
+    sampled = parsing.types_of_lines(lines)
+    types = {field.name: field.type for field in sampled}
+    types |= {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
+    if config.text_column in sampled.names:  # else the caller reports it, or the rows are rejected one by one
+        types[config.text_column] = pa.string()
+    return pa.schema(list(types.items()))

@@ -84,20 +84,21 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
     target = os.path.join(os.path.expanduser(storage.cache_folder), "models", hashlib.sha256(listing.encode()).hexdigest()[:32])
     if not os.path.isdir(target):
         beside = f"{target}.{uuid.uuid4().hex}"
-        for file in files:
-            path = os.path.join(beside, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            content = read_bytes(file.path, storage)
-            if len(content) != file.size:
-                raise OSError(f"{file.path}: read {len(content)} bytes, listed {file.size}")
-            with open(path, "xb") as copy:
-                copy.write(content)
         try:
+            for file in files:
+                path = os.path.join(beside, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                content = read_bytes(file.path, storage)
+                if len(content) != file.size:
+                    raise OSError(f"{file.path}: read {len(content)} bytes, listed {file.size}")
+                with open(path, "xb") as copy:
+                    copy.write(content)
             os.rename(beside, target)
-        except OSError:  # another process was first; its copy is the same
-            if not os.path.isdir(target):
+        except OSError:
+            if not os.path.isdir(target):  # else another process was first; its copy is the same
                 raise
-            shutil.rmtree(beside)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     return target
 
 
@@ -124,6 +125,8 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFac
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing
+        raise UserError(f"model.path: {config.path!r} has no tokenizer vocabulary; save the tokenizer into the same folder")
     if tokenizer.pad_token_id is None:
         raise UserError(f"model.path: the tokenizer of {config.path!r} has no padding token; save it with one")
     settings = [tokenizer.truncation_side, tokenizer.padding_side, tokenizer.pad_token_id]
@@ -226,6 +229,7 @@ def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: st
         UserError: no weights, pickled ones, no classification head, or a kind of model that has none.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
@@ -241,8 +245,8 @@ def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: st
             output_loading_info=True,
             **({"device_map": "meta"} if device == "meta" else {}),
         )
-    except (OSError, ValueError) as error:
-        what = str(error).strip().split("\n")[0]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        what = " ".join(str(error).split())[:300]
         raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {what}") from error
     missing = sorted(report["missing_keys"])
     if missing and not config.allow_new_weights:

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.commits import current_commits, gaps, pieces_by_file
 from pipeline_ops.inputs import InputFile
-from pipeline_ops.reading import Range, Span, selected_bytes
+from pipeline_ops.reading import Span
+from pipeline_ops.row_groups import cut_row_groups, within
 from pipeline_ops.schema import OutputConfig, Piece
 from pipeline_ops.storage import StorageConfig, read_tails
 from pipeline_ops.writing import Commit
@@ -35,7 +36,7 @@ class Plan:
     files_done: int
     bytes_done: int
     units_done: int
-    replaced: dict[str, tuple[str, ...]] = field(default_factory=dict)  # input path -> units whose rows of it are outdated
+    replaced: dict[str, tuple[str, ...]] = field(default_factory=dict)  # input path -> commits whose rows of it are outdated
     removed: tuple[str, ...] = ()  # inputs that commits name and that are no longer there
 
 
@@ -65,7 +66,7 @@ def make_plan(
         removed.update(piece.path for piece in commit.pieces if piece.path not in listed)
         if changed:  # the unit's other files share its output files, so they are labelled again too
             for piece in commit.pieces:
-                outdated[piece.path].add(commit.unit)
+                outdated[piece.path].add(commit.name)
         else:
             fresh.append(commit)
     done = pieces_by_file(fresh)
@@ -151,31 +152,8 @@ def _footers(files: list[InputFile], storage: StorageConfig) -> dict[str, pq.Fil
 def _split_parquet(
     span: Span, metadata: pq.FileMetaData, columns: tuple[str, ...] | None, unit_bytes: int
 ) -> Iterator[tuple[tuple[Span, ...], int]]:
-    """Consecutive row groups of about `unit_bytes` a task; a larger row group is one task of several row ranges."""
-    cuts: list[list[tuple[int, int]]] = []  # per task, its units' row ranges
-    first, size = 0, 0
-    start = 0
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        group_bytes = max(selected_bytes(group, columns), 1)
-        if size and size + group_bytes > unit_bytes:
-            cuts.append([(start, first)])
-            start, size = first, 0
-        size += group_bytes
-        first += group.num_rows
-        if size > 2 * unit_bytes:  # then it is this one group
-            rows = -(-group.num_rows * unit_bytes // group_bytes)
-            cuts.append([(row, min(row + rows, first)) for row in range(start, first, rows)])
-            start, size = first, 0
-    if start < first or not cuts:
-        cuts.append([(start, first)])
-    for ranges in cuts:
-        wanted = tuple(
-            Range(max(begin, gap.start_row), min(end, metadata.num_rows if gap.stop_row is None else gap.stop_row))
-            for begin, end in ranges
-            for gap in span.ranges
-            if max(begin, gap.start_row) < min(end, metadata.num_rows if gap.stop_row is None else gap.stop_row)
-            or metadata.num_rows == 0
-        )
+    """A task per unit, or, of a row group that is cut into several, one task for all of them."""
+    for ranges in cut_row_groups(metadata, columns, unit_bytes):
+        wanted = tuple(within(ranges, span.ranges, metadata.num_rows))
         if wanted:
             yield (Span(span.file, wanted),), len(wanted)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline_ops.schema import OutputConfig
 
@@ -36,7 +35,8 @@ def scores_of(logits: np.ndarray, activation: Activation) -> np.ndarray:
         # exp of a negative number only: no overflow on either side
         small = np.exp(-np.abs(logits))
         return (np.where(logits >= 0, 1, small) / (1 + small)).astype(np.float32)
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    with np.errstate(over="ignore"):  # -inf where the difference is beyond float32: a score of 0
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -88,18 +88,20 @@ def _fixed_lists(values: np.ndarray) -> pa.Array:
 
 
 def partitions(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
-    """The documents of each combination of values in `columns`, without those columns, in the order of first appearance."""
+    """The documents of each combination of values in `columns`, without those columns; each document is in exactly one."""
     if not columns:
         return [((), documents)] if documents.num_rows else []
-    keys = documents.select(columns).group_by(list(columns), use_threads=False).aggregate([]).to_pylist()
+    encoded = []
+    for name in columns:
+        column = documents.column(name)
+        plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        encoded.append(plain.combine_chunks().dictionary_encode(null_encoding="encode"))
+    codes = np.stack([array.indices.to_numpy() for array in encoded])
+    # by number, not by value: NaN equals nothing, and 0.0 equals -0.0
+    groups, group_of = np.unique(codes, axis=1, return_inverse=True)
     rest = documents.drop_columns(list(columns))
-    return [(tuple(key[column] for column in columns), rest.filter(_all_equal(documents, key))) for key in keys]
-
-
-def _all_equal(documents: pa.Table, key: dict[str, object]) -> pa.Array:
-    mask = np.ones(documents.num_rows, bool)
-    for column, value in key.items():
-        values = documents.column(column)
-        equal = pc.is_null(values) if value is None else pc.fill_null(pc.equal(values, value), False)
-        mask &= equal.to_numpy()
-    return pa.array(mask)
+    found = []
+    for number, group in enumerate(groups.T):
+        key = tuple(array.dictionary[int(code)].as_py() for array, code in zip(encoded, group, strict=True))
+        found.append((key, rest.filter(pa.array(group_of.reshape(-1) == number))))
+    return found

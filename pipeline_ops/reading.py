@@ -10,31 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_ops import records
-from pipeline_ops.inputs import InputConfig, InputFile, csv_delimiter, csv_header, is_text, text_for_null
-from pipeline_ops.schema import MAX_DETAIL_CHARACTERS, OutputConfig, Piece, Reject, Unit, UserError
+from pipeline_ops import parsing, records
+from pipeline_ops.inputs import InputConfig, InputFile, csv_delimiter, csv_header, is_text
+from pipeline_ops.row_groups import cut_row_groups, read_rows, within
+from pipeline_ops.schema import MAX_DETAIL_CHARACTERS, OutputConfig, Piece, Range, Reject, Unit, UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, is_local, open_to_read, read_many
 
-STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups are read page by page
 PREFETCHED_FILES = 256  # small objects fetched together, so that each does not cost a round trip
 PREFETCHED_BYTES = 4 * 2**20
-
-
-@dataclass(frozen=True)
-class Range:
-    """Rows [start_row, stop_row) of a file; None: to its end. Bytes likewise, for line formats (decompressed offsets)."""
-
-    start_row: int
-    stop_row: int | None
-    start_byte: int = 0
-    stop_byte: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +129,8 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
     file, config = span.file, settings.input
     quote = config.quote if file.format == "csv" else None
     header, header_bytes = csv_header(file, config, settings.storage, content) if file.format == "csv" else ([], 0)
+    if header:
+        _require_text_column(header, file, settings)
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
@@ -148,6 +139,7 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
                 stream,
                 target_bytes=settings.unit_bytes,
                 quote=quote,
+                delimiter=csv_delimiter(file, config),
                 start_row=gap.start_row,
                 start_byte=start_byte,
                 stop_byte=gap.stop_byte,
@@ -175,21 +167,20 @@ def _piece(file: InputFile, start_row: int, stop_row: int, last: bool, start_byt
 def _parse(block: records.RecordBlock, file: InputFile, header: list[str], settings: ReadSettings):
     config = settings.input
     if file.format == "text":
-        return records.parse_text(block, config.text_column)
+        return parsing.parse_text(block, config.text_column)
     if file.format == "csv":
         types = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
-        return records.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
+        return parsing.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
     wanted, kept = settings.line_types, settings.output.input_columns()
     if kept is not None:
         wanted = pa.schema([field for field in wanted if field.name in (*kept, config.text_column)])
     if config.text_column not in wanted.names:
         wanted = wanted.append(pa.field(config.text_column, pa.string()))
-    return records.parse_jsonl(
+    return parsing.parse_jsonl(
         block,
         wanted,
         text_column=config.text_column,
         only_schema=kept is not None,
-        plain_type=text_for_null,
     )
 
 
@@ -209,9 +200,11 @@ def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) ->
         _require_text_column(names, file, settings)
         kept = settings.output.input_columns()
         columns = None if kept is None else [name for name in names if name in (*kept, settings.input.text_column)]
-        ranges = [(wanted.start_row, num_rows if wanted.stop_row is None else wanted.stop_row) for wanted in span.ranges]
+        # a file that is small on disk can be large in memory
+        cuts = [cut for group in cut_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
+        ranges = [(part.start_row, part.stop_row or 0) for part in within(cuts, span.ranges, num_rows)]
         # one pass over all ranges: they may share a row group, which can only be decoded from its start
-        tables = _parquet_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
+        tables = read_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
         row, ahead = ranges[0][0], parquet.schema_arrow.empty_table()
         for start, stop in ranges:
             held = []
@@ -225,44 +218,6 @@ def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) ->
             table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table()
             piece = _piece(file, start, stop, stop == num_rows)
             yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
-
-
-def _parquet_rows(
-    parquet: pq.ParquetFile, source: BinaryIO, columns: list[str] | None, start: int, stop: int
-) -> Iterator[pa.Table]:
-    """Rows [start, stop); only the row groups and columns that hold them are fetched, a large row group page by page."""
-    first = 0
-    for index in range(parquet.metadata.num_row_groups):
-        group = parquet.metadata.row_group(index)
-        begin, end = max(start, first), min(stop, first + group.num_rows)
-        if begin < end:
-            if selected_bytes(group, columns) <= STREAMED_ROW_GROUP_BYTES:
-                table = parquet.read_row_group(index, columns=columns, use_threads=False)
-                yield table.slice(begin - first, end - begin)
-            else:
-                yield from _streamed_rows(source, index, columns, begin - first, end - first)
-        first += group.num_rows
-
-
-def _streamed_rows(source: BinaryIO, index: int, columns: list[str] | None, start: int, stop: int) -> Iterator[pa.Table]:
-    # pre_buffer would fetch the whole row group
-    parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=4 * 2**20, page_checksum_verification=True)
-    row = 0
-    for batch in parquet.iter_batches(batch_size=4096, row_groups=[index], columns=columns, use_threads=False):
-        begin, end = max(start, row), min(stop, row + batch.num_rows)
-        if begin < end:
-            yield pa.Table.from_batches([batch.slice(begin - row, end - begin)])
-        row += batch.num_rows
-        if row >= stop:
-            return
-
-
-def selected_bytes(group: pq.RowGroupMetaData, columns: list[str] | tuple[str, ...] | None) -> int:
-    """Uncompressed bytes of a row group's selected columns."""
-    chunks = [group.column(index) for index in range(group.num_columns)]
-    return sum(
-        chunk.total_uncompressed_size for chunk in chunks if columns is None or chunk.path_in_schema.split(".", 1)[0] in columns
-    )
 
 
 def _require_text_column(names: list[str], file: InputFile, settings: ReadSettings) -> None:
@@ -283,7 +238,7 @@ def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
 
 
 def _documents(
-    file: InputFile, table: pa.Table, rows: np.ndarray, bad: list[records.BadRecord], settings: ReadSettings
+    file: InputFile, table: pa.Table, rows: np.ndarray, bad: list[parsing.BadRecord], settings: ReadSettings
 ) -> tuple[pa.Table, list[Reject]]:
     """Adds source_file and source_row, and separates what has no usable text."""
     names, text_column = settings.output, settings.input.text_column
@@ -291,7 +246,11 @@ def _documents(
         table = table.append_column(text_column, pa.nulls(table.num_rows, pa.string()))
     keep, rejects = _usable(table.column(text_column), rows, file.path, settings.input.min_characters)
     rejects = [Reject(file.path, record.row, record.reason, record.detail) for record in bad] + rejects
+    kept = names.input_columns()
+    if kept is not None:
+        table = table.select([name for name in table.column_names if name in kept or name == text_column])
     check_columns(table.column_names, file.path, names)
+    table = pa.table([_without_views(column) for column in table.columns], names=table.column_names)
     table = table.append_column(names.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
     table = table.append_column(names.source_row_column, pa.array(rows, pa.int64()))
     if not keep.all():
@@ -322,6 +281,12 @@ def _usable(column: pa.ChunkedArray, rows: np.ndarray, path: str, min_characters
         lengths = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(decoded)), 0).to_numpy()
         reject(lengths < min_characters, "too_short", lambda index: f"{lengths[index]} characters")
     return keep, rejects
+
+
+def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A view column as its plain type: Arrow cannot filter views."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return column.cast(plain[column.type]) if column.type in plain else column
 
 
 def decode(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:

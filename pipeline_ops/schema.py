@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class UserError(ValueError):
@@ -40,6 +40,14 @@ class OutputConfig(BaseModel):
     truncated_column: str = Field(default="truncated", description="whether the text was longer than max_length")
     source_file_column: str = Field(default="source_file", description="the input file the document came from")
     source_row_column: str = Field(default="source_row", description="the document's row (or line) in that file, from 0")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "OutputConfig":
+        names = list(self.added_columns().values())
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two of the columns that labelling adds are called {twice[0]!r}; give each a name of its own")
+        return self
 
     def added_columns(self) -> dict[str, str]:
         """{config key: column name} of the columns that this configuration adds to the input's own."""
@@ -74,6 +82,16 @@ class Piece:
     last: bool  # whether the file ends with this piece; a file is complete when its pieces reach from 0 to the last one
     start_byte: int = 0
     stop_byte: int = 0
+
+
+@dataclass(frozen=True)
+class Range:
+    """Rows [start_row, stop_row) of a file; None: to its end. Bytes likewise, for line formats (decompressed offsets)."""
+
+    start_row: int
+    stop_row: int | None
+    start_byte: int = 0
+    stop_byte: int | None = None
 
 
 @dataclass(frozen=True)

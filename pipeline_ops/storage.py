@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline_ops.schema import UserError
 
@@ -31,6 +31,13 @@ class StorageConfig(BaseModel):
     path_style: bool = Field(default=False, description="address buckets as path, not as host name")
     cache_folder: str = Field(default="~/.cache/label-corpus", description="where each node keeps models from object storage")
     checksums: bool = Field(default=True, description="false for S3-compatible stores that refuse the newer checksum headers")
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _no_secrets(cls, url: str | None) -> str | None:
+        if url is not None and "@" in url:
+            raise ValueError("credentials do not belong into the job file; use the AWS chain (environment, profile, role)")
+        return url
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -145,7 +152,7 @@ def list_files(path: str, config: StorageConfig) -> list[StoredFile]:
     """
     path = full_path(path)
     fs, inner = filesystem(path, config)
-    if any(character in inner for character in "*?["):
+    if any(character in inner for character in "*?[") and not fs.isfile(inner):
         found = fs.glob(inner, detail=True)
         return sorted(
             (_stored_file(name, info, path) for name, info in found.items() if info["type"] == "file"),
@@ -267,11 +274,11 @@ def delete_many(paths: list[str], config: StorageConfig) -> None:
 
 
 def remove_empty_folders(folder: str, config: StorageConfig) -> None:
-    """Removes empty folders below `folder` on local disk; object stores have none."""
+    """Removes empty hive folders below `folder` on local disk; object stores have none."""
     fs, inner = filesystem(full_path(folder), config)
     if isinstance(fs, LocalFileSystem):
         for path, _, _ in os.walk(inner, topdown=False):
-            if path != inner and not os.listdir(path):
+            if "=" in path.removeprefix(inner) and not os.listdir(path):
                 os.rmdir(path)
 
 
@@ -304,8 +311,13 @@ def _write_beside(path: str, data: Any) -> str:
     """Writes and syncs `data` to a temporary name in the folder of `path`; returns that name."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     beside = os.path.join(os.path.dirname(path), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    with open(beside, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        if os.path.exists(beside):
+            os.unlink(beside)
+        raise
     return beside

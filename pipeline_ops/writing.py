@@ -48,7 +48,12 @@ class Commit:
     truncated: int
     labels: dict[str, int]
     run: str = ""
-    replaces: tuple[str, ...] = field(default=())  # earlier units whose input has changed
+    replaces: tuple[str, ...] = field(default=())  # names of earlier commits whose input has changed
+
+    @property
+    def name(self) -> str:
+        """Unit and attempt: a unit that is labelled again, because its input changed back, is another commit."""
+        return f"{self.unit}-{self.attempt}"
 
     @property
     def documents(self) -> int:

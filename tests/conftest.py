@@ -1,0 +1,132 @@
+"""Fixtures for all tests. Ray, the S3 servers and the models are started or built once per session, when first needed."""
+
+import os
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import s3fs
+
+# Before anything imports Ray, Hugging Face or botocore, and for every process that the tests start.
+for _name in ("RAY_ADDRESS", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+    os.environ.pop(_name, None)
+_repository = str(Path(__file__).resolve().parent.parent)
+os.environ |= {
+    "PYTHONPATH": os.pathsep.join(filter(None, [_repository, os.environ.get("PYTHONPATH")])),  # for Ray's workers
+    "RAY_AUTH_MODE": "token",  # Ray listens on the host's address; left unset, it would write a token into the home folder
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": "127.0.0.1,localhost",
+}
+
+from tests import models  # noqa: E402
+from tests.s3_server import Journal, RecordingProxy, S3Server, moto_server  # noqa: E402
+
+MARKED_FOLDERS = ("integration", "fault", "gpu")
+RAY_CPUS = 4  # logical: pools and tasks of one job need more slots than a small machine has cores
+OBJECT_STORE_BYTES = 256 * 2**20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test by the folder it stands in."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder in MARKED_FOLDERS:
+            item.add_marker(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A local Ray in this process; the address is for subprocesses that shall join it (environment RAY_ADDRESS)."""
+    import ray
+
+    ray.init(
+        "local",
+        num_cpus=RAY_CPUS,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[models.Architecture], Path]:
+    """The folder of a classifier with NEGATIVE and POSITIVE of the given architecture, built at the first call."""
+
+    @cache
+    def build(architecture: models.Architecture) -> Path:
+        return models.make_model(tmp_path_factory.mktemp(architecture) / "model", architecture)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model(model_of: Callable[[models.Architecture], Path]) -> Path:
+    """The classifier for tests to which the architecture does not matter."""
+    return model_of("bert")
+
+
+@pytest.fixture(scope="session")
+def model_without_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.make_model_without_head(tmp_path_factory.mktemp("encoder") / "model")
+
+
+@pytest.fixture(scope="session")
+def golden_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.bert_golden_tokenizer(tmp_path_factory.mktemp("golden") / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that takes any credentials."""
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server_with_checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that answers 403 to all credentials but its own; those in the environment are wrong for it."""
+    with moto_server(tmp_path_factory.mktemp("moto-with-checks"), check_credentials=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_server: S3Server) -> Iterator[RecordingProxy]:
+    with RecordingProxy(s3_server.endpoint_url) as proxy:
+        yield proxy
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An empty bucket of one test."""
+
+    name: str
+    endpoint_url: str  # for the job: requests to it stand in the journal
+    journal: Journal
+    filesystem: s3fs.S3FileSystem  # for the test: its requests do not
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}"
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, s3_proxy: RecordingProxy) -> Iterator[Bucket]:
+    bucket = Bucket(f"test-{uuid.uuid4().hex}", s3_proxy.endpoint_url, s3_proxy.journal, s3_server.filesystem())
+    bucket.filesystem.mkdir(bucket.name)
+    bucket.journal.clear()
+    yield bucket
+    bucket.filesystem.rm(bucket.name, recursive=True)  # moto keeps objects in memory

@@ -1,0 +1,71 @@
+"""The command stopped in the middle, by Ctrl-C and by SIGKILL, and run again."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.label_corpus import run
+from tests.corpora import real_documents, write_bytes, write_jsonl, write_parquet
+from tests.invariant import Key, check_exactly_once
+from tests.running import (
+    command,
+    commit_paths,
+    job_settings,
+    keys,
+    make_job,
+    running_command,
+    snapshot,
+    wait_for,
+    write_job_file,
+)
+
+FIRST_COMMIT_TIMEOUT_S = 120  # a local Ray starts in 5 s on an idle machine
+CTRL_C_TIMEOUT_S = 10
+UNIT_BYTES = 6000
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> list[Key]:
+    """About fifty units in a compressed stream, a split file and row groups; keys of all documents."""
+    folder = tmp_path / "in"
+    texts = [text[:500] for text in real_documents(900)]
+    stream = write_jsonl(folder / "a.jsonl.zst", [{"text": text} for text in texts[:300]])
+    lines = write_bytes(folder / "b.txt", "".join(text.replace("\n", " ") + "\n" for text in texts[300:600]).encode())
+    groups = write_parquet(folder / "c.parquet", [{"text": text} for text in texts[600:]], row_group_size=20)
+    return keys(stream, 300) + keys(lines, 300) + keys(groups, 300)
+
+
+@pytest.mark.parametrize(
+    ("stop", "unit_bytes_after"),
+    [(signal.SIGKILL, UNIT_BYTES), (signal.SIGINT, 32 * UNIT_BYTES)],  # how the rest is cut may change in between
+    ids=["killed", "ctrl-c"],
+)
+def test_run_stopped_in_the_middle_is_continued_exactly_once(
+    ray_address: str, model: Path, tmp_path: Path, corpus: list[Key], stop: signal.Signals, unit_bytes_after: int
+):
+    source, output = tmp_path / "in", tmp_path / "out"
+    settings = job_settings(source, model, output, f"compute.unit_bytes={UNIT_BYTES}")
+    job_file = write_job_file(tmp_path / "job.yaml", settings)
+    with running_command("run", job_file, "--quiet") as process:
+        wait_for(lambda: bool(commit_paths(output)) or process.poll() is not None, "a commit", FIRST_COMMIT_TIMEOUT_S)
+        assert process.poll() is None, process.communicate()[1]
+        if stop == signal.SIGKILL:
+            process.kill()  # the driver alone: Ray's processes are left to themselves
+            process.wait()
+        else:
+            started = time.monotonic()
+            os.killpg(process.pid, stop)  # as a terminal does
+            code = process.wait(CTRL_C_TIMEOUT_S)
+            assert code == 130
+            assert time.monotonic() - started < CTRL_C_TIMEOUT_S
+    stamps, committed_paths = snapshot(output), commit_paths(output)  # not a commit that was being written
+    committed = {str(path): stamps[str(path)] for path in committed_paths}
+    summary = run(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"), quiet=True)
+    check_exactly_once(output, corpus)
+    assert 0 < len(committed) == summary["units_skipped"] < summary["units"], "it was stopped in the middle"
+    assert 0 < summary["documents_run"] < summary["documents"] == summary["labeled"] + summary["rejected"] == len(corpus)
+    assert committed.items() <= snapshot(output).items(), "what was committed is not labelled again"
+    assert command("verify", job_file).code == 0

@@ -1,0 +1,57 @@
+"""What must hold after every finished run, whatever happened before and during it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+Key = tuple[str, int]  # source_file, source_row
+
+
+def check_exactly_once(
+    output: str | Path, expected_keys: Iterable[Key], filesystem: AbstractFileSystem | None = None
+) -> tuple[pa.Table, list[dict]]:
+    """Asserts that every expected document stands exactly once in labelled + rejected, and that nothing else does.
+
+    Reads the output as a user would, by its plain files: a file that no commit names counts too, and is an error.
+
+    Args:
+        output: the output folder; a path without protocol where a `filesystem` is given.
+        expected_keys: (source_file, source_row) of every input document.
+
+    Returns:
+        The labelled rows with all their columns, partition columns included, and the rejects.
+    """
+    filesystem = filesystem or LocalFileSystem()
+    labelled = read_labelled(output, filesystem)
+    rejects = read_rejects(output, filesystem)
+    found = Counter((reject["source_file"], reject["source_row"]) for reject in rejects)
+    if labelled.num_rows:
+        found.update(zip(labelled["source_file"].to_pylist(), labelled["source_row"].to_pylist(), strict=True))
+    expected = Counter(expected_keys)
+    assert max(expected.values(), default=1) == 1, "the expected keys are not unique"
+    problems = {
+        "missing": sorted(expected - found),
+        "doubled": sorted(key for key, count in found.items() if count > 1),
+        "unknown": sorted(found.keys() - expected.keys(), key=str),
+    }
+    assert not any(problems.values()), "; ".join(
+        f"{len(keys)} {problem}, such as {keys[:3]}" for problem, keys in problems.items() if keys
+    )
+    return labelled, rejects
+
+
+def read_labelled(output: str | Path, filesystem: AbstractFileSystem) -> pa.Table:
+    """All Parquet files below the hive partitions; an empty table where everything was rejected."""
+    dataset = pyarrow.dataset.dataset(str(output), format="parquet", partitioning="hive", filesystem=filesystem)
+    return dataset.to_table()
+
+
+def read_rejects(output: str | Path, filesystem: AbstractFileSystem) -> list[dict]:
+    paths = filesystem.glob(f"{output}/_rejects/*.jsonl")
+    return [json.loads(line) for path in sorted(paths) for line in filesystem.cat_file(path).splitlines()]

@@ -1,0 +1,70 @@
+"""Reads input files with the functions that the job's read tasks use, in this process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline_ops.inputs import InputConfig, InputFile, find_inputs, sample_types
+from pipeline_ops.reading import ReadSettings, Span, read_units
+from pipeline_ops.schema import OutputConfig, Piece, Range, Reject, Unit
+from pipeline_ops.storage import StorageConfig
+
+MEBIBYTE = 2**20
+SOURCE_COLUMNS = ("source_file", "source_row")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What reading gave, unit by unit."""
+
+    units: list[Unit]
+    tables: list[pa.Table]
+    rejects: list[Reject]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [piece for unit in self.units for piece in unit.pieces]
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        return [document for table in self.tables for document in table.to_pylist()]
+
+    def column(self, name: str) -> list[Any]:
+        return [document[name] for document in self.documents]
+
+    @property
+    def rejected(self) -> list[tuple[int, str]]:
+        """(row, reason) of each reject."""
+        return [(reject.source_row, reject.reason) for reject in self.rejects]
+
+
+def input_of(path: Path | str, **settings: Any) -> InputConfig:
+    """The `input` section of a job with these keys."""
+    return InputConfig(path=str(path), **settings)
+
+
+def prepare(
+    path: Path | str, *, unit_bytes: int = MEBIBYTE, columns: Any = "all", storage: StorageConfig | None = None, **settings: Any
+) -> tuple[list[InputFile], ReadSettings]:
+    """The input files at `path`, and what read tasks would be told; `settings` are keys of `input`."""
+    config, storage = input_of(path, **settings), storage or StorageConfig()
+    files, _ = find_inputs(config, storage)
+    types = sample_types([file for file in files if file.format == "jsonl"], config, storage)
+    return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
+
+
+def read_spans(spans: list[Span], settings: ReadSettings) -> Result:
+    units, tables, rejects = [], [], []
+    for unit, table, rejected in read_units(spans, settings):
+        units.append(unit)
+        tables.append(table)
+        rejects += rejected
+    return Result(units, tables, rejects)
+
+
+def read_path(path: Path | str, **options: Any) -> Result:
+    """Reads all of `path`; `options` as for `prepare`."""
+    files, settings = prepare(path, **options)
+    return read_spans([Span(file, (Range(0, None),)) for file in files], settings)

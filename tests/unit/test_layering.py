@@ -1,0 +1,88 @@
+"""The import rules: jobs -> {pipeline_ops, cluster}; those two never import each other; heavy libraries wait until needed."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PRODUCT = ("jobs", "pipeline_ops", "cluster")
+HEAVY = {"ray", "torch", "transformers"}
+
+
+def modules_of(folder: str) -> list[Path]:
+    found = sorted((REPOSITORY / folder).rglob("*.py"))
+    assert found, f"no modules in {folder}"
+    return found
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of all that a module imports, inside functions too."""
+    package = list(path.relative_to(REPOSITORY).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def offenders(folder: str, forbidden: set[str]) -> list[str]:
+    return [
+        f"{path.relative_to(REPOSITORY)} imports {name}"
+        for path in modules_of(folder)
+        for name in imported(path)
+        if any(name == module or name.startswith(f"{module}.") for module in forbidden)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("pipeline_ops", {"ray", "jobs", "cluster"}),
+        ("cluster", {"pipeline_ops", "jobs"}),
+        ("jobs", {"tests"}),
+        ("pipeline_ops", {"tests"}),
+        ("cluster", {"tests"}),
+    ],
+)
+def test_imports_of_a_folder_leave_out_what_it_must_not_know(folder: str, forbidden: set[str]) -> None:
+    assert offenders(folder, forbidden) == []
+
+
+def test_imports_of_object_stores_stand_in_storage_only() -> None:
+    found = [name for folder in PRODUCT for name in offenders(folder, {"fsspec", "s3fs", "botocore", "pyarrow.fs"})]
+    assert [name for name in found if not name.startswith("pipeline_ops/storage.py")] == []
+
+
+def test_imports_of_the_stages_never_lead_back_to_the_actors() -> None:
+    found = offenders("pipeline_ops", {"pipeline_ops.actors"})
+    assert found == []
+
+
+def test_environment_is_read_by_the_session_only() -> None:
+    found = []
+    for folder in PRODUCT:
+        for path in modules_of(folder):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv"):
+                    found.append(str(path.relative_to(REPOSITORY)))
+    assert set(found) <= {"cluster/session.py"}
+
+
+def test_import_of_what_help_and_plan_need_is_light() -> None:
+    modules = "jobs.cli, jobs.config, jobs.plan, jobs.verify"
+    program = f"import sys, {modules}; print(' '.join(sorted({HEAVY!r} & sys.modules.keys())))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_help_names_the_commands_and_exits_0() -> None:
+    result = subprocess.run([sys.executable, "-m", "jobs.cli", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0
+    for command in ("run", "plan", "verify", "inspect"):
+        assert command in result.stdout

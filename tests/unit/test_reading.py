@@ -1,0 +1,502 @@
+"""Files -> units of documents and rejects: every format, however the file is cut, read once or continued."""
+
+import bz2
+import gzip
+import json
+import random
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline_ops.commits import gaps, pieces_by_file
+from pipeline_ops.inputs import find_inputs
+from pipeline_ops.planning import make_plan
+from pipeline_ops.reading import ReadSettings, Span, spans_from_json, spans_to_json
+from pipeline_ops.schema import OutputConfig, Range, UserError
+from pipeline_ops.storage import StorageConfig
+from pipeline_ops.writing import Commit
+from tests.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
+from tests.unit.reading_path import MEBIBYTE, SOURCE_COLUMNS, Result, input_of, prepare, read_path, read_spans
+
+UNIT_BYTES = (1, 7, 100, 10_000, 10**9)
+LINE_FILES = ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.csv", "a.csv.gz", "a.tsv.zst", "a.txt", "a.txt.bz2")
+
+
+def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of short texts, among them empty ones and such with line ends, separators and quotes."""
+    rng = random.Random(seed)
+    words = ["a", "word", "000", "é", "🤗", "\u2028", "\x85", "\x0c", ",", '"', "\t", "'"]
+    return [{"id": f"{row:05}", "text": " ".join(rng.choices(words, k=rng.randrange(12)))} for row in range(count)]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows in the format that the name says."""
+    if "json" in path.name:
+        return write_jsonl(path, rows)
+    if ".parquet" in path.name:
+        return write_parquet(path, rows, row_group_size=max(len(rows) // 7, 1))
+    if ".txt" in path.name:
+        return write_text(path, [row["text"] for row in rows])
+    if ".tsv" in path.name:
+        lines = ["id\ttext", *('{}\t"{}"'.format(row["id"], row["text"].replace('"', '""')) for row in rows)]
+        return write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    return write_csv(path, rows)
+
+
+def commit_of(result: Result, index: int) -> Commit:
+    """What the commit of one of the units that were read says about its input."""
+    unit, rows = result.units[index], result.tables[index].num_rows
+    return Commit(unit.id, "attempt", unit.pieces, (), None, rows, 0, 0, 0, 0, {})
+
+
+def check_tiles(result: Result, num_rows: int) -> None:
+    pieces = result.pieces
+    assert [piece.start_row for piece in pieces] == [0, *(piece.stop_row for piece in pieces[:-1])]
+    assert pieces[-1].stop_row == num_rows
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+
+
+@pytest.mark.parametrize("name", [*LINE_FILES, "a.parquet", "a.ndjson", "a.json", "a.csv.bz2", "a.text"])
+def test_read_of_a_format_gives_every_row_once_in_order(tmp_path: Path, name: str) -> None:
+    rows = [{"id": f"{row:03}", "text": text} for row, text in enumerate(real_documents(60))]
+    if ".txt" in name or ".text" in name:
+        rows = [{"text": " ".join(row["text"].split("\n")).replace("\r", "")} for row in rows]
+        path = write_text(tmp_path / name, [row["text"] for row in rows])
+    else:
+        path = write_rows(tmp_path / name, rows)
+    result = read_path(path)
+    assert result.rejects == []
+    expected = [{**row, "source_file": str(path), "source_row": index} for index, row in enumerate(rows)]
+    assert result.documents == expected
+
+
+@pytest.mark.parametrize("name", LINE_FILES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_read_of_a_file_does_not_depend_on_unit_bytes(tmp_path: Path, name: str, seed: int) -> None:
+    rows = random_rows(40, seed)
+    path = write_rows(tmp_path / name, rows)
+    for unit_bytes in UNIT_BYTES:
+        result = read_path(path, unit_bytes=unit_bytes)
+        assert result.column("text") == [row["text"] for row in rows]
+        assert result.column("source_row") == list(range(40))
+        check_tiles(result, 40)
+        assert len({unit.id for unit in result.units}) == len(result.units)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_read_of_a_damaged_file_gives_the_same_rejects_for_all_unit_bytes(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    good = [json.dumps(row) for row in random_rows(40, seed)]
+    damaged = ["{broken", '{"text": 5}', '{"text": null}', "", "[]", '{"id": "x"}', '{"text": "a"} {"text": "b"}']
+    lines = good + damaged
+    rng.shuffle(lines)
+    path = write_bytes(tmp_path / "a.jsonl.zst", "\n".join(lines).encode())
+    expected = read_path(path, unit_bytes=10**9)
+    assert len(expected.documents) == 40
+    assert len(expected.rejects) == len(damaged) - 1  # the blank line is no document
+    for unit_bytes in UNIT_BYTES:
+        result = read_path(path, unit_bytes=unit_bytes)
+        assert result.documents == expected.documents
+        assert result.rejected == expected.rejected
+
+
+def test_read_again_gives_the_same_units(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.csv.gz", random_rows(200, 3))
+    assert read_path(path, unit_bytes=300).units == read_path(path, unit_bytes=300).units
+
+
+def test_read_of_another_fingerprint_gives_other_units(tmp_path: Path) -> None:
+    files, settings = prepare(write_rows(tmp_path / "a.jsonl", random_rows(5, 3)))
+    spans = [Span(files[0], (Range(0, None),))]
+    other = type(settings)(**{**vars(settings), "fingerprint": "another"})
+    assert read_spans(spans, settings).units[0].id != read_spans(spans, other).units[0].id
+
+
+@pytest.mark.parametrize("name", [*LINE_FILES, "a.parquet"])
+@pytest.mark.parametrize("kept", ["none", "first", "last", "every second", "all but one", "all"])
+def test_read_after_an_interruption_gives_exactly_the_rest(tmp_path: Path, name: str, kept: str) -> None:
+    rows = random_rows(90, 5)
+    path = write_rows(tmp_path / name, rows)
+    unit_bytes = 250
+    files, settings = prepare(path, unit_bytes=unit_bytes)
+
+    def plan_and_read(commits: dict[str, Commit], unit_bytes: int) -> Result:
+        options: Any = {"text_column": "text", "output": settings.output, "storage": settings.storage}
+        plan = make_plan(files, commits, unit_bytes=unit_bytes, **options)
+        results = [read_spans(list(task), settings) for task in plan.tasks]
+        return Result(
+            [unit for result in results for unit in result.units],
+            [table for result in results for table in result.tables],
+            [reject for result in results for reject in result.rejects],
+        )
+
+    first = plan_and_read({}, unit_bytes)
+    assert first.column("text") == [row["text"] for row in rows]
+    count = len(first.units)
+    assert count > 3
+    chosen = {
+        "none": [],
+        "first": [0],
+        "last": [count - 1],
+        "every second": list(range(0, count, 2)),
+        "all but one": [index for index in range(count) if index != count // 2],
+        "all": list(range(count)),
+    }[kept]
+    commits = {first.units[index].id: commit_of(first, index) for index in chosen}
+    done = {row for index in chosen for row in first.tables[index]["source_row"].to_pylist()}
+    rest = plan_and_read(commits, 3 * unit_bytes)
+
+    assert sorted(rest.column("source_row")) == [row for row in range(90) if row not in done]
+    assert [row["text"] for row in rest.documents] == [rows[row["source_row"]]["text"] for row in rest.documents]
+    commits |= {unit.id: commit_of(rest, index) for index, unit in enumerate(rest.units)}
+    assert gaps(pieces_by_file(commits.values())[str(path)]) == []
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv.gz"])
+def test_read_after_an_interruption_behind_rejects_and_blank_lines_keeps_row_numbers(tmp_path: Path, name: str) -> None:
+    good = [json.dumps({"text": str(row)}) if "json" in name else str(row) for row in range(30)]
+    lines = [line for row, line in enumerate(good) for line in ([line, "", "\xff"] if row % 3 else [line])]
+    header = ["text"] if "csv" in name else []
+    path = write_bytes(tmp_path / name, "\n".join([*header, *lines]).encode("latin-1"))
+    files, settings = prepare(path, unit_bytes=40)
+    whole = read_spans([Span(files[0], (Range(0, None),))], settings)
+    half = len(whole.units) // 2
+    pieces = [piece for unit in whole.units[:half] for piece in unit.pieces]
+    rest = read_spans([Span(files[0], tuple(gaps(pieces)))], settings)
+    assert rest.documents == [row for table in whole.tables[half:] for row in table.to_pylist()]
+    start = rest.pieces[0].start_row
+    assert rest.rejected == [(row, reason) for row, reason in whole.rejected if row >= start]
+
+
+def test_read_of_one_huge_row_group_is_cut_into_row_ranges(tmp_path: Path) -> None:
+    rows = random_rows(5000, 7)
+    path = write_parquet(tmp_path / "a.parquet", rows, row_group_size=5000)
+    files, settings = prepare(path, unit_bytes=8_000)
+    options: Any = {"text_column": "text", "output": settings.output, "storage": settings.storage}
+    plan = make_plan(files, {}, unit_bytes=8_000, **options)
+    results = [read_spans(list(task), settings) for task in plan.tasks]
+    tables = [table for result in results for table in result.tables]
+    assert max(table.num_rows for table in tables) < 2500
+    assert [text for table in tables for text in table["text"].to_pylist()] == [row["text"] for row in rows]
+    assert [row for table in tables for row in table["source_row"].to_pylist()] == list(range(5000))
+
+
+@pytest.mark.parametrize("extra", [b"", b"\n"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst"])
+def test_read_of_a_last_line_without_newline_gives_it(tmp_path: Path, name: str, extra: bytes) -> None:
+    path = write_bytes(tmp_path / name, b'{"text": "a"}\n{"text": "b"}' + extra)
+    assert read_path(path).column("text") == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.zst", "a.txt", "a.txt.bz2"])
+def test_read_of_an_empty_file_gives_a_complete_piece_without_rows(tmp_path: Path, name: str) -> None:
+    result = read_path(write_bytes(tmp_path / name, b""))
+    assert (result.documents, result.rejects) == ([], [])
+    check_tiles(result, 0)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.zst", "a.txt.bz2"])
+def test_read_of_a_compressed_file_of_no_bytes_gives_a_complete_piece_without_rows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    result = read_path(tmp_path / name)
+    assert (result.documents, result.rejects) == ([], [])
+    check_tiles(result, 0)
+
+
+@pytest.mark.parametrize("data", [b"text\n", b"text", b"\xef\xbb\xbftext\r\n"])
+def test_read_of_a_csv_with_only_a_header_gives_a_complete_piece_without_rows(tmp_path: Path, data: bytes) -> None:
+    result = read_path(write_bytes(tmp_path / "a.csv", data))
+    assert (result.documents, result.rejects) == ([], [])
+    check_tiles(result, 0)
+
+
+def test_read_of_a_parquet_without_rows_gives_a_complete_piece_without_rows(tmp_path: Path) -> None:
+    result = read_path(write_parquet(tmp_path / "a.parquet", pa.table({"text": pa.array([], pa.string())})))
+    assert (result.documents, result.rejects) == ([], [])
+    check_tiles(result, 0)
+
+
+def test_read_of_a_file_with_only_blank_lines_completes_it(tmp_path: Path) -> None:
+    result = read_path(write_bytes(tmp_path / "a.jsonl", b"\n\n \n"), unit_bytes=1)
+    assert (result.documents, result.rejects) == ([], [])
+    check_tiles(result, 3)
+
+
+@pytest.mark.parametrize(("name", "end"), [("a.jsonl", b"\r\n"), ("a.csv", b"\r\n"), ("a.txt", b"\r\n"), ("a.jsonl", b"\n")])
+def test_read_with_either_line_end_and_a_byte_order_mark_gives_the_texts(tmp_path: Path, name: str, end: bytes) -> None:
+    lines = [b'{"text": "a"}', b'{"text": "b"}'] if "json" in name else [b"a", b"b"]
+    header = [b"text"] if "csv" in name else []
+    path = write_bytes(tmp_path / name, b"\xef\xbb\xbf" + end.join([*header, *lines]) + end)
+    assert read_path(path, unit_bytes=1).column("text") == ["a", "b"]
+
+
+def test_read_of_text_rejects_undecodable_lines_and_keeps_blank_ones(tmp_path: Path) -> None:
+    result = read_path(write_bytes(tmp_path / "a.txt", b"a\n\xff\xfe\n\n \nb\n"))
+    assert result.column("text") == ["a", "", " ", "b"]
+    assert result.column("source_row") == [0, 2, 3, 4]
+    assert result.rejected == [(1, "undecodable")]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_read_of_a_text_file_as_one_document_keeps_its_lines(tmp_path: Path, name: str) -> None:
+    path = write_bytes(tmp_path / name, b"\xef\xbb\xbfone\r\ntwo\n\n")
+    result = read_path(path, text_unit="file")
+    assert result.documents == [{"text": "one\r\ntwo\n\n", "source_file": str(path), "source_row": 0}]
+    check_tiles(result, 1)
+
+
+def test_read_of_text_files_as_documents_rejects_the_undecodable_one(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.txt", b"\xff")
+    write_bytes(tmp_path / "b.txt", b"")
+    result = read_path(tmp_path, text_unit="file")
+    assert result.column("text") == [""]
+    assert [(reject.source_file, reject.reason) for reject in result.rejects] == [(f"{tmp_path}/a.txt", "undecodable")]
+
+
+def test_read_of_json_separates_what_has_no_usable_text(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "a"}',
+        b'{"text": null}',
+        b"{}",
+        b'{"text": 5}',
+        b"{broken",
+        b'{"text": "\xff"}',
+        b"",
+        b'{"text": ""}',
+    ]
+    result = read_path(write_bytes(tmp_path / "a.jsonl", b"\n".join(lines)))
+    assert result.column("text") == ["a", ""]
+    assert result.column("source_row") == [0, 7]
+    assert sorted(result.rejected) == [
+        (1, "null_text"),
+        (2, "null_text"),
+        (3, "not_a_string"),
+        (4, "broken_json"),
+        (5, "undecodable"),
+    ]
+    assert all(reject.detail for reject in result.rejects)
+
+
+def test_read_of_a_file_with_only_rejects_gives_no_document(tmp_path: Path) -> None:
+    result = read_path(write_bytes(tmp_path / "a.jsonl", b"{broken\nbroken\n"))
+    assert result.documents == []
+    assert result.rejected == [(0, "broken_json"), (1, "broken_json")]
+    check_tiles(result, 2)
+
+
+def test_read_with_min_characters_rejects_shorter_texts(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in ("", "  ab  ", "abc", "é🤗ü", None)])
+    result = read_path(path, min_characters=3)
+    assert result.column("text") == ["abc", "é🤗ü"]
+    assert result.rejected == [(0, "too_short"), (1, "too_short"), (4, "null_text")]
+
+
+def test_read_of_json_keeps_text_that_looks_like_dates_and_numbers(tmp_path: Path) -> None:
+    row = {"id": "000", "day": "2024-01-31", "deep": {"at": ["2024-01-31T10:00:00"], "n": None}, "hash": 2**64 - 1, "o": {}}
+    result = read_path(write_jsonl(tmp_path / "a.jsonl", [{"text": "2024-01-31", **row}]))
+    (document,) = result.documents
+    assert {name: document[name] for name in row} == {**row, "o": "{}"}
+    assert document["text"] == "2024-01-31"
+
+
+def test_read_of_json_columns_that_come_late_keeps_their_text(tmp_path: Path) -> None:
+    """The types of columns come from the first mebibyte; later ones are inferred where they appear."""
+    early = [{"text": "x" * 1000}] * 1200
+    late = [{"text": "late", "day": "2024-01-31", "deep": [{"at": "2024-01-31T10:00:00"}]}, {"text": "later", "day": None}]
+    result = read_path(write_jsonl(tmp_path / "a.jsonl", [*early, *late]), unit_bytes=10**9)
+    assert result.documents[-2]["day"] == "2024-01-31"
+    assert result.documents[-2]["deep"] == [{"at": "2024-01-31T10:00:00"}]
+    assert result.documents[-1]["day"] is None
+    assert len(result.documents) == 1202
+
+
+def test_read_of_json_columns_that_come_late_with_mixed_types_loses_no_document(tmp_path: Path) -> None:
+    early = [{"text": "x" * 1000}] * 1200
+    late = [{"text": "late", "new": 1}, {"text": "later", "new": "x"}, {"text": "last", "new": {"x": [1]}}]
+    result = read_path(write_jsonl(tmp_path / "a.jsonl", [*early, *late]), unit_bytes=10**9)
+    assert sorted([*result.column("source_row"), *(row for row, _ in result.rejected)]) == list(range(1203))
+
+
+def test_read_of_csv_keeps_every_value_as_text(tmp_path: Path) -> None:
+    rows = [{"id": "000", "day": "2024-01-31", "text": "NA"}, {"id": "", "day": "null", "text": ""}]
+    result = read_path(write_csv(tmp_path / "a.csv", rows))
+    assert [{name: document[name] for name in rows[0]} for document in result.documents] == rows
+
+
+def test_read_of_csv_with_column_types_gives_them(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b"year,day,text\n2024,2024-01-31,a\n,,b\nx,,c\n")
+    result = read_path(path, column_types={"year": "int16", "day": "date32"})
+    assert result.tables[0].schema.field("year").type == pa.int16()
+    assert result.tables[0].schema.field("day").type == pa.date32()
+    assert result.column("year") == [2024, None]
+    assert result.rejected == [(2, "column_type")]
+
+
+def test_read_of_csv_with_its_own_delimiter_and_no_quotes(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b'id|text\n1|"a\n2|b, "c"\n')
+    result = read_path(path, delimiter="|", quote=None, unit_bytes=1)
+    assert result.column("text") == ['"a', 'b, "c"']
+
+
+def test_read_of_csv_with_a_quote_inside_a_plain_field_gives_every_row(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b'id,text\n1,5" pipe\n2,valve\n3,7" pipe\n4,end\n')
+    result = read_path(path)
+    assert result.column("text") == ['5" pipe', "valve", '7" pipe', "end"]
+    assert result.column("source_row") == [0, 1, 2, 3]
+
+
+def test_read_of_parquet_leaves_every_column_as_it_was(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["a", "b", "c"], pa.large_string()),
+            "nested": pa.array([{"x": [{"y": 1}], "z": None}, None, {"x": [], "z": b"\xff"}]),
+            "lists": pa.array([[1, None], None, []], pa.list_(pa.int16())),
+            "fixed": pa.array([[1.5, 2.5], None, [0.0, -1.0]], pa.list_(pa.float32(), 2)),
+            "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int8())),
+            "bytes": pa.array([b"\x00", None, b"\xff"]),
+            "kind": pa.array(["p", None, "p"]).dictionary_encode(),
+            "big": pa.array([2**64 - 1, None, 0], pa.uint64()),
+            "money": pa.array([Decimal("1.10"), None, Decimal("-0.01")], pa.decimal128(9, 2)),
+            "at": pa.array([0, None, 1], pa.timestamp("us", "Europe/Kyiv")),
+            "none": pa.nulls(3),
+            "day": pa.array(["2024-01-31", "000", None]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    result = read_path(tmp_path / "a.parquet")
+    read = pa.concat_tables(result.tables).select(table.column_names)
+    expected = pq.read_table(tmp_path / "a.parquet")
+    assert read.schema.remove_metadata() == expected.schema.remove_metadata()
+    assert read.to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "data_type",
+    [pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()],
+)
+def test_read_of_parquet_text_of_any_text_type_keeps_it_and_rejects_null(tmp_path: Path, data_type: pa.DataType) -> None:
+    values = pa.array(["a", None, "ü"], pa.string())
+    values = values.dictionary_encode() if pa.types.is_dictionary(data_type) else values.cast(data_type)
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+    result = read_path(tmp_path / "a.parquet")
+    texts = [text.decode() if isinstance(text, bytes) else text for text in result.column("text")]
+    assert (texts, result.rejected) == (["a", "ü"], [(1, "null_text")])
+
+
+def test_read_of_parquet_bytes_rejects_the_undecodable(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([b"a", b"\xff", "ü".encode()])}), tmp_path / "a.parquet")
+    result = read_path(tmp_path / "a.parquet")
+    assert (result.column("source_row"), result.rejected) == ([0, 2], [(1, "undecodable")])
+
+
+def test_read_of_parquet_text_that_is_no_text_rejects_every_row(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"text": 1}, {"text": None}])
+    assert read_path(tmp_path / "a.parquet").rejected == [(0, "not_a_string"), (1, "not_a_string")]
+
+
+def test_read_of_parquet_without_the_text_column_names_those_it_has(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"body": "a", "id": 1}])
+    with pytest.raises(UserError, match=r"input\.text_column.*body.*id"):
+        read_path(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_read_of_chosen_columns_gives_those_and_the_text(tmp_path: Path, name: str) -> None:
+    path = write_rows(tmp_path / name, [{"id": "0", "text": "a", "other": "x"}])
+    (document,) = read_path(path, columns=("id",)).documents
+    assert document.keys() - set(SOURCE_COLUMNS) == {"id", "text"}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_read_of_a_column_that_labelling_adds_names_the_key_that_renames_it(tmp_path: Path, name: str) -> None:
+    path = write_rows(tmp_path / name, [{"text": "a", "label": "x"}])
+    with pytest.raises(UserError, match=r"output\.label_column"):
+        read_path(path)
+    assert read_path(path, columns="none").column("text") == ["a"]
+
+
+def test_read_of_files_with_different_columns_keeps_them_in_units_apart(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"text": "a", "id": 1}])
+    write_parquet(tmp_path / "b.parquet", [{"text": "b", "id": "x"}])
+    result = read_path(tmp_path)
+    assert [table["id"].to_pylist() for table in result.tables] == [[1], ["x"]]
+
+
+def test_read_of_small_files_puts_them_together_up_to_unit_bytes(tmp_path: Path) -> None:
+    for index in range(20):
+        write_jsonl(tmp_path / f"{index:02}.jsonl", [{"text": "x" * 100}])
+    assert len(read_path(tmp_path, unit_bytes=MEBIBYTE).units) == 1
+    few = read_path(tmp_path, unit_bytes=1500)
+    assert 1 < len(few.units) < 20
+    assert len(few.pieces) == 20
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2"])
+def test_read_of_concatenated_members_gives_them_all(tmp_path: Path, name: str) -> None:
+    lines = [f'{{"text": "{row}"}}\n'.encode() for row in range(9)]
+    members = []
+    for part in range(3):
+        part_path = write_bytes(tmp_path / "parts" / f"{part}-{name}", b"".join(lines[3 * part : 3 * part + 3]))
+        members.append(part_path.read_bytes())
+    (tmp_path / name).write_bytes(b"".join(members))
+    for unit_bytes in UNIT_BYTES:
+        assert read_path(tmp_path / name, unit_bytes=unit_bytes).column("text") == [str(row) for row in range(9)]
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.txt.zst", "a.tsv.bz2"])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_read_of_a_truncated_stream_fails_with_the_files_name(tmp_path: Path, name: str, share: float) -> None:
+    path = write_rows(tmp_path / name, random_rows(3000, 11))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises((OSError, pa.ArrowInvalid)) as caught:
+        read_path(path, unit_bytes=10_000)
+    assert str(path) in " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+@pytest.mark.parametrize(("name", "compress"), [("a.jsonl.gz", gzip.compress), ("a.jsonl.bz2", bz2.compress)])
+def test_read_of_what_python_compressed_gives_it(tmp_path: Path, name: str, compress) -> None:
+    (tmp_path / name).write_bytes(compress(b'{"text": "a"}\n'))
+    assert read_path(tmp_path / name).column("text") == ["a"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.jsonl.zst"])
+def test_read_of_a_file_that_is_not_what_its_suffix_says_fails_with_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"text": "a"}\n' * 100)
+    storage, config = StorageConfig(), input_of(tmp_path / name)
+    settings = ReadSettings(config, storage, OutputConfig(path="out"), pa.schema([]), MEBIBYTE, "fingerprint")
+    files, _ = find_inputs(config, storage)
+    with pytest.raises((OSError, pa.ArrowInvalid)) as caught:
+        read_spans([Span(files[0], (Range(0, None),))], settings)
+    assert name in " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+def test_read_of_a_file_that_grew_since_it_was_listed_fails_with_its_name(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    files, settings = prepare(path)
+    write_jsonl(path, [{"text": "a"}, {"text": "b"}])
+    with pytest.raises(OSError, match=r"a\.jsonl"):
+        read_spans([Span(files[0], (Range(0, None),))], settings)
+
+
+def test_read_of_a_flipped_byte_in_parquet_fails_instead_of_giving_other_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [f"text {row}" for row in range(2000)]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"text 1000") + 1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises((OSError, pa.ArrowInvalid)) as caught:
+        read_path(path)
+    assert str(path) in " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+def test_spans_as_json_come_back_the_same(tmp_path: Path) -> None:
+    write_rows(tmp_path / "ü.jsonl.gz", random_rows(3, 1))
+    files, _ = prepare(tmp_path)
+    spans = [Span(files[0], (Range(0, 3, 0, 90), Range(7, None, 200, None)))]
+    assert spans_from_json(spans_to_json(spans)) == spans

@@ -1,0 +1,101 @@
+"""How many actors of each stage, for a machine or a cluster."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines, Pools, resolve_pools
+
+
+def pools_of(machines: Machines, **compute: Any) -> Pools:
+    return resolve_pools(ComputeConfig(**compute), machines)
+
+
+def cpu_machine(cores: int) -> Machines:
+    """Slots are offered twice: readers and writers wait for storage."""
+    return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=0)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 8, 16, 64])
+def test_pools_on_cpus_fill_the_cores_with_classifiers_and_fit(cores: int) -> None:
+    pools = pools_of(cpu_machine(cores))
+    assert not pools.use_gpu
+    assert pools.classifiers == cores
+    assert 1 <= pools.tokenizers <= max(1, cores // 8)
+    assert pools.classifiers + pools.tokenizers + READER_CPUS + WRITER_CPUS <= cpu_machine(cores).cpus
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(16, 1), (64, 8), (8, 1), (4, 1), (96, 4)])
+def test_pools_on_gpus_have_a_classifier_each_and_tokenizers_to_feed_it(cpus: int, gpus: int) -> None:
+    pools = pools_of(Machines(cpus=cpus, cores=cpus, gpus=gpus))
+    assert pools.use_gpu
+    assert (pools.classifiers, pools.gpus_per_classifier) == (gpus, 1.0)
+    assert 1 <= pools.tokenizers <= 6 * gpus
+    assert pools.classifiers + pools.tokenizers + READER_CPUS + WRITER_CPUS <= cpus
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 4), (0.25, 8), (1, 2), (2, 1), (0.3, 6)])
+def test_pools_on_shared_gpus_have_as_many_classifiers_as_fit(share: float, expected: int) -> None:
+    assert pools_of(Machines(cpus=64, cores=64, gpus=2), gpus_per_classifier=share).classifiers == expected
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.7])
+@pytest.mark.parametrize("gpus", [1, 2, 3, 7])
+def test_pools_on_shared_gpus_never_ask_for_more_gpus_than_there_are(share: float, gpus: int) -> None:
+    pools = pools_of(Machines(cpus=256, cores=256, gpus=gpus), gpus_per_classifier=share)
+    assert pools.classifiers >= 1
+    assert pools.classifiers * share <= gpus + 1e-9
+
+
+@pytest.mark.parametrize("share", [0.6, 0.7])
+def test_pools_on_shared_gpus_count_what_fits_on_each_gpu(share: float) -> None:
+    """Of two GPUs, 0.6 each fits twice, not three times: a share is of one GPU."""
+    assert pools_of(Machines(cpus=64, cores=64, gpus=2), gpus_per_classifier=share).classifiers == 2
+
+
+def test_pools_with_gpus_set_to_0_run_on_cpus() -> None:
+    pools = pools_of(Machines(cpus=16, cores=8, gpus=2), gpus_per_classifier=0)
+    assert not pools.use_gpu
+    assert pools.classifiers == 8
+
+
+def test_pools_batch_tokens_follow_the_device_unless_given() -> None:
+    on_cpu, on_gpu = pools_of(cpu_machine(4)), pools_of(Machines(cpus=16, cores=16, gpus=1))
+    assert on_gpu.batch_tokens > on_cpu.batch_tokens
+    assert pools_of(cpu_machine(4), batch_tokens=77).batch_tokens == 77
+
+
+def test_pools_that_are_given_are_taken_and_say_so() -> None:
+    pools = pools_of(cpu_machine(8), tokenizers=3, classifiers=2)
+    assert (pools.tokenizers, pools.classifiers) == (3, 2)
+    assert pools.sources["tokenizers"] == pools.sources["classifiers"] == "job file"
+    assert pools.sources["batch_tokens"] != "job file"
+    assert all(pools.sources.values())
+
+
+@pytest.mark.parametrize(
+    ("machines", "compute", "named"),
+    [
+        (cpu_machine(4), {"gpus_per_classifier": 1}, "gpus_per_classifier"),
+        (Machines(16, 16, 1), {"gpus_per_classifier": 2}, "gpus_per_classifier"),
+        (Machines(16, 16, 1), {"classifiers": 2}, "classifiers"),
+        (Machines(16, 16, 1), {"classifiers": 3, "gpus_per_classifier": 0.5}, "classifiers"),
+        (cpu_machine(4), {"classifiers": 8}, "compute"),
+        (cpu_machine(4), {"tokenizers": 8}, "compute"),
+        (Machines(2, 2, 1), {"tokenizers": 4}, "compute"),
+        (Machines(1, 1, 0), {}, "compute"),
+    ],
+)
+def test_pools_that_never_fit_are_refused_by_key(machines: Machines, compute: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        pools_of(machines, **compute)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "compute", [{"tokenizers": 0}, {"classifiers": -1}, {"gpus_per_classifier": -0.5}, {"batch_tokens": 0}, {"unit_bytes": 0}]
+)
+def test_numbers_that_make_no_sense_are_refused(compute: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ComputeConfig(**compute)
