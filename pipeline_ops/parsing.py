@@ -50,7 +50,7 @@ def parse_jsonl(
     """
 
     def parse(lines: list[bytes]) -> pa.Table:
-        table = _read_json(b"\n".join(lines), schema, only_schema)
+        table = whole if whole is not None and len(lines) == len(good) else _read_json(b"\n".join(lines), schema, only_schema)
         columns = [_without_empty_objects(column) for column in table.columns]
         return pa.table(columns, names=table.column_names)
 
@@ -69,13 +69,15 @@ def parse_jsonl(
 
     lines = split_records(block, None)
     good = [line for line in lines if _is_object(line)]
+    whole: pa.Table | None = None
     if not only_schema and good:
         try:
-            known = _read_json(b"\n".join(good), schema, only_schema=False).schema == schema
+            whole = _read_json(b"\n".join(good), schema, only_schema=False)
         except pa.ArrowInvalid:
-            known = False
-        if not known:  # columns, or fields of them, that `schema` does not have; Arrow's own inference turns text into dates
-            schema = merge_types(schema, types_of_lines(good))
+            pass  # what is wrong is found below, record by record
+        if whole is None or whole.schema != schema:
+            # columns, or fields of them, that `schema` does not have: Arrow's own inference would turn text into dates
+            whole, schema = None, merge_types(schema, types_of_lines(good))
     return _parse_records(lines, "jsonl", block.start_row, parse, reason, _is_object)
 
 

@@ -46,7 +46,7 @@ def write_inputs(folder: Path, total_bytes: int) -> list[Path]:
     if not table.exists():
         everything = pa.Table.from_batches(batches(total_bytes))
         pq.write_table(everything, table, row_group_size=everything.num_rows, compression="zstd")
-    return [lines, table]
+    return [table, lines]
 
 
 def private_mebibytes(process: psutil.Process) -> float:
