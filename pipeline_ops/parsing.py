@@ -3,6 +3,7 @@
 Records are parsed together; what fails is halved until the records at fault stand alone: those become rejects.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -71,10 +72,8 @@ def parse_jsonl(
     good = [line for line in lines if _is_object(line)]
     whole: pa.Table | None = None
     if not only_schema and good:
-        try:
+        with contextlib.suppress(pa.ArrowInvalid):  # what is wrong is found below, record by record
             whole = _read_json(b"\n".join(good), schema, only_schema=False)
-        except pa.ArrowInvalid:
-            pass  # what is wrong is found below, record by record
         if whole is None or whole.schema != schema:
             # columns, or fields of them, that `schema` does not have: Arrow's own inference would turn text into dates
             whole, schema = None, merge_types(schema, types_of_lines(good))
