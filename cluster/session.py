@@ -12,6 +12,7 @@ from cluster.resources import Machines
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+LOCAL_STARTS = 2
 OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
 
 
@@ -47,6 +48,28 @@ def this_machine() -> Machines:
     return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=gpus)
 
 
+def _start_local(machine: Machines) -> None:
+    import ray
+
+    for attempt in range(LOCAL_STARTS):
+        try:
+            ray.init(
+                num_cpus=int(machine.cpus),
+                num_gpus=int(machine.gpus),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:
+            # Ray gives its processes 30 s, a constant (ray/_private/node.py), which a busy machine can need twice
+            if "timed out during startup" not in str(error) or attempt + 1 == LOCAL_STARTS:
+                raise
+            print("Ray did not start within 30 s, is the machine busy? Starting it once more", file=sys.stderr)
+            ray.shutdown()
+
+
 @contextmanager
 def connected() -> Iterator[Machines]:
     """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job."""
@@ -67,14 +90,7 @@ def connected() -> Iterator[Machines]:
         else:
             machine = this_machine()
             local = True
-            ray.init(
-                num_cpus=int(machine.cpus),
-                num_gpus=int(machine.gpus),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            _start_local(machine)
     try:
         resources = ray.cluster_resources()
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)

@@ -22,7 +22,7 @@ from tests.running import (
     write_job_file,
 )
 
-FIRST_COMMIT_TIMEOUT_S = 120  # a local Ray starts in 5 s on an idle machine
+FIRST_COMMIT_TIMEOUT_S = 180  # a local Ray starts in 5 s on an idle machine, and has two times 30
 CTRL_C_TIMEOUT_S = 10
 UNIT_BYTES = 6000
 
