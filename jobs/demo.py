@@ -24,7 +24,7 @@ from pipeline_ops.passages import KINDS, collect_passages
 from pipeline_ops.schema import UserError
 
 NUM_PASSAGES = 6000  # to train on, and again to label
-# DistilBERT's shape, small. Dropout would halve the speed on a CPU; the classifier sees its texts only three times.
+# DistilBERT's shape, small. Dropout would halve the speed on a CPU; the classifier sees its texts only twice.
 ARCHITECTURE = {
     "model_type": "distilbert",
     "vocab_size": 8000,
@@ -39,7 +39,7 @@ ARCHITECTURE = {
         "attention_dropout": 0.0,
     },
 }
-TRAINING = {"epochs": 3, "learning_rate": 1e-3, "max_length": 128}
+TRAINING = {"epochs": 2, "learning_rate": 1e-3, "max_length": 128}
 UNIT_BYTES = 512 * 2**10  # small, so that the small corpus shows more than one unit at work
 NUM_EMPTY = 3  # rows without a text, to show where they go
 
