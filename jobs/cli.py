@@ -110,14 +110,14 @@ def demo_command(
     _emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
 
 
-def main() -> None:
-    """Runs the command line and turns what it raises into a line on stderr and an exit code."""
+def main(*command: str) -> None:
+    """Runs the command line, behind `command`, and turns what it raises into a line on stderr and an exit code."""
     from cluster.session import quiet_environment
 
     quiet_environment()
     code: Any
     try:
-        app()
+        app([*command, *sys.argv[1:]], prog_name="label-corpus")
         code = 0
     except SystemExit as stop:
         code = stop.code

@@ -167,3 +167,9 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"output  {result['output']}", soft_wrap=True)
     console.print(f"DuckDB  SELECT label, count(*) FROM read_parquet('{files}') GROUP BY label", soft_wrap=True, markup=False)
     console.print(f"pandas  pd.read_parquet({result['output']!r})", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("demo")

@@ -93,3 +93,9 @@ def show(steps: dict[str, Any]) -> None:
         scores.add_row(label, f"{steps['logits'][label]:.4f}", f"{steps['scores'][label]:.6f}")
     console.print(scores)
     console.print(f"label       {steps['label']}  {steps['score']:.6f}" if steps["label"] else "rejected: non-finite logits")
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("inspect")

@@ -172,3 +172,9 @@ def summarize(
         "documents_per_second": round(documents_run / seconds, 1),
         "output": output,
     }
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("run")

@@ -262,3 +262,9 @@ def show(summary: dict[str, Any]) -> None:
     for key, setting in summary["settings"].items():
         table.add_row(key, str(setting["value"]), setting["from"])
     console.print(table)
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("plan")

@@ -210,3 +210,9 @@ def publish(folder: str, target: str, storage: StorageConfig) -> None:
     delete_many([path for path in held if path not in contents], storage)
     put_many({path: data for path, data in contents.items() if path != entry}, storage)
     put(entry, contents[entry], storage)
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("train")

@@ -128,3 +128,9 @@ def show(report: dict[str, Any]) -> None:
             print(f"{kind}: {line}", file=sys.stderr)
         if len(report[kind]) > MAX_LISTED:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("verify")
