@@ -76,6 +76,8 @@ def prepare(job: JobConfig) -> Prepared:
     except (*store_errors(), pa.ArrowInvalid) as error:
         raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
     facts, _ = resolve_model(job.model, job.storage)
+    # workers load the very commit that was resolved, tokenizer and weights alike
+    job = job.model_copy(update={"model": job.model.model_copy(update={"revision": facts.revision})})
     if record is None and commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
