@@ -10,6 +10,7 @@ from pipeline_ops.inputs import InputConfig, InputFile, find_inputs, sample_type
 from pipeline_ops.reading import ReadSettings, Span, read_units
 from pipeline_ops.schema import OutputConfig, Piece, Range, Reject, Unit
 from pipeline_ops.storage import StorageConfig
+from tests.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
 
 MEBIBYTE = 2**20
 SOURCE_COLUMNS = ("source_file", "source_row")
@@ -68,3 +69,17 @@ def read_path(path: Path | str, **options: Any) -> Result:
     """Reads all of `path`; `options` as for `prepare`."""
     files, settings = prepare(path, **options)
     return read_spans([Span(file, (Range(0, None),)) for file in files], settings)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows in the format that the name says."""
+    if "json" in path.name:
+        return write_jsonl(path, rows)
+    if ".parquet" in path.name:
+        return write_parquet(path, rows, row_group_size=max(len(rows) // 7, 1))
+    if ".txt" in path.name:
+        return write_text(path, [row["text"] for row in rows])
+    if ".tsv" in path.name:
+        lines = ["id\ttext", *('{}\t"{}"'.format(row["id"], row["text"].replace('"', '""')) for row in rows)]
+        return write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    return write_csv(path, rows)
