@@ -2,11 +2,16 @@
 
 | what fails | what happens |
 |---|---|
-| a request to object storage (5xx, throttling, reset, cut body) | s3fs repeats it, five times in all |
-| a worker process or node | Ray runs the unit again elsewhere; units that were written keep their commits |
-| an actor's start | the run ends: a model that does not load once does not load twice |
-| an exception in a stage | it travels on as the unit's failure and ends the run; a later run continues |
+| a request to object storage | repeated where it is made, see pipeline_ops/s3.py; then the run ends with one line |
+| a document | rejected with its error |
+| an input file, or a unit | set aside with its reason; the run goes on, and ends with exit 1 |
+| a worker process, at work on a unit | Ray runs the unit again elsewhere; the fourth time it is set aside (attempts.py) |
+| a node | the same; units that were written keep their commits |
+| an actor's start | another one is started, three times in a row; then the run ends |
+| the driver | the next run continues |
 """
+
+ACTOR_STARTS = 3  # that may fail in a row: a node that goes away while a model is loaded is no fault of the model
 
 
 def configure_ray_data(unit_bytes: int) -> None:
@@ -21,6 +26,8 @@ def configure_ray_data(unit_bytes: int) -> None:
     context.execution_options.preserve_order = False
     context.print_on_execution_start = False
     context.actor_init_retry_on_errors = False
+    context.max_consecutive_actor_init_deaths = ACTOR_STARTS
+    context.retried_io_errors = []  # storage retries itself; Ray's retries would multiply with that
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

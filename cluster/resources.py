@@ -29,6 +29,9 @@ class ComputeConfig(BaseModel):
     unit_bytes: int = Field(
         default=32 * MEBIBYTE, gt=0, description="input per unit, about: read, labelled and committed as a whole"
     )
+    max_failed_units: int | None = Field(
+        default=100, ge=0, description="failed units at which a run stops early; null: it never does"
+    )
 
 
 @dataclass(frozen=True)

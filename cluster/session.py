@@ -4,15 +4,18 @@ import glob
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from cluster.resources import Machines
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 LOCAL_STARTS = 2
+EXECUTOR_STOP_S = 30
 OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
 
 
@@ -81,6 +84,7 @@ def connected() -> Iterator[Machines]:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     here = ray.is_initialized()
     local = False
     if not here:
@@ -91,10 +95,24 @@ def connected() -> Iterator[Machines]:
             machine = this_machine()
             local = True
             _start_local(machine)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
     try:
         resources = ray.cluster_resources()
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-        yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus)
+        with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died
+            yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus)
     finally:
         if not here:
+            _wait_for_executors()
             ray.shutdown()
+
+
+def _wait_for_executors() -> None:
+    """Waits until Ray Data has stopped what was left unfinished: Ray ends the process when that calls it after its shutdown.
+
+    Ray Data waits itself, but only two seconds (StreamingExecutor.shutdown).
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):
+            thread.join(EXECUTOR_STOP_S)

@@ -1,11 +1,13 @@
 """The `label-corpus` command: gathers the sub-commands; heavy imports wait until one of them runs.
 
-Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 130 interrupted. Logs and progress go to stderr; the last
+Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 3 another run holds the lease, 130 interrupted by Ctrl-C,
+143 ended by SIGTERM. Logs and progress go to stderr; the last
 line on stdout is one JSON object.
 """
 
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
 DEMO_FOLDER = "~/.cache/label-corpus/demo"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
@@ -30,12 +33,17 @@ def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
 
 
 @app.command("run")
-def run_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+def run_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+) -> None:
     """Label what is not labelled yet."""
     from jobs.config import load_job
     from jobs.label_corpus import run
 
-    summary = run(load_job(job, overrides), quiet=quiet)
+    summary = run(load_job(job, overrides), quiet=quiet, retry_failed=retry_failed)
     _emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
 
 
@@ -52,14 +60,41 @@ def plan_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False
 
 
 @app.command("verify")
-def verify_command(job: JobFile, overrides: Overrides = None) -> None:
+def verify_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="read every labelled file: bytes, rows, keys, schemas")] = False,
+) -> None:
     """Recount the input against the commits and the files."""
     from jobs.config import load_job
     from jobs.verify import show, verify
 
-    report = verify(load_job(job, overrides))
+    report = verify(load_job(job, overrides), deep=deep)
     show(report)
     _emit(report, ok=report["ok"])
+
+
+@app.command("sweep")
+def sweep_command(job: JobFile, overrides: Overrides = None) -> None:
+    """Remove files that no commit names."""
+    from jobs.config import load_job
+    from jobs.sweep import sweep_output
+
+    _emit(sweep_output(load_job(job, overrides)))
+
+
+@app.command("compact")
+def compact_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    target_bytes: Annotated[int, typer.Option("--target-bytes", min=1, help="size that merged files come near")] = 256 * 2**20,
+    quiet: Quiet = False,
+) -> None:
+    """Merge small labelled files of a partition."""
+    from jobs.compact import compact
+    from jobs.config import load_job
+
+    _emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
 
 
 @app.command("inspect")
@@ -115,6 +150,7 @@ def main(*command: str) -> None:
     from cluster.session import quiet_environment
 
     quiet_environment()
+    signal.signal(signal.SIGTERM, _terminate)  # a machine about to be taken away: leave as after Ctrl-C, and free the lease
     code: Any
     try:
         app([*command, *sys.argv[1:]], prog_name="label-corpus")
@@ -123,6 +159,9 @@ def main(*command: str) -> None:
         code = stop.code
         if code == INTERRUPTED:  # typer's own answer to Ctrl-C
             _say("interrupted; run it again to continue")
+        if code in (TERMINATED, signal.SIGTERM):  # the latter from Ray's own handler, while it starts
+            code = TERMINATED
+            _say("ended by SIGTERM; run it again to continue")
     except Exception as error:
         code = _explain(error)
     sys.stdout.flush()
@@ -131,19 +170,26 @@ def main(*command: str) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
 def _say(message: str) -> None:
     print(f"label-corpus: {message}", file=sys.stderr, flush=True)
 
 
 def _explain(error: Exception) -> int:
-    """Prints `error`, a user's mistake in one line; returns the exit code."""
+    """Prints `error`, in one line where it needs no more; returns the exit code."""
+    from pipeline_ops.lease import LeaseError
+    from pipeline_ops.s3 import is_store_failure
     from pipeline_ops.schema import UserError
 
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | LeaseError):
         _say(str(error))
-        return 2
-    traceback.print_exception(error)
-    _say(f"failed: {error}; run it again to continue")
+        return 2 if isinstance(error, UserError) else 3
+    if not is_store_failure(error):
+        traceback.print_exception(error)
+    _say(f"failed: {' '.join(str(error).split()) or type(error).__name__}; run it again to continue")
     return 1
 
 

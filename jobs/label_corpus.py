@@ -1,29 +1,34 @@
 """`label-corpus run`: the job. plan -> read -> tokenize -> classify -> postprocess + write -> commit, a unit per row."""
 
-import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
+from cluster.attempts import Attempts
 from cluster.failures import configure_ray_data, root_cause
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools, resolve_pools
 from cluster.session import connected
+from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
 from jobs.progress import Progress
-from pipeline_ops.actors import ClassifyActor, Failure, TokenizeActor, probe_model, read_task, write_row
-from pipeline_ops.commits import commit_unit, current_commits, incomplete_files, sweep, write_job
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, write_row
+from pipeline_ops.commits import current_commits, incomplete_files, write_job
+from pipeline_ops.failures import Failure, forget_failures, set_aside
 from pipeline_ops.reading import ReadSettings, spans_to_json
+from pipeline_ops.s3 import StoreError
 from pipeline_ops.schema import UserError
-from pipeline_ops.storage import check_writable, store_errors
 from pipeline_ops.writing import Commit
 
+MAX_LISTED = 100  # failures in the JSON line
 
-def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Iterator[Commit]:
-    """The chain, on Ray Data: yields what was written of each unit, as soon as it is."""
+
+def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Generator[Commit | Failure, None, None]:
+    """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known."""
     import ray.data
     from ray.data import ActorPoolStrategy
 
@@ -33,104 +38,149 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Iterator[Commit
         job.input, job.storage, job.output, prepared.line_types, job.compute.unit_bytes, fingerprint(settings)
     )
     metadata = {**asdict(facts), "dtype": dtype, "fingerprint": fingerprint(settings)}
+    attempts = Attempts()
     unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     configure_ray_data(job.compute.unit_bytes)
     tasks = [{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks]
     written = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        .map_batches(read_task, fn_kwargs={"settings": reading}, num_cpus=READER_CPUS, **unit)  # pyright: ignore
+        .map_batches(
+            read_task,  # pyright: ignore[reportArgumentType]
+            fn_kwargs={"settings": reading, "attempts": attempts},
+            num_cpus=READER_CPUS,
+            **unit,
+        )
         .map_batches(
             TokenizeActor,
-            fn_constructor_args=(job.model, facts, job.storage, job.input.text_column, job.output, pools.batch_tokens),
+            fn_constructor_args=(
+                job.model,
+                facts,
+                job.storage,
+                job.input.text_column,
+                job.output,
+                pools.batch_tokens,
+                attempts,
+            ),
             compute=ActorPoolStrategy(size=pools.tokenizers),
             num_cpus=1,
             **unit,
         )
         .map_batches(
             ClassifyActor,
-            fn_constructor_args=(job.model, facts, job.storage, dtype, pools.use_gpu),
+            fn_constructor_args=(job.model, facts, job.storage, job.output, dtype, pools.use_gpu, attempts),
             compute=ActorPoolStrategy(size=pools.classifiers, max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2),
             **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
             **unit,
         )
         .map_batches(
             write_row,  # pyright: ignore[reportArgumentType]
-            fn_kwargs={"facts": facts, "output": job.output, "storage": job.storage, "metadata": metadata},
+            fn_kwargs={
+                "facts": facts,
+                "output": job.output,
+                "storage": job.storage,
+                "metadata": metadata,
+                "attempts": attempts,
+            },
             num_cpus=WRITER_CPUS,
             **unit,
         )
     )
     for rows in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in rows.to_pylist():
-            if row["failure"] is not None:
-                raise_failure(Failure(**json.loads(row["failure"])))
-            yield Commit.from_json(row["commit"])
+            yield Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
 
-def raise_failure(failure: Failure) -> None:
-    """Ends the run: a user's mistake as it is, anything else with the file that it happened in."""
-    if failure.by_user:
-        raise UserError(failure.message)
-    error = RuntimeError(f"{failure.error}: {failure.message}")
-    if failure.where not in failure.message:
-        error.add_note(f"in the unit that begins in {failure.where}")
-    error.add_note(failure.traceback)
-    raise error
-
-
-def run(job: JobConfig, *, quiet: bool = False) -> dict[str, Any]:
+def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> dict[str, Any]:
     """Labels what is not labelled yet. Returns the counts of the whole output and the rates of this run.
+
+    Args:
+        retry_failed: take up what earlier runs have set aside.
 
     Raises:
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
+        LeaseError: another run writes to the output.
+        StoreError: the object store kept failing; what was committed stays.
     """
     started = time.monotonic()
-    prepared = prepare(job)
-    job, commits = prepared.job, prepared.commits
-    skipped = len(current_commits(commits))
+    prepared = prepare(job, retry_failed=retry_failed)
+    job, ledger = prepared.job, prepared.ledger
+    skipped = len(ledger.current)
     labelled: list[Commit] = []
+    failed = list(prepared.failures)
     with Progress(prepared.plan, quiet=quiet) as progress:
-        if prepared.plan.tasks:
-            try:
-                check_writable(job.output.path, job.storage)
-            except store_errors() as error:
-                raise UserError(f"output.path: {job.output.path!r} cannot be written: {error}") from error
-            for commit in _label_and_commit(prepared, progress):
-                labelled.append(commit)
+        if needs_writing(prepared):
+            with writing(prepared) as lease:
+                if lease.took_over:
+                    progress.say("an earlier run has not ended properly: what it may still commit is void from now on")
+                forget_failures(prepared.outdated_failures, job.output.path, job.storage)
+                writer = Writer(prepared, lease, uuid.uuid4().hex[:12])
+                most = job.compute.max_failed_units
+                with closing(_label_and_commit(prepared, writer, progress)) as finished:
+                    for done in finished:
+                        if isinstance(done, Commit):
+                            labelled.append(done)
+                            continue
+                        failed.append(done)
+                        progress.say(f"set aside: {done.where}: {done.error}: {done.message}")
+                        if most is not None and len(failed) - len(prepared.failures) > most:
+                            progress.say(f"stopping early: more than compute.max_failed_units ({most}) have failed")
+                            break
+                tidy(prepared, lease)
         else:
-            progress.say("nothing to do: every input file is labelled")
-        sweep(job.output.path, commits, job.storage)
+            progress.say("nothing to do: every input file is labelled" if not failed else "nothing to do but what has failed")
         # the end is a comparison with the input, not the absence of an error
-        incomplete = incomplete_files(prepared.files, commits)
+        incomplete = incomplete_files(prepared.files, ledger.commits)
         for path in incomplete:
             progress.say(f"not completely labelled: {path}")
-    summary = summarize(commits, labelled, skipped=skipped, seconds=time.monotonic() - started, output=job.output.path)
-    return {**summary, "files": len(prepared.files), "files_incomplete": len(incomplete)}
+        if failed:
+            progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
+    summary = summarize(ledger.commits, labelled, skipped=skipped, seconds=time.monotonic() - started, output=job.output.path)
+    return {
+        **summary,
+        "units_failed": len(failed),
+        "failed": [f"{failure.where}: {failure.error}: {failure.message}" for failure in failed[:MAX_LISTED]],
+        "files": len(prepared.files),
+        "files_incomplete": len(incomplete),
+        "files_changed": len(prepared.plan.changed),
+        "files_removed": len(prepared.plan.removed),
+    }
 
 
-def _label_and_commit(prepared: Prepared, progress: Progress) -> Iterator[Commit]:
-    job, commits, run_id = prepared.job, prepared.commits, uuid.uuid4().hex[:12]
-    sweep(job.output.path, commits, job.storage)
+def _label_and_commit(prepared: Prepared, writer: Writer, progress: Progress) -> Generator[Commit | Failure, None, None]:
+    job, plan, ledger = prepared.job, prepared.plan, prepared.ledger
+    writer.drop_removed()
+    if not plan.tasks and not writer.partly_outdated():
+        return
     with connected() as machines:
+        writer.rewrite_outdated()
+        if not plan.tasks:
+            return
         try:
             pools = resolve_pools(job.compute, machines)
         except ValueError as error:
             raise UserError(str(error)) from error
         dtype = _probe(prepared, pools)
-        record = job_record(prepared, dtype, run_id)
+        record = job_record(prepared, dtype, writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
         recorded = False
-        for commit in label_units(prepared, pools, dtype):
-            if not recorded:  # before the first commit, and not before the model has labelled something
-                write_job(record, job.output.path, job.storage)
-                recorded = True
-            outdated = {name for piece in commit.pieces for name in prepared.plan.replaced.get(piece.path, ())}
-            commit = replace(commit, run=run_id, replaces=tuple(sorted(outdated)))
-            if commit_unit(commit, job.output.path, job.storage):
-                commits[commit.unit] = commit
-                progress.add(commit)
-                yield commit
+        # closed before Ray is shut down: Ray ends a process whose executor still runs then
+        with closing(label_units(prepared, pools, dtype)) as finished:
+            for done in finished:
+                if isinstance(done, Failure) and done.store:
+                    raise StoreError(f"{done.where}: {done.message}")
+                if not recorded:  # before the first commit, and not before the model has labelled something
+                    writer.lease.check()
+                    write_job(record, job.output.path, job.storage)
+                    recorded = True
+                if isinstance(done, Failure):
+                    writer.lease.check()
+                    set_aside(done, writer.run, job.output.path, job.storage)
+                    yield done
+                elif writer.put(done):
+                    commit = ledger.commits[done.unit]
+                    progress.add(commit)
+                    yield commit
 
 
 def _probe(prepared: Prepared, pools: Pools) -> str:
@@ -149,7 +199,7 @@ def summarize(
     commits: dict[str, Commit], labelled: list[Commit], *, skipped: int, seconds: float, output: str
 ) -> dict[str, Any]:
     """The JSON line: counts over all current commits; *_run, seconds and rates are this run's."""
-    current = current_commits(commits).values()
+    current = [commit for commit in current_commits(commits).values() if commit.pieces]
     documents_run = sum(commit.documents for commit in labelled)
     tokens_run, padded_run = sum(c.tokens for c in labelled), sum(c.padded_tokens for c in labelled)
     labels: Counter[str] = Counter()
@@ -161,7 +211,6 @@ def summarize(
         "rejected": sum(commit.rejected for commit in current),
         "units": len(current),
         "units_skipped": skipped,
-        "units_failed": 0,
         "documents_run": documents_run,
         "tokens": sum(commit.tokens for commit in current),
         "tokens_run": tokens_run,

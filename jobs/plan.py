@@ -15,14 +15,16 @@ from cluster.resources import Machines, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
 from pipeline_ops.actors import resolve_dtype
-from pipeline_ops.commits import current_commits, read_commits, read_job
-from pipeline_ops.inputs import InputFile, find_inputs, input_schema, is_text
+from pipeline_ops.commits import Ledger, read_job, read_ledger
+from pipeline_ops.failures import Failure, outdated_failures, read_failures
+from pipeline_ops.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text
+from pipeline_ops.lease import LeaseRecord, check_free
 from pipeline_ops.models import ModelFacts, resolve_model
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import check_columns
+from pipeline_ops.s3 import is_outage, store_errors
 from pipeline_ops.schema import UserError
-from pipeline_ops.storage import full_path, join, store_errors
-from pipeline_ops.writing import Commit
+from pipeline_ops.storage import full_path, join
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,24 @@ class Prepared:
     passed_over: list[str]  # files of no known format
     facts: ModelFacts
     line_types: pa.Schema
-    commits: dict[str, Commit]
+    ledger: Ledger
+    lease: LeaseRecord | None  # nobody's now
+    failures: list[Failure]  # what is left alone
+    outdated_failures: list[Failure]  # what is taken up again
     record: dict[str, Any] | None  # _job.json
     plan: Plan
 
 
-def prepare(job: JobConfig) -> Prepared:
+def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) -> Prepared:
     """Everything that can be known, and every mistake that can be found, before anything is started or written.
+
+    Args:
+        retry_failed: take up again what earlier runs have set aside.
+        leased: the caller is about to write; a plan may be made while another run does.
 
     Raises:
         UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job.
+        LeaseError: another run writes to the output.
     """
     job = job.model_copy(
         update={
@@ -54,42 +64,57 @@ def prepare(job: JobConfig) -> Prepared:
     _check_paths(job)
     _check_partitions(job)
     try:
+        lease = check_free(job.output.path, job.storage) if leased else None
+    except store_errors() as error:
+        raise refused("output.path", job.output.path, "read", error) from error
+    try:
         files, passed_over = find_inputs(job.input, job.storage)
     except store_errors() as error:
-        raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
+        raise refused("input.path", job.input.path, "read", error) from error
     try:
         record = read_job(job.output.path, job.storage)
-        commits = read_commits(job.output.path, job.storage)
+        ledger = read_ledger(job.output.path, job.storage)
+        failures = read_failures(job.output.path, job.storage)
     except store_errors() as error:
-        raise UserError(f"output.path: {job.output.path!r} cannot be read: {_reason(error)}") from error
+        raise refused("output.path", job.output.path, "read", error) from error
+    listed = {file.path: file.stored for file in files}
+    outdated = failures if retry_failed else outdated_failures(failures, listed)
+    taken_up = {failure.id for failure in outdated}
+    failures = [failure for failure in failures if failure.id not in taken_up]
     try:
         plan = make_plan(
             files,
-            commits,
+            ledger.commits,
             text_column=job.input.text_column,
             output=job.output,
             storage=job.storage,
             unit_bytes=job.compute.unit_bytes,
+            failures=failures,
         )
         # of what is left only: a file that is done is not opened again
-        line_types = _check_columns(job, list({span.file.path: span.file for task in plan.tasks for span in task}.values()))
+        left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
+        line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
-        raise UserError(f"input.path: {job.input.path!r} cannot be read: {_reason(error)}") from error
+        raise refused("input.path", job.input.path, "read", error) from error
     facts, _ = resolve_model(job.model, job.storage)
     # workers load the very commit that was resolved, tokenizer and weights alike
     job = job.model_copy(update={"model": job.model.model_copy(update={"revision": facts.revision})})
-    if record is None and commits:
+    if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
         check_same_job(record, result_settings(job, facts, None))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(job, files, passed_over, facts, line_types, commits, record, plan)
+    return Prepared(job, files, passed_over, facts, line_types, ledger, lease, failures, outdated, record, plan)
 
 
-def _reason(error: BaseException) -> str:
+def refused(key: str, path: str, what: str, error: BaseException) -> BaseException:
+    """The user's mistake that it is when `path` cannot be read or written; the error itself when the store is failing."""
+    if is_outage(error):
+        return error
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"
+    return UserError(f"{key}: {path!r} cannot be {what}: {reason}")
 
 
 def _check_paths(job: JobConfig) -> None:
@@ -113,14 +138,23 @@ def _check_partitions(job: JobConfig) -> None:
             raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
 
 
-def _check_columns(job: JobConfig, files: list[InputFile]) -> pa.Schema:
-    """Looks at the first file of each format; returns the JSON Lines columns' types."""
+def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> pa.Schema:
+    """Looks at the first file of each format that can be read; returns the JSON Lines columns' types.
+
+    Args:
+        checked: an earlier run has found columns that do; what cannot be read of the rest is set aside, not refused.
+    """
     line_types = pa.schema([])
     for file_format in dict.fromkeys(file.format for file in files):
         alike = [file for file in files if file.format == file_format and file.stored.size] or [
             file for file in files if file.format == file_format
         ]
-        schema = input_schema(alike, job.input, job.storage)
+        try:
+            schema, seen = input_schema(alike, job.input, job.storage)
+        except UnreadableInput:
+            if not checked:
+                raise
+            continue
         columns = schema.names
         if file_format == "jsonl":
             line_types = schema
@@ -130,18 +164,21 @@ def _check_columns(job: JobConfig, files: list[InputFile]) -> pa.Schema:
         wanted = [text_column, *(job.output.input_columns() or ())]
         for key, name in zip(["input.text_column", *["output.columns"] * len(wanted)], wanted, strict=False):
             if name not in columns and not (key == "output.columns" and file_format == "jsonl"):
-                raise UserError(
-                    f"{key}: there is no column {name!r} in {alike[0].path}; it has {', '.join(map(repr, columns))}"
-                )
+                raise UserError(f"{key}: there is no column {name!r} in {seen.path}; it has {', '.join(map(repr, columns))}")
+        if columns.count(text_column) > 1:
+            raise UserError(f"input.text_column: {seen.path} has more than one column {text_column!r}")
         data_type = schema.field(text_column).type
         if not is_text(data_type):
-            raise UserError(f"input.text_column: {text_column!r} in {alike[0].path} is {data_type}, not text")
-        check_columns(columns, alike[0].path, job.output)
+            raise UserError(f"input.text_column: {text_column!r} in {seen.path} is {data_type}, not text")
+        check_columns(columns, seen.path, job.output)
         known = {*columns, *job.output.added_columns().values(), "label"}
         for name in job.output.partition_by:
             if name not in known:
-                raise UserError(f"output.partition_by: there is no column {name!r} in {alike[0].path}, nor among the labels'")
+                raise UserError(f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'")
     return line_types
+
+
+NO_RESULT = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
 
 
 def result_settings(job: JobConfig, facts: ModelFacts, dtype: str | None) -> dict[str, Any]:
@@ -157,7 +194,7 @@ def result_settings(job: JobConfig, facts: ModelFacts, dtype: str | None) -> dic
         "model.dtype": dtype if job.model.dtype == "auto" else job.model.dtype,
     }
     reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
-    writing = {f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key != "path"}
+    writing = {f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NO_RESULT}
     return {**model, **reading, **writing}
 
 
@@ -195,7 +232,7 @@ def job_record(prepared: Prepared, dtype: str, run: str) -> dict[str, Any]:
 
 def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
     """Files, bytes, units, what is committed and what would run, and the resolved settings with their sources."""
-    prepared = prepare(job)
+    prepared = prepare(job, leased=False)
     work = prepared.plan
     pools = _pools(prepared.job, machines or this_machine())
     facts = prepared.facts
@@ -219,10 +256,12 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
         "bytes_to_run": work.bytes - work.bytes_done,
         "units_done": work.units_done,
         "units_to_run": work.num_units,
-        "documents_done": sum(commit.documents for commit in current_commits(prepared.commits).values()),
-        "files_changed": len([path for path in work.replaced if path not in work.removed]),
+        "documents_done": sum(commit.documents for commit in prepared.ledger.current.values()),
+        "files_changed": len(work.changed),
         "files_removed": len(work.removed),
+        "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
+        "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,
         "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
     }
@@ -255,11 +294,15 @@ def show(summary: dict[str, Any]) -> None:
     )
     for key, what in {
         "files_changed": "have changed and are labelled again",
-        "files_removed": "are gone; their labels stay",
+        "files_removed": "are gone; their labels are dropped" if summary["drop_removed"] else "are gone; their labels stay",
         "files_passed_over": "have no known suffix and are passed over",
     }.items():
         if summary[key]:
             console.print(f"{summary[key]:,} files {what}")
+    if summary["units_failed"]:
+        console.print(
+            f"{summary['units_failed']:,} units have failed before and are left alone; run --retry-failed takes them up"
+        )
     table = Table("setting", "value", "from")
     for key, setting in summary["settings"].items():
         table.add_row(key, str(setting["value"]), setting["from"])

@@ -34,7 +34,7 @@ class Progress:
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def add(self, commit: Commit) -> None:
         self.units += 1

@@ -17,9 +17,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline_ops.inputs import InputConfig, InputFile, find_inputs, input_schema, sample_types
+from pipeline_ops.failures import Failure
+from pipeline_ops.inputs import InputConfig, InputFile, column_names, find_inputs, sample_types
 from pipeline_ops.models import ModelConfig, local_copy
 from pipeline_ops.reading import ReadSettings, Span, decode, read_parts
+from pipeline_ops.s3 import store_errors
 from pipeline_ops.schema import OutputConfig, Range, UserError
 from pipeline_ops.storage import (
     TEMPORARY_PREFIX,
@@ -32,7 +34,6 @@ from pipeline_ops.storage import (
     list_all,
     put,
     put_many,
-    store_errors,
 )
 from pipeline_ops.training import ArchitectureConfig, TrainingConfig, train_classifier
 
@@ -175,9 +176,12 @@ def _tables(config: LabelledInputConfig, storage: StorageConfig) -> Iterator[tup
         fingerprint="",
     )
     for file in files:
-        for _, table, rejects in read_parts([Span(file, (Range(0, None),))], settings):
+        for part in read_parts([Span(file, (Range(0, None),))], settings):
+            if isinstance(part, Failure):
+                raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
+            _, table, rejects = part
             if config.label_column not in table.column_names and table.num_rows:
-                names = ", ".join(input_schema([file], config, storage).names)
+                names = ", ".join(column_names(file, config, storage))
                 raise UserError(f"input.label_column: {file.path} has no column {config.label_column!r}; it has {names}")
             yield table, len(rejects)
 

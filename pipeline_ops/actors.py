@@ -5,28 +5,29 @@ padded_tokens from the classifier; commit from the writer. A unit may be read, t
 when a worker dies; only its commit counts.
 
 An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
-only the text of a traceback reaches the driver, which could tell neither a user's mistake nor the unit from it.
+only the text of a traceback reaches the driver, which could tell neither the unit from it nor who is at fault. A document that
+makes the tokenizer or the model raise is rejected alone. What kills the process is known by `attempts`, which outlives it.
 """
 
-import json
+import hashlib
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.classifying import classify
+from pipeline_ops.classifying import classify_good, is_device_lost
+from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier, load_tokenizer
 from pipeline_ops.postprocessing import label_documents
-from pipeline_ops.reading import ReadSettings, decode, read_units, spans_from_json
+from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
 from pipeline_ops.schema import (
+    MAX_DETAIL_CHARACTERS,
     OutputConfig,
     Reject,
     Unit,
-    UserError,
     binary_cell,
     flat_values,
     list_cell,
@@ -36,62 +37,62 @@ from pipeline_ops.schema import (
     unpack_table,
 )
 from pipeline_ops.storage import StorageConfig
-from pipeline_ops.tokenizing import batches_from_columns, batches_to_columns, encode, make_batches
+from pipeline_ops.tokenizing import batches_from_columns, batches_to_columns, encode_good, make_batches
 from pipeline_ops.writing import write_unit
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a unit could not be finished."""
-
-    where: str  # the unit's first file
-    error: str  # the exception's class
-    message: str
-    by_user: bool  # a UserError: the remedy is in the message
-    traceback: str
-
-
-def failed_row(error: Exception, where: str) -> pa.Table:
-    """A row that carries an exception to the driver."""
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    failure = Failure(
-        where,
-        type(error).__name__,
-        f"{error}{notes}",
-        isinstance(error, UserError),
-        "".join(traceback.format_exception(error)),
-    )
-    return pa.table({"failure": [json.dumps(asdict(failure))], "commit": pa.nulls(1, pa.string())})
+def failed_row(failure: Failure) -> pa.Table:
+    """A row that carries a failure to the driver."""
+    return pa.table({"failure": [failure.to_json()], "commit": pa.nulls(1, pa.string())})
 
 
 def has_failed(row: pa.Table) -> bool:
     return "failure" in row.column_names and row["failure"][0].is_valid
 
 
-def guarded(stage: Callable[[pa.Table], pa.Table], row: pa.Table) -> pa.Table:
-    """`stage(row)`; a failed row, or one that fails now, comes out as a failed row."""
+def guarded(stage: Callable[[pa.Table], pa.Table], row: pa.Table, step: str, attempts: Attempts) -> pa.Table:
+    """`stage(row)`; a failed row, one that fails now, or one that has killed MAX_TRIES processes, comes out as a failed row."""
     if has_failed(row):
         return row
-    try:
-        return stage(row)
-    except Exception as error:
-        return failed_row(error, Unit.from_json(row["unit"][0].as_py()).pieces[0].path)
+    unit = Unit.from_json(row["unit"][0].as_py())
+    key = f"{step} {unit.id}"
+    deaths = attempts.begin(key)
+    if deaths >= MAX_TRIES:
+        done = failed_row(worker_died(unit.pieces, step))
+    else:
+        try:
+            done = stage(row)
+        except Exception as error:
+            done = failed_row(failure_of(error, unit.pieces, step))
+    attempts.end(key)
+    return done
 
 
-def read_task(task: pa.Table, settings: ReadSettings) -> Iterator[pa.Table]:
+def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Iterator[pa.Table]:
     """A task's spans -> a row per unit, each as soon as it is read."""
-    spans = spans_from_json(task["task"][0].as_py())
-    try:
-        for unit, documents, rejects in read_units(spans, settings):
-            yield pa.table(
-                {
-                    "unit": [unit.to_json()],
-                    "rejects": binary_cell(pa.py_buffer(pack_rejects(rejects))),
-                    "documents": binary_cell(pack_table(documents)),
-                }
-            )
-    except Exception as error:
-        yield failed_row(error, spans[0].file.path)
+    text = task["task"][0].as_py()
+    key = f"task {hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    deaths = attempts.begin(key)
+    # which file it is that kills is only asked once something has
+    for unit in read_units(spans_from_json(text), settings, attempts if deaths else None):
+        if isinstance(unit, Failure):
+            yield failed_row(unit)
+            continue
+        unit, documents, rejects = unit
+        packing = f"pack {unit.id}"
+        if deaths and attempts.begin(packing) >= MAX_TRIES:  # it can be read, but is too much for this process
+            yield failed_row(worker_died(unit.pieces, "read"))
+            continue
+        yield pa.table(
+            {
+                "unit": [unit.to_json()],
+                "rejects": binary_cell(pa.py_buffer(pack_rejects(rejects))),
+                "documents": binary_cell(pack_table(documents)),
+            }
+        )
+        if deaths:
+            attempts.end(packing)
+    attempts.end(key)
 
 
 class TokenizeActor:
@@ -105,17 +106,26 @@ class TokenizeActor:
         text_column: str,
         output: OutputConfig,
         batch_tokens: int,
+        attempts: Attempts,
     ):
         self.tokenizer = load_tokenizer(model, storage)
         self.facts, self.text_column, self.output, self.batch_tokens = facts, text_column, output, batch_tokens
+        self.attempts = attempts
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        return guarded(self.tokenize, row)
+        return guarded(self.tokenize, row, "tokenize", self.attempts)
 
     def tokenize(self, row: pa.Table) -> pa.Table:
         documents = unpack_table(row["documents"][0])
         texts = decode(documents.column(self.text_column))[0].to_pylist()
-        encodings = encode(texts, self.tokenizer, self.facts.max_length, with_type_ids=self.facts.has_type_ids)
+        encodings, bad = encode_good(texts, self.tokenizer, self.facts.max_length, with_type_ids=self.facts.has_type_ids)
+        if bad:
+            rejects = row["rejects"][0].as_py() + pack_rejects(rejects_of(documents, bad, "tokenizer_error", self.output))
+            good = np.ones(len(texts), bool)
+            good[list(bad)] = False
+            documents = documents.filter(pa.array(good))
+            row = with_cell(row, "rejects", binary_cell(pa.py_buffer(rejects)))
+            row = with_cell(row, "documents", binary_cell(pack_table(documents)))
         batches = make_batches(
             encodings,
             batch_tokens=self.batch_tokens,
@@ -127,7 +137,7 @@ class TokenizeActor:
         kept = self.output.input_columns()
         if kept is not None and self.text_column not in kept:
             documents = documents.drop_columns([self.text_column])
-            row = row.drop_columns(["documents"]).append_column("documents", binary_cell(pack_table(documents)))
+            row = with_cell(row, "documents", binary_cell(pack_table(documents)))
         for name, column in {
             **batches_to_columns(batches),
             "num_tokens": list_cell(encodings.lengths),
@@ -140,31 +150,68 @@ class TokenizeActor:
 class ClassifyActor:
     """Loads the model once, on the GPU that Ray gave this actor, or on the CPU with a single thread."""
 
-    def __init__(self, model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, use_gpu: bool):
+    def __init__(
+        self,
+        model: ModelConfig,
+        facts: ModelFacts,
+        storage: StorageConfig,
+        output: OutputConfig,
+        dtype: str,
+        use_gpu: bool,
+        attempts: Attempts,
+    ):
         import torch
 
         if not use_gpu:
             torch.set_num_threads(1)  # one single-thread replica per core beats one replica with many threads
-        self.facts = facts
+        self.facts, self.output, self.attempts = facts, output, attempts
         self.model = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device="cuda" if use_gpu else "cpu")
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        return guarded(self.classify, row)
+        return guarded(self.classify, row, "classify", self.attempts)
 
     def classify(self, row: pa.Table) -> pa.Table:
         batches = batches_from_columns(row)
-        logits = classify(batches, self.model, num_labels=len(self.facts.labels), pad_left=self.facts.pad_left)
+        try:
+            logits, bad = classify_good(batches, self.model, num_labels=len(self.facts.labels), pad_left=self.facts.pad_left)
+        except Exception as error:
+            if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
+                traceback.print_exc()
+                os._exit(1)
+            raise
         kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
+        if bad:
+            rejects = rejects_of(unpack_table(row["documents"][0]), bad, "model_error", self.output)
+            kept = with_cell(kept, "rejects", binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects))))
+        kept = kept.append_column("model_errors", list_cell(np.array(sorted(bad), np.int64)))
         return kept.append_column("padded_tokens", pa.array([len(batches.ids)])).append_column(
             "logits", list_cell(logits.reshape(-1))
         )
 
 
+def with_cell(row: pa.Table, name: str, cell: pa.Array) -> pa.Table:
+    return row.set_column(row.schema.get_field_index(name), name, cell)
+
+
+def rejects_of(documents: pa.Table, bad: dict[int, BaseException], reason: str, output: OutputConfig) -> list[Reject]:
+    """A reject for each of the rows in `bad`, with what its exception says."""
+    files, rows = documents.column(output.source_file_column), documents.column(output.source_row_column)
+    return [
+        Reject(files[row].as_py(), rows[row].as_py(), reason, f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARACTERS])
+        for row, error in sorted(bad.items())
+    ]
+
+
 def write_row(
-    row: pa.Table, facts: ModelFacts, output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
+    row: pa.Table,
+    facts: ModelFacts,
+    output: OutputConfig,
+    storage: StorageConfig,
+    metadata: dict[str, Any],
+    attempts: Attempts,
 ) -> pa.Table:
     """Labels a classified unit and writes its files; gives one row with what the commit has to say, as JSON."""
-    return guarded(lambda good: write_good_row(good, facts, output, storage, metadata), row)
+    return guarded(lambda good: write_good_row(good, facts, output, storage, metadata), row, "write", attempts)
 
 
 def write_good_row(
@@ -184,6 +231,7 @@ def write_good_row(
         output=output,
     )
     rejects = unpack_rejects(row["rejects"][0].as_py())
+    finite[flat_values(row, "model_errors")] = True  # these have been rejected where they failed
     bad = documents.filter(pa.array(~finite))
     for path, number in zip(
         bad.column(output.source_file_column).to_pylist(), bad.column(output.source_row_column).to_pylist(), strict=True

@@ -1,13 +1,16 @@
 """The input corpus: its settings, its files, their formats, and the types of columns that text formats do not declare."""
 
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline_ops import parsing, records
+from pipeline_ops.s3 import is_store_failure
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, list_files, open_to_read
 
@@ -25,6 +28,13 @@ FORMATS = {
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 SAMPLED_FILES = 8
 SAMPLED_BYTES = 2**20
+TRIED_FILES = 100  # of a format, until one can be read: a corpus nobody may read is known to be one within seconds
+
+Content = TypeVar("Content")
+
+
+class UnreadableInput(UserError):
+    """None of the files of a format can be read."""
 
 
 class InputConfig(BaseModel):
@@ -111,20 +121,63 @@ def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[Input
     return files, unknown
 
 
-def input_schema(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
-    """The columns of the first of `files`, which are of one format, without reading its rows; JSON Lines: of a sample."""
-    file = files[0]
-    if file.format == "parquet":
-        with open_to_read(file.path, storage, sequential=False) as source:
-            return pq.read_schema(source)
-    if file.format == "jsonl":
-        return sample_types(files, config, storage)
-    names = csv_header(file, config, storage)[0] if file.format == "csv" else [config.text_column]
-    return pa.schema([(name, pa.string()) for name in names])
+def input_schema(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> tuple[pa.Schema, InputFile]:
+    """The columns of the first of `files` that can be read, without reading its rows (JSON Lines: of a sample), and that file.
+
+    Args:
+        files: of one format.
+
+    Raises:
+        UnreadableInput: none can be read.
+    """
+    if files[0].format == "jsonl":
+        return _sample(files, config, storage)
+
+    def read_schema(file: InputFile) -> pa.Schema:
+        if file.format == "parquet":
+            with open_to_read(file.stored, storage, sequential=False) as source:
+                schema = pq.read_schema(source)
+            return pa.schema([(field.name, field.type) for field in schema])  # a name that cannot be decoded raises here
+        names = csv_header(file, config, storage)[0] if file.format == "csv" else [config.text_column]
+        check_distinct(names, file)
+        return pa.schema([(name, pa.string()) for name in names])
+
+    file, schema = next(_readable(_spread(files, TRIED_FILES), read_schema))
+    return schema, file
 
 
 def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -> list[str]:
-    return input_schema([file], config, storage).names
+    return input_schema([file], config, storage)[0].names
+
+
+def _spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
+    """At most `count` of the files, evenly spread; the first is among them."""
+    step = max(len(files) / count, 1)
+    return [files[int(index * step)] for index in range(min(count, len(files)))]
+
+
+def _readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
+    """Each file that can be read, and what `read` gives of it: one that is broken is set aside later, when it is its turn.
+
+    Raises:
+        UnreadableInput: none can be read, and why the first cannot.
+        Exception: the object store is at fault, not the file.
+    """
+    broken: list[str] = []
+    for file in files:
+        try:
+            content = read(file)
+        except Exception as error:  # a broken file can make the parsers raise anything
+            if is_store_failure(error):
+                raise
+            why = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
+            broken.append(str(error) if isinstance(error, UserError) else f"input.path: {file.path} cannot be read: {why}")
+        else:
+            yield file, content
+    if broken and len(broken) == len(files):
+        raise UnreadableInput(
+            broken[0] + (f"; nor can {len(files) - 1} others of this format be read" if len(files) > 1 else "")
+        )
 
 
 def is_text(data_type: pa.DataType) -> bool:
@@ -152,35 +205,46 @@ def csv_header(
     file: InputFile, config: InputConfig, storage: StorageConfig, content: bytes | None = None
 ) -> tuple[list[str], int]:
     """The column names in a CSV file's first record, and where the next record begins (bytes); ([], 0) for an empty file."""
-    with records.open_decompressed(file.path, file.compression, storage, 0, content) as stream:
+    with records.open_decompressed(file.stored, file.compression, storage, 0, content) as stream:
         delimiter = csv_delimiter(file, config)
         block = next(records.cut_records(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
     if block is None:
         return [], 0
-    names = parsing.csv_fields(block.data, delimiter, config.quote)
+    return parsing.csv_fields(block.data, delimiter, config.quote), block.stop_byte
+
+
+def check_distinct(names: list[str], file: InputFile) -> None:
+    """Raises UserError when a CSV file's header names a column twice."""
     if len(set(names)) < len(names):
         raise UserError(f"input.path: the header of {file.path} names a column twice: {', '.join(names)}")
-    return names, block.stop_byte
 
 
 def sample_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
     """Column types of JSON Lines files, from the first mebibyte of some of them, evenly spread; see parsing.types_of_lines.
 
     Rows that do not fit their column's type are rejected later, with the reason `column_type`.
+
+    Raises:
+        UnreadableInput: none can be read.
     """
-    if len(files) > SAMPLED_FILES:
-        step = len(files) / SAMPLED_FILES
-        files = [files[int(index * step)] for index in range(SAMPLED_FILES)]
-    lines: list[bytes] = []
-    for file in files:
-        try:
-            with records.open_decompressed(file.path, file.compression, storage) as stream:
-                block = next(records.cut_records(stream, target_bytes=SAMPLED_BYTES, quote=None), None)
-        except OSError as error:
-            error.add_note(f"while reading {file.path}")
-            raise
-        lines += records.split_records(block, None) if block else []
-    sampled = parsing.types_of_lines(lines)
+    return _sample(files, config, storage)[0] if files else _typed(pa.schema([]), config)
+
+
+def _sample(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> tuple[pa.Schema, InputFile]:
+    def read_lines(file: InputFile) -> list[bytes]:
+        with records.open_decompressed(file.stored, file.compression, storage) as stream:
+            block = next(records.cut_records(stream, target_bytes=SAMPLED_BYTES, quote=None), None)
+        return records.split_records(block, None) if block else []
+
+    # others than the first choice are only opened in place of what cannot be read
+    order = list(dict.fromkeys([*_spread(files, SAMPLED_FILES), *_spread(files, TRIED_FILES)]))
+    sampled = list(itertools.islice(_readable(order, read_lines), SAMPLED_FILES))
+    types = parsing.types_of_lines([line for _, lines in sampled for line in lines])
+    return _typed(types, config), sampled[0][0]
+
+
+def _typed(sampled: pa.Schema, config: InputConfig) -> pa.Schema:
+    """The types that a sample has, those of `column_types` in place of its own."""
     types = {field.name: field.type for field in sampled}
     types |= {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
     if config.text_column in sampled.names:  # else the caller reports it, or the rows are rejected one by one

@@ -6,7 +6,9 @@ Records are parsed together; what fails is halved until the records at fault sta
 import contextlib
 import csv
 import io
+import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,8 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
-from pipeline_ops.records import BYTE_ORDER_MARK, RecordBlock, is_document, split_records
+from pipeline_ops.poison import halve
+from pipeline_ops.records import BYTE_ORDER_MARK, MAX_RECORD_BYTES, RecordBlock, is_closed, is_document, split_records
 from pipeline_ops.schema import MAX_DETAIL_CHARACTERS
+
+# Lists and objects in each other: with 50, Parquet readers refuse the file; with 64, Arrow the table.
+MAX_NESTING = 40
+# With 16,000, Arrow's JSON parser overflows a stack of 8 MiB. Lines of fewer brackets are left to it: looking is slow.
+MAX_BRACKETS = 5_000
+NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,16 @@ def parse_jsonl(
 
     def parse(lines: list[bytes]) -> pa.Table:
         table = whole if whole is not None and len(lines) == len(good) else _read_json(b"\n".join(lines), schema, only_schema)
+        check_nesting(table.schema)
         columns = [_without_empty_objects(column) for column in table.columns]
         return pa.table(columns, names=table.column_names)
 
-    def reason(line: bytes, error: Exception) -> tuple[str, str]:
+    def reason(line: bytes, error: BaseException) -> tuple[str, str]:
         try:
             document = json.loads(line.decode())
         except UnicodeDecodeError as undecodable:
             return "undecodable", str(undecodable)
-        except ValueError as broken:
+        except (ValueError, RecursionError) as broken:
             return "broken_json", str(broken)
         if not isinstance(document, dict):
             return "broken_json", f"a JSON {type(document).__name__}, not an object"
@@ -68,8 +78,12 @@ def parse_jsonl(
             return "not_a_string", f"{document[text_column]!r}"
         return "column_type", str(error)
 
-    lines = split_records(block, None)
-    good = [line for line in lines if _is_object(line)]
+    def can_parse(line: bytes) -> bool:
+        return _is_object(line) and (decodable or _is_utf8(line))  # Arrow does not look at the encoding of names
+
+    lines, decodable = split_records(block, None), _is_utf8(block.data)
+    parsable = [can_parse(line) for line in lines]
+    good = list(itertools.compress(lines, parsable))
     whole: pa.Table | None = None
     if not only_schema and good:
         with contextlib.suppress(pa.ArrowInvalid):  # what is wrong is found below, record by record
@@ -77,13 +91,40 @@ def parse_jsonl(
         if whole is None or whole.schema != schema:
             # columns, or fields of them, that `schema` does not have: Arrow's own inference would turn text into dates
             whole, schema = None, merge_types(schema, types_of_lines(good))
-    return _parse_records(lines, "jsonl", block.start_row, parse, reason, _is_object)
+    return _parse_records(lines, "jsonl", block.start_row, parse, reason, parsable)
 
 
 def _is_object(line: bytes) -> bool:
     """Whether a line can be one JSON object. Arrow would take two lines of half an object each for one, and crash at `null`."""
     stripped = line.strip()
-    return stripped.startswith(b"{") and stripped.endswith(b"}")
+    return stripped.startswith(b"{") and stripped.endswith(b"}") and not _is_nested_deeper(stripped, MAX_BRACKETS)
+
+
+def _is_nested_deeper(line: bytes, brackets: int = MAX_NESTING) -> bool:
+    """Whether a line of more than that many opening brackets has over MAX_NESTING lists and objects in each other."""
+    if len(line) <= brackets or line.count(b"[") + line.count(b"{") <= brackets:
+        return False
+    outside = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]  # of strings
+    found = np.frombuffer(b"".join(outside).translate(None, NOT_BRACKETS), np.uint8)
+    steps = np.where((found == ord("[")) | (found == ord("{")), 1, -1)
+    return bool(steps.cumsum().max(initial=0) > MAX_NESTING)
+
+
+def check_nesting(schema: pa.Schema) -> None:
+    """Raises ArrowInvalid when a column's lists and objects are nested deeper than MAX_NESTING."""
+    types = list(schema.types)
+    for _ in range(MAX_NESTING + 1):
+        types = [data_type.field(index).type for data_type in types for index in range(data_type.num_fields)]
+    if types:
+        raise pa.ArrowInvalid(f"nested deeper than {MAX_NESTING} levels")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        pa.array([data], pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _read_json(data: bytes, schema: pa.Schema, only_schema: bool) -> pa.Table:
@@ -105,7 +146,9 @@ def types_of_lines(lines: list[bytes]) -> pa.Schema:
     values: dict[str, list[object]] = {}
     for line in lines:
         try:
-            document = json.loads(line)
+            document = None if _is_nested_deeper(line) else json.loads(line.decode())
+            if b"\\ud" in line.lower():
+                json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except ValueError:
             continue  # it becomes a reject when it is parsed
         if isinstance(document, dict):
@@ -136,11 +179,26 @@ def _common_type(values: list[object]) -> pa.DataType:
     if any(type(value) is int and value >= 2**63 for value in present):
         return pa.uint64()  # 64-bit hashes as numbers; Arrow would take int64 and then refuse them
     try:
-        return text_for_null(pa.infer_type(present))
-    except pa.ArrowException:  # mixed types
-        kinds = [type(value) for value in present]
-        most = max(set(kinds), key=kinds.count)
-        return text_for_null(pa.infer_type([value for value in present if type(value) is most]))
+        return text_for_null(pa.array(present).type)  # infer_type would take [1, "a"] for integers
+    except (pa.ArrowException, OverflowError):  # mixed types
+        return text_for_null(_most_common_type(present))
+
+
+def _most_common_type(values: list[object]) -> pa.DataType:
+    """The type that most values have, with what others of the same kind (list, object, ...) add without contradicting it."""
+    kinds = [float if type(value) is int else type(value) for value in values]
+    most = Counter(kinds).most_common(1)[0][0]
+    types: Counter[pa.DataType] = Counter()
+    for value, kind in zip(values, kinds, strict=True):
+        if kind is most:
+            with contextlib.suppress(pa.ArrowException, OverflowError):  # mixed within itself
+                types[pa.array([value]).type] += 1
+    common = pa.null()
+    for data_type, _ in types.most_common():
+        with contextlib.suppress(pa.ArrowException):
+            fields = [pa.schema([("value", known)]) for known in (common, data_type)]
+            common = pa.unify_schemas(fields, promote_options="permissive").field("value").type
+    return common
 
 
 def text_for_null(data_type: pa.DataType) -> pa.DataType:
@@ -201,7 +259,9 @@ def parse_csv(
             ),
         )
 
-    def reason(line: bytes, error: Exception) -> tuple[str, str]:
+    def reason(line: bytes, error: BaseException) -> tuple[str, str]:
+        if not parsable[-1] and line is lines[-1]:
+            return "broken_csv", "a quoted field has no end"
         try:
             line.decode()
         except UnicodeDecodeError as undecodable:
@@ -211,11 +271,14 @@ def parse_csv(
         return "column_type", str(error)
 
     lines = split_records(block, quote, delimiter)
-    return _parse_records(lines, "csv", block.start_row, parse, reason, lambda line: True)
+    # Arrow would take what is there of an unfinished field for all of it
+    parsable = [line is not lines[-1] or is_closed(line, quote, delimiter) for line in lines]
+    return _parse_records(lines, "csv", block.start_row, parse, reason, parsable)
 
 
 def csv_fields(record: bytes, delimiter: str, quote: str | None) -> list[str]:
     """The fields of one CSV record, undecodable bytes replaced."""
+    csv.field_size_limit(MAX_RECORD_BYTES)  # it has one of 128 KiB, for all of the process
     text = record.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").rstrip("\r\n")
     quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, quoting=quoting), [])
@@ -226,41 +289,43 @@ def _parse_records(
     file_format: str,
     start_row: int,
     parse: Callable[[list[bytes]], pa.Table],
-    reason: Callable[[bytes, Exception], tuple[str, str]],
-    can_parse: Callable[[bytes], bool],
+    reason: Callable[[bytes, BaseException], tuple[str, str]],
+    parsable: list[bool],
 ) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
     """Parses the lines that are documents together; halves what fails until the lines at fault stand alone."""
-    documents = [(start_row + index, line) for index, line in enumerate(lines) if is_document(line, file_format)]
     bad: list[BadRecord] = []
 
-    def reject(row: int, line: bytes, error: Exception) -> None:
+    def reject(row: int, line: bytes, error: BaseException) -> None:
         why, detail = reason(line, error)
         bad.append(BadRecord(row, why, detail[:MAX_DETAIL_CHARACTERS]))
 
     good = []
-    for row, line in documents:
-        if can_parse(line):
+    for row, (line, may_parse) in enumerate(zip(lines, parsable, strict=True), start_row):
+        if not is_document(line, file_format):
+            continue
+        if may_parse:
             good.append((row, line))
         else:
             reject(row, line, ValueError("not a single object"))
     rows = np.array([row for row, _ in good], np.int64)
 
-    def parse_range(start: int, stop: int) -> list[tuple[int, int, pa.Table]]:
-        try:
-            table = parse([line for _, line in good[start:stop]])
-            table.validate(full=True)  # the parsers do not look at the encoding
-            if table.num_rows != stop - start:
-                raise pa.ArrowInvalid(f"{table.num_rows} values where one was expected")
-            return [(start, stop, table)]
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            if stop - start == 1:
-                row, line = good[start]
-                reject(row, line, error)
-                return []
-            middle = (start + stop) // 2
-            return parse_range(start, middle) + parse_range(middle, stop)
+    def parse_range(start: int, stop: int) -> pa.Table:
+        table = parse([line for _, line in good[start:stop]])
+        table.validate(full=True)  # the parsers do not look at the encoding
+        if table.num_rows != stop - start:
+            raise pa.ArrowInvalid(f"{table.num_rows} values where one was expected")
+        return table
 
-    parts = parse_range(0, len(good)) if good else []
+    # a file of nothing but broken records is a file of rejects
+    parts, failed = halve(
+        parse_range,
+        len(good),
+        lambda error: isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError),
+        may_all_fail=True,
+    )
+    for index, error in failed.items():
+        row, line = good[index]
+        reject(row, line, error)
     bad.sort(key=lambda record: record.row)
     if not parts:
         return pa.table({}), np.empty(0, np.int64), bad

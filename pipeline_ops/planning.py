@@ -5,18 +5,21 @@ Grouping and cutting are deterministic for given inputs, commits and unit_bytes.
 anything of them is read.
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.commits import current_commits, gaps, pieces_by_file
+from pipeline_ops.commits import current_commits, gaps
+from pipeline_ops.failures import Failure
 from pipeline_ops.inputs import InputFile
 from pipeline_ops.reading import Span
 from pipeline_ops.row_groups import cut_row_groups, within
-from pipeline_ops.schema import OutputConfig, Piece
+from pipeline_ops.s3 import is_store_failure
+from pipeline_ops.schema import OutputConfig, Piece, Range
 from pipeline_ops.storage import StorageConfig, read_tails
 from pipeline_ops.writing import Commit
 
@@ -36,8 +39,10 @@ class Plan:
     files_done: int
     bytes_done: int
     units_done: int
-    replaced: dict[str, tuple[str, ...]] = field(default_factory=dict)  # input path -> commits whose rows of it are outdated
+    changed: tuple[str, ...] = ()  # inputs that are not what they were when they were labelled
     removed: tuple[str, ...] = ()  # inputs that commits name and that are no longer there
+    stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows have to go
+    files_set_aside: int = 0  # files of which something failed before and waits for a retry
 
 
 def make_plan(
@@ -48,6 +53,7 @@ def make_plan(
     output: OutputConfig,
     storage: StorageConfig,
     unit_bytes: int,
+    failures: Sequence[Failure] = (),
 ) -> Plan:
     """Compares the listing with the commits.
 
@@ -55,29 +61,46 @@ def make_plan(
         files: in path order.
         commits: by unit id.
         unit_bytes: input bytes per unit, about; of Parquet files the selected columns' uncompressed bytes.
+        failures: what is left alone.
     """
     commits = current_commits(commits)
     listed = {file.path: file for file in files}
-    outdated: dict[str, set[str]] = defaultdict(set)
-    removed = set()
-    fresh = []
+    changed: dict[str, set[str]] = defaultdict(set)  # path -> commits with rows of an earlier version
+    removed: set[str] = set()
+    stale: dict[str, tuple[str, ...]] = {}
+    done: dict[str, list[Piece]] = defaultdict(list)
     for commit in commits.values():
-        changed = [piece for piece in commit.pieces if _has_changed(piece, listed)]
-        removed.update(piece.path for piece in commit.pieces if piece.path not in listed)
-        if changed:  # the unit's other files share its output files, so they are labelled again too
-            for piece in commit.pieces:
-                outdated[piece.path].add(commit.name)
-        else:
-            fresh.append(commit)
-    done = pieces_by_file(fresh)
+        gone = set()
+        for piece in commit.pieces:
+            if piece.path not in listed:
+                removed.add(piece.path)
+                if output.drop_removed:
+                    gone.add(piece.path)
+            elif listed[piece.path].stored.identity != piece.identity:
+                gone.add(piece.path)
+                changed[piece.path].add(commit.name)
+            else:
+                done[piece.path].append(piece)
+        if gone:
+            stale[commit.unit] = tuple(sorted(gone))
+    set_aside = set()
+    for failure in failures:
+        for piece in failure.pieces:
+            done[piece.path].append(piece)
+            set_aside.add(piece.path)
 
-    spans, complete = [], []
+    spans, files_done, bytes_done = [], 0, 0
     for file in files:
-        open_ranges = gaps(done.get(file.path, []))
+        pieces = sorted(done.get(file.path, []), key=lambda piece: (piece.start_row, piece.stop_row))
+        open_ranges = gaps(pieces)
         if open_ranges:
-            spans.append(Span(file, tuple(open_ranges)))
-        else:
-            complete.append(file)
+            spans.append(Span(file, tuple(open_ranges), tuple(sorted(changed.get(file.path, ())))))
+        elif file.path not in set_aside:
+            files_done += 1
+            bytes_done += file.stored.size
+    # the rows of an earlier version stay until there are others
+    to_go = {span.file.path for span in spans} | removed
+    stale = {unit: gone for unit, paths in stale.items() if (gone := tuple(path for path in paths if path in to_go))}
     columns = output.input_columns()
     selected = None if columns is None else (*columns, text_column)
     tasks = list(_group(spans, selected, storage, unit_bytes))
@@ -86,16 +109,23 @@ def make_plan(
         num_units=sum(units for _, units in tasks),
         files=len(files),
         bytes=sum(file.stored.size for file in files),
-        files_done=len(complete),
-        bytes_done=sum(file.stored.size for file in complete),
-        units_done=len(fresh),
-        replaced={path: tuple(sorted(units)) for path, units in outdated.items()},
+        files_done=files_done,
+        bytes_done=bytes_done,
+        units_done=sum(_paths(commit) > set(stale.get(commit.unit, ())) for commit in commits.values()),
+        changed=tuple(sorted(changed)),
         removed=tuple(sorted(removed)),
+        stale=stale,
+        files_set_aside=len(set_aside),
     )
 
 
-def _has_changed(piece: Piece, listed: dict[str, InputFile]) -> bool:
-    return piece.path in listed and listed[piece.path].stored.identity != piece.identity
+def _paths(commit: Commit) -> set[str]:
+    return {piece.path for piece in commit.pieces}
+
+
+def is_all_stale(commit: Commit, plan: Plan) -> bool:
+    """Whether none of a commit's rows are to stay."""
+    return _paths(commit) <= set(plan.stale.get(commit.unit, ()))
 
 
 def _estimated_bytes(span: Span) -> int:
@@ -107,7 +137,8 @@ def _group(
     spans: list[Span], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
 ) -> Iterator[tuple[tuple[Span, ...], int]]:
     """(spans of one task, units it will give): small files of one format together, large ones alone or split."""
-    footers = _footers([s.file for s in spans if s.file.format == "parquet" and s.file.stored.size > unit_bytes], storage)
+    large = [span.file for span in spans if span.file.format == "parquet" and span.file.stored.size > unit_bytes]
+    cuts = _cuts(large, columns, storage, unit_bytes)
     group: list[Span] = []
     size = 0
     for span in spans:
@@ -123,37 +154,48 @@ def _group(
         if small:
             group.append(span)
             size += _estimated_bytes(span)
-        elif span.file.path in footers:
-            yield from _split_parquet(span, footers[span.file.path], columns, unit_bytes)
+        elif span.file.path in cuts:
+            yield from _split_parquet(span, *cuts[span.file.path])
         else:
             yield (span,), -(-_estimated_bytes(span) // unit_bytes)
     if group:
         yield tuple(group), 1
 
 
-def _footers(files: list[InputFile], storage: StorageConfig) -> dict[str, pq.FileMetaData]:
-    """The files' Parquet metadata, fetched side by side."""
+def _cuts(
+    files: list[InputFile], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
+) -> dict[str, tuple[list[list[tuple[int, int]]], int]]:
+    """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.cut_row_groups.
+
+    None for a file that cannot be read: its reader will say why.
+    """
     found = {}
     for start in range(0, len(files), 256):
         batch = files[start : start + 256]
         tails = read_tails([file.stored for file in batch], FOOTER_BYTES, storage)
         for file, tail in zip(batch, tails, strict=True):
-            needed = int.from_bytes(tail[-8:-4], "little") + 8
-            if needed > len(tail) and tail[-4:] == b"PAR1":
-                tail = read_tails([file.stored], needed, storage)[0]
-            try:
-                found[file.path] = pq.read_metadata(pa.BufferReader(tail))
-            except (OSError, pa.ArrowInvalid) as error:
-                error.add_note(f"while reading the footer of {file.path}")
-                raise
+            if not isinstance(tail, Exception) and tail[-4:] == b"PAR1":
+                needed = int.from_bytes(tail[-8:-4], "little") + 8
+                if FOOTER_BYTES < needed <= file.stored.size:
+                    tail = read_tails([file.stored], needed, storage)[0]
+            if isinstance(tail, Exception):
+                if is_store_failure(tail):
+                    raise tail
+                continue
+            with contextlib.suppress(Exception):  # a broken footer can make the parser raise anything
+                metadata = pq.read_metadata(pa.BufferReader(tail))
+                found[file.path] = cut_row_groups(metadata, columns, unit_bytes), metadata.num_rows
     return found
 
 
-def _split_parquet(
-    span: Span, metadata: pq.FileMetaData, columns: tuple[str, ...] | None, unit_bytes: int
-) -> Iterator[tuple[tuple[Span, ...], int]]:
+def _split_parquet(span: Span, cuts: list[list[tuple[int, int]]], num_rows: int) -> Iterator[tuple[tuple[Span, ...], int]]:
     """A task per unit, or, of a row group that is cut into several, one task for all of them."""
-    for ranges in cut_row_groups(metadata, columns, unit_bytes):
-        wanted = tuple(within(ranges, span.ranges, metadata.num_rows))
+    for ranges in cuts:
+        wanted = tuple(_open_at_end(part, num_rows) for part in within(ranges, span.ranges, num_rows))
         if wanted:
-            yield (Span(span.file, wanted),), len(wanted)
+            yield (replace(span, ranges=wanted),), len(wanted)
+
+
+def _open_at_end(part: Range, num_rows: int) -> Range:
+    """The file's last rows as all that are left: if they cannot be read, nothing behind them is left to plan."""
+    return replace(part, stop_row=None) if part.stop_row == num_rows else part

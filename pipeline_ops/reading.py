@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_ops import parsing, records
-from pipeline_ops.inputs import InputConfig, InputFile, csv_delimiter, csv_header, is_text
+from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.inputs import InputConfig, InputFile, check_distinct, csv_delimiter, csv_header, is_text
 from pipeline_ops.row_groups import cut_row_groups, read_rows, within
-from pipeline_ops.schema import MAX_DETAIL_CHARACTERS, OutputConfig, Piece, Range, Reject, Unit, UserError
-from pipeline_ops.storage import StorageConfig, StoredFile, is_local, open_to_read, read_many
+from pipeline_ops.schema import (
+    END_OF_FILE,
+    MAX_DETAIL_CHARACTERS,
+    OutputConfig,
+    Piece,
+    Range,
+    Reject,
+    Unit,
+    UserError,
+)
+from pipeline_ops.storage import StorageConfig, StoredFile, is_local, open_to_read, try_read_files
 
 PREFETCHED_FILES = 256  # small objects fetched together, so that each does not cost a round trip
 PREFETCHED_BYTES = 4 * 2**20
+WHOLE_BYTES = 32 * 2**20  # up to this size, an object of which all is wanted is one request
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,7 @@ class Span:
 
     file: InputFile
     ranges: tuple[Range, ...]
+    replaces: tuple[str, ...] = ()  # names of the commits whose rows of this file are outdated
 
 
 @dataclass(frozen=True)
@@ -58,71 +71,145 @@ def spans_from_json(text: str) -> list[Span]:
         Span(
             InputFile(**{**span["file"], "stored": StoredFile(**span["file"]["stored"])}),
             tuple(Range(**fields) for fields in span["ranges"]),
+            tuple(span["replaces"]),
         )
         for span in json.loads(text)
     ]
 
 
-def read_units(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[Unit, pa.Table, list[Reject]]]:
+class Attempts(Protocol):
+    """What a process is about to do, remembered outside it: what kills the process is then known to the next one."""
+
+    def begin(self, key: str) -> int:
+        """Says that work begins; returns how often it has begun without ending first."""
+        ...
+
+    def end(self, key: str) -> None:
+        """Says that the work has ended, well or not: this process lives."""
+        ...
+
+
+def read_units(
+    spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None
+) -> Iterator[tuple[Unit, pa.Table, list[Reject]] | Failure]:
     """Units of about `unit_bytes`: consecutive parts are put together while they fit and their schemas are equal.
 
-    Raises:
-        UserError: a file has no text column, or a column that clashes with one that labelling adds.
-        OSError, pa.ArrowInvalid: a file cannot be read, is cut off or is not what its suffix says.
+    What cannot be read of a file comes as a Failure; the other files are read all the same. The units are the same however
+    often they are read.
+
+    Args:
+        attempts: given when an earlier process has died over these spans: a file that keeps killing is then given up.
     """
+    replaces = {span.file.path: span.replaces for span in spans}
     pending: list[Part] = []
     size = 0
-    for part in read_parts(spans, settings):
+    for part in read_parts(spans, settings, attempts):
+        if isinstance(part, Failure):
+            if pending:
+                yield _unit(pending, settings.fingerprint, replaces)
+            pending, size = [], 0
+            yield part
+            continue
         table = part[1]
         full = size + table.nbytes > settings.unit_bytes
         other = table.num_rows > 0 and any(held.num_rows and held.schema != table.schema for _, held, _ in pending)
         if pending and (full or other):
-            yield _unit(pending, settings.fingerprint)
+            yield _unit(pending, settings.fingerprint, replaces)
             pending, size = [], 0
         pending.append(part)
         size += table.nbytes
     if pending:
-        yield _unit(pending, settings.fingerprint)
+        yield _unit(pending, settings.fingerprint, replaces)
 
 
-def _unit(parts: list[Part], fingerprint: str) -> tuple[Unit, pa.Table, list[Reject]]:
+def _unit(parts: list[Part], fingerprint: str, replaces: dict[str, tuple[str, ...]]) -> tuple[Unit, pa.Table, list[Reject]]:
     pieces = tuple(piece for piece, _, _ in parts)
-    identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces)]
+    replaced = tuple(sorted({name for piece in pieces for name in replaces[piece.path]}))
+    identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces), *replaced]
     unit_id = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
     rejects = [reject for _, _, rejects in parts for reject in rejects]
     tables = [table for _, table, _ in parts if table.num_rows] or [parts[0][1]]
-    return Unit(unit_id, pieces), pa.concat_tables(tables), rejects
+    return Unit(unit_id, pieces, replaced), pa.concat_tables(tables), rejects
 
 
-def read_parts(spans: list[Span], settings: ReadSettings) -> Iterator[Part]:
-    """The spans' parts in order: (piece, documents, rejects)."""
-    for span, content in _opened(spans, settings.storage):
+def read_parts(spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None) -> Iterator[Part | Failure]:
+    """The spans' parts in order: (piece, documents, rejects), and a Failure for the rest of a file that cannot be read."""
+    for span, content in _opened(spans, settings):
+        key = at = f"read {_hash(asdict(span))}"
+        done: list[Piece] = []
         try:
-            if span.file.format == "parquet":
-                yield from _parquet_parts(span, content, settings)
-            elif span.file.format == "text" and settings.input.text_unit == "file":
-                yield _whole_file_part(span.file, content, settings)
-            else:
-                yield from _line_parts(span, content, settings)
-        except (OSError, pa.ArrowInvalid) as error:
+            if isinstance(content, Exception):
+                raise content
+            parts = _span_parts(span, content, settings)
+            while True:
+                at = f"{key} {len(done)}"
+                if attempts and attempts.begin(at) >= MAX_TRIES:
+                    yield worker_died(_rest(span, done), "read")
+                    break  # without an end: it stays given up, and the units the same, if another file kills the next process
+                part = next(parts, None)
+                if attempts:  # before the part is taken: a process that dies while it waits for that did not die of it
+                    attempts.end(at)
+                if part is None:
+                    break
+                yield part
+                done.append(part[0])
+        except Exception as error:  # a broken file can make the parsers raise anything
+            if attempts:
+                attempts.end(at)
             error.add_note(f"while reading {span.file.path}")
-            raise
+            yield failure_of(error, _rest(span, done), "read")
 
 
-def _opened(spans: list[Span], storage: StorageConfig) -> Iterator[tuple[Span, bytes | None]]:
-    """Each span with its file's content where that was fetched ahead: many small objects cost one round trip together."""
+def _span_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
+    if span.file.format == "parquet":
+        yield from _parquet_parts(span, content, settings)
+    elif span.file.format == "text" and settings.input.text_unit == "file":
+        yield _whole_file_part(span.file, content, settings)
+    else:
+        yield from _line_parts(span, content, settings)
+
+
+def _rest(span: Span, done: list[Piece]) -> tuple[Piece, ...]:
+    """What of a span is not in the pieces that were read of it, from front to back."""
+    row, byte = (done[-1].stop_row, done[-1].stop_byte) if done else (0, 0)
+    rest: list[Piece] = []
+    for gap in span.ranges:
+        stop_row, stop_byte = (END_OF_FILE, END_OF_FILE) if gap.stop_row is None else (gap.stop_row, gap.stop_byte or 0)
+        if stop_row > row or not done:
+            start = (row, byte) if row > gap.start_row else (gap.start_row, gap.start_byte)
+            rest.append(_piece(span.file, start[0], stop_row, gap.stop_row is None, start[1], stop_byte))
+    return tuple(rest)
+
+
+def _hash(fields: Any) -> str:
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:24]
+
+
+def _opened(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[Span, bytes | Exception | None]]:
+    """Each span with its file's content, or the error that it gave, where the file is fetched whole.
+
+    Many small objects are fetched together, and cost one round trip. What is fetched whole is checked whole, by length and
+    etag; ranges of a file cannot be.
+    """
     for start in range(0, len(spans), PREFETCHED_FILES):
-        batch = spans[start : start + PREFETCHED_FILES]
-        small = [s for s in batch if not is_local(s.file.path) and s.file.stored.size <= PREFETCHED_BYTES]
-        fetched = {}
-        if len(small) > 1:
-            contents = read_many([span.file.path for span in small], storage)
-            for span, content in zip(small, contents, strict=True):
-                if len(content) != span.file.stored.size:
-                    raise OSError(f"{span.file.path}: read {len(content)} bytes, listed {span.file.stored.size}")
-                fetched[span.file.path] = content
-        for span in batch:
-            yield span, fetched.pop(span.file.path, None)
+        batch = [span.file.stored for span in spans[start : start + PREFETCHED_FILES]]
+        small = [file for file in batch if not is_local(file.path) and file.size <= PREFETCHED_BYTES]
+        fetched = {file.path: content for file, content in zip(small, try_read_files(small, settings.storage), strict=True)}
+        for span in spans[start : start + PREFETCHED_FILES]:
+            if span.file.path in fetched:
+                yield span, fetched.pop(span.file.path)
+            elif _is_read_whole(span, settings):
+                yield span, try_read_files([span.file.stored], settings.storage)[0]
+            else:
+                yield span, None
+
+
+def _is_read_whole(span: Span, settings: ReadSettings) -> bool:
+    """Whether nearly all of a file's bytes are wanted, and fit into memory beside a unit."""
+    stored = span.file.stored
+    some_columns = span.file.format == "parquet" and settings.output.input_columns() is not None
+    some_rows = span.ranges != (Range(0, None),)
+    return not is_local(stored.path) and stored.size <= WHOLE_BYTES and not some_columns and not some_rows
 
 
 def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
@@ -130,11 +217,12 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
     quote = config.quote if file.format == "csv" else None
     header, header_bytes = csv_header(file, config, settings.storage, content) if file.format == "csv" else ([], 0)
     if header:
+        check_distinct(header, file)
         _require_text_column(header, file, settings)
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
-        with records.open_decompressed(file.path, file.compression, settings.storage, start_byte, content) as stream:
+        with records.open_decompressed(file.stored, file.compression, settings.storage, start_byte, content) as stream:
             for block in records.cut_records(
                 stream,
                 target_bytes=settings.unit_bytes,
@@ -144,6 +232,8 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
                 start_byte=start_byte,
                 stop_byte=gap.stop_byte,
             ):
+                if block.last and file.compression is None and stream.tell() != file.stored.size:
+                    raise OSError(f"{stream.tell()} bytes read, {file.stored.size} listed; it changed meanwhile")
                 piece = _piece(
                     file,
                     block.start_row,
@@ -153,8 +243,6 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
                     block.stop_byte,
                 )
                 yield piece, *_documents(file, *_parse(block, file, header, settings), settings)
-            if file.compression is None and gap.stop_byte is None and stream.tell() != file.stored.size:
-                raise OSError(f"{file.path}: {stream.tell()} bytes read, {file.stored.size} listed; it changed meanwhile")
         if piece is None and gap.stop_row is None:  # no records: the file is done all the same
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
             yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
@@ -176,16 +264,11 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
         wanted = pa.schema([field for field in wanted if field.name in (*kept, config.text_column)])
     if config.text_column not in wanted.names:
         wanted = wanted.append(pa.field(config.text_column, pa.string()))
-    return parsing.parse_jsonl(
-        block,
-        wanted,
-        text_column=config.text_column,
-        only_schema=kept is not None,
-    )
+    return parsing.parse_jsonl(block, wanted, text_column=config.text_column, only_schema=kept is not None)
 
 
 def _whole_file_part(file: InputFile, content: bytes | None, settings: ReadSettings) -> Part:
-    with records.open_decompressed(file.path, file.compression, settings.storage, 0, content) as stream:
+    with records.open_decompressed(file.stored, file.compression, settings.storage, 0, content) as stream:
         data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
@@ -193,11 +276,12 @@ def _whole_file_part(file: InputFile, content: bytes | None, settings: ReadSetti
 
 def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
     file = span.file
-    source = open_to_read(file.path, settings.storage, sequential=False) if content is None else pa.BufferReader(content)
+    source = open_to_read(file.stored, settings.storage, sequential=False) if content is None else pa.BufferReader(content)
     with source as opened:
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
         num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
         _require_text_column(names, file, settings)
+        parsing.check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
         columns = None if kept is None else [name for name in names if name in (*kept, settings.input.text_column)]
         # a file that is small on disk can be large in memory
@@ -210,7 +294,9 @@ def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) ->
             held = []
             while row < stop:
                 if not ahead.num_rows:
-                    ahead = next(tables)
+                    ahead = next(tables, None)
+                if ahead is None:
+                    raise OSError(f"has fewer rows than the {num_rows} of its footer")
                 count = min(ahead.num_rows, (start if row < start else stop) - row)
                 if row >= start:
                     held.append(ahead.slice(0, count))

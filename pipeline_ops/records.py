@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.storage import StorageConfig, open_to_read
+from pipeline_ops.storage import StorageConfig, StoredFile, open_to_read
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 READ_BYTES = 4 * 2**20
@@ -39,14 +39,14 @@ class RecordBlock:
 
 @contextmanager
 def open_decompressed(
-    path: str, compression: str | None, storage: StorageConfig, start_byte: int = 0, content: bytes | None = None
+    file: StoredFile, compression: str | None, storage: StorageConfig, start_byte: int = 0, content: bytes | None = None
 ) -> Iterator[BinaryIO]:
     """A readable stream of the decompressed bytes from `start_byte` on; `content` when the file has been fetched already.
 
     A compressed stream is decompressed up to `start_byte`, in bounded memory; another one seeks. Several concatenated members
     or frames read as one stream.
     """
-    with pa.BufferReader(content) if content is not None else open_to_read(path, storage, sequential=True) as raw:
+    with pa.BufferReader(content) if content is not None else open_to_read(file, storage, sequential=True) as raw:
         if compression is None:
             raw.seek(start_byte)
             yield raw
@@ -55,7 +55,7 @@ def open_decompressed(
             while start_byte > 0:
                 skipped = stream.read(min(start_byte, READ_BYTES))
                 if not skipped:
-                    raise OSError(f"{path}: ends before the position that an earlier run recorded; it changed meanwhile")
+                    raise OSError(f"{file.path}: ends before the position that an earlier run recorded; it changed meanwhile")
                 start_byte -= len(skipped)
             yield stream
 
@@ -131,6 +131,13 @@ def _record_pattern(quote: str, delimiter: str) -> re.Pattern[bytes]:
     quoted = q + rb"[^" + q + rb"]*+(?:" + q + q + rb"[^" + q + rb"]*+)*+" + q + plain
     field = rb"(?:" + quoted + rb"|(?!" + q + rb")" + plain + rb")"
     return re.compile(field + rb"(?:" + d + field + rb")*+\n")
+
+
+def is_closed(record: bytes, quote: str | None, delimiter: str) -> bool:
+    """Whether a CSV record has no quoted field that goes on behind its end; only a file's last record can have one."""
+    if quote is None or quote.encode() not in record:
+        return True
+    return bool(_record_pattern(quote, delimiter).fullmatch(record + b"\n"))
 
 
 def split_records(block: RecordBlock, quote: str | None, delimiter: str = ",") -> list[bytes]:

@@ -1,12 +1,13 @@
 """Rows of Parquet files: which row groups make a unit, and reading them in bounded memory."""
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.schema import Range
+from pipeline_ops.schema import END_OF_FILE, Range
 
 STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups are read page by page
 
@@ -14,14 +15,24 @@ STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups are read page by pag
 def read_rows(
     parquet: pq.ParquetFile, source: BinaryIO, columns: list[str] | None, start: int, stop: int
 ) -> Iterator[pa.Table]:
-    """Rows [start, stop); only the row groups and columns that hold them are fetched, a large row group page by page."""
+    """Rows [start, stop); only the row groups and columns that hold them are fetched, a large row group page by page.
+
+    Args:
+        parquet: one whose footer has been checked: see check_footer.
+
+    Raises:
+        OSError: a row group's rows are not those of the footer.
+    """
+    leaves = _leaves(parquet.metadata, columns)
     first = 0
     for index in range(parquet.metadata.num_row_groups):
         group = parquet.metadata.row_group(index)
         begin, end = max(start, first), min(stop, first + group.num_rows)
         if begin < end:
-            if selected_bytes(group, columns) <= STREAMED_ROW_GROUP_BYTES:
+            if _bytes_of(group, leaves) <= STREAMED_ROW_GROUP_BYTES:
                 table = parquet.read_row_group(index, columns=columns, use_threads=False)
+                if table.num_rows != group.num_rows:
+                    raise OSError(f"row group {index} has {table.num_rows} rows, its footer says {group.num_rows}")
                 yield table.slice(begin - first, end - begin)
             else:
                 yield from _streamed_rows(source, index, columns, begin - first, end - first)
@@ -39,6 +50,7 @@ def _streamed_rows(source: BinaryIO, index: int, columns: list[str] | None, star
         row += batch.num_rows
         if row >= stop:
             return
+    raise OSError(f"row group {index} has {row} rows, fewer than its footer says")
 
 
 def cut_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, unit_bytes: int) -> list[list[tuple[int, int]]]:
@@ -46,12 +58,17 @@ def cut_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, uni
 
     Returns:
         The ranges, those of one row group together: they are read in one pass. One empty range for an empty file.
+
+    Raises:
+        OSError: the footer is damaged; see check_footer.
     """
+    check_footer(metadata, columns)
+    leaves = _leaves(metadata, columns)
     cuts: list[list[tuple[int, int]]] = []
     start = first = size = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
-        group_bytes = max(selected_bytes(group, columns), 1)
+        group_bytes = max(_bytes_of(group, leaves), 1)
         if size and size + group_bytes > unit_bytes:
             cuts.append([(start, first)])
             start, size = first, 0
@@ -75,9 +92,52 @@ def within(cuts: list[tuple[int, int]], wanted: Sequence[Range], num_rows: int) 
                 yield Range(start, stop)
 
 
-def selected_bytes(group: pq.RowGroupMetaData, columns: Sequence[str] | None) -> int:
-    """Uncompressed bytes of a row group's selected columns."""
-    chunks = [group.column(index) for index in range(group.num_columns)]
-    return sum(
-        chunk.total_uncompressed_size for chunk in chunks if columns is None or chunk.path_in_schema.split(".", 1)[0] in columns
-    )
+def check_footer(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> None:
+    """Looks for what would give wrong rows, or end this process: pyarrow aborts where Parquet refuses a column's metadata.
+
+    Raises:
+        OSError: the rows of the row groups are not those of the footer, or the metadata of one of `columns` is damaged or
+            encrypted.
+    """
+    groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
+        raise OSError(f"the row groups have {sum(groups)} rows, the footer says {metadata.num_rows}")
+    parquet = pq.ParquetFile(_NoData(), metadata=metadata, pre_buffer=True)
+    try:  # unlike RowGroupMetaData.column, which must not be called before, a read reports what it finds in the metadata
+        parquet.read_row_groups(list(range(len(groups))), columns=None if columns is None else [*columns], use_threads=False)
+    except _DataAsked:
+        return
+
+
+class _DataAsked(Exception):
+    pass
+
+
+class _NoData(io.RawIOBase):
+    """A file as long as any footer may say, of which nothing can be read."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.tell()
+
+    def tell(self) -> int:
+        return END_OF_FILE
+
+    def read(self, size: int = -1) -> bytes:
+        raise _DataAsked
+
+
+def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
+    """The Parquet columns of the selected columns: nested ones have several."""
+    paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+    return [index for index, path in enumerate(paths) if columns is None or path.split(".", 1)[0] in columns]
+
+
+def _bytes_of(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> int:
+    """Uncompressed bytes of some of a row group's columns."""
+    return sum(group.column(index).total_uncompressed_size for index in leaves)

@@ -40,6 +40,10 @@ class OutputConfig(BaseModel):
     truncated_column: str = Field(default="truncated", description="whether the text was longer than max_length")
     source_file_column: str = Field(default="source_file", description="the input file the document came from")
     source_row_column: str = Field(default="source_row", description="the document's row (or line) in that file, from 0")
+    drop_removed: bool = Field(default=False, description="drop the labels of input files that are gone")
+    lease_seconds: float = Field(
+        default=60, gt=0, description="how long a run that died keeps others from this output; it renews four times as often"
+    )
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "OutputConfig":
@@ -66,7 +70,7 @@ class OutputConfig(BaseModel):
         return {"all": None, "none": ()}[self.columns] if isinstance(self.columns, str) else self.columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A run of consecutive rows of one input file, the building block of a unit.
 
@@ -96,10 +100,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is read, labelled, written and committed as a whole. Its id follows from its pieces and the job's fingerprint."""
+    """What is read, labelled, written and committed as a whole.
+
+    Its id follows from its pieces, what it replaces, and the job's fingerprint.
+    """
 
     id: str
     pieces: tuple[Piece, ...]
+    replaces: tuple[str, ...] = ()  # names of the commits whose rows of the same files are outdated
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -107,7 +115,7 @@ class Unit:
     @staticmethod
     def from_json(text: str) -> "Unit":
         fields = json.loads(text)
-        return Unit(fields["id"], tuple(Piece(**piece) for piece in fields["pieces"]))
+        return Unit(fields["id"], tuple(Piece(**piece) for piece in fields["pieces"]), tuple(fields["replaces"]))
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,12 @@ REASONS = (
     "broken_csv",
     "column_type",
     "too_short",
+    "tokenizer_error",
+    "model_error",
     "non_finite_logits",
 )
+
+END_OF_FILE = 2**62  # stop of a piece that reaches to an end which nobody has seen
 
 MAX_DETAIL_CHARACTERS = 300
 

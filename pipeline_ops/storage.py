@@ -1,20 +1,21 @@
-"""Files and objects by path, on local disk and wherever fsspec reaches; the only module that uses fsspec.
+"""Files and objects by path, on local disk and wherever fsspec reaches; only this module and s3.py use fsspec.
 
 Guarantee: an object appears whole or not at all. It is built in memory and put by one request (object stores) or written
 beside its target and renamed (local disk); closing a half-written fsspec stream would publish the half (fsspec/spec.py,
 `AbstractBufferedFile.__exit__`), so streams are used for reading only.
 """
 
+import contextlib
 import os
 import uuid
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline_ops.s3 import CheckedS3FileSystem, has_right_bytes, open_pinned, read_checked, s3_filesystem
 from pipeline_ops.schema import UserError
 
 TEMPORARY_PREFIX = ".incomplete-"
@@ -40,14 +41,6 @@ class StorageConfig(BaseModel):
         return url
 
 
-def store_errors() -> tuple[type[Exception], ...]:
-    """What a store that refuses or cannot be reached raises; botocore's and aiohttp's errors are no OSErrors."""
-    import aiohttp
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-
-
 @dataclass(frozen=True)
 class StoredFile:
     """One listed file. `identity` changes whenever the content does: etag, or size and modification time."""
@@ -57,52 +50,17 @@ class StoredFile:
     identity: str
 
 
-@cache
-def _s3_filesystem(config: StorageConfig, process: int) -> Any:
-    """One s3fs per process and config: `process` is in the key because s3fs must not cross a fork."""
-    import s3fs
-    import s3fs.core
-    from botocore.exceptions import FlexibleChecksumError
-
-    # One layer retries: botocore tries once, s3fs up to five times with back-off. Left alone they multiply: a permanent
-    # SlowDown is then 25 requests and 40 s. Both hooks are process-wide and idempotent.
-    s3fs.core.add_retryable_error(FlexibleChecksumError)
-    s3fs.core.set_custom_error_handler(_is_transient_answer)
-    checksums = "when_supported" if config.checksums else "when_required"
-    return s3fs.S3FileSystem(
-        anon=config.anonymous,
-        endpoint_url=config.endpoint_url,
-        client_kwargs={"region_name": config.region} if config.region else {},
-        config_kwargs={
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "connect_timeout": 5,
-            "read_timeout": 30,
-            "max_pool_connections": 32,
-            "request_checksum_calculation": checksums,
-            "response_checksum_validation": checksums,
-            **({"s3": {"addressing_style": "path"}} if config.path_style else {}),
-        },
-        use_listings_cache=False,  # a listing made before another process wrote would stay stale
-        # parallel ranges in cat_file read bodies outside the retry: a short body would be silently wrong bytes
-        max_concurrency=1,
-        default_fill_cache=False,
-    )
-
-
-def _is_transient_answer(error: BaseException) -> bool:
-    response = getattr(error, "response", None) or {}
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (429, 500, 502, 503, 504)
-
-
 def filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
     """The fsspec file system for `path` and the path as that file system spells it.
 
     Raises:
         UserError: the path's protocol is unknown or its plug-in is not installed.
     """
-    protocol = path.split("://", 1)[0] if "://" in path else "file"
+    if is_local(path):
+        return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
+    protocol = path.split("://", 1)[0]
     if protocol in ("s3", "s3a"):
-        fs = _s3_filesystem(config, os.getpid())  # pyright: ignore[reportArgumentType] frozen models are hashable
+        fs = s3_filesystem(config, os.getpid())  # pyright: ignore[reportArgumentType] frozen models are hashable
         return fs, path.split("://", 1)[1].rstrip("/")
     try:
         fs, inner = fsspec.core.url_to_fs(path)
@@ -178,43 +136,99 @@ def list_all(folder: str, config: StorageConfig) -> list[StoredFile]:
     return sorted((_stored_file(name, info, folder) for name, info in found.items()), key=lambda file: file.path)
 
 
-def open_to_read(path: str, config: StorageConfig, *, sequential: bool) -> BinaryIO:
-    """A seekable binary file. `sequential` reads ahead; otherwise each read moves just the bytes asked for."""
-    fs, inner = filesystem(path, config)
+def open_to_read(file: StoredFile, config: StorageConfig, *, sequential: bool) -> BinaryIO:
+    """A seekable binary file. `sequential` reads ahead; otherwise each read moves just the bytes asked for.
+
+    On S3 it is the listed object, and no later one: see s3.PinnedFile.
+    """
+    fs, inner = filesystem(file.path, config)
     if isinstance(fs, LocalFileSystem):
-        return open(inner, "rb")
+        opened = open(inner, "rb")  # noqa: SIM115 the caller closes it
+        stat = os.fstat(opened.fileno())
+        if _identity({"size": stat.st_size, "mtime": stat.st_mtime}) != file.identity:
+            opened.close()
+            raise OSError(f"{file.path}: has changed since it was listed")
+        return opened
+    if isinstance(fs, CheckedS3FileSystem):
+        return open_pinned(fs, inner, file.size, file.identity, sequential=sequential)
     if sequential:
         return fs.open(inner, "rb", block_size=8 * 2**20, cache_type="readahead")
     return fs.open(inner, "rb", cache_type="none")
 
 
 def read_bytes(path: str, config: StorageConfig) -> bytes:
+    """The object as it is now. What was listed is better read by `read_files`, which checks its bytes."""
     fs, inner = filesystem(path, config)
     return fs.cat_file(inner)
 
 
-def read_many(paths: list[str], config: StorageConfig) -> list[bytes]:
-    """The contents of many small files of one file system, in the order of `paths`; concurrent where the store allows."""
-    if not paths:
+def read_files(files: list[StoredFile], config: StorageConfig) -> list[bytes]:
+    """The contents of listed files of one file system, in that order; concurrent where the store allows.
+
+    Raises:
+        StoreError: the bytes are not those of the listed object, three times.
+        OSError: what try_read_files gives.
+    """
+    contents = []
+    for content in try_read_files(files, config):
+        if isinstance(content, Exception):
+            raise content
+        contents.append(content)
+    return contents
+
+
+def try_read_files(files: list[StoredFile], config: StorageConfig) -> list[bytes | Exception]:
+    """As read_files, but a file that cannot be read gives its error in place of its content."""
+    if not files:
         return []
-    fs = filesystem(paths[0], config)[0]
-    inner = [filesystem(path, config)[1] for path in paths]
-    contents = fs.cat(inner)
-    return [contents] if isinstance(contents, bytes) else [contents[name] for name in inner]
+    fs = filesystem(files[0].path, config)[0]
+    inner = [filesystem(file.path, config)[1] for file in files]
+    if isinstance(fs, LocalFileSystem):
+        contents = [_read_local(path) for path in inner]
+    else:  # not `cat`, which takes a name with one of *?[ in it for a pattern
+        contents = fs.cat_ranges(inner, None, None, on_error="return")
+    return [_checked(fs, path, file, content) for path, file, content in zip(inner, files, contents, strict=True)]
 
 
-def read_tails(files: list[StoredFile], tail_bytes: int, config: StorageConfig) -> list[bytes]:
-    """The last `tail_bytes` of each file, concurrently where the store allows."""
+def _read_local(path: str) -> bytes | Exception:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        return error
+
+
+def _checked(fs: Any, path: str, file: StoredFile, content: bytes | Exception) -> bytes | Exception:
+    if isinstance(content, Exception):
+        return content
+    if isinstance(fs, CheckedS3FileSystem):
+        if has_right_bytes(content, file.size, file.identity):
+            return content
+        try:
+            return read_checked(fs, path, file.size, file.identity)
+        except OSError as error:
+            return error
+    if len(content) != file.size:
+        return OSError(f"{file.path}: read {len(content)} bytes, listed {file.size}; it changed meanwhile")
+    return content
+
+
+def read_tails(files: list[StoredFile], tail_bytes: int, config: StorageConfig) -> list[bytes | Exception]:
+    """The last `tail_bytes` of each file, concurrently where the store allows; its error where one cannot be read."""
     if not files:
         return []
     fs = filesystem(files[0].path, config)[0]
     inner = [filesystem(file.path, config)[1] for file in files]
     starts = [max(0, file.size - tail_bytes) for file in files]
-    return fs.cat_ranges(inner, starts, [file.size for file in files], on_error="raise")
+    return fs.cat_ranges(inner, starts, [file.size for file in files], on_error="return")
 
 
 def put_many(contents: dict[str, Any], config: StorageConfig) -> None:
-    """Puts each object whole: one PUT each, side by side, on an object store; write, sync, rename on local disk."""
+    """Puts each object whole: one PUT each, side by side, on an object store; write, sync, rename on local disk.
+
+    Raises:
+        StoreError: S3 holds other bytes than were sent, three times.
+    """
     if not contents:
         return
     fs = filesystem(next(iter(contents)), config)[0]
@@ -222,6 +236,8 @@ def put_many(contents: dict[str, Any], config: StorageConfig) -> None:
     if isinstance(fs, LocalFileSystem):
         for path, data in inner.items():
             os.replace(_write_beside(path, data), path)
+    elif isinstance(fs, CheckedS3FileSystem):
+        fs.put_all_checked({path: bytes(data) for path, data in inner.items()})
     else:
         fs.pipe({path: bytes(data) for path, data in inner.items()})
 
@@ -243,20 +259,30 @@ def put_new(path: str, data: bytes, config: StorageConfig) -> bool:
             os.link(beside, inner)  # fails if it exists, atomically; rename would replace
             return True
         except FileExistsError:
-            return read_bytes(path, config) == data
+            return _holds(path, data, config)
         finally:
             os.unlink(beside)
     try:
-        fs.pipe_file(inner, data, mode="create")
+        if isinstance(fs, CheckedS3FileSystem):
+            fs.put_checked(inner, data, mode="create")
+        else:
+            fs.pipe_file(inner, data, mode="create")
         return True
     except FileExistsError:
-        return read_bytes(path, config) == data
+        return _holds(path, data, config)
     except OSError as error:
         # radosgw answers the same 412 without the element that s3fs turns into FileExistsError
         response = getattr(error.__cause__, "response", None) or {}
         if response.get("Error", {}).get("Code") != "PreconditionFailed":
             raise
+        return _holds(path, data, config)
+
+
+def _holds(path: str, data: bytes, config: StorageConfig) -> bool:
+    try:
         return read_bytes(path, config) == data
+    except FileNotFoundError:  # deleted since: it was another's
+        return False
 
 
 def delete_many(paths: list[str], config: StorageConfig) -> None:
@@ -267,8 +293,10 @@ def delete_many(paths: list[str], config: StorageConfig) -> None:
     inner = [filesystem(path, config)[1] for path in paths]
     if isinstance(fs, LocalFileSystem):
         for path in inner:
-            if os.path.exists(path):
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+    elif isinstance(fs, CheckedS3FileSystem):
+        fs.delete_all(inner)
     else:
         fs.rm(inner)
 
@@ -282,13 +310,29 @@ def remove_empty_folders(folder: str, config: StorageConfig) -> None:
                 os.rmdir(path)
 
 
+def remove_folder_if_empty(folder: str, config: StorageConfig) -> None:
+    """Removes a folder on local disk if nothing is in it; object stores have none."""
+    fs, inner = filesystem(folder, config)
+    if isinstance(fs, LocalFileSystem) and os.path.isdir(inner) and not os.listdir(inner):
+        os.rmdir(inner)
+
+
+def stat_file(path: str, config: StorageConfig) -> StoredFile:
+    """One file as a listing would give it; raises FileNotFoundError when it is not there."""
+    fs, inner = filesystem(path, config)
+    return _stored_file(inner, fs.info(inner), path)
+
+
 def exists(path: str, config: StorageConfig) -> bool:
     fs, inner = filesystem(path, config)
     return fs.exists(inner)
 
 
-def check_writable(folder: str, config: StorageConfig) -> None:
+def check_writable(folder: str, config: StorageConfig) -> list[str]:
     """Creates and deletes a probe object in `folder`, and leaves nothing behind.
+
+    Returns:
+        The folders that do not exist yet, innermost first; [] on object stores, which have none.
 
     Raises:
         OSError: it cannot be written; the reason is the store's own.
@@ -305,6 +349,7 @@ def check_writable(folder: str, config: StorageConfig) -> None:
     delete_many([probe], config)
     for path in created:
         os.rmdir(path)
+    return created
 
 
 def _write_beside(path: str, data: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.poison import halve
 from pipeline_ops.schema import flat_values, list_cell
 
 CHUNK_CHARACTERS = 2**20  # encodings hold about 100 bytes per token: a unit's at once would be gigabytes
@@ -71,6 +72,42 @@ def encode(texts: list[str], tokenizer: Any, max_length: int, *, with_type_ids: 
         np.array(lengths, np.int32),
         np.array(truncated, bool),
     )
+
+
+def encode_good(
+    texts: list[str], tokenizer: Any, max_length: int, *, with_type_ids: bool
+) -> tuple[Encodings, dict[int, BaseException]]:
+    """As encode, for texts of which some may make the tokenizer raise.
+
+    Returns:
+        (the encodings of the others, in order; the exception of each that does, by its index in `texts`).
+
+    Raises:
+        Exception: what poison.halve says: then the tokenizer is at fault.
+    """
+
+    def encode_part(start: int, stop: int) -> Encodings:
+        try:
+            return encode(texts[start:stop], tokenizer, max_length, with_type_ids=with_type_ids)
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # of Rust; it is no Exception, and would get past all handlers
+                raise RuntimeError(f"the tokenizer panicked: {error}") from error
+            raise
+
+    parts, failed = halve(encode_part, len(texts), _is_texts_fault)
+    if len(parts) == 1:
+        return parts[0][2], failed
+    encodings = [part for _, _, part in parts] or [encode([], tokenizer, max_length, with_type_ids=with_type_ids)]
+    return Encodings(
+        np.concatenate([part.ids for part in encodings]),
+        np.concatenate([part.type_ids for part in encodings if part.type_ids is not None]) if with_type_ids else None,
+        np.concatenate([part.lengths for part in encodings]),
+        np.concatenate([part.truncated for part in encodings]),
+    ), failed
+
+
+def _is_texts_fault(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not isinstance(error, MemoryError)
 
 
 def _chunks(texts: list[str]) -> list[list[str]]:

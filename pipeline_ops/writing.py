@@ -4,10 +4,11 @@ Guarantee: at least once. File names carry unit and attempt, so a repeated attem
 attempt counts is decided by the commit alone.
 """
 
+import hashlib
 import json
 import urllib.parse
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -23,16 +24,17 @@ METADATA_KEY = b"label_corpus"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WrittenFile:
     """A file of the output; `path` is relative to the output folder."""
 
     path: str
     rows: int
     bytes: int
+    md5: str  # of its bytes; on most object stores its etag
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What one attempt at a unit wrote. On storage, as `_commits/<unit>.json`, it makes those files part of the output."""
 
@@ -48,7 +50,8 @@ class Commit:
     truncated: int
     labels: dict[str, int]
     run: str = ""
-    replaces: tuple[str, ...] = field(default=())  # names of earlier commits whose input has changed
+    replaces: tuple[str, ...] = ()  # names of earlier commits: their input has changed, or this one has taken over their rows
+    term: int = 0  # of the lease under which it was committed
 
     @property
     def name(self) -> str:
@@ -60,7 +63,7 @@ class Commit:
         return self.labeled + self.rejected
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(self, default=_fields)
 
     @staticmethod
     def from_json(text: str | bytes) -> "Commit":
@@ -73,6 +76,14 @@ class Commit:
 
     def all_files(self) -> list[WrittenFile]:
         return [*self.files, *([self.rejects_file] if self.rejects_file else [])]
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def new_attempt() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
@@ -101,7 +112,7 @@ def write_unit(
         metadata: recorded in each file's schema metadata under `label_corpus`, as JSON.
         padded_tokens: tokens that went through the model, padding included.
     """
-    attempt = uuid.uuid4().hex[:12]
+    attempt = new_attempt()
     name = f"{unit.id}-{attempt}"
     labelled = labelled.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     columns = output.partition_columns()
@@ -110,12 +121,12 @@ def write_unit(
     for values, part in partitions(labelled, columns):
         path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
         contents[path] = parquet_bytes(part)
-        files.append(WrittenFile(path, part.num_rows, len(contents[path])))
+        files.append(written_file(path, part.num_rows, contents[path]))
     rejects_file = None
     if rejects:
         path = f"{REJECTS_FOLDER}/{name}.jsonl"
         contents[path] = pack_rejects(rejects)
-        rejects_file = WrittenFile(path, len(rejects), len(contents[path]))
+        rejects_file = written_file(path, len(rejects), contents[path])
     put_many({join(output.path, path): content for path, content in contents.items()}, storage)
     counts = labelled.column(output.label_column).value_counts().to_pylist()
     return Commit(
@@ -130,7 +141,13 @@ def write_unit(
         padded_tokens=padded_tokens,
         truncated=_sum(labelled.column(output.truncated_column)),
         labels={count["values"]: count["counts"] for count in counts},
+        replaces=unit.replaces,
     )
+
+
+def written_file(path: str, rows: int, content: Any) -> WrittenFile:
+    """The facts of a file with that content, which is about to be put."""
+    return WrittenFile(path, rows, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
 
 
 def _sum(column: pa.ChunkedArray) -> int:

@@ -31,7 +31,8 @@ os.environ |= {
 }
 
 from tests import models  # noqa: E402
-from tests.s3_server import Journal, RecordingProxy, S3Server, moto_server  # noqa: E402
+from tests.s3_proxy import FaultProxy, Journal  # noqa: E402
+from tests.s3_server import S3Server, moto_server  # noqa: E402
 
 MARKED_FOLDERS = ("integration", "fault", "gpu")
 RAY_CPUS = 4  # logical: pools and tasks of one job need more slots than a small machine has cores
@@ -104,8 +105,8 @@ def s3_server_with_checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def s3_proxy(s3_server: S3Server) -> Iterator[RecordingProxy]:
-    with RecordingProxy(s3_server.endpoint_url) as proxy:
+def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    with FaultProxy(s3_server.endpoint_url) as proxy:
         yield proxy
 
 
@@ -116,6 +117,7 @@ class Bucket:
     name: str
     endpoint_url: str  # for the job: requests to it stand in the journal
     journal: Journal
+    proxy: FaultProxy
     filesystem: s3fs.S3FileSystem  # for the test: its requests do not
 
     @property
@@ -124,9 +126,10 @@ class Bucket:
 
 
 @pytest.fixture
-def s3(s3_server: S3Server, s3_proxy: RecordingProxy) -> Iterator[Bucket]:
-    bucket = Bucket(f"test-{uuid.uuid4().hex}", s3_proxy.endpoint_url, s3_proxy.journal, s3_server.filesystem())
+def s3(s3_server: S3Server, s3_proxy: FaultProxy) -> Iterator[Bucket]:
+    bucket = Bucket(f"test-{uuid.uuid4().hex}", s3_proxy.endpoint_url, s3_proxy.journal, s3_proxy, s3_server.filesystem())
     bucket.filesystem.mkdir(bucket.name)
     bucket.journal.clear()
     yield bucket
+    s3_proxy.heal()
     bucket.filesystem.rm(bucket.name, recursive=True)  # moto keeps objects in memory

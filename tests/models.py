@@ -84,6 +84,46 @@ def make_model_without_head(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+POISONOUS_CODE = """
+import ctypes
+import os
+
+from transformers import BertForSequenceClassification
+
+
+class PoisonousForSequenceClassification(BertForSequenceClassification):
+    def forward(self, input_ids=None, attention_mask=None, token_type_ids=None):
+        if not os.path.exists({cured!r}):
+            if (input_ids == {kills}).any():
+                ctypes.string_at(0)  # a segmentation fault
+            if (input_ids == {raises}).any():
+                raise RuntimeError("a poisonous document")
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+"""
+RAISING_WORD, KILLING_WORD, UNKNOWN_WORD = "raisingword", "killingword", "unembeddedword"
+
+
+def make_poisonous_model(folder: Path, cured: Path) -> Path:
+    """Saves a classifier with code of its own, which some words harm, as long as there is no file `cured`.
+
+    A document with RAISING_WORD makes the model raise, one with KILLING_WORD ends the process by a segmentation fault, and
+    UNKNOWN_WORD has a token id that the model has no embedding for.
+    """
+    make_model(folder)
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    size = len(tokenizer)
+    tokenizer.add_tokens([RAISING_WORD, KILLING_WORD])
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.resize_token_embeddings(size + 2, mean_resizing=False)
+    tokenizer.add_tokens([UNKNOWN_WORD])
+    model.config.auto_map = {"AutoModelForSequenceClassification": "poisonous.PoisonousForSequenceClassification"}
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code = POISONOUS_CODE.format(cured=str(cured), raises=size, kills=size + 1)
+    (folder / "poisonous.py").write_text(code)
+    return folder
+
+
 def bert_golden_tokenizer(folder: Path) -> Path:
     """Saves a tokenizer with bert-base-uncased's size, special tokens and limit, and its pieces for the golden sentences.
 

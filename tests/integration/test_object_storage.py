@@ -100,7 +100,8 @@ def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(ray_address: st
     run(job, quiet=True)
     labelled, _ = check_exactly_once(f"{s3.name}/out", keys(f"{s3.url}/in/wide.parquet", rows), s3.filesystem)
     moved = s3.journal.bytes_down("GetObject", INPUT_KEYS)
-    assert text_bytes <= moved < 1.1 * text_bytes + 4 * 64 * 1024, "the column, and the footer a few times"
+    # twice: over plain http each range is fetched twice and compared
+    assert 2 * text_bytes <= moved < 2 * (1.1 * text_bytes + 4 * 64 * 1024), "the column, and the footer a few times"
     added = {"source_file", "source_row", "label", "score", "num_tokens", "truncated"}
     assert set(labelled.column_names) == added
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline_ops.failures import Failure
 from pipeline_ops.inputs import InputConfig, InputFile, find_inputs, sample_types
-from pipeline_ops.reading import ReadSettings, Span, read_units
+from pipeline_ops.reading import Attempts, ReadSettings, Span, read_units
 from pipeline_ops.schema import OutputConfig, Piece, Range, Reject, Unit
 from pipeline_ops.storage import StorageConfig
 from tests.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
@@ -23,6 +24,7 @@ class Result:
     units: list[Unit]
     tables: list[pa.Table]
     rejects: list[Reject]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def pieces(self) -> list[Piece]:
@@ -56,19 +58,41 @@ def prepare(
     return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
 
 
+def spans_of(files: list[InputFile]) -> list[Span]:
+    """The files from beginning to end."""
+    return [Span(file, (Range(0, None),)) for file in files]
+
+
+def try_spans(spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None) -> Result:
+    """Reads what can be read."""
+    units, tables, rejects, failures = [], [], [], []
+    for done in read_units(spans, settings, attempts):
+        if isinstance(done, Failure):
+            failures.append(done)
+            continue
+        units.append(done[0])
+        tables.append(done[1])
+        rejects += done[2]
+    return Result(units, tables, rejects, tuple(failures))
+
+
 def read_spans(spans: list[Span], settings: ReadSettings) -> Result:
-    units, tables, rejects = [], [], []
-    for unit, table, rejected in read_units(spans, settings):
-        units.append(unit)
-        tables.append(table)
-        rejects += rejected
-    return Result(units, tables, rejects)
+    """Reads spans of which nothing fails."""
+    result = try_spans(spans, settings)
+    assert result.failures == ()
+    return result
+
+
+def try_path(path: Path | str, **options: Any) -> Result:
+    """Reads what can be read of `path`; `options` as for `prepare`."""
+    files, settings = prepare(path, **options)
+    return try_spans(spans_of(files), settings)
 
 
 def read_path(path: Path | str, **options: Any) -> Result:
-    """Reads all of `path`; `options` as for `prepare`."""
+    """Reads all of `path`, of which nothing fails; `options` as for `prepare`."""
     files, settings = prepare(path, **options)
-    return read_spans([Span(file, (Range(0, None),)) for file in files], settings)
+    return read_spans(spans_of(files), settings)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

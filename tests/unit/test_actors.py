@@ -10,14 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline_ops.actors import ClassifyActor, Failure, TokenizeActor, probe_model, read_task, resolve_dtype, write_row
+from cluster.attempts import AttemptCounts
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, resolve_dtype, write_row
+from pipeline_ops.failures import MAX_TRIES, WORKER_DIED, Failure
+from pipeline_ops.inputs import InputFile
 from pipeline_ops.models import ModelConfig, ModelFacts, resolve_model
-from pipeline_ops.reading import Span, spans_to_json
-from pipeline_ops.schema import OutputConfig, Range, UserError, pack_rejects
+from pipeline_ops.reading import Attempts, ReadSettings, spans_to_json
+from pipeline_ops.schema import OutputConfig, Unit, UserError, pack_rejects, unpack_table
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.writing import Commit
 from tests.corpora import real_documents, write_bytes, write_jsonl
-from tests.unit.reading_path import prepare
+from tests.unit.harmful_models import KNOWN_WORDS, UNEMBEDDED_WORD, UNKNOWN_WORD, with_unembedded_word, with_word_tokenizer
+from tests.unit.reading_path import prepare, spans_of
 
 STORAGE = StorageConfig()
 
@@ -28,16 +32,21 @@ def facts_of(model: Path) -> ModelFacts:
 
 def rows_of(path: Path, unit_bytes: int = 2**20, **options: Any) -> list[pa.Table]:
     """What the read task of `path` yields."""
-    files, settings = prepare(path, unit_bytes=unit_bytes, **options)
-    task = pa.table({"task": [spans_to_json([Span(file, (Range(0, None),)) for file in files])]})
-    return list(read_task(task, settings))
+    return read(*prepare(path, unit_bytes=unit_bytes, **options))
 
 
-def label(row: pa.Table, model: Path, output: OutputConfig, batch_tokens: int = 512) -> pa.Table:
-    config, facts = ModelConfig(path=str(model)), facts_of(model)
-    tokenized = TokenizeActor(config, facts, STORAGE, "text", output, batch_tokens)(row)
-    classified = ClassifyActor(config, facts, STORAGE, "float32", False)(tokenized)
-    return write_row(classified, facts, output, STORAGE, {})
+def read(files: list[InputFile], settings: ReadSettings, attempts: Attempts | None = None) -> list[pa.Table]:
+    task = pa.table({"task": [spans_to_json(spans_of(files))]})
+    return list(read_task(task, settings, attempts or AttemptCounts()))
+
+
+def label(
+    row: pa.Table, model: Path, output: OutputConfig, batch_tokens: int = 512, attempts: Attempts | None = None
+) -> pa.Table:
+    config, facts, attempts = ModelConfig(path=str(model)), facts_of(model), attempts or AttemptCounts()
+    tokenized = TokenizeActor(config, facts, STORAGE, "text", output, batch_tokens, attempts)(row)
+    classified = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)(tokenized)
+    return write_row(classified, facts, output, STORAGE, {}, attempts)
 
 
 def commit_of(row: pa.Table) -> Commit:
@@ -47,7 +56,14 @@ def commit_of(row: pa.Table) -> Commit:
 
 def failure_of(row: pa.Table) -> Failure:
     assert row["commit"][0].as_py() is None
-    return Failure(**json.loads(row["failure"][0].as_py()))
+    return Failure.from_json(row["failure"][0].as_py())
+
+
+def rejects_in(folder: Path, commit: Commit) -> list[tuple[int, str, str]]:
+    """(row, reason, detail) of each reject of a commit, by row."""
+    assert commit.rejects_file is not None
+    rejects = [json.loads(line) for line in (folder / commit.rejects_file.path).read_text().splitlines()]
+    return sorted((reject["source_row"], reject["reason"], reject["detail"]) for reject in rejects)
 
 
 def labelled(folder: Path) -> list[dict[str, Any]]:
@@ -114,16 +130,15 @@ def test_chain_with_a_model_that_gives_nan_rejects_what_it_touches(tmp_path: Pat
     output = OutputConfig(path=str(tmp_path / "out"))
     (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
     config, facts = ModelConfig(path=str(model)), facts_of(model)
-    tokenizer = TokenizeActor(config, facts, STORAGE, "text", output, 512)
-    actor = ClassifyActor(config, facts, STORAGE, "float32", False)
+    attempts = AttemptCounts()
+    tokenizer = TokenizeActor(config, facts, STORAGE, "text", output, 512, attempts)
+    actor = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)
     bad = set(tokenizer.tokenizer("bad")["input_ids"]) - set(tokenizer.tokenizer("good text another a")["input_ids"])
     with torch.no_grad():
         actor.model.get_input_embeddings().weight[sorted(bad)] = float("nan")
-    commit = commit_of(write_row(actor(tokenizer(row)), facts, output, STORAGE, {}))
+    commit = commit_of(write_row(actor(tokenizer(row)), facts, output, STORAGE, {}, attempts))
     assert (commit.labeled, commit.rejected) == (2, 1)
-    assert commit.rejects_file is not None
-    reject = json.loads((tmp_path / "out" / commit.rejects_file.path).read_text())
-    assert (reject["source_row"], reject["reason"]) == (1, "non_finite_logits")
+    assert [reject[:2] for reject in rejects_in(tmp_path / "out", commit)] == [(1, "non_finite_logits")]
     assert [document["text"] for document in labelled(tmp_path / "out")] == [texts[0], texts[2]]
 
 
@@ -131,29 +146,30 @@ def test_read_failure_is_a_row_that_names_the_file_and_goes_through_the_later_st
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
     files, settings = prepare(path)
     write_jsonl(path, [{"text": "a"}, {"text": "another version"}])
-    task = pa.table({"task": [spans_to_json([Span(files[0], (Range(0, None),))])]})
-    row = list(read_task(task, settings))[-1]
+    (row,) = read(files, settings)
     failure = failure_of(label(row, model, OutputConfig(path=str(tmp_path / "out"))))
-    assert (failure.where, failure.by_user) == (str(path), False)
+    assert (failure.where, failure.step, failure.store) == (str(path), "read", False)
     assert str(path) in failure.message
     assert not (tmp_path / "out").exists()
 
 
-def test_read_failure_in_a_later_file_names_that_file(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])
-    files, settings = prepare(tmp_path)
-    (tmp_path / "b.jsonl").unlink()
-    task = pa.table({"task": [spans_to_json([Span(file, (Range(0, None),)) for file in files])]})
-    failure = failure_of(list(read_task(task, settings))[-1])
-    assert str(tmp_path / "b.jsonl") in failure.message
+def test_read_failure_between_files_names_that_file_and_leaves_the_others(tmp_path: Path, model: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_jsonl(tmp_path / "in" / f"{name}.jsonl", [{"text": name}])
+    files, settings = prepare(tmp_path / "in")
+    (tmp_path / "in" / "b.jsonl").unlink()
+    output = OutputConfig(path=str(tmp_path / "out"))
+    first, failed, last = [label(row, model, output) for row in read(files, settings)]
+    assert str(tmp_path / "in" / "b.jsonl") in failure_of(failed).message
+    assert commit_of(first).labeled == commit_of(last).labeled == 1
+    assert [row["text"] for row in labelled(tmp_path / "out")] == ["a", "c"]
 
 
 def test_users_mistake_in_a_stage_is_told_from_other_failures(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "a.parquet")
     (row,) = rows_of(tmp_path / "a.parquet")
     failure = failure_of(row)
-    assert failure.by_user
+    assert failure.error == "UserError"
     assert "body" in failure.message
 
 
@@ -162,7 +178,137 @@ def test_write_failure_is_a_row_that_names_the_units_first_file(tmp_path: Path, 
     (tmp_path / "file").write_text("in the way")
     (row,) = rows_of(path)
     failure = failure_of(label(row, model, OutputConfig(path=str(tmp_path / "file" / "out"))))
-    assert (failure.where, failure.by_user) == (str(path), False)
+    assert (failure.where, failure.step, failure.store) == (str(path), "write", False)
+    assert failure.pieces == Unit.from_json(row["unit"][0].as_py()).pieces
+
+
+@pytest.mark.parametrize("columns", ["all", "none"])
+def test_documents_that_make_the_tokenizer_raise_are_rejected_alone(tmp_path: Path, model: Path, columns: Any) -> None:
+    texts = [" ".join(KNOWN_WORDS[: row % 5 + 1]) for row in range(30)]
+    bad = [0, 7, 8, 29]
+    for row in bad:
+        texts[row] = UNKNOWN_WORD
+    lines = [json.dumps({"text": text}) for text in texts]
+    lines[3] = "broken"
+    path = write_bytes(tmp_path / "in" / "a.jsonl", "\n".join(lines).encode())
+    output = OutputConfig(path=str(tmp_path / "out"), columns=columns)
+    (row,) = rows_of(path, columns=columns)
+    commit = commit_of(label(row, with_word_tokenizer(model, tmp_path / "model"), output))
+    rejects = rejects_in(tmp_path / "out", commit)
+    assert [reject[:2] for reject in rejects] == sorted([*((row, "tokenizer_error") for row in bad), (3, "broken_json")])
+    assert all("UNK" in detail for _, reason, detail in rejects if reason == "tokenizer_error")
+    assert [document["source_row"] for document in labelled(tmp_path / "out")] == sorted({*range(30)} - {*bad, 3})
+    assert (commit.labeled, commit.rejected) == (25, 5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 10**6])
+def test_documents_that_make_the_model_raise_are_rejected_alone(tmp_path: Path, model: Path, batch_tokens: int) -> None:
+    texts = [text[:300] for text in real_documents(40)]
+    bad = [0, 7, 8, 39]
+    for row in bad:
+        texts[row] += f" {UNEMBEDDED_WORD}"
+        texts[row] = texts[row][-100:]
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
+    output = OutputConfig(path=str(tmp_path / "out"), logits=True)
+    commit = commit_of(label(row, with_unembedded_word(model, tmp_path / "model"), output, batch_tokens))
+    rejects = rejects_in(tmp_path / "out", commit)
+    assert [reject[:2] for reject in rejects] == [(row, "model_error") for row in bad]
+    assert all("IndexError: token id" in detail for _, _, detail in rejects)
+    found = labelled(tmp_path / "out")
+    assert [document["source_row"] for document in found] == sorted({*range(40)} - {*bad})
+    assert (commit.labeled, commit.rejected) == (36, 4)
+    commit_of(label(row, model, OutputConfig(path=str(tmp_path / "healthy"), logits=True), batch_tokens))
+    healthy = {document["source_row"]: document["logits"] for document in labelled(tmp_path / "healthy")}
+    assert all(document["logits"] == pytest.approx(healthy[document["source_row"]], abs=1e-6) for document in found)
+
+
+def test_unit_of_few_documents_that_all_do_harm_commits_their_rejects(tmp_path: Path, model: Path) -> None:
+    path = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": f"{UNKNOWN_WORD} {UNEMBEDDED_WORD}"}] * 3)
+    for name, harmful in (("tokenizer", with_word_tokenizer), ("model", with_unembedded_word)):
+        (row,) = rows_of(path)
+        commit = commit_of(label(row, harmful(model, tmp_path / name), OutputConfig(path=str(tmp_path / f"out-{name}"))))
+        assert (commit.labeled, commit.rejected, commit.files) == (0, 3, ())
+        assert {reject[1] for reject in rejects_in(tmp_path / f"out-{name}", commit)} == {f"{name}_error"}
+
+
+def test_unit_of_many_documents_that_all_do_harm_fails_in_that_step(tmp_path: Path, model: Path) -> None:
+    """Then it is the tokenizer or the model that is broken, and nothing is committed."""
+    path = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": f"{UNKNOWN_WORD} {UNEMBEDDED_WORD}"}] * 100)
+    for step, harmful in (("tokenize", with_word_tokenizer), ("classify", with_unembedded_word)):
+        (row,) = rows_of(path)
+        failure = failure_of(label(row, harmful(model, tmp_path / step), OutputConfig(path=str(tmp_path / "out"))))
+        assert (failure.step, failure.where) == (step, str(path))
+        assert failure.pieces == Unit.from_json(row["unit"][0].as_py()).pieces
+    assert not (tmp_path / "out").exists()
+
+
+class Dying(AttemptCounts):
+    """Attempts of processes that die each time that they are at work on one step of a unit."""
+
+    def __init__(self, step: str):
+        super().__init__()
+        self.step = step
+
+    def end(self, key: str) -> None:
+        if not key.startswith(self.step):
+            super().end(key)
+
+
+@pytest.mark.parametrize("step", ["tokenize", "classify", "write"])
+def test_unit_that_has_killed_its_workers_is_given_up_in_that_step(tmp_path: Path, model: Path, step: str) -> None:
+    texts = [{"text": text} for text in ("one", "two", "three")]
+    rows = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", texts), unit_bytes=1)
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), Dying(step)
+    for _ in range(MAX_TRIES):
+        commit_of(label(rows[1], model, output, attempts=attempts))
+    written = sorted((tmp_path / "out").rglob("*.parquet"))
+    failure = failure_of(label(rows[1], model, output, attempts=attempts))
+    assert (failure.error, failure.step, failure.store) == (WORKER_DIED, step, False)
+    assert failure.pieces == Unit.from_json(rows[1]["unit"][0].as_py()).pieces
+    assert sorted((tmp_path / "out").rglob("*.parquet")) == written, "the stage was not called"
+    assert commit_of(label(rows[0], model, output, attempts=attempts)).labeled == 1, "other units are"
+
+
+def test_unit_that_is_labelled_often_is_never_given_up(tmp_path: Path, model: Path) -> None:
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "one"}]))
+    attempts = AttemptCounts()
+    for _ in range(MAX_TRIES + 2):
+        commit_of(label(row, model, OutputConfig(path=str(tmp_path / "out")), attempts=attempts))
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+def read_until_killed(files: list[InputFile], settings: ReadSettings, attempts: Attempts, deadly: str) -> list[pa.Table]:
+    """What a read task gives until the row with the text `deadly`, which ends its process while it is handed over."""
+    rows: list[pa.Table] = []
+    task = pa.table({"task": [spans_to_json(spans_of(files))]})
+    for row in read_task(task, settings, attempts):
+        if "documents" in row.column_names and deadly in str(unpack_table(row["documents"][0]).to_pylist()):
+            raise Killed
+        rows.append(row)
+    return rows
+
+
+def test_read_unit_that_is_too_much_to_hand_over_is_given_up_and_later_ones_are_read(tmp_path: Path) -> None:
+    """It can be read, so it is no file's reading that dies; without an end to this a job would not end."""
+    for name in ("a", "b", "c", "d"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name * 100}])
+    files, settings = prepare(tmp_path, unit_bytes=1)
+    attempts, deaths = AttemptCounts(), 0
+    rows: list[pa.Table] = []
+    while not rows and deaths < 20:
+        try:
+            rows = read_until_killed(files, settings, attempts, "b" * 100)
+        except Killed:
+            deaths += 1
+    assert deaths <= MAX_TRIES + 1
+    failures = [failure_of(row) for row in rows if "failure" in row.column_names]
+    assert [(failure.where, failure.error) for failure in failures] == [(str(tmp_path / "b.jsonl"), WORKER_DIED)]
+    units = [Unit.from_json(row["unit"][0].as_py()) for row in rows if "unit" in row.column_names]
+    assert [piece.path[-7:] for unit in units for piece in unit.pieces] == ["a.jsonl", "c.jsonl", "d.jsonl"]
+    assert len(rows) == 4
 
 
 def test_rejects_in_transport_keep_what_the_reader_said(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Padded batches -> logits in the order of the rows, whatever the batches were."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
-from pipeline_ops.classifying import classify
+from pipeline_ops.classifying import classify, classify_good, is_device_lost
+from pipeline_ops.poison import SUSPICIOUS
 from pipeline_ops.tokenizing import Encodings, TokenBatches, encode, make_batches
 from tests.corpora import real_documents
 from tests.models import ARCHITECTURES, Architecture
@@ -108,3 +110,94 @@ def test_logits_of_a_decoder_do_not_depend_on_the_padding(pad_left: bool) -> Non
     expected = classify(alone, decoder, num_labels=2, pad_left=pad_left)
     assert np.std(expected[:, 0]) > 0.1
     np.testing.assert_allclose(classify(together, decoder, num_labels=2, pad_left=pad_left), expected, atol=1e-4)
+
+
+def with_unembedded(batches: TokenBatches, model: Any, documents: set[int]) -> TokenBatches:
+    """The batches, with a token id in each of these documents that the model has no embedding for."""
+    ids, position, row = batches.ids.copy(), 0, 0
+    for count, width in zip(batches.rows.tolist(), batches.widths.tolist(), strict=True):
+        for document in batches.order[row : row + count].tolist():
+            if document in documents:
+                ids[position] = model.get_input_embeddings().num_embeddings
+            position += width
+        row += count
+    return replace(batches, ids=ids)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 512, 10**6])
+@pytest.mark.parametrize("bad", [{0}, {59}, {3, 4, 5}, {*range(0, 60, 2)}, {*range(1, 60)}])
+def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: Path, bad: set[int], batch_tokens: int) -> None:
+    classifier, batches = load(model)[0], batches_for(model, 60, batch_tokens)
+    logits, failed = classify_good(with_unembedded(batches, classifier, bad), classifier, num_labels=2, pad_left=False)
+    expected = classify(batches, classifier, num_labels=2, pad_left=False)
+    good = sorted({*range(60)} - bad)
+    assert failed.keys() == bad
+    assert all(isinstance(error, IndexError) for error in failed.values())
+    assert (logits.shape, logits.dtype) == ((60, 2), np.float32)
+    assert np.isnan(logits[sorted(bad)]).all()
+    np.testing.assert_allclose(logits[good], expected[good], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 512, 10**6])
+def test_logits_of_documents_that_all_make_the_model_raise_blame_the_model(model: Path, batch_tokens: int) -> None:
+    classifier, batches = load(model)[0], batches_for(model, SUSPICIOUS, batch_tokens)
+    with pytest.raises(IndexError, match="token id"):
+        classify_good(with_unembedded(batches, classifier, {*range(60)}), classifier, num_labels=2, pad_left=False)
+
+
+def test_logits_of_a_few_documents_that_all_make_the_model_raise_are_not_numbers(model: Path) -> None:
+    classifier, batches = load(model)[0], batches_for(model, 3, 512)
+    logits, failed = classify_good(with_unembedded(batches, classifier, {0, 1, 2}), classifier, num_labels=2, pad_left=False)
+    assert sorted(failed) == [0, 1, 2]
+    assert (logits.shape, np.isnan(logits).all()) == ((3, 2), True)
+    with pytest.raises(IndexError, match="token id"):
+        classify(with_unembedded(batches, classifier, {1}), classifier, num_labels=2, pad_left=False)
+
+
+class Failing(torch.nn.Module):
+    """A model that raises when it has too much to do at once, or at all."""
+
+    def __init__(self, model: Any, error: Exception, most: int):
+        super().__init__()
+        self.model, self.error, self.most = model, error, most
+        self.device, self.batches = model.device, 0
+
+    def get_input_embeddings(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        self.batches += 1
+        if len(input_ids) > self.most:
+            raise self.error
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("CUDA error: device-side assert triggered")],
+)
+def test_logits_without_memory_or_device_fail_at_once(model: Path, error: Exception) -> None:
+    failing = Failing(load(model)[0], error, 0)
+    with pytest.raises(type(error)):
+        classify_good(batches_for(model, 60, 512), failing, num_labels=2, pad_left=False)
+    assert failing.batches == 1
+
+
+def test_logits_of_a_model_that_raises_at_large_batches_only_are_the_same(model: Path) -> None:
+    failing = Failing(load(model)[0], RuntimeError("too many"), 2)
+    logits, failed = classify_good(batches_for(model, 60, 10**6), failing, num_labels=2, pad_left=False)
+    assert failed == {}
+    np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (IndexError("token id 9"), False),
+    ],
+)
+def test_device_that_is_lost_is_told_from_other_errors(error: Exception, lost: bool) -> None:
+    assert is_device_lost(error) == lost

@@ -9,7 +9,8 @@ from cluster.resources import Machines
 from jobs.config import JobConfig, check_config, override
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, plan, prepare, result_settings
 from pipeline_ops.commits import commit_unit, write_job
-from pipeline_ops.schema import Piece, UserError
+from pipeline_ops.failures import failure_of, set_aside
+from pipeline_ops.schema import END_OF_FILE, Piece, UserError
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.writing import Commit
 from tests.corpora import write_bytes, write_csv, write_jsonl, write_parquet
@@ -44,7 +45,7 @@ def commit_all(prepared: Prepared) -> None:
     for index, file in enumerate(prepared.files):
         piece = Piece(file.path, file.stored.identity, 0, 30, True, 0, file.stored.size)
         commit = Commit(f"{index:024}", "0" * 12, (piece,), (), None, 30, 0, 90, 99, 0, {"POSITIVE": 30})
-        commit_unit(commit, prepared.job.output.path, StorageConfig())
+        assert commit_unit(commit, prepared.ledger, prepared.job.output.path, StorageConfig())
 
 
 def mistake(job: JobConfig) -> str:
@@ -94,6 +95,42 @@ def test_plan_names_files_that_changed_went_or_are_passed_over(folder: Path, mod
     summary = plan(job_of(folder, model))
     assert (summary["files_changed"], summary["files_removed"], summary["files_passed_over"]) == (1, 1, 1)
     assert summary["files_to_run"] == 1
+
+
+def test_plan_of_a_job_with_failed_files_leaves_them_alone_until_they_change_or_are_retried(folder: Path, model: Path) -> None:
+    for name in ("b", "c"):
+        write_jsonl(folder / "in" / f"{name}.jsonl", ROWS)
+    job = job_of(folder, model)
+    prepared = prepare(job)
+    record(prepared)
+    for file in prepared.files:
+        piece = Piece(file.path, file.stored.identity, 0, END_OF_FILE, True, 0, END_OF_FILE)
+        set_aside(failure_of(OSError("broken"), (piece,), "read"), "run", str(folder / "out"), StorageConfig())
+    summary = plan(job)
+    assert (summary["units_failed"], summary["units_to_run"], summary["files_done"]) == (3, 0, 0)
+
+    write_jsonl(folder / "in" / "a.jsonl", ROWS[:5])
+    (folder / "in" / "b.jsonl").unlink()
+    changed = prepare(job)
+    assert [span.file.path for task in changed.plan.tasks for span in task] == [str(folder / "in" / "a.jsonl")]
+    assert [failure.where for failure in changed.failures] == [str(folder / "in" / "c.jsonl")]
+    assert len(changed.outdated_failures) == 2
+
+    retried = prepare(job, retry_failed=True)
+    assert [span.file.path[-7:] for task in retried.plan.tasks for span in task] == ["a.jsonl", "c.jsonl"]
+    assert (retried.failures, len(retried.outdated_failures)) == ([], 3)
+
+
+def test_plan_with_removed_files_that_are_to_be_dropped_says_so(folder: Path, model: Path) -> None:
+    write_jsonl(folder / "in" / "b.jsonl", ROWS)
+    prepared = prepare(job_of(folder, model))
+    record(prepared)
+    commit_all(prepared)
+    (folder / "in" / "b.jsonl").unlink()
+    kept, dropped = prepare(job_of(folder, model)), prepare(job_of(folder, model, "output.drop_removed=true"))
+    assert (kept.plan.stale, kept.plan.units_done) == ({}, 2)
+    assert (list(dropped.plan.stale.values()), dropped.plan.units_done) == ([(str(folder / "in" / "b.jsonl"),)], 1)
+    assert plan(job_of(folder, model, "output.drop_removed=true"))["drop_removed"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ def test_flat_array_in_a_transport_cell_comes_back_the_same(values: np.ndarray) 
 def test_unit_as_json_comes_back_the_same() -> None:
     unit = Unit("0" * 24, (Piece("s3://b/ü.jsonl", "etag", 0, 7, False, 0, 90), Piece("s3://b/b.jsonl", "etag", 0, 0, True)))
     assert Unit.from_json(unit.to_json()) == unit
+    replacing = Unit("0" * 24, unit.pieces, ("1" * 24 + "-attempt", "2" * 24 + "-attempt"))
+    assert Unit.from_json(replacing.to_json()) == replacing
 
 
 def test_rejects_as_lines_hold_one_json_object_each_and_come_back_the_same() -> None:

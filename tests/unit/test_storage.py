@@ -1,5 +1,6 @@
 """Files and objects: whole or not at all, listed as readers of data sets expect. memory:// stands for object stores here."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +24,11 @@ from pipeline_ops.storage import (
     put_many,
     put_new,
     read_bytes,
-    read_many,
+    read_files,
     read_tails,
     remove_empty_folders,
+    stat_file,
+    try_read_files,
 )
 
 STORAGE = StorageConfig()
@@ -175,17 +178,64 @@ def test_list_all_gives_hidden_files_too(folder: str) -> None:
 @pytest.mark.parametrize("sequential", [True, False])
 def test_open_to_read_gives_a_seekable_file(folder: str, sequential: bool) -> None:
     write_all(folder, "content.txt")
-    with open_to_read(join(folder, "content.txt"), STORAGE, sequential=sequential) as file:
+    with open_to_read(stat_file(join(folder, "content.txt"), STORAGE), STORAGE, sequential=sequential) as file:
         assert file.read() == b"content.txt"
         file.seek(3)
         assert file.read(4) == b"tent"
 
 
-def test_read_many_gives_contents_in_the_order_asked_for(folder: str) -> None:
+@pytest.mark.parametrize("content", ["longer than before", "same size"])
+def test_open_to_read_of_a_local_file_that_changed_since_it_was_listed_fails(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a"
+    path.write_text("of a size")
+    file = stat_file(str(path), STORAGE)
+    path.write_text(content)
+    os.utime(path, (1, 1))  # a clock that is too coarse would tell nothing
+    with pytest.raises(OSError, match="changed"):
+        open_to_read(file, STORAGE, sequential=True)
+
+
+def test_read_files_gives_contents_in_the_order_asked_for(folder: str) -> None:
     write_all(folder, "a", "b", "c")
-    assert read_many([join(folder, name) for name in "cab"], STORAGE) == [b"c", b"a", b"b"]
-    assert read_many([join(folder, "b")], STORAGE) == [b"b"]
-    assert read_many([], STORAGE) == []
+    a, b, c = list_files(folder, STORAGE)
+    assert read_files([c, a, b], STORAGE) == [b"c", b"a", b"b"]
+    assert read_files([b], STORAGE) == [b"b"]
+    assert read_files([], STORAGE) == []
+
+
+def test_read_files_of_one_that_is_gone_fails_and_trying_gives_the_others(folder: str) -> None:
+    write_all(folder, "a", "b", "c")
+    files = list_files(folder, STORAGE)
+    delete_many([files[1].path], STORAGE)
+    with pytest.raises(FileNotFoundError):
+        read_files(files, STORAGE)
+    first, missing, last = try_read_files(files, STORAGE)
+    assert (first, last) == (b"a", b"c")
+    assert isinstance(missing, FileNotFoundError)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_read_files_whose_names_look_like_patterns_gives_them(folder: str, count: int) -> None:
+    write_all(folder, "a[1].txt", "b*.txt", "c?.txt", "a1.txt", "bb.txt", "cc.txt")
+    files = [stat_file(join(folder, name), STORAGE) for name in ("a[1].txt", "b*.txt", "c?.txt")][:count]
+    assert read_files(files, STORAGE) == [b"a[1].txt", b"b*.txt", b"c?.txt"][:count]
+
+
+def test_read_files_of_one_with_another_size_than_listed_fails(folder: str) -> None:
+    write_all(folder, "a")
+    files = list_files(folder, STORAGE)
+    put(files[0].path, b"more than was listed", STORAGE)
+    with pytest.raises(OSError, match="changed"):
+        read_files(files, STORAGE)
+
+
+def test_read_tails_of_one_that_is_gone_gives_its_error_and_the_others(folder: str) -> None:
+    write_all(folder, "a", "b")
+    files = list_files(folder, STORAGE)
+    delete_many([files[0].path], STORAGE)
+    missing, there = read_tails(files, 4, STORAGE)
+    assert isinstance(missing, FileNotFoundError)
+    assert there == b"b"
 
 
 def test_read_tails_gives_the_ends_of_long_and_short_files(folder: str) -> None:

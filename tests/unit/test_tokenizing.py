@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
+from pipeline_ops.poison import SUSPICIOUS
 from pipeline_ops.tokenizing import (
     Encodings,
     TokenBatches,
@@ -17,10 +19,12 @@ from pipeline_ops.tokenizing import (
     batches_from_columns,
     batches_to_columns,
     encode,
+    encode_good,
     make_batches,
 )
 from tests.corpora import real_documents
 from tests.models import ARCHITECTURES, Architecture
+from tests.unit.harmful_models import KNOWN_WORDS, UNKNOWN_WORD, save_word_tokenizer
 
 TRANSFORMERS_LIBRARY = "We are very happy to show you the 🤗 Transformers library."
 TRANSFORMERS_LIBRARY_IDS = [101, 2057, 2024, 2200, 3407, 2000, 2265, 2017, 1996, 100, 19081, 3075, 1012, 102]
@@ -164,6 +168,72 @@ def test_encode_of_texts_with_the_padding_token_keeps_it_a_token(model_of: Calla
     assert tokenizer.pad_token_id == 1
     assert found[0].count(1) == 2
     assert set(padding) == {1}
+
+
+def word_texts(count: int, bad: set[int]) -> list[str]:
+    """Texts of known words, of different lengths; those in `bad` hold one that makes the word tokenizer raise."""
+    texts = [" ".join(KNOWN_WORDS[(row + place) % 5] for place in range(row % 7)) for row in range(count)]
+    return [f"{text} {UNKNOWN_WORD}" if row in bad else text for row, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("with_type_ids", [True, False])
+@pytest.mark.parametrize("bad", [set(), {0}, {29}, {0, 1, 2, 17}, {*range(1, 30)}, {*range(0, 30, 2)}])
+def test_encode_of_texts_of_which_some_raise_gives_the_others_as_they_are(
+    tmp_path: Path, bad: set[int], with_type_ids: bool
+) -> None:
+    tokenizer = load(save_word_tokenizer(tmp_path))
+    texts = word_texts(30, bad)
+    encodings, failed = encode_good(texts, tokenizer, 5, with_type_ids=with_type_ids)
+    good = [text for row, text in enumerate(texts) if row not in bad]
+    expected = encode(good, tokenizer, 5, with_type_ids=with_type_ids)
+    assert failed.keys() == bad
+    for name in ("ids", "type_ids", "lengths", "truncated"):
+        found = getattr(encodings, name)
+        assert (found is None) == (getattr(expected, name) is None)
+        if found is not None:
+            assert found.dtype == getattr(expected, name).dtype
+            np.testing.assert_array_equal(found, getattr(expected, name))
+
+
+def test_encode_of_few_texts_that_all_raise_gives_none_and_of_many_blames_the_tokenizer(tmp_path: Path) -> None:
+    tokenizer = load(save_word_tokenizer(tmp_path))
+    encodings, failed = encode_good([UNKNOWN_WORD] * 3, tokenizer, 5, with_type_ids=True)
+    assert list(failed) == [0, 1, 2]
+    assert all("UNK" in str(error) for error in failed.values())
+    assert (len(encodings.ids), len(encodings.lengths), len(encodings.truncated)) == (0, 0, 0)
+    with pytest.raises(Exception, match="UNK"):
+        encode_good([UNKNOWN_WORD] * SUSPICIOUS, tokenizer, 5, with_type_ids=True)
+
+
+class PanicException(BaseException):
+    """As pyo3's, which is no Exception either."""
+
+
+class Panicking:
+    """A tokenizer's backend that panics at some texts."""
+
+    def __init__(self, backend: Any):
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def encode_batch_fast(self, texts: list[str], **settings: Any) -> Any:
+        if any("panic" in text for text in texts):
+            raise PanicException("index out of bounds")
+        return self.backend.encode_batch_fast(texts, **settings)
+
+
+@pytest.mark.parametrize("count", [3, SUSPICIOUS])
+def test_encode_of_texts_that_make_rust_panic_gives_exceptions_that_handlers_see(model: Path, count: int) -> None:
+    tokenizer = SimpleNamespace(backend_tokenizer=Panicking(load(model).backend_tokenizer), truncation_side="right")
+    encodings, failed = encode_good(["a panic", "a text"], tokenizer, 128, with_type_ids=False)
+    assert encodings.ids.tolist() == load(model)("a text")["input_ids"]
+    assert isinstance(failed[0], Exception)
+    assert "panicked: index out of bounds" in str(failed[0])
+    if count == SUSPICIOUS:
+        with pytest.raises(RuntimeError, match="panicked"):
+            encode_good(["a panic"] * count, tokenizer, 128, with_type_ids=False)
 
 
 @pytest.mark.parametrize("pad_left", [False, True])

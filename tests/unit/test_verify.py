@@ -7,15 +7,16 @@ import pytest
 
 from jobs.config import JobConfig, check_config
 from jobs.verify import count_documents, verify
-from pipeline_ops.commits import commit_unit
+from pipeline_ops.commits import commit_unit, read_ledger
+from pipeline_ops.failures import Failure, set_aside
 from pipeline_ops.inputs import find_inputs
 from pipeline_ops.postprocessing import label_documents
-from pipeline_ops.reading import Span, read_units
-from pipeline_ops.schema import OutputConfig, Range
+from pipeline_ops.reading import read_units
+from pipeline_ops.schema import OutputConfig
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.writing import Commit, write_unit
 from tests.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
-from tests.unit.reading_path import input_of, prepare, read_path
+from tests.unit.reading_path import input_of, prepare, read_path, spans_of, try_path
 
 STORAGE = StorageConfig()
 
@@ -29,7 +30,10 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
     """Labels `in` into `out` with made-up logits, all units."""
     files, settings = prepare(folder / "in", unit_bytes=unit_bytes)
     output, commits = OutputConfig(path=str(folder / "out")), []
-    for unit, documents, rejects in read_units([Span(file, (Range(0, None),)) for file in files], settings):
+    ledger = read_ledger(output.path, STORAGE)
+    for done in read_units(spans_of(files), settings):
+        assert not isinstance(done, Failure)
+        unit, documents, rejects = done
         count = documents.num_rows
         labelled, _ = label_documents(
             documents,
@@ -41,7 +45,7 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
             output=output,
         )
         commit = write_unit(unit, labelled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
-        assert commit_unit(commit, output.path, STORAGE)
+        assert commit_unit(commit, ledger, output.path, STORAGE)
         commits.append(commit)
     return commits
 
@@ -118,6 +122,18 @@ def test_verify_of_a_new_input_names_it(labelled: Path) -> None:
     report = verify(job_of(labelled))
     assert not report["ok"]
     assert any("c.jsonl" in line for line in report["missing"])
+
+
+def test_verify_of_an_output_with_failed_units_names_them(labelled: Path) -> None:
+    path = write_jsonl(labelled / "in" / "c.jsonl.gz", [{"text": "a"}])
+    path.write_bytes(path.read_bytes()[:-9])
+    (failure,) = try_path(labelled / "in").failures
+    set_aside(failure, "run", str(labelled / "out"), STORAGE)
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert (len(report["failed"]), len(report["missing"])) == (1, 1)
+    assert all(str(path) in line for line in [*report["failed"], *report["missing"]])
+    assert not any(report[kind] for kind in ("doubled", "unreferenced", "broken", "removed"))
 
 
 def test_verify_of_a_removed_input_reports_it_and_is_ok(labelled: Path) -> None:

@@ -1,5 +1,6 @@
 """A labelled unit -> files in hive folders, and what its commit says about them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def files_below(folder: Path) -> set[str]:
 def test_write_of_a_unit_gives_the_files_and_counts_that_it_returns(tmp_path: Path) -> None:
     commit = write(tmp_path)
     assert files_below(tmp_path) == {file.path for file in commit.all_files()}
-    assert all((tmp_path / file.path).stat().st_size == file.bytes for file in commit.all_files())
+    contents = {file: (tmp_path / file.path).read_bytes() for file in commit.all_files()}
+    assert all(len(content) == file.bytes for file, content in contents.items())
+    assert all(hashlib.md5(content).hexdigest() == file.md5 for file, content in contents.items())
     assert all(pq.read_metadata(tmp_path / file.path).num_rows == file.rows for file in commit.files)
     assert (commit.unit, commit.pieces) == (UNIT.id, UNIT.pieces)
     assert (commit.labeled, commit.rejected, commit.documents) == (3, 1, 4)

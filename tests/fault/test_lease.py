@@ -1,0 +1,89 @@
+"""Two runs on one output: one of them works, the other says why it does not; nothing is committed by who has lost."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from jobs.verify import verify
+from pipeline_ops.commits import read_ledger
+from tests.conftest import Bucket
+from tests.corpora import real_documents, write_parquet
+from tests.invariant import check_exactly_once
+from tests.running import command, job_settings, keys, make_job, start_command, wait_for, write_job_file
+from tests.s3_proxy import Rule
+
+TIMEOUT_S = 120
+LEASE_S = 20
+
+
+@contextmanager
+def stopped(process: Popen[str]) -> Iterator[None]:
+    """The process does nothing while the block runs, as on a machine that hangs."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("where", [pytest.param("local", marks=pytest.mark.campaign), "s3"])
+def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_nothing_more(
+    ray_address: str, model: Path, tmp_path: Path, s3: Bucket, where: str
+):
+    source = write_parquet(
+        tmp_path / "in.parquet", [{"text": text[:300]} for text in real_documents(200, seed=6)], row_group_size=2
+    )
+    target = f"{s3.url}/out" if where == "s3" else str(tmp_path / "out")
+    filesystem, output = (s3.filesystem, f"{s3.name}/out") if where == "s3" else (None, target)
+    storage = f"storage.endpoint_url={s3.endpoint_url}"
+    settings = job_settings(source, model, target, "compute.unit_bytes=1", f"output.lease_seconds={LEASE_S}", storage)
+    job_file = write_job_file(tmp_path / "job.yaml", settings)
+
+    job = make_job(source, model, target, storage)
+
+    def committed() -> set[str]:
+        return {commit.name for commit in read_ledger(target, job.storage).current.values()}
+
+    # a run of some length, also where nothing slows it down
+    with s3.proxy.faults(Rule("delay", "PutObject", "out/_commits/.*", times=None, seconds=0.3)):
+        first = start_command("run", job_file, "--quiet", ray_address=ray_address)
+        try:
+            wait_for(lambda: len(committed()) > 1 or first.poll() is not None, "two commits", TIMEOUT_S)
+            assert first.poll() is None, first.communicate()[1]
+            with stopped(first):
+                second = command("run", job_file, "--quiet")
+                assert (second.code, second.stdout, len(second.error_lines)) == (3, "", 1), second.stderr
+                assert f"process {first.pid}" in second.stderr
+                assert "since 20" in second.stderr
+                wait_for(lambda: command("sweep", job_file).code == 0, "the lease to expire", TIMEOUT_S)
+                between = committed()
+            stderr = first.communicate(timeout=TIMEOUT_S)[1]
+        finally:
+            first.kill()
+    assert first.returncode == 3, stderr
+    assert "lost" in stderr
+    assert committed() == between, "nothing that was committed after the lease was lost counts"
+
+    third = command("run", job_file, "--quiet", ray_address=ray_address)
+    assert third.code == 0, third.stderr
+    check_exactly_once(output, keys(source, 200), filesystem)
+    assert verify(job)["ok"]
+
+
+def test_run_after_a_killed_one_on_the_same_machine_does_not_wait_for_the_expiry(ray_address: str, model: Path, tmp_path: Path):
+    source = write_parquet(tmp_path / "in.parquet", [{"text": "one"}, {"text": "two"}], row_group_size=1)
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out", "output.lease_seconds=3600"))
+    first = start_command("run", job_file, "--quiet", ray_address=ray_address)
+    try:
+        wait_for(lambda: bool(list((tmp_path / "out").glob("_lease/*.json"))), "the lease", TIMEOUT_S)
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate()
+    second = command("run", job_file, "--quiet", ray_address=ray_address)
+    assert second.code == 0, second.stderr
+    check_exactly_once(tmp_path / "out", keys(source, 2))

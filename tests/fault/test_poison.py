@@ -1,0 +1,133 @@
+"""Documents, units and files that do harm: each is set aside with its reason, and everything else is labelled."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.label_corpus import run
+from jobs.verify import verify
+from tests import models
+from tests.corpora import real_documents, write_bytes, write_jsonl, write_parquet
+from tests.invariant import Key, check_exactly_once
+from tests.running import command, job_settings, keys, make_job, output_files, write_job_file
+
+UNIT_BYTES = 4000
+
+
+@pytest.fixture(scope="session")
+def poisonous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("poisonous")
+    return models.make_poisonous_model(folder / "model", folder / "cured")
+
+
+def texts_with(poison: dict[int, str], count: int = 60) -> list[str]:
+    texts = [text[:300] for text in real_documents(count, seed=3)]
+    for row, word in poison.items():
+        texts[row] = f"a text with {word} in it"
+    return texts
+
+
+def test_document_that_makes_the_model_raise_is_rejected_alone(ray_address: str, poisonous: Path, tmp_path: Path):
+    poison = {7: models.RAISING_WORD, 8: models.RAISING_WORD, 30: models.UNKNOWN_WORD, 59: models.RAISING_WORD}
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_with(poison)])
+    job = make_job(source, poisonous, tmp_path / "out", "model.trust_remote_code=true", f"compute.unit_bytes={UNIT_BYTES}")
+    summary = run(job, quiet=True)
+    _, rejects = check_exactly_once(tmp_path / "out", keys(source, 60))
+    assert {reject["source_row"]: reject["reason"] for reject in rejects} == dict.fromkeys(poison, "model_error")
+    assert "a poisonous document" in next(reject["detail"] for reject in rejects if reject["source_row"] == 7)
+    assert "token id" in next(reject["detail"] for reject in rejects if reject["source_row"] == 30)
+    assert (summary["rejected"], summary["units_failed"], summary["files_incomplete"]) == (4, 0, 0)
+    assert verify(job, deep=True)["ok"]
+
+
+def test_unit_that_kills_its_worker_is_set_aside_and_labelled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
+    """The segmentation fault is a real one, in the process that holds the model."""
+    source = write_parquet(
+        tmp_path / "in.parquet", [{"text": text} for text in texts_with({25: models.KILLING_WORD})], row_group_size=10
+    )
+    output = tmp_path / "out"
+    settings = job_settings(source, poisonous, output, "model.trust_remote_code=true", "compute.unit_bytes=1")
+    job_file = write_job_file(tmp_path / "job.yaml", settings)
+    first = command("run", job_file, "--quiet", ray_address=ray_address)
+    failed_rows = set(keys(source, range(25, 26)))
+    found = read_keys(output)
+    assert first.code == 1, first.stderr
+    assert failed_rows <= set(keys(source, 60)) - found
+    assert len(found) >= 50, "the rest is labelled"
+    assert (first.result["units_failed"], first.result["files_incomplete"]) == (1, 1)
+    (why,) = first.result["failed"]
+    assert str(source) in why
+    assert "died 3 times" in why
+
+    # a later run leaves it alone, and says so
+    before = output_files(output)
+    again = command("run", job_file, "--quiet", ray_address=ray_address)
+    assert (again.code, again.result["units_failed"], again.result["documents_run"]) == (1, 1, 0)
+    assert output_files(output) == before
+    assert command("verify", job_file).code == 1
+
+    cured = poisonous.parent / "cured"
+    cured.touch()
+    try:
+        retried = command("run", job_file, "--quiet", "--retry-failed", ray_address=ray_address)
+    finally:
+        cured.unlink()
+    assert (retried.code, retried.result["units_failed"]) == (0, 0), retried.stderr
+    check_exactly_once(output, keys(source, 60))
+    assert command("verify", job_file).code == 0
+
+
+def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(ray_address: str, model: Path, tmp_path: Path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    texts = [{"text": text[:300]} for text in real_documents(90, seed=4)]
+    good = [write_parquet(source / "a.parquet", texts[:30]), write_jsonl(source / "z.jsonl", texts[:30])]
+    truncated = write_parquet(source / "b.parquet", texts[:30])
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    broken = write_jsonl(source / "c.jsonl.zst", [{"text": f"{row} {document['text']}"} for row, document in enumerate(texts)])
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2] + bytes(50) + whole[len(whole) // 2 + 50 :])
+    job = make_job(source, model, output, f"compute.unit_bytes={UNIT_BYTES}")
+    summary = run(job, quiet=True)
+    failed = json.dumps(summary["failed"])
+    assert str(truncated) in failed
+    assert str(broken) in failed
+    assert (summary["units_failed"], summary["files_incomplete"]) == (2, 2)
+    labelled = read_keys(output)
+    assert {key for key in labelled if key[0] != str(broken)} == {key for path in good for key in keys(path, 30)}
+    assert not verify(job)["ok"]
+
+    assert run(job, quiet=True)["documents_run"] == 0, "left alone"
+
+    write_bytes(broken, b"")
+    broken.write_bytes(whole)
+    write_parquet(truncated, texts[:30])
+    mended = run(job, quiet=True)
+    everything = [key for path in [*good, truncated] for key in keys(path, 30)] + keys(broken, 90)
+    check_exactly_once(output, everything)
+    assert (mended["units_failed"], mended["files_incomplete"]) == (0, 0)
+    assert verify(job)["ok"]
+
+
+def test_run_with_more_failures_than_allowed_stops_early(ray_address: str, model: Path, tmp_path: Path):
+    source = tmp_path / "in"
+    write_jsonl(source / "0.jsonl", [{"text": "a good one"}])
+    for number in range(1, 9):
+        write_bytes(source / f"{number}.parquet", b"this is no Parquet file")
+    job = make_job(source, model, tmp_path / "out", "compute.max_failed_units=2")
+    summary = run(job, quiet=True)
+    assert summary["units_failed"] == 3
+    assert summary["files_incomplete"] >= 8
+
+
+def read_keys(output: Path) -> set[Key]:
+    """What stands in an output that is not complete; nothing twice."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    from tests.invariant import read_labelled, read_rejects
+
+    labelled = read_labelled(output, LocalFileSystem())
+    found = list(zip(labelled["source_file"].to_pylist(), labelled["source_row"].to_pylist(), strict=True))
+    found += [(reject["source_file"], reject["source_row"]) for reject in read_rejects(output, LocalFileSystem())]
+    assert len(found) == len(set(found))
+    return set(found)
