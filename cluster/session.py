@@ -57,6 +57,7 @@ def _start_local(machine: Machines) -> None:
     for attempt in range(LOCAL_STARTS):
         try:
             ray.init(
+                "local",  # unsaid, it would be whatever cluster was last started on this machine, if a file still names one
                 num_cpus=int(machine.cpus),
                 num_gpus=int(machine.gpus),
                 include_dashboard=False,

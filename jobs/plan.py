@@ -141,19 +141,25 @@ def _check_partitions(job: JobConfig) -> None:
 def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> pa.Schema:
     """Looks at the first file of each format that can be read; returns the JSON Lines columns' types.
 
+    Files that cannot be read are set aside when it is their turn, be they all of a format, unless nothing else is there.
+
     Args:
-        checked: an earlier run has found columns that do; what cannot be read of the rest is set aside, not refused.
+        checked: an earlier run has found columns that do; then nothing is refused because it cannot be read.
+
+    Raises:
+        UserError: no file of any format can be read, or a column that the job names is not there or does not do.
     """
     line_types = pa.schema([])
-    for file_format in dict.fromkeys(file.format for file in files):
+    unreadable: list[UnreadableInput] = []
+    formats = list(dict.fromkeys(file.format for file in files))
+    for file_format in formats:
         alike = [file for file in files if file.format == file_format and file.stored.size] or [
             file for file in files if file.format == file_format
         ]
         try:
             schema, seen = input_schema(alike, job.input, job.storage)
-        except UnreadableInput:
-            if not checked:
-                raise
+        except UnreadableInput as error:
+            unreadable.append(error)
             continue
         columns = schema.names
         if file_format == "jsonl":
@@ -175,6 +181,8 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
         for name in job.output.partition_by:
             if name not in known:
                 raise UserError(f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'")
+    if unreadable and len(unreadable) == len(formats) and not checked:
+        raise unreadable[0]
     return line_types
 
 

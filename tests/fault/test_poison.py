@@ -118,6 +118,7 @@ def test_run_with_more_failures_than_allowed_stops_early(ray_address: str, model
     summary = run(job, quiet=True)
     assert summary["units_failed"] == 3
     assert summary["files_incomplete"] >= 8
+    assert all("Parquet" in why or "parquet" in why for why in summary["failed"]), "though no file of the format can be read"
 
 
 def read_keys(output: Path) -> set[Key]:

@@ -219,7 +219,7 @@ def test_documents_that_make_the_model_raise_are_rejected_alone(tmp_path: Path, 
     assert (commit.labeled, commit.rejected) == (36, 4)
     commit_of(label(row, model, OutputConfig(path=str(tmp_path / "healthy"), logits=True), batch_tokens))
     healthy = {document["source_row"]: document["logits"] for document in labelled(tmp_path / "healthy")}
-    assert all(document["logits"] == pytest.approx(healthy[document["source_row"]], abs=1e-6) for document in found)
+    assert all(document["logits"] == pytest.approx(healthy[document["source_row"]], abs=1e-5) for document in found)
 
 
 def test_unit_of_few_documents_that_all_do_harm_commits_their_rejects(tmp_path: Path, model: Path) -> None:

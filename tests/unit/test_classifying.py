@@ -135,7 +135,7 @@ def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: P
     assert all(isinstance(error, IndexError) for error in failed.values())
     assert (logits.shape, logits.dtype) == ((60, 2), np.float32)
     assert np.isnan(logits[sorted(bad)]).all()
-    np.testing.assert_allclose(logits[good], expected[good], atol=1e-6)
+    np.testing.assert_allclose(logits[good], expected[good], atol=1e-5)  # batches of other shapes, other sums
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 512, 10**6])
