@@ -84,8 +84,10 @@ def test_broken_first_file_beside_a_good_one_does_not_end_the_job(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun(tmp_path: Path, name: str) -> None:
-    good = write_bytes(tmp_path / "in" / "good.txt", b"good\n")
+def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun_or_other_formats_can_be_read(
+    tmp_path: Path, name: str
+) -> None:
+    good = write_bytes(tmp_path / "good.txt", b"good\n")
     begun = prepare_job(good, tmp_path / "out")
     for copy in range(3):
         write_bytes(tmp_path / "in" / f"{name}.tmp", BROKEN[name]).rename(tmp_path / "in" / f"{copy}{name}")
@@ -93,7 +95,9 @@ def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun(tmp_path
         prepare_job(tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(refused.value)
     write_job(job_record(begun, "float32", "run"), str(tmp_path / "out"), begun.job.storage)
-    assert prepare_job(tmp_path / "in", tmp_path / "out").plan.files == 4
+    assert prepare_job(tmp_path / "in", tmp_path / "out").plan.files == 3
+    good.rename(tmp_path / "in" / "good.txt")
+    assert prepare_job(tmp_path / "in", tmp_path / "elsewhere").plan.files == 4
 
 
 SOUND = '{"text": "sound", "tags": ["x"], "facts": {"y": 1}}'
