@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from cluster.resources import Machines
+from cluster.streaming import wait_for_executors
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 LOCAL_STARTS = 2
-EXECUTOR_STOP_S = 30
 OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
 
 
@@ -105,15 +105,5 @@ def connected() -> Iterator[Machines]:
             yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus)
     finally:
         if not here:
-            _wait_for_executors()
+            wait_for_executors()
             ray.shutdown()
-
-
-def _wait_for_executors() -> None:
-    """Waits until Ray Data has stopped what was left unfinished: Ray ends the process when that calls it after its shutdown.
-
-    Ray Data waits itself, but only two seconds (StreamingExecutor.shutdown).
-    """
-    for thread in threading.enumerate():
-        if thread.name.startswith("StreamingExecutor"):
-            thread.join(EXECUTOR_STOP_S)

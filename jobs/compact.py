@@ -8,6 +8,8 @@ import json
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import pyarrow as pa
 
 from cluster.failures import configure_ray_data
 from cluster.session import connected
+from cluster.streaming import stream_rows
 from jobs.config import JobConfig
 from jobs.sweep import holding
 from pipeline_ops.commits import commit_unit, sweep
@@ -43,8 +46,9 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
         if not quiet:
             print(f"{len(before):,} files, {merged:,} of them small enough to be merged", file=sys.stderr)
         if compactions:
-            with connected():
-                for compaction, files in _merged(compactions, output, job.storage):
+            # closed before Ray is shut down, as in label_corpus.py
+            with connected(), closing(_merged(compactions, output, job.storage)) as finished:
+                for compaction, files in finished:
                     commit = compacted(compaction, files, output, job.storage)
                     lease.check()
                     commit_unit(replace(commit, term=lease.term, run="compact"), ledger, output, job.storage)
@@ -70,7 +74,9 @@ def merge_row(row: pa.Table, output: str, storage: StorageConfig) -> pa.Table:
     return pa.table({"unit": row["unit"], "order": row["order"], "written": [json.dumps(written)]})
 
 
-def _merged(compactions: list[Compaction], output: str, storage: StorageConfig):
+def _merged(
+    compactions: list[Compaction], output: str, storage: StorageConfig
+) -> Generator[tuple[Compaction, list[WrittenFile]], None, None]:
     """(compaction, the files that its merges gave, in order), each as soon as all of them are written."""
     import ray.data
 
@@ -89,12 +95,13 @@ def _merged(compactions: list[Compaction], output: str, storage: StorageConfig):
         batch_format="pyarrow",
         num_cpus=1,
     )
-    for row in merged.iter_rows():
-        parts = done[row["unit"]]
-        parts[row["order"]] = [WrittenFile(**file) for file in json.loads(row["written"])]
-        compaction = by_unit[row["unit"]]
-        if len(parts) == len(compaction.merges):
-            yield compaction, [file for order in sorted(parts) for file in parts[order]]
+    with closing(stream_rows(merged)) as finished:
+        for row in finished:
+            parts = done[row["unit"]]
+            parts[row["order"]] = [WrittenFile(**file) for file in json.loads(row["written"])]
+            compaction = by_unit[row["unit"]]
+            if len(parts) == len(compaction.merges):
+                yield compaction, [file for order in sorted(parts) for file in parts[order]]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from cluster.attempts import Attempts
 from cluster.failures import configure_ray_data, root_cause
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools, resolve_pools
 from cluster.session import connected
+from cluster.streaming import stream_rows
 from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
@@ -85,8 +86,8 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Generator[Commi
             **unit,
         )
     )
-    for rows in written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for row in rows.to_pylist():
+    with closing(stream_rows(written)) as rows:
+        for row in rows:
             yield Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
 

@@ -1,0 +1,35 @@
+"""Rows out of a Ray Data chain while it runs, in a way that can be given up in the middle.
+
+`Dataset.iter_batches` takes blocks in a thread of its own (ray/data/_internal/block_batching/util.py, iter_threaded), which
+nobody can wait for: when the consumer stops early and Ray is shut down meanwhile, its next call ends the whole process.
+"""
+
+import threading
+from collections.abc import Generator
+from typing import Any
+
+EXECUTOR_STOP_S = 30
+RAY_DATA_THREADS = ("StreamingExecutor", "ray-data-metadata-prefetch")  # by the beginning of their names
+
+
+def stream_rows(dataset: Any) -> Generator[dict[str, Any], None, None]:
+    """Each row of a dataset of Arrow blocks, as soon as its block is done. Closing the generator stops the chain.
+
+    Raises:
+        Exception: what ends the chain.
+    """
+    import ray
+
+    for bundle in dataset.iter_internal_ref_bundles():
+        for block in ray.get(list(bundle.block_refs)):
+            yield from block.to_pylist()
+
+
+def wait_for_executors() -> None:
+    """Waits until Ray Data has stopped what was left unfinished: Ray ends the process when that calls it after its shutdown.
+
+    Ray Data waits itself, but only two seconds for one thread and five for the other (StreamingExecutor.shutdown).
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith(RAY_DATA_THREADS):
+            thread.join(EXECUTOR_STOP_S)
