@@ -298,7 +298,9 @@ def delete_many(paths: list[str], config: StorageConfig) -> None:
     elif isinstance(fs, CheckedS3FileSystem):
         fs.delete_all(inner)
     else:
-        fs.rm(inner)
+        for path in inner:  # not `rm`: it takes names for patterns, and fails where one is gone
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(path)
 
 
 def remove_empty_folders(folder: str, config: StorageConfig) -> None:
