@@ -109,9 +109,8 @@ class SteppedFileSystem(MemoryFileSystem):
     def pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
         self._request("put", path, lambda: super(SteppedFileSystem, self).pipe_file(path, *args, **kwargs))
 
-    def rm(self, path: str | list[str], *args: Any, **kwargs: Any) -> None:
-        for one in [path] if isinstance(path, str) else path:
-            self._request("delete", one, lambda one=one: self.store.pop(self._strip_protocol(one), None))
+    def rm_file(self, path: str) -> None:
+        self._request("delete", path, lambda: self.store.pop(self._strip_protocol(path), None))
 
 
 fsspec.register_implementation("stepped", SteppedFileSystem, clobber=True)
