@@ -13,7 +13,7 @@ from pipeline_ops.models import ModelConfig, load_classifier, resolve_model
 from pipeline_ops.postprocessing import label_documents, scores_of
 from pipeline_ops.schema import OutputConfig
 from pipeline_ops.storage import StorageConfig
-from pipeline_ops.tokenizing import attention_mask, encode, make_batches
+from pipeline_ops.tokenizing import attention_mask, encode, make_batches, truncating_backend
 
 MAX_SHOWN_TOKENS = 40
 
@@ -31,7 +31,7 @@ def inspect_text(text: str, model: ModelConfig, storage: StorageConfig) -> dict[
     """Tokens, input_ids, attention_mask, logits, scores and label of one text, as the job would have them."""
     facts, tokenizer = resolve_model(model, storage)
     dtype = resolve_dtype(model.dtype, use_gpu=False)
-    encodings = encode([text], tokenizer, facts.max_length, with_type_ids=facts.has_type_ids)
+    encodings = encode([text], truncating_backend(tokenizer, facts.max_length), with_type_ids=facts.has_type_ids)
     batches = make_batches(
         encodings,
         batch_tokens=1,

@@ -54,9 +54,8 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Generator[Commi
         .map_batches(
             TokenizeActor,
             fn_constructor_args=(
-                job.model,
+                prepared.tokenizer,
                 facts,
-                job.storage,
                 job.input.text_column,
                 job.output,
                 pools.batch_tokens,

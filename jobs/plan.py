@@ -25,6 +25,7 @@ from pipeline_ops.reading import check_columns
 from pipeline_ops.s3 import is_outage, store_errors
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import full_path, join
+from pipeline_ops.tokenizing import truncating_backend
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Prepared:
     files: list[InputFile]
     passed_over: list[str]  # files of no known format
     facts: ModelFacts
+    tokenizer: str  # JSON of its backend, which cuts at max_length
     line_types: pa.Schema
     ledger: Ledger
     lease: LeaseRecord | None  # nobody's now
@@ -96,8 +98,9 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
         raise refused("input.path", job.input.path, "read", error) from error
-    facts, _ = resolve_model(job.model, job.storage)
-    # workers load the very commit that was resolved, tokenizer and weights alike
+    facts, tokenizer = resolve_model(job.model, job.storage)
+    backend = truncating_backend(tokenizer, facts.max_length).to_str()
+    # workers load the very commit that was resolved
     job = job.model_copy(update={"model": job.model.model_copy(update={"revision": facts.revision})})
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
@@ -105,7 +108,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         check_same_job(record, result_settings(job, facts, None))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(job, files, passed_over, facts, line_types, ledger, lease, failures, outdated, record, plan)
+    return Prepared(job, files, passed_over, facts, backend, line_types, ledger, lease, failures, outdated, record, plan)
 
 
 def refused(key: str, path: str, what: str, error: BaseException) -> BaseException:

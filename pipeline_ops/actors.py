@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
 from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
-from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier, load_tokenizer
+from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
 from pipeline_ops.schema import (
@@ -96,19 +97,22 @@ def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Ite
 
 
 class TokenizeActor:
-    """Loads the tokenizer once. One process uses one core: parallel tokenizing is more actors."""
+    """Holds the tokenizer. One process uses one core: parallel tokenizing is more actors.
+
+    Args:
+        tokenizer: JSON of what tokenizing.truncating_backend gives: the very one that the driver has identified.
+    """
 
     def __init__(
         self,
-        model: ModelConfig,
+        tokenizer: str,
         facts: ModelFacts,
-        storage: StorageConfig,
         text_column: str,
         output: OutputConfig,
         batch_tokens: int,
         attempts: Attempts,
     ):
-        self.tokenizer = load_tokenizer(model, storage)
+        self.tokenizer = Tokenizer.from_str(tokenizer)
         self.facts, self.text_column, self.output, self.batch_tokens = facts, text_column, output, batch_tokens
         self.attempts = attempts
 
@@ -118,7 +122,7 @@ class TokenizeActor:
     def tokenize(self, row: pa.Table) -> pa.Table:
         documents = unpack_table(row["documents"][0])
         texts = decode(documents.column(self.text_column))[0].to_pylist()
-        encodings, bad = encode_good(texts, self.tokenizer, self.facts.max_length, with_type_ids=self.facts.has_type_ids)
+        encodings, bad = encode_good(texts, self.tokenizer, with_type_ids=self.facts.has_type_ids)
         if bad:
             rejects = row["rejects"][0].as_py() + pack_rejects(rejects_of(documents, bad, "tokenizer_error", self.output))
             good = np.ones(len(texts), bool)

@@ -108,15 +108,18 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFac
     Raises:
         UserError: no such model, no fast tokenizer, no padding token, or no usable max_length.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     model: Any
+    tokenizer: Any
     if is_hub_id(config.path):
         config = config.model_copy(update={"revision": hub_commit(config)})
     folder = local_copy(config, storage, weights=False)
     try:
-        model = AutoConfig.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
-        tokenizer = load_tokenizer(config, storage)
+        model, tokenizer = (
+            auto.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
+            for auto in (AutoConfig, AutoTokenizer)
+        )
     except (OSError, ValueError) as error:
         what = str(error).strip().split("\n")[0]
         raise UserError(
@@ -210,16 +213,6 @@ def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any) -> int:
     if config.max_length <= special:
         raise UserError(f"model.max_length: {config.max_length} leaves no room beside {special} special tokens")
     return config.max_length
-
-
-def load_tokenizer(config: ModelConfig, storage: StorageConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        local_copy(config, storage, weights=False),
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
 
 
 def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str) -> Any:

@@ -47,16 +47,23 @@ class TokenBatches:
     widths: np.ndarray
 
 
-def encode(texts: list[str], tokenizer: Any, max_length: int, *, with_type_ids: bool) -> Encodings:
-    """Tokenizes as `tokenizer(texts, truncation=True, max_length=max_length)` does, special tokens included.
+def truncating_backend(tokenizer: Any, max_length: int) -> Any:
+    """The `tokenizers.Tokenizer` inside a fast tokenizer of transformers, set to cut on the tokenizer's side and not to pad.
 
-    Args:
-        tokenizer: a fast tokenizer of transformers; its truncation side counts.
-        max_length: tokens per document at the most.
+    As JSON (`to_str`) it is all that tokenizing needs: importing transformers costs a process seconds, and 300 MB with torch.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    return backend
+
+
+def encode(texts: list[str], backend: Any, *, with_type_ids: bool) -> Encodings:
+    """Tokenizes as `tokenizer(texts, truncation=True, max_length=max_length)` does, special tokens included.
+
+    Args:
+        backend: as truncating_backend gives it.
+    """
     ids, type_ids = [np.empty(0, np.int32)], [np.empty(0, np.int8)]
     lengths, truncated = [], []
     for chunk in _chunks(texts):
@@ -74,9 +81,7 @@ def encode(texts: list[str], tokenizer: Any, max_length: int, *, with_type_ids: 
     )
 
 
-def encode_good(
-    texts: list[str], tokenizer: Any, max_length: int, *, with_type_ids: bool
-) -> tuple[Encodings, dict[int, BaseException]]:
+def encode_good(texts: list[str], backend: Any, *, with_type_ids: bool) -> tuple[Encodings, dict[int, BaseException]]:
     """As encode, for texts of which some may make the tokenizer raise.
 
     Returns:
@@ -88,7 +93,7 @@ def encode_good(
 
     def encode_part(start: int, stop: int) -> Encodings:
         try:
-            return encode(texts[start:stop], tokenizer, max_length, with_type_ids=with_type_ids)
+            return encode(texts[start:stop], backend, with_type_ids=with_type_ids)
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # of Rust; it is no Exception, and would get past all handlers
                 raise RuntimeError(f"the tokenizer panicked: {error}") from error
@@ -97,7 +102,7 @@ def encode_good(
     parts, failed = halve(encode_part, len(texts), _is_texts_fault)
     if len(parts) == 1:
         return parts[0][2], failed
-    encodings = [part for _, _, part in parts] or [encode([], tokenizer, max_length, with_type_ids=with_type_ids)]
+    encodings = [part for _, _, part in parts] or [encode([], backend, with_type_ids=with_type_ids)]
     return Encodings(
         np.concatenate([part.ids for part in encodings]),
         np.concatenate([part.type_ids for part in encodings if part.type_ids is not None]) if with_type_ids else None,

@@ -18,6 +18,7 @@ from pipeline_ops.models import ModelConfig, ModelFacts, resolve_model
 from pipeline_ops.reading import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema import OutputConfig, Unit, UserError, pack_rejects, unpack_table
 from pipeline_ops.storage import StorageConfig
+from pipeline_ops.tokenizing import truncating_backend
 from pipeline_ops.writing import Commit
 from tests.corpora import real_documents, write_bytes, write_jsonl
 from tests.unit.harmful_models import KNOWN_WORDS, UNEMBEDDED_WORD, UNKNOWN_WORD, with_unembedded_word, with_word_tokenizer
@@ -28,6 +29,11 @@ STORAGE = StorageConfig()
 
 def facts_of(model: Path) -> ModelFacts:
     return resolve_model(ModelConfig(path=str(model)), STORAGE)[0]
+
+
+def tokenizer_of(model: Path) -> str:
+    facts, tokenizer = resolve_model(ModelConfig(path=str(model)), STORAGE)
+    return truncating_backend(tokenizer, facts.max_length).to_str()
 
 
 def rows_of(path: Path, unit_bytes: int = 2**20, **options: Any) -> list[pa.Table]:
@@ -44,7 +50,7 @@ def label(
     row: pa.Table, model: Path, output: OutputConfig, batch_tokens: int = 512, attempts: Attempts | None = None
 ) -> pa.Table:
     config, facts, attempts = ModelConfig(path=str(model)), facts_of(model), attempts or AttemptCounts()
-    tokenized = TokenizeActor(config, facts, STORAGE, "text", output, batch_tokens, attempts)(row)
+    tokenized = TokenizeActor(tokenizer_of(model), facts, "text", output, batch_tokens, attempts)(row)
     classified = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)(tokenized)
     return write_row(classified, facts, output, STORAGE, {}, attempts)
 
@@ -131,9 +137,9 @@ def test_chain_with_a_model_that_gives_nan_rejects_what_it_touches(tmp_path: Pat
     (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
     config, facts = ModelConfig(path=str(model)), facts_of(model)
     attempts = AttemptCounts()
-    tokenizer = TokenizeActor(config, facts, STORAGE, "text", output, 512, attempts)
+    tokenizer = TokenizeActor(tokenizer_of(model), facts, "text", output, 512, attempts)
     actor = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)
-    bad = set(tokenizer.tokenizer("bad")["input_ids"]) - set(tokenizer.tokenizer("good text another a")["input_ids"])
+    bad = set(tokenizer.tokenizer.encode("bad").ids) - set(tokenizer.tokenizer.encode("good text another a").ids)
     with torch.no_grad():
         actor.model.get_input_embeddings().weight[sorted(bad)] = float("nan")
     commit = commit_of(write_row(actor(tokenizer(row)), facts, output, STORAGE, {}, attempts))

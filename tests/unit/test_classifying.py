@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2
 
 from pipeline_ops.classifying import classify, classify_good, is_device_lost
 from pipeline_ops.poison import SUSPICIOUS
-from pipeline_ops.tokenizing import Encodings, TokenBatches, encode, make_batches
+from pipeline_ops.tokenizing import Encodings, TokenBatches, encode, make_batches, truncating_backend
 from tests.corpora import real_documents
 from tests.models import ARCHITECTURES, Architecture
 
@@ -43,7 +43,8 @@ def texts(count: int) -> tuple[str, ...]:
 
 def batches_for(folder: Path, count: int, batch_tokens: int, pad_multiple: int = 8) -> TokenBatches:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    encodings = encode(list(texts(count)), tokenizer, 128, with_type_ids="token_type_ids" in tokenizer.model_input_names)
+    with_type_ids = "token_type_ids" in tokenizer.model_input_names
+    encodings = encode(list(texts(count)), truncating_backend(tokenizer, 128), with_type_ids=with_type_ids)
     return make_batches(
         encodings, batch_tokens=batch_tokens, pad_id=tokenizer.pad_token_id, pad_multiple=pad_multiple, max_width=128
     )

@@ -23,7 +23,6 @@ from pipeline_ops.models import (
     ModelFacts,
     is_hub_id,
     load_classifier,
-    load_tokenizer,
     local_copy,
     resolve_max_length,
     resolve_model,
@@ -363,7 +362,7 @@ def test_model_on_an_object_store_is_the_same_as_the_local_one(remote: str, mode
     for facts in (here, there):
         del facts["path"], facts["weights"]
     assert here == there
-    tokenizer = load_tokenizer(ModelConfig(path=remote), caching)
+    tokenizer = resolve_model(ModelConfig(path=remote), caching)[1]
     assert tokenizer("a text")["input_ids"] == AutoTokenizer.from_pretrained(model)("a text")["input_ids"]
     classifier = load_classifier(ModelConfig(path=remote), caching, revision=None, dtype="float32", device="cpu")
     for ours, local in zip(classifier.parameters(), load(model).parameters(), strict=True):

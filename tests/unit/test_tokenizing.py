@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from pipeline_ops.poison import SUSPICIOUS
@@ -21,6 +22,7 @@ from pipeline_ops.tokenizing import (
     encode,
     encode_good,
     make_batches,
+    truncating_backend,
 )
 from tests.corpora import real_documents
 from tests.models import ARCHITECTURES, Architecture
@@ -39,6 +41,11 @@ def documents() -> tuple[str, ...]:
 
 def load(folder: Path, **settings: Any) -> Any:
     return AutoTokenizer.from_pretrained(folder, **settings)
+
+
+def backend(tokenizer: Any, max_length: int) -> Any:
+    """What the actors have: it has travelled as JSON."""
+    return Tokenizer.from_str(truncating_backend(tokenizer, max_length).to_str())
 
 
 def random_encodings(seed: int, count: int, longest: int = 100, with_types: bool = True) -> Encodings:
@@ -79,7 +86,7 @@ def unpadded(batches: TokenBatches, flat: np.ndarray, pad_left: bool) -> tuple[l
     ],
 )
 def test_encode_of_known_sentences_gives_the_published_ids(golden_tokenizer: Path, text: str, ids: list[int]) -> None:
-    encodings = encode([text], load(golden_tokenizer), 512, with_type_ids=True)
+    encodings = encode([text], backend(load(golden_tokenizer), 512), with_type_ids=True)
     assert encodings.ids.tolist() == ids
     assert encodings.lengths.tolist() == [len(ids)]
     assert encodings.truncated.tolist() == [False]
@@ -88,7 +95,7 @@ def test_encode_of_known_sentences_gives_the_published_ids(golden_tokenizer: Pat
 
 
 def test_batch_of_two_known_sentences_is_padded_and_masked_as_published(golden_tokenizer: Path) -> None:
-    encodings = encode([TRANSFORMERS_LIBRARY, HATE_IT], load(golden_tokenizer), 512, with_type_ids=True)
+    encodings = encode([TRANSFORMERS_LIBRARY, HATE_IT], backend(load(golden_tokenizer), 512), with_type_ids=True)
     batches = make_batches(encodings, batch_tokens=1000, pad_id=0, pad_multiple=1)
     assert (batches.rows.tolist(), batches.widths.tolist(), batches.order.tolist()) == ([2], [14], [1, 0])
     shorter, longer = batches.ids.reshape(2, 14).tolist()
@@ -107,7 +114,7 @@ def test_encode_of_real_documents_gives_what_the_tokenizer_call_gives(
     expected = reference(texts, truncation=True, max_length=max_length)
     whole = reference(texts)["input_ids"]
     with_types = "token_type_ids" in expected
-    encodings = encode(texts, load(model_of(architecture)), max_length, with_type_ids=with_types)
+    encodings = encode(texts, backend(load(model_of(architecture)), max_length), with_type_ids=with_types)
 
     ends = np.cumsum(encodings.lengths)[:-1]
     assert [part.tolist() for part in np.split(encodings.ids, ends)] == expected["input_ids"]
@@ -123,29 +130,29 @@ def test_encode_with_a_tokenizer_that_truncates_left_keeps_the_ends(
 ) -> None:
     texts = list(documents())[:50]
     expected = load(model_of(architecture), truncation_side="left")(texts, truncation=True, max_length=10)["input_ids"]
-    encodings = encode(texts, load(model_of(architecture), truncation_side="left"), 10, with_type_ids=False)
+    encodings = encode(texts, backend(load(model_of(architecture), truncation_side="left"), 10), with_type_ids=False)
     assert encodings.ids.tolist() == [token for ids in expected for token in ids]
 
 
 def test_encode_with_a_tokenizer_that_pads_by_itself_gives_no_padding(model: Path) -> None:
     tokenizer = load(model)
     tokenizer.backend_tokenizer.enable_padding(length=64)
-    encodings = encode(["a", "a b c"], tokenizer, 128, with_type_ids=False)
+    encodings = encode(["a", "a b c"], backend(tokenizer, 128), with_type_ids=False)
     assert encodings.lengths.tolist() == [len(ids) for ids in load(model)(["a", "a b c"])["input_ids"]]
 
 
 def test_encode_again_with_another_max_length_forgets_the_first(model: Path) -> None:
     tokenizer = load(model)
-    encode(list(documents())[:20], tokenizer, 5, with_type_ids=False)
-    again = encode(list(documents())[:20], tokenizer, 64, with_type_ids=False)
-    fresh = encode(list(documents())[:20], load(model), 64, with_type_ids=False)
+    encode(list(documents())[:20], backend(tokenizer, 5), with_type_ids=False)
+    again = encode(list(documents())[:20], backend(tokenizer, 64), with_type_ids=False)
+    fresh = encode(list(documents())[:20], backend(load(model), 64), with_type_ids=False)
     np.testing.assert_array_equal(again.ids, fresh.ids)
     np.testing.assert_array_equal(again.truncated, fresh.truncated)
 
 
 def test_encode_of_a_megabyte_document_gives_what_the_tokenizer_call_gives(model: Path) -> None:
     text = " ".join(documents())[: 2**20]
-    encodings = encode(["short", text, "", text[:5000]], load(model), 128, with_type_ids=False)
+    encodings = encode(["short", text, "", text[:5000]], backend(load(model), 128), with_type_ids=False)
     expected = load(model)(["short", text, "", text[:5000]], truncation=True, max_length=128)["input_ids"]
     assert encodings.ids.tolist() == [token for ids in expected for token in ids]
     assert encodings.truncated.tolist() == [False, True, False, True]
@@ -153,7 +160,7 @@ def test_encode_of_a_megabyte_document_gives_what_the_tokenizer_call_gives(model
 
 @pytest.mark.parametrize("with_type_ids", [True, False])
 def test_encode_of_no_documents_gives_none(model: Path, with_type_ids: bool) -> None:
-    encodings = encode([], load(model), 128, with_type_ids=with_type_ids)
+    encodings = encode([], backend(load(model), 128), with_type_ids=with_type_ids)
     assert (len(encodings.ids), len(encodings.lengths), len(encodings.truncated)) == (0, 0, 0)
     batches = make_batches(encodings, batch_tokens=100, pad_id=0)
     assert (len(batches.ids), len(batches.order), len(batches.rows), len(batches.widths)) == (0, 0, 0, 0)
@@ -162,7 +169,9 @@ def test_encode_of_no_documents_gives_none(model: Path, with_type_ids: bool) -> 
 def test_encode_of_texts_with_the_padding_token_keeps_it_a_token(model_of: Callable[[Architecture], Path]) -> None:
     """RoBERTa's pad id is 1; a text may hold it, and the mask is 1 there."""
     tokenizer = load(model_of("roberta"))
-    encodings = encode(["<pad> a <pad>", "a long text that makes the other one be padded"], tokenizer, 128, with_type_ids=False)
+    encodings = encode(
+        ["<pad> a <pad>", "a long text that makes the other one be padded"], backend(tokenizer, 128), with_type_ids=False
+    )
     batches = make_batches(encodings, batch_tokens=1000, pad_id=tokenizer.pad_token_id)
     found, padding = unpadded(batches, batches.ids, pad_left=False)
     assert tokenizer.pad_token_id == 1
@@ -183,9 +192,9 @@ def test_encode_of_texts_of_which_some_raise_gives_the_others_as_they_are(
 ) -> None:
     tokenizer = load(save_word_tokenizer(tmp_path))
     texts = word_texts(30, bad)
-    encodings, failed = encode_good(texts, tokenizer, 5, with_type_ids=with_type_ids)
+    encodings, failed = encode_good(texts, backend(tokenizer, 5), with_type_ids=with_type_ids)
     good = [text for row, text in enumerate(texts) if row not in bad]
-    expected = encode(good, tokenizer, 5, with_type_ids=with_type_ids)
+    expected = encode(good, backend(tokenizer, 5), with_type_ids=with_type_ids)
     assert failed.keys() == bad
     for name in ("ids", "type_ids", "lengths", "truncated"):
         found = getattr(encodings, name)
@@ -197,12 +206,12 @@ def test_encode_of_texts_of_which_some_raise_gives_the_others_as_they_are(
 
 def test_encode_of_few_texts_that_all_raise_gives_none_and_of_many_blames_the_tokenizer(tmp_path: Path) -> None:
     tokenizer = load(save_word_tokenizer(tmp_path))
-    encodings, failed = encode_good([UNKNOWN_WORD] * 3, tokenizer, 5, with_type_ids=True)
+    encodings, failed = encode_good([UNKNOWN_WORD] * 3, backend(tokenizer, 5), with_type_ids=True)
     assert list(failed) == [0, 1, 2]
     assert all("UNK" in str(error) for error in failed.values())
     assert (len(encodings.ids), len(encodings.lengths), len(encodings.truncated)) == (0, 0, 0)
     with pytest.raises(Exception, match="UNK"):
-        encode_good([UNKNOWN_WORD] * SUSPICIOUS, tokenizer, 5, with_type_ids=True)
+        encode_good([UNKNOWN_WORD] * SUSPICIOUS, backend(tokenizer, 5), with_type_ids=True)
 
 
 class PanicException(BaseException):
@@ -227,13 +236,13 @@ class Panicking:
 @pytest.mark.parametrize("count", [3, SUSPICIOUS])
 def test_encode_of_texts_that_make_rust_panic_gives_exceptions_that_handlers_see(model: Path, count: int) -> None:
     tokenizer = SimpleNamespace(backend_tokenizer=Panicking(load(model).backend_tokenizer), truncation_side="right")
-    encodings, failed = encode_good(["a panic", "a text"], tokenizer, 128, with_type_ids=False)
+    encodings, failed = encode_good(["a panic", "a text"], truncating_backend(tokenizer, 128), with_type_ids=False)
     assert encodings.ids.tolist() == load(model)("a text")["input_ids"]
     assert isinstance(failed[0], Exception)
     assert "panicked: index out of bounds" in str(failed[0])
     if count == SUSPICIOUS:
         with pytest.raises(RuntimeError, match="panicked"):
-            encode_good(["a panic"] * count, tokenizer, 128, with_type_ids=False)
+            encode_good(["a panic"] * count, truncating_backend(tokenizer, 128), with_type_ids=False)
 
 
 @pytest.mark.parametrize("pad_left", [False, True])
@@ -282,7 +291,7 @@ def test_batches_with_equal_lengths_keep_the_row_order() -> None:
 
 
 def test_batches_of_sorted_real_documents_hold_little_padding(model: Path) -> None:
-    encodings = encode(list(documents()), load(model), 128, with_type_ids=False)
+    encodings = encode(list(documents()), backend(load(model), 128), with_type_ids=False)
     batches = make_batches(encodings, batch_tokens=1024, pad_id=0, max_width=128)
     assert 1 - encodings.lengths.sum() / len(batches.ids) < 0.2  # of 150 documents; it shrinks with their number
 
