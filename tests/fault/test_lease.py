@@ -36,7 +36,7 @@ def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_no
     ray_address: str, model: Path, tmp_path: Path, s3: Bucket, where: str
 ):
     source = write_parquet(
-        tmp_path / "in.parquet", [{"text": text[:300]} for text in real_documents(200, seed=6)], row_group_size=2
+        tmp_path / "in.parquet", [{"text": text[:300]} for text in real_documents(80, seed=6)], row_group_size=2
     )
     target = f"{s3.url}/out" if where == "s3" else str(tmp_path / "out")
     filesystem, output = (s3.filesystem, f"{s3.name}/out") if where == "s3" else (None, target)
@@ -71,7 +71,7 @@ def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_no
 
     third = command("run", job_file, "--quiet", ray_address=ray_address)
     assert third.code == 0, third.stderr
-    check_exactly_once(output, keys(source, 200), filesystem)
+    check_exactly_once(output, keys(source, 80), filesystem)
     assert verify(job)["ok"]
 
 

@@ -47,7 +47,7 @@ def test_node_that_holds_the_model_goes_away_and_the_run_completes_elsewhere(
     nodes: tuple[str, psutil.Process], model: Path, tmp_path: Path, number: signal.Signals
 ):
     address, root = nodes
-    texts = [{"text": text[:300]} for text in real_documents(400, seed=7)]
+    texts = [{"text": text[:300]} for text in real_documents(200, seed=7)]
     source = write_parquet(tmp_path / "in.parquet", texts, row_group_size=4)
     job_file = write_job_file(
         tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out", "compute.unit_bytes=1", "compute.batch_tokens=64")
@@ -66,5 +66,5 @@ def test_node_that_holds_the_model_goes_away_and_the_run_completes_elsewhere(
         process.kill()
     assert process.returncode == 0, stderr
     assert '"units_failed": 0' in stdout
-    check_exactly_once(tmp_path / "out", keys(source, 400))
+    check_exactly_once(tmp_path / "out", keys(source, 200))
     assert command("verify", job_file).code == 0
