@@ -27,7 +27,6 @@ from pipeline_ops.storage import (
     StorageConfig,
     StoredFile,
     delete_many,
-    exists,
     join,
     list_all,
     put,
@@ -222,8 +221,10 @@ def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
 
 def read_job(output: str, storage: StorageConfig) -> dict[str, Any] | None:
     """The recorded job; None before the first commit."""
-    path = join(output, JOB_FILE)
-    return json.loads(read_bytes(path, storage)) if exists(path, storage) else None
+    try:
+        return json.loads(read_bytes(join(output, JOB_FILE), storage))
+    except FileNotFoundError:
+        return None
 
 
 def write_job(record: dict[str, Any], output: str, storage: StorageConfig) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_ops.postprocessing import Activation, activation_for
 from pipeline_ops.schema import UserError
-from pipeline_ops.storage import StorageConfig, is_local, list_all, read_bytes
+from pipeline_ops.storage import StorageConfig, is_local, list_all, read_files
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
 # learned positions of these begin behind the padding id: two rows of the position table are never used
@@ -88,9 +88,7 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
             for file in files:
                 path = os.path.join(beside, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                content = read_bytes(file.path, storage)
-                if len(content) != file.size:
-                    raise OSError(f"{file.path}: read {len(content)} bytes, listed {file.size}")
+                (content,) = read_files([file], storage)
                 with open(path, "xb") as copy:
                     copy.write(content)
             os.rename(beside, target)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_ops.schema import OutputConfig, Piece
-from pipeline_ops.storage import StorageConfig, join, open_to_read, put, read_bytes, stat_file
+from pipeline_ops.storage import StorageConfig, StoredFile, join, open_to_read, put, read_files, stat_file
 from pipeline_ops.writing import (
     NULL_PARTITION,
     REJECTS_FOLDER,
@@ -64,7 +64,7 @@ def read_written(file: WrittenFile, output: str, storage: StorageConfig) -> pa.T
 
 def read_written_bytes(file: WrittenFile, output: str, storage: StorageConfig) -> bytes:
     """A committed file's content; raises OSError when it is not what was written."""
-    content = read_bytes(join(output, file.path), storage)
+    (content,) = read_files([StoredFile(join(output, file.path), file.bytes, file.md5)], storage)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != file.md5:
         raise OSError(f"{file.path}: {len(content)} bytes, which are not those that were written (MD5)")
     return content

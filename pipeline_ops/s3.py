@@ -2,8 +2,9 @@
 
 | what fails | tried | then |
 |---|---|---|
-| a request: 429, 5xx, "slow down", reset, no answer within 15 s | 5 times, 2 s of pauses in all | StoreError |
+| a request: 409, 429, 5xx, "slow down", reset, no answer within 15 s | 5 times, 2 s of pauses in all | StoreError |
 | an answer's body: cut, stalled, not what its checksum says | 5 requests | the client's own error; see is_store_failure |
+| a listing: no body | 3 requests | StoreError |
 | a whole object: other length than listed, other MD5 than its etag | 3 reads | StoreError |
 | a put: the etag of the answer is not the MD5 of what was sent | 3 puts | StoreError |
 | 403, 404, 412 and other answers | once | the answer's error |
@@ -44,8 +45,9 @@ CONNECTION_ERRORS = (
     asyncio.TimeoutError,
     FSTimeoutError,
 )
-TRANSIENT_STATUS = (429, 500, 502, 503, 504)
-TRANSIENT_CODES = ("SlowDown", "RequestTimeout", "ThrottlingException", "TooManyRequests", "ConditionalRequestConflict")
+TRANSIENT_STATUS = (409, 429, 500, 502, 503, 504)
+PRECONDITION_FAILED = 412
+TRANSIENT_CODES = ("SlowDown", "RequestTimeout", "ThrottlingException", "TooManyRequests")
 
 
 class StoreError(OSError):
@@ -78,12 +80,17 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
     """s3fs whose requests end in StoreError when their retries are used up, and whose deletions report what they left."""
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
-        try:
-            return await super()._call_s3(method, *akwarglist, **kwargs)
-        except Exception as error:
-            _name_answer(error)
-            place = "/".join(filter(None, [kwargs.get("Bucket"), kwargs.get("Key") or kwargs.get("Prefix")]))
-            _raise_store_error(method, place, error)
+        place = "/".join(filter(None, [kwargs.get("Bucket"), kwargs.get("Key") or kwargs.get("Prefix")]))
+        for _ in range(CHECKED_TRIES):
+            try:
+                answer = await super()._call_s3(method, *akwarglist, **kwargs)
+            except Exception as error:
+                _name_answer(error)
+                _raise_store_error(method, place, error)
+            # botocore takes an answer without a body for a listing without objects
+            if method != "list_objects_v2" or "IsTruncated" in answer:
+                return answer
+        raise StoreError(f"{method} s3://{place}: answered without a listing, {CHECKED_TRIES} times")
 
     call_s3 = sync_wrapper(_call_s3)
 
@@ -186,7 +193,7 @@ def _name_answer(error: Exception) -> None:
 
     Without one s3fs fails with a TypeError where it looks for the message of a 412 (s3fs/core.py, S3File._fetch_range).
     """
-    code = (getattr(error.__cause__, "response", None) or {}).get("Error", {}).get("Code")
+    code = _answer(error).get("Error", {}).get("Code")
     if code and isinstance(error, OSError) and error.args[-1:] == (None,):
         message = (
             "PreconditionFailed: at least one of the pre-conditions did not hold" if code == "PreconditionFailed" else code
@@ -217,9 +224,16 @@ def is_transient(error: BaseException) -> bool:
     """Whether a request may succeed when it is made again: the store was busy or broken, or the connection was."""
     if isinstance(error, CONNECTION_ERRORS):
         return True
-    answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status in TRANSIENT_STATUS or answer.get("Error", {}).get("Code") in TRANSIENT_CODES
+    return status_of(error) in TRANSIENT_STATUS or _answer(error).get("Error", {}).get("Code") in TRANSIENT_CODES
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of the answer that `error` reports; None where there was none."""
+    return _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    return getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
 
 
 def is_store_failure(error: BaseException) -> bool:

@@ -15,7 +15,15 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline_ops.s3 import CheckedS3FileSystem, has_right_bytes, open_pinned, read_checked, s3_filesystem
+from pipeline_ops.s3 import (
+    PRECONDITION_FAILED,
+    CheckedS3FileSystem,
+    has_right_bytes,
+    open_pinned,
+    read_checked,
+    s3_filesystem,
+    status_of,
+)
 from pipeline_ops.schema import UserError
 
 TEMPORARY_PREFIX = ".incomplete-"
@@ -157,9 +165,8 @@ def open_to_read(file: StoredFile, config: StorageConfig, *, sequential: bool) -
 
 
 def read_bytes(path: str, config: StorageConfig) -> bytes:
-    """The object as it is now. What was listed is better read by `read_files`, which checks its bytes."""
-    fs, inner = filesystem(path, config)
-    return fs.cat_file(inner)
+    """The object as it is now; raises FileNotFoundError when there is none, and what read_files does."""
+    return read_files([stat_file(path, config)], config)[0]
 
 
 def read_files(files: list[StoredFile], config: StorageConfig) -> list[bytes]:
@@ -271,9 +278,8 @@ def put_new(path: str, data: bytes, config: StorageConfig) -> bool:
     except FileExistsError:
         return _holds(path, data, config)
     except OSError as error:
-        # radosgw answers the same 412 without the element that s3fs turns into FileExistsError
-        response = getattr(error.__cause__, "response", None) or {}
-        if response.get("Error", {}).get("Code") != "PreconditionFailed":
+        # s3fs goes by the answer's body: radosgw's lacks the element that it looks for, and a body may be cut
+        if status_of(error) != PRECONDITION_FAILED:
             raise
         return _holds(path, data, config)
 
@@ -323,11 +329,6 @@ def stat_file(path: str, config: StorageConfig) -> StoredFile:
     """One file as a listing would give it; raises FileNotFoundError when it is not there."""
     fs, inner = filesystem(path, config)
     return _stored_file(inner, fs.info(inner), path)
-
-
-def exists(path: str, config: StorageConfig) -> bool:
-    fs, inner = filesystem(path, config)
-    return fs.exists(inner)
 
 
 def check_writable(folder: str, config: StorageConfig) -> list[str]:

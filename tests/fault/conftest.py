@@ -17,6 +17,7 @@ from tests.conftest import Bucket
 from tests.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.invariant import Key, check_exactly_once
 from tests.running import job_settings, keys, output_files, wait_for, write_job_file
+from tests.s3_proxy import Rule
 
 ROWS = 60  # per file
 UNIT_BYTES = 4000  # about thirty units
@@ -98,3 +99,13 @@ def once(condition: Callable[[], bool], act: Callable[[], None], timeout_s: floa
 
 def kill(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> None:
     os.kill(process.pid, number)
+
+
+def every_fault(probability: float) -> list[Rule]:
+    """Each kind of fault, of any request, with this probability."""
+    kinds = ("status", "reset", "reset_mid", "close_mid", "short", "after_status", "after_reset")
+    return [
+        *(Rule(kind, times=None, probability=probability) for kind in kinds),
+        Rule("short", times=None, probability=probability, fraction=0),
+        Rule("flip", "GetObject|PutObject", times=None, probability=probability),  # nothing guards a listing but TLS
+    ]

@@ -25,7 +25,7 @@ from jobs.verify import verify
 from pipeline_ops.commits import overlaps, pieces_by_file, read_ledger
 from tests.conftest import Bucket
 from tests.corpora import one_line, real_documents
-from tests.fault.conftest import worker_processes
+from tests.fault.conftest import every_fault, worker_processes
 from tests.invariant import Key, check_exactly_once
 from tests.running import command, job_settings, keys, kill_group, start_command, write_job_file
 from tests.s3_proxy import Rule
@@ -34,10 +34,7 @@ SEED = 20261121
 FORMATS = ("jsonl", "parquet", "txt")
 STAGES = ("ClassifyActor", "TokenizeActor", "write_row", "read_task")
 ROUND_TIMEOUT_S = 150
-NOISE = [
-    Rule(kind, times=None, probability=0.004)
-    for kind in ("status", "reset", "reset_mid", "close_mid", "short", "after_status", "after_reset")
-] + [Rule("flip", "GetObject|PutObject", times=None, probability=0.004)]  # nothing guards a listing but TLS
+NOISE = every_fault(0.004)
 ACTIONS = ("kill the driver",) * 4 + ("terminate the driver",) + ("kill a worker",) * 3 + ("cut off the store",) * 2
 
 
@@ -98,14 +95,14 @@ class Campaign:
                 self._do(action, process)
                 landed = True
                 self.happened[action] += 1
-            process.communicate(timeout=ROUND_TIMEOUT_S)
+            stderr = process.communicate(timeout=ROUND_TIMEOUT_S)[1]
         finally:
             kill_group(process)
             process.communicate()
         self.bucket.proxy.heal()
         self.bucket.proxy.fail(*NOISE)
         self.happened[f"exit {process.returncode}"] += 1
-        assert process.returncode in (0, 1, 143, -signal.SIGKILL), process.returncode
+        assert process.returncode in (0, 1, 143, -signal.SIGKILL), stderr
         if process.returncode == 0:  # finished: there has to be more to do
             for number in self.rng.sample(range(len(self.rows)), max(1, len(self.rows) // 2)):
                 self.write_file(number)

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.label_corpus import run
 from jobs.verify import verify
-from tests.fault.conftest import Corpus
+from tests.fault.conftest import Corpus, every_fault
 from tests.running import command
 from tests.s3_proxy import Rule
 
@@ -64,10 +64,7 @@ def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str
 
 def test_faults_at_random_are_survived(ray_address: str, corpus: Corpus):
     """Every tenth request fails in some way: that all five tries of one do has a chance of one in a hundred thousand."""
-    kinds = ("status", "reset", "reset_mid", "close_mid", "short", "after_status", "after_reset")
-    rules = [Rule(kind, times=None, probability=0.0125) for kind in kinds]
-    rules.append(Rule("flip", "GetObject|PutObject", times=None, probability=0.0125))  # nothing guards a listing but TLS
-    with corpus.bucket.proxy.faults(*rules):
+    with corpus.bucket.proxy.faults(*every_fault(0.0125)):
         summary = run(corpus.job, quiet=True)
     assert sum(corpus.bucket.journal.faults().values()) > 4
     assert (summary["files_incomplete"], summary["units_failed"]) == (0, 0)

@@ -69,6 +69,24 @@ def test_put_that_fails_twice_leaves_the_right_bytes(s3: Bucket, kind):
     assert not put_new(f"{s3.url}/out/new", b'{"token": 2}', config_of(s3))
 
 
+@pytest.mark.parametrize("fraction", [0, 0.5])
+def test_create_only_put_whose_refusal_arrives_cut_finds_the_object_that_is_there(s3: Bucket, fraction: float):
+    assert put_new(f"{s3.url}/out/new", b'{"token": 1}', config_of(s3))
+    with s3.proxy.faults(Rule("short", "PutObject", times=None, fraction=fraction)):
+        assert not put_new(f"{s3.url}/out/new", b'{"token": 2}', config_of(s3))
+        assert put_new(f"{s3.url}/out/new", b'{"token": 1}', config_of(s3)), "ours, put before"
+
+
+@pytest.mark.parametrize("fraction", [0, 0.5])
+def test_listing_that_arrives_cut_is_asked_for_again_and_never_believed(s3: Bucket, fraction: float):
+    files = put_and_list(s3, ("a.bin", "b.bin"))
+    with s3.proxy.faults(Rule("short", "ListObjects", fraction=fraction)):
+        assert list_all(f"{s3.url}/in", config_of(s3)) == files
+    with s3.proxy.faults(Rule("short", "ListObjects", times=None, fraction=fraction)), pytest.raises(StoreError):
+        list_all(f"{s3.url}/in", config_of(s3))
+    assert list_all(f"{s3.url}/other", config_of(s3)) == []
+
+
 def test_put_of_bytes_that_always_arrive_wrong_is_an_error(s3: Bucket):
     with s3.proxy.faults(Rule("flip", "PutObject", times=None)), pytest.raises(StoreError, match="other bytes"):
         put_many({f"{s3.url}/out/a": CONTENT}, config_of(s3))

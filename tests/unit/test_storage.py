@@ -13,7 +13,6 @@ from pipeline_ops.storage import (
     StorageConfig,
     check_writable,
     delete_many,
-    exists,
     full_path,
     is_local,
     join,
@@ -254,12 +253,6 @@ def test_delete_many_deletes_what_is_named_and_accepts_what_is_gone(tmp_path: Pa
     write_all(str(tmp_path), "a", "b", "c")
     delete_many([str(tmp_path / name) for name in ("a", "c", "gone")], STORAGE)
     assert names(str(tmp_path)) == ["b"]
-
-
-def test_exists_tells_objects_from_nothing(folder: str) -> None:
-    write_all(folder, "a")
-    assert exists(join(folder, "a"), STORAGE)
-    assert not exists(join(folder, "b"), STORAGE)
 
 
 def test_check_writable_leaves_nothing_behind(folder: str) -> None:
