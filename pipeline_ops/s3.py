@@ -4,7 +4,7 @@
 |---|---|---|
 | a request: 409, 429, 5xx, "slow down", reset, no answer within 15 s | 5 times, 2 s of pauses in all | StoreError |
 | an answer's body: cut, stalled, not what its checksum says | 5 requests | the client's own error; see is_store_failure |
-| a listing: no body | 3 requests | StoreError |
+| an answer that says nothing, not even that a listing is empty | 3 requests | StoreError |
 | a whole object: other length than listed, other MD5 than its etag | 3 reads | StoreError |
 | a put: the etag of the answer is not the MD5 of what was sent | 3 puts | StoreError |
 | 403, 404, 412 and other answers | once | the answer's error |
@@ -47,6 +47,8 @@ CONNECTION_ERRORS = (
 )
 TRANSIENT_STATUS = (409, 429, 500, 502, 503, 504)
 PRECONDITION_FAILED = 412
+# botocore takes an answer without a body for one without fields: an empty listing
+ALWAYS_ANSWERED = {"list_objects_v2": "IsTruncated", "create_multipart_upload": "UploadId"}
 TRANSIENT_CODES = ("SlowDown", "RequestTimeout", "ThrottlingException", "TooManyRequests")
 
 
@@ -87,10 +89,9 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
             except Exception as error:
                 _name_answer(error)
                 _raise_store_error(method, place, error)
-            # botocore takes an answer without a body for a listing without objects
-            if method != "list_objects_v2" or "IsTruncated" in answer:
+            if ALWAYS_ANSWERED.get(method, "ResponseMetadata") in answer:
                 return answer
-        raise StoreError(f"{method} s3://{place}: answered without a listing, {CHECKED_TRIES} times")
+        raise StoreError(f"{method} s3://{place}: answered with nothing, {CHECKED_TRIES} times")
 
     call_s3 = sync_wrapper(_call_s3)
 
@@ -109,7 +110,7 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
         """
         for _ in range(CHECKED_TRIES):
             answer = await self._pipe_file(path, data, chunksize=PART_BYTES, mode=mode)
-            etag = (answer or await self._info(path))["ETag"].strip('"')
+            etag = ((answer or {}).get("ETag") or (await self._info(path))["ETag"]).strip('"')
             # an etag that is no MD5 sum (SSE-KMS, SSE-C, other stores) says nothing: then the object is read back
             if etag == sent_etag(data) or await self._holds(path, data):
                 return
