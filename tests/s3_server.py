@@ -16,12 +16,7 @@ import s3fs
 
 REGION = "us-east-1"
 START_TIMEOUT_S = 60
-RUN_MOTO = """
-import os, sys, threading
-from moto.server import main
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends when the tests are gone
-main(["-H", "127.0.0.1", "-p", "0"])
-"""
+MOTO = Path(__file__).with_name("moto_process.py")
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def moto_server(folder: Path, check_credentials: bool = False) -> Iterator[S3Ser
     environment = os.environ | ({"INITIAL_NO_AUTH_ACTION_COUNT": "3"} if check_credentials else {})
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN_MOTO],
+            [sys.executable, str(MOTO)],
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -87,9 +87,22 @@ def test_listing_that_arrives_cut_is_asked_for_again_and_never_believed(s3: Buck
     assert list_all(f"{s3.url}/other", config_of(s3)) == []
 
 
-def test_put_of_bytes_that_always_arrive_wrong_is_an_error(s3: Bucket):
-    with s3.proxy.faults(Rule("flip", "PutObject", times=None)), pytest.raises(StoreError, match="other bytes"):
-        put_many({f"{s3.url}/out/a": CONTENT}, config_of(s3))
+@pytest.mark.parametrize(("checksums", "why"), [(True, "CRC32"), (False, "other bytes")])
+def test_put_of_bytes_that_always_arrive_wrong_is_an_error(s3: Bucket, checksums: bool, why: str):
+    config = StorageConfig(endpoint_url=s3.endpoint_url, checksums=checksums)
+    with s3.proxy.faults(Rule("flip", "PutObject", times=None)), pytest.raises(StoreError, match=why):
+        put_many({f"{s3.url}/out/a": CONTENT}, config)
+    assert s3.filesystem.exists(f"{s3.name}/out/a") != checksums, "a store that is sent a checksum keeps no wrong bytes"
+
+
+def test_put_to_a_store_that_is_sent_no_checksum_is_made_good_at_once(s3: Bucket):
+    config = StorageConfig(endpoint_url=s3.endpoint_url, checksums=False)
+    with s3.proxy.faults(Rule("flip", "PutObject", "out/a"), Rule("flip", "PutObject", "out/new")):
+        put_many({f"{s3.url}/out/a": CONTENT}, config)
+        assert put_new(f"{s3.url}/out/new", b'{"token": 1}', config)
+    assert s3.filesystem.cat_file(f"{s3.name}/out/a") == CONTENT
+    assert s3.filesystem.cat_file(f"{s3.name}/out/new") == b'{"token": 1}'
+    assert [request.operation for request in s3.journal.requests("PutObject|GetObject", "out/.*")] == ["PutObject"] * 4
 
 
 def test_create_only_put_by_many_at_once_has_one_winner_also_when_answers_are_lost(s3: Bucket):
