@@ -156,6 +156,8 @@ class FaultProxy:
         self._upstream_url = upstream_url
         self._seed = seed
         self._rules: list[_Armed] = []
+        self._in_a_row: int | None = None
+        self._failed: Counter[tuple[str, str]] = Counter()  # in a row, by operation and key
         self._random = random.Random(seed)
         self._rules_lock = threading.Lock()
         self._numbers = count(1)
@@ -184,10 +186,17 @@ class FaultProxy:
         with self._rules_lock:
             self._rules.clear()
             self._random.seed(self._seed)
+            self._in_a_row = None
+            self._failed.clear()
 
     @contextmanager
-    def faults(self, *rules: Rule) -> Iterator[None]:
-        """Has these rules, after those there are, until the block ends; then none."""
+    def faults(self, *rules: Rule, in_a_row: int | None = None) -> Iterator[None]:
+        """Has these rules, after those there are, until the block ends; then none.
+
+        Args:
+            in_a_row: so many requests of one operation and key fail in a row, at the most; then one passes.
+        """
+        self._in_a_row = in_a_row
         self.fail(*rules)
         try:
             yield
@@ -196,6 +205,9 @@ class FaultProxy:
 
     def _next_fault(self, operation: str, key: str) -> Rule | None:
         with self._rules_lock:
+            if self._failed[operation, key] == self._in_a_row:
+                self._failed[operation, key] = 0
+                return None
             for armed in self._rules:
                 rule = armed.rule
                 if armed.applied == rule.times or not rule.matches(operation, key):
@@ -203,7 +215,9 @@ class FaultProxy:
                 armed.matched += 1
                 if armed.matched > rule.skip and self._random.random() < rule.probability:
                     armed.applied += 1
+                    self._failed[operation, key] += 1
                     return rule
+            self._failed[operation, key] = 0
         return None
 
     async def _serve(self) -> None:

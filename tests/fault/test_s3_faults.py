@@ -1,7 +1,5 @@
 """An object store that fails: for a moment, for good, or with wrong bytes."""
 
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,18 +40,8 @@ TRANSIENT = [
 ]
 
 
-def spaced(rules: list[Rule]) -> list[Rule]:
-    """The rules with a request that passes between two of the same target: at most three in a row fail, of five tries."""
-    seen: Counter[tuple[str, str]] = Counter()
-    found = []
-    for rule in rules:
-        found.append(replace(rule, skip=seen[rule.operation, rule.key]))
-        seen[rule.operation, rule.key] += 1
-    return found
-
-
 def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str, corpus: Corpus):
-    with corpus.bucket.proxy.faults(*spaced(TRANSIENT)):
+    with corpus.bucket.proxy.faults(*TRANSIENT, in_a_row=3):
         summary = run(corpus.job, quiet=True)
     met = corpus.bucket.journal.faults()
     assert {rule.kind for rule in TRANSIENT} <= set(met), met
@@ -63,8 +51,8 @@ def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str
 
 
 def test_faults_at_random_are_survived(ray_address: str, corpus: Corpus):
-    """Every tenth request fails in some way: that all five tries of one do has a chance of one in a hundred thousand."""
-    with corpus.bucket.proxy.faults(*every_fault(0.0125)):
+    """Every tenth request fails in some way."""
+    with corpus.bucket.proxy.faults(*every_fault(0.0125), in_a_row=3):
         summary = run(corpus.job, quiet=True)
     assert sum(corpus.bucket.journal.faults().values()) > 4
     assert (summary["files_incomplete"], summary["units_failed"]) == (0, 0)
