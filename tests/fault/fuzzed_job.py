@@ -18,10 +18,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pyarrow as pa
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from jobs.config import JobConfig
 from jobs.plan import Prepared, prepare
@@ -45,7 +48,9 @@ CASES_PER_PROCESS = 500  # pyarrow keeps the buffer of a read that raises, and a
 ADDRESS_SPACE_BYTES = 3 * 2**30  # so that an absurd allocation is a MemoryError, and no trouble for the machine
 UNIT_BYTES = 16_000
 READ_BYTES = 4000  # so that damage is met in the middle of reading, not at its beginning
+# no document is tokenized here
 FACTS = ModelFacts("model", None, "", "", 128, ("A", "B"), "softmax", 0, 0, False, False)
+RESOLVED = FACTS, SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right")
 
 COMPLETE, PARTIAL, REFUSED, WRONG, DIED, HUNG = "complete", "partial", "refused", "WRONG", "process died", "HUNG"
 
@@ -267,7 +272,7 @@ def outcome_of(kind: str, seed: int) -> tuple[str, str]:
     """(outcome, what is wrong)"""
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch("jobs.plan.resolve_model", return_value=(FACTS, None)),
+        mock.patch("jobs.plan.resolve_model", return_value=RESOLVED),
         mock.patch("pipeline_ops.records.READ_BYTES", READ_BYTES),
         mock.patch("pipeline_ops.inputs.SAMPLED_BYTES", READ_BYTES),
     ):

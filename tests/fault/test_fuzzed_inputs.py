@@ -21,7 +21,7 @@ from pipeline_ops.inputs import InputConfig
 from pipeline_ops.models import ModelConfig
 from pipeline_ops.schema import OutputConfig, UserError, binary_cell, pack_table, unpack_table
 from tests.corpora import write_bytes, write_jsonl, write_parquet
-from tests.fault.fuzzed_job import DIED, FACTS, HUNG, WRONG, Worker, do_cases
+from tests.fault.fuzzed_job import DIED, HUNG, RESOLVED, WRONG, Worker, do_cases
 from tests.fault.fuzzing import KINDS
 from tests.unit.reading_path import read_path, try_path
 
@@ -55,7 +55,7 @@ def prepare_job(source: Path, output: Path, **settings):
         model=ModelConfig(path="model"),
         output=OutputConfig(path=str(output)),
     )
-    with mock.patch("jobs.plan.resolve_model", return_value=(FACTS, None)):
+    with mock.patch("jobs.plan.resolve_model", return_value=RESOLVED):
         return prepare(job)
 
 
