@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from tests.running import (
 )
 
 FIRST_COMMIT_TIMEOUT_S = 180  # a local Ray starts in 5 s on an idle machine, and has two times 30
-CTRL_C_TIMEOUT_S = 10
+CTRL_C_TIMEOUT_S = 60  # 2 s on an idle machine
 UNIT_BYTES = 6000
 
 
@@ -71,11 +70,8 @@ def test_run_stopped_in_the_middle_is_continued_exactly_once(
             process.kill()  # the driver alone: Ray's processes are left to themselves
             process.wait()
         else:
-            started = time.monotonic()
             os.killpg(process.pid, stop)  # as a terminal does
-            code = process.wait(CTRL_C_TIMEOUT_S)
-            assert code == 130
-            assert time.monotonic() - started < CTRL_C_TIMEOUT_S
+            assert process.wait(CTRL_C_TIMEOUT_S) == 130
     stamps, num_committed = snapshot(output), len(commit_paths(output))
     committed = {str(path): stamps[str(path)] for path in committed_files(output)}  # the records themselves may be packed
     summary = run(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"), quiet=True)
