@@ -10,7 +10,7 @@ from tests.fault.conftest import Corpus, kill, once, worker_processes
 from tests.running import command, start_command, wait_for
 from tests.s3_proxy import Rule
 
-FIRST_FILE_TIMEOUT_S = 120
+TIMEOUT_S = 120
 DATA, COMMITS = r"out/label=.*", r"out/_commits/.*"
 
 
@@ -38,7 +38,7 @@ def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: s
             wait_for(
                 lambda: bool(corpus.bucket.journal.faults()["stall"]) or process.poll() is not None,
                 point,
-                FIRST_FILE_TIMEOUT_S,
+                TIMEOUT_S,
             )
             assert process.poll() is None, process.communicate()[1]
         finally:
@@ -89,9 +89,9 @@ def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str
 def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corpus: Corpus):
     process = start_command("run", corpus.job_file, "--quiet", ray_address=ray_address)
     try:
-        wait_for(lambda: bool(corpus.commits()) or process.poll() is not None, "a commit", FIRST_FILE_TIMEOUT_S)
+        wait_for(lambda: bool(corpus.commits()) or process.poll() is not None, "a commit", TIMEOUT_S)
         process.send_signal(signal.SIGTERM)
-        stderr = process.communicate(timeout=30)[1]
+        stderr = process.communicate(timeout=TIMEOUT_S)[1]
     finally:
         process.kill()
     assert process.returncode == 143, stderr
