@@ -1,8 +1,7 @@
 """The `label-corpus` command: gathers the sub-commands; heavy imports wait until one of them runs.
 
 Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 3 another run holds the lease, 130 interrupted by Ctrl-C,
-143 ended by SIGTERM. Logs and progress go to stderr; the last
-line on stdout is one JSON object.
+143 ended by SIGTERM. Logs and progress go to stderr; the last line on stdout is one JSON object.
 """
 
 import json
@@ -14,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-INTERRUPTED = 130
-TERMINATED = 128 + signal.SIGTERM
+from jobs import stopping
+from jobs.stopping import INTERRUPTED, TERMINATED
+
 DEMO_FOLDER = "~/.cache/label-corpus/demo"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
@@ -150,7 +150,7 @@ def main(*command: str) -> None:
     from cluster.session import quiet_environment
 
     quiet_environment()
-    signal.signal(signal.SIGTERM, _terminate)  # a machine about to be taken away: leave as after Ctrl-C, and free the lease
+    stopping.install()
     code: Any
     try:
         app([*command, *sys.argv[1:]], prog_name="label-corpus")
@@ -168,10 +168,6 @@ def main(*command: str) -> None:
     sys.stderr.flush()
     # Ray's and torch's threads have nothing left to do; waiting for them costs a second
     os._exit(code if isinstance(code, int) else int(code is not None))
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(TERMINATED)
 
 
 def _say(message: str) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from cluster.failures import configure_ray_data
 from cluster.session import connected
 from cluster.streaming import stream_rows
+from jobs import stopping
 from jobs.config import JobConfig
 from jobs.sweep import holding
 from pipeline_ops.commits import commit_unit, sweep
@@ -49,6 +50,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
             # closed before Ray is shut down, as in label_corpus.py
             with connected(), closing(_merged(compactions, output, job.storage)) as finished:
                 for compaction, files in finished:
+                    stopping.check()
                     commit = compacted(compaction, files, output, job.storage)
                     lease.check()
                     commit_unit(replace(commit, term=lease.term, run="compact"), ledger, output, job.storage)

@@ -13,6 +13,7 @@ from cluster.failures import configure_ray_data, root_cause
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools, resolve_pools
 from cluster.session import connected
 from cluster.streaming import stream_rows
+from jobs import stopping
 from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
@@ -117,6 +118,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
                 most = job.compute.max_failed_units
                 with closing(_label_and_commit(prepared, writer, progress)) as finished:
                     for done in finished:
+                        stopping.check()
                         if isinstance(done, Commit):
                             labelled.append(done)
                             continue
