@@ -186,16 +186,11 @@ class FaultProxy:
         with self._rules_lock:
             self._rules.clear()
             self._random.seed(self._seed)
-            self._in_a_row = None
-            self._failed.clear()
+            self._in_a_row, self._failed = None, Counter()
 
     @contextmanager
     def faults(self, *rules: Rule, in_a_row: int | None = None) -> Iterator[None]:
-        """Has these rules, after those there are, until the block ends; then none.
-
-        Args:
-            in_a_row: so many requests of one operation and key fail in a row, at the most; then one passes.
-        """
+        """Has these rules, after those there are, until the block ends; of one operation and key `in_a_row` fail at the most."""
         self._in_a_row = in_a_row
         self.fail(*rules)
         try:
