@@ -190,7 +190,7 @@ class FaultProxy:
 
     @contextmanager
     def faults(self, *rules: Rule, in_a_row: int | None = None) -> Iterator[None]:
-        """Has these rules, after those there are, until the block ends; `in_a_row`: faults in a row of one object, at the most."""
+        """Has these rules, after those there are, until the block ends; `in_a_row`: of one object, so many at the most."""
         self._in_a_row = in_a_row
         self.fail(*rules)
         try:
