@@ -2,7 +2,7 @@
 
 | what fails | what happens |
 |---|---|
-| a request to object storage | repeated where it is made, see pipeline_ops/s3.py; then the run ends with one line |
+| a request to object storage | repeated where it is made (s3.py), not by Ray; then the run ends with one line |
 | a document | rejected with its error |
 | an input file, or a unit | set aside with its reason; the run goes on, and ends with exit 1 |
 | a worker process, at work on a unit | Ray runs the unit again elsewhere; the fourth time it is set aside (attempts.py) |
