@@ -15,7 +15,8 @@ _asked: list[BaseException] = []
 
 def install() -> None:
     """Handles both signals in this process from now on. Only for the main thread."""
-    signal.signal(signal.SIGINT, _stop)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell has it for what a script starts in the background
+        signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)  # a machine about to be taken away: leave as after Ctrl-C, and free the lease
 
 

@@ -18,6 +18,13 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def test_ctrl_c_that_is_ignored_stays_ignored(handlers: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.install()
+    os.kill(os.getpid(), signal.SIGINT)
+    stopping.check()
+
+
 class SignalledInFinalizer:
     def __init__(self, number: int):
         self.number = number
