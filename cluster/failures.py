@@ -17,6 +17,7 @@ ACTOR_STARTS = 3  # that may fail in a row: a node that goes away while a model 
 def configure_ray_data(unit_bytes: int) -> None:
     """Sets the current DataContext for a chain whose rows are units."""
     import logging
+    import warnings
 
     import ray.data
 
@@ -28,6 +29,8 @@ def configure_ray_data(unit_bytes: int) -> None:
     context.actor_init_retry_on_errors = False
     context.max_consecutive_actor_init_deaths = ACTOR_STARTS
     context.retried_io_errors = []  # storage retries itself; Ray's retries would multiply with that
+    # a small input keeps not all classifiers busy; how many units there are is not known when they are started
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

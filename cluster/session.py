@@ -24,6 +24,7 @@ def quiet_environment() -> None:
     for name, value in {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         **WORKER_ENVIRONMENT,
     }.items():
         os.environ.setdefault(name, value)

@@ -32,6 +32,17 @@ def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
         raise typer.Exit(1)
 
 
+def _load_job(path: str, overrides: list[str] | None) -> Any:
+    """The job of a command that loads no model in its own process."""
+    from jobs.config import load_job
+    from pipeline_ops.models import without_torch
+
+    job = load_job(path, overrides)
+    if not job.model.trust_remote_code:  # code of the model's may ask for torch
+        without_torch()
+    return job
+
+
 @app.command("run")
 def run_command(
     job: JobFile,
@@ -40,20 +51,18 @@ def run_command(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
 ) -> None:
     """Label what is not labelled yet."""
-    from jobs.config import load_job
     from jobs.label_corpus import run
 
-    summary = run(load_job(job, overrides), quiet=quiet, retry_failed=retry_failed)
+    summary = run(_load_job(job, overrides), quiet=quiet, retry_failed=retry_failed)
     _emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
 
 
 @app.command("plan")
 def plan_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
     """Show what a run would do."""
-    from jobs.config import load_job
     from jobs.plan import plan, show
 
-    summary = plan(load_job(job, overrides))
+    summary = plan(_load_job(job, overrides))
     if not quiet:
         show(summary)
     _emit(summary)
@@ -177,8 +186,8 @@ def _say(message: str) -> None:
 def _explain(error: Exception) -> int:
     """Prints `error`, in one line where it needs no more; returns the exit code."""
     from pipeline_ops.lease import LeaseError
-    from pipeline_ops.s3 import is_store_failure
     from pipeline_ops.schema import UserError
+    from pipeline_ops.store_errors import is_store_failure
 
     if isinstance(error, UserError | LeaseError):
         _say(str(error))

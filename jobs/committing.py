@@ -14,9 +14,9 @@ from pipeline_ops.commits import LOOSE_RECORDS, commit_unit, has_garbage, sweep,
 from pipeline_ops.lease import Lease, acquire
 from pipeline_ops.planning import is_all_stale
 from pipeline_ops.rewriting import nothing_left, without_sources
-from pipeline_ops.s3 import is_store_failure, store_errors
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import check_writable, remove_folder_if_empty
+from pipeline_ops.store_errors import is_store_failure, store_errors
 from pipeline_ops.writing import Commit
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from jobs.config import JobConfig, check_config
 from jobs.train import TrainConfig, train
+from pipeline_ops.models import without_torch
 from pipeline_ops.passages import KINDS, collect_passages
 from pipeline_ops.schema import UserError
 
@@ -69,6 +70,7 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
             "compute": {"unit_bytes": UNIT_BYTES},
         },
     )
+    without_torch()
     _say(f"labelling {held_out.num_rows:,} passages of packages that the model has not seen")
     summary = run(job)
     labelled = ds.dataset(job.output.path, format="parquet", partitioning="hive").to_table(columns=["label", "kind"])

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -18,11 +18,10 @@ from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
 from jobs.progress import Progress
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, write_row
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, read_task, resolve_dtype, write_row
 from pipeline_ops.commits import current_commits, incomplete_files, write_job
-from pipeline_ops.failures import Failure, forget_failures, set_aside
+from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
 from pipeline_ops.reading import ReadSettings, spans_to_json
-from pipeline_ops.s3 import StoreError
 from pipeline_ops.schema import UserError
 from pipeline_ops.writing import Commit
 
@@ -161,17 +160,15 @@ def _label_and_commit(prepared: Prepared, writer: Writer, progress: Progress) ->
             pools = resolve_pools(job.compute, machines)
         except ValueError as error:
             raise UserError(str(error)) from error
-        dtype = _probe(prepared, pools)
+        dtype = _dtype_there(job, pools)
         record = job_record(prepared, dtype, writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         with closing(label_units(prepared, pools, dtype)) as finished:
-            for done in finished:
-                if isinstance(done, Failure) and done.store:
-                    raise StoreError(f"{done.where}: {done.message}")
-                if not recorded:  # before the first commit, and not before the model has labelled something
+            for done in labelled_first(finished):
+                if not recorded:
                     writer.lease.check()
                     write_job(record, job.output.path, job.storage)
                     recorded = True
@@ -185,14 +182,37 @@ def _label_and_commit(prepared: Prepared, writer: Writer, progress: Progress) ->
                     yield commit
 
 
-def _probe(prepared: Prepared, pools: Pools) -> str:
-    """Loads the model without its weights where classifiers run; returns the dtype they will use."""
+def labelled_first(finished: Iterable[Commit | Failure]) -> Iterator[Commit | Failure]:
+    """The same, failures not before the model has labelled something: nothing is put for a job whose model cannot be loaded.
+
+    Raises:
+        Exception: the first failure that is no unit's fault (failures.run_ending).
+    """
+    labelled = False
+    postponed: list[Failure] = []
+    for done in finished:
+        if isinstance(done, Failure):
+            error = run_ending(done)
+            if error is not None:
+                raise error
+            if not labelled:
+                postponed.append(done)
+                continue
+        yield done
+        if not labelled:
+            labelled = True
+            yield from postponed
+    if not labelled:
+        yield from postponed
+
+
+def _dtype_there(job: JobConfig, pools: Pools) -> str:
+    """What `model.dtype` means where classifiers run."""
     import ray
 
-    probe = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(probe_model)
-    job = prepared.job
+    task = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(resolve_dtype)
     try:
-        return ray.get(probe.remote(job.model, prepared.facts, job.storage, job.model.dtype, pools.use_gpu))["dtype"]
+        return ray.get(task.remote(job.model.dtype, pools.use_gpu))
     except ray.exceptions.RayTaskError as error:
         raise root_cause(error) from None
 

@@ -22,9 +22,9 @@ from pipeline_ops.lease import LeaseRecord, check_free
 from pipeline_ops.models import ModelFacts, resolve_model
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import check_columns
-from pipeline_ops.s3 import is_outage, store_errors
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import full_path, join
+from pipeline_ops.store_errors import is_outage, store_errors
 from pipeline_ops.tokenizing import truncating_backend
 
 

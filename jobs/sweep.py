@@ -9,9 +9,9 @@ from jobs.config import JobConfig
 from jobs.plan import refused
 from pipeline_ops.commits import Ledger, read_ledger, sweep, write_pack
 from pipeline_ops.lease import Lease, acquire, check_free
-from pipeline_ops.s3 import store_errors
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import full_path
+from pipeline_ops.store_errors import store_errors
 
 
 @contextmanager

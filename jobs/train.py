@@ -21,7 +21,6 @@ from pipeline_ops.failures import Failure
 from pipeline_ops.inputs import InputConfig, InputFile, column_names, find_inputs, sample_types
 from pipeline_ops.models import ModelConfig, local_copy
 from pipeline_ops.reading import ReadSettings, Span, decode, read_parts
-from pipeline_ops.s3 import store_errors
 from pipeline_ops.schema import OutputConfig, Range, UserError
 from pipeline_ops.storage import (
     TEMPORARY_PREFIX,
@@ -35,6 +34,7 @@ from pipeline_ops.storage import (
     put,
     put_many,
 )
+from pipeline_ops.store_errors import store_errors
 from pipeline_ops.training import ArchitectureConfig, TrainingConfig, train_classifier
 
 READ_BYTES = 8 * 2**20  # of a line format at a time: reading stops soon after max_documents

@@ -11,12 +11,13 @@ from jobs.config import JobConfig
 from pipeline_ops import records
 from pipeline_ops.checking import Seen, check_commit
 from pipeline_ops.commits import gaps, garbage_files, overlaps, pieces_by_file, read_ledger
+from pipeline_ops.etags import MD5_ETAG
 from pipeline_ops.failures import read_failures
 from pipeline_ops.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
 from pipeline_ops.rewriting import read_written_bytes
-from pipeline_ops.s3 import MD5_ETAG, is_store_failure, store_errors
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, full_path, join, list_all, open_to_read, read_files
+from pipeline_ops.store_errors import is_store_failure, store_errors
 from pipeline_ops.writing import Commit, WrittenFile
 
 MAX_LISTED = 100

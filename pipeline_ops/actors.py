@@ -20,7 +20,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
-from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
@@ -169,9 +169,16 @@ class ClassifyActor:
         if not use_gpu:
             torch.set_num_threads(1)  # one single-thread replica per core beats one replica with many threads
         self.facts, self.output, self.attempts = facts, output, attempts
-        self.model = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device="cuda" if use_gpu else "cpu")
+        device = "cuda" if use_gpu else "cpu"
+        self.refusal: Exception | None = None
+        try:
+            self.model = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device=device)
+        except Exception as error:  # told by the first unit: of an actor that does not start, Ray says no more than a traceback
+            self.refusal = error
 
     def __call__(self, row: pa.Table) -> pa.Table:
+        if self.refusal is not None and not has_failed(row):
+            return failed_row(failure_of(self.refusal, Unit.from_json(row["unit"][0].as_py()).pieces, LOADING))
         return guarded(self.classify, row, "classify", self.attempts)
 
     def classify(self, row: pa.Table) -> pa.Table:
@@ -247,19 +254,8 @@ def write_good_row(
     return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()]})
 
 
-def probe_model(model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, use_gpu: bool) -> dict[str, Any]:
-    """Checks, where the classifiers will run, that the model can be loaded; says what `dtype: auto` means there.
-
-    Raises:
-        UserError: as load_classifier.
-    """
-    resolved = resolve_dtype(dtype, use_gpu)
-    load_classifier(model, storage, revision=facts.revision, dtype=resolved, device="meta")
-    return {"dtype": resolved}
-
-
 def resolve_dtype(dtype: str, use_gpu: bool) -> str:
-    """bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
+    """What `model.dtype` means on this machine. auto: bfloat16 where it has that, else float16 on a GPU and float32 on a CPU.
 
     Without native support bfloat16 is emulated: up to 100 times slower than float32 on CPUs.
     """

@@ -8,13 +8,14 @@ import json
 import traceback
 from dataclasses import asdict, dataclass, replace
 
-from pipeline_ops.s3 import is_store_failure
-from pipeline_ops.schema import Piece
+from pipeline_ops.schema import Piece, UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, delete_many, join, list_all, put, read_files
+from pipeline_ops.store_errors import StoreError, is_store_failure
 
 FAILED_FOLDER = "_failed"
 MAX_TRIES = 3  # of a unit whose worker process died while it was at work on it
 WORKER_DIED = "WorkerDied"
+LOADING = "load"  # the step that is no unit's fault: the model cannot be loaded, and the run ends
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Failure:
 
     id: str
     pieces: tuple[Piece, ...]  # what is set aside; stop_row and stop_byte are END_OF_FILE where the end was not reached
-    step: str  # read, tokenize, classify or write
+    step: str  # read, tokenize, classify, write, or LOADING
     error: str  # the exception's class, or WORKER_DIED
     message: str
     store: bool  # the object store is at fault: the run ends, and nothing is set aside
@@ -63,6 +64,17 @@ def worker_died(pieces: tuple[Piece, ...], step: str) -> Failure:
     """What it means that the process died each time that `step` was at work on the rows in `pieces`."""
     message = f"the worker process died {MAX_TRIES} times while it was at work on this (killed, out of memory, or a crash)"
     return Failure(_failure_id(pieces), pieces, step, WORKER_DIED, message, store=False)
+
+
+def run_ending(failure: Failure) -> Exception | None:
+    """What ends the run, where a failure is no unit's fault: the store's, or that of a model that cannot be loaded."""
+    if failure.store:
+        return StoreError(f"{failure.where}: {failure.message}")
+    if failure.step != LOADING:
+        return None
+    if failure.error == UserError.__name__:
+        return UserError(failure.message)
+    return RuntimeError(f"the model cannot be loaded: {failure.traceback}")
 
 
 def _failure_id(pieces: tuple[Piece, ...]) -> str:

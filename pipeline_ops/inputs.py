@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline_ops import parsing, records
-from pipeline_ops.s3 import is_store_failure
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, list_files, open_to_read
+from pipeline_ops.store_errors import is_store_failure
 
 FORMATS = {
     ".parquet": "parquet",

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline_ops.s3 import is_store_failure
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, delete_many, join, list_all, put_new, read_bytes, remove_folder_if_empty
+from pipeline_ops.store_errors import is_store_failure
 
 LEASE_FOLDER = "_lease"
 RENEWALS_PER_EXPIRY = 4

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,6 +99,22 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return target
+
+
+def without_torch() -> None:
+    """Has transformers do without torch in this process, which configurations and tokenizers do not need: 2 s of CPU less.
+
+    Nothing changes where torch is imported already. No model can be loaded in this process afterwards.
+    """
+    if "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] so the import system spells "not to be found"
+    try:
+        from transformers.utils.import_utils import is_torch_available
+
+        is_torch_available()  # asked while transformers was imported; it remembers the answer
+    finally:
+        del sys.modules["torch"]
 
 
 def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFacts, Any]:

@@ -18,9 +18,9 @@ from pipeline_ops.failures import Failure
 from pipeline_ops.inputs import InputFile
 from pipeline_ops.reading import Span
 from pipeline_ops.row_groups import cut_row_groups, within
-from pipeline_ops.s3 import is_store_failure
 from pipeline_ops.schema import OutputConfig, Piece, Range
 from pipeline_ops.storage import StorageConfig, read_tails
+from pipeline_ops.store_errors import is_store_failure
 from pipeline_ops.writing import Commit
 
 FOOTER_BYTES = 256 * 1024

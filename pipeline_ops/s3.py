@@ -16,18 +16,19 @@ they multiply: a permanent "slow down" was 25 requests and 40 s, a server that n
 """
 
 import asyncio
-import hashlib
-import re
 from functools import cache
 from typing import Any, BinaryIO, NoReturn, Protocol
 
 import aiohttp
 import s3fs
 import s3fs.core
-from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import FlexibleChecksumError, HTTPClientError
 from fsspec.asyn import _run_coros_in_chunks, sync_wrapper
 from fsspec.exceptions import FSTimeoutError
+
+from pipeline_ops.etags import MD5_ETAG, PART_BYTES, has_right_bytes, sent_etag
+from pipeline_ops.store_errors import StoreError, answer_of, status_of
 
 REQUEST_TRIES = 5
 CONNECT_TIMEOUT_S = 5
@@ -35,9 +36,7 @@ READ_TIMEOUT_S = 15  # five stalled requests are 75 s: a store that never answer
 CHECKED_TRIES = 3
 CONNECTIONS = 32
 DELETED_TOGETHER = 1000  # objects per request, S3's limit
-PART_BYTES = 50 * 2**20  # of a multipart upload, for objects of over two parts
 READ_AHEAD_BYTES = 8 * 2**20
-MD5_ETAG = re.compile(r"[0-9a-f]{32}")
 CONNECTION_ERRORS = (
     HTTPClientError,
     BotoConnectionError,
@@ -47,7 +46,6 @@ CONNECTION_ERRORS = (
     FSTimeoutError,
 )
 TRANSIENT_STATUS = (409, 429, 500, 502, 503, 504)
-PRECONDITION_FAILED = 412
 # botocore takes an answer without a body for one without fields: an empty listing
 ALWAYS_ANSWERED = {"list_objects_v2": "IsTruncated", "create_multipart_upload": "UploadId"}
 TRANSIENT_CODES = (
@@ -58,17 +56,6 @@ TRANSIENT_CODES = (
     "ThrottlingException",
     "TooManyRequests",
 )
-
-
-class StoreError(OSError):
-    """The object store kept failing or gave wrong bytes; what was asked of it may work later.
-
-    `unreachable`: no connection to it was made.
-    """
-
-    def __init__(self, message: str, *, unreachable: bool = False):
-        super().__init__(message)
-        self.unreachable = unreachable
 
 
 class S3Settings(Protocol):
@@ -165,6 +152,30 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
             )
         return pathlist
 
+    def read_checked(self, path: str, size: int, etag: str) -> bytes:
+        """The whole object, read again when its length is not the listed one or its MD5 not its etag.
+
+        Raises:
+            StoreError: the bytes are wrong each time.
+            FileNotFoundError, PermissionError: the answer of the store.
+        """
+        data = b""
+        for _ in range(CHECKED_TRIES):
+            data = bytes(self.cat_file(path))  # pyright: ignore[reportArgumentType] fsspec's annotation says text, too
+            if has_right_bytes(data, size, etag):
+                return data
+        if len(data) == size and _has_other_etags(self._head(path)):
+            return data
+        raise StoreError(f"s3://{path}: read {len(data)} bytes that are not those of the listed object of {size} bytes, {etag}")
+
+    def _head(self, path: str) -> dict[str, Any]:
+        bucket, key, _ = self.split_path(path)
+        return self.call_s3("head_object", Bucket=bucket, Key=key) or {}
+
+    def open_pinned(self, path: str, size: int, etag: str, *, sequential: bool) -> BinaryIO:
+        """See PinnedFile. `sequential` reads ahead; otherwise each read moves just the bytes asked for."""
+        return PinnedFile(self, path, size, etag, sequential=sequential)  # pyright: ignore[reportReturnType]
+
 
 @cache
 def s3_filesystem(config: S3Settings, process: int) -> CheckedS3FileSystem:
@@ -196,17 +207,12 @@ def s3_filesystem(config: S3Settings, process: int) -> CheckedS3FileSystem:
     return filesystem
 
 
-def store_errors() -> tuple[type[Exception], ...]:
-    """What a store that refuses or cannot be reached raises; botocore's and aiohttp's errors are no OSErrors."""
-    return (OSError, BotoCoreError, ClientError, aiohttp.ClientError, FSTimeoutError)
-
-
 def _name_answer(error: Exception) -> None:
     """Gives an error of a store that sends codes without messages (radosgw) its code for a message.
 
     Without one s3fs fails with a TypeError where it looks for the message of a 412 (s3fs/core.py, S3File._fetch_range).
     """
-    code = _answer(error).get("Error", {}).get("Code")
+    code = answer_of(error).get("Error", {}).get("Code")
     if code and isinstance(error, OSError) and error.args[-1:] == (None,):
         message = (
             "PreconditionFailed: at least one of the pre-conditions did not hold" if code == "PreconditionFailed" else code
@@ -225,65 +231,11 @@ def _raise_store_error(what: str, place: str, error: Exception) -> NoReturn:
     raise StoreError(message, unreachable=isinstance(error, BotoConnectionError)) from error
 
 
-def is_outage(error: BaseException) -> bool:
-    """Whether a store that answers, or has answered, is failing.
-
-    One that cannot be reached, or is asked without credentials, is more likely a mistake in the job.
-    """
-    return isinstance(error, StoreError) and not error.unreachable
-
-
 def is_transient(error: BaseException) -> bool:
     """Whether a request may succeed when it is made again: the store was busy or broken, or the connection was."""
     if isinstance(error, CONNECTION_ERRORS):
         return True
-    return status_of(error) in TRANSIENT_STATUS or _answer(error).get("Error", {}).get("Code") in TRANSIENT_CODES
-
-
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status of the answer that `error` reports; None where there was none."""
-    return _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-
-
-def _answer(error: BaseException) -> dict[str, Any]:
-    return getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
-
-
-def is_store_failure(error: BaseException) -> bool:
-    """Whether the store is at fault, not the object: other objects will fare no better, so a run ends here.
-
-    An object that is gone or may not be read is that object's own fault.
-    """
-    if isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
-        return False
-    return isinstance(error, StoreError | BotoCoreError | ClientError | aiohttp.ClientError | FSTimeoutError)
-
-
-def has_right_bytes(data: bytes, size: int, etag: str) -> bool:
-    """Whether `data` is the object that was listed with this size and etag; etags of multipart uploads say nothing."""
-    return len(data) == size and (not MD5_ETAG.fullmatch(etag) or _md5(data) == etag)
-
-
-def read_checked(filesystem: CheckedS3FileSystem, path: str, size: int, etag: str) -> bytes:
-    """The whole object, read again when its length is not the listed one or its MD5 not its etag.
-
-    Raises:
-        StoreError: the bytes are wrong each time.
-        FileNotFoundError, PermissionError: the answer of the store.
-    """
-    data = b""
-    for _ in range(CHECKED_TRIES):
-        data = bytes(filesystem.cat_file(path))  # pyright: ignore[reportArgumentType] fsspec's annotation says text, too
-        if has_right_bytes(data, size, etag):
-            return data
-    if len(data) == size and _has_other_etags(_head(filesystem, path)):
-        return data
-    raise StoreError(f"s3://{path}: read {len(data)} bytes that are not those of the listed object of {size} bytes, {etag}")
-
-
-def _head(filesystem: CheckedS3FileSystem, path: str) -> dict[str, Any]:
-    bucket, key, _ = filesystem.split_path(path)
-    return filesystem.call_s3("head_object", Bucket=bucket, Key=key) or {}
+    return status_of(error) in TRANSIENT_STATUS or answer_of(error).get("Error", {}).get("Code") in TRANSIENT_CODES
 
 
 def _has_other_etags(answer: dict[str, Any]) -> bool:
@@ -292,18 +244,6 @@ def _has_other_etags(answer: dict[str, Any]) -> bool:
     Source: Amazon S3 API reference, Object, ETag: SSE-C and SSE-KMS.
     """
     return "SSECustomerAlgorithm" in answer or str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
-
-
-def sent_etag(data: bytes) -> str:
-    """The etag that S3 gives `data` when it arrives whole, without SSE-C or SSE-KMS."""
-    if len(data) < 2 * PART_BYTES:
-        return _md5(data)
-    sums = [hashlib.md5(data[start : start + PART_BYTES], usedforsecurity=False) for start in range(0, len(data), PART_BYTES)]
-    return f"{_md5(b''.join(part.digest() for part in sums))}-{len(sums)}"
-
-
-def _md5(data: Any) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 class PinnedFile(s3fs.S3File):
@@ -348,8 +288,3 @@ class PinnedFile(s3fs.S3File):
             if len(data) == end - start:
                 return data
         raise StoreError(f"s3://{self.path}: bytes {start} to {end} were asked for, {len(data)} came")
-
-
-def open_pinned(filesystem: CheckedS3FileSystem, path: str, size: int, etag: str, *, sequential: bool) -> BinaryIO:
-    """See PinnedFile. `sequential` reads ahead; otherwise each read moves just the bytes asked for."""
-    return PinnedFile(filesystem, path, size, etag, sequential=sequential)  # pyright: ignore[reportReturnType]

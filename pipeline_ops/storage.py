@@ -15,16 +15,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline_ops.s3 import (
-    PRECONDITION_FAILED,
-    CheckedS3FileSystem,
-    has_right_bytes,
-    open_pinned,
-    read_checked,
-    s3_filesystem,
-    status_of,
-)
+from pipeline_ops.etags import has_right_bytes
 from pipeline_ops.schema import UserError
+from pipeline_ops.store_errors import PRECONDITION_FAILED, status_of
 
 TEMPORARY_PREFIX = ".incomplete-"
 
@@ -66,19 +59,24 @@ def filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
     """
     if is_local(path):
         return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
-    protocol = path.split("://", 1)[0]
-    if protocol in ("s3", "s3a"):
+    if _is_s3(path):
+        from pipeline_ops.s3 import s3_filesystem  # half a second of CPU
+
         fs = s3_filesystem(config, os.getpid())  # pyright: ignore[reportArgumentType] frozen models are hashable
         return fs, path.split("://", 1)[1].rstrip("/")
     try:
         fs, inner = fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{path!r}: {error}; install the fsspec plug-in for {protocol}://") from error
+        raise UserError(f"{path!r}: {error}; install the fsspec plug-in for {path.split('://', 1)[0]}://") from error
     return fs, inner.rstrip("/") or "/"
 
 
 def is_local(path: str) -> bool:
     return "://" not in path or path.startswith(("file://", "local://"))
+
+
+def _is_s3(path: str) -> bool:
+    return path.startswith(("s3://", "s3a://"))
 
 
 def full_path(path: str) -> str:
@@ -157,8 +155,8 @@ def open_to_read(file: StoredFile, config: StorageConfig, *, sequential: bool) -
             opened.close()
             raise OSError(f"{file.path}: has changed since it was listed")
         return opened
-    if isinstance(fs, CheckedS3FileSystem):
-        return open_pinned(fs, inner, file.size, file.identity, sequential=sequential)
+    if _is_s3(file.path):
+        return fs.open_pinned(inner, file.size, file.identity, sequential=sequential)
     if sequential:
         return fs.open(inner, "rb", block_size=8 * 2**20, cache_type="readahead")
     return fs.open(inner, "rb", cache_type="none")
@@ -208,11 +206,11 @@ def _read_local(path: str) -> bytes | Exception:
 def _checked(fs: Any, path: str, file: StoredFile, content: bytes | Exception) -> bytes | Exception:
     if isinstance(content, Exception):
         return content
-    if isinstance(fs, CheckedS3FileSystem):
+    if _is_s3(file.path):
         if has_right_bytes(content, file.size, file.identity):
             return content
         try:
-            return read_checked(fs, path, file.size, file.identity)
+            return fs.read_checked(path, file.size, file.identity)
         except OSError as error:
             return error
     if len(content) != file.size:
@@ -243,7 +241,7 @@ def put_many(contents: dict[str, Any], config: StorageConfig) -> None:
     if isinstance(fs, LocalFileSystem):
         for path, data in inner.items():
             os.replace(_write_beside(path, data), path)
-    elif isinstance(fs, CheckedS3FileSystem):
+    elif _is_s3(next(iter(contents))):
         fs.put_all_checked({path: bytes(data) for path, data in inner.items()})
     else:
         fs.pipe({path: bytes(data) for path, data in inner.items()})
@@ -270,7 +268,7 @@ def put_new(path: str, data: bytes, config: StorageConfig) -> bool:
         finally:
             os.unlink(beside)
     try:
-        if isinstance(fs, CheckedS3FileSystem):
+        if _is_s3(path):
             fs.put_checked(inner, data, mode="create")
         else:
             fs.pipe_file(inner, data, mode="create")
@@ -301,7 +299,7 @@ def delete_many(paths: list[str], config: StorageConfig) -> None:
         for path in inner:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-    elif isinstance(fs, CheckedS3FileSystem):
+    elif _is_s3(paths[0]):
         fs.delete_all(inner)
     else:
         for path in inner:  # not `rm`: it takes names for patterns, and fails where one is gone

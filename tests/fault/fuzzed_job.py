@@ -38,8 +38,8 @@ from pipeline_ops.parsing import csv_fields
 from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.records import cut_records, open_decompressed, split_records
 from pipeline_ops.row_groups import STREAMED_ROW_GROUP_BYTES
-from pipeline_ops.s3 import store_errors
 from pipeline_ops.schema import OutputConfig, Piece, Reject, Unit, UserError, unpack_rejects, unpack_table
+from pipeline_ops.store_errors import store_errors
 from tests.fault.fuzzing import KINDS, damaged_file, original
 
 LIMIT_S = 60  # a case takes 20 ms; Arrow fills 2 GiB with zeros when a page header asks for them

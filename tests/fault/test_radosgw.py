@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import pytest
 
+from pipeline_ops.etags import PART_BYTES, sent_etag
 from pipeline_ops.lease import Lease, LeaseError, acquire, check_free, read_lease
-from pipeline_ops.s3 import DELETED_TOGETHER, PART_BYTES, StoreError, sent_etag
+from pipeline_ops.s3 import DELETED_TOGETHER
 from pipeline_ops.storage import (
     StorageConfig,
     StoredFile,
@@ -27,6 +28,7 @@ from pipeline_ops.storage import (
     read_bytes,
     read_files,
 )
+from pipeline_ops.store_errors import StoreError
 from tests.radosgw import missing_programs, radosgw_server
 from tests.s3_proxy import FaultProxy, Kind, Rule
 from tests.s3_server import S3Server

@@ -80,9 +80,11 @@ def test_run_with_a_model_without_head_exits_2_unless_allowed(ray_address: str, 
     job_file = write_job_file(folder / "job.yaml", settings)
     before = sorted(folder.rglob("*"))
     finished = command("run", job_file, ray_address=ray_address)
-    assert (finished.code, finished.stdout, len(finished.error_lines)) == (2, "", 1), finished.stderr
-    assert "classification head" in finished.stderr
-    assert "model.allow_new_weights" in finished.stderr
+    assert (finished.code, finished.stdout) == (2, ""), finished.stderr
+    # Ray has been started: it says of each actor pool what https://github.com/ray-project/ray/issues/53727 is about
+    (line,) = [line for line in finished.error_lines if "ray-project/ray/issues/53727" not in line]
+    assert "classification head" in line
+    assert "model.allow_new_weights" in line
     assert sorted(folder.rglob("*")) == before
     override(settings, "model.allow_new_weights=true")
     assert run(check_config(JobConfig, settings), quiet=True)["labeled"] == len(TEXTS)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline_ops.s3 import StoreError
+from pipeline_ops.store_errors import StoreError
 
 Fault = Literal["lost request", "lost answer", "interrupted before", "interrupted after"]
 _running = threading.local()  # .program: the one whose thread this is

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cluster.attempts import AttemptCounts
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, resolve_dtype, write_row
-from pipeline_ops.failures import MAX_TRIES, WORKER_DIED, Failure
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, failed_row, read_task, resolve_dtype, write_row
+from pipeline_ops.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
 from pipeline_ops.inputs import InputFile
 from pipeline_ops.models import ModelConfig, ModelFacts, resolve_model
 from pipeline_ops.reading import Attempts, ReadSettings, spans_to_json
@@ -324,11 +324,16 @@ def test_rejects_in_transport_keep_what_the_reader_said(tmp_path: Path) -> None:
     assert pack_rejects([]) == b""
 
 
-def test_probe_of_a_model_says_the_dtype_and_of_a_bad_one_why(model: Path, model_without_head: Path) -> None:
-    config = ModelConfig(path=str(model))
-    assert probe_model(config, facts_of(model), STORAGE, "float32", False) == {"dtype": "float32"}
-    with pytest.raises(UserError, match="head"):
-        probe_model(ModelConfig(path=str(model_without_head)), facts_of(model_without_head), STORAGE, "auto", False)
+def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, model: Path, model_without_head: Path) -> None:
+    (row,) = rows_of(write_bytes(tmp_path / "a.jsonl", b'{"text": "a"}\n'))
+    config = ModelConfig(path=str(model_without_head))
+    actor = ClassifyActor(config, facts_of(model), STORAGE, OutputConfig(path="out"), "float32", False, AttemptCounts())
+    error = run_ending(failure_of(actor(row)))
+    assert isinstance(error, UserError)
+    assert "head" in str(error)
+    failed = worker_died((), "read")
+    assert failure_of(actor(failed_row(failed))) == failed, "what has failed before is that unit's own failure"
+    assert run_ending(failed) is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -33,9 +33,9 @@ from pipeline_ops.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import Span
 from pipeline_ops.rewriting import joined_pieces
-from pipeline_ops.s3 import is_store_failure
 from pipeline_ops.schema import OutputConfig, Piece, UserError
 from pipeline_ops.storage import StorageConfig, StoredFile, list_all, put, read_bytes
+from pipeline_ops.store_errors import is_store_failure
 from pipeline_ops.writing import Commit, WrittenFile
 from tests.unit.stepped_store import Fault, Interrupted, Killed, Program, SteppedFileSystem
 

@@ -16,9 +16,9 @@ from pipeline_ops.failures import (
     set_aside,
     worker_died,
 )
-from pipeline_ops.s3 import StoreError
 from pipeline_ops.schema import END_OF_FILE, Piece
 from pipeline_ops.storage import StorageConfig, StoredFile
+from pipeline_ops.store_errors import StoreError
 
 STORAGE = StorageConfig()
 PIECES = (Piece("s3://b/ü.jsonl", "v1", 40, END_OF_FILE, True, 900, END_OF_FILE), Piece("s3://b/b.jsonl", "v2", 0, 7, False))

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.corpora import write_bytes
+from tests.running import job_settings, write_job_file
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = ("jobs", "pipeline_ops", "cluster")
 HEAVY = {"ray", "torch", "transformers"}
@@ -79,6 +82,16 @@ def test_import_of_what_help_and_plan_need_is_light() -> None:
     program = f"import sys, {modules}; print(' '.join(sorted({HEAVY!r} & sys.modules.keys())))"
     result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+def test_plan_of_local_files_imports_neither_torch_nor_ray_nor_s3fs(tmp_path: Path, model: Path) -> None:
+    source = write_bytes(tmp_path / "in.jsonl", b'{"text": "a"}\n')
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out"))
+    program = [sys.executable, "-X", "importtime", "-m", "jobs.cli", "plan", "--quiet", str(job_file)]
+    result = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert "transformers" in imported
+    assert imported & {"torch", "ray", "s3fs"} == set()
 
 
 def test_help_names_the_commands_and_exits_0() -> None:

@@ -14,9 +14,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline_ops.lease import Lease, LeaseError, LeaseRecord, acquire, check_free, read_lease
-from pipeline_ops.s3 import StoreError
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, delete_many, join, list_all, put, read_bytes
+from pipeline_ops.store_errors import StoreError
 from tests.unit.stepped_store import Fault, Program
 
 STORAGE = StorageConfig()

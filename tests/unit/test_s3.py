@@ -6,8 +6,10 @@ import threading
 import pytest
 from botocore.exceptions import NoCredentialsError
 
-from pipeline_ops.s3 import REQUEST_TRIES, StoreError, has_right_bytes, is_outage, is_store_failure, sent_etag
+from pipeline_ops.etags import has_right_bytes, sent_etag
+from pipeline_ops.s3 import REQUEST_TRIES
 from pipeline_ops.storage import StorageConfig, delete_many, list_all, open_to_read, put_many, put_new, read_files
+from pipeline_ops.store_errors import StoreError, is_outage, is_store_failure
 from tests.conftest import Bucket
 from tests.s3_proxy import Rule
 
