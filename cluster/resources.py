@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MEBIBYTE = 2**20
 TOKENIZERS_PER_GPU = 6  # one H200 at half its peak labels what 4-6 cores tokenize
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
 WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
@@ -26,8 +25,8 @@ class ComputeConfig(BaseModel):
     batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         default="auto", description="tokens of a forward pass, padding included"
     )
-    unit_bytes: int = Field(
-        default=32 * MEBIBYTE, gt=0, description="input per unit, about: read, labelled and committed as a whole"
+    unit_bytes: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="input per unit, about: read, labelled and committed as a whole"
     )
     max_failed_units: int | None = Field(
         default=100, ge=0, description="failed units at which a run stops early; null: it never does"

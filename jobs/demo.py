@@ -41,7 +41,6 @@ ARCHITECTURE = {
     },
 }
 TRAINING = {"epochs": 2, "learning_rate": 1e-3, "max_length": 128}
-UNIT_BYTES = 512 * 2**10  # small, so that the small corpus shows more than one unit at work
 NUM_EMPTY = 3  # rows without a text, to show where they go
 
 
@@ -67,7 +66,6 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
             "input": {"path": _write_corpus(held_out, folder)},
             "model": {"path": model},
             "output": {"path": _cleared(os.path.join(folder, "labelled"))},
-            "compute": {"unit_bytes": UNIT_BYTES},
         },
     )
     without_torch()

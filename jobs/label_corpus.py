@@ -36,12 +36,12 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Generator[Commi
     job, facts = prepared.job, prepared.facts
     settings = result_settings(job, facts, dtype)
     reading = ReadSettings(
-        job.input, job.storage, job.output, prepared.line_types, job.compute.unit_bytes, fingerprint(settings)
+        job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, fingerprint(settings)
     )
     metadata = {**asdict(facts), "dtype": dtype, "fingerprint": fingerprint(settings)}
     attempts = Attempts()
     unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-    configure_ray_data(job.compute.unit_bytes)
+    configure_ray_data(prepared.plan.unit_bytes)
     tasks = [{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks]
     written = (
         ray.data.from_items(tasks, override_num_blocks=len(tasks))

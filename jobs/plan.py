@@ -90,7 +90,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
             text_column=job.input.text_column,
             output=job.output,
             storage=job.storage,
-            unit_bytes=job.compute.unit_bytes,
+            unit_bytes=None if job.compute.unit_bytes == "auto" else job.compute.unit_bytes,
             failures=failures,
         )
         # of what is left only: a file that is done is not opened again
@@ -256,7 +256,7 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
         "activation": (facts.activation, "the model's head"),
         "labels": (len(facts.labels), "the model's id2label"),
         **{f"compute.{key}": (getattr(pools, key), source) for key, source in pools.sources.items()},
-        "compute.unit_bytes": (job.compute.unit_bytes, "job file or default"),
+        "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),
     }
     return {
         "files": work.files,

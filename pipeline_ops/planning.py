@@ -25,6 +25,11 @@ from pipeline_ops.writing import Commit
 
 FOOTER_BYTES = 256 * 1024
 EXPANSION = 4  # decompressed bytes per compressed byte, for sizing only
+UNITS = (
+    64  # at least, where the input has enough for them: several for each classifier, so that none ends long before the others
+)
+SMALLEST_UNIT = 512 * 2**10  # hundreds of documents to sort by length: fewer need more padding
+LARGEST_UNIT = 32 * 2**20
 MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files below a few hundred kilobytes
 
 
@@ -39,6 +44,7 @@ class Plan:
     files_done: int
     bytes_done: int
     units_done: int
+    unit_bytes: int
     changed: tuple[str, ...] = ()  # inputs that are not what they were when they were labelled
     removed: tuple[str, ...] = ()  # inputs that commits name and that are no longer there
     stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows have to go
@@ -52,7 +58,7 @@ def make_plan(
     text_column: str,
     output: OutputConfig,
     storage: StorageConfig,
-    unit_bytes: int,
+    unit_bytes: int | None = None,
     failures: Sequence[Failure] = (),
 ) -> Plan:
     """Compares the listing with the commits.
@@ -60,7 +66,8 @@ def make_plan(
     Args:
         files: in path order.
         commits: by unit id.
-        unit_bytes: input bytes per unit, about; of Parquet files the selected columns' uncompressed bytes.
+        unit_bytes: input bytes per unit, about; of Parquet files the selected columns' uncompressed bytes. None: by what is
+            left to label, see automatic_unit_bytes.
         failures: what is left alone.
     """
     commits = current_commits(commits)
@@ -103,6 +110,8 @@ def make_plan(
     stale = {unit: gone for unit, paths in stale.items() if (gone := tuple(path for path in paths if path in to_go))}
     columns = output.input_columns()
     selected = None if columns is None else (*columns, text_column)
+    if unit_bytes is None:
+        unit_bytes = automatic_unit_bytes(sum(_estimated_bytes(span) for span in spans))
     tasks = list(_group(spans, selected, storage, unit_bytes))
     return Plan(
         tasks=tuple(task for task, _ in tasks),
@@ -112,11 +121,20 @@ def make_plan(
         files_done=files_done,
         bytes_done=bytes_done,
         units_done=sum(_paths(commit) > set(stale.get(commit.unit, ())) for commit in commits.values()),
+        unit_bytes=unit_bytes,
         changed=tuple(sorted(changed)),
         removed=tuple(sorted(removed)),
         stale=stale,
         files_set_aside=len(set_aside),
     )
+
+
+def automatic_unit_bytes(num_bytes: int) -> int:
+    """Bytes per unit for `num_bytes` of input: UNITS units, none smaller than SMALLEST_UNIT or larger than LARGEST_UNIT.
+
+    A unit is labelled by one classifier: a CPU replica works on 32 MiB for a quarter of an hour, while others have none left.
+    """
+    return min(max(num_bytes // UNITS, SMALLEST_UNIT), LARGEST_UNIT)
 
 
 def _paths(commit: Commit) -> set[str]:

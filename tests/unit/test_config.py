@@ -33,7 +33,7 @@ def mistake(path: str, *overrides: str) -> str:
 def test_job_with_the_needed_keys_has_defaults_for_the_rest(job_file: str) -> None:
     job = load_job(job_file)
     assert (job.input.path, job.model.path, job.output.path) == ("in", "some/model", "out")
-    assert (job.input.text_column, job.output.partition_by, job.compute.unit_bytes) == ("text", ("label",), 32 * 2**20)
+    assert (job.input.text_column, job.output.partition_by, job.compute.unit_bytes) == ("text", ("label",), "auto")
 
 
 def test_job_with_every_key_written_out_is_the_same(job_file: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def listed(path: str, size: int, identity: str = "v1", file_format: str = "jsonl
 def plan_of(
     files: list[InputFile],
     commits: list[Commit] | None = None,
-    unit_bytes: int = MEBIBYTE,
+    unit_bytes: int | None = MEBIBYTE,
     columns: Any = "all",
     failures: list[Failure] | None = None,
     drop_removed: bool = False,
@@ -89,6 +89,22 @@ def test_plan_of_many_small_files_groups_them() -> None:
     assert [path for task in paths(plan) for path in task] == [file.path for file in files]
     assert plan.num_units == len(plan.tasks)
     assert (plan.files, plan.bytes) == (3000, 3_000_000)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "units", "unit_bytes"), [(0.2, 1, MEBIBYTE // 2), (10, 20, MEBIBYTE // 2), (640, 64, 10 * MEBIBYTE)]
+)
+def test_plan_makes_units_by_what_is_left(megabytes: float, units: int, unit_bytes: int) -> None:
+    plan = plan_of([listed("a.jsonl", int(megabytes * MEBIBYTE))], unit_bytes=None)
+    assert (plan.num_units, plan.unit_bytes) == (units, unit_bytes)
+
+
+def test_plan_makes_no_unit_of_over_32_mebibytes_and_leaves_out_what_is_done() -> None:
+    files = [listed(f"{number}.jsonl", 2**40) for number in range(3)]
+    assert plan_of(files, unit_bytes=None).unit_bytes == 32 * MEBIBYTE
+    small = listed("small.jsonl", 40)
+    done = [committed(f"u{number}", whole(f"{number}.jsonl")) for number in range(3)]
+    assert plan_of([*files, small], done, unit_bytes=None).unit_bytes == plan_of([small], unit_bytes=None).unit_bytes
 
 
 def test_plan_groups_hold_about_unit_bytes() -> None:
