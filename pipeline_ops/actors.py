@@ -1,8 +1,8 @@
 """The stages as Ray Data calls them: one row, a unit, in and out (readers: several units out). Plain classes, no ray.
 
-The row's columns: unit, rejects and documents from the reader; batch_* and truncated from the tokenizer; logits, tokens and
-padded_tokens from the classifier; commit from the writer. A unit may be read, tokenized, classified or written more than once
-when a worker dies; only its commit counts.
+The row's columns: unit, rejects and documents from the reader; batch_* and truncated from the tokenizer; logits, tokens,
+padded_tokens, classify_seconds and flops from the classifier; commit from the writer. A unit may be read, tokenized, classified
+or written more than once when a worker dies; only its commit counts.
 
 An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
 only the text of a traceback reaches the driver, which could tell neither the unit from it nor who is at fault. A document that
@@ -11,6 +11,7 @@ makes the tokenizer or the model raise is rejected alone. What kills the process
 
 import hashlib
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +21,9 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
+from pipeline_ops.estimating import DocumentFlops, document_flops
 from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.inferring import ForwardPasses
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
@@ -39,7 +42,7 @@ from pipeline_ops.schema import (
 )
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.tokenizing import batches_from_columns, batches_to_columns, encode_good, make_batches
-from pipeline_ops.writing import write_unit
+from pipeline_ops.writing import ClassifySeconds, write_unit
 
 
 def failed_row(failure: Failure) -> pa.Table:
@@ -152,7 +155,11 @@ class TokenizeActor:
 
 
 class ClassifyActor:
-    """Loads the model once, on the GPU that Ray gave this actor, or on the CPU with a single thread."""
+    """Loads the model once, on the GPU that Ray gave this actor, or on the CPU with a single thread.
+
+    Args:
+        flops: of a document; None: not known.
+    """
 
     def __init__(
         self,
@@ -163,34 +170,47 @@ class ClassifyActor:
         dtype: str,
         use_gpu: bool,
         attempts: Attempts,
+        flops: DocumentFlops | None = None,
     ):
         import torch
 
         if not use_gpu:
             torch.set_num_threads(1)  # one single-thread replica per core beats one replica with many threads
-        self.facts, self.output, self.attempts = facts, output, attempts
-        self.model = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device="cuda" if use_gpu else "cpu")
+        self.facts, self.output, self.attempts, self.flops = facts, output, attempts, flops
+        classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device="cuda" if use_gpu else "cpu")
+        self.passes = ForwardPasses(classifier, pad_left=facts.pad_left)
+        self.called = self.left = time.monotonic()  # the last call's beginning and end
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        return guarded(self.classify, row, "classify", self.attempts)
+        self.called = time.monotonic()
+        done = guarded(self.classify, row, "classify", self.attempts)
+        self.left = time.monotonic()
+        return done
 
     def classify(self, row: pa.Table) -> pa.Table:
+        began = time.monotonic()
         batches = batches_from_columns(row)
         try:
-            logits, bad = classify_good(batches, self.model, num_labels=len(self.facts.labels), pad_left=self.facts.pad_left)
+            logits, bad = classify_good(batches, self.passes, num_labels=len(self.facts.labels))
         except Exception as error:
             if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
                 traceback.print_exc()
                 os._exit(1)
             raise
+        computing = self.passes.take_seconds()
+        copying = time.monotonic() - began - computing
         kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
         if bad:
             rejects = rejects_of(unpack_table(row["documents"][0]), bad, "model_error", self.output)
             kept = with_cell(kept, "rejects", binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects))))
         kept = kept.append_column("model_errors", list_cell(np.array(sorted(bad), np.int64)))
-        return kept.append_column("padded_tokens", pa.array([len(batches.ids)])).append_column(
-            "logits", list_cell(logits.reshape(-1))
-        )
+        good = batches.lengths[~np.isin(batches.order, list(bad))]
+        kept = kept.append_column("padded_tokens", pa.array([len(batches.ids)]))
+        kept = kept.append_column("flops", pa.array([self.flops and self.flops.of(good)], pa.float64()))
+        kept = kept.append_column("logits", list_cell(logits.reshape(-1)))
+        writing = time.monotonic() - self.called - copying - computing
+        seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
+        return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
 
 
 def with_cell(row: pa.Table, name: str, cell: pa.Array) -> pa.Table:
@@ -242,20 +262,37 @@ def write_good_row(
     ):
         rejects.append(Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number"))
     commit = write_unit(
-        unit, labelled, rejects, output, storage, metadata=metadata, padded_tokens=row["padded_tokens"][0].as_py()
+        unit,
+        labelled,
+        rejects,
+        output,
+        storage,
+        metadata=metadata,
+        padded_tokens=row["padded_tokens"][0].as_py(),
+        classify_seconds=ClassifySeconds(**row["classify_seconds"][0].as_py()),
+        flops=row["flops"][0].as_py(),
     )
     return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()]})
 
 
 def probe_model(model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, use_gpu: bool) -> dict[str, Any]:
-    """Checks, where the classifiers will run, that the model can be loaded; says what `dtype: auto` means there.
+    """Checks, where the classifiers will run, that the model can be loaded; says what is known only there.
+
+    Returns:
+        dtype: what `dtype: auto` means; device: the GPU's name, None for a CPU; flops: DocumentFlops, None where not known.
 
     Raises:
         UserError: as load_classifier.
     """
+    import torch
+
     resolved = resolve_dtype(dtype, use_gpu)
-    load_classifier(model, storage, revision=facts.revision, dtype=resolved, device="meta")
-    return {"dtype": resolved}
+    traced = load_classifier(model, storage, revision=facts.revision, dtype=resolved, device="meta")
+    return {
+        "dtype": resolved,
+        "device": torch.cuda.get_device_name() if use_gpu else None,
+        "flops": document_flops(traced, facts.max_length),
+    }
 
 
 def resolve_dtype(dtype: str, use_gpu: bool) -> str:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from pipeline_ops.classifying import classify, classify_good, is_device_lost
+from pipeline_ops.inferring import ForwardPasses
 from pipeline_ops.poison import SUSPICIOUS
 from pipeline_ops.tokenizing import Encodings, TokenBatches, encode, make_batches, truncating_backend
 from tests.corpora import real_documents
@@ -129,7 +130,9 @@ def with_unembedded(batches: TokenBatches, model: Any, documents: set[int]) -> T
 @pytest.mark.parametrize("bad", [{0}, {59}, {3, 4, 5}, {*range(0, 60, 2)}, {*range(1, 60)}])
 def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: Path, bad: set[int], batch_tokens: int) -> None:
     classifier, batches = load(model)[0], batches_for(model, 60, batch_tokens)
-    logits, failed = classify_good(with_unembedded(batches, classifier, bad), classifier, num_labels=2, pad_left=False)
+    logits, failed = classify_good(
+        with_unembedded(batches, classifier, bad), ForwardPasses(classifier, pad_left=False), num_labels=2
+    )
     expected = classify(batches, classifier, num_labels=2, pad_left=False)
     good = sorted({*range(60)} - bad)
     assert failed.keys() == bad
@@ -143,12 +146,16 @@ def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: P
 def test_logits_of_documents_that_all_make_the_model_raise_blame_the_model(model: Path, batch_tokens: int) -> None:
     classifier, batches = load(model)[0], batches_for(model, SUSPICIOUS, batch_tokens)
     with pytest.raises(IndexError, match="token id"):
-        classify_good(with_unembedded(batches, classifier, {*range(60)}), classifier, num_labels=2, pad_left=False)
+        classify_good(
+            with_unembedded(batches, classifier, {*range(60)}), ForwardPasses(classifier, pad_left=False), num_labels=2
+        )
 
 
 def test_logits_of_a_few_documents_that_all_make_the_model_raise_are_not_numbers(model: Path) -> None:
     classifier, batches = load(model)[0], batches_for(model, 3, 512)
-    logits, failed = classify_good(with_unembedded(batches, classifier, {0, 1, 2}), classifier, num_labels=2, pad_left=False)
+    logits, failed = classify_good(
+        with_unembedded(batches, classifier, {0, 1, 2}), ForwardPasses(classifier, pad_left=False), num_labels=2
+    )
     assert sorted(failed) == [0, 1, 2]
     assert (logits.shape, np.isnan(logits).all()) == ((3, 2), True)
     with pytest.raises(IndexError, match="token id"):
@@ -180,13 +187,13 @@ class Failing(torch.nn.Module):
 def test_logits_without_memory_or_device_fail_at_once(model: Path, error: Exception) -> None:
     failing = Failing(load(model)[0], error, 0)
     with pytest.raises(type(error)):
-        classify_good(batches_for(model, 60, 512), failing, num_labels=2, pad_left=False)
+        classify_good(batches_for(model, 60, 512), ForwardPasses(failing, pad_left=False), num_labels=2)
     assert failing.batches == 1
 
 
 def test_logits_of_a_model_that_raises_at_large_batches_only_are_the_same(model: Path) -> None:
     failing = Failing(load(model)[0], RuntimeError("too many"), 2)
-    logits, failed = classify_good(batches_for(model, 60, 10**6), failing, num_labels=2, pad_left=False)
+    logits, failed = classify_good(batches_for(model, 60, 10**6), ForwardPasses(failing, pad_left=False), num_labels=2)
     assert failed == {}
     np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
 
