@@ -58,7 +58,7 @@ def label_units(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> Gen
                 facts,
                 job.input.text_column,
                 job.output,
-                pools.batch_tokens,
+                pools.batch_tokens or probed["batch_tokens"],
                 attempts,
             ),
             compute=ActorPoolStrategy(size=pools.tokenizers),
@@ -193,7 +193,7 @@ def _probe(prepared: Prepared, pools: Pools) -> dict[str, Any]:
     probe = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(probe_model)
     job = prepared.job
     try:
-        return ray.get(probe.remote(job.model, prepared.facts, job.storage, job.model.dtype, pools.use_gpu))
+        return ray.get(probe.remote(job.model, prepared.facts, job.storage, job.model.dtype, pools.gpus_per_classifier))
     except ray.exceptions.RayTaskError as error:
         raise root_cause(error) from None
 

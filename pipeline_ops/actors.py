@@ -21,9 +21,9 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
-from pipeline_ops.estimating import DocumentFlops, document_flops
+from pipeline_ops.estimating import DocumentFlops, document_flops, token_budget_of
 from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
-from pipeline_ops.inferring import ForwardPasses
+from pipeline_ops.inferring import ForwardPasses, check_compiler
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
@@ -178,7 +178,7 @@ class ClassifyActor:
             torch.set_num_threads(1)  # one single-thread replica per core beats one replica with many threads
         self.facts, self.output, self.attempts, self.flops = facts, output, attempts, flops
         classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device="cuda" if use_gpu else "cpu")
-        self.passes = ForwardPasses(classifier, pad_left=facts.pad_left)
+        self.passes = ForwardPasses(classifier, pad_left=facts.pad_left, compiled=model.compile)
         self.called = self.left = time.monotonic()  # the last call's beginning and end
 
     def __call__(self, row: pa.Table) -> pa.Table:
@@ -275,23 +275,34 @@ def write_good_row(
     return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()]})
 
 
-def probe_model(model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, use_gpu: bool) -> dict[str, Any]:
+def probe_model(
+    model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, gpus_per_classifier: float
+) -> dict[str, Any]:
     """Checks, where the classifiers will run, that the model can be loaded; says what is known only there.
 
+    Args:
+        gpus_per_classifier: 0 for CPUs; the share of its memory is taken to be a classifier's.
+
     Returns:
-        dtype: what `dtype: auto` means; device: the GPU's name, None for a CPU; flops: DocumentFlops, None where not known.
+        dtype: what `dtype: auto` means; device: the GPU's name, None for a CPU; flops: DocumentFlops, None where not known;
+        batch_tokens: what `batch_tokens: auto` means on this GPU, None for a CPU.
 
     Raises:
-        UserError: as load_classifier.
+        UserError: as load_classifier; or model.compile where nothing can be compiled.
     """
     import torch
 
+    use_gpu = gpus_per_classifier > 0
     resolved = resolve_dtype(dtype, use_gpu)
+    if model.compile:
+        check_compiler("cuda" if use_gpu else "cpu")
     traced = load_classifier(model, storage, revision=facts.revision, dtype=resolved, device="meta")
+    free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1) if use_gpu else 0
     return {
         "dtype": resolved,
         "device": torch.cuda.get_device_name() if use_gpu else None,
         "flops": document_flops(traced, facts.max_length),
+        "batch_tokens": token_budget_of(traced, free_bytes, facts.max_length) if use_gpu else None,
     }
 
 

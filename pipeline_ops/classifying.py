@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.inferring import ForwardPasses
+from pipeline_ops.inferring import ForwardPasses, is_out_of_memory
 from pipeline_ops.poison import HOPELESS, SUSPICIOUS, halve
 from pipeline_ops.tokenizing import TokenBatches
 
@@ -40,8 +40,8 @@ def classify_good(
 
     Raises:
         ValueError: the model gives another number of logits than its config says.
-        Exception: nothing but exceptions came (poison.halve), the memory does not do, or the device is lost: then the
-            documents are not at fault.
+        Exception: nothing but exceptions came (poison.halve), the memory does not do for a single document, or the device is
+            lost: then the documents are not at fault.
     """
     import torch
 
@@ -82,14 +82,8 @@ def classify_good(
 
 def is_device_lost(error: BaseException) -> bool:
     """Whether the GPU can do nothing more for this process, which then has to end: an assertion or a fault on the device."""
-    return "CUDA error" in str(error) and not _is_out_of_memory(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return "CUDA error" in str(error) and not is_out_of_memory(error)
 
 
 def _is_documents_fault(error: BaseException) -> bool:
-    return isinstance(error, Exception) and not _is_out_of_memory(error) and not is_device_lost(error)
+    return isinstance(error, Exception) and not is_out_of_memory(error) and not is_device_lost(error)

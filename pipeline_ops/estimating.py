@@ -107,6 +107,59 @@ def peak_flops(device: str | None, dtype: str) -> float | None:
     return next((peak for name, peak in PEAK_FLOPS.items() if re.search(rf"\b{name}", device)), None)
 
 
+LEAST_TOKENS, MOST_TOKENS = 8192, 262_144  # below, a GPU waits for launches; above, nothing gets faster
+SHARE_FOR_TOKENS = 0.5  # of the memory beside the weights: the rest is for fragments, workspaces and other processes
+
+
+def token_budget(
+    free_bytes: float,
+    *,
+    weight_bytes: int,
+    value_bytes: int,
+    hidden_size: int,
+    inner_size: int,
+    heads: int,
+    max_length: int,
+    fused_attention: bool,
+) -> int:
+    """Tokens of a forward pass, padding included, that the memory of a GPU allows: a power of two from 8,192 to 262,144.
+
+    What lives at once in a layer, per token of a document of max_length, is taken to be
+
+        value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
+        + (0 if fused_attention else heads * max_length * (2 * value_bytes + 4))
+
+    bytes: the residual, what goes in and comes out, queries, keys, values and their use; the layer between, gated ones too;
+    the mask as a bias; and, where attention is not fused, its scores and their softmax in float32. Layers follow each other in
+    the same memory and labels are few, so neither counts. Half of what the weights leave is given to it. Where that is too
+    much after all, ForwardPasses halves it.
+    """
+    per_token = value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
+    if not fused_attention:
+        per_token += heads * max_length * (2 * value_bytes + 4)
+    tokens = int(max(SHARE_FOR_TOKENS * (free_bytes - weight_bytes) / per_token, 1))
+    return min(max(2 ** (tokens.bit_length() - 1), LEAST_TOKENS), MOST_TOKENS)
+
+
+def token_budget_of(model: Any, free_bytes: float, max_length: int) -> int:
+    """token_budget for a model of transformers, on any device; sizes that its configuration does not name are as BERT's."""
+    config = model.config
+    hidden_size = config.hidden_size
+    inner_names = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff", "d_inner", "n_inner", "encoder_ffn_dim")
+    inner_sizes = [size for name in inner_names if (size := getattr(config, name, None))]
+    weights = list(model.parameters())
+    return token_budget(
+        free_bytes,
+        weight_bytes=sum(weight.numel() * weight.element_size() for weight in weights),
+        value_bytes=model.dtype.itemsize,
+        hidden_size=hidden_size,
+        inner_size=max(inner_sizes, default=4 * hidden_size),
+        heads=getattr(config, "num_attention_heads", None) or max(1, hidden_size // 64),
+        max_length=max_length,
+        fused_attention=getattr(config, "_attn_implementation", "eager") != "eager",
+    )
+
+
 def utilisation(flops: float | None, busy_seconds: float, peak: float | None) -> float | None:
     """Model FLOPs utilisation (MFU): FLOP/s on real tokens over the device's peak; None where one of them is not known."""
     if flops is None or peak is None or busy_seconds <= 0:

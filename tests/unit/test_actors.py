@@ -1,6 +1,7 @@
 """The stages as Ray calls them, one row in and out, called here directly: from files to a commit."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def label(
     batch_tokens: int = 512,
     attempts: Attempts | None = None,
     flops: DocumentFlops | None = None,
+    **settings: Any,
 ) -> pa.Table:
-    config, facts, attempts = ModelConfig(path=str(model)), facts_of(model), attempts or AttemptCounts()
+    config, facts, attempts = ModelConfig(path=str(model), **settings), facts_of(model), attempts or AttemptCounts()
     tokenized = TokenizeActor(tokenizer_of(model), facts, "text", output, batch_tokens, attempts)(row)
     classified = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts, flops)(tokenized)
     return write_row(classified, facts, output, STORAGE, {}, attempts)
@@ -105,6 +107,20 @@ def test_chain_labels_every_document_once_whatever_the_units_and_batches_are(tmp
         assert left.pop("logits") == pytest.approx(right.pop("logits"), abs=1e-5)
         assert left.pop("score") == pytest.approx(right.pop("score"), abs=1e-5)
         assert left == right
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+def test_chain_with_a_compiled_model_gives_the_same_labels_and_logits(tmp_path: Path, model: Path) -> None:
+    texts = [text[:3000] for text in real_documents(40)]
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
+    torch.compiler.reset()
+    found = []
+    for compiled in (False, True):
+        folder = tmp_path / f"compiled-{compiled}"
+        commit_of(label(row, model, OutputConfig(path=str(folder), logits=True), 10**6, compile=compiled))
+        found.append(labelled(folder))
+    assert [row["label"] for row in found[0]] == [row["label"] for row in found[1]]
+    np.testing.assert_allclose(*([row["logits"] for row in rows] for rows in found), atol=1e-5)
 
 
 def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path: Path, model: Path) -> None:
@@ -366,13 +382,13 @@ def test_rejects_in_transport_keep_what_the_reader_said(tmp_path: Path) -> None:
 
 def test_probe_of_a_model_says_the_dtype_and_of_a_bad_one_why(model: Path, model_without_head: Path) -> None:
     config = ModelConfig(path=str(model))
-    probed = probe_model(config, facts_of(model), STORAGE, "float32", False)
+    probed = probe_model(config, facts_of(model), STORAGE, "float32", 0)
     assert (probed["dtype"], probed["device"]) == ("float32", None)
     assert (
         probed["flops"].of(np.array([128])) == 2 * (128 * (8 * 32**2 + 4 * 32 * 64) + 4 * 32 * 128**2) + 2 * 32**2 + 2 * 32 * 2
     )
     with pytest.raises(UserError, match="head"):
-        probe_model(ModelConfig(path=str(model_without_head)), facts_of(model_without_head), STORAGE, "auto", False)
+        probe_model(ModelConfig(path=str(model_without_head)), facts_of(model_without_head), STORAGE, "auto", 0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
