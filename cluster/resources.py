@@ -49,7 +49,7 @@ class Pools:
     tokenizers: int
     classifiers: int
     gpus_per_classifier: float
-    batch_tokens: int
+    batch_tokens: int | None  # None: what a GPU's memory allows, which is known only where it is
     sources: dict[str, str]
 
     @property
@@ -99,5 +99,5 @@ def resolve_pools(compute: ComputeConfig, machines: Machines) -> Pools:
             f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
             f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers"
         )
-    batch_tokens = resolve("batch_tokens", 32768 if gpus else 2048, "GPU" if gpus else "CPU")
+    batch_tokens = resolve("batch_tokens", None if gpus else 2048, "the GPU's memory" if gpus else "CPU")
     return Pools(tokenizers, classifiers, gpus, batch_tokens, sources)

@@ -1,8 +1,6 @@
 """`label-corpus run`: the job. plan -> read -> tokenize -> classify -> postprocess + write -> commit, a unit per row."""
 
-import time
 import uuid
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -18,8 +16,9 @@ from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
 from jobs.progress import Progress
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, read_task, resolve_dtype, write_row
-from pipeline_ops.commits import current_commits, incomplete_files, write_job
+from jobs.summary import Course, summarize
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, write_row
+from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
 from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.schema import UserError
@@ -28,12 +27,12 @@ from pipeline_ops.writing import Commit
 MAX_LISTED = 100  # failures in the JSON line
 
 
-def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Generator[Commit | Failure, None, None]:
+def label_units(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> Generator[Commit | Failure, None, None]:
     """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known."""
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    job, facts = prepared.job, prepared.facts
+    job, facts, dtype = prepared.job, prepared.facts, probed["dtype"]
     settings = result_settings(job, facts, dtype)
     reading = ReadSettings(
         job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, fingerprint(settings)
@@ -58,7 +57,7 @@ def label_units(prepared: Prepared, pools: Pools, dtype: str) -> Generator[Commi
                 facts,
                 job.input.text_column,
                 job.output,
-                pools.batch_tokens,
+                pools.batch_tokens or probed["batch_tokens"],
                 attempts,
             ),
             compute=ActorPoolStrategy(size=pools.tokenizers),
@@ -101,11 +100,10 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
         LeaseError: another run writes to the output.
         StoreError: the object store kept failing; what was committed stays.
     """
-    started = time.monotonic()
+    course = Course()
     prepared = prepare(job, retry_failed=retry_failed)
     job, ledger = prepared.job, prepared.ledger
     skipped = len(ledger.current)
-    labelled: list[Commit] = []
     failed = list(prepared.failures)
     with Progress(prepared.plan, quiet=quiet) as progress:
         if needs_writing(prepared):
@@ -115,11 +113,11 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
                 forget_failures(prepared.outdated_failures, job.output.path, job.storage)
                 writer = Writer(prepared, lease, uuid.uuid4().hex[:12])
                 most = job.compute.max_failed_units
-                with closing(_label_and_commit(prepared, writer, progress)) as finished:
+                with closing(_label_and_commit(prepared, writer, progress, course)) as finished:
                     for done in finished:
                         stopping.check()
                         if isinstance(done, Commit):
-                            labelled.append(done)
+                            course.add(done)
                             continue
                         failed.append(done)
                         progress.say(f"set aside: {done.where}: {done.error}: {done.message}")
@@ -135,7 +133,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
             progress.say(f"not completely labelled: {path}")
         if failed:
             progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
-    summary = summarize(ledger.commits, labelled, skipped=skipped, seconds=time.monotonic() - started, output=job.output.path)
+    summary = summarize(ledger.commits, course, skipped=skipped, output=job.output.path)
     return {
         **summary,
         "units_failed": len(failed),
@@ -147,7 +145,9 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
     }
 
 
-def _label_and_commit(prepared: Prepared, writer: Writer, progress: Progress) -> Generator[Commit | Failure, None, None]:
+def _label_and_commit(
+    prepared: Prepared, writer: Writer, progress: Progress, course: Course
+) -> Generator[Commit | Failure, None, None]:
     job, plan, ledger = prepared.job, prepared.plan, prepared.ledger
     writer.drop_removed()
     if not plan.tasks and not writer.partly_outdated():
@@ -160,13 +160,14 @@ def _label_and_commit(prepared: Prepared, writer: Writer, progress: Progress) ->
             pools = resolve_pools(job.compute, machines)
         except ValueError as error:
             raise UserError(str(error)) from error
-        dtype = _dtype_there(job, pools)
-        record = job_record(prepared, dtype, writer.run)
+        probed = _probe(prepared, pools)
+        record = job_record(prepared, probed["dtype"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
+        course.starts_labelling(pools.classifiers, probed["device"], probed["dtype"], pools.gpus_per_classifier)
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
-        with closing(label_units(prepared, pools, dtype)) as finished:
+        with closing(label_units(prepared, pools, probed)) as finished:
             for done in labelled_first(finished):
                 if not recorded:
                     writer.lease.check()
@@ -206,43 +207,16 @@ def labelled_first(finished: Iterable[Commit | Failure]) -> Iterator[Commit | Fa
         yield from postponed
 
 
-def _dtype_there(job: JobConfig, pools: Pools) -> str:
-    """What `model.dtype` means where classifiers run."""
+def _probe(prepared: Prepared, pools: Pools) -> dict[str, Any]:
+    """What probe_model finds where classifiers run."""
     import ray
 
-    task = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(resolve_dtype)
+    job = prepared.job
+    probe = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(probe_model)
     try:
-        return ray.get(task.remote(job.model.dtype, pools.use_gpu))
+        return ray.get(probe.remote(job.model, prepared.facts, job.storage, job.model.dtype, pools.gpus_per_classifier))
     except ray.exceptions.RayTaskError as error:
         raise root_cause(error) from None
-
-
-def summarize(
-    commits: dict[str, Commit], labelled: list[Commit], *, skipped: int, seconds: float, output: str
-) -> dict[str, Any]:
-    """The JSON line: counts over all current commits; *_run, seconds and rates are this run's."""
-    current = [commit for commit in current_commits(commits).values() if commit.pieces]
-    documents_run = sum(commit.documents for commit in labelled)
-    tokens_run, padded_run = sum(c.tokens for c in labelled), sum(c.padded_tokens for c in labelled)
-    labels: Counter[str] = Counter()
-    for commit in current:
-        labels.update(commit.labels)
-    return {
-        "documents": sum(commit.documents for commit in current),
-        "labeled": sum(commit.labeled for commit in current),
-        "rejected": sum(commit.rejected for commit in current),
-        "units": len(current),
-        "units_skipped": skipped,
-        "documents_run": documents_run,
-        "tokens": sum(commit.tokens for commit in current),
-        "tokens_run": tokens_run,
-        "padding_share": round(1 - tokens_run / padded_run, 4) if padded_run else 0.0,
-        "truncated": sum(commit.truncated for commit in current),
-        "labels": dict(sorted(labels.items())),
-        "seconds": round(seconds, 2),
-        "documents_per_second": round(documents_run / seconds, 1),
-        "output": output,
-    }
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from pipeline_ops.storage import full_path, join
 from pipeline_ops.store_errors import is_outage, store_errors
 from pipeline_ops.tokenizing import truncating_backend
 
+BY_GPU = "decided by the GPU"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -256,6 +258,7 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
         "activation": (facts.activation, "the model's head"),
         "labels": (len(facts.labels), "the model's id2label"),
         **{f"compute.{key}": (getattr(pools, key), source) for key, source in pools.sources.items()},
+        **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
         "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),
     }
     return {
@@ -286,7 +289,7 @@ def _pools(job: JobConfig, machines: Machines):
 
 
 def _dtype_here(dtype: str, use_gpu: bool) -> str:
-    return "decided by the GPU" if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
+    return BY_GPU if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
 
 
 def show(summary: dict[str, Any]) -> None:

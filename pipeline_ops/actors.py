@@ -1,8 +1,8 @@
 """The stages as Ray Data calls them: one row, a unit, in and out (readers: several units out). Plain classes, no ray.
 
-The row's columns: unit, rejects and documents from the reader; batch_* and truncated from the tokenizer; logits, tokens and
-padded_tokens from the classifier; commit from the writer. A unit may be read, tokenized, classified or written more than once
-when a worker dies; only its commit counts.
+The row's columns: unit, rejects and documents from the reader; batch_* and truncated from the tokenizer; logits, tokens,
+padded_tokens, classify_seconds and flops from the classifier; commit from the writer. A unit may be read, tokenized, classified
+or written more than once when a worker dies; only its commit counts.
 
 An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
 only the text of a traceback reaches the driver, which could tell neither the unit from it nor who is at fault. A document that
@@ -11,6 +11,7 @@ makes the tokenizer or the model raise is rejected alone. What kills the process
 
 import hashlib
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +21,9 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
+from pipeline_ops.estimating import document_flops, token_budget_of
 from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.inferring import ForwardPasses, check_compiler
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
@@ -39,7 +42,7 @@ from pipeline_ops.schema import (
 )
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.tokenizing import batches_from_columns, batches_to_columns, encode_good, make_batches
-from pipeline_ops.writing import write_unit
+from pipeline_ops.writing import ClassifySeconds, write_unit
 
 
 def failed_row(failure: Failure) -> pa.Table:
@@ -172,32 +175,48 @@ class ClassifyActor:
         device = "cuda" if use_gpu else "cpu"
         self.refusal: Exception | None = None
         try:
-            self.model = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device=device)
+            if model.compile:
+                check_compiler(device)
+            classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device=device)
+            self.passes = ForwardPasses(classifier, pad_left=facts.pad_left, compiled=model.compile)
+            self.flops = document_flops(classifier, facts.max_length)
         except Exception as error:  # told by the first unit: of an actor that does not start, Ray says no more than a traceback
             self.refusal = error
+        self.called = self.left = time.monotonic()  # the last call's beginning and end
 
     def __call__(self, row: pa.Table) -> pa.Table:
+        self.called = time.monotonic()
         if self.refusal is not None and not has_failed(row):
-            return failed_row(failure_of(self.refusal, Unit.from_json(row["unit"][0].as_py()).pieces, LOADING))
-        return guarded(self.classify, row, "classify", self.attempts)
+            done = failed_row(failure_of(self.refusal, Unit.from_json(row["unit"][0].as_py()).pieces, LOADING))
+        else:
+            done = guarded(self.classify, row, "classify", self.attempts)
+        self.left = time.monotonic()
+        return done
 
     def classify(self, row: pa.Table) -> pa.Table:
+        began = time.monotonic()
         batches = batches_from_columns(row)
         try:
-            logits, bad = classify_good(batches, self.model, num_labels=len(self.facts.labels), pad_left=self.facts.pad_left)
+            logits, bad = classify_good(batches, self.passes, num_labels=len(self.facts.labels))
         except Exception as error:
             if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
                 traceback.print_exc()
                 os._exit(1)
             raise
+        computing = self.passes.take_seconds()
+        copying = time.monotonic() - began - computing
         kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
         if bad:
             rejects = rejects_of(unpack_table(row["documents"][0]), bad, "model_error", self.output)
             kept = with_cell(kept, "rejects", binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects))))
         kept = kept.append_column("model_errors", list_cell(np.array(sorted(bad), np.int64)))
-        return kept.append_column("padded_tokens", pa.array([len(batches.ids)])).append_column(
-            "logits", list_cell(logits.reshape(-1))
-        )
+        good = batches.lengths[~np.isin(batches.order, list(bad))]
+        kept = kept.append_column("padded_tokens", pa.array([len(batches.ids)]))
+        kept = kept.append_column("flops", pa.array([self.flops and self.flops.of(good)], pa.float64()))
+        kept = kept.append_column("logits", list_cell(logits.reshape(-1)))
+        writing = time.monotonic() - self.called - copying - computing
+        seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
+        return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
 
 
 def with_cell(row: pa.Table, name: str, cell: pa.Array) -> pa.Table:
@@ -249,9 +268,46 @@ def write_good_row(
     ):
         rejects.append(Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number"))
     commit = write_unit(
-        unit, labelled, rejects, output, storage, metadata=metadata, padded_tokens=row["padded_tokens"][0].as_py()
+        unit,
+        labelled,
+        rejects,
+        output,
+        storage,
+        metadata=metadata,
+        padded_tokens=row["padded_tokens"][0].as_py(),
+        classify_seconds=ClassifySeconds(**row["classify_seconds"][0].as_py()),
+        flops=row["flops"][0].as_py(),
     )
     return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()]})
+
+
+def probe_model(
+    model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, gpus_per_classifier: float
+) -> dict[str, Any]:
+    """Says what is known only where the classifiers will run.
+
+    Args:
+        gpus_per_classifier: 0 for CPUs; the share of its memory is taken to be a classifier's.
+
+    Returns:
+        dtype: what `dtype: auto` means; device: the GPU's name; batch_tokens: what `batch_tokens: auto` means on this GPU. The
+        latter two are None for a CPU.
+
+    Raises:
+        UserError: as load_classifier.
+    """
+    resolved = resolve_dtype(dtype, gpus_per_classifier > 0)
+    if not gpus_per_classifier:  # without torch: seconds before the first label
+        return {"dtype": resolved, "device": None, "batch_tokens": None}
+    import torch
+
+    traced = load_classifier(model, storage, revision=facts.revision, dtype=resolved, device="meta")
+    free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1)
+    return {
+        "dtype": resolved,
+        "device": torch.cuda.get_device_name(),
+        "batch_tokens": token_budget_of(traced, free_bytes, facts.max_length),
+    }
 
 
 def resolve_dtype(dtype: str, use_gpu: bool) -> str:

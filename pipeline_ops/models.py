@@ -42,6 +42,9 @@ class ModelConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="of weights and arithmetic")
     allow_new_weights: bool = Field(default=False, description="label with a head that has not been trained")
     allow_pickled_weights: bool = Field(default=False, description="load weights that are not safetensors: they can run code")
+    compile: bool = Field(
+        default=False, description="torch.compile: minutes of start for faster passes; may change the last bits of scores"
+    )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
 
@@ -232,6 +235,8 @@ def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any) -> int:
 
 def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str) -> Any:
     """The sequence classification model in eval mode on `device`; "meta" checks that it can be loaded, without the weights.
+
+    Attention is torch's fused one (SDPA) where the architecture has it, else its own: what transformers does unless told.
 
     Raises:
         UserError: no weights, pickled ones, no classification head, or a kind of model that has none.

@@ -23,6 +23,7 @@ from pipeline_ops.writing import (
     NULL_PARTITION,
     REJECTS_FOLDER,
     ROW_GROUP_ROWS,
+    ClassifySeconds,
     Commit,
     WrittenFile,
     new_attempt,
@@ -307,6 +308,8 @@ def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, st
     labels: Counter[str] = Counter()
     for commit in commits:
         labels.update(commit.labels)
+    known = all(commit.classify_seconds is not None for commit in commits)  # of some only would say too little
+    known_flops = [commit.flops for commit in commits if commit.flops is not None]
     return Commit(
         unit=compaction.unit,
         attempt=compaction.attempt,
@@ -320,6 +323,8 @@ def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, st
         truncated=sum(commit.truncated for commit in commits),
         labels=dict(labels),
         replaces=tuple(commit.name for commit in commits),
+        classify_seconds=ClassifySeconds.total(commit.classify_seconds for commit in commits) if known else None,
+        flops=sum(known_flops) if len(known_flops) == len(commits) else None,
     )
 
 

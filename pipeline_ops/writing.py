@@ -8,6 +8,7 @@ import hashlib
 import json
 import urllib.parse
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,34 @@ class WrittenFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifySeconds:
+    """Where a classifier's time for a unit went, in seconds of the clock. Together: from when it had nothing to do to its row.
+
+    waiting: for the unit, since the unit before it was done, or since the model was loaded; copying: tensors on the host, to
+    the device and back, as far as the device did not compute meanwhile; computing: the model, on a GPU by its own clock;
+    writing: the row for the next stage, and everything else.
+    """
+
+    waiting: float = 0.0
+    copying: float = 0.0
+    computing: float = 0.0
+    writing: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        return self.waiting + self.copying + self.computing + self.writing
+
+    def to_dict(self) -> dict[str, float]:
+        return _fields(self)
+
+    @staticmethod
+    def total(several: Iterable["ClassifySeconds | None"]) -> "ClassifySeconds":
+        """The sum; of those that are not known, nothing."""
+        known = [seconds.to_dict().values() for seconds in several if seconds is not None]
+        return ClassifySeconds(*(sum(column) for column in zip(*known, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What one attempt at a unit wrote. On storage, as `_commits/<unit>.json`, it makes those files part of the output."""
 
@@ -52,6 +81,8 @@ class Commit:
     run: str = ""
     replaces: tuple[str, ...] = ()  # names of earlier commits: their input has changed, or this one has taken over their rows
     term: int = 0  # of the lease under which it was committed
+    classify_seconds: ClassifySeconds | None = None  # None: labelled before these were measured
+    flops: float | None = None  # of the model, on what went through it without padding; None: not known
 
     @property
     def name(self) -> str:
@@ -72,6 +103,8 @@ class Commit:
         fields["files"] = tuple(WrittenFile(**file) for file in fields["files"])
         fields["rejects_file"] = WrittenFile(**fields["rejects_file"]) if fields["rejects_file"] else None
         fields["replaces"] = tuple(fields["replaces"])
+        if fields.get("classify_seconds"):
+            fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
         return Commit(**fields)
 
     def all_files(self) -> list[WrittenFile]:
@@ -104,6 +137,8 @@ def write_unit(
     *,
     metadata: dict[str, Any],
     padded_tokens: int,
+    classify_seconds: ClassifySeconds | None = None,
+    flops: float | None = None,
 ) -> Commit:
     """Writes a unit's files, one PUT each, and returns what its commit has to say.
 
@@ -111,6 +146,7 @@ def write_unit(
         labelled: the documents with their labels and the columns to keep.
         metadata: recorded in each file's schema metadata under `label_corpus`, as JSON.
         padded_tokens: tokens that went through the model, padding included.
+        flops: of the model, without padding.
     """
     attempt = new_attempt()
     name = f"{unit.id}-{attempt}"
@@ -142,6 +178,8 @@ def write_unit(
         truncated=_sum(labelled.column(output.truncated_column)),
         labels={count["values"]: count["counts"] for count in counts},
         replaces=unit.replaces,
+        classify_seconds=classify_seconds,
+        flops=flops,
     )
 
 

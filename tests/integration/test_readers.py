@@ -1,12 +1,16 @@
 """The output as pandas, pyarrow and DuckDB users read it, against the run's JSON line."""
 
+import json
+
 import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pytest
 
 from tests.integration.conftest import NUM_DOCUMENTS, REJECTED, FinishedJob
 from tests.invariant import check_exactly_once
+from tests.running import commit_paths
 
 
 def test_run_by_command_answers_counts_that_agree_with_the_files(finished_job: FinishedJob):
@@ -24,8 +28,27 @@ def test_run_by_command_answers_counts_that_agree_with_the_files(finished_job: F
     assert (result["units_skipped"], result["units_failed"]) == (0, 0)
     assert 0 <= result["padding_share"] < 0.5
     assert result["documents_per_second"] > 0
+    assert result["tokens_per_second"] > result["documents_per_second"]
     assert result["seconds"] <= finished_job.finished.seconds
     assert result["output"] == str(finished_job.output)
+
+
+def test_run_by_command_says_where_the_time_went_as_its_commits_do(finished_job: FinishedJob):
+    result = finished_job.result
+    commits = [json.loads(path.read_text()) for path in commit_paths(finished_job.output)]
+    for part in ("waiting", "copying", "computing", "writing"):
+        measured = [commit["classify_seconds"][part] for commit in commits]
+        assert min(measured) >= 0
+        assert result["classify_seconds"][part] == pytest.approx(sum(measured), abs=0.01)
+    assert result["classifiers"] == 1
+    busy = sum(result["classify_seconds"].values())
+    assert 0 < busy <= result["seconds"]
+    assert 0 < result["startup_seconds"] <= result["seconds"] - result["finish_seconds"] + 0.01
+    assert 0 < result["labelling_seconds"] <= result["seconds"]
+    flops = sum(commit["flops"] for commit in commits)
+    assert flops > 2 * 12 * 32**2 * result["tokens"], "two layers of 12 h² multiplications and additions, and more"
+    assert result["model_flops_per_second"] == pytest.approx(flops / result["labelling_seconds"], rel=0.05)
+    assert result["mfu"] is None, "no peak is known of a CPU"
 
 
 def test_output_read_by_pandas_has_the_right_types_and_rows(finished_job: FinishedJob):

@@ -1,9 +1,12 @@
 """The stages as Ray calls them, one row in and out, called here directly: from files to a commit."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from cluster.attempts import AttemptCounts
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, failed_row, read_task, resolve_dtype, write_row
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, failed_row, probe_model, read_task, resolve_dtype, write_row
 from pipeline_ops.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
 from pipeline_ops.inputs import InputFile
 from pipeline_ops.models import ModelConfig, ModelFacts, resolve_model
@@ -19,7 +22,7 @@ from pipeline_ops.reading import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema import OutputConfig, Unit, UserError, pack_rejects, unpack_table
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.tokenizing import truncating_backend
-from pipeline_ops.writing import Commit
+from pipeline_ops.writing import ClassifySeconds, Commit
 from tests.corpora import real_documents, write_bytes, write_jsonl
 from tests.unit.harmful_models import KNOWN_WORDS, UNEMBEDDED_WORD, UNKNOWN_WORD, with_unembedded_word, with_word_tokenizer
 from tests.unit.reading_path import prepare, spans_of
@@ -47,9 +50,14 @@ def read(files: list[InputFile], settings: ReadSettings, attempts: Attempts | No
 
 
 def label(
-    row: pa.Table, model: Path, output: OutputConfig, batch_tokens: int = 512, attempts: Attempts | None = None
+    row: pa.Table,
+    model: Path,
+    output: OutputConfig,
+    batch_tokens: int = 512,
+    attempts: Attempts | None = None,
+    **settings: Any,
 ) -> pa.Table:
-    config, facts, attempts = ModelConfig(path=str(model)), facts_of(model), attempts or AttemptCounts()
+    config, facts, attempts = ModelConfig(path=str(model), **settings), facts_of(model), attempts or AttemptCounts()
     tokenized = TokenizeActor(tokenizer_of(model), facts, "text", output, batch_tokens, attempts)(row)
     classified = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)(tokenized)
     return write_row(classified, facts, output, STORAGE, {}, attempts)
@@ -99,6 +107,57 @@ def test_chain_labels_every_document_once_whatever_the_units_and_batches_are(tmp
         assert left == right
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+def test_chain_with_a_compiled_model_gives_the_same_labels_and_logits(tmp_path: Path, model: Path) -> None:
+    texts = [text[:3000] for text in real_documents(40)]
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
+    torch.compiler.reset()
+    found = []
+    for compiled in (False, True):
+        folder = tmp_path / f"compiled-{compiled}"
+        commit_of(label(row, model, OutputConfig(path=str(folder), logits=True), 10**6, compile=compiled))
+        found.append(labelled(folder))
+    assert [row["label"] for row in found[0]] == [row["label"] for row in found[1]]
+    np.testing.assert_allclose(*([row["logits"] for row in rows] for rows in found), atol=1e-5)
+
+
+def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path: Path, model: Path) -> None:
+    """Waiting is from the end of one call to the start of the next; what is left out is the end of a call."""
+    texts = [text[:3000] for text in real_documents(40)]
+    config, facts, attempts = ModelConfig(path=str(model)), facts_of(model), AttemptCounts()
+    output = OutputConfig(path=str(tmp_path / "out"))
+    tokenizer = TokenizeActor(tokenizer_of(model), facts, "text", output, 512, attempts)
+    rows = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]), 5000)
+    assert len(rows) > 1
+    actor = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)
+    ready = time.monotonic()
+    classified = [actor(tokenizer(row)) for row in rows]
+    lived = time.monotonic() - ready
+    commits = [commit_of(write_row(row, facts, output, STORAGE, {}, attempts)) for row in classified]
+    assert all(commit.classify_seconds is not None for commit in commits)
+    total = ClassifySeconds.total(commit.classify_seconds for commit in commits)
+    assert 0 < total.whole <= lived + 0.001
+    assert min(total.to_dict().values()) >= 0
+    assert total.computing > 0
+    lengths = np.array([row["num_tokens"] for row in labelled(tmp_path / "out")])
+    assert sum(commit.flops or 0 for commit in commits) == pytest.approx(flops_of(lengths), rel=1e-9)
+
+
+def flops_of(lengths: np.ndarray) -> float:
+    """Of the tests' BERT: two layers of 32, 64 inside, two labels; see estimating.document_flops."""
+    return float(sum(2 * (n * (8 * 32**2 + 4 * 32 * 64) + n**2 * 4 * 32) + 2 * 32**2 + 2 * 32 * 2 for n in lengths.tolist()))
+
+
+def test_flops_leave_out_documents_that_made_the_model_raise(tmp_path: Path, model: Path) -> None:
+    texts = ["one", "two", UNEMBEDDED_WORD, "three"]
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
+    folder, output = with_unembedded_word(model, tmp_path / "model"), OutputConfig(path=str(tmp_path / "out"))
+    commit = commit_of(label(row, folder, output))
+    lengths = np.array([row["num_tokens"] for row in labelled(tmp_path / "out")])
+    assert (commit.rejected, len(lengths)) == (1, 3)
+    assert commit.flops == pytest.approx(flops_of(lengths), rel=1e-9)
+
+
 def test_chain_of_rejects_only_commits_them(tmp_path: Path, model: Path) -> None:
     (row,) = rows_of(write_bytes(tmp_path / "in" / "a.jsonl", b"broken\n{}\n"))
     commit = commit_of(label(row, model, OutputConfig(path=str(tmp_path / "out"))))
@@ -141,7 +200,7 @@ def test_chain_with_a_model_that_gives_nan_rejects_what_it_touches(tmp_path: Pat
     actor = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)
     bad = set(tokenizer.tokenizer.encode("bad").ids) - set(tokenizer.tokenizer.encode("good text another a").ids)
     with torch.no_grad():
-        actor.model.get_input_embeddings().weight[sorted(bad)] = float("nan")
+        actor.passes.model.get_input_embeddings().weight[sorted(bad)] = float("nan")
     commit = commit_of(write_row(actor(tokenizer(row)), facts, output, STORAGE, {}, attempts))
     assert (commit.labeled, commit.rejected) == (2, 1)
     assert [reject[:2] for reject in rejects_in(tmp_path / "out", commit)] == [(1, "non_finite_logits")]
@@ -334,6 +393,11 @@ def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, m
     failed = worker_died((), "read")
     assert failure_of(actor(failed_row(failed))) == failed, "what has failed before is that unit's own failure"
     assert run_ending(failed) is None
+
+
+def test_probe_without_a_gpu_says_the_dtype(model: Path) -> None:
+    probed = probe_model(ModelConfig(path=str(model)), facts_of(model), STORAGE, "float32", 0)
+    assert probed == {"dtype": "float32", "device": None, "batch_tokens": None}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -12,7 +12,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from pipeline_ops.classifying import classify, classify_good, is_device_lost
+from pipeline_ops.inferring import ForwardPasses, check_compiler, is_out_of_memory
 from pipeline_ops.poison import SUSPICIOUS
+from pipeline_ops.schema import UserError
 from pipeline_ops.tokenizing import Encodings, TokenBatches, encode, make_batches, truncating_backend
 from tests.corpora import real_documents
 from tests.models import ARCHITECTURES, Architecture
@@ -129,7 +131,9 @@ def with_unembedded(batches: TokenBatches, model: Any, documents: set[int]) -> T
 @pytest.mark.parametrize("bad", [{0}, {59}, {3, 4, 5}, {*range(0, 60, 2)}, {*range(1, 60)}])
 def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: Path, bad: set[int], batch_tokens: int) -> None:
     classifier, batches = load(model)[0], batches_for(model, 60, batch_tokens)
-    logits, failed = classify_good(with_unembedded(batches, classifier, bad), classifier, num_labels=2, pad_left=False)
+    logits, failed = classify_good(
+        with_unembedded(batches, classifier, bad), ForwardPasses(classifier, pad_left=False), num_labels=2
+    )
     expected = classify(batches, classifier, num_labels=2, pad_left=False)
     good = sorted({*range(60)} - bad)
     assert failed.keys() == bad
@@ -143,12 +147,16 @@ def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: P
 def test_logits_of_documents_that_all_make_the_model_raise_blame_the_model(model: Path, batch_tokens: int) -> None:
     classifier, batches = load(model)[0], batches_for(model, SUSPICIOUS, batch_tokens)
     with pytest.raises(IndexError, match="token id"):
-        classify_good(with_unembedded(batches, classifier, {*range(60)}), classifier, num_labels=2, pad_left=False)
+        classify_good(
+            with_unembedded(batches, classifier, {*range(60)}), ForwardPasses(classifier, pad_left=False), num_labels=2
+        )
 
 
 def test_logits_of_a_few_documents_that_all_make_the_model_raise_are_not_numbers(model: Path) -> None:
     classifier, batches = load(model)[0], batches_for(model, 3, 512)
-    logits, failed = classify_good(with_unembedded(batches, classifier, {0, 1, 2}), classifier, num_labels=2, pad_left=False)
+    logits, failed = classify_good(
+        with_unembedded(batches, classifier, {0, 1, 2}), ForwardPasses(classifier, pad_left=False), num_labels=2
+    )
     assert sorted(failed) == [0, 1, 2]
     assert (logits.shape, np.isnan(logits).all()) == ((3, 2), True)
     with pytest.raises(IndexError, match="token id"):
@@ -173,20 +181,112 @@ class Failing(torch.nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
 
 
+def test_logits_without_a_device_fail_at_once(model: Path) -> None:
+    failing = Failing(load(model)[0], RuntimeError("CUDA error: device-side assert triggered"), 0)
+    with pytest.raises(RuntimeError, match="device-side"):
+        classify_good(batches_for(model, 60, 512), ForwardPasses(failing, pad_left=False), num_labels=2)
+    assert failing.batches == 1
+
+
+class Small(Failing):
+    """A model on a device whose memory is enough for so many tokens, padding included; counts the times it was not."""
+
+    def __init__(self, model: Any, tokens: int, error: Exception | None = None):
+        super().__init__(model, error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), tokens)
+        self.tokens, self.errors = tokens, 0
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        if input_ids.numel() > self.tokens:
+            self.errors += 1
+            raise self.error
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+
+
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("CUDA error: device-side assert triggered")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
 )
-def test_logits_without_memory_or_device_fail_at_once(model: Path, error: Exception) -> None:
-    failing = Failing(load(model)[0], error, 0)
-    with pytest.raises(type(error)):
-        classify_good(batches_for(model, 60, 512), failing, num_labels=2, pad_left=False)
-    assert failing.batches == 1
+def test_logits_with_too_little_memory_for_batches_are_the_same_and_the_limit_is_remembered(
+    model: Path, error: Exception
+) -> None:
+    small = Small(load(model)[0], 300, error)
+    passes = ForwardPasses(small, pad_left=False)
+    for _ in range(3):  # units
+        logits, failed = classify_good(batches_for(model, 60, 2048), passes, num_labels=2)
+        assert failed == {}
+        np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
+    assert 0 < small.errors <= 4, "2048, 1024, 512 and no more, whatever comes behind them"
+
+
+def test_logits_beside_bad_documents_with_too_little_memory_are_the_same(model: Path) -> None:
+    small = Small(load(model)[0], 300)
+    batches = with_unembedded(batches_for(model, 60, 2048), small, {3, 40})
+    logits, failed = classify_good(batches, ForwardPasses(small, pad_left=False), num_labels=2)
+    good = sorted({*range(60)} - {3, 40})
+    assert sorted(failed) == [3, 40]
+    np.testing.assert_allclose(logits[good], one_by_one(model, 60)[good], atol=1e-5)
+
+
+def test_logits_of_a_document_that_does_not_fit_alone_fail_and_say_the_remedy(model: Path) -> None:
+    """Memory is no document's fault, and may be free again: the unit is set aside, not the document rejected for good."""
+    small = Small(load(model)[0], 100)
+    with pytest.raises(MemoryError, match=r"104 tokens alone .* model\.max_length, .*Tried to allocate"):
+        classify_good(batches_for(model, 60, 2048), ForwardPasses(small, pad_left=False), num_labels=2)
+    assert small.errors < 20
+
+
+def test_memory_that_the_cpu_lacks_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+class Counting:
+    """A compiler that compiles nothing and counts how often it is asked to."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph: Any, examples: Any) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+def test_logits_of_a_compiled_model_are_the_same_from_a_graph_or_two(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, compile_with = Counting(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compile_with(model, dynamic=dynamic, backend=compiler))
+    torch.compiler.reset()
+    passes = ForwardPasses(load(model)[0], pad_left=False, compiled=True)
+    shapes = set()
+    for batch_tokens in (1, 300, 512, 1024, 4096):
+        batches = batches_for(model, 60, batch_tokens)
+        shapes |= {*zip(batches.rows.tolist(), batches.widths.tolist(), strict=True)}
+        logits = classify_good(batches, passes, num_labels=2)[0]
+        np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
+    assert len(shapes) > 20
+    assert 1 <= compiler.graphs <= 2, "one for any number of documents, one for a single one"
+
+
+def test_compiler_that_does_not_work_is_refused_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: Any) -> Any:
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nfound")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(UserError, match=r"^model\.compile: .*InvalidCxxCompiler") as caught:
+        check_compiler("cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_logits_of_a_model_that_raises_at_large_batches_only_are_the_same(model: Path) -> None:
     failing = Failing(load(model)[0], RuntimeError("too many"), 2)
-    logits, failed = classify_good(batches_for(model, 60, 10**6), failing, num_labels=2, pad_left=False)
+    logits, failed = classify_good(batches_for(model, 60, 10**6), ForwardPasses(failing, pad_left=False), num_labels=2)
     assert failed == {}
     np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
 

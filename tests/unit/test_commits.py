@@ -1,5 +1,6 @@
 """Commits: what is done, what is open, which files count."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from pipeline_ops.inputs import InputFile
 from pipeline_ops.lease import LeaseError
 from pipeline_ops.schema import Piece, Range
 from pipeline_ops.storage import StorageConfig, StoredFile, list_all, put
-from pipeline_ops.writing import Commit, WrittenFile
+from pipeline_ops.writing import ClassifySeconds, Commit, WrittenFile
 
 STORAGE = StorageConfig()
 UNIT, OTHER_UNIT = "a" * 24, "b" * 24
@@ -80,6 +81,19 @@ def piece(start: int, stop: int, last: bool = False) -> Piece:
 def test_commit_as_json_comes_back_the_same() -> None:
     commit = commit_of(replaces=(OTHER_UNIT,))
     assert Commit.from_json(commit.to_json()) == commit
+    measured = replace(commit, classify_seconds=ClassifySeconds(0.5, 0.25, 2.0, 0.125), flops=1.5e12)
+    assert Commit.from_json(measured.to_json()) == measured
+
+
+def test_commit_record_of_a_version_that_measured_nothing_is_read() -> None:
+    record = json.loads(commit_of().to_json())
+    del record["classify_seconds"], record["flops"]
+    commit = Commit.from_json(json.dumps(record))
+    assert (commit.classify_seconds, commit.flops) == (None, None)
+    assert ClassifySeconds.total([None, ClassifySeconds(1, 2, 3, 4), ClassifySeconds(1, 0, 0, 0)]) == ClassifySeconds(
+        2, 2, 3, 4
+    )
+    assert ClassifySeconds.total([]) == ClassifySeconds()
     assert commit.documents == 5
 
 

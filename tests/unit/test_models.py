@@ -16,7 +16,13 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+)
 
 from pipeline_ops.models import (
     ModelConfig,
@@ -251,6 +257,13 @@ def test_classifier_without_a_head_names_its_layers(model_without_head: Path, de
     with pytest.raises(UserError, match=r"classifier\.bias, classifier\.weight.*allow_new_weights") as caught:
         load(model_without_head, device=device)
     assert "\n" not in str(caught.value)
+
+
+def test_classifier_attends_by_the_fused_kernel_or_where_there_is_none_by_its_own(model: Path, tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    DebertaV2ForSequenceClassification(DebertaV2Config(**shape, vocab_size=50)).save_pretrained(tmp_path)
+    assert load(model).config._attn_implementation == "sdpa"
+    assert load(tmp_path).config._attn_implementation == "eager"
 
 
 def test_classifier_without_a_head_is_loaded_when_allowed_by_name(model_without_head: Path) -> None:

@@ -67,6 +67,15 @@ def test_plan_of_a_new_job_says_what_would_run_and_writes_nothing(folder: Path, 
     assert not (folder / "out").exists()
 
 
+def test_plan_for_gpus_leaves_to_them_what_they_decide(folder: Path, model: Path) -> None:
+    machines = Machines(cpus=16, cores=16, gpus=1)
+    settings = plan(job_of(folder, model, "model.dtype=auto"), machines)["settings"]
+    for key in ("compute.batch_tokens", "model.dtype"):
+        assert settings[key]["value"] == "decided by the GPU"
+    given = plan(job_of(folder, model, "compute.batch_tokens=77"), machines)["settings"]
+    assert given["compute.batch_tokens"] == {"value": 77, "from": "job file"}
+
+
 def test_plan_of_a_finished_job_has_nothing_to_run(folder: Path, model: Path) -> None:
     prepared = prepare(job_of(folder, model))
     record(prepared)

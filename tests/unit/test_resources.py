@@ -60,10 +60,12 @@ def test_pools_with_gpus_set_to_0_run_on_cpus() -> None:
     assert pools.classifiers == 8
 
 
-def test_pools_batch_tokens_follow_the_device_unless_given() -> None:
-    on_cpu, on_gpu = pools_of(cpu_machine(4)), pools_of(Machines(cpus=16, cores=16, gpus=1))
-    assert on_gpu.batch_tokens > on_cpu.batch_tokens
-    assert pools_of(cpu_machine(4), batch_tokens=77).batch_tokens == 77
+def test_pools_batch_tokens_are_left_to_the_gpu_unless_given() -> None:
+    gpu_machine = Machines(cpus=16, cores=16, gpus=1)
+    assert pools_of(cpu_machine(4)).batch_tokens == 2048
+    assert pools_of(gpu_machine).batch_tokens is None
+    assert "GPU" in pools_of(gpu_machine).sources["batch_tokens"]
+    assert [pools_of(machine, batch_tokens=77).batch_tokens for machine in (cpu_machine(4), gpu_machine)] == [77, 77]
 
 
 def test_pools_that_are_given_are_taken_and_say_so() -> None:

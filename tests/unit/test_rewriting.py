@@ -21,7 +21,7 @@ from pipeline_ops.rewriting import (
 )
 from pipeline_ops.schema import OutputConfig, Piece
 from pipeline_ops.storage import StorageConfig
-from pipeline_ops.writing import METADATA_KEY, Commit, WrittenFile, hive_folder
+from pipeline_ops.writing import METADATA_KEY, ClassifySeconds, Commit, WrittenFile, hive_folder
 from tests.unit.labelled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
 
 STORAGE = StorageConfig()
@@ -206,7 +206,9 @@ def test_compacted_commit_has_the_rows_and_counts_of_those_it_replaces(tmp_path:
     ]
     before = sorted(row for commit in commits for row in rows_of(commit, output))
     rejects = sorted(key for commit in commits for key in rejects_of(commit, output))
+    commits = [replace(commit, flops=10.0, classify_seconds=ClassifySeconds(1, 2, 3, 4)) for commit in commits]
     compaction, commit = compact(commits, output)
+    assert (commit.flops, commit.classify_seconds) == (30.0, ClassifySeconds(3, 6, 9, 12))
     assert rows_of(commit, output) == before
     assert rejects_of(commit, output) == rejects
     check_counts(commit, output)
@@ -215,6 +217,13 @@ def test_compacted_commit_has_the_rows_and_counts_of_those_it_replaces(tmp_path:
     assert commit.replaces == tuple(commit.name for commit in compaction.commits)
     assert len(commit.files) < len(files_of(commits))
     assert plan_compactions([commit], 10**6) == []
+
+
+def test_compacted_commit_of_some_that_were_not_measured_is_not_measured(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    old, new = write_pieces(output, whole("a")), write_pieces(output, whole("b"))
+    commit = compact([old, replace(new, flops=10.0, classify_seconds=ClassifySeconds(1, 2, 3, 4))], output)[1]
+    assert (commit.flops, commit.classify_seconds) == (None, None)
 
 
 def test_compacted_commit_keeps_the_only_rejects_file_as_it_is(tmp_path: Path) -> None:

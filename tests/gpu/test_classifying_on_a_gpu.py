@@ -1,0 +1,118 @@
+"""Each way to run a model on a GPU against float32 on the CPU, on real text: `pytest -m gpu`."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from pipeline_ops.actors import probe_model
+from pipeline_ops.classifying import classify, classify_good
+from pipeline_ops.copying import PinnedCopies
+from pipeline_ops.estimating import LEAST_TOKENS, MOST_TOKENS
+from pipeline_ops.inferring import ForwardPasses, check_compiler, is_out_of_memory
+from pipeline_ops.models import ModelConfig, resolve_model
+from pipeline_ops.storage import StorageConfig
+from pipeline_ops.tokenizing import TokenBatches, encode, make_batches, truncating_backend
+from tests.corpora import real_documents
+from tests.models import ARCHITECTURES, Architecture
+
+NUM_DOCUMENTS = 600
+ATOL = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # logits spread by 0.5
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@cache
+def expected(folder: Path) -> np.ndarray:
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return classify(batches_for(folder, 2048), model, num_labels=2, pad_left=False)
+
+
+@cache
+def batches_for(folder: Path, batch_tokens: int) -> TokenBatches:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backend = truncating_backend(tokenizer, 128)
+    encodings = encode(real_documents(NUM_DOCUMENTS), backend, with_type_ids="token_type_ids" in tokenizer.model_input_names)
+    return make_batches(encodings, batch_tokens=batch_tokens, pad_id=tokenizer.pad_token_id, max_width=128)
+
+
+def on_gpu(folder: Path, dtype: str) -> Any:
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype)).to("cuda").eval()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_on_a_gpu_are_near_those_of_float32_on_the_cpu(
+    model_of: Callable[[Architecture], Path], architecture: Architecture, dtype: str, compiled: bool
+) -> None:
+    folder = model_of(architecture)
+    if compiled:
+        torch.compiler.reset()
+    passes = ForwardPasses(on_gpu(folder, dtype), pad_left=False, compiled=compiled)
+    for batch_tokens in (1, 256, 16384) if not compiled else (256, 16384):  # small ones take the buffers' turns often
+        logits, failed = classify_good(batches_for(folder, batch_tokens), passes, num_labels=2)
+        assert failed == {}
+        np.testing.assert_allclose(logits, expected(folder), atol=ATOL[dtype])
+        assert passes.take_seconds() > 0
+
+
+def test_copies_of_many_batches_arrive_unharmed_while_the_gpu_computes() -> None:
+    device = torch.device("cuda")
+    copies, rng = PinnedCopies(device), np.random.default_rng(0)
+    busy = torch.randn(4096, 4096, device=device)
+    sent = [rng.integers(0, 2**31 - 1, int(rng.integers(1, 200_000))).astype(np.int32) for _ in range(60)]
+    arrived = []
+    for array in sent:
+        busy = torch.tanh(busy @ busy)
+        arrived.append(copies([array[:1], array[1:]]).clone())
+    for array, there in zip(sent, arrived, strict=True):
+        np.testing.assert_array_equal(there.cpu().numpy(), array)
+
+
+def test_documents_that_make_the_model_raise_are_found_on_a_gpu(model: Path) -> None:
+    passes, batches = ForwardPasses(on_gpu(model, "float32"), pad_left=False), batches_for(model, 2048)
+    batches.ids[0], kept = 10**6, batches.ids[0]
+    try:
+        logits, failed = classify_good(batches, passes, num_labels=2)
+    finally:
+        batches.ids[0] = kept
+    bad = int(batches.order[0])
+    assert list(failed) == [bad]
+    good = np.arange(NUM_DOCUMENTS) != bad
+    np.testing.assert_allclose(logits[good], expected(model)[good], atol=ATOL["float32"])
+
+
+def test_memory_that_a_gpu_lacks_makes_passes_smaller_and_changes_no_logits(model: Path) -> None:
+    classifier = on_gpu(model, "float32")
+    passes, batches = ForwardPasses(classifier, pad_left=False), batches_for(model, 32768)
+    classify_good(batches, passes, num_labels=2)
+    torch.cuda.empty_cache()
+    used = torch.cuda.memory_reserved()
+    try:
+        torch.cuda.set_per_process_memory_fraction((used + 24 * 2**20) / torch.cuda.get_device_properties(0).total_memory)
+        for _ in range(2):
+            logits, failed = classify_good(batches, passes, num_labels=2)
+            assert failed == {}
+            np.testing.assert_allclose(logits, expected(model), atol=ATOL["float32"])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert passes.most_tokens < 32768
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, device="cuda")
+    assert is_out_of_memory(caught.value)
+
+
+def test_probe_on_a_gpu_says_what_is_known_only_there(model: Path) -> None:
+    config = ModelConfig(path=str(model))
+    facts = resolve_model(config, StorageConfig())[0]
+    probed = probe_model(config, facts, StorageConfig(), "auto", 1.0)
+    assert probed["dtype"] in ("bfloat16", "float16")
+    assert probed["device"] == torch.cuda.get_device_name()
+    assert LEAST_TOKENS <= probed["batch_tokens"] <= MOST_TOKENS
+    check_compiler("cuda")
