@@ -129,13 +129,13 @@ class ForwardPasses:
         import torch
 
         # one copy of small numbers; types are mostly all 0
-        sends_types = type_ids is not None and self.takes_types and bool(type_ids.any())
-        flat = self.to_device([lengths, ids, type_ids] if sends_types else [lengths, ids])
+        types = [type_ids] if type_ids is not None and self.takes_types and type_ids.any() else []
+        flat = self.to_device([lengths, ids, *types])
         rows, cells = len(lengths), len(ids)
         inputs = {"input_ids": flat[rows : rows + cells].view(rows, width).long(), "attention_mask": None}
         if type_ids is not None and self.takes_types:
-            types = flat[rows + cells :].view(rows, width).long() if sends_types else torch.zeros_like(inputs["input_ids"])
-            inputs["token_type_ids"] = types
+            there = flat[rows + cells :].view(rows, width).long() if types else torch.zeros_like(inputs["input_ids"])
+            inputs["token_type_ids"] = there
         if not self.takes_no_mask or self.compiled or self.takes_positions or lengths.min() < width:
             columns, used = torch.arange(width, device=flat.device), flat[:rows, None]
             mask = columns >= width - used if self.pad_left else columns < used  # 0 on padding, whatever the pad id is
