@@ -21,6 +21,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
+from pipeline_ops.cutting import cuts_of
 from pipeline_ops.estimating import document_flops, token_budget_of
 from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.inferring import ForwardPasses, check_compiler
@@ -116,6 +117,7 @@ class TokenizeActor:
         attempts: Attempts,
     ):
         self.tokenizer = Tokenizer.from_str(tokenizer)
+        self.cuts = cuts_of(tokenizer, self.tokenizer)
         self.facts, self.text_column, self.output, self.batch_tokens = facts, text_column, output, batch_tokens
         self.attempts = attempts
 
@@ -125,7 +127,7 @@ class TokenizeActor:
     def tokenize(self, row: pa.Table) -> pa.Table:
         documents = unpack_table(row["documents"][0])
         texts = decode(documents.column(self.text_column))[0].to_pylist()
-        encodings, bad = encode_good(texts, self.tokenizer, with_type_ids=self.facts.has_type_ids)
+        encodings, bad = encode_good(texts, self.tokenizer, with_type_ids=self.facts.has_type_ids, cuts=self.cuts)
         if bad:
             rejects = row["rejects"][0].as_py() + pack_rejects(rejects_of(documents, bad, "tokenizer_error", self.output))
             good = np.ones(len(texts), bool)

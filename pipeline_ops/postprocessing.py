@@ -96,12 +96,15 @@ def partitions(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tupl
         column = documents.column(name)
         plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
         encoded.append(plain.combine_chunks().dictionary_encode(null_encoding="encode"))
-    codes = np.stack([array.indices.to_numpy() for array in encoded])
+    group_of = np.zeros(documents.num_rows, np.int64)
+    first_rows = np.empty(0, np.int64)
     # by number, not by value: NaN equals nothing, and 0.0 equals -0.0
-    groups, group_of = np.unique(codes, axis=1, return_inverse=True)
+    for array in encoded:  # numbered anew for each column: a product over all of them might not fit
+        codes = group_of * max(len(array.dictionary), 1) + array.indices.to_numpy()
+        _, first_rows, group_of = np.unique(codes, return_index=True, return_inverse=True)
     rest = documents.drop_columns(list(columns))
     found = []
-    for number, group in enumerate(groups.T):
-        key = tuple(array.dictionary[int(code)].as_py() for array, code in zip(encoded, group, strict=True))
-        found.append((key, rest.filter(pa.array(group_of.reshape(-1) == number))))
+    for number, row in enumerate(first_rows):
+        key = tuple(array.dictionary[array.indices[int(row)].as_py()].as_py() for array in encoded)
+        found.append((key, rest.filter(pa.array(group_of == number))))
     return found

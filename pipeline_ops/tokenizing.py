@@ -4,12 +4,14 @@ Columns in: documents with a text column. Out: TokenBatches, flat integer arrays
 the padding in a batch is 1-2 % of its tokens (24 % unsorted), so batches travel padded and the classifier only reshapes them.
 """
 
+from array import array
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.cutting import Cuts
 from pipeline_ops.poison import halve
 from pipeline_ops.schema import flat_values, list_cell
 
@@ -58,30 +60,60 @@ def truncating_backend(tokenizer: Any, max_length: int) -> Any:
     return backend
 
 
-def encode(texts: list[str], backend: Any, *, with_type_ids: bool) -> Encodings:
+def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | None = None) -> Encodings:
     """Tokenizes as `tokenizer(texts, truncation=True, max_length=max_length)` does, special tokens included.
 
     Args:
         backend: as truncating_backend gives it.
+        cuts: where its long texts may be cut, as cuts_of gives it; the result is the same.
     """
-    ids, type_ids = [np.empty(0, np.int32)], [np.empty(0, np.int8)]
-    lengths, truncated = [], []
+    ids, lengths, truncated = array("i"), array("i"), array("b")  # the fastest way from lists to flat memory
+    type_ids: list[bytes] = []
+    types_of: dict[int, bytes] = {}  # those of one text follow from its number of tokens
+    max_length = backend.truncation["max_length"]
     for chunk in _chunks(texts):
-        for encoding in backend.encode_batch_fast(chunk, add_special_tokens=True):
-            ids.append(np.array(encoding.ids, np.int32))
-            lengths.append(len(encoding.ids))
-            truncated.append(bool(encoding.overflowing))
+        for encoding in _encode_chunk(chunk, backend, cuts):
+            length = len(encoding)
+            ids.fromlist(encoding.ids)
+            lengths.append(length)
+            truncated.append(_is_truncated(encoding, max_length))
             if with_type_ids:
-                type_ids.append(np.array(encoding.type_ids, np.int8))
+                if length not in types_of:
+                    types_of[length] = bytes(encoding.type_ids)
+                type_ids.append(types_of[length])
     return Encodings(
-        np.concatenate(ids),
-        np.concatenate(type_ids) if with_type_ids else None,
-        np.array(lengths, np.int32),
-        np.array(truncated, bool),
+        np.frombuffer(ids, np.int32),
+        np.frombuffer(b"".join(type_ids), np.int8) if with_type_ids else None,
+        np.frombuffer(lengths, np.int32),
+        np.frombuffer(truncated, bool),
     )
 
 
-def encode_good(texts: list[str], backend: Any, *, with_type_ids: bool) -> tuple[Encodings, dict[int, BaseException]]:
+def _encode_chunk(texts: list[str], backend: Any, cuts: Cuts | None) -> list[Any]:
+    """The texts' encodings. Of long ones only a part is tokenized, at first: that it is truncated shows that it was enough."""
+    if cuts is None:
+        return backend.encode_batch_fast(texts, add_special_tokens=True)
+    characters = cuts.characters
+    parts = [cuts.part(text, characters) for text in texts]
+    encodings = backend.encode_batch_fast(parts, add_special_tokens=True)
+    max_length = backend.truncation["max_length"]
+    short = [index for index, part in enumerate(parts) if len(part) < len(texts[index])]
+    while short := [index for index in short if not _is_truncated(encodings[index], max_length)]:
+        characters *= 2
+        parts = [cuts.part(texts[index], characters) for index in short]
+        for index, encoding in zip(short, backend.encode_batch_fast(parts, add_special_tokens=True), strict=True):
+            encodings[index] = encoding
+        short = [index for index, part in zip(short, parts, strict=True) if len(part) < len(texts[index])]
+    return encodings
+
+
+def _is_truncated(encoding: Any, max_length: int) -> bool:
+    return len(encoding) >= max_length and bool(encoding.overflowing)  # which makes an object of each piece cut off
+
+
+def encode_good(
+    texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | None = None
+) -> tuple[Encodings, dict[int, BaseException]]:
     """As encode, for texts of which some may make the tokenizer raise.
 
     Returns:
@@ -93,7 +125,7 @@ def encode_good(texts: list[str], backend: Any, *, with_type_ids: bool) -> tuple
 
     def encode_part(start: int, stop: int) -> Encodings:
         try:
-            return encode(texts[start:stop], backend, with_type_ids=with_type_ids)
+            return encode(texts[start:stop], backend, with_type_ids=with_type_ids, cuts=cuts)
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # of Rust; it is no Exception, and would get past all handlers
                 raise RuntimeError(f"the tokenizer panicked: {error}") from error
@@ -146,30 +178,27 @@ def make_batches(
     """
     lengths = encodings.lengths
     order = np.argsort(lengths, kind="stable").astype(np.int32)
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[:-1]
-    widths = -(-np.maximum(lengths[order], 1) // pad_multiple) * pad_multiple
+    sorted_lengths = lengths[order].astype(np.int64)
+    widths = -(-np.maximum(sorted_lengths, 1) // pad_multiple) * pad_multiple
     if max_width is not None:
-        widths = np.maximum(np.minimum(widths, max_width), lengths[order])
+        widths = np.maximum(np.minimum(widths, max_width), sorted_lengths)
     rows = _batch_rows(widths, batch_tokens)
-    ends = np.cumsum(rows)
-    batch_widths = widths[ends - 1] if len(rows) else np.empty(0, np.int32)
+    batch_widths = widths[np.cumsum(rows) - 1] if len(rows) else np.empty(0, np.int64)
 
-    ids = np.full(int((rows.astype(np.int64) * batch_widths).sum()), pad_id, np.int32)
+    # where each document's tokens begin: among the encodings, among the sorted ones, and in the padded batches
+    starts = (np.cumsum(lengths, dtype=np.int64) - lengths)[order]
+    sorted_starts = np.cumsum(sorted_lengths) - sorted_lengths
+    row_widths = np.repeat(batch_widths, rows)
+    padded_starts = np.cumsum(row_widths) - row_widths + (row_widths - sorted_lengths if pad_left else 0)
+    positions = np.arange(len(encodings.ids))
+    source = positions + np.repeat(starts - sorted_starts, sorted_lengths)
+    target = positions + np.repeat(padded_starts - sorted_starts, sorted_lengths)
+
+    ids = np.full(int(row_widths.sum()), pad_id, np.int32)
+    ids[target] = encodings.ids[source]
     type_ids = np.full(0 if encodings.type_ids is None else len(ids), pad_type_id, np.int8)
-    position = 0
-    for end, count, width in zip(ends, rows, batch_widths, strict=True):
-        documents = order[end - count : end]
-        columns = np.arange(width)
-        used = lengths[documents, None]
-        shift = (width - used) if pad_left else 0
-        column = columns[None, :] - shift  # position in the document, per cell
-        real = (column >= 0) & (column < used)
-        source = (starts[documents, None] + column)[real]
-        block = slice(position, position + int(count) * int(width))
-        ids[block].reshape(count, width)[real] = encodings.ids[source]
-        if encodings.type_ids is not None:
-            type_ids[block].reshape(count, width)[real] = encodings.type_ids[source]
-        position = block.stop
+    if encodings.type_ids is not None:
+        type_ids[target] = encodings.type_ids[source]
     return TokenBatches(ids, type_ids, lengths[order], order, rows, batch_widths.astype(np.int32))
 
 
