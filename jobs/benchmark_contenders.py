@@ -32,10 +32,13 @@ def limit(task: dict[str, Any]) -> dict[str, Any]:
 
 def tokenizer(task: dict[str, Any]) -> dict[str, Any]:
     """The bare tokenizer on texts that are in memory."""
-    from pipeline_ops.benchmarking import corpus_texts, run_bare_tokenizer
+    from pipeline_ops.benchmarking import corpus_texts, run_bare_tokenizer, save_texts
 
     texts = corpus_texts(task["corpus"], task["text_column"])
-    return {"documents": len(texts), "seconds": run_bare_tokenizer(task["model"], texts, task["processes"]).seconds}
+    save_texts(texts, task["texts"])
+    loop = run_bare_tokenizer(task["model"], task["texts"], task["processes"])
+    os.unlink(task["texts"])
+    return {"documents": len(texts), "seconds": loop.seconds}
 
 
 def pipeline(task: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def s3(task: dict[str, Any]) -> dict[str, Any]:
         def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
             answer = super().__call__(environ, start_response)
             if environ["REQUEST_METHOD"] == "PUT":
-                print(f"{time.monotonic()} {environ['PATH_INFO']}", flush=True)
+                os.write(1, f"PUT {time.monotonic()} {environ['PATH_INFO']}\n".encode())  # whole, from any thread
             return answer
 
     moto.server.DomainDispatcherApplication = Journal  # pyright: ignore[reportPrivateImportUsage] main's

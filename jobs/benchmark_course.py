@@ -26,8 +26,8 @@ CONTENDERS = ("limit", "job", "job-s3", "pipeline", "pipeline-best", "ray-data",
 FOLDER = "~/.cache/label-corpus/benchmark"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNIT_SECONDS = 4.0  # of one worker: units are made as large as that, for a steady state to show
-UNITS_PER_WORKER = 16  # at least
 MOST_UNITS = 900  # beyond 1,000 the job packs its records, and with that the times of its commits
+LEAST_DOCUMENTS = 240
 UNIT_FILL = 0.75  # unit_bytes per row group's bytes: none is then put together with the next, and none cut
 PEER_SECONDS = (
     120.0  # a contender far slower than the limit labels only as much as it can in this time, or in twice the limit's
@@ -43,11 +43,13 @@ class Size:
     most_documents: int
     passages: int
     sample: int  # documents per core that the trial labels; a GPU labels a hundred times as many
+    units: int  # of the job, per worker, at least
+    most_seconds: float = float("inf")  # that --seconds counts for
 
 
 SIZES = {
-    "full": Size(ModelShape(6, 384, 12, 1536), 20_000_000, 12_000, 48),
-    "tiny": Size(ModelShape(2, 32, 2, 64, vocabulary=2000, max_length=128), 480, 600, 48),
+    "full": Size(ModelShape(6, 384, 12, 1536), 20_000_000, 12_000, 48, 16),
+    "tiny": Size(ModelShape(2, 32, 2, 64, vocabulary=2000, max_length=128), 240, 600, 48, 6, most_seconds=0),
 }
 HOST_MODEL = ModelShape(1, 16, 1, 16)  # what it computes is next to nothing; vocabulary and max_length are the real ones
 TINY_HOST_MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)
@@ -109,7 +111,9 @@ class Course:
 
     def units(self) -> int:
         """How many the job shall have."""
-        return min(MOST_UNITS, self.workers * max(UNITS_PER_WORKER, round(self.options.seconds / UNIT_SECONDS)))
+        size = SIZES[self.options.size]
+        each = max(size.units, round(min(self.options.seconds, size.most_seconds) / UNIT_SECONDS))
+        return min(MOST_UNITS, self.workers * each)
 
     def unit_bytes(self) -> int:
         """The job's setting: never above its default."""
@@ -117,7 +121,7 @@ class Course:
 
     def documents_for(self, rate: float) -> int:
         """How many documents a contender of about that rate shall label."""
-        return min(self.documents, max(256, int(rate * max(PEER_SECONDS, 2 * self.options.seconds))))
+        return min(self.documents, max(LEAST_DOCUMENTS, int(rate * max(PEER_SECONDS, 2 * self.options.seconds))))
 
 
 def say(text: str) -> None:
@@ -188,7 +192,11 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     course.workers = course.pools.tokenizers + course.pools.classifiers
     course.dtype = "float32"
     _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
-    task = {**course.task(processes=cores), "corpus": os.path.join(folder, "sample"), "text_column": "text"}
+    task = {
+        **course.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),
+        "corpus": os.path.join(folder, "sample"),
+        "text_column": "text",
+    }
     measured, _ = run_contender("tokenizer", task, folder, 1)
     course.measured_on = {"gpu": None, "parameters": None}
     _finish(course, passages, measured["documents"] / measured["seconds"])
@@ -237,7 +245,7 @@ def _write_sample(course: Course, texts: Iterator[str], count: int) -> None:
 def _finish(course: Course, passages: list[str], rate: float) -> TokenBatches:
     """Writes the corpus, where none is given, and its facts into the course."""
     if not course.options.corpus:
-        count = min(SIZES[course.options.size].most_documents, max(256, int(rate * course.options.seconds)))
+        count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
         say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
         write_corpus(own_texts(passages, course.model), count, course.corpus, min(count, course.units()))
     texts = corpus_texts(course.corpus, course.text_column)

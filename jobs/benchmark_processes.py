@@ -130,9 +130,9 @@ def s3_settings() -> dict[str, str | None]:
 def put_times(folder: str, prefix: str) -> list[float]:
     """When the server that s3_server started in `folder` was first put each object below `prefix` (/bucket/...), ascending."""
     with open(os.path.join(folder, "s3.log"), encoding="utf-8") as file:
-        puts = [line.rstrip("\n").split(" ", 1) for line in file if line.endswith("\n")]
+        puts = [line.split() for line in file if line.startswith("PUT ")]
     first: dict[str, float] = {}
-    for stamp, path in puts:
+    for _, stamp, path in puts:
         if path.startswith(prefix):
             first.setdefault(path, float(stamp))
     return sorted(first.values())

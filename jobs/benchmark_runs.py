@@ -23,6 +23,7 @@ from pipeline_ops.benchmarking import corpus_formats
 
 BATCH_SIZES = (1, 8, 32, 64, 128, 256)  # of the pipeline, tried in this order
 SWEEP_DOCUMENTS = 128
+LEAST_BATCHES = 16  # that a corpus has to give, for a steady state to show
 RAY_ROWS = 16  # per batch of Ray Data on a CPU; few, so that the last ones leave no core idle for long
 RAY_ROWS_GPU = 256
 KEPT = ("units", "padding_share", "startup_seconds", "finish_seconds", "classify_seconds")  # of the job's JSON line
@@ -77,7 +78,8 @@ def _run_limit(course: Course, folder: str) -> tuple[dict[str, Any], str]:
 
 def run_tokenizer(course: Course, folder: str) -> tuple[dict[str, Any], None]:
     """The bare tokenizer, as many processes as cores."""
-    result, _ = run_contender("tokenizer", course.task(processes=this_machine().cores), folder, 1)
+    task = course.task(processes=this_machine().cores, texts=os.path.join(folder, "texts.arrow"))
+    result, _ = run_contender("tokenizer", task, folder, 1)
     return limit_run(result), None
 
 
@@ -126,7 +128,9 @@ def upload(course: Course) -> None:
 
 def _sweep(course: Course, dtype: str) -> tuple[int, dict[int, float]]:
     """The pipeline's best batch size, and its documents/s by batch size, on the first documents."""
-    task = course.task(dtype=dtype, documents=SWEEP_DOCUMENTS * (8 if course.pools.use_gpu else 1), batch_sizes=BATCH_SIZES)
+    few = min(SWEEP_DOCUMENTS * (8 if course.pools.use_gpu else 1), course.documents // 4)
+    sizes = [size for size in BATCH_SIZES if size <= max(8, course.documents // LEAST_BATCHES)]
+    task = course.task(dtype=dtype, documents=few, batch_sizes=sizes)
     result, _ = run_contender("sweep", task, course.folder, this_machine().cores)
     rates = {int(size): rate for size, rate in result["rates"].items()}
     say(f"pipeline, {dtype}, documents/s by batch size: {', '.join(f'{size}: {rate:,.0f}' for size, rate in rates.items())}")

@@ -25,7 +25,6 @@ from pipeline_ops.synthesizing import real_passages, write_corpus
 
 ACTORS = (1, 2, 4, 8, 16)
 SLEEP_SECONDS = 1.0  # per unit
-UNITS_PER_ACTOR = 16
 DOCUMENTS_PER_UNIT = 4
 DOCUMENT_CHARACTERS = 200
 LOGICAL_CPUS = 40  # slots for 16 classifiers and the other stages
@@ -43,7 +42,7 @@ def scaling_task(options: Options, folder: str, actors: list[int]) -> dict[str, 
     texts = (text[:DOCUMENT_CHARACTERS].ljust(DOCUMENT_CHARACTERS) for text in own_texts(passages, model))
     corpora = []
     for count in actors:
-        units = count * UNITS_PER_ACTOR
+        units = count * size.units
         corpora.append({"actors": count, "path": os.path.join(folder, f"corpus-{count}"), "units": units})
         write_corpus(texts, units * DOCUMENTS_PER_UNIT, corpora[-1]["path"], units)
     return {"model": model, "corpora": corpora, "folder": folder, "sleep_seconds": SLEEP_SECONDS}

@@ -166,19 +166,32 @@ def _model_inputs(batches: TokenBatches, model: Any, pad_left: bool) -> list[dic
     return inputs
 
 
-def run_bare_tokenizer(model: str, texts: Sequence[str], processes: int) -> Loop:
-    """`encode_batch_fast` over all texts, a chunk at a time, and nothing kept; the texts are in each process' memory before."""
-    return _together(_tokenize_loop, (model, list(texts)), processes)
+def save_texts(texts: Sequence[str], path: str) -> None:
+    """As an Arrow file of chunks, which processes map into their memory instead of copying it."""
+    table = pa.table({"text": pa.array(texts, pa.large_string())})
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=CHUNK_DOCUMENTS)
 
 
-def _tokenize_loop(take: Callable[[], int], ready: Callable[[], None], model: str, texts: list[str]) -> Any:
+def run_bare_tokenizer(model: str, texts: str, processes: int) -> Loop:
+    """`encode_batch_fast` over all texts, a chunk at a time, and nothing kept.
+
+    Args:
+        texts: path that save_texts has written.
+    """
+    return _together(_tokenize_loop, (model, texts), processes)
+
+
+def _tokenize_loop(take: Callable[[], int], ready: Callable[[], None], model: str, path: str) -> Any:
     facts, tokenizer = resolve_model(ModelConfig(path=model), StorageConfig())
     backend = truncating_backend(tokenizer, facts.max_length)
-    backend.encode_batch_fast(texts[:CHUNK_DOCUMENTS])
-    ready()
-    while (start := take() * CHUNK_DOCUMENTS) < len(texts):
-        backend.encode_batch_fast(texts[start : start + CHUNK_DOCUMENTS])
-    return time.monotonic(), None
+    with pa.memory_map(path) as file:
+        chunks = pa.ipc.open_file(file)
+        backend.encode_batch_fast(chunks.get_batch(0)["text"].to_pylist())
+        ready()
+        while (number := take()) < chunks.num_record_batches:
+            backend.encode_batch_fast(chunks.get_batch(number)["text"].to_pylist())
+        return time.monotonic(), None
 
 
 def _together(loop: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Loop:
