@@ -106,7 +106,7 @@ def _read_labels(folder: str, text_column: str) -> dict[str, str]:
     files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".parquet")]
     partitioning = ds.HivePartitioning.discover(infer_dictionary=False)
     table = ds.dataset(files, format="parquet", partitioning=partitioning, partition_base_dir=folder).to_table()
-    texts = table["text" if "text" in table.column_names else text_column].to_pylist()
+    texts = table[text_column if text_column in table.column_names else "text"].to_pylist()
     return dict(zip(texts, map(str, table["label"].to_pylist()), strict=True))
 
 

@@ -127,7 +127,9 @@ def ray_data(task: dict[str, Any]) -> dict[str, Any]:
     with connected():
         ray.data.DataContext.get_current().enable_progress_bars = False
         read = ray.data.read_parquet if task["format"] == "parquet" else ray.data.read_json
-        corpus = read(task["corpus"]).rename_columns({task["text_column"]: "text"} if task["text_column"] != "text" else {})
+        corpus = read(task["corpus"])
+        if task["text_column"] != "text":
+            corpus = corpus.select_columns([task["text_column"]]).rename_columns({task["text_column"]: "text"})
         if task["documents"] < task["all_documents"]:
             corpus = corpus.limit(task["documents"])
         device: dict[str, Any] = {"num_gpus": 1} if task["use_gpu"] else {"num_cpus": 1}
