@@ -27,8 +27,8 @@ ACTORS = (1, 2, 4, 8, 16)
 SLEEP_SECONDS = 1.0  # per unit
 DOCUMENTS_PER_UNIT = 4
 DOCUMENT_CHARACTERS = 200
-LOGICAL_CPUS = 40  # slots for 16 classifiers and the other stages
 TOKENIZERS = 2
+OTHER_SLOTS = 2  # logical CPUs, for four tasks that read or write: with more of them Ray would start more processes for these
 # one H200 at half its peak, with BERT-base: documents/s of 512 tokens, which are about 2 kB of text
 GPU_DOCUMENTS_PER_SECOND = 5100
 DOCUMENT_BYTES = 2048
@@ -63,15 +63,17 @@ def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Runs the chain once per number of actors, on one Ray.
+    """Runs the chain once per number of actors, each time on a Ray of its own.
 
     Returns:
         sleep_seconds, and actors: per number of actors its units/s (steady), that as a share of actors / sleep_seconds, and CPU
         seconds per unit of the driver's process and of the whole machine (None where that is not known), over the same window.
     """
-    most = max(corpus["actors"] for corpus in task["corpora"])
-    with connected(Machines(cpus=LOGICAL_CPUS, cores=LOGICAL_CPUS, gpus=most)) as machines:
-        rows = [_measure_actors(task, corpus, machines) for corpus in task["corpora"]]
+    rows = []
+    for corpus in task["corpora"]:
+        slots = corpus["actors"] + TOKENIZERS + OTHER_SLOTS
+        with connected(Machines(cpus=slots, cores=slots, gpus=corpus["actors"])) as machines:
+            rows.append(_measure_actors(task, corpus, machines))
     return {"sleep_seconds": task["sleep_seconds"], "actors": rows}
 
 
