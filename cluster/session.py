@@ -41,6 +41,12 @@ def usable_cores() -> int:
     return cores
 
 
+def child_environment(changes: dict[str, str | None]) -> dict[str, str]:
+    """This process's environment with `changes`, for a process that it starts; None takes a name out."""
+    environment = {name: value for name, value in os.environ.items() if name not in changes}
+    return environment | {name: value for name, value in changes.items() if value is not None}
+
+
 def this_machine() -> Machines:
     """What a Ray started here would have, found without starting one or importing torch."""
     cores = usable_cores()
@@ -76,8 +82,12 @@ def _start_local(machine: Machines) -> None:
 
 
 @contextmanager
-def connected() -> Iterator[Machines]:
-    """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job."""
+def connected(machine: Machines | None = None) -> Iterator[Machines]:
+    """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job.
+
+    Args:
+        machine: what a local Ray takes itself to have; default: what this machine has.
+    """
     quiet_environment()
     on_cluster = bool(os.environ.get("RAY_ADDRESS"))
     if not on_cluster and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
@@ -94,9 +104,8 @@ def connected() -> Iterator[Machines]:
         if on_cluster:
             ray.init(runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False)
         else:
-            machine = this_machine()
             local = True
-            _start_local(machine)
+            _start_local(machine or this_machine())
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
     try:

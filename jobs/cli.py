@@ -154,6 +154,45 @@ def demo_command(
     _emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
 
 
+@app.command("benchmark")
+def benchmark_command(
+    model: Annotated[
+        str | None, typer.Option("--model", help="local folder; default: a BERT of 22M parameters, made here")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option("--corpus", help="local Parquet or JSON Lines; default: made here")] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="of --corpus")] = "text",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="that the bare model takes for the corpus made here")] = 60,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="rounds")] = 3,
+    contender: Annotated[
+        list[str] | None, typer.Option("--contender", help="limit, job, job-s3, pipeline[-best], ray-data[-best]; repeatable")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="of the job and the bare model")] = "auto",
+    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="as compute.batch_tokens")] = None,
+    size: Annotated[str, typer.Option("--size", help="full, or tiny: everything in seconds, to try the command")] = "full",
+    output: Annotated[str | None, typer.Option("--output", help="folder for benchmark.json and benchmark.png")] = None,
+    host_ceiling: Annotated[bool, typer.Option("--host-ceiling", help="what all but the model allows")] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="how many GPUs one job can feed, with classifiers that sleep")
+    ] = False,
+    actors: Annotated[list[int] | None, typer.Option("--actors", min=1, max=16, help="for --scaling; repeatable")] = None,
+) -> None:
+    """Measure the job against the bare model and its peers."""
+    from jobs import benchmark
+    from jobs.benchmark_course import CONTENDERS, Options
+    from jobs.benchmark_report import save, show
+
+    chosen = tuple(contender) if contender else CONTENDERS
+    options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size)
+    if scaling:
+        result = benchmark.scaling(options, actors)
+    else:
+        result = benchmark.host_ceiling(options) if host_ceiling else benchmark.benchmark(options)
+    show(result)
+    if output:
+        save(result, output)
+    _emit(result)
+
+
 def main(*command: str) -> None:
     """Runs the command line, behind `command`, and turns what it raises into a line on stderr and an exit code."""
     from cluster.session import quiet_environment

@@ -27,8 +27,15 @@ from pipeline_ops.writing import Commit
 MAX_LISTED = 100  # failures in the JSON line
 
 
-def label_units(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> Generator[Commit | Failure, None, None]:
-    """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known."""
+def label_units(
+    prepared: Prepared, pools: Pools, probed: dict[str, Any], classify_actor: type[ClassifyActor] = ClassifyActor
+) -> Generator[Commit | Failure, None, None]:
+    """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
+
+    Args:
+        probed: what actors.probe_model has found.
+        classify_actor: the benchmark puts one in its place that only takes its time.
+    """
     import ray.data
     from ray.data import ActorPoolStrategy
 
@@ -65,7 +72,7 @@ def label_units(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> Gen
             **unit,
         )
         .map_batches(
-            ClassifyActor,
+            classify_actor,
             fn_constructor_args=(job.model, facts, job.storage, job.output, dtype, pools.use_gpu, attempts),
             compute=ActorPoolStrategy(size=pools.classifiers, max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2),
             **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),

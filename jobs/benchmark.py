@@ -1,0 +1,145 @@
+"""`label-corpus benchmark`: the job against the bare model and its peers, on the same corpus, model, dtype and cores.
+
+Each contender runs in a process of its own, alone, in rounds whose order rotates. `--host-ceiling` and `--scaling` ask what
+bounds the job where the model does not.
+"""
+
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from typing import Any
+
+from jobs.benchmark_course import Course, Options, check, machine_facts, prepare, prepare_for_host, say
+from jobs.benchmark_processes import run_contender, s3_server
+from jobs.benchmark_report import JOB, LIMIT, TOKENIZER, compare, rounded
+from jobs.benchmark_runs import Run, chosen_runs, run_job, run_tokenizer, upload
+from jobs.benchmark_scaling import ACTORS, conclude, scaling_task
+
+STEADY_NOTE = (
+    "steady: the documents of all steps (commits, batches) behind the first eighth of them, by the time from there to the last"
+    " step; too low rather than too high (jobs/benchmark_report.py). Whole process: from the command to its exit, with imports,"
+    " Ray's start and the model's loading."
+)
+PREFIX = "label-corpus-benchmark-"
+
+
+def benchmark(options: Options) -> dict[str, Any]:
+    """The contenders, compared.
+
+    Returns:
+        mode, contenders ({name: as benchmark_report.compare, and `agreement`: the share of its documents that have the same
+        label from the job}), settings of the job, corpus, model, hardware, versions, notes.
+
+    Raises:
+        UserError: no such model, corpus or contender, or a corpus that not all of them can label.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
+        course = prepare(options, folder)
+        notes = [STEADY_NOTE, "limit: only forward passes, on batches in memory; it starts and loads outside its time."]
+        contenders = chosen_runs(course, notes)
+        if "job-s3" in contenders:
+            course.endpoint = stack.enter_context(s3_server(folder))
+            upload(course)
+        runs, labels = _rounds(course, contenders)
+    compared = compare(runs, LIMIT)
+    for name, row in compared.items():
+        row["agreement"] = _agreement(labels.get(name), labels.get(JOB))
+    if any(run["documents"] < course.documents for done in runs.values() for run in done):
+        notes.append("slow contenders label only the first documents; their whole process is taken to go on at its steady rate")
+    return _result("compare", course, compared, notes)
+
+
+def host_ceiling(options: Options) -> dict[str, Any]:
+    """What reading, tokenizing, moving and writing alone allow; see benchmark. Raises as benchmark."""
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        course = prepare_for_host(options, folder)
+        runs, _ = _rounds(
+            course, {TOKENIZER: lambda place: run_tokenizer(course, place), JOB: lambda place: run_job(course, place)}
+        )
+    compared = compare(runs, TOKENIZER)
+    for row in compared.values():
+        for key in ("steady", "whole"):
+            rate = row[key]
+            row[f"megabytes_per_second_{key}"] = rate and rate * course.text_bytes / course.documents / 1e6
+    notes = [
+        STEADY_NOTE,
+        "tokenizer: encode_batch_fast alone, a process per core, on texts in memory, nothing kept",
+        "the job's model has one layer of 16 dimensions",
+    ]
+    return _result("host-ceiling", course, compared, notes)
+
+
+def scaling(options: Options, actors: list[int] | None) -> dict[str, Any]:
+    """Units/s with more and more classifiers that sleep instead of computing; see benchmark_scaling. Raises as benchmark."""
+    check(options)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        task = scaling_task(options, folder, actors or list(ACTORS))
+        measured, _ = run_contender("scaling", task, folder, None)
+    return rounded({"mode": "scaling", **measured, **machine_facts(), "notes": conclude(measured)})
+
+
+def _rounds(course: Course, contenders: dict[str, Run]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, str]]]:
+    """Each contender once per round, another one first each time; their runs, and the labels of the first round."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    labels: dict[str, dict[str, str]] = {}
+    for number in range(course.options.repeat):
+        turn = number % len(contenders)
+        for name in [*contenders, *contenders][turn : turn + len(contenders)]:
+            place = os.path.join(course.folder, "run")
+            os.makedirs(place)
+            run, where = contenders[name](place)
+            if number == 0 and where:
+                labels[name] = _read_labels(where, course.text_column)
+            shutil.rmtree(place)
+            runs[name].append(run)
+            steady, whole = (f"{run[key]:,.1f}" if run.get(key) else "-" for key in ("steady", "whole"))
+            say(f"round {number + 1} of {course.options.repeat}: {name}: {steady} documents/s steady, {whole} as a whole")
+    return runs, labels
+
+
+def _read_labels(folder: str, text_column: str) -> dict[str, str]:
+    """{text: label} of what a contender wrote, whether the label is a column or a folder."""
+    import pyarrow.dataset as ds
+
+    files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".parquet")]
+    partitioning = ds.HivePartitioning.discover(infer_dictionary=False)
+    table = ds.dataset(files, format="parquet", partitioning=partitioning, partition_base_dir=folder).to_table()
+    texts = table[text_column if text_column in table.column_names else "text"].to_pylist()
+    return dict(zip(texts, map(str, table["label"].to_pylist()), strict=True))
+
+
+def _agreement(labels: dict[str, str] | None, job: dict[str, str] | None) -> float | None:
+    if not labels or job is None:
+        return None
+    return sum(job.get(text) == label for text, label in labels.items()) / len(labels)
+
+
+def _result(mode: str, course: Course, contenders: dict[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
+    machine = machine_facts()
+    machine["hardware"]["gpu"] = course.measured_on["gpu"]
+    pools = course.pools
+    return rounded(
+        {
+            "mode": mode,
+            "contenders": contenders,
+            "dtype": course.dtype,
+            "job": {
+                "classifiers": pools.classifiers,
+                "tokenizers": pools.tokenizers,
+                "batch_tokens": pools.batch_tokens,
+                "unit_bytes": course.unit_bytes(),
+            },
+            "corpus": course.facts,
+            "model": {"path": course.model, "parameters": course.measured_on["parameters"]},
+            **machine,
+            "notes": notes,
+        }
+    )
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("benchmark")

@@ -1,0 +1,284 @@
+"""What every contender of a benchmark gets: the same model, corpus, dtype and cores; made here where they are not given.
+
+The corpus is as large as the bare model labels in --seconds, by a trial on a few documents.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from cluster.resources import ComputeConfig, Pools, resolve_pools
+from cluster.session import this_machine
+from jobs.benchmark_processes import run_contender
+from pipeline_ops.actors import resolve_dtype
+from pipeline_ops.benchmarking import corpus_formats, corpus_texts, save_batches, sorted_batches
+from pipeline_ops.planning import LARGEST_UNIT
+from pipeline_ops.schema import UserError
+from pipeline_ops.synthesizing import ModelShape, make_model_once, real_passages, shaped_texts, write_corpus
+from pipeline_ops.tokenizing import TokenBatches
+
+CONTENDERS = ("limit", "job", "job-s3", "pipeline", "pipeline-best", "ray-data", "ray-data-best")
+FOLDER = "~/.cache/label-corpus/benchmark"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+UNIT_SECONDS = 4.0  # of one worker: units are made as large as that, for a steady state to show
+MOST_UNITS = 900  # beyond 1,000 the job packs its records, and with that the times of its commits
+LEAST_DOCUMENTS = 240
+UNIT_FILL = 0.75  # unit_bytes per row group's bytes: none is then put together with the next, and none cut
+PEER_SECONDS = (
+    120.0  # a contender far slower than the limit labels only as much as it can in this time, or in twice the limit's
+)
+GPU_BATCH_TOKENS = 65_536  # the same for all, whatever the memory allows
+PIECE_CHARACTERS = 1000  # of a text whose tokens are counted
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large what the command makes itself is."""
+
+    model: ModelShape
+    most_documents: int
+    passages: int
+    sample: int  # documents per core that the trial labels; a GPU labels a hundred times as many
+    units: int  # of the job, per worker, at least
+    most_seconds: float = float("inf")  # that --seconds counts for
+
+
+SIZES = {
+    "full": Size(ModelShape(6, 384, 12, 1536), 20_000_000, 12_000, 48, 16),
+    "tiny": Size(ModelShape(2, 32, 2, 64, vocabulary=2000, max_length=128), 240, 600, 48, 6, most_seconds=0),
+}
+HOST_MODEL = ModelShape(1, 16, 1, 16)  # what it computes is next to nothing; vocabulary and max_length are the real ones
+TINY_HOST_MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    model: str | None = None
+    corpus: str | None = None
+    text_column: str = "text"
+    seconds: float = 60.0
+    repeat: int = 3
+    contenders: tuple[str, ...] = CONTENDERS
+    dtype: str = "auto"
+    batch_tokens: int | None = None
+    size: str = "full"
+
+
+@dataclass
+class Course:
+    """See the module."""
+
+    options: Options
+    folder: str  # of this benchmark; goes when it ends
+    model: str
+    corpus: str
+    pools: Pools  # of the job
+    compute: dict[str, int]  # settings of the job
+    workers: int  # actors of the job that are at work on a unit each, while it is the bottleneck
+    dtype: str
+    text_column: str = "text"
+    documents: int = 0
+    text_bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)  # of the corpus
+    measured_on: dict[str, Any] = field(default_factory=dict)  # what only a process with the model knows
+    endpoint: str | None = None  # of the S3 server
+
+    @property
+    def processes(self) -> int:
+        """One per core, or one for the GPU."""
+        return 1 if self.pools.use_gpu else this_machine().cores
+
+    @property
+    def batches(self) -> str:
+        return os.path.join(self.folder, "batches.npz")
+
+    def task(self, **more: Any) -> dict[str, Any]:
+        """What a process of benchmark_contenders is told."""
+        return {
+            "model": self.model,
+            "corpus": self.corpus,
+            "text_column": self.text_column,
+            "use_gpu": self.pools.use_gpu,
+            "processes": self.processes,
+            **more,
+        }
+
+    def units(self) -> int:
+        """How many the job shall have."""
+        size = SIZES[self.options.size]
+        each = max(size.units, round(min(self.options.seconds, size.most_seconds) / UNIT_SECONDS))
+        return min(MOST_UNITS, self.workers * each)
+
+    def unit_bytes(self) -> int:
+        """The job's setting: never above what is the most by default."""
+        return max(1, min(LARGEST_UNIT, int(UNIT_FILL * self.text_bytes / self.units())))
+
+    def documents_for(self, rate: float) -> int:
+        """How many documents a contender of about that rate shall label."""
+        return min(self.documents, max(LEAST_DOCUMENTS, int(rate * max(PEER_SECONDS, 2 * self.options.seconds))))
+
+
+def say(text: str) -> None:
+    print(f"benchmark: {text}", file=sys.stderr, flush=True)
+
+
+def check(options: Options) -> None:
+    """What can be seen to be wrong at once.
+
+    Raises:
+        UserError: no such model, corpus, contender, dtype or size.
+    """
+    for name in options.contenders:
+        if name not in CONTENDERS:
+            raise UserError(f"--contender: {name!r} is none of {', '.join(CONTENDERS)}")
+    if options.dtype not in DTYPES:
+        raise UserError(f"--dtype: {options.dtype!r} is none of {', '.join(DTYPES)}")
+    if options.size not in SIZES:
+        raise UserError(f"--size: {options.size!r} is none of {', '.join(SIZES)}")
+    if options.model and not os.path.isfile(os.path.join(full(options.model), "config.json")):
+        raise UserError(
+            f"--model: {options.model!r} is no local folder with a config.json; give one that save_pretrained wrote"
+        )
+    if options.corpus:
+        if not os.path.exists(full(options.corpus)):
+            raise UserError(
+                f"--corpus: {options.corpus!r} does not exist; give a local file or folder of Parquet or JSON Lines"
+            )
+        if corpus_formats(full(options.corpus), options.text_column) not in ({"parquet"}, {"jsonl"}):
+            raise UserError(
+                f"--corpus: {options.corpus!r} holds other files than Parquet, or than JSON Lines; give one of these"
+            )
+
+
+def full(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def prepare(options: Options, folder: str) -> Course:
+    """The course on which the model is what counts.
+
+    Raises:
+        UserError: as check, and a corpus of which a document has no text.
+    """
+    check(options)
+    course, passages, given = _begin(options, folder, SIZES[options.size].model, {})
+    few = SIZES[options.size].sample * (100 if course.pools.use_gpu else course.processes)
+    _write_sample(course, given or own_texts(passages, course.model), few)
+    sample = os.path.join(folder, "sample")
+    save_batches(sorted_batches(corpus_texts(sample, "text"), course.model, course.pools.batch_tokens), course.batches)
+    task = course.task(dtype=options.dtype, batches=course.batches, labels=os.path.join(folder, "sample-labels"))
+    measured, _ = run_contender("limit", {**task, "corpus": sample, "text_column": "text"}, folder, 1)
+    course.dtype = measured["dtype"]
+    course.measured_on = {"gpu": measured["gpu"], "parameters": measured["parameters"]}
+    batches = _finish(course, passages, measured["documents"] / measured["seconds"])
+    save_batches(batches, course.batches)
+    return course
+
+
+def prepare_for_host(options: Options, folder: str) -> Course:
+    """The course on which the model computes next to nothing; sized by the bare tokenizer. Raises as prepare."""
+    check(options)
+    cores = this_machine().cores
+    # without a GPU a job has a tokenizer for eight classifiers, since these take the time; here it is the other way round
+    compute = {} if this_machine().gpus else {"tokenizers": cores, "classifiers": max(1, cores // 4)}
+    shape = TINY_HOST_MODEL if options.size == "tiny" else HOST_MODEL
+    course, passages, given = _begin(options, folder, shape, compute)
+    course.workers = course.pools.tokenizers + course.pools.classifiers
+    course.dtype = "float32"
+    _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
+    task = {
+        **course.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),
+        "corpus": os.path.join(folder, "sample"),
+        "text_column": "text",
+    }
+    measured, _ = run_contender("tokenizer", task, folder, 1)
+    course.measured_on = {"gpu": None, "parameters": None}
+    _finish(course, passages, measured["documents"] / measured["seconds"])
+    return course
+
+
+def _begin(
+    options: Options, folder: str, shape: ModelShape, compute: dict[str, int]
+) -> tuple[Course, list[str], Iterator[str] | None]:
+    """A course without a corpus yet; the passages to make one of, or the texts of the one that is given."""
+    batch_tokens = options.batch_tokens or (GPU_BATCH_TOKENS if this_machine().gpus else None)
+    settings = {**compute, **({"batch_tokens": batch_tokens} if batch_tokens else {})}
+    pools = resolve_pools(ComputeConfig(**settings), this_machine())  # pyright: ignore[reportArgumentType]
+    given = corpus_texts(full(options.corpus), options.text_column) if options.corpus else None
+    passages = [] if given and options.model else real_passages(SIZES[options.size].passages)
+    course = Course(
+        options,
+        folder,
+        model=full(options.model) if options.model else own_model(shape, passages),
+        corpus=full(options.corpus) if options.corpus else os.path.join(folder, "corpus"),
+        pools=pools,
+        compute=settings,
+        workers=pools.classifiers,
+        dtype=options.dtype,
+        text_column=options.text_column if options.corpus else "text",
+    )
+    return course, passages, None if given is None else iter(given)
+
+
+def own_model(shape: ModelShape, passages: list[str]) -> str:
+    os.makedirs(full(FOLDER), exist_ok=True)
+    return make_model_once(shape, passages, full(FOLDER))
+
+
+def own_texts(passages: list[str], model: str) -> Iterator[str]:
+    """Endless documents whose lengths fit the model's tokenizer."""
+    sample = [text[:PIECE_CHARACTERS] for text in passages[:500]]
+    tokens = int(sorted_batches(sample, model, 2**20).lengths.sum())
+    return shaped_texts(passages, sum(map(len, sample)) / tokens)
+
+
+def _write_sample(course: Course, texts: Iterator[str], count: int) -> None:
+    few = list(islice(texts, count))
+    write_corpus(iter(few), len(few), os.path.join(course.folder, "sample"), row_groups=1)
+
+
+def _finish(course: Course, passages: list[str], rate: float) -> TokenBatches:
+    """Writes the corpus, where none is given, and its facts into the course."""
+    if not course.options.corpus:
+        count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
+        say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
+        write_corpus(own_texts(passages, course.model), count, course.corpus, min(count, course.units()))
+    texts = corpus_texts(course.corpus, course.text_column)
+    batches = sorted_batches(texts, course.model, course.pools.batch_tokens)
+    course.documents, course.text_bytes = len(texts), sum(len(text.encode()) for text in texts)
+    half, most = (int(value) for value in np.percentile(batches.lengths, [50, 90]))
+    course.facts = {
+        "documents": course.documents,
+        "text_bytes": course.text_bytes,
+        "tokens": int(batches.lengths.sum()),
+        "tokens_p50": half,
+        "tokens_p90": most,
+        "tokens_max": int(batches.lengths.max()),
+        "padding_share": 1 - int(batches.lengths.sum()) / len(batches.ids),
+    }
+    return batches
+
+
+def machine_facts() -> dict[str, Any]:
+    """What it is measured on."""
+    cpu = "unknown"
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
+    names = ("label-corpus", "ray", "torch", "transformers", "tokenizers", "pyarrow")
+    return {
+        "hardware": {
+            "cores": this_machine().cores,
+            "cpu": cpu,
+            "native_bfloat16": resolve_dtype("auto", use_gpu=False) == "bfloat16",
+        },
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in names}},
+    }
