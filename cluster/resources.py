@@ -1,11 +1,16 @@
 """How many actors of each stage, with what share of a CPU or GPU; checked against what the cluster has."""
 
 from dataclasses import dataclass
+from math import ceil, log2
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-TOKENIZERS_PER_GPU = 6  # one H200 at half its peak labels what 4-6 cores tokenize
+TOKENIZERS_PER_GPU = 6  # where the model's size is not known
+TOKENS_PER_CORE = 600_000  # that a core tokenizes in a second, about: 3 MB of text
+GPU_FLOPS = 5e14  # per second that a model gets out of a GPU, at half of an H200's peak in bfloat16
+CORE_FLOPS = 1e11  # the same for a core, in float32 with AVX-512
+LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
 WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
 
@@ -57,8 +62,27 @@ class Pools:
         return self.gpus_per_classifier > 0
 
 
-def resolve_pools(compute: ComputeConfig, machines: Machines) -> Pools:
+def tokenizers_for(flops: float, token_flops: float) -> int:
+    """Cores of tokenizing that keep a model busy, rounded up: its tokens per second over those that a core tokenizes.
+
+    Args:
+        flops: per second, of all devices that hold the model.
+        token_flops: of the model, per token.
+    """
+    return ceil(flops / token_flops / TOKENS_PER_CORE)
+
+
+def tokens_per_pass(token_flops: float) -> int:
+    """Tokens of a forward pass on a core: 2048, up to 16,384 for models so small that a pass would be over in no time."""
+    tokens = LEAST_PASS_FLOPS / token_flops
+    return 2 ** min(max(int(log2(tokens)), 11), 14)
+
+
+def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float | None = None) -> Pools:
     """Fills in what is `auto`.
+
+    Args:
+        token_flops: of the model, per token, about; None: not known.
 
     Raises:
         ValueError: the cluster can never hold what is asked for.
@@ -78,17 +102,19 @@ def resolve_pools(compute: ComputeConfig, machines: Machines) -> Pools:
         room = int(machines.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(machines.gpus / gpus)
         classifiers = resolve("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each")
         spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
-        tokenizers = resolve(
-            "tokenizers",
-            max(1, min(spare, TOKENIZERS_PER_GPU * int(machines.gpus))),
-            f"up to {TOKENIZERS_PER_GPU} per GPU of {machines.cpus:g} CPUs",
-        )
+        wanted = TOKENIZERS_PER_GPU * int(machines.gpus)
+        if token_flops:
+            wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops)
+        tokenizers = resolve("tokenizers", max(1, min(spare, wanted)), f"{wanted} cores keep the GPUs busy")
         if classifiers > room:
             raise ValueError(
                 f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, {machines.gpus:g} GPUs have room for {room}"
             )
     else:
-        tokenizers = resolve("tokenizers", max(1, machines.cores // 8), f"one per 8 of {machines.cores} cores")
+        wanted = max(1, machines.cores // 8)
+        if token_flops:  # far above it only for models that compute next to nothing
+            wanted = min(max(wanted, tokenizers_for(CORE_FLOPS * machines.cores, token_flops)), machines.cores)
+        tokenizers = resolve("tokenizers", wanted, f"{wanted} keep {machines.cores} cores busy")
         spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)
         classifiers = resolve(
             "classifiers", max(1, min(machines.cores, spare)), f"a single thread on each of {machines.cores} cores"
@@ -99,5 +125,6 @@ def resolve_pools(compute: ComputeConfig, machines: Machines) -> Pools:
             f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
             f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers"
         )
-    batch_tokens = resolve("batch_tokens", None if gpus else 2048, "the GPU's memory" if gpus else "CPU")
+    on_cores = tokens_per_pass(token_flops) if token_flops else 2048
+    batch_tokens = resolve("batch_tokens", None if gpus else on_cores, "the GPU's memory" if gpus else "the model's size")
     return Pools(tokenizers, classifiers, gpus, batch_tokens, sources)

@@ -18,8 +18,10 @@ from cluster.session import this_machine
 from jobs.benchmark_processes import run_contender
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.benchmarking import corpus_formats, corpus_texts, save_batches, sorted_batches
+from pipeline_ops.models import ModelConfig, resolve_model
 from pipeline_ops.planning import LARGEST_UNIT
 from pipeline_ops.schema import UserError
+from pipeline_ops.storage import StorageConfig
 from pipeline_ops.synthesizing import ModelShape, make_model_once, real_passages, shaped_texts, write_corpus
 from pipeline_ops.tokenizing import TokenBatches
 
@@ -169,7 +171,7 @@ def prepare(options: Options, folder: str) -> Course:
         UserError: as check, and a corpus of which a document has no text.
     """
     check(options)
-    course, passages, given = _begin(options, folder, SIZES[options.size].model, {})
+    course, passages, given = _begin(options, folder, SIZES[options.size].model)
     few = SIZES[options.size].sample * (100 if course.pools.use_gpu else course.processes)
     _write_sample(course, given or own_texts(passages, course.model), few)
     sample = os.path.join(folder, "sample")
@@ -187,10 +189,8 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     """The course on which the model computes next to nothing; sized by the bare tokenizer. Raises as prepare."""
     check(options)
     cores = this_machine().cores
-    # without a GPU a job has a tokenizer for eight classifiers, since these take the time; here it is the other way round
-    compute = {} if this_machine().gpus else {"tokenizers": cores, "classifiers": max(1, cores // 4)}
     shape = TINY_HOST_MODEL if options.size == "tiny" else HOST_MODEL
-    course, passages, given = _begin(options, folder, shape, compute)
+    course, passages, given = _begin(options, folder, shape)
     course.workers = course.pools.tokenizers + course.pools.classifiers
     course.dtype = "float32"
     _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
@@ -205,19 +205,19 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     return course
 
 
-def _begin(
-    options: Options, folder: str, shape: ModelShape, compute: dict[str, int]
-) -> tuple[Course, list[str], Iterator[str] | None]:
+def _begin(options: Options, folder: str, shape: ModelShape) -> tuple[Course, list[str], Iterator[str] | None]:
     """A course without a corpus yet; the passages to make one of, or the texts of the one that is given."""
     batch_tokens = options.batch_tokens or (GPU_BATCH_TOKENS if this_machine().gpus else None)
-    settings = {**compute, **({"batch_tokens": batch_tokens} if batch_tokens else {})}
-    pools = resolve_pools(ComputeConfig(**settings), this_machine())  # pyright: ignore[reportArgumentType]
+    settings = {"batch_tokens": batch_tokens} if batch_tokens else {}
     given = corpus_texts(full(options.corpus), options.text_column) if options.corpus else None
     passages = [] if given and options.model else real_passages(SIZES[options.size].passages)
+    model = full(options.model) if options.model else own_model(shape, passages)
+    token_flops = resolve_model(ModelConfig(path=model), StorageConfig()).token_flops
+    pools = resolve_pools(ComputeConfig(**settings), this_machine(), token_flops)  # pyright: ignore[reportArgumentType]
     course = Course(
         options,
         folder,
-        model=full(options.model) if options.model else own_model(shape, passages),
+        model=model,
         corpus=full(options.corpus) if options.corpus else os.path.join(folder, "corpus"),
         pools=pools,
         compute=settings,

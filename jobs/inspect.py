@@ -29,7 +29,7 @@ class InspectConfig(BaseModel):
 
 def inspect_text(text: str, model: ModelConfig, storage: StorageConfig) -> dict[str, Any]:
     """Tokens, input_ids, attention_mask, logits, scores and label of one text, as the job would have them."""
-    facts, tokenizer = resolve_model(model, storage)
+    facts, tokenizer, _ = resolve_model(model, storage)
     dtype = resolve_dtype(model.dtype, use_gpu=False)
     encodings = encode([text], truncating_backend(tokenizer, facts.max_length), with_type_ids=facts.has_type_ids)
     batches = make_batches(

@@ -164,7 +164,7 @@ def _label_and_commit(
         if not plan.tasks:
             return
         try:
-            pools = resolve_pools(job.compute, machines)
+            pools = resolve_pools(job.compute, machines, prepared.token_flops)
         except ValueError as error:
             raise UserError(str(error)) from error
         probed = _probe(prepared, pools)

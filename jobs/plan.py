@@ -39,6 +39,7 @@ class Prepared:
     passed_over: list[str]  # files of no known format
     facts: ModelFacts
     tokenizer: str  # JSON of its backend, which cuts at max_length
+    token_flops: float | None  # of the model, about
     line_types: pa.Schema
     ledger: Ledger
     lease: LeaseRecord | None  # nobody's now
@@ -100,7 +101,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
         raise refused("input.path", job.input.path, "read", error) from error
-    facts, tokenizer = resolve_model(job.model, job.storage)
+    facts, tokenizer, token_flops = resolve_model(job.model, job.storage)
     backend = truncating_backend(tokenizer, facts.max_length).to_str()
     # workers load the very commit that was resolved
     job = job.model_copy(update={"model": job.model.model_copy(update={"revision": facts.revision})})
@@ -110,7 +111,9 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         check_same_job(record, result_settings(job, facts, None))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(job, files, passed_over, facts, backend, line_types, ledger, lease, failures, outdated, record, plan)
+    return Prepared(
+        job, files, passed_over, facts, backend, token_flops, line_types, ledger, lease, failures, outdated, record, plan
+    )
 
 
 def refused(key: str, path: str, what: str, error: BaseException) -> BaseException:
@@ -247,7 +250,7 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
     """Files, bytes, units, what is committed and what would run, and the resolved settings with their sources."""
     prepared = prepare(job, leased=False)
     work = prepared.plan
-    pools = _pools(prepared.job, machines or this_machine())
+    pools = _pools(prepared, machines or this_machine())
     facts = prepared.facts
     from_model = "job file" if job.model.max_length else "the model's limit"
     dtype = _dtype_here(job.model.dtype, pools.use_gpu)
@@ -281,9 +284,9 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
     }
 
 
-def _pools(job: JobConfig, machines: Machines):
+def _pools(prepared: Prepared, machines: Machines):
     try:
-        return resolve_pools(job.compute, machines)
+        return resolve_pools(prepared.job.compute, machines, prepared.token_flops)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -78,7 +78,7 @@ def corpus_texts(path: str, text_column: str) -> list[str]:
 
 def sorted_batches(texts: list[str], model: str, batch_tokens: int) -> TokenBatches:
     """All texts as batches for that model, sorted by length over the whole corpus."""
-    facts, tokenizer = resolve_model(ModelConfig(path=model), StorageConfig())
+    facts, tokenizer, _ = resolve_model(ModelConfig(path=model), StorageConfig())
     encodings = encode(texts, truncating_backend(tokenizer, facts.max_length), with_type_ids=facts.has_type_ids)
     return make_batches(
         encodings,
@@ -126,7 +126,7 @@ def _classify_loop(take: Callable[[], int], ready: Callable[[], None], model: st
     if not use_gpu:
         torch.set_num_threads(1)
     config, storage = ModelConfig(path=model), StorageConfig()
-    facts, _ = resolve_model(config, storage)
+    facts, *_ = resolve_model(config, storage)
     device = "cuda" if use_gpu else "cpu"
     classifier = load_classifier(config, storage, revision=facts.revision, dtype=dtype, device=device)
     inputs = [
@@ -185,7 +185,7 @@ def run_bare_tokenizer(model: str, texts: str, processes: int) -> Loop:
 
 
 def _tokenize_loop(take: Callable[[], int], ready: Callable[[], None], model: str, path: str) -> Any:
-    facts, tokenizer = resolve_model(ModelConfig(path=model), StorageConfig())
+    facts, tokenizer, _ = resolve_model(ModelConfig(path=model), StorageConfig())
     backend = truncating_backend(tokenizer, facts.max_length)
     with pa.memory_map(path) as file:
         chunks = pa.ipc.open_file(file)

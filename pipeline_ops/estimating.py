@@ -147,19 +147,34 @@ def token_budget(
     return min(max(2 ** (tokens.bit_length() - 1), LEAST_TOKENS), MOST_TOKENS)
 
 
+def inner_size_of(config: Any) -> int:
+    """The size between the two layers of a feed-forward block; four times the hidden size where no name says it."""
+    names = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff", "d_inner", "n_inner", "encoder_ffn_dim")
+    return max((size for name in names if (size := getattr(config, name, None))), default=4 * config.hidden_size)
+
+
+def token_flops_of(config: Any) -> float | None:
+    """FLOPs per token, about: layers * (8 * hidden**2 + 4 * hidden * inner), as of BERT, without attention's products.
+
+    For sizing only, where torch is not at hand; document_flops counts. None where the configuration names no sizes.
+    """
+    layers, hidden_size = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    if not layers or not hidden_size:
+        return None
+    return float(layers * (8 * hidden_size**2 + 4 * hidden_size * inner_size_of(config)))
+
+
 def token_budget_of(model: Any, free_bytes: float, max_length: int) -> int:
     """token_budget for a model of transformers, on any device; sizes that its configuration does not name are as BERT's."""
     config = model.config
     hidden_size = config.hidden_size
-    inner_names = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff", "d_inner", "n_inner", "encoder_ffn_dim")
-    inner_sizes = [size for name in inner_names if (size := getattr(config, name, None))]
     weights = list(model.parameters())
     return token_budget(
         free_bytes,
         weight_bytes=sum(weight.numel() * weight.element_size() for weight in weights),
         value_bytes=model.dtype.itemsize,
         hidden_size=hidden_size,
-        inner_size=max(inner_sizes, default=4 * hidden_size),
+        inner_size=inner_size_of(config),
         heads=getattr(config, "num_attention_heads", None) or max(1, hidden_size // 64),
         max_length=max_length,
         fused_attention=getattr(config, "_attn_implementation", "eager") != "eager",

@@ -7,10 +7,11 @@ import shutil
 import sys
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline_ops.estimating import token_flops_of
 from pipeline_ops.postprocessing import Activation, activation_for
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, is_local, list_all, read_files
@@ -120,7 +121,15 @@ def without_torch() -> None:
         del sys.modules["torch"]
 
 
-def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFacts, Any]:
+class ResolvedModel(NamedTuple):
+    """What is known of a model without its weights."""
+
+    facts: ModelFacts
+    tokenizer: Any  # transformers'
+    token_flops: float | None  # about; see estimating.token_flops_of
+
+
+def resolve_model(config: ModelConfig, storage: StorageConfig) -> ResolvedModel:
     """What the model is, and its tokenizer, without loading weights.
 
     Raises:
@@ -154,7 +163,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFac
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    return ModelFacts(
+    facts = ModelFacts(
         path=config.path,
         revision=config.revision,
         weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
@@ -166,7 +175,8 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> tuple[ModelFac
         pad_type_id=tokenizer.pad_token_type_id,
         pad_left=tokenizer.padding_side == "left",
         has_type_ids="token_type_ids" in tokenizer.model_input_names,
-    ), tokenizer
+    )
+    return ResolvedModel(facts, tokenizer, token_flops_of(model))
 
 
 def hub_commit(config: ModelConfig) -> str:

@@ -35,7 +35,7 @@ def facts_of(model: Path) -> ModelFacts:
 
 
 def tokenizer_of(model: Path) -> str:
-    facts, tokenizer = resolve_model(ModelConfig(path=str(model)), STORAGE)
+    facts, tokenizer, _ = resolve_model(ModelConfig(path=str(model)), STORAGE)
     return truncating_backend(tokenizer, facts.max_length).to_str()
 
 

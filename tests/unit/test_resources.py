@@ -26,6 +26,24 @@ def test_pools_on_cpus_fill_the_cores_with_classifiers_and_fit(cores: int) -> No
     assert pools.classifiers + pools.tokenizers + READER_CPUS + WRITER_CPUS <= cpu_machine(cores).cpus
 
 
+BERT_BASE = 12 * (8 * 768**2 + 4 * 768 * 3072)  # FLOPs per token
+
+
+@pytest.mark.parametrize(("token_flops", "tokenizers"), [(BERT_BASE / 3, 15), (BERT_BASE, 5), (BERT_BASE * 10, 1)])
+def test_pools_have_the_tokenizers_that_the_model_needs_on_a_gpu(token_flops: float, tokenizers: int) -> None:
+    pools = resolve_pools(ComputeConfig(), Machines(cpus=64, cores=64, gpus=1), token_flops)
+    assert (pools.tokenizers, pools.classifiers) == (tokenizers, 1)
+    pools = resolve_pools(ComputeConfig(), Machines(cpus=512, cores=512, gpus=8), token_flops)
+    assert 8 * (tokenizers - 1) < pools.tokenizers <= 8 * tokenizers, "rounded up once for all"
+
+
+def test_pools_on_cpus_are_for_tokenizing_where_the_model_computes_next_to_nothing() -> None:
+    pools = resolve_pools(ComputeConfig(), cpu_machine(2), 3000)
+    assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (2, 1, 16_384)
+    pools = resolve_pools(ComputeConfig(), cpu_machine(2), BERT_BASE)
+    assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (1, 2, 2048)
+
+
 @pytest.mark.parametrize(("cpus", "gpus"), [(16, 1), (64, 8), (8, 1), (4, 1), (96, 4)])
 def test_pools_on_gpus_have_a_classifier_each_and_tokenizers_to_feed_it(cpus: int, gpus: int) -> None:
     pools = pools_of(Machines(cpus=cpus, cores=cpus, gpus=gpus))
