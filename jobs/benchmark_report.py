@@ -126,10 +126,10 @@ def _contenders(result: dict[str, Any]) -> Any:
         f" {result['hardware']['cores']} cores"
     )
     table = Table(title=title, title_style="")
-    table.add_column("")
-    columns = ["documents/s, steady", "from - to", "of the limit", "job / this", "documents/s, whole process", "job / this"]
+    table.add_column("documents/s", no_wrap=True)
+    columns = ["steady", "from - to", "of limit", "job/this", "whole process", "job/this"]
     with_bytes = result["mode"] == "host-ceiling"
-    for column in columns + with_bytes * ["MB/s of text, steady", "whole process"]:
+    for column in columns + with_bytes * ["MB/s, steady", "whole"]:
         table.add_column(column, justify="right")
     for name, row in result["contenders"].items():
         rates = [run["steady"] for run in row["runs"] if run["steady"]]
