@@ -35,8 +35,9 @@ def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
     assert summary["mfu"] == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
     assert summary["model_flops_per_second"] == pytest.approx(80e12 / 4)
     assert summary["classify_seconds"] == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
-    assert (summary["startup_seconds"], summary["labelling_seconds"], summary["finish_seconds"]) == (12, 4, 1)
-    assert (summary["tokens_per_second"], summary["documents_per_second"]) == (pytest.approx(10.7), pytest.approx(1.3))
+    assert (summary["startup_seconds"], summary["labelling_seconds"]) == (12, 4)
+    assert summary["finish_seconds"] == pytest.approx(1, abs=0.9), "it goes on while this is measured"
+    assert (summary["tokens_per_second"], summary["documents_per_second"]) == pytest.approx((10.7, 1.3), rel=0.1)
     assert (summary["padding_share"], summary["classifiers"]) == (0.2, 2)
 
 
