@@ -152,7 +152,7 @@ def _actors(result: dict[str, Any]) -> Any:
     table = Table(
         title=f"classifiers that sleep {result['sleep_seconds']:g} s per unit, on {result['hardware']['cores']} cores"
     )
-    for column in ("actors", "units/s", "of actors x 1/sleep", "driver: CPU ms per unit", "whole machine: CPU ms per unit"):
+    for column in ("actors", "units/s", "of actors x 1/sleep", "driver: CPU ms per unit", "all processes: CPU ms per unit"):
         table.add_column(column, justify="right")
     for row in result["actors"]:
         table.add_row(

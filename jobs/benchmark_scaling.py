@@ -69,7 +69,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         sleep_seconds, and actors: per number of actors its units/s (steady), that as a share of actors / sleep_seconds, and CPU
-        seconds per unit of the driver's process and of the whole machine (None where that is not known), over the same window.
+        seconds per unit of the driver's process and of all processes here, over the same window.
     """
     rows = []
     for corpus in task["corpora"]:
@@ -99,7 +99,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     prepared = prepare(job)
     pools = resolve_pools(job.compute, machines, prepared.token_flops)
     probed = {"dtype": "float32", "device": None, "batch_tokens": None}
-    stamps: list[tuple[float, float, float | None]] = []
+    stamps: list[tuple[float, float, float]] = []
     with writing(prepared) as lease:
         writer = Writer(prepared, lease, "benchmark")
         with closing(label_units(prepared, pools, probed, sleeping_classifier(task["sleep_seconds"]))) as finished:
@@ -112,7 +112,6 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     start = steady_start(len(stamps), actors)
     counted = len(stamps) - 1 - start
     rate = steady_rate(len(stamps), times, actors) or 0.0
-    machine = [stamp[2] for stamp in (stamps[start], stamps[-1])]
     print(f"benchmark: {actors} actors: {rate:.2f} units/s", file=sys.stderr, flush=True)
     return {
         "actors": actors,
@@ -120,16 +119,18 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
         "units_per_second": rate,
         "efficiency": rate * task["sleep_seconds"] / actors,
         "driver_cpu_seconds_per_unit": (stamps[-1][1] - stamps[start][1]) / counted,
-        "machine_cpu_seconds_per_unit": (machine[1] - machine[0]) / counted if machine[0] and machine[1] else None,
+        "machine_cpu_seconds_per_unit": (stamps[-1][2] - stamps[start][2]) / counted,
     }
 
 
-def _machine_cpu_seconds() -> float | None:
-    """CPU seconds that all processes of this container have used (cgroup v2)."""
-    if not os.path.exists("/sys/fs/cgroup/cpu.stat"):
-        return None
-    with open("/sys/fs/cgroup/cpu.stat", encoding="utf-8") as file:
-        return int(dict(line.split() for line in file)["usage_usec"]) / 1e6
+def _machine_cpu_seconds() -> float:
+    """CPU seconds that all processes of this container (cgroup v2), or of this machine, have used."""
+    if os.path.exists("/sys/fs/cgroup/cpu.stat"):
+        with open("/sys/fs/cgroup/cpu.stat", encoding="utf-8") as file:
+            return int(dict(line.split() for line in file)["usage_usec"]) / 1e6
+    with open("/proc/stat", encoding="utf-8") as file:
+        user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def conclude(measured: dict[str, Any]) -> list[str]:
