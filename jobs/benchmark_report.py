@@ -17,8 +17,9 @@ def steady_rate(documents: int, stamps: list[float], workers: int) -> float | No
     A step is what becomes known at once: a unit's commit, a batch. The first quarter of the steps, at least one per worker, is
     warming up. The window reaches from the last of them to the end of the very last step, so it holds the emptying at the end,
     when some workers have nothing left. When it opens, each of the other workers may be nearly done with a step; so workers - 1
-    of the steps that end in the window do not count. So the rate is too low by up to (workers - 1) / steps. What was done before the window opened but
-    told only then, because a later stage had still to start, would count: that is what the long warming up is for.
+    of the steps that end in the window do not count: the rate is too low by up to (workers - 1) / steps. What was done before
+    the window opened but told only in it, because a later stage had still to start, would count: the warming up is so long to
+    leave that behind.
 
     Args:
         documents: in all steps, which are about equal.
