@@ -31,6 +31,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 UNIT_SECONDS = 4.0  # of one worker: units are made as large as that, for a steady state to show
 MOST_UNITS = 900  # beyond 1,000 the job packs its records, and with that the times of its commits
 LEAST_DOCUMENTS = 240
+FACTS_DOCUMENTS = 20_000  # of which the tokens are counted where the corpus is as large as what all cores tokenize
 UNIT_FILL = 0.75  # unit_bytes per row group's bytes: none is then put together with the next, and none cut
 PEER_SECONDS = (
     120.0  # a contender far slower than the limit labels only as much as it can in this time, or in twice the limit's
@@ -201,7 +202,7 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     }
     measured, _ = run_contender("tokenizer", task, folder, 1)
     course.measured_on = {"gpu": None, "parameters": None}
-    _finish(course, passages, measured["documents"] / measured["seconds"])
+    _finish(course, passages, measured["documents"] / measured["seconds"], most=FACTS_DOCUMENTS)
     return course
 
 
@@ -245,20 +246,20 @@ def _write_sample(course: Course, texts: Iterator[str], count: int) -> None:
     write_corpus(iter(few), len(few), os.path.join(course.folder, "sample"), row_groups=1)
 
 
-def _finish(course: Course, passages: list[str], rate: float) -> TokenBatches:
-    """Writes the corpus, where none is given, and its facts into the course."""
+def _finish(course: Course, passages: list[str], rate: float, most: int | None = None) -> TokenBatches:
+    """Writes the corpus, where none is given, and its facts into the course: of its tokens, those of the first `most` documents."""
     if not course.options.corpus:
         count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
         say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
         write_corpus(own_texts(passages, course.model), count, course.corpus, min(count, course.units()))
     texts = corpus_texts(course.corpus, course.text_column)
-    batches = sorted_batches(texts, course.model, course.pools.batch_tokens)
+    batches = sorted_batches(texts[:most], course.model, course.pools.batch_tokens)
     course.documents, course.text_bytes = len(texts), sum(len(text.encode()) for text in texts)
     half, most = (int(value) for value in np.percentile(batches.lengths, [50, 90]))
     course.facts = {
         "documents": course.documents,
         "text_bytes": course.text_bytes,
-        "tokens": int(batches.lengths.sum()),
+        "tokens": int(batches.lengths.sum() * (len(texts) / len(batches.lengths))),
         "tokens_p50": half,
         "tokens_p90": most,
         "tokens_max": int(batches.lengths.max()),

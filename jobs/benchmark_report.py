@@ -8,16 +8,18 @@ from typing import Any
 
 LIMIT, TOKENIZER = "limit", "tokenizer"  # the bare loops
 JOB = "job"
-WARM_SHARE = 8  # one step in so many is warming up
+WARM_SHARE = 4  # one step in so many is warming up: a later stage's slow start holds back what is done already
 
 
 def steady_rate(documents: int, stamps: list[float], workers: int) -> float | None:
-    """Documents/s once everything runs: at least so many, in any case not more.
+    """Documents/s once everything runs, too low rather than too high.
 
-    A step is what becomes known at once: a unit's commit, a batch. The first eighth of the steps, at least one per worker, is
+    A step is what becomes known at once: a unit's commit, a batch. The first quarter of the steps, at least one per worker, is
     warming up. The window reaches from the last of them to the end of the very last step, so it holds the emptying at the end,
     when some workers have nothing left. When it opens, each of the other workers may be nearly done with a step; so workers - 1
-    of the steps that end in the window do not count. The rate is too low, by up to (workers - 1) / steps, but not too high.
+    of the steps that end in the window do not count: the rate is too low by up to (workers - 1) / steps. What was done before
+    the window opened but told only in it, because a later stage had still to start, would count: the warming up is so long to
+    leave that behind.
 
     Args:
         documents: in all steps, which are about equal.
