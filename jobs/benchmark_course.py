@@ -247,7 +247,7 @@ def _write_sample(course: Course, texts: Iterator[str], count: int) -> None:
 
 
 def _finish(course: Course, passages: list[str], rate: float, most: int | None = None) -> TokenBatches:
-    """Writes the corpus, where none is given, and its facts into the course: of its tokens, those of the first `most` documents."""
+    """Writes the corpus, where none is given, and its facts into the course; of the first `most` documents the tokens."""
     if not course.options.corpus:
         count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
         say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
