@@ -40,11 +40,15 @@ class ComputeConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Machines:
-    """What there is to run on. `cores` are physical where Ray runs on this machine alone, Ray's CPUs otherwise."""
+    """What there is to run on.
+
+    `here`: Ray runs on this machine alone, for this job; then `cores` are physical, else they are Ray's CPUs.
+    """
 
     cpus: float  # Ray's logical CPUs
     cores: int
     gpus: float
+    here: bool = False
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def connected(machine: Machines | None = None) -> Iterator[Machines]:
         resources = ray.cluster_resources()
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
         with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died
-            yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus)
+            yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus, here=local)
     finally:
         if not here:
             wait_for_executors()

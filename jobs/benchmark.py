@@ -66,7 +66,7 @@ def host_ceiling(options: Options) -> dict[str, Any]:
     notes = [
         STEADY_NOTE,
         "tokenizer: encode_batch_fast alone, a process per core, on texts in memory, nothing kept",
-        "the job's model has one layer of 16 dimensions",
+        "the job's model takes the mean of its tokens' embeddings, of 8 dimensions",
     ]
     return _result("host-ceiling", course, compared, notes)
 

@@ -56,8 +56,8 @@ SIZES = {
     "full": Size(ModelShape(6, 384, 12, 1536), 20_000_000, 12_000, 48, 16),
     "tiny": Size(ModelShape(2, 32, 2, 64, vocabulary=2000, max_length=128), 240, 600, 48, 6, most_seconds=0),
 }
-HOST_MODEL = ModelShape(1, 16, 1, 16)  # what it computes is next to nothing; vocabulary and max_length are the real ones
-TINY_HOST_MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)
+HOST_MODEL = ModelShape(1, 8, 0, 8)  # what it computes is next to nothing; vocabulary and max_length are the real ones
+TINY_HOST_MODEL = ModelShape(1, 8, 0, 8, vocabulary=2000, max_length=128)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Course:
     compute: dict[str, int]  # settings of the job
     workers: int  # actors of the job that are at work on a unit each, while it is the bottleneck
     dtype: str
+    own_code: bool = False  # the model's folder holds code of ours, see bag_of_tokens
     text_column: str = "text"
     documents: int = 0
     text_bytes: int = 0
@@ -194,6 +195,7 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     course, passages, given = _begin(options, folder, shape)
     course.workers = course.pools.tokenizers + course.pools.classifiers
     course.dtype = "float32"
+    course.own_code = not options.model
     _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
     task = {
         **course.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),

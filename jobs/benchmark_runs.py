@@ -95,7 +95,7 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
         source, target = f"s3://{BUCKET}/corpus", f"s3://{BUCKET}/{uuid.uuid4().hex}"
     settings = {
         "input": {"path": source, "text_column": course.text_column},
-        "model": {"path": course.model, "dtype": course.dtype},
+        "model": {"path": course.model, "dtype": course.dtype, "trust_remote_code": course.own_code},
         "output": {"path": target},
         "storage": {"endpoint_url": course.endpoint} if on_s3 else {},
         "compute": {**course.compute, "unit_bytes": course.unit_bytes()},
@@ -110,7 +110,11 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
     if len(stamps) != summary["units"]:
         raise RuntimeError(f"the job says {summary['units']} units, its output has {len(stamps)} commits")
     run = of_run(summary["labeled"], stamps, course.workers, seconds, course.documents)
-    return {**run, **{key: summary[key] for key in KEPT if key in summary}}, None if on_s3 else target
+    # units that waited for a writer to start are committed late and together: not faster than classifiers can do them
+    spent = summary["classify_seconds"]
+    bound = summary["labeled"] * summary["classifiers"] / (sum(spent.values()) - spent["waiting"])
+    run["steady"] = run["steady"] and min(run["steady"], bound)
+    return {**run, **{key: summary[key] for key in KEPT}}, None if on_s3 else target
 
 
 def commit_times(output: str) -> list[float]:

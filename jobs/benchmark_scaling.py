@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected
-from jobs.benchmark_course import HOST_MODEL, SIZES, TINY_HOST_MODEL, Options, own_model, own_texts
+from jobs.benchmark_course import SIZES, Options, own_model, own_texts
 from jobs.benchmark_report import steady_rate, steady_start
 from jobs.committing import Writer, writing
 from jobs.config import JobConfig, check_config
@@ -22,12 +22,13 @@ from jobs.plan import prepare
 from pipeline_ops.actors import ClassifyActor
 from pipeline_ops.failures import Failure
 from pipeline_ops.planning import LARGEST_UNIT
-from pipeline_ops.synthesizing import real_passages, write_corpus
+from pipeline_ops.synthesizing import ModelShape, real_passages, write_corpus
 
 ACTORS = (1, 2, 4, 8, 16)
 SLEEP_SECONDS = 1.0  # per unit
 DOCUMENTS_PER_UNIT = 4
 DOCUMENT_CHARACTERS = 200
+MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)  # computes next to nothing: it sleeps
 TOKENIZERS = 2
 BATCH_TOKENS = 2048
 OTHER_SLOTS = 2  # logical CPUs, for four tasks that read or write: with more of them Ray would start more processes for these
@@ -40,7 +41,7 @@ def scaling_task(options: Options, folder: str, actors: list[int]) -> dict[str, 
     """What the measuring process is told: a corpus per number of actors, and a model that computes next to nothing."""
     size = SIZES[options.size]
     passages = real_passages(size.passages)
-    model = own_model(TINY_HOST_MODEL if options.size == "tiny" else HOST_MODEL, passages)
+    model = own_model(MODEL, passages)
     texts = (text[:DOCUMENT_CHARACTERS].ljust(DOCUMENT_CHARACTERS) for text in own_texts(passages, model))
     corpora = []
     for count in actors:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.attempts import Attempts
 from cluster.failures import configure_ray_data, root_cause
-from cluster.resources import READER_CPUS, WRITER_CPUS, Pools, resolve_pools
+from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, resolve_pools
 from cluster.session import connected
 from cluster.streaming import stream_rows
 from jobs import stopping
@@ -16,7 +16,7 @@ from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
 from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
 from jobs.progress import Progress
-from jobs.summary import Course, summarize
+from jobs.summary import Timeline, summarize
 from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, write_row
 from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
@@ -107,7 +107,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
         LeaseError: another run writes to the output.
         StoreError: the object store kept failing; what was committed stays.
     """
-    course = Course()
+    timeline = Timeline()
     prepared = prepare(job, retry_failed=retry_failed)
     job, ledger = prepared.job, prepared.ledger
     skipped = len(ledger.current)
@@ -120,11 +120,11 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
                 forget_failures(prepared.outdated_failures, job.output.path, job.storage)
                 writer = Writer(prepared, lease, uuid.uuid4().hex[:12])
                 most = job.compute.max_failed_units
-                with closing(_label_and_commit(prepared, writer, progress, course)) as finished:
+                with closing(_label_and_commit(prepared, writer, progress, timeline)) as finished:
                     for done in finished:
                         stopping.check()
                         if isinstance(done, Commit):
-                            course.add(done)
+                            timeline.add(done)
                             continue
                         failed.append(done)
                         progress.say(f"set aside: {done.where}: {done.error}: {done.message}")
@@ -140,7 +140,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
             progress.say(f"not completely labelled: {path}")
         if failed:
             progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
-    summary = summarize(ledger.commits, course, skipped=skipped, output=job.output.path)
+    summary = summarize(ledger.commits, timeline, skipped=skipped, output=job.output.path)
     return {
         **summary,
         "units_failed": len(failed),
@@ -153,7 +153,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
 
 
 def _label_and_commit(
-    prepared: Prepared, writer: Writer, progress: Progress, course: Course
+    prepared: Prepared, writer: Writer, progress: Progress, timeline: Timeline
 ) -> Generator[Commit | Failure, None, None]:
     job, plan, ledger = prepared.job, prepared.plan, prepared.ledger
     writer.drop_removed()
@@ -167,11 +167,11 @@ def _label_and_commit(
             pools = resolve_pools(job.compute, machines, prepared.token_flops)
         except ValueError as error:
             raise UserError(str(error)) from error
-        probed = _probe(prepared, pools)
+        probed = _probe(prepared, pools, machines)
         record = job_record(prepared, probed["dtype"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
-        course.starts_labelling(pools.classifiers, probed["device"], probed["dtype"], pools.gpus_per_classifier)
+        timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtype"], pools.gpus_per_classifier)
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         with closing(label_units(prepared, pools, probed)) as finished:
@@ -214,11 +214,13 @@ def labelled_first(finished: Iterable[Commit | Failure]) -> Iterator[Commit | Fa
         yield from postponed
 
 
-def _probe(prepared: Prepared, pools: Pools) -> dict[str, Any]:
+def _probe(prepared: Prepared, pools: Pools, machines: Machines) -> dict[str, Any]:
     """What probe_model finds where classifiers run."""
     import ray
 
     job = prepared.job
+    if machines.here and not pools.use_gpu:
+        return probe_model(job.model, prepared.facts, job.storage, job.model.dtype, 0)
     probe = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(probe_model)
     try:
         return ray.get(probe.remote(job.model, prepared.facts, job.storage, job.model.dtype, pools.gpus_per_classifier))

@@ -11,7 +11,7 @@ from pipeline_ops.writing import ClassifySeconds, Commit
 
 
 @dataclass
-class Course:
+class Timeline:
     """What a run has done, when, and on what; filled in while it goes. Times are of time.monotonic."""
 
     started: float = field(default_factory=time.monotonic)
@@ -35,7 +35,7 @@ class Course:
         self.labelled.append(commit)
 
 
-def summarize(commits: dict[str, Commit], course: Course, *, skipped: int, output: str) -> dict[str, Any]:
+def summarize(commits: dict[str, Commit], timeline: Timeline, *, skipped: int, output: str) -> dict[str, Any]:
     """The JSON line: counts over all current commits, then of this run (`*_run`, seconds, rates).
 
     - seconds: all of this run; startup_seconds: of these until the first unit was committed, Ray's start and loading models
@@ -50,15 +50,15 @@ def summarize(commits: dict[str, Commit], course: Course, *, skipped: int, outpu
     The last two are null where the model's FLOPs or, for `mfu`, the device's peak are not known.
     """
     ended = time.monotonic()
-    labelled, seconds = course.labelled, ended - course.started
+    labelled, seconds = timeline.labelled, ended - timeline.started
     current = [commit for commit in current_commits(commits).values() if commit.pieces]
     documents_run = sum(commit.documents for commit in labelled)
     tokens_run, padded_run = sum(c.tokens for c in labelled), sum(c.padded_tokens for c in labelled)
     classify = ClassifySeconds.total(commit.classify_seconds for commit in labelled)
     known_flops = [commit.flops for commit in labelled if commit.flops is not None]
     flops = sum(known_flops) if labelled and len(known_flops) == len(labelled) else None
-    labelling = _between(course.labelling, course.last_commit)
-    mfu = utilisation(flops, classify.whole, course.peak_flops)
+    labelling = _between(timeline.labelling, timeline.last_commit)
+    mfu = utilisation(flops, classify.whole, timeline.peak_flops)
     labels: Counter[str] = Counter()
     for commit in current:
         labels.update(commit.labels)
@@ -75,12 +75,12 @@ def summarize(commits: dict[str, Commit], course: Course, *, skipped: int, outpu
         "truncated": sum(commit.truncated for commit in current),
         "labels": dict(sorted(labels.items())),
         "seconds": round(seconds, 2),
-        "startup_seconds": _rounded(_between(course.started, course.first_commit)),
+        "startup_seconds": _rounded(_between(timeline.started, timeline.first_commit)),
         "labelling_seconds": _rounded(labelling),
-        "finish_seconds": _rounded(_between(course.last_commit, ended)),
+        "finish_seconds": _rounded(_between(timeline.last_commit, ended)),
         "documents_per_second": round(documents_run / seconds, 1),
         "tokens_per_second": round(tokens_run / seconds, 1),
-        "classifiers": course.classifiers,
+        "classifiers": timeline.classifiers,
         "classify_seconds": {name: round(value, 2) for name, value in classify.to_dict().items()},
         "model_flops_per_second": round(flops / labelling) if flops is not None and labelling else None,
         "mfu": None if mfu is None else round(mfu, 4),

@@ -181,7 +181,7 @@ class ClassifyActor:
                 check_compiler(device)
             classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device=device)
             self.passes = ForwardPasses(classifier, pad_left=facts.pad_left, compiled=model.compile)
-            self.flops = document_flops(classifier, facts.max_length)
+            self.classifier, self.flops = classifier, None
         except Exception as error:  # told by the first unit: of an actor that does not start, Ray says no more than a traceback
             self.refusal = error
         self.called = self.left = time.monotonic()  # the last call's beginning and end
@@ -206,6 +206,8 @@ class ClassifyActor:
                 os._exit(1)
             raise
         computing = self.passes.take_seconds()
+        if self.classifier is not None:  # not before the first unit, whose labels are waited for
+            self.classifier, self.flops = None, document_flops(self.classifier, self.facts.max_length)
         copying = time.monotonic() - began - computing
         kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
         if bad:

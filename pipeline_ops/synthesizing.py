@@ -31,7 +31,7 @@ INITIALIZER_RANGE = 0.06  # with BERT's 0.02 an untrained model's logits hardly 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A BERT. `max_length` is in tokens, special ones included."""
+    """A BERT; with no heads, bag_of_tokens of its embeddings. `max_length` is in tokens, special ones included."""
 
     layers: int
     hidden: int
@@ -115,19 +115,24 @@ def _make_model(shape: ModelShape, passages: Sequence[str], folder: str) -> None
     tokenizer = train_wordpiece(passages, shape.vocabulary, lowercase=True)
     tokenizer.model_max_length = shape.max_length
     torch.manual_seed(0)
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=shape.vocabulary,  # the embeddings' size, even where the passages do not give as many pieces
-            num_hidden_layers=shape.layers,
-            hidden_size=shape.hidden,
-            num_attention_heads=shape.heads,
-            intermediate_size=shape.feed_forward,
-            max_position_embeddings=shape.max_length,
-            initializer_range=INITIALIZER_RANGE,
-            id2label=dict(enumerate(LABELS)),
-            label2id={label: index for index, label in enumerate(LABELS)},
-        )
-    ).eval()
+    config = BertConfig(
+        vocab_size=shape.vocabulary,  # the embeddings' size, even where the passages do not give as many pieces
+        num_hidden_layers=shape.layers,
+        hidden_size=shape.hidden,
+        num_attention_heads=shape.heads or 1,
+        intermediate_size=shape.feed_forward,
+        max_position_embeddings=shape.max_length,
+        initializer_range=INITIALIZER_RANGE,
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)},
+    )
+    if shape.heads:
+        model = BertForSequenceClassification(config).eval()
+    else:
+        from pipeline_ops.bag_of_tokens import BagOfTokensForSequenceClassification
+
+        BagOfTokensForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+        model = BagOfTokensForSequenceClassification(config).eval()
     _centre(model, tokenizer, passages[:64])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.summary import Course, summarize
+from jobs.summary import Timeline, summarize
 from pipeline_ops.schema import Piece
 from pipeline_ops.writing import ClassifySeconds, Commit
 
@@ -14,24 +14,24 @@ def commit_of(unit: str, flops: float | None = 40e12, seconds: ClassifySeconds |
     return Commit(unit, "0" * 12, (piece,), (), None, 10, 0, 80, 100, 0, {"A": 10}, classify_seconds=seconds, flops=flops)
 
 
-def course_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", share: float = 1.0) -> Course:
+def timeline_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", share: float = 1.0) -> Timeline:
     """Ten seconds of start, then four of labelling, then one."""
     now = time.monotonic()
-    course = Course(started=now - 15)
-    course.starts_labelling(2, device, "bfloat16", share)
+    timeline = Timeline(started=now - 15)
+    timeline.starts_labelling(2, device, "bfloat16", share)
     for commit in commits:
-        course.add(commit)
-    course.labelling, course.first_commit, course.last_commit = now - 5, now - 3, now - 1
-    return course
+        timeline.add(commit)
+    timeline.labelling, timeline.first_commit, timeline.last_commit = now - 5, now - 3, now - 1
+    return timeline
 
 
-def summary_of(course: Course) -> dict:
-    return summarize({commit.unit: commit for commit in course.labelled}, course, skipped=0, output="out")
+def summary_of(timeline: Timeline) -> dict:
+    return summarize({commit.unit: commit for commit in timeline.labelled}, timeline, skipped=0, output="out")
 
 
 def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
     seconds = ClassifySeconds(waiting=9, copying=0.25, computing=0.5, writing=0.25)
-    summary = summary_of(course_of(commit_of("a", seconds=seconds), commit_of("b", seconds=seconds)))
+    summary = summary_of(timeline_of(commit_of("a", seconds=seconds), commit_of("b", seconds=seconds)))
     assert summary["mfu"] == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
     assert summary["model_flops_per_second"] == pytest.approx(80e12 / 4)
     assert summary["classify_seconds"] == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
@@ -43,7 +43,7 @@ def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
 
 def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() -> None:
     seconds = ClassifySeconds(computing=1)
-    assert summary_of(course_of(commit_of("a", seconds=seconds), share=0.5))["mfu"] == pytest.approx(80 / 312, abs=1e-4)
+    assert summary_of(timeline_of(commit_of("a", seconds=seconds), share=0.5))["mfu"] == pytest.approx(80 / 312, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() 
     ],
 )
 def test_summary_without_flops_or_peak_makes_up_no_utilisation(commits: list[Commit], device: str | None) -> None:
-    summary = summary_of(course_of(*commits, device=device))
+    summary = summary_of(timeline_of(*commits, device=device))
     assert summary["mfu"] is None
     assert (summary["model_flops_per_second"] is None) == (commits[0].flops is None)
 
 
 def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labelling() -> None:
-    summary = summarize({}, Course(), skipped=3, output="out")
+    summary = summarize({}, Timeline(), skipped=3, output="out")
     assert (summary["units_skipped"], summary["classifiers"], summary["tokens_per_second"]) == (3, 0, 0)
     for key in ("startup_seconds", "labelling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
         assert summary[key] is None
