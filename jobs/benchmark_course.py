@@ -101,6 +101,12 @@ class Course:
         return 1 if self.pools.use_gpu else this_machine().cores
 
     @property
+    def batch_tokens(self) -> int:
+        """The same for all: where there are GPUs, the job's setting says what they take."""
+        assert self.pools.batch_tokens is not None
+        return self.pools.batch_tokens
+
+    @property
     def batches(self) -> str:
         return os.path.join(self.folder, "batches.npz")
 
@@ -177,7 +183,7 @@ def prepare(options: Options, folder: str) -> Course:
     few = SIZES[options.size].sample * (100 if course.pools.use_gpu else course.processes)
     _write_sample(course, given or own_texts(passages, course.model), few)
     sample = os.path.join(folder, "sample")
-    save_batches(sorted_batches(corpus_texts(sample, "text"), course.model, course.pools.batch_tokens), course.batches)
+    save_batches(sorted_batches(corpus_texts(sample, "text"), course.model, course.batch_tokens), course.batches)
     task = course.task(dtype=options.dtype, batches=course.batches, labels=os.path.join(folder, "sample-labels"))
     measured, _ = run_contender("limit", {**task, "corpus": sample, "text_column": "text"}, folder, 1)
     course.dtype = measured["dtype"]
@@ -255,7 +261,7 @@ def _finish(course: Course, passages: list[str], rate: float, most: int | None =
         say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
         write_corpus(own_texts(passages, course.model), count, course.corpus, min(count, course.units()))
     texts = corpus_texts(course.corpus, course.text_column)
-    batches = sorted_batches(texts[:most], course.model, course.pools.batch_tokens)
+    batches = sorted_batches(texts[:most], course.model, course.batch_tokens)
     course.documents, course.text_bytes = len(texts), sum(len(text.encode()) for text in texts)
     half, most = (int(value) for value in np.percentile(batches.lengths, [50, 90]))
     course.facts = {

@@ -19,7 +19,7 @@ class BagOfTokensForSequenceClassification(PreTrainedModel):
     def __init__(self, config: BertConfig):
         super().__init__(config)
         self.embeddings = torch.nn.Embedding(config.vocab_size, config.hidden_size)
-        self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels or 1)
         self.post_init()
 
     def get_input_embeddings(self) -> torch.nn.Module:

@@ -188,7 +188,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
             text_column=job.input.text_column,
             output=job.output,
             storage=job.storage,
-            unit_bytes=job.compute.unit_bytes,
+            unit_bytes=None,
         ),
     )
     left = [span.file for task in plan.tasks for span in task]

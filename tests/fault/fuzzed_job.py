@@ -124,7 +124,7 @@ def _prepare(job: JobConfig) -> Prepared | str:
 def _read(prepared: Prepared) -> dict[str, Found]:
     """What read tasks pass on, by file."""
     job = prepared.job
-    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, job.compute.unit_bytes, "fingerprint")
+    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, "fingerprint")
     found: dict[str, Found] = defaultdict(lambda: Found([], [], {}, []))
     for spans in prepared.plan.tasks:
         for row in read_task(pa.table({"task": [spans_to_json(list(spans))]}), settings, NoAttempts()):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cluster.attempts import AttemptCounts
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, failed_row, probe_model, read_task, resolve_dtype, write_row
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, failed_row, read_task, write_row
 from pipeline_ops.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
 from pipeline_ops.inputs import InputFile
 from pipeline_ops.models import ModelConfig, ModelFacts, resolve_model
@@ -394,17 +394,3 @@ def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, m
     failed = worker_died((), "read")
     assert failure_of(actor(failed_row(failed))) == failed, "what has failed before is that unit's own failure"
     assert run_ending(failed) is None
-
-
-def test_probe_without_a_gpu_says_the_dtype(model: Path) -> None:
-    probed = probe_model(ModelConfig(path=str(model)), facts_of(model), STORAGE, "float32", 0)
-    assert probed == {"dtype": "float32", "device": None, "batch_tokens": None}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_dtype_that_is_given_is_taken(dtype: str) -> None:
-    assert resolve_dtype(dtype, False) == dtype
-
-
-def test_dtype_auto_on_cpus_is_bfloat16_or_float32() -> None:
-    assert resolve_dtype("auto", False) in ("bfloat16", "float32")
