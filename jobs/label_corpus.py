@@ -175,7 +175,7 @@ def _label_and_commit(
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         with closing(label_units(prepared, pools, probed)) as finished:
-            for done in labelled_first(finished):
+            for done in labelled_first(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
                     write_job(record, job.output.path, job.storage)
@@ -190,8 +190,11 @@ def _label_and_commit(
                     yield commit
 
 
-def labelled_first(finished: Iterable[Commit | Failure]) -> Iterator[Commit | Failure]:
+def labelled_first(finished: Iterable[Commit | Failure], most_failed: int | None) -> Iterator[Commit | Failure]:
     """The same, failures not before the model has labelled something: nothing is put for a job whose model cannot be loaded.
+
+    Args:
+        most_failed: with more failures than these it does not go on for a label's sake.
 
     Raises:
         Exception: the first failure that is no unit's fault (failures.run_ending).
@@ -205,7 +208,9 @@ def labelled_first(finished: Iterable[Commit | Failure]) -> Iterator[Commit | Fa
                 raise error
             if not labelled:
                 postponed.append(done)
-                continue
+                if most_failed is None or len(postponed) <= most_failed:
+                    continue
+                done = postponed.pop()
         yield done
         if not labelled:
             labelled = True
