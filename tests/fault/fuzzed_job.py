@@ -33,7 +33,7 @@ from pipeline_ops.actors import read_task
 from pipeline_ops.commits import gaps
 from pipeline_ops.failures import Failure
 from pipeline_ops.inputs import InputConfig, InputFile, csv_header
-from pipeline_ops.models import ModelConfig, ModelFacts
+from pipeline_ops.models import ModelConfig, ModelFacts, ResolvedModel
 from pipeline_ops.parsing import csv_fields
 from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.records import cut_records, open_decompressed, split_records
@@ -50,7 +50,7 @@ UNIT_BYTES = 16_000
 READ_BYTES = 4000  # so that damage is met in the middle of reading, not at its beginning
 # no document is tokenized here
 FACTS = ModelFacts("model", None, "", "", 128, ("A", "B"), "softmax", 0, 0, False, False)
-RESOLVED = FACTS, SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right")
+RESOLVED = ResolvedModel(FACTS, SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right"), None)
 
 COMPLETE, PARTIAL, REFUSED, WRONG, DIED, HUNG = "complete", "partial", "refused", "WRONG", "process died", "HUNG"
 
