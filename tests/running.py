@@ -87,6 +87,8 @@ def start_command(*arguments: object, ray_address: str | None = None) -> subproc
         text=True,
         env=os.environ | ({"RAY_ADDRESS": ray_address} if ray_address else {}),
         start_new_session=True,
+        # the tests themselves may run in the background of a shell that has told them to ignore Ctrl-C, which is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
