@@ -1,7 +1,7 @@
 """How many actors of each stage, with what share of a CPU or GPU; checked against what the cluster has."""
 
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,9 +77,11 @@ def tokenizers_for(flops: float, token_flops: float) -> int:
 
 
 def tokens_per_pass(token_flops: float) -> int:
-    """Tokens of a forward pass on a core: 2048, up to 16,384 for models so small that a pass would be over in no time."""
-    tokens = LEAST_PASS_FLOPS / token_flops
-    return 2 ** min(max(int(log2(tokens)), 11), 14)
+    """Tokens of a forward pass on a core: 2048, or 4096 for models so small that a pass would be over in no time.
+
+    Not more: documents of more different lengths would share a batch, and need more padding.
+    """
+    return 4096 if 4096 * token_flops < LEAST_PASS_FLOPS else 2048
 
 
 def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float | None = None) -> Pools:

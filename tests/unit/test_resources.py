@@ -39,7 +39,7 @@ def test_pools_have_the_tokenizers_that_the_model_needs_on_a_gpu(token_flops: fl
 
 def test_pools_on_cpus_are_for_tokenizing_where_the_model_computes_next_to_nothing() -> None:
     pools = resolve_pools(ComputeConfig(), cpu_machine(2), 3000)
-    assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (2, 1, 16_384)
+    assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (2, 1, 4096)
     pools = resolve_pools(ComputeConfig(), cpu_machine(2), BERT_BASE)
     assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (1, 2, 2048)
 
