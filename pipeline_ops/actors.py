@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
 from pipeline_ops.cutting import cuts_of
-from pipeline_ops.estimating import document_flops, token_budget_of
+from pipeline_ops.estimating import DocumentFlops, document_flops, token_budget_of
 from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.inferring import ForwardPasses, check_compiler
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
@@ -181,7 +181,8 @@ class ClassifyActor:
                 check_compiler(device)
             classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device=device)
             self.passes = ForwardPasses(classifier, pad_left=facts.pad_left, compiled=model.compile)
-            self.classifier, self.flops = classifier, None
+            self.flops: DocumentFlops | None = None  # counted behind the first unit, whose labels are waited for
+            self.counted = False
         except Exception as error:  # told by the first unit: of an actor that does not start, Ray says no more than a traceback
             self.refusal = error
         self.called = self.left = time.monotonic()  # the last call's beginning and end
@@ -206,9 +207,9 @@ class ClassifyActor:
                 os._exit(1)
             raise
         computing = self.passes.take_seconds()
-        if self.classifier is not None:  # not before the first unit, whose labels are waited for
-            self.classifier, self.flops = None, document_flops(self.classifier, self.facts.max_length)
         copying = time.monotonic() - began - computing
+        if not self.counted:
+            self.flops, self.counted = document_flops(self.passes.model, self.facts.max_length), True
         kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
         if bad:
             rejects = rejects_of(unpack_table(row["documents"][0]), bad, "model_error", self.output)
