@@ -112,8 +112,9 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
     run = of_run(summary["labeled"], stamps, course.workers, seconds, course.documents)
     # units that waited for a writer to start are committed late and together: not faster than classifiers can do them
     spent = summary["classify_seconds"]
-    bound = summary["labeled"] * summary["classifiers"] / (sum(spent.values()) - spent["waiting"])
-    run["steady"] = run["steady"] and min(run["steady"], bound)
+    busy = sum(spent.values()) - spent["waiting"]
+    if run["steady"] and busy:  # rounded to hundredths, it may be nothing
+        run["steady"] = min(run["steady"], summary["labeled"] * summary["classifiers"] / busy)
     return {**run, **{key: summary[key] for key in KEPT}}, None if on_s3 else target
 
 
