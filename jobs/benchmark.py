@@ -17,9 +17,9 @@ from jobs.benchmark_runs import Run, chosen_runs, run_job, run_tokenizer, upload
 from jobs.benchmark_scaling import ACTORS, conclude, scaling_task
 
 STEADY_NOTE = (
-    "steady: the documents of all steps (commits, batches) behind the first quarter of them, by the time from there to the last"
-    " step; too low rather than too high (jobs/benchmark_report.py). Whole process: from the command to its exit, with imports,"
-    " Ray's start and the model's loading."
+    "steady: the documents of all steps (commits, batches) behind the first quarter of them (with --host-ceiling: half), by the"
+    " time from there to the last step; too low rather than too high (jobs/benchmark_report.py). Whole process: from the"
+    " command to its exit, with imports, Ray's start and the model's loading."
 )
 PREFIX = "label-corpus-benchmark-"
 

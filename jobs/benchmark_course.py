@@ -16,10 +16,10 @@ import numpy as np
 from cluster.resources import ComputeConfig, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.benchmark_processes import run_contender
+from jobs.benchmark_report import HOST_WARM_SHARE, WARM_SHARE
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.benchmarking import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.models import ModelConfig, resolve_model
-from pipeline_ops.planning import LARGEST_UNIT
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.synthesizing import ModelShape, make_model_once, real_passages, shaped_texts, write_corpus
@@ -28,14 +28,11 @@ from pipeline_ops.tokenizing import TokenBatches
 CONTENDERS = ("limit", "job", "job-s3", "pipeline", "pipeline-best", "ray-data", "ray-data-best")
 FOLDER = "~/.cache/label-corpus/benchmark"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-UNIT_SECONDS = 4.0  # of one worker: units are made as large as that, for a steady state to show
-MOST_UNITS = 900  # beyond 1,000 the job packs its records, and with that the times of its commits
+GROUP_DOCUMENTS = 1000  # per row group: what the datasets library writes
 LEAST_DOCUMENTS = 240
 FACTS_DOCUMENTS = 20_000  # of which the tokens are counted where the corpus is as large as what all cores tokenize
 UNIT_FILL = 0.75  # unit_bytes per row group's bytes: none is then put together with the next, and none cut
-PEER_SECONDS = (
-    120.0  # a contender far slower than the limit labels only as much as it can in this time, or in twice the limit's
-)
+PEER_SECONDS = 120.0  # other libraries label only as much as they can in this time
 GPU_BATCH_TOKENS = 65_536  # the same for all, whatever the memory allows
 PIECE_CHARACTERS = 1000  # of a text whose tokens are counted
 
@@ -48,13 +45,12 @@ class Size:
     most_documents: int
     passages: int
     sample: int  # documents per core that the trial labels; a GPU labels a hundred times as many
-    units: int  # of the job, per worker, at least
-    most_seconds: float = float("inf")  # that --seconds counts for
+    units: int | None = None  # of the job, per worker; None: as large as the job makes them itself
 
 
 SIZES = {
-    "full": Size(ModelShape(6, 384, 12, 1536), 20_000_000, 12_000, 48, 16),
-    "tiny": Size(ModelShape(2, 32, 2, 64, vocabulary=2000, max_length=128), 240, 600, 48, 6, most_seconds=0),
+    "full": Size(ModelShape(6, 384, 12, 1536), 20_000_000, 12_000, 48),
+    "tiny": Size(ModelShape(2, 32, 2, 64, vocabulary=2000, max_length=128), 240, 600, 48, units=6),
 }
 HOST_MODEL = ModelShape(1, 8, 0, 8)  # what it computes is next to nothing; vocabulary and max_length are the real ones
 TINY_HOST_MODEL = ModelShape(1, 8, 0, 8, vocabulary=2000, max_length=128)
@@ -88,6 +84,7 @@ class Course:
     workers: int  # actors of the job that are at work on a unit each, while it is the bottleneck
     dtype: str
     own_code: bool = False  # the model's folder holds code of ours, see bag_of_tokens
+    warm_share: float = WARM_SHARE  # see benchmark_report.steady_rate; of the job
     text_column: str = "text"
     documents: int = 0
     text_bytes: int = 0
@@ -121,19 +118,19 @@ class Course:
             **more,
         }
 
-    def units(self) -> int:
-        """How many the job shall have."""
-        size = SIZES[self.options.size]
-        each = max(size.units, round(min(self.options.seconds, size.most_seconds) / UNIT_SECONDS))
-        return min(MOST_UNITS, self.workers * each)
+    def row_groups(self, documents: int) -> int:
+        """Of a corpus of so many documents that is made here."""
+        units = SIZES[self.options.size].units
+        return min(documents, self.workers * units) if units else -(-documents // GROUP_DOCUMENTS)
 
-    def unit_bytes(self) -> int:
-        """The job's setting: never above what is the most by default."""
-        return max(1, min(LARGEST_UNIT, int(UNIT_FILL * self.text_bytes / self.units())))
+    def unit_bytes(self) -> int | str:
+        """The job's setting."""
+        units = SIZES[self.options.size].units
+        return max(1, int(UNIT_FILL * self.text_bytes / (self.workers * units))) if units else "auto"
 
     def documents_for(self, rate: float) -> int:
-        """How many documents a contender of about that rate shall label."""
-        return min(self.documents, max(LEAST_DOCUMENTS, int(rate * max(PEER_SECONDS, 2 * self.options.seconds))))
+        """How many documents another library, of about that rate, shall label."""
+        return min(self.documents, max(LEAST_DOCUMENTS, int(rate * PEER_SECONDS)))
 
 
 def say(text: str) -> None:
@@ -202,6 +199,7 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     course.workers = course.pools.tokenizers + course.pools.classifiers
     course.dtype = "float32"
     course.own_code = not options.model
+    course.warm_share = HOST_WARM_SHARE
     _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
     task = {
         **course.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),
@@ -259,7 +257,7 @@ def _finish(course: Course, passages: list[str], rate: float, most: int | None =
     if not course.options.corpus:
         count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
         say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
-        write_corpus(own_texts(passages, course.model), count, course.corpus, min(count, course.units()))
+        write_corpus(own_texts(passages, course.model), count, course.corpus, course.row_groups(count))
     texts = corpus_texts(course.corpus, course.text_column)
     batches = sorted_batches(texts[:most], course.model, course.batch_tokens)
     course.documents, course.text_bytes = len(texts), sum(len(text.encode()) for text in texts)

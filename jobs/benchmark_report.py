@@ -3,53 +3,63 @@
 import json
 import os
 import sys
+from math import ceil
 from statistics import median
 from typing import Any
 
 LIMIT, TOKENIZER = "limit", "tokenizer"  # the bare loops
 JOB = "job"
-WARM_SHARE = 4  # one step in so many is warming up: a later stage's slow start holds back what is done already
+WARM_SHARE = 0.25  # of the steps: a later stage's slow start holds back what is done already
+HOST_WARM_SHARE = 0.5  # where classifiers take no time, all that was tokenized while they started is done when they have
 
 
-def steady_rate(documents: int, stamps: list[float], workers: int) -> float | None:
+def steady_rate(documents: int, stamps: list[float], workers: int, warm_share: float = WARM_SHARE) -> float | None:
     """Documents/s once everything runs, too low rather than too high.
 
-    A step is what becomes known at once: a unit's commit, a batch. The first quarter of the steps, at least one per worker, is
-    warming up. The window reaches from the last of them to the end of the very last step, so it holds the emptying at the end,
-    when some workers have nothing left. When it opens, each of the other workers may be nearly done with a step; so workers - 1
-    of the steps that end in the window do not count: the rate is too low by up to (workers - 1) / steps. What was done before
-    the window opened but told only in it, because a later stage had still to start, would count: the warming up is so long to
+    A step is what becomes known at once: a unit's commit, a batch. The first steps, at least one per worker, are warming up.
+    The window reaches from the last of them to the end of the very last step, so it holds the emptying at the end, when some
+    workers have nothing left. When it opens, each of the other workers may be nearly done with a step; so workers - 1 of the
+    steps that end in the window do not count: the rate is too low by up to (workers - 1) / steps. What was done before the
+    window opened but told only in it, because a later stage had still to start, would count: the warming up is so long to
     leave that behind.
 
     Args:
         documents: in all steps, which are about equal.
         stamps: when each step ended, in seconds, ascending.
         workers: that are at work on a step each at the same time.
+        warm_share: of the steps, that are warming up.
 
     Returns:
         None when there are too few steps to say.
     """
-    start = steady_start(len(stamps), workers)
+    start = steady_start(len(stamps), workers, warm_share)
     counted = len(stamps) - 1 - start - (workers - 1)
     if counted <= 0 or stamps[-1] <= stamps[start]:
         return None
     return documents * counted / len(stamps) / (stamps[-1] - stamps[start])
 
 
-def steady_start(steps: int, workers: int) -> int:
+def steady_start(steps: int, workers: int, warm_share: float = WARM_SHARE) -> int:
     """The index of the step at whose end the window opens."""
-    return max(workers, -(-steps // WARM_SHARE)) - 1
+    return max(workers, ceil(steps * warm_share)) - 1
 
 
-def of_run(documents: int, stamps: list[float], workers: int, seconds: float, all_documents: int) -> dict[str, Any]:
+def of_run(
+    documents: int,
+    stamps: list[float],
+    workers: int,
+    seconds: float,
+    all_documents: int,
+    warm_share: float = WARM_SHARE,
+) -> dict[str, Any]:
     """One run of a contender that starts, labels and ends: documents/s steady, and as a whole process.
 
     Args:
-        documents, stamps, workers: see steady_rate.
+        documents, stamps, workers, warm_share: see steady_rate.
         seconds: of the process, from its command to its exit.
         all_documents: of the corpus; a slow contender labels only the first ones, and is taken to go on at its steady rate.
     """
-    steady = steady_rate(documents, stamps, workers)
+    steady = steady_rate(documents, stamps, workers, warm_share)
     left = all_documents - documents
     if left and steady is None:
         raise ValueError(f"{documents} documents in {len(stamps)} steps are too few to go on from")

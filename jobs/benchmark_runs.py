@@ -109,7 +109,7 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
     stamps = put_times(course.folder, f"{target.removeprefix('s3:/')}/_commits/") if on_s3 else commit_times(target)
     if len(stamps) != summary["units"]:
         raise RuntimeError(f"the job says {summary['units']} units, its output has {len(stamps)} commits")
-    run = of_run(summary["labeled"], stamps, course.workers, seconds, course.documents)
+    run = of_run(summary["labeled"], stamps, course.workers, seconds, course.documents, course.warm_share)
     # units that waited for a writer to start are committed late and together: not faster than classifiers can do them
     spent = summary["classify_seconds"]
     busy = sum(spent.values()) - spent["waiting"]
