@@ -22,7 +22,9 @@ def configure_ray_data(unit_bytes: int) -> None:
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    context.target_max_block_size = max(unit_bytes, 2**20)  # a block is finished when it holds about one unit
+    # a block ends behind the row that makes it larger than this, and one actor labels all units of a block: one is enough. Ray
+    # takes the value for the size of blocks too, as long as it knows no better, so it is not far below
+    context.target_max_block_size = max(unit_bytes // 4, 1)
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.print_on_execution_start = False

@@ -1,12 +1,14 @@
-"""Rows out of a Ray Data chain while it runs, in a way that can be given up in the middle.
+"""Rows out of a Ray Data chain while it runs, in a way that can be given up in the middle; results of single tasks.
 
 `Dataset.iter_batches` takes blocks in a thread of its own (ray/data/_internal/block_batching/util.py, iter_threaded), which
 nobody can wait for: when the consumer stops early and Ray is shut down meanwhile, its next call ends the whole process.
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
+
+from cluster.failures import root_cause
 
 EXECUTOR_STOP_S = 30
 RAY_DATA_THREADS = ("StreamingExecutor", "ray-data-metadata-prefetch")  # by the beginning of their names
@@ -23,6 +25,24 @@ def stream_rows(dataset: Any) -> Generator[dict[str, Any], None, None]:
     for bundle in dataset.iter_internal_ref_bundles():
         for block in ray.get(list(bundle.block_refs)):
             yield from block.to_pylist()
+
+
+def run_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    """(number of the call, what it returned) of a task of a CPU per call, each as soon as it is done.
+
+    Raises:
+        Exception: what a call raised.
+    """
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    waiting = {task.remote(*arguments): number for number, arguments in enumerate(calls)}
+    while waiting:
+        (ready,), _ = ray.wait(list(waiting), num_returns=1)
+        try:
+            yield waiting.pop(ready), ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            raise root_cause(error) from None
 
 
 def wait_for_executors() -> None:

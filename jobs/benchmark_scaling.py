@@ -15,9 +15,9 @@ from cluster.resources import Machines, resolve_pools
 from cluster.session import connected
 from jobs.benchmark_course import SIZES, Options, own_model, own_texts
 from jobs.benchmark_report import steady_rate, steady_start
+from jobs.chain import label_units
 from jobs.committing import Writer, writing
 from jobs.config import JobConfig, check_config
-from jobs.label_corpus import label_units
 from jobs.plan import prepare
 from pipeline_ops.actors import ClassifyActor
 from pipeline_ops.failures import Failure
@@ -55,8 +55,8 @@ def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
     """The job's classifier, on the CPU whatever it is told, that sleeps so long for each unit before it computes."""
 
     class SleepingClassifyActor(ClassifyActor):
-        def __init__(self, model: Any, facts: Any, storage: Any, output: Any, dtype: str, use_gpu: bool, *more: Any):
-            super().__init__(model, facts, storage, output, dtype, False, *more)
+        def __init__(self, **told: Any):
+            super().__init__(**{**told, "use_gpu": False})
 
         def classify(self, row: Any) -> Any:
             time.sleep(seconds)

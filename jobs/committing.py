@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from cluster.failures import root_cause
+from cluster.streaming import run_tasks
 from jobs.plan import Prepared, refused
 from pipeline_ops.commits import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_pack
 from pipeline_ops.lease import Lease, acquire
@@ -134,20 +134,11 @@ class Writer:
     def rewrite_outdated(self) -> None:
         """Writes, on Ray, what is to stay of the partly outdated commits; each is committed when other rows come, or at once
         where none will."""
-        import ray
-
         job, plan, removed = self.prepared.job, self.prepared.plan, set(self.prepared.plan.removed)
-        task = ray.remote(num_cpus=1)(without_sources)
-        waiting = {
-            task.remote(commit, plan.stale[commit.unit], job.output, job.storage): commit for commit in self.partly_outdated()
-        }
-        while waiting:
-            (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            commit = waiting.pop(ready)
-            try:
-                rest = ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                raise root_cause(error) from None
+        outdated = self.partly_outdated()
+        calls = [(commit, plan.stale[commit.unit], job.output, job.storage) for commit in outdated]
+        for number, rest in run_tasks(without_sources, calls):
+            commit = outdated[number]
             if removed.intersection(plan.stale[commit.unit]):
                 self.put(rest)
             else:

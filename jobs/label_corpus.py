@@ -1,99 +1,27 @@
-"""`label-corpus run`: the job. plan -> read -> tokenize -> classify -> postprocess + write -> commit, a unit per row."""
+"""`label-corpus run`: the job. plan -> the chain (read -> tokenize -> classify -> postprocess + write) -> commit."""
 
 import uuid
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from typing import Any
 
-from cluster.attempts import Attempts
-from cluster.failures import configure_ray_data, root_cause
-from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, resolve_pools
+from cluster.failures import root_cause
+from cluster.resources import Machines, Pools, resolve_pools
 from cluster.session import connected
-from cluster.streaming import stream_rows
 from jobs import stopping
+from jobs.chain import label_units
 from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
-from jobs.plan import Prepared, check_same_job, fingerprint, job_record, prepare, result_settings
+from jobs.plan import Prepared, check_same_job, job_record, prepare
 from jobs.progress import Progress
 from jobs.summary import Timeline, summarize
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, probe_model, read_task, write_row
+from pipeline_ops.actors import probe_model
 from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
-from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.schema import UserError
 from pipeline_ops.writing import Commit
 
 MAX_LISTED = 100  # failures in the JSON line
-
-
-def label_units(
-    prepared: Prepared, pools: Pools, probed: dict[str, Any], classify_actor: type[ClassifyActor] = ClassifyActor
-) -> Generator[Commit | Failure, None, None]:
-    """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
-
-    Args:
-        probed: what actors.probe_model has found.
-        classify_actor: the benchmark puts one in its place that only takes its time.
-    """
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
-    job, facts, dtype = prepared.job, prepared.facts, probed["dtype"]
-    settings = result_settings(job, facts, dtype)
-    reading = ReadSettings(
-        job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, fingerprint(settings)
-    )
-    metadata = {**asdict(facts), "dtype": dtype, "fingerprint": fingerprint(settings)}
-    attempts = Attempts()
-    unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-    configure_ray_data(prepared.plan.unit_bytes)
-    tasks = [{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks]
-    written = (
-        ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        .map_batches(
-            read_task,  # pyright: ignore[reportArgumentType]
-            fn_kwargs={"settings": reading, "attempts": attempts},
-            num_cpus=READER_CPUS,
-            **unit,
-        )
-        .map_batches(
-            TokenizeActor,
-            fn_constructor_args=(
-                prepared.tokenizer,
-                facts,
-                job.input.text_column,
-                job.output,
-                pools.batch_tokens or probed["batch_tokens"],
-                attempts,
-            ),
-            compute=ActorPoolStrategy(size=pools.tokenizers),
-            num_cpus=1,
-            **unit,
-        )
-        .map_batches(
-            classify_actor,
-            fn_constructor_args=(job.model, facts, job.storage, job.output, dtype, pools.use_gpu, attempts),
-            compute=ActorPoolStrategy(size=pools.classifiers, max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2),
-            **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
-            **unit,
-        )
-        .map_batches(
-            write_row,  # pyright: ignore[reportArgumentType]
-            fn_kwargs={
-                "facts": facts,
-                "output": job.output,
-                "storage": job.storage,
-                "metadata": metadata,
-                "attempts": attempts,
-            },
-            num_cpus=WRITER_CPUS,
-            **unit,
-        )
-    )
-    with closing(stream_rows(written)) as rows:
-        for row in rows:
-            yield Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
 
 def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tests.running import keys, make_job
 from tests.s3_proxy import Rule
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.usefixtures("serial_chain")
 INPUT = "in/.*"
 
 
@@ -30,7 +31,7 @@ def texts() -> list[str]:
     return [f"document {number}, which is about number {number * number}" for number in range(100)]
 
 
-def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(ray_address: str, s3: Bucket, model: Path, texts: list[str]):
+def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(s3: Bucket, model: Path, texts: list[str]):
     """Small files share units: the unchanged ones are neither read nor labelled again."""
     paths = [put_lines(s3, f"{number}.jsonl", texts[10 * number : 10 * number + 10]) for number in range(5)]
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
@@ -57,7 +58,7 @@ def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(ray_address: st
     assert s3.journal.requests("PutObject|DeleteObjects?") == []
 
 
-def test_unchanged_input_is_listed_once(ray_address: str, s3: Bucket, model: Path, texts: list[str]):
+def test_unchanged_input_is_listed_once(s3: Bucket, model: Path, texts: list[str]):
     put_lines(s3, "a.jsonl", texts[:5])
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
     run(job, quiet=True)
@@ -70,7 +71,7 @@ def test_unchanged_input_is_listed_once(ray_address: str, s3: Bucket, model: Pat
 
 
 def test_reader_of_commits_never_sees_both_versions_of_a_changed_file(
-    ray_address: str, s3: Bucket, s3_server: S3Server, model: Path, texts: list[str]
+    s3: Bucket, s3_server: S3Server, model: Path, texts: list[str]
 ):
     """Read over and over while a run replaces it; writes are slowed down, so that a reader comes between any two."""
     paths = [put_lines(s3, f"{number}.jsonl", texts[10 * number : 10 * number + 10]) for number in range(3)]
@@ -105,9 +106,7 @@ def test_reader_of_commits_never_sees_both_versions_of_a_changed_file(
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_removed_file_is_reported_and_dropped_only_on_request(
-    ray_address: str, s3: Bucket, model: Path, texts: list[str], drop: bool
-):
+def test_removed_file_is_reported_and_dropped_only_on_request(s3: Bucket, model: Path, texts: list[str], drop: bool):
     kept = put_lines(s3, "kept.jsonl", texts[:5])
     gone = put_lines(s3, "gone.jsonl", [*texts[5:9], ""])
     alone = f"{s3.url}/in/alone.txt"
@@ -132,7 +131,7 @@ def test_removed_file_is_reported_and_dropped_only_on_request(
     assert bool(report["removed"]) != drop
 
 
-def test_changed_file_that_cannot_be_read_keeps_its_old_labels(ray_address: str, s3: Bucket, model: Path, texts: list[str]):
+def test_changed_file_that_cannot_be_read_keeps_its_old_labels(s3: Bucket, model: Path, texts: list[str]):
     paths = [put_lines(s3, f"{name}.jsonl", texts[:5]) for name in "ab"]
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
     run(job, quiet=True)

@@ -1,0 +1,120 @@
+"""The chain: read -> tokenize -> classify -> postprocess + write, a unit per row. Here Ray is told about the stages."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cluster.attempts import Attempts
+from cluster.failures import configure_ray_data
+from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
+from cluster.streaming import stream_rows
+from jobs.plan import Prepared, fingerprint, result_settings
+from pipeline_ops import reading
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, read_task, write_row
+from pipeline_ops.failures import Failure
+from pipeline_ops.reading import ReadSettings, spans_to_json
+from pipeline_ops.writing import Commit
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the stages (pipeline_ops.actors) are told once; all else is in their rows."""
+
+    tasks: list[dict[str, str]]  # rows for read_task
+    read: dict[str, Any]
+    tokenize: dict[str, Any]
+    classify: dict[str, Any]
+    write: dict[str, Any]
+
+
+def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts: reading.Attempts) -> Stages:
+    """See Stages.
+
+    Args:
+        probed: what actors.probe_model has found.
+    """
+    job, facts, dtype = prepared.job, prepared.facts, probed["dtype"]
+    made_with = fingerprint(result_settings(job, facts, dtype))
+    return Stages(
+        tasks=[{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks],
+        read={
+            "settings": ReadSettings(
+                job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, made_with
+            ),
+            "attempts": attempts,
+        },
+        tokenize={
+            "tokenizer": prepared.tokenizer,
+            "facts": facts,
+            "text_column": job.input.text_column,
+            "output": job.output,
+            "batch_tokens": pools.batch_tokens or probed["batch_tokens"],
+            "attempts": attempts,
+        },
+        classify={
+            "model": job.model,
+            "facts": facts,
+            "storage": job.storage,
+            "output": job.output,
+            "dtype": dtype,
+            "use_gpu": pools.use_gpu,
+            "attempts": attempts,
+        },
+        write={
+            "facts": facts,
+            "output": job.output,
+            "storage": job.storage,
+            "metadata": {**asdict(facts), "dtype": dtype, "fingerprint": made_with},
+            "attempts": attempts,
+        },
+    )
+
+
+def label_units(
+    prepared: Prepared, pools: Pools, probed: dict[str, Any], classify_actor: type[ClassifyActor] = ClassifyActor
+) -> Generator[Commit | Failure, None, None]:
+    """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
+
+    Args:
+        probed: what actors.probe_model has found.
+        classify_actor: the benchmark puts one in its place that only takes its time.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    stages = stages_of(prepared, pools, probed, Attempts())
+    unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+    configure_ray_data(prepared.plan.unit_bytes)
+    written = (
+        ray.data.from_items(stages.tasks, override_num_blocks=len(stages.tasks))
+        .map_batches(
+            read_task,  # pyright: ignore[reportArgumentType]
+            fn_kwargs=stages.read,
+            num_cpus=READER_CPUS,
+            **unit,
+        )
+        .map_batches(
+            TokenizeActor,
+            fn_constructor_kwargs=stages.tokenize,
+            compute=ActorPoolStrategy(size=pools.tokenizers),
+            num_cpus=1,
+            **unit,
+        )
+        .map_batches(
+            classify_actor,
+            fn_constructor_kwargs=stages.classify,
+            compute=ActorPoolStrategy(size=pools.classifiers, max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2),
+            **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
+            **unit,
+        )
+        .map_batches(
+            write_row,  # pyright: ignore[reportArgumentType]
+            fn_kwargs=stages.write,
+            num_cpus=WRITER_CPUS,
+            **unit,
+        )
+    )
+    with closing(stream_rows(written)) as rows:
+        for row in rows:
+            yield Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
