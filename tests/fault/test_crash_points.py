@@ -28,6 +28,7 @@ CRASH_POINTS = {
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS)
+@pytest.mark.usefixtures("serial_chain")
 def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: str, corpus: Corpus, point: str):
     rule, proxy = CRASH_POINTS[point], corpus.bucket.proxy
     if point == "in_the_first_sweep":  # something has to be swept: a run that died before
@@ -57,7 +58,8 @@ def leave_garbage(corpus: Corpus) -> None:
         corpus.bucket.filesystem.pipe_file(f"{corpus.output}/label=POSITIVE/{name}.parquet", b"left by a run that died")
 
 
-def test_commit_that_was_put_but_whose_answer_was_lost_counts_as_ours(ray_address: str, corpus: Corpus):
+@pytest.mark.usefixtures("serial_chain")
+def test_commit_that_was_put_but_whose_answer_was_lost_counts_as_ours(corpus: Corpus):
     with corpus.bucket.proxy.faults(
         Rule("after_reset", "PutObject", COMMITS, times=2),
         Rule("after_status", "PutObject", COMMITS, skip=2, times=2, status=500),
@@ -68,6 +70,7 @@ def test_commit_that_was_put_but_whose_answer_was_lost_counts_as_ours(ray_addres
     corpus.check_exactly_once()
 
 
+@pytest.mark.usefixtures("serial_chain")
 def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_address: str, corpus: Corpus):
     with corpus.bucket.proxy.faults(Rule("after_reset", "PutObject", COMMITS, times=None)):
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
@@ -86,6 +89,7 @@ def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str
     assert verify(corpus.job)["ok"]
 
 
+@pytest.mark.usefixtures("serial_chain")
 def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corpus: Corpus):
     process = start_command("run", corpus.job_file, "--quiet", ray_address=ray_address)
     try:

@@ -51,14 +51,14 @@ def gone_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("gone_cluster")
+@pytest.mark.usefixtures("gone_cluster", "serial_chain")
 @pytest.mark.parametrize(
     ("stop", "unit_bytes_after"),
     [(signal.SIGKILL, UNIT_BYTES), (signal.SIGINT, 32 * UNIT_BYTES)],  # how the rest is cut may change in between
     ids=["killed", "ctrl-c"],
 )
 def test_run_stopped_in_the_middle_is_continued_exactly_once(
-    ray_address: str, model: Path, tmp_path: Path, corpus: list[Key], stop: signal.Signals, unit_bytes_after: int
+    model: Path, tmp_path: Path, corpus: list[Key], stop: signal.Signals, unit_bytes_after: int
 ):
     source, output = tmp_path / "in", tmp_path / "out"
     settings = job_settings(source, model, output, f"compute.unit_bytes={UNIT_BYTES}")

@@ -28,7 +28,8 @@ def texts_with(poison: dict[int, str], count: int = 60) -> list[str]:
     return texts
 
 
-def test_document_that_makes_the_model_raise_is_rejected_alone(ray_address: str, poisonous: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, tmp_path: Path):
     poison = {7: models.RAISING_WORD, 8: models.RAISING_WORD, 30: models.UNKNOWN_WORD, 59: models.RAISING_WORD}
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_with(poison)])
     job = make_job(source, poisonous, tmp_path / "out", "model.trust_remote_code=true", f"compute.unit_bytes={UNIT_BYTES}")
@@ -78,7 +79,8 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labelled_by_a_retry(ray_add
     assert command("verify", job_file).code == 0
 
 
-def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(model: Path, tmp_path: Path):
     source, output = tmp_path / "in", tmp_path / "out"
     texts = [{"text": text[:300]} for text in real_documents(90, seed=4)]
     good = [write_parquet(source / "a.parquet", texts[:30]), write_jsonl(source / "z.jsonl", texts[:30])]
@@ -109,7 +111,8 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(ra
     assert verify(job)["ok"]
 
 
-def test_run_with_more_failures_than_allowed_stops_early(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_with_more_failures_than_allowed_stops_early(model: Path, tmp_path: Path):
     source = tmp_path / "in"
     write_jsonl(source / "0.jsonl", [{"text": "a good one"}])
     for number in range(1, 9):

@@ -50,7 +50,8 @@ def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str
     assert verify(corpus.job, deep=True)["ok"]
 
 
-def test_faults_at_random_are_survived(ray_address: str, corpus: Corpus):
+@pytest.mark.usefixtures("serial_chain")
+def test_faults_at_random_are_survived(corpus: Corpus):
     """Every tenth request fails in some way."""
     with corpus.bucket.proxy.faults(*every_fault(0.0125), in_a_row=3):
         summary = run(corpus.job, quiet=True)
@@ -77,6 +78,7 @@ QUICK = ("inputs_have_wrong_bytes", "listings_fail", "files_cannot_be_put", "com
 @pytest.mark.parametrize(
     "fault", [case if case in QUICK else pytest.param(case, marks=pytest.mark.campaign) for case in PERMANENT]
 )
+@pytest.mark.usefixtures("serial_chain")
 def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(ray_address: str, corpus: Corpus, fault: str):
     with corpus.bucket.proxy.faults(PERMANENT[fault]):
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
@@ -92,6 +94,7 @@ def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(
 
 
 @pytest.mark.campaign
+@pytest.mark.usefixtures("serial_chain")
 def test_store_that_never_answers_ends_the_run_within_two_minutes(ray_address: str, corpus: Corpus):
     with corpus.bucket.proxy.faults(Rule("stall", "PutObject", COMMITS, times=None, seconds=600)):
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address, timeout_s=2 * TWO_MINUTES)
@@ -101,7 +104,8 @@ def test_store_that_never_answers_ends_the_run_within_two_minutes(ray_address: s
     corpus.check_exactly_once()
 
 
-def test_flipped_byte_in_a_written_file_is_found_by_a_deep_verify(ray_address: str, corpus: Corpus, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_flipped_byte_in_a_written_file_is_found_by_a_deep_verify(corpus: Corpus, tmp_path: Path):
     run(corpus.job, quiet=True)
     victim = next(path for path in corpus.output_files() if path.endswith(".parquet"))
     content = bytes(corpus.bucket.filesystem.cat_file(victim))  # pyright: ignore[reportArgumentType]

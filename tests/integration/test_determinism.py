@@ -54,6 +54,7 @@ def test_run_with_another_model_or_columns_refuses_and_names_the_keys(finished_j
     assert snapshot(finished_job.output) == before
 
 
+@pytest.mark.usefixtures("serial_chain")
 def test_run_with_weights_or_tokenizer_changed_in_place_refuses(finished_job: FinishedJob, tmp_path: Path):
     model = Path(shutil.copytree(finished_job.model, tmp_path / "model"))
     job = finished_job.job(tmp_path / "out", f"model.path={model}")

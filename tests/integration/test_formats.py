@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from jobs.label_corpus import run
 from tests.corpora import EDGE_CASES, one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
@@ -127,7 +128,8 @@ def test_run_on_a_folder_of_all_formats_labels_or_rejects_every_document(ray_add
     assert b"label_corpus" in metadata
 
 
-def test_run_with_chosen_columns_and_names_writes_just_these(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_with_chosen_columns_and_names_writes_just_these(model: Path, tmp_path: Path):
     source = tmp_path / "corpus.jsonl"
     rows = [{"body": text, "label": index, "id": f"{index:02}"} for index, text in enumerate(real_documents(12))]
     write_jsonl(source, rows)
@@ -155,7 +157,8 @@ def test_run_with_chosen_columns_and_names_writes_just_these(ray_address: str, m
     assert summary["labeled"] == summary["documents"] == table.num_rows == 12
 
 
-def test_run_partitioned_by_input_columns_writes_folders_that_readers_decode(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_partitioned_by_input_columns_writes_folders_that_readers_decode(model: Path, tmp_path: Path):
     source = tmp_path / "corpus.jsonl"
     groups = ["a/b", "ü =%", None]
     rows = [{"text": text, "group": groups[index % 3]} for index, text in enumerate(EDGE_CASES)]
@@ -167,7 +170,8 @@ def test_run_partitioned_by_input_columns_writes_folders_that_readers_decode(ray
     assert found == rows
 
 
-def test_run_on_text_files_as_whole_documents_labels_each_file(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_on_text_files_as_whole_documents_labels_each_file(model: Path, tmp_path: Path):
     source = tmp_path / "in"
     texts = ["one\ntwo\n", "", EDGE_CASES[10]]
     paths = [write_bytes(source / f"{index}.txt", text.encode()) for index, text in enumerate(texts)]
@@ -184,7 +188,8 @@ def test_run_on_text_files_as_whole_documents_labels_each_file(ray_address: str,
     assert labelled.sort_by("source_file")["truncated"].to_pylist() == [False, True]
 
 
-def test_run_with_nothing_to_label_is_complete(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_with_nothing_to_label_is_complete(model: Path, tmp_path: Path):
     write_bytes(tmp_path / "in" / "empty.jsonl", b"")
     rejected = write_bytes(tmp_path / "in" / "rejected.jsonl", b'{"text": null}\n')
     job = make_job(tmp_path / "in", model, tmp_path / "out")

@@ -38,7 +38,8 @@ def test_run_of_a_finished_job_writes_nothing_and_exits_0(finished_job: Finished
         assert again.result[count] == finished_job.result[count]
 
 
-def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model: Path, tmp_path: Path):
     source, output = tmp_path / "in", tmp_path / "out"
     job = make_job(source, model, output)
     same = write_parquet(source / "same.parquet", pa.table({"text": TEXTS[:10]}))
@@ -78,7 +79,8 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(ray_a
     assert verify(job)["ok"]
 
 
-def test_run_on_one_file_that_changed_back_labels_it_again(ray_address: str, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_on_one_file_that_changed_back_labels_it_again(model: Path, tmp_path: Path):
     source, output = tmp_path / "corpus.jsonl", tmp_path / "out"
     job = make_job(source, model, output)
     for texts, modified in ((TEXTS[:5], 1e9), (TEXTS[5:12], 1.1e9), (TEXTS[:5], 1e9)):

@@ -82,7 +82,8 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     assert (third["documents_run"], third["units_skipped"]) == (1, first["units"])
 
 
-def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(ray_address: str, s3: Bucket, model: Path, tmp_path: Path):
+@pytest.mark.usefixtures("serial_chain")
+def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(s3: Bucket, model: Path, tmp_path: Path):
     rows, groups = 300, 3
     texts = real_documents(10 * rows)
     long_texts = ["\n".join(texts[row::rows]) for row in range(rows)]

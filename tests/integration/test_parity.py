@@ -15,9 +15,11 @@ from tests.corpora import real_documents, write_jsonl, write_parquet
 from tests.invariant import check_exactly_once
 from tests.models import ARCHITECTURES, Architecture
 from tests.running import keys, make_job
+from tests.serial_chain import use_serial_chain
 
 NUM_DOCUMENTS = 1000
 TOLERANCE = 1e-5
+ON_RAY = "roberta"  # its pad id is not 0
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,16 @@ def labelled_by_job(
     documents: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[Architecture], pa.Table]:
-    """The rows that the job gives, in input order, with its default batches and units."""
+    """The rows that the job gives, in input order, with its default batches and units; of ON_RAY by Ray's processes."""
 
     @cache
     def label(architecture: Architecture) -> pa.Table:
         folder = tmp_path_factory.mktemp(f"parity-{architecture}")
         source = write_jsonl(folder / "corpus.jsonl", [{"text": text} for text in documents])
-        run(make_job(source, model_of(architecture), folder / "out", "output.logits=true"), quiet=True)
+        with pytest.MonkeyPatch.context() as patches:
+            if architecture != ON_RAY:
+                use_serial_chain(patches)
+            run(make_job(source, model_of(architecture), folder / "out", "output.logits=true"), quiet=True)
         labelled, rejects = check_exactly_once(folder / "out", keys(source, NUM_DOCUMENTS))
         assert rejects == []
         return labelled.sort_by("source_row")
@@ -85,13 +90,12 @@ def test_run_with_other_batches_units_and_actors_gives_the_same_logits(
     labelled_by_job: Callable[[Architecture], pa.Table],
     tmp_path: Path,
 ):
-    architecture = "roberta"  # its pad id is not 0
     table = pa.table({"text": documents})
     source = write_parquet(tmp_path / "corpus.parquet", table, row_group_size=300)
-    job = make_job(source, model_of(architecture), tmp_path / "out", "output.logits=true", *compute)
+    job = make_job(source, model_of(ON_RAY), tmp_path / "out", "output.logits=true", *compute)
     summary = run(job, quiet=True)
     labelled = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))[0].sort_by("source_row")
-    reference = labelled_by_job(architecture)
+    reference = labelled_by_job(ON_RAY)
     assert labelled["label"].equals(reference["label"])
     np.testing.assert_allclose(
         np.array(labelled["logits"].to_pylist()), np.array(reference["logits"].to_pylist()), rtol=0, atol=TOLERANCE
