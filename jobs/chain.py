@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.attempts import Attempts
@@ -65,7 +65,7 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
             "facts": facts,
             "output": job.output,
             "storage": job.storage,
-            "metadata": {**asdict(facts), "dtype": dtype, "fingerprint": made_with},
+            "metadata": {**facts.to_dict(), "dtype": dtype, "fingerprint": made_with},
             "attempts": attempts,
         },
     )

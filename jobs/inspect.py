@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.classifying import classify
+from pipeline_ops.heads import check_output, scores_of
 from pipeline_ops.models import ModelConfig, load_classifier, resolve_model
-from pipeline_ops.postprocessing import label_documents, scores_of
+from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.schema import OutputConfig
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.tokenizing import attention_mask, encode, make_batches, truncating_backend
@@ -30,6 +31,7 @@ class InspectConfig(BaseModel):
 def inspect_text(text: str, model: ModelConfig, storage: StorageConfig) -> dict[str, Any]:
     """Tokens, input_ids, attention_mask, logits, scores and label of one text, as the job would have them."""
     facts, tokenizer, _ = resolve_model(model, storage)
+    head = facts.head
     dtype = resolve_dtype(model.dtype, use_gpu=False)
     encodings = encode([text], truncating_backend(tokenizer, facts.max_length), with_type_ids=facts.has_type_ids)
     batches = make_batches(
@@ -41,17 +43,17 @@ def inspect_text(text: str, model: ModelConfig, storage: StorageConfig) -> dict[
         max_width=facts.max_length,
     )
     classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device="cpu")
-    logits = classify(batches, classifier, num_labels=len(facts.labels), pad_left=facts.pad_left)
+    logits = classify(batches, classifier, num_labels=len(head.labels), pad_left=facts.pad_left)
     labelled, finite = label_documents(
         pa.table({"text": [text]}),
         logits,
-        labels=facts.labels,
-        activation=facts.activation,
+        head=head,
         num_tokens=encodings.lengths,
         truncated=encodings.truncated,
-        output=OutputConfig(path="-"),
+        output=check_output(head, OutputConfig(path="-")),
     )
-    scores = scores_of(logits, facts.activation)[0] if finite.all() else np.full(len(facts.labels), np.nan)
+    scores = scores_of(logits, head.activation)[0] if finite.all() else np.full(len(head.labels), np.nan)
+    answer = labelled.select(["label", "score", *(["labels"] if head.kind == "multi_label" else [])])
     return {
         "text": text,
         "model": facts.path,
@@ -63,11 +65,10 @@ def inspect_text(text: str, model: ModelConfig, storage: StorageConfig) -> dict[
         "attention_mask": attention_mask(batches.lengths, int(batches.widths[0]), facts.pad_left)[0].tolist(),
         "num_tokens": int(encodings.lengths[0]),
         "truncated": bool(encodings.truncated[0]),
-        "activation": facts.activation,
-        "logits": dict(zip(facts.labels, map(float, logits[0]), strict=True)),
-        "scores": dict(zip(facts.labels, map(float, scores), strict=True)),
-        "label": labelled.column("label")[0].as_py() if finite.all() else None,
-        "score": labelled.column("score")[0].as_py() if finite.all() else None,
+        "activation": head.activation,
+        "logits": dict(zip(head.labels, map(float, logits[0]), strict=True)),
+        "scores": dict(zip(head.labels, map(float, scores), strict=True)),
+        **(answer.to_pylist()[0] if finite.all() else dict.fromkeys(answer.column_names)),
     }
 
 
@@ -92,7 +93,12 @@ def show(steps: dict[str, Any]) -> None:
     for label in steps["logits"]:
         scores.add_row(label, f"{steps['logits'][label]:.4f}", f"{steps['scores'][label]:.6f}")
     console.print(scores)
-    console.print(f"label       {steps['label']}  {steps['score']:.6f}" if steps["label"] else "rejected: non-finite logits")
+    if steps["label"] is None:
+        console.print("rejected: non-finite logits")
+        return
+    console.print(f"label       {steps['label']}  {steps['score']:.6f}", markup=False, highlight=False)
+    if "labels" in steps:
+        console.print(f"labels      {', '.join(steps['labels']) or 'none'}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

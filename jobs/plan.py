@@ -17,17 +17,19 @@ from jobs.config import JobConfig
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.commits import Ledger, read_job, read_ledger
 from pipeline_ops.failures import Failure, outdated_failures, read_failures
+from pipeline_ops.heads import check_output, describe
 from pipeline_ops.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text
 from pipeline_ops.lease import LeaseRecord, check_free
 from pipeline_ops.models import ModelFacts, resolve_model
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import check_columns
-from pipeline_ops.schema import UserError
+from pipeline_ops.schema import OutputConfig, UserError
 from pipeline_ops.storage import full_path, join
 from pipeline_ops.store_errors import is_outage, store_errors
 from pipeline_ops.tokenizing import truncating_backend
 
 BY_GPU = "decided by the GPU"
+GENERIC = "without names: model.id2label gives them some"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         }
     )
     _check_paths(job)
+    facts, tokenizer, token_flops = resolve_model(job.model, job.storage)
+    job = job.model_copy(
+        update={
+            "model": job.model.model_copy(update={"revision": facts.revision}),  # workers load the very commit
+            "output": check_output(facts.head, job.output),
+        }
+    )
     _check_partitions(job)
     try:
         lease = check_free(job.output.path, job.storage) if leased else None
@@ -101,10 +110,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
         raise refused("input.path", job.input.path, "read", error) from error
-    facts, tokenizer, token_flops = resolve_model(job.model, job.storage)
     backend = truncating_backend(tokenizer, facts.max_length).to_str()
-    # workers load the very commit that was resolved
-    job = job.model_copy(update={"model": job.model.model_copy(update={"revision": facts.revision})})
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
@@ -142,6 +148,8 @@ def _check_partitions(job: JobConfig) -> None:
     kept = job.output.input_columns()
     known = set(job.output.added_columns().values()) | set(kept or ()) | {"label"}
     for name in job.output.partition_by:
+        if name in job.output.list_columns():
+            raise UserError(f"output.partition_by: {name!r} holds lists; name a column of single values, such as label")
         if kept is not None and name not in known:
             raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
 
@@ -197,6 +205,14 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
 NO_RESULT = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
 
 
+# what the settings are of an output that was made before they came
+_WITHOUT_SETTINGS = {
+    f"output.{key}": value
+    for key, value in OutputConfig(path="", labels=False).model_dump(mode="json").items()
+    if key not in NO_RESULT
+}
+
+
 def result_settings(job: JobConfig, facts: ModelFacts, dtype: str | None) -> dict[str, Any]:
     """All that changes results, by config key; `dtype` None: not known yet."""
     model = {
@@ -205,8 +221,7 @@ def result_settings(job: JobConfig, facts: ModelFacts, dtype: str | None) -> dic
         "model.weights": facts.weights,
         "model.tokenizer": facts.tokenizer,
         "model.max_length": facts.max_length,
-        "model.labels": list(facts.labels),
-        "model.activation": facts.activation,
+        **describe(facts.head),
         "model.dtype": dtype if job.model.dtype == "auto" else job.model.dtype,
     }
     reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
@@ -220,7 +235,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raises UserError when the output holds labels made with other settings; names the keys that differ."""
-    recorded = record["settings"]
+    recorded = {**_WITHOUT_SETTINGS, **record["settings"]}
     differing = [
         f"{key} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
         for key in sorted({*recorded, *settings})
@@ -258,8 +273,9 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
         "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
         "model.max_length": (facts.max_length, from_model),
         "model.dtype": (dtype, "job file" if job.model.dtype != "auto" else "this machine"),
-        "activation": (facts.activation, "the model's head"),
-        "labels": (len(facts.labels), "the model's id2label"),
+        "activation": (facts.head.activation, "the model's head" if job.model.activation == "auto" else "job file"),
+        "head": (facts.head.kind, "the model's head" if job.model.problem_type == "auto" else "job file"),
+        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.generic_labels),
         **{f"compute.{key}": (getattr(pools, key), source) for key, source in pools.sources.items()},
         **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
         "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),

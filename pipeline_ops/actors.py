@@ -200,7 +200,7 @@ class ClassifyActor:
         began = time.monotonic()
         batches = batches_from_columns(row)
         try:
-            logits, bad = classify_good(batches, self.passes, num_labels=len(self.facts.labels))
+            logits, bad = classify_good(batches, self.passes, num_labels=len(self.facts.head.labels))
         except Exception as error:
             if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
                 traceback.print_exc()
@@ -255,12 +255,11 @@ def write_good_row(
     """As write_row, for a row that has not failed."""
     unit = Unit.from_json(row["unit"][0].as_py())
     documents = unpack_table(row["documents"][0])
-    logits = flat_values(row, "logits").reshape(documents.num_rows, len(facts.labels))
+    logits = flat_values(row, "logits").reshape(documents.num_rows, len(facts.head.labels))
     labelled, finite = label_documents(
         documents,
         logits,
-        labels=facts.labels,
-        activation=facts.activation,
+        head=facts.head,
         num_tokens=flat_values(row, "num_tokens"),
         truncated=flat_values(row, "truncated").astype(bool),
         output=output,

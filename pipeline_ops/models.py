@@ -6,13 +6,13 @@ import os
 import shutil
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline_ops.estimating import token_flops_of
-from pipeline_ops.postprocessing import Activation, activation_for
+from pipeline_ops.heads import Head, HeadConfig, resolve_head
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig, is_local, list_all, read_files
 
@@ -30,10 +30,8 @@ OFFSET_POSITIONS = {
 UNLIMITED = 10**6  # transformers writes 10**30 where a tokenizer has no limit
 
 
-class ModelConfig(BaseModel):
-    """Which sequence classifier labels the documents."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+class ModelConfig(HeadConfig):
+    """Which sequence classifier labels the documents, and how its answers are read."""
 
     path: str = Field(description="hub id, local folder, or folder on object storage")
     revision: str | None = Field(default=None, description="hub revision; resolved to its commit and recorded")
@@ -58,12 +56,16 @@ class ModelFacts:
     weights: str  # identity of the weight files
     tokenizer: str  # hash of the tokenizer and its settings
     max_length: int
-    labels: tuple[str, ...]  # in id2label order
-    activation: Activation
+    head: Head
     pad_id: int
     pad_type_id: int
     pad_left: bool
     has_type_ids: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, for records."""
+        fields = asdict(self)
+        return {**fields.pop("head"), **fields}
 
 
 def is_hub_id(path: str) -> bool:
@@ -133,7 +135,8 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> ResolvedModel:
     """What the model is, and its tokenizer, without loading weights.
 
     Raises:
-        UserError: no such model, no fast tokenizer, no padding token, or no usable max_length.
+        UserError: no such model, no fast tokenizer, no padding token, no usable max_length, or a setting that its head cannot
+            have.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -169,8 +172,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> ResolvedModel:
         weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
         tokenizer="sha256:" + hashlib.sha256((backend.to_str() + json.dumps(settings)).encode()).hexdigest(),
         max_length=resolve_max_length(config, model, tokenizer),
-        labels=tuple(str(model.id2label[index]) for index in range(int(model.num_labels))),
-        activation=activation_for(model.problem_type, model.num_labels),
+        head=resolve_head(config, [str(model.id2label[index]) for index in range(int(model.num_labels))], model.problem_type),
         pad_id=tokenizer.pad_token_id,
         pad_type_id=tokenizer.pad_token_type_id,
         pad_left=tokenizer.padding_side == "left",

@@ -1,51 +1,21 @@
-"""Logits -> scores -> labels, as transformers' text-classification pipeline does it. Pure.
+"""Documents and logits -> labelled documents, and these by partition. Pure.
 
-Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and,
-on request, scores and logits. A row with a non-finite logit becomes a reject, never a label.
+Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and
+what the head and the output's settings add. A row with a non-finite logit becomes a reject, never a label.
 """
-
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.heads import Head, above_threshold, answers_of, best_of
 from pipeline_ops.schema import OutputConfig
-
-Activation = Literal["softmax", "sigmoid", "none"]
-
-
-def activation_for(problem_type: str | None, num_labels: int) -> Activation:
-    """The activation that belongs to a head.
-
-    Source: transformers, pipelines/text_classification.py: regression has none; multi-label or a single label takes the
-    sigmoid; otherwise softmax.
-    """
-    if problem_type == "regression":
-        return "none"
-    if problem_type == "multi_label_classification" or num_labels == 1:
-        return "sigmoid"
-    return "softmax"
-
-
-def scores_of(logits: np.ndarray, activation: Activation) -> np.ndarray:
-    """float32 (documents, labels) -> float32 of the same shape; stable for logits of any finite size."""
-    if activation == "none":
-        return logits
-    if activation == "sigmoid":
-        # exp of a negative number only: no overflow on either side
-        small = np.exp(-np.abs(logits))
-        return (np.where(logits >= 0, 1, small) / (1 + small)).astype(np.float32)
-    with np.errstate(over="ignore"):  # -inf where the difference is beyond float32: a score of 0
-        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def label_documents(
     documents: pa.Table,
     logits: np.ndarray,
     *,
-    labels: tuple[str, ...],
-    activation: Activation,
+    head: Head,
     num_tokens: np.ndarray,
     truncated: np.ndarray,
     output: OutputConfig,
@@ -55,8 +25,8 @@ def label_documents(
     Args:
         documents: as read, with source_file and source_row.
         logits: float32 (documents, labels).
-        labels: the names in id2label order.
         num_tokens: int32 (documents,); truncated: bool (documents,).
+        output: as heads.check_output gives it.
 
     Returns:
         (the labelled documents, bool (documents,): which rows they are; the others have non-finite logits).
@@ -65,21 +35,33 @@ def label_documents(
     if not finite.all():
         documents = documents.filter(pa.array(finite))
         logits, num_tokens, truncated = logits[finite], num_tokens[finite], truncated[finite]
-    scores = scores_of(logits, activation)
-    best = scores.argmax(axis=1) if len(scores) else np.empty(0, np.int64)
+    answers = answers_of(logits, head)
     added: dict[str, pa.Array] = {
-        output.label_column: pa.DictionaryArray.from_arrays(best.astype(np.int32), list(labels)).cast(pa.string()),
-        output.score_column: pa.array(scores[np.arange(len(best)), best], pa.float32()),
+        output.label_column: _names(answers.labels, answers.names),
+        output.score_column: pa.array(answers.score, pa.float32()),
         output.num_tokens_column: pa.array(num_tokens, pa.int32()),
         output.truncated_column: pa.array(truncated, pa.bool_()),
     }
+    if output.labels is True:
+        offsets, given = above_threshold(answers.scores, head)
+        added[output.labels_column] = pa.ListArray.from_arrays(pa.array(offsets), _names(given, head.labels))
+    if output.top_k is not None:
+        best, scores = best_of(answers.scores, min(output.top_k, len(head.labels)))
+        added[output.top_labels_column] = pa.FixedSizeListArray.from_arrays(
+            _names(best.reshape(-1), head.labels), best.shape[1]
+        )
+        added[output.top_scores_column] = _fixed_lists(scores)
     if output.scores:
-        added[output.scores_column] = _fixed_lists(scores)
+        added[output.scores_column] = _fixed_lists(answers.scores)
     if output.logits:
         added[output.logits_column] = _fixed_lists(logits)
     for name, column in added.items():
         documents = documents.append_column(name, column)
     return documents, finite
+
+
+def _names(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), list(names)).cast(pa.string())
 
 
 def _fixed_lists(values: np.ndarray) -> pa.Array:

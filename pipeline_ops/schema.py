@@ -32,10 +32,17 @@ class OutputConfig(BaseModel):
     )
     scores: bool = Field(default=False, description="add every label's score, in id2label order")
     logits: bool = Field(default=False, description="add the raw logits, in id2label order")
+    labels: bool | Literal["auto"] = Field(
+        default="auto", description="multi-label: add the list of all labels from model.threshold on, and every label's score"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="add the k best labels and their scores, best first")
     label_column: str = Field(default="label", description="the label's name, by the model's id2label")
     score_column: str = Field(default="score", description="the label's score, float32")
     scores_column: str = Field(default="scores", description="name of the column that `scores` adds")
     logits_column: str = Field(default="logits", description="name of the column that `logits` adds")
+    labels_column: str = Field(default="labels", description="name of the column that `labels` adds")
+    top_labels_column: str = Field(default="top_labels", description="name of a column that `top_k` adds")
+    top_scores_column: str = Field(default="top_scores", description="name of a column that `top_k` adds")
     num_tokens_column: str = Field(default="num_tokens", description="tokens fed to the model, special tokens included")
     truncated_column: str = Field(default="truncated", description="whether the text was longer than max_length")
     source_file_column: str = Field(default="source_file", description="the input file the document came from")
@@ -47,20 +54,32 @@ class OutputConfig(BaseModel):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "OutputConfig":
+        self.check_names()
+        return self
+
+    def check_names(self) -> None:
+        """Raises ValueError where two of the columns that labelling adds have the same name."""
         names = list(self.added_columns().values())
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"two of the columns that labelling adds are called {twice[0]!r}; give each a name of its own")
-        return self
 
     def added_columns(self) -> dict[str, str]:
         """{config key: column name} of the columns that this configuration adds to the input's own."""
         names = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_column")}
-        if not self.scores:
-            del names["scores_column"]
-        if not self.logits:
-            del names["logits_column"]
-        return names
+        asked = {
+            "scores_column": self.scores,
+            "logits_column": self.logits,
+            "labels_column": self.labels is True,
+            "top_labels_column": self.top_k is not None,
+            "top_scores_column": self.top_k is not None,
+        }
+        return {name: column for name, column in names.items() if asked.get(name, True)}
+
+    def list_columns(self) -> set[str]:
+        """Names of the added columns that hold a list per document."""
+        lists = ("scores_column", "logits_column", "labels_column", "top_labels_column", "top_scores_column")
+        return {column for name, column in self.added_columns().items() if name in lists}
 
     def partition_columns(self) -> tuple[str, ...]:
         return tuple(self.label_column if name == "label" else name for name in self.partition_by)

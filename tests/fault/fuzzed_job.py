@@ -32,6 +32,7 @@ from jobs.verify import count_documents
 from pipeline_ops.actors import read_task
 from pipeline_ops.commits import gaps
 from pipeline_ops.failures import Failure
+from pipeline_ops.heads import Head
 from pipeline_ops.inputs import InputConfig, InputFile, csv_header
 from pipeline_ops.models import ModelConfig, ModelFacts, ResolvedModel
 from pipeline_ops.parsing import csv_fields
@@ -49,7 +50,7 @@ ADDRESS_SPACE_BYTES = 3 * 2**30  # so that an absurd allocation is a MemoryError
 UNIT_BYTES = 16_000
 READ_BYTES = 4000  # so that damage is met in the middle of reading, not at its beginning
 # no document is tokenized here
-FACTS = ModelFacts("model", None, "", "", 128, ("A", "B"), "softmax", 0, 0, False, False)
+FACTS = ModelFacts("model", None, "", "", 128, Head(("A", "B"), "softmax"), 0, 0, False, False)
 RESOLVED = ResolvedModel(FACTS, SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right"), None)
 
 COMPLETE, PARTIAL, REFUSED, WRONG, DIED, HUNG = "complete", "partial", "refused", "WRONG", "process died", "HUNG"

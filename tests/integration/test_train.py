@@ -54,7 +54,7 @@ def test_train_command_writes_a_model_that_the_job_accepts(corpus: Path, tmp_pat
     assert (finished.result["documents"], finished.result["skipped"], finished.result["steps"]) == (60, 3, 2)
     assert finished.result["output"] == str(tmp_path / "model")
     facts, *_ = resolve_model(ModelConfig(path=str(tmp_path / "model")), StorageConfig())
-    assert (facts.labels, facts.max_length, facts.activation) == (("0", "1"), 16, "softmax")
+    assert (facts.head.labels, facts.max_length, facts.head.activation) == (("0", "1"), 16, "softmax")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model", "train.yaml"]
 
 
@@ -65,7 +65,7 @@ def test_train_on_s3_continues_from_its_own_model(s3: Bucket, corpus: Path, tmp_
     report = train(configured(f"{s3.url}/in", f"{s3.url}/second", storage=storage, model={"path": f"{s3.url}/first"}))
     assert report["documents"] == 60
     facts, *_ = resolve_model(ModelConfig(path=f"{s3.url}/second"), StorageConfig.model_validate(storage))
-    assert facts.labels == ("0", "1")
+    assert facts.head.labels == ("0", "1")
     names = {path.rsplit("/", 1)[-1] for path in output_files(f"{s3.name}/second", s3.filesystem)}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.heads import Head
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.rewriting import column_of, read_written
 from pipeline_ops.schema import OutputConfig, Piece, Reject, Unit, unpack_rejects
@@ -46,8 +47,7 @@ def write_pieces(
     labelled, _ = label_documents(
         documents,
         np.stack([numbers % 3 == 0, numbers % 3 != 0], axis=1).astype(np.float32),
-        labels=LABELS,
-        activation="softmax",
+        head=Head(LABELS, "softmax"),
         num_tokens=(numbers % 7).astype(np.int32),
         truncated=numbers % 2 == 0,
         output=output,

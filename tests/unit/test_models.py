@@ -110,7 +110,7 @@ def test_facts_of_a_model_say_what_results_depend_on(
     model_of: Callable[[Architecture], Path], architecture: Architecture
 ) -> None:
     facts = facts_of(model_of(architecture))
-    assert (facts.labels, facts.activation, facts.max_length) == (("NEGATIVE", "POSITIVE"), "softmax", 128)
+    assert (facts.head.labels, facts.head.activation, facts.max_length) == (("NEGATIVE", "POSITIVE"), "softmax", 128)
     assert facts.pad_id == (1 if architecture == "roberta" else 0)
     assert facts.has_type_ids == (architecture == "bert")
     assert (facts.pad_left, facts.revision) == (False, None)
@@ -162,8 +162,8 @@ def test_facts_of_a_single_label_and_of_a_regression(tmp_path: Path) -> None:
     texts = ["one text", "another text", "a third"]
     single = make_model(tmp_path / "a", labels=["toxic"], problem_type="multi_label_classification", texts=texts)
     regression = make_model(tmp_path / "b", labels=["stars"], problem_type="regression", texts=texts)
-    assert (facts_of(single).labels, facts_of(single).activation) == (("toxic",), "sigmoid")
-    assert facts_of(regression).activation == "none"
+    assert (facts_of(single).head.labels, facts_of(single).head.activation) == (("toxic",), "sigmoid")
+    assert facts_of(regression).head.activation == "none"
 
 
 def test_weights_identity_follows_the_weight_files_only(copy: Path) -> None:

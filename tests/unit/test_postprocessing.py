@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.postprocessing import Activation, activation_for, label_documents, partitions, scores_of
+from pipeline_ops.heads import Activation, Head
+from pipeline_ops.postprocessing import label_documents, partitions
 from pipeline_ops.schema import OutputConfig
 
 LABELS = ("NEGATIVE", "POSITIVE")
@@ -18,23 +19,11 @@ def label(values: Any, labels: tuple[str, ...] = LABELS, activation: Activation 
     return label_documents(
         pa.table({"text": [f"text {row}" for row in range(len(array))]}),
         array,
-        labels=labels,
-        activation=activation,
+        head=Head(labels, activation),
         num_tokens=np.arange(10, 10 + len(array), dtype=np.int32),
         truncated=np.arange(len(array)) % 2 == 1,
         output=OutputConfig(path="out", **output),
     )
-
-
-@pytest.mark.parametrize(
-    ("logits", "scores"),
-    [
-        ([[-4.0833, 4.3364], [0.0818, -0.0418]], [[2.2043e-04, 9.9978e-01], [5.3086e-01, 4.6914e-01]]),
-        ([[-1.5607, 1.6123], [4.1692, -3.3464]], [[4.0195e-02, 9.5980e-01], [9.9946e-01, 5.4418e-04]]),
-    ],
-)
-def test_softmax_of_known_logits_gives_the_published_scores(logits: list, scores: list) -> None:
-    np.testing.assert_allclose(scores_of(np.array(logits, np.float32), "softmax"), scores, rtol=1e-4)
 
 
 def test_labels_of_known_logits_are_the_published_ones() -> None:
@@ -42,38 +31,6 @@ def test_labels_of_known_logits_are_the_published_ones() -> None:
     assert documents["label"].to_pylist() == ["POSITIVE", "NEGATIVE"]
     assert [round(score, 4) for score in documents["score"].to_pylist()] == [0.9598, 0.9995]
     assert finite.tolist() == [True, True]
-
-
-@pytest.mark.parametrize("logits", [[1e4, -1e4], [-1e4, -1e4], [1e4, 1e4], [3e38, -3e38], [0, 0], [88.8, -104.0]])
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_scores_of_logits_of_any_finite_size_are_finite(logits: list[float], activation: Activation) -> None:
-    scores = scores_of(np.array([logits], np.float32), activation)
-    expected = [1 / (1 + math.exp(min(-value, 700))) for value in logits]
-    if activation == "softmax":
-        expected = [1 / (1 + math.exp(min(other - value, 700))) for value, other in zip(logits, logits[::-1], strict=True)]
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, [expected], rtol=1e-5, atol=1e-30)
-
-
-def test_scores_without_activation_are_the_logits() -> None:
-    logits = np.array([[-7.5], [1e4]], np.float32)
-    np.testing.assert_array_equal(scores_of(logits, "none"), logits)
-
-
-@pytest.mark.parametrize(
-    ("problem_type", "num_labels", "expected"),
-    [
-        (None, 2, "softmax"),
-        ("single_label_classification", 5, "softmax"),
-        ("multi_label_classification", 5, "sigmoid"),
-        (None, 1, "sigmoid"),
-        ("single_label_classification", 1, "sigmoid"),
-        ("regression", 1, "none"),
-        ("regression", 3, "none"),
-    ],
-)
-def test_activation_follows_the_problem_type(problem_type: str | None, num_labels: int, expected: str) -> None:
-    assert activation_for(problem_type, num_labels) == expected
 
 
 def test_labelled_documents_have_the_columns_and_types_of_the_contract() -> None:

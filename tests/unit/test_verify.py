@@ -9,6 +9,7 @@ from jobs.config import JobConfig, check_config
 from jobs.verify import count_documents, verify
 from pipeline_ops.commits import commit_unit, read_ledger
 from pipeline_ops.failures import Failure, set_aside
+from pipeline_ops.heads import Head
 from pipeline_ops.inputs import find_inputs
 from pipeline_ops.postprocessing import label_documents
 from pipeline_ops.reading import read_units
@@ -38,8 +39,7 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
         labelled, _ = label_documents(
             documents,
             np.tile(np.array([0.5, -0.5], np.float32), (count, 1)),
-            labels=("A", "B"),
-            activation="softmax",
+            head=Head(("A", "B"), "softmax"),
             num_tokens=np.ones(count, np.int32),
             truncated=np.zeros(count, bool),
             output=output,
