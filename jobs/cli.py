@@ -177,16 +177,16 @@ def benchmark_command(
     actors: Annotated[list[int] | None, typer.Option("--actors", min=1, max=16, help="for --scaling; repeatable")] = None,
 ) -> None:
     """Measure the job against the bare model and its peers."""
-    from jobs import benchmark
-    from jobs.benchmark_course import CONTENDERS, Options
-    from jobs.benchmark_report import save, show
+    from jobs.benchmark import modes
+    from jobs.benchmark.course import CONTENDERS, Options
+    from jobs.benchmark.report import save, show
 
     chosen = tuple(contender) if contender else CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size)
     if scaling:
-        result = benchmark.scaling(options, actors)
+        result = modes.scaling(options, actors)
     else:
-        result = benchmark.host_ceiling(options) if host_ceiling else benchmark.benchmark(options)
+        result = modes.host_ceiling(options) if host_ceiling else modes.compare_contenders(options)
     show(result)
     if output:
         save(result, output)

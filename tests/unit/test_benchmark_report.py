@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.benchmark_report import compare, of_run, rounded, steady_rate
+from jobs.benchmark.report import compare, of_run, rounded, steady_rate
 
 
 def ends(workers: int, steps_each: int, seconds: float, phase: float) -> list[float]:

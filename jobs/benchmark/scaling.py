@@ -13,8 +13,8 @@ from typing import Any
 
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected
-from jobs.benchmark_course import SIZES, Options, own_model, own_texts
-from jobs.benchmark_report import steady_rate, steady_start
+from jobs.benchmark.course import SIZES, Options, own_model, own_texts
+from jobs.benchmark.report import steady_rate, steady_start
 from jobs.chain import label_units
 from jobs.committing import Writer, writing
 from jobs.config import JobConfig, check_config

@@ -1,7 +1,6 @@
-"""`label-corpus benchmark`: the job against the bare model and its peers, on the same corpus, model, dtype and cores.
+"""What the command can measure: contenders against each other, and what bounds the job where the model does not.
 
-Each contender runs in a process of its own, alone, in rounds whose order rotates. `--host-ceiling` and `--scaling` ask what
-bounds the job where the model does not.
+Each contender runs in a process of its own, alone, in rounds whose order rotates.
 """
 
 import os
@@ -10,25 +9,25 @@ import tempfile
 from contextlib import ExitStack
 from typing import Any
 
-from jobs.benchmark_course import Course, Options, check, machine_facts, prepare, prepare_for_host, say
-from jobs.benchmark_processes import run_contender, s3_server
-from jobs.benchmark_report import JOB, LIMIT, TOKENIZER, compare, rounded
-from jobs.benchmark_runs import Run, chosen_runs, run_job, run_tokenizer, upload
-from jobs.benchmark_scaling import ACTORS, conclude, scaling_task
+from jobs.benchmark.course import Course, Options, check, machine_facts, prepare, prepare_for_host, say
+from jobs.benchmark.processes import run_contender, s3_server
+from jobs.benchmark.report import JOB, LIMIT, TOKENIZER, compare, rounded
+from jobs.benchmark.runs import Run, chosen_runs, run_job, run_tokenizer, upload
+from jobs.benchmark.scaling import ACTORS, conclude, scaling_task
 
 STEADY_NOTE = (
     "steady: the documents of all steps (commits, batches) behind the first quarter of them (with --host-ceiling: half), by the"
-    " time from there to the last step; too low rather than too high (jobs/benchmark_report.py). Whole process: from the"
+    " time from there to the last step; too low rather than too high (jobs/benchmark/report.py). Whole process: from the"
     " command to its exit, with imports, Ray's start and the model's loading."
 )
 PREFIX = "label-corpus-benchmark-"
 
 
-def benchmark(options: Options) -> dict[str, Any]:
+def compare_contenders(options: Options) -> dict[str, Any]:
     """The contenders, compared.
 
     Returns:
-        mode, contenders ({name: as benchmark_report.compare, and `agreement`: the share of its documents that have the same
+        mode, contenders ({name: as report.compare, and `agreement`: the share of its documents that have the same
         label from the job}), settings of the job, corpus, model, hardware, versions, notes.
 
     Raises:
@@ -52,7 +51,7 @@ def benchmark(options: Options) -> dict[str, Any]:
 
 
 def host_ceiling(options: Options) -> dict[str, Any]:
-    """What reading, tokenizing, moving and writing alone allow; see benchmark. Raises as benchmark."""
+    """What reading, tokenizing, moving and writing alone allow; see compare_contenders. Raises as that."""
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         course = prepare_for_host(options, folder)
         runs, _ = _rounds(
@@ -72,7 +71,7 @@ def host_ceiling(options: Options) -> dict[str, Any]:
 
 
 def scaling(options: Options, actors: list[int] | None) -> dict[str, Any]:
-    """Units/s with more and more classifiers that sleep instead of computing; see benchmark_scaling. Raises as benchmark."""
+    """Units/s with more and more classifiers that sleep instead of computing; see scaling. Raises as compare_contenders."""
     check(options)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         task = scaling_task(options, folder, actors or list(ACTORS))
@@ -137,9 +136,3 @@ def _result(mode: str, course: Course, contenders: dict[str, dict[str, Any]], no
             "notes": notes,
         }
     )
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    main("benchmark")

@@ -82,11 +82,11 @@ def run_child(command: list[str], log: str, environment: dict[str, str | None]) 
 def run_contender(
     name: str, task: dict[str, Any], folder: str, threads: int | None, environment: dict[str, str | None] | None = None
 ) -> tuple[dict[str, Any], float]:
-    """Runs one of jobs.benchmark_contenders; returns and raises as run_child."""
+    """Runs one of jobs.benchmark.contenders; returns and raises as run_child."""
     path = os.path.join(folder, f"{name}.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(task, file)
-    command = [sys.executable, "-m", "jobs.benchmark_contenders", name, path]
+    command = [sys.executable, "-m", "jobs.benchmark.contenders", name, path]
     return run_child(command, os.path.join(folder, f"{name}.log"), thread_settings(threads) | (environment or {}))
 
 
@@ -100,7 +100,7 @@ def s3_server(folder: str) -> Iterator[str]:
     path, log = os.path.join(folder, "s3.json"), os.path.join(folder, "s3.log")
     with open(path, "w", encoding="utf-8") as file:
         json.dump({}, file)
-    with started([sys.executable, "-m", "jobs.benchmark_contenders", "s3", path], log, {}) as process:
+    with started([sys.executable, "-m", "jobs.benchmark.contenders", "s3", path], log, {}) as process:
         deadline = time.monotonic() + START_S
         while True:
             with open(f"{log}.err", encoding="utf-8") as file:

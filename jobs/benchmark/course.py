@@ -15,8 +15,8 @@ import numpy as np
 
 from cluster.resources import ComputeConfig, Pools, resolve_pools
 from cluster.session import this_machine
-from jobs.benchmark_processes import run_contender
-from jobs.benchmark_report import HOST_WARM_SHARE, WARM_SHARE
+from jobs.benchmark.processes import run_contender
+from jobs.benchmark.report import HOST_WARM_SHARE, WARM_SHARE
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.benchmarking import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.models import ModelConfig, resolve_model
@@ -84,7 +84,7 @@ class Course:
     workers: int  # actors of the job that are at work on a unit each, while it is the bottleneck
     dtype: str
     own_code: bool = False  # the model's folder holds code of ours, see bag_of_tokens
-    warm_share: float = WARM_SHARE  # see benchmark_report.steady_rate; of the job
+    warm_share: float = WARM_SHARE  # see report.steady_rate; of the job
     text_column: str = "text"
     documents: int = 0
     text_bytes: int = 0
@@ -108,7 +108,7 @@ class Course:
         return os.path.join(self.folder, "batches.npz")
 
     def task(self, **more: Any) -> dict[str, Any]:
-        """What a process of benchmark_contenders is told."""
+        """What a process of contenders.py is told."""
         return {
             "model": self.model,
             "corpus": self.corpus,

@@ -1,4 +1,4 @@
-"""One run of a contender: starts its process, waits, and turns what it says into rates (benchmark_report.of_run)."""
+"""One run of a contender: starts its process, waits, and turns what it says into rates (report.of_run)."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from cluster.session import this_machine
-from jobs.benchmark_course import Course, say
-from jobs.benchmark_processes import (
+from jobs.benchmark.course import Course, say
+from jobs.benchmark.processes import (
     BUCKET,
     has_s3_server,
     put_times,
@@ -18,7 +18,7 @@ from jobs.benchmark_processes import (
     run_contender,
     s3_settings,
 )
-from jobs.benchmark_report import JOB, LIMIT, of_run
+from jobs.benchmark.report import JOB, LIMIT, of_run
 from pipeline_ops.benchmarking import corpus_formats
 
 BATCH_SIZES = (1, 8, 32, 64, 128, 256)  # of the pipeline, tried in this order

@@ -1,9 +1,9 @@
-"""What `label-corpus benchmark` measures beside the job, each in a process of its own: `python -m jobs.benchmark_contenders`.
+"""What `label-corpus benchmark` measures beside the job, each in a process of its own: `python -m jobs.benchmark.contenders`.
 
-    python -m jobs.benchmark_contenders limit|pipeline|sweep|ray-data|tokenizer|scaling|s3|upload TASK.json
+    python -m jobs.benchmark.contenders limit|pipeline|sweep|ray-data|tokenizer|scaling|s3|upload TASK.json
 
 The last line on stdout is one JSON object; `documents`, `stamps` (CLOCK_MONOTONIC) and `workers` in it are what
-jobs.benchmark_report.steady_rate takes. The process ends when its stdin does: with its parent.
+jobs.benchmark.report.steady_rate takes. The process ends when its stdin does: with its parent.
 """
 
 import json
@@ -145,8 +145,8 @@ def ray_data(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def scaling(task: dict[str, Any]) -> dict[str, Any]:
-    """The job's chain with classifiers that sleep; see jobs.benchmark_scaling."""
-    from jobs.benchmark_scaling import measure
+    """The job's chain with classifiers that sleep; see jobs.benchmark.scaling."""
+    from jobs.benchmark.scaling import measure
 
     return measure(task)
 
