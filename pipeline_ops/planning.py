@@ -26,7 +26,7 @@ from pipeline_ops.writing import Commit
 FOOTER_BYTES = 256 * 1024
 EXPANSION = 4  # decompressed bytes per compressed byte, for sizing only
 UNITS = 64  # where the input has enough for them: several per classifier, so that none ends long before the others
-SMALLEST_UNIT = 128 * 2**10  # a hundred documents to sort by length: fewer need more padding, or more passes
+SMALLEST_UNIT = 256 * 2**10  # hundreds of documents to sort by length: fewer need more padding, or more passes
 LARGEST_UNIT = 32 * 2**20
 MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files below a few hundred kilobytes
 

@@ -199,7 +199,7 @@ def _label_names(model: str) -> list[str]:
     from pipeline_ops.models import ModelConfig, resolve_model
     from pipeline_ops.storage import StorageConfig
 
-    return list(resolve_model(ModelConfig(path=model), StorageConfig())[0].labels)
+    return list(resolve_model(ModelConfig(path=model), StorageConfig())[0].head.labels)
 
 
 def _model_facts(model: str, use_gpu: bool) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import numpy as np
 from cluster.resources import ComputeConfig, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.benchmark.processes import run_contender
-from jobs.benchmark.report import HOST_WARM_SHARE, WARM_SHARE
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.benchmarking import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.models import ModelConfig, resolve_model
@@ -84,7 +83,7 @@ class Course:
     workers: int  # actors of the job that are at work on a unit each, while it is the bottleneck
     dtype: str
     own_code: bool = False  # the model's folder holds code of ours, see bag_of_tokens
-    warm_share: float = WARM_SHARE  # see report.steady_rate; of the job
+    model_bound: bool = True  # False: reading, tokenizing and writing are what counts
     text_column: str = "text"
     documents: int = 0
     text_bytes: int = 0
@@ -199,7 +198,7 @@ def prepare_for_host(options: Options, folder: str) -> Course:
     course.workers = course.pools.tokenizers + course.pools.classifiers
     course.dtype = "float32"
     course.own_code = not options.model
-    course.warm_share = HOST_WARM_SHARE
+    course.model_bound = False
     _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
     task = {
         **course.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),

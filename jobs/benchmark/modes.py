@@ -16,10 +16,11 @@ from jobs.benchmark.runs import Run, chosen_runs, run_job, run_tokenizer, upload
 from jobs.benchmark.scaling import ACTORS, conclude, scaling_task
 
 STEADY_NOTE = (
-    "steady: the documents of all steps (commits, batches) behind the first quarter of them (with --host-ceiling: half), by the"
-    " time from there to the last step; too low rather than too high (jobs/benchmark/report.py). Whole process: from the"
-    " command to its exit, with imports, Ray's start and the model's loading."
+    "steady: the documents of all steps (batches; with --host-ceiling, the job's commits) behind the first quarter of them (of"
+    " the job: half), by the time from there to the last step; too low rather than too high (jobs/benchmark/report.py). Whole"
+    " process: from the command to its exit, with imports, Ray's start and the model's loading."
 )
+JOB_NOTE = "job, steady: its documents by the time of its classifiers, from when the model was loaded, waiting included"
 PREFIX = "label-corpus-benchmark-"
 
 
@@ -36,7 +37,11 @@ def compare_contenders(options: Options) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
         course = prepare(options, folder)
-        notes = [STEADY_NOTE, "limit: only forward passes, on batches in memory; it starts and loads outside its time."]
+        notes = [
+            STEADY_NOTE,
+            JOB_NOTE,
+            "limit: only forward passes, on batches in memory; it starts and loads outside its time.",
+        ]
         contenders = chosen_runs(course, notes)
         if "job-s3" in contenders:
             course.endpoint = stack.enter_context(s3_server(folder))

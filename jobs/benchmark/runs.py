@@ -18,7 +18,7 @@ from jobs.benchmark.processes import (
     run_contender,
     s3_settings,
 )
-from jobs.benchmark.report import JOB, LIMIT, of_run
+from jobs.benchmark.report import HOST_WARM_SHARE, JOB, LIMIT, of_run
 from pipeline_ops.benchmarking import corpus_formats
 
 BATCH_SIZES = (1, 8, 32, 64, 128, 256)  # of the pipeline, tried in this order
@@ -89,7 +89,11 @@ def limit_run(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[str, Any], str | None]:
-    """`python -m jobs.label_corpus JOB.yaml`; its steps are its commits."""
+    """`python -m jobs.label_corpus JOB.yaml`.
+
+    Where the model is what counts, its steady rate is that of the classifiers from when they had loaded to their last row,
+    waiting included: what else works on the same cores makes them slower. Elsewhere its steps are its commits.
+    """
     source, target = course.corpus, os.path.join(folder, "output")
     if on_s3:
         source, target = f"s3://{BUCKET}/corpus", f"s3://{BUCKET}/{uuid.uuid4().hex}"
@@ -109,12 +113,10 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
     stamps = put_times(course.folder, f"{target.removeprefix('s3:/')}/_commits/") if on_s3 else commit_times(target)
     if len(stamps) != summary["units"]:
         raise RuntimeError(f"the job says {summary['units']} units, its output has {len(stamps)} commits")
-    run = of_run(summary["labeled"], stamps, course.workers, seconds, course.documents, course.warm_share)
-    # units that waited for a writer to start are committed late and together: not faster than classifiers can do them
-    spent = summary["classify_seconds"]
-    busy = sum(spent.values()) - spent["waiting"]
-    if run["steady"] and busy:  # rounded to hundredths, it may be nothing
-        run["steady"] = min(run["steady"], summary["labeled"] * summary["classifiers"] / busy)
+    run = of_run(summary["labeled"], stamps, course.workers, seconds, course.documents, HOST_WARM_SHARE)
+    spent = sum(summary["classify_seconds"].values())
+    if course.model_bound and spent:  # rounded to hundredths, it may be nothing
+        run["steady"] = summary["labeled"] * summary["classifiers"] / spent
     return {**run, **{key: summary[key] for key in KEPT}}, None if on_s3 else target
 
 

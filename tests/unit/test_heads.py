@@ -26,8 +26,8 @@ from pipeline_ops.schema import OutputConfig, UserError
 MULTI = "multi_label_classification"
 
 
-def head_of(labels: tuple[str, ...] = ("a", "b", "c"), problem_type: str | None = None, **settings: Any) -> Head:
-    return resolve_head(HeadConfig(**settings), labels, problem_type)
+def head_of(labels: tuple[str, ...] = ("a", "b", "c"), trained_for: str | None = None, **settings: Any) -> Head:
+    return resolve_head(HeadConfig(**settings), labels, trained_for)
 
 
 def answers(logits: list[list[float]], head: Head) -> list[tuple[str, float]]:
@@ -121,7 +121,7 @@ def test_label_below_the_least_score_is_the_fallback_and_keeps_its_score() -> No
 
 
 def test_labels_from_the_threshold_on_come_with_the_highest_score_first() -> None:
-    head = head_of(problem_type=MULTI, threshold={"c": 0.9})
+    head = head_of(trained_for=MULTI, threshold={"c": 0.9})
     assert head.thresholds == (0.5, 0.5, 0.9)
     scores = np.array([[0.6, 0.8, 0.89], [0.1, 0.2, 0.3], [0.5, 0.4999, 0.95], [0.7, 0.7, 0.0]], np.float32)
     offsets, labels = above_threshold(scores, head)
@@ -194,7 +194,7 @@ def test_settings_that_make_no_sense_for_any_head_are_refused(settings: dict[str
 
 
 def test_output_of_a_multi_label_head_has_its_lists_unless_told_not_to() -> None:
-    multi, single, value = head_of(problem_type=MULTI), head_of(), head_of(("a",))
+    multi, single, value = head_of(trained_for=MULTI), head_of(), head_of(("a",))
     assert {"labels", "scores"} <= set(check_output(multi, OutputConfig(path="out")).added_columns().values())
     assert not {"labels", "scores"} & set(check_output(single, OutputConfig(path="out")).added_columns().values())
     assert "labels" not in check_output(multi, OutputConfig(path="out", labels=False)).added_columns().values()

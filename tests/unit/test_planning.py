@@ -92,7 +92,7 @@ def test_plan_of_many_small_files_groups_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "units", "unit_bytes"), [(0.1, 1, MEBIBYTE // 8), (2, 16, MEBIBYTE // 8), (640, 64, 10 * MEBIBYTE)]
+    ("megabytes", "units", "unit_bytes"), [(0.2, 1, MEBIBYTE // 4), (4, 16, MEBIBYTE // 4), (640, 64, 10 * MEBIBYTE)]
 )
 def test_plan_makes_units_by_what_is_left(megabytes: float, units: int, unit_bytes: int) -> None:
     plan = plan_of([listed("a.jsonl", int(megabytes * MEBIBYTE))], unit_bytes=None)
