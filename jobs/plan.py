@@ -17,18 +17,20 @@ from jobs.config import JobConfig
 from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.commits import Ledger, read_job, read_ledger
 from pipeline_ops.failures import Failure, outdated_failures, read_failures
-from pipeline_ops.heads import check_output, describe
+from pipeline_ops.heads import Head, check_output, describe
 from pipeline_ops.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text
 from pipeline_ops.lease import LeaseRecord, check_free
 from pipeline_ops.models import ModelFacts, resolve_model
 from pipeline_ops.planning import Plan, make_plan
 from pipeline_ops.reading import check_columns
 from pipeline_ops.schema import OutputConfig, UserError
-from pipeline_ops.storage import full_path, join
+from pipeline_ops.storage import full_path, is_local, join
 from pipeline_ops.store_errors import is_outage, store_errors
 from pipeline_ops.tokenizing import truncating_backend
+from pipeline_ops.writing import hive_folder
 
 BY_GPU = "decided by the GPU"
+MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
 GENERIC = "without names: model.id2label gives them some"
 
 
@@ -77,6 +79,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         }
     )
     _check_partitions(job)
+    _check_label_folders(job, facts.head)
     try:
         lease = check_free(job.output.path, job.storage) if leased else None
     except store_errors() as error:
@@ -152,6 +155,19 @@ def _check_partitions(job: JobConfig) -> None:
             raise UserError(f"output.partition_by: {name!r} holds lists; name a column of single values, such as label")
         if kept is not None and name not in known:
             raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
+
+
+def _check_label_folders(job: JobConfig, head: Head) -> None:
+    """Raises UserError for a label that no file system takes as a folder's name; object stores take longer ones."""
+    column = job.output.label_column
+    if column not in job.output.partition_columns() or not is_local(job.output.path):
+        return
+    for label in (*head.labels, *head.bin_labels, *filter(None, [head.fallback_label])):
+        if len(hive_folder((column,), (label,))) > MAX_FOLDER_NAME:
+            raise UserError(
+                f"output.partition_by: the label {label[:40]!r}... is too long for a folder's name; give it a shorter one by"
+                f" model.id2label, or set output.partition_by: []"
+            )
 
 
 def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> pa.Schema:

@@ -62,6 +62,7 @@ class ForwardPasses:
         # with padding on the left, learned positions would begin with the padding and results depend on the batch
         self.takes_positions = pad_left and "position_ids" in parameters
         self.takes_no_mask = "attention_mask" in parameters and parameters["attention_mask"].default is None
+        self.takes_cache = "use_cache" in parameters  # of keys and values, which a decoder would fill for nothing
         self.on_gpu = model.device.type == "cuda"
         self.to_device = PinnedCopies(model.device) if self.on_gpu else _to_tensor
         self.most_tokens = sys.maxsize
@@ -142,6 +143,8 @@ class ForwardPasses:
             inputs["attention_mask"] = mask.long()
         if self.takes_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_(min=0)
+        if self.takes_cache:
+            inputs["use_cache"] = False
         return self._timed(inputs)
 
     def _timed(self, inputs: dict[str, Any]) -> Any:

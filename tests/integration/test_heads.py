@@ -1,10 +1,12 @@
 """Each kind of head end to end: labels and scores are those of transformers' own pipeline, read as the job says."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,10 +16,11 @@ from transformers import pipeline
 from jobs.label_corpus import run
 from jobs.plan import plan
 from pipeline_ops.schema import UserError
+from tests.conftest import Bucket
 from tests.corpora import real_documents, write_jsonl
 from tests.invariant import check_exactly_once
 from tests.models import make_model
-from tests.running import command, job_settings, keys, make_job, snapshot, write_job_file
+from tests.running import by_key, command, job_settings, keys, make_job, snapshot, write_job_file
 
 pytestmark = pytest.mark.usefixtures("serial_chain")
 NUM_DOCUMENTS = 200
@@ -154,6 +157,50 @@ def test_labels_without_names_are_told_and_can_be_named(tmp_path: Path, head_mod
     with pytest.raises(UserError, match=r"model\.labels \(was \['bad', 'good'\], is \['LABEL_0', 'LABEL_1'\]\)"):
         run(job, quiet=True)
     assert snapshot(tmp_path / "out") == before
+
+
+ODD_LABELS = ("a/b c", "x=y&z", "ü 漢字 \U0001f600", "%41", "..", "__HIVE__", " ", "L" * 240)
+
+
+def test_label_names_of_any_kind_come_back_from_the_folders(tmp_path: Path, texts: list[str]) -> None:
+    model = make_model(tmp_path / "model", "bert", ODD_LABELS)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    run(make_job(source, model, tmp_path / "out"), quiet=True)
+    labelled, _ = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))
+    expected = said_by_pipeline(model, texts)
+    assert labelled.sort_by("source_row")["label"].to_pylist() == [answer["label"] for answer in expected]
+    assert len({answer["label"] for answer in expected}) == len(ODD_LABELS)
+    everything = f"{tmp_path}/out/label=*/*.parquet"
+    rows = duckdb.sql(f"SELECT label, count(*) FROM read_parquet('{everything}', hive_partitioning = true) GROUP BY label")
+    assert dict(rows.fetchall()) == Counter(answer["label"] for answer in expected)
+
+
+def test_label_too_long_for_a_folder_is_refused_on_disk_and_written_to_s3(s3: Bucket, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", "bert", ("short", "long " * 60))
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in real_documents(20)])
+    with pytest.raises(UserError, match=r"output\.partition_by: .*model\.id2label"):
+        run(make_job(source, model, tmp_path / "out"), quiet=True)
+    assert not (tmp_path / "out").exists()
+    run(make_job(source, model, tmp_path / "out", "output.partition_by=[]"), quiet=True)
+    labelled, _ = check_exactly_once(tmp_path / "out", keys(source, 20))
+    run(make_job(source, model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}"), quiet=True)
+    on_s3, _ = check_exactly_once(f"{s3.name}/out", keys(source, 20), s3.filesystem)
+    assert set(on_s3["label"].to_pylist()) == {"short", "long " * 60}
+    columns = ["label", "num_tokens"]
+    assert by_key(on_s3, columns) == by_key(labelled, columns)
+
+
+def test_a_thousand_labels_are_written_with_and_without_folders(tmp_path: Path, texts: list[str]) -> None:
+    model = make_model(tmp_path / "model", "bert", [f"label {number}" for number in range(1000)])
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    for name, partitions in (("folders", "[label]"), ("flat", "[]")):
+        job = make_job(source, model, tmp_path / name, f"output.partition_by={partitions}", "output.top_k=3")
+        run(job, quiet=True)
+    by_folder, _ = check_exactly_once(tmp_path / "folders", keys(source, NUM_DOCUMENTS))
+    flat, _ = check_exactly_once(tmp_path / "flat", keys(source, NUM_DOCUMENTS))
+    assert by_key(by_folder, ["label", "top_labels"]) == by_key(flat, ["label", "top_labels"])
+    assert len(set(flat["label"].to_pylist())) > 50
+    assert len(list((tmp_path / "flat").glob("*.parquet"))) == 1
 
 
 @pytest.mark.parametrize(
