@@ -16,6 +16,7 @@ from cluster.streaming import wait_for_executors
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 LOCAL_STARTS = 2
+HELPER_ACTORS = 12  # more than Ray Data and a job have beside the pools
 OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
 
 
@@ -61,6 +62,9 @@ def this_machine() -> Machines:
 def _start_local(machine: Machines) -> None:
     import ray
 
+    # Ray counts actors too, the helpers of Ray Data among them, and ends a worker beyond its limit that waits for a second: a
+    # write then waited for a new process, seconds of CPU
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(int(machine.cpus) + HELPER_ACTORS))
     for attempt in range(LOCAL_STARTS):
         try:
             ray.init(
