@@ -51,12 +51,14 @@ class HeadConfig(BaseModel):
     @field_validator("bin_labels")
     @classmethod
     def _name_all_bins(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        bins = info.data.get("bins")
-        if names is not None and bins is None:
+        bins: tuple[float, ...] = info.data.get("bins") or ()
+        if names is None:
+            return None
+        if not bins:
             raise ValueError("there are no bins to name; give model.bins as well")
-        if names is not None and len(names) != len(bins) + 1:
+        if len(names) != len(bins) + 1:
             raise ValueError(f"{len(names)} names for the {len(bins) + 1} bins between and beside {len(bins)} limits")
-        if names is not None and len(set(names)) < len(names):
+        if len(set(names)) < len(names):
             raise ValueError("two bins have the same name")
         return names
 

@@ -170,9 +170,9 @@ def test_label_names_of_any_kind_come_back_from_the_folders(tmp_path: Path, text
     expected = said_by_pipeline(model, texts)
     assert labelled.sort_by("source_row")["label"].to_pylist() == [answer["label"] for answer in expected]
     assert len({answer["label"] for answer in expected}) == len(ODD_LABELS)
-    everything = f"{tmp_path}/out/label=*/*.parquet"
-    rows = duckdb.sql(f"SELECT label, count(*) FROM read_parquet('{everything}', hive_partitioning = true) GROUP BY label")
-    assert dict(rows.fetchall()) == Counter(answer["label"] for answer in expected)
+    everything = f"'{tmp_path}/out/label=*/*.parquet', hive_partitioning = true"
+    rows = duckdb.execute(f"SELECT label, count(*) FROM read_parquet({everything}) GROUP BY label").fetchall()
+    assert dict(rows) == Counter(answer["label"] for answer in expected)
 
 
 def test_label_too_long_for_a_folder_is_refused_on_disk_and_written_to_s3(s3: Bucket, tmp_path: Path) -> None:
