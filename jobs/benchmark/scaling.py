@@ -26,6 +26,7 @@ from pipeline_ops.synthesizing import ModelShape, real_passages, write_corpus
 
 ACTORS = (1, 2, 4, 8, 16)
 SLEEP_SECONDS = 1.0  # per unit
+UNITS = 16  # per actor
 DOCUMENTS_PER_UNIT = 4
 DOCUMENT_CHARACTERS = 200
 MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)  # computes next to nothing: it sleeps
@@ -45,7 +46,7 @@ def scaling_task(options: Options, folder: str, actors: list[int]) -> dict[str, 
     texts = (text[:DOCUMENT_CHARACTERS].ljust(DOCUMENT_CHARACTERS) for text in own_texts(passages, model))
     corpora = []
     for count in actors:
-        units = count * size.units
+        units = count * (size.units or UNITS)
         corpora.append({"actors": count, "path": os.path.join(folder, f"corpus-{count}"), "units": units})
         write_corpus(texts, units * DOCUMENTS_PER_UNIT, corpora[-1]["path"], units)
     return {"model": model, "corpora": corpora, "folder": folder, "sleep_seconds": SLEEP_SECONDS}
