@@ -42,8 +42,6 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
     failed = list(prepared.failures)
     with Progress(prepared.plan, quiet=quiet) as progress:
         if needs_writing(prepared):
-            if prepared.facts.head.generic_labels:
-                progress.say("the model's labels have no names (LABEL_0, ...): model.id2label can give them some")
             with writing(prepared) as lease:
                 if lease.took_over:
                     progress.say("an earlier run has not ended properly: what it may still commit is void from now on")
@@ -110,6 +108,8 @@ def _label_and_commit(
                     writer.lease.check()
                     write_job(record, job.output.path, job.storage)
                     recorded = True
+                    if prepared.facts.head.generic_labels:
+                        progress.say("the model's labels have no names (LABEL_0, ...): model.id2label can give them some")
                 if isinstance(done, Failure):
                     writer.lease.check()
                     set_aside(done, writer.run, job.output.path, job.storage)
