@@ -106,6 +106,7 @@ def test_own_corpus_and_model_are_used_as_they_are(tmp_path: Path, model: Path) 
     assert result["model"]["path"] == str(model)
 
 
+@pytest.mark.campaign
 def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
     finished = command(*TINY, "--host-ceiling", timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
@@ -117,6 +118,7 @@ def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
     assert is_close(job["megabytes_per_second_steady"], job["steady"] * bytes_each / 1e6)
 
 
+@pytest.mark.campaign
 def test_scaling_runs_the_job_with_sleeping_classifiers(tmp_path: Path) -> None:
     finished = command(*TINY, "--scaling", "--actors", 2, "--output", tmp_path, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr

@@ -12,6 +12,7 @@ from jobs import stopping
 @pytest.fixture
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where a shell has told them to ignore it
     stopping.install()
     yield
     for number, handler in before.items():
