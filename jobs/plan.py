@@ -71,15 +71,6 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         }
     )
     _check_paths(job)
-    facts, tokenizer, token_flops = resolve_model(job.model, job.storage)
-    job = job.model_copy(
-        update={
-            "model": job.model.model_copy(update={"revision": facts.revision}),  # workers load the very commit
-            "output": check_output(facts.head, job.output),
-        }
-    )
-    _check_partitions(job)
-    _check_label_folders(job, facts.head)
     try:
         lease = check_free(job.output.path, job.storage) if leased else None
     except store_errors() as error:
@@ -94,6 +85,15 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         failures = read_failures(job.output.path, job.storage)
     except store_errors() as error:
         raise refused("output.path", job.output.path, "read", error) from error
+    facts, tokenizer, token_flops = resolve_model(job.model, job.storage)
+    job = job.model_copy(
+        update={
+            "model": job.model.model_copy(update={"revision": facts.revision}),  # workers load the very commit
+            "output": check_output(facts.head, job.output),
+        }
+    )
+    _check_partitions(job)
+    _check_label_folders(job, facts.head)
     listed = {file.path: file.stored for file in files}
     outdated = failures if retry_failed else outdated_failures(failures, listed)
     taken_up = {failure.id for failure in outdated}
