@@ -62,9 +62,6 @@ def this_machine() -> Machines:
 def _start_local(machine: Machines) -> None:
     import ray
 
-    # Ray counts actors too, the helpers of Ray Data among them, and ends a worker beyond its limit that waits for a second: a
-    # write then waited for a new process, seconds of CPU
-    os.environ.setdefault("RAY_num_workers_soft_limit", str(int(machine.cpus) + HELPER_ACTORS))
     for attempt in range(LOCAL_STARTS):
         try:
             ray.init(
@@ -75,6 +72,9 @@ def _start_local(machine: Machines) -> None:
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
+                # Ray counts actors too, the helpers of Ray Data among them, and ends a worker beyond its limit that waits for
+                # a second: a write then waited for a new process, seconds of CPU
+                _system_config={"num_workers_soft_limit": int(machine.cpus) + HELPER_ACTORS},
             )
             return
         except Exception as error:
