@@ -27,15 +27,15 @@ def stream_rows(dataset: Any) -> Generator[dict[str, Any], None, None]:
             yield from block.to_pylist()
 
 
-def run_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    """(number of the call, what it returned) of a task of a CPU per call, each as soon as it is done.
+def run_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_gpus: float = 0) -> Iterator[tuple[int, Any]]:
+    """(number of the call, what it returned) of a task per call, of a CPU and so many GPUs, each as soon as it is done.
 
     Raises:
         Exception: what a call raised.
     """
     import ray
 
-    task = ray.remote(num_cpus=1)(function)
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus)(function)
     waiting = {task.remote(*arguments): number for number, arguments in enumerate(calls)}
     while waiting:
         (ready,), _ = ray.wait(list(waiting), num_returns=1)

@@ -71,6 +71,11 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
     )
 
 
+def told_by(row: dict[str, Any]) -> Commit | Failure:
+    """What the last stage's row says."""
+    return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
+
+
 def label_units(
     prepared: Prepared, pools: Pools, probed: dict[str, Any], classify_actor: type[ClassifyActor] = ClassifyActor
 ) -> Generator[Commit | Failure, None, None]:
@@ -117,4 +122,4 @@ def label_units(
     )
     with closing(stream_rows(written)) as rows:
         for row in rows:
-            yield Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
+            yield told_by(row)

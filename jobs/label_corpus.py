@@ -5,9 +5,9 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
-from cluster.failures import root_cause
 from cluster.resources import Machines, Pools, resolve_pools
 from cluster.session import connected
+from cluster.streaming import run_tasks
 from jobs import stopping
 from jobs.chain import label_units
 from jobs.committing import Writer, needs_writing, tidy, writing
@@ -151,16 +151,12 @@ def labelled_first(finished: Iterable[Commit | Failure], most_failed: int | None
 
 def _probe(prepared: Prepared, pools: Pools, machines: Machines) -> dict[str, Any]:
     """What probe_model finds where classifiers run."""
-    import ray
-
     job = prepared.job
+    told = (job.model, prepared.facts, job.storage, job.model.dtype, pools.gpus_per_classifier)
     if machines.here and not pools.use_gpu:
-        return probe_model(job.model, prepared.facts, job.storage, job.model.dtype, 0)
-    probe = ray.remote(num_cpus=1, num_gpus=pools.gpus_per_classifier)(probe_model)
-    try:
-        return ray.get(probe.remote(job.model, prepared.facts, job.storage, job.model.dtype, pools.gpus_per_classifier))
-    except ray.exceptions.RayTaskError as error:
-        raise root_cause(error) from None
+        return probe_model(*told)
+    ((_, probed),) = run_tasks(probe_model, [told], num_gpus=pools.gpus_per_classifier)
+    return probed
 
 
 if __name__ == "__main__":

@@ -35,8 +35,7 @@ def label_serially(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> 
     tokenize, classify = TokenizeActor(**stages.tokenize), ClassifyActor(**stages.classify)
     for task in stages.tasks:
         for row in read_task(pa.Table.from_pylist([task]), **stages.read):
-            written = write_row(classify(tokenize(row)), **stages.write).to_pylist()[0]
-            yield (Commit.from_json(written["commit"]) if written["failure"] is None else Failure.from_json(written["failure"]))
+            yield chain.told_by(write_row(classify(tokenize(row)), **stages.write).to_pylist()[0])
 
 
 def run_serially(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
