@@ -2,17 +2,19 @@
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.attempts import Attempts
 from cluster.failures import configure_ray_data
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
 from cluster.streaming import stream_rows
-from jobs.plan import Prepared, fingerprint, result_settings
+from jobs.fingerprint import fingerprint, result_settings
+from jobs.plan import Prepared
 from pipeline_ops import reading
 from pipeline_ops.actors import ClassifyActor, TokenizeActor, read_task, write_row
 from pipeline_ops.failures import Failure
+from pipeline_ops.models import with_dtypes
 from pipeline_ops.reading import ReadSettings, spans_to_json
 from pipeline_ops.writing import Commit
 
@@ -32,10 +34,13 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
     """See Stages.
 
     Args:
-        probed: what actors.probe_model has found.
+        probed: what probing.probe_models has found.
     """
-    job, facts, dtype = prepared.job, prepared.facts, probed["dtype"]
-    made_with = fingerprint(result_settings(job, facts, dtype))
+    job = prepared.job
+    models = with_dtypes(prepared.models, probed["dtypes"])
+    made_with = fingerprint(result_settings(job, models))
+    of_models = {model.name: {**model.facts.to_dict(), "dtype": model.dtype} for model in models}
+    told = [replace(model, tokenizer="") for model in models]  # of megabytes, which only the tokenizers need
     return Stages(
         tasks=[{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks],
         read={
@@ -45,27 +50,24 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
             "attempts": attempts,
         },
         tokenize={
-            "tokenizer": prepared.tokenizer,
-            "facts": facts,
-            "text_column": job.input.text_column,
+            "models": models,
+            "text_columns": job.input.text_columns,
             "output": job.output,
             "batch_tokens": pools.batch_tokens or probed["batch_tokens"],
             "attempts": attempts,
         },
         classify={
-            "model": job.model,
-            "facts": facts,
+            "models": told,
             "storage": job.storage,
             "output": job.output,
-            "dtype": dtype,
             "use_gpu": pools.use_gpu,
             "attempts": attempts,
         },
         write={
-            "facts": facts,
+            "models": told,
             "output": job.output,
             "storage": job.storage,
-            "metadata": {**facts.to_dict(), "dtype": dtype, "fingerprint": made_with},
+            "metadata": {**of_models.get("", {"models": of_models}), "fingerprint": made_with},
             "attempts": attempts,
         },
     )
@@ -82,7 +84,7 @@ def label_units(
     """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
 
     Args:
-        probed: what actors.probe_model has found.
+        probed: what probing.probe_models has found.
         classify_actor: the benchmark puts one in its place that only takes its time.
     """
     import ray.data

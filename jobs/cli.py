@@ -38,7 +38,7 @@ def _load_job(path: str, overrides: list[str] | None) -> Any:
     from pipeline_ops.models import without_torch
 
     job = load_job(path, overrides)
-    if not job.model.trust_remote_code:  # code of the model's may ask for torch
+    if not any(model.trust_remote_code for model in job.named_models().values()):  # code of the model's may ask for torch
         without_torch()
     return job
 
@@ -113,17 +113,25 @@ def inspect_command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="e.g. model.max_length=128")
     ] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="the second text, for models that read two")] = None,
+    attention: Annotated[bool, typer.Option("--attention", help="shade the text by how much the head looks at it")] = False,
+    plot: Annotated[str | None, typer.Option("--plot", help="draw the attention into this .png or .svg")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
 ) -> None:
     """Show each step for one text: tokens, ids, mask, logits, scores, label."""
+    from jobs.attention import check_picture
     from jobs.config import check_config, override
-    from jobs.inspect import InspectConfig, inspect_text, show
+    from jobs.inspect import InspectConfig, inspect_text, plot_attention, show
 
     settings: dict[str, Any] = {"model": {"path": model}}
     for setting in overrides or []:
         override(settings, setting)
     config = check_config(InspectConfig, settings)
-    steps = inspect_text(text, config.model, config.storage)
+    if plot is not None:
+        check_picture(plot)
+    steps = inspect_text(text, config, pair=pair, attention=attention or plot is not None)
+    if plot is not None:
+        plot_attention(steps, plot)
     if as_json:
         _emit(steps)
     else:

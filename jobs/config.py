@@ -1,18 +1,24 @@
 """The job file: YAML, checked by pydantic; each part's model lives in the module that uses it."""
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.resources import ComputeConfig
 from pipeline_ops.inputs import InputConfig
 from pipeline_ops.models import ModelConfig
-from pipeline_ops.schema import OutputConfig, UserError
+from pipeline_ops.schema import OutputConfig, UserError, output_of
 from pipeline_ops.storage import StorageConfig
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+class NamedModelConfig(ModelConfig):
+    """One of several models that label the documents in one pass."""
+
+    name: str = Field(pattern="^[A-Za-z][A-Za-z0-9_]*$", description="begins the names of its columns: letters, digits, _")
 
 
 class JobConfig(BaseModel):
@@ -21,10 +27,47 @@ class JobConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     input: InputConfig
-    model: ModelConfig
+    model: ModelConfig | None
+    models: tuple[NamedModelConfig, ...] | None = Field(default=None, min_length=1)
     output: OutputConfig
     storage: StorageConfig = StorageConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_or_models(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict) or settings.get("models") is None:
+            return settings
+        if settings.get("model") is not None:
+            raise ValueError("model: there are models as well; give one of the two")
+        return {"model": None, **settings}
+
+    @model_validator(mode="after")
+    def _name_columns(self) -> Self:
+        if self.model is None and self.models is None:
+            raise ValueError("model: missing; give model, or models, a list of models with names")
+        if self.models is not None:
+            names = [model.name for model in self.models]
+            if "partition_by" not in self.output.model_fields_set:
+                raise ValueError(
+                    f"output.partition_by: say which model's labels make the folders, such as [{names[0]}_label],"
+                    f" or [] for none"
+                )
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ValueError(f"models: two are called {twice[0]!r}; give each a name of its own")
+            try:
+                object.__setattr__(self, "output", output_of(self.output, names))
+            except ValueError as error:
+                raise ValueError(f"models: {error}") from error
+        return self
+
+    def named_models(self) -> dict[str, ModelConfig]:
+        """The models by their names; the only one's is empty."""
+        if self.models is not None:
+            return {model.name: model for model in self.models}
+        assert self.model is not None
+        return {"": self.model}
 
 
 def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
@@ -84,16 +127,28 @@ def override(settings: dict[str, Any], setting: str) -> None:
         raise UserError(f"{setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section, which may be left out, or be a list of such."""
+    for kind in (annotation, *get_args(annotation), *(inner for part in get_args(annotation) for inner in get_args(part))):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
 def _explain(kind: type[BaseModel], mistake: Any) -> str:
     location = [str(part) for part in mistake["loc"]]
     # the branches of a union are named behind the key, e.g. ("compute", "tokenizers", "int")
     fields, place = [], kind
     for part in location:
+        if part.isdecimal() and place is not None and fields:  # one of a list
+            fields.append(part)
+            continue
         if place is None or part not in place.model_fields:
             break
         fields.append(part)
-        annotation = place.model_fields[part].annotation
-        place = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        place = _section(place.model_fields[part].annotation)
+    if not location:  # of the whole; the text names the key
+        return mistake["msg"].removeprefix("Value error, ")
     key = ".".join(fields) or ".".join(location)
     if mistake["type"] == "extra_forbidden":
         known = [*place.model_fields] if place else []
@@ -106,8 +161,8 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
         return f"{'.'.join(location)}: missing; it has no default"
     description = ""
     if len(fields) > 1:
-        owner = kind.model_fields[fields[0]].annotation
-        if isinstance(owner, type) and issubclass(owner, BaseModel):
-            description = owner.model_fields[fields[1]].description or ""
+        owner, last = _section(kind.model_fields[fields[0]].annotation), fields[-1]
+        if owner is not None and last in owner.model_fields:
+            description = owner.model_fields[last].description or ""
     text = mistake["msg"].removeprefix("Value error, ")
     return f"{key}: {mistake['input']!r} does not do: {text}" + (f" ({description})" if description else "")

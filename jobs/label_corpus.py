@@ -12,12 +12,13 @@ from jobs import stopping
 from jobs.chain import label_units
 from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
-from jobs.plan import Prepared, check_same_job, job_record, prepare
+from jobs.fingerprint import check_same_job
+from jobs.plan import Prepared, job_record, prepare
 from jobs.progress import Progress
 from jobs.summary import Timeline, summarize
-from pipeline_ops.actors import probe_model
 from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
+from pipeline_ops.probing import probe_models
 from pipeline_ops.schema import UserError
 from pipeline_ops.writing import Commit
 
@@ -96,10 +97,10 @@ def _label_and_commit(
         except ValueError as error:
             raise UserError(str(error)) from error
         probed = _probe(prepared, pools, machines)
-        record = job_record(prepared, probed["dtype"], writer.run)
+        record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
-        timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtype"], pools.gpus_per_classifier)
+        timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtypes"], pools.gpus_per_classifier)
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         with closing(label_units(prepared, pools, probed)) as finished:
@@ -108,7 +109,7 @@ def _label_and_commit(
                     writer.lease.check()
                     write_job(record, job.output.path, job.storage)
                     recorded = True
-                    if prepared.facts.head.generic_labels:
+                    if any(model.facts.head.generic_labels for model in prepared.models):
                         progress.say("the model's labels have no names (LABEL_0, ...): model.id2label can give them some")
                 if isinstance(done, Failure):
                     writer.lease.check()
@@ -150,12 +151,11 @@ def labelled_first(finished: Iterable[Commit | Failure], most_failed: int | None
 
 
 def _probe(prepared: Prepared, pools: Pools, machines: Machines) -> dict[str, Any]:
-    """What probe_model finds where classifiers run."""
-    job = prepared.job
-    told = (job.model, prepared.facts, job.storage, job.model.dtype, pools.gpus_per_classifier)
+    """What probe_models finds where classifiers run."""
+    told = (prepared.models, prepared.job.storage, pools.gpus_per_classifier)
     if machines.here and not pools.use_gpu:
-        return probe_model(*told)
-    ((_, probed),) = run_tasks(probe_model, [told], num_gpus=pools.gpus_per_classifier)
+        return probe_models(*told)
+    ((_, probed),) = run_tasks(probe_models, [told], num_gpus=pools.gpus_per_classifier)
     return probed
 
 

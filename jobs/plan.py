@@ -1,10 +1,9 @@
 """`label-corpus plan`: what a run would do. Loads no model weights, starts no Ray, writes nothing."""
 
 import base64
-import hashlib
-import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -14,16 +13,18 @@ import pyarrow as pa
 from cluster.resources import Machines, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
-from pipeline_ops.actors import resolve_dtype
+from jobs.fingerprint import check_same_job, fingerprint, result_settings
 from pipeline_ops.commits import Ledger, read_job, read_ledger
 from pipeline_ops.failures import Failure, outdated_failures, read_failures
-from pipeline_ops.heads import Head, check_output, describe
+from pipeline_ops.heads import check_output
 from pipeline_ops.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text
 from pipeline_ops.lease import LeaseRecord, check_free
-from pipeline_ops.models import ModelFacts, resolve_model
+from pipeline_ops.models import JobModel, ModelConfig, resolve_model, with_dtypes
 from pipeline_ops.planning import Plan, make_plan
+from pipeline_ops.probing import resolve_dtype
 from pipeline_ops.reading import check_columns
-from pipeline_ops.schema import OutputConfig, UserError
+from pipeline_ops.schema import UserError
+from pipeline_ops.sequences import describe_windows
 from pipeline_ops.storage import full_path, is_local, join
 from pipeline_ops.store_errors import is_outage, store_errors
 from pipeline_ops.tokenizing import truncating_backend
@@ -41,9 +42,7 @@ class Prepared:
     job: JobConfig  # with full paths
     files: list[InputFile]
     passed_over: list[str]  # files of no known format
-    facts: ModelFacts
-    tokenizer: str  # JSON of its backend, which cuts at max_length
-    token_flops: float | None  # of the model, about
+    models: tuple[JobModel, ...]
     line_types: pa.Schema
     ledger: Ledger
     lease: LeaseRecord | None  # nobody's now
@@ -51,6 +50,12 @@ class Prepared:
     outdated_failures: list[Failure]  # what is taken up again
     record: dict[str, Any] | None  # _job.json
     plan: Plan
+
+    @property
+    def token_flops(self) -> float | None:
+        """Of all models, about, per token."""
+        known = [model.token_flops for model in self.models if model.token_flops is not None]
+        return sum(known) if len(known) == len(self.models) else None
 
 
 def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) -> Prepared:
@@ -85,15 +90,10 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         failures = read_failures(job.output.path, job.storage)
     except store_errors() as error:
         raise refused("output.path", job.output.path, "read", error) from error
-    facts, tokenizer, token_flops = resolve_model(job.model, job.storage)
-    job = job.model_copy(
-        update={
-            "model": job.model.model_copy(update={"revision": facts.revision}),  # workers load the very commit
-            "output": check_output(facts.head, job.output),
-        }
-    )
+    models = tuple(_resolve(name, config, job) for name, config in job.named_models().items())
+    job = _with_models(job, models)
     _check_partitions(job)
-    _check_label_folders(job, facts.head)
+    _check_label_folders(job, models)
     listed = {file.path: file.stored for file in files}
     outdated = failures if retry_failed else outdated_failures(failures, listed)
     taken_up = {failure.id for failure in outdated}
@@ -102,7 +102,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         plan = make_plan(
             files,
             ledger.commits,
-            text_column=job.input.text_column,
+            text_columns=job.input.text_columns,
             output=job.output,
             storage=job.storage,
             unit_bytes=None if job.compute.unit_bytes == "auto" else job.compute.unit_bytes,
@@ -113,16 +113,32 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
         raise refused("input.path", job.input.path, "read", error) from error
-    backend = truncating_backend(tokenizer, facts.max_length).to_str()
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
-        check_same_job(record, result_settings(job, facts, None))
+        check_same_job(record, result_settings(job, models))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(
-        job, files, passed_over, facts, backend, token_flops, line_types, ledger, lease, failures, outdated, record, plan
-    )
+    return Prepared(job, files, passed_over, models, line_types, ledger, lease, failures, outdated, record, plan)
+
+
+def _resolve(name: str, config: ModelConfig, job: JobConfig) -> JobModel:
+    try:
+        facts, tokenizer, token_flops = resolve_model(config, job.storage, pairs=job.input.text_pair_column is not None)
+        output = check_output(facts.head, job.output.by_model()[name], windows=facts.windows is not None)
+    except UserError as error:
+        raise UserError(f"{name}: {error}" if name else str(error)) from error
+    config = config.model_copy(update={"revision": facts.revision})  # workers load the very commit
+    backend = truncating_backend(tokenizer, facts.max_length).to_str()
+    return JobModel(name, config, facts, backend, output, token_flops)
+
+
+def _with_models(job: JobConfig, models: tuple[JobModel, ...]) -> JobConfig:
+    """The job with what is known of its models."""
+    if job.models is None:
+        return job.model_copy(update={"model": models[0].config, "output": models[0].output})
+    output = job.output.model_copy(update={"parts": {model.name: model.output for model in models}})
+    return job.model_copy(update={"models": tuple(model.config for model in models), "output": output})
 
 
 def refused(key: str, path: str, what: str, error: BaseException) -> BaseException:
@@ -147,9 +163,14 @@ def _check_paths(job: JobConfig) -> None:
         raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
 
 
+def _aliases(job: JobConfig) -> set[str]:
+    """`label` is the label column, whatever its name; but of which one of several models?"""
+    return {"label"} if job.models is None else set()
+
+
 def _check_partitions(job: JobConfig) -> None:
     kept = job.output.input_columns()
-    known = set(job.output.added_columns().values()) | set(kept or ()) | {"label"}
+    known = set(job.output.added_columns().values()) | set(kept or ()) | _aliases(job)
     for name in job.output.partition_by:
         if name in job.output.list_columns():
             raise UserError(f"output.partition_by: {name!r} holds lists; name a column of single values, such as label")
@@ -157,17 +178,18 @@ def _check_partitions(job: JobConfig) -> None:
             raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
 
 
-def _check_label_folders(job: JobConfig, head: Head) -> None:
+def _check_label_folders(job: JobConfig, models: Sequence[JobModel]) -> None:
     """Raises UserError for a label that no file system takes as a folder's name; object stores take longer ones."""
-    column = job.output.label_column
-    if column not in job.output.partition_columns() or not is_local(job.output.path):
-        return
-    for label in (*head.labels, *head.bin_labels, *filter(None, [head.fallback_label])):
-        if len(hive_folder((column,), (label,))) > MAX_FOLDER_NAME:
-            raise UserError(
-                f"output.partition_by: the label {label[:40]!r}... is too long for a folder's name; give it a shorter one by"
-                f" model.id2label, or set output.partition_by: []"
-            )
+    for model in models:
+        column, head = model.output.label_column, model.facts.head
+        if column not in job.output.partition_columns() or not is_local(job.output.path):
+            continue
+        for label in (*head.labels, *head.bin_labels, *filter(None, [head.fallback_label])):
+            if len(hive_folder((column,), (label,))) > MAX_FOLDER_NAME:
+                raise UserError(
+                    f"output.partition_by: the label {label[:40]!r}... is too long for a folder's name; give it a shorter one"
+                    f" by model.id2label, or set output.partition_by: []"
+                )
 
 
 def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> pa.Schema:
@@ -198,18 +220,19 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
             line_types = schema
         if not columns:
             continue  # nothing but empty files
-        text_column = job.input.text_column
-        wanted = [text_column, *(job.output.input_columns() or ())]
-        for key, name in zip(["input.text_column", *["output.columns"] * len(wanted)], wanted, strict=False):
+        texts = dict(zip(("input.text_column", "input.text_pair_column"), job.input.text_columns, strict=False))
+        wanted = [*texts.items(), *(("output.columns", name) for name in job.output.input_columns() or ())]
+        for key, name in wanted:
             if name not in columns and not (key == "output.columns" and file_format == "jsonl"):
                 raise UserError(f"{key}: there is no column {name!r} in {seen.path}; it has {', '.join(map(repr, columns))}")
-        if columns.count(text_column) > 1:
-            raise UserError(f"input.text_column: {seen.path} has more than one column {text_column!r}")
-        data_type = schema.field(text_column).type
-        if not is_text(data_type):
-            raise UserError(f"input.text_column: {text_column!r} in {seen.path} is {data_type}, not text")
+        for key, name in texts.items():
+            if columns.count(name) > 1:
+                raise UserError(f"{key}: {seen.path} has more than one column {name!r}")
+            data_type = schema.field(name).type
+            if not is_text(data_type):
+                raise UserError(f"{key}: {name!r} in {seen.path} is {data_type}, not text")
         check_columns(columns, seen.path, job.output)
-        known = {*columns, *job.output.added_columns().values(), "label"}
+        known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
         for name in job.output.partition_by:
             if name not in known:
                 raise UserError(f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'")
@@ -218,55 +241,13 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
     return line_types
 
 
-NO_RESULT = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
+def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str, Any]:
+    """What `_job.json` says. The job file holds no secrets, so neither does this.
 
-
-# what the settings are of an output that was made before they came
-_WITHOUT_SETTINGS = {
-    f"output.{key}": value
-    for key, value in OutputConfig(path="", labels=False).model_dump(mode="json").items()
-    if key not in NO_RESULT
-}
-
-
-def result_settings(job: JobConfig, facts: ModelFacts, dtype: str | None) -> dict[str, Any]:
-    """All that changes results, by config key; `dtype` None: not known yet."""
-    model = {
-        "model.path": facts.path,
-        "model.revision": facts.revision,
-        "model.weights": facts.weights,
-        "model.tokenizer": facts.tokenizer,
-        "model.max_length": facts.max_length,
-        **describe(facts.head),
-        "model.dtype": dtype if job.model.dtype == "auto" else job.model.dtype,
-    }
-    reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
-    writing = {f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NO_RESULT}
-    return {**model, **reading, **writing}
-
-
-def fingerprint(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raises UserError when the output holds labels made with other settings; names the keys that differ."""
-    recorded = {**_WITHOUT_SETTINGS, **record["settings"]}
-    differing = [
-        f"{key} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
-        for key in sorted({*recorded, *settings})
-        if recorded.get(key) != settings.get(key) and not (key == "model.dtype" and settings.get(key) is None)
-    ]
-    if differing:
-        raise UserError(
-            f"output.path: holds labels made with other settings: {'; '.join(differing)};"
-            f" change them back, or give another output.path"
-        )
-
-
-def job_record(prepared: Prepared, dtype: str, run: str) -> dict[str, Any]:
-    """What `_job.json` says. The job file holds no secrets, so neither does this."""
-    settings = result_settings(prepared.job, prepared.facts, dtype)
+    Args:
+        dtypes: of the models, as probing.probe_models gives them.
+    """
+    settings = result_settings(prepared.job, with_dtypes(prepared.models, dtypes))
     return {
         "fingerprint": fingerprint(settings),
         "settings": settings,
@@ -282,16 +263,12 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
     prepared = prepare(job, leased=False)
     work = prepared.plan
     pools = _pools(prepared, machines or this_machine())
-    facts = prepared.facts
-    from_model = "job file" if job.model.max_length else "the model's limit"
-    dtype = _dtype_here(job.model.dtype, pools.use_gpu)
-    resolved = {
-        "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
-        "model.max_length": (facts.max_length, from_model),
-        "model.dtype": (dtype, "job file" if job.model.dtype != "auto" else "this machine"),
-        "activation": (facts.head.activation, "the model's head" if job.model.activation == "auto" else "job file"),
-        "head": (facts.head.kind, "the model's head" if job.model.problem_type == "auto" else "job file"),
-        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.generic_labels),
+    resolved: dict[str, tuple[Any, str]] = {}
+    for model in prepared.models:
+        settings = _resolved(model, pools.use_gpu)
+        prefix = f"{model.name}: " if model.name else ""
+        resolved |= {f"{prefix}{key}": setting for key, setting in settings.items()}
+    resolved |= {
         **{f"compute.{key}": (getattr(pools, key), source) for key, source in pools.sources.items()},
         **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
         "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),
@@ -313,6 +290,23 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,
         "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
+    }
+
+
+def _resolved(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
+    """{setting: (value, where it is from)} of a model."""
+    config, facts = model.config, model.facts
+    return {
+        "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
+        "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
+        "model.dtype": (_dtype_here(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
+        **{
+            key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
+            for key, value in describe_windows(facts.windows).items()
+        },
+        "activation": (facts.head.activation, "the model's head" if config.activation == "auto" else "job file"),
+        "head": (facts.head.kind, "the model's head" if config.problem_type == "auto" else "job file"),
+        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.generic_labels),
     }
 
 

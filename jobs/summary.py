@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +23,10 @@ class Timeline:
     classifiers: int = 0
     peak_flops: float | None = None  # per second, of the part of a GPU that a classifier has; None: not known
 
-    def starts_labelling(self, classifiers: int, device: str | None, dtype: str, gpus_per_classifier: float) -> None:
+    def starts_labelling(self, classifiers: int, device: str | None, dtypes: Sequence[str], gpus_per_classifier: float) -> None:
         """To be called when the chain starts."""
         self.labelling, self.classifiers = time.monotonic(), classifiers
-        peak = peak_flops(device, dtype)
+        peak = peak_flops(device, dtypes[0]) if len(set(dtypes)) == 1 else None
         self.peak_flops = peak and peak * gpus_per_classifier
 
     def add(self, commit: Commit) -> None:

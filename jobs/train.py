@@ -15,12 +15,12 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline_ops.failures import Failure
-from pipeline_ops.inputs import InputConfig, InputFile, column_names, find_inputs, sample_types
+from pipeline_ops.inputs import InputConfig, InputFile, column_names, decode, find_inputs, sample_types
 from pipeline_ops.models import ModelConfig, local_copy
-from pipeline_ops.reading import ReadSettings, Span, decode, read_parts
+from pipeline_ops.reading import ReadSettings, Span, read_parts
 from pipeline_ops.schema import OutputConfig, Range, UserError
 from pipeline_ops.storage import (
     TEMPORARY_PREFIX,
@@ -45,6 +45,13 @@ class LabelledInputConfig(InputConfig):
     """The job's input, with labels."""
 
     label_column: str = Field(default="label", description="the column that holds each document's label")
+
+    @field_validator("text_pair_column")
+    @classmethod
+    def _no_pairs(cls, column: str | None) -> str | None:
+        if column is not None:
+            raise ValueError("training reads one text per document; leave it out")
+        return column
 
 
 class StartConfig(BaseModel):

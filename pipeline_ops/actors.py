@@ -1,6 +1,7 @@
 """The stages as Ray Data calls them: one row, a unit, in and out (readers: several units out). Plain classes, no ray.
 
-The row's columns: unit, rejects and documents from the reader; batch_* and truncated from the tokenizer; logits, tokens,
+The row's columns: unit, rejects and documents from the reader; batch_*, num_tokens_*, truncated_* and windows_* from the
+tokenizer, numbered by what models read (models.readings_of); logits_* and embedding_*, numbered by model, model_errors,
 padded_tokens, classify_seconds and flops from the classifier; commit from the writer. A unit may be read, tokenized, classified
 or written more than once when a worker dies; only its commit counts.
 
@@ -13,21 +14,21 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer
 
 from pipeline_ops.classifying import classify_good, is_device_lost
-from pipeline_ops.cutting import cuts_of
-from pipeline_ops.estimating import DocumentFlops, document_flops, token_budget_of
+from pipeline_ops.estimating import DocumentFlops, document_flops
 from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.inferring import ForwardPasses, check_compiler
-from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier
-from pipeline_ops.postprocessing import label_documents
-from pipeline_ops.reading import Attempts, ReadSettings, decode, read_units, spans_from_json
+from pipeline_ops.inputs import decode
+from pipeline_ops.models import JobModel, first_readers, load_classifier, readings_of
+from pipeline_ops.postprocessing import Classified, label_documents
+from pipeline_ops.reading import Attempts, ReadSettings, read_units, spans_from_json
 from pipeline_ops.schema import (
     MAX_DETAIL_CHARACTERS,
     OutputConfig,
@@ -41,8 +42,9 @@ from pipeline_ops.schema import (
     unpack_rejects,
     unpack_table,
 )
+from pipeline_ops.sequences import TextEncoder, documents_of
 from pipeline_ops.storage import StorageConfig
-from pipeline_ops.tokenizing import batches_from_columns, batches_to_columns, encode_good, make_batches
+from pipeline_ops.tokenizing import Encodings, batches_from_columns, batches_to_columns, encode_good, make_batches
 from pipeline_ops.writing import ClassifySeconds, write_unit
 
 
@@ -101,24 +103,28 @@ def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Ite
 
 
 class TokenizeActor:
-    """Holds the tokenizer. One process uses one core: parallel tokenizing is more actors.
-
-    Args:
-        tokenizer: JSON of what tokenizing.truncating_backend gives: the very one that the driver has identified.
-    """
+    """Holds the tokenizers. One process uses one core: parallel tokenizing is more actors."""
 
     def __init__(
         self,
-        tokenizer: str,
-        facts: ModelFacts,
-        text_column: str,
+        models: Sequence[JobModel],
+        text_columns: tuple[str, ...],
         output: OutputConfig,
         batch_tokens: int,
         attempts: Attempts,
     ):
-        self.tokenizer = Tokenizer.from_str(tokenizer)
-        self.cuts = cuts_of(tokenizer, self.tokenizer)
-        self.facts, self.text_column, self.output, self.batch_tokens = facts, text_column, output, batch_tokens
+        # each text is tokenized once for all models that read the same
+        self.readers = first_readers(models)
+        self.encoders = [
+            TextEncoder(
+                model.tokenizer,
+                with_type_ids=model.facts.has_type_ids,
+                pairs=model.facts.pairs,
+                windows=model.facts.windows,
+            )
+            for model in self.readers
+        ]
+        self.text_columns, self.output, self.batch_tokens = text_columns, output, batch_tokens
         self.attempts = attempts
 
     def __call__(self, row: pa.Table) -> pa.Table:
@@ -126,63 +132,84 @@ class TokenizeActor:
 
     def tokenize(self, row: pa.Table) -> pa.Table:
         documents = unpack_table(row["documents"][0])
-        texts = decode(documents.column(self.text_column))[0].to_pylist()
-        encodings, bad = encode_good(texts, self.tokenizer, with_type_ids=self.facts.has_type_ids, cuts=self.cuts)
-        if bad:
-            rejects = row["rejects"][0].as_py() + pack_rejects(rejects_of(documents, bad, "tokenizer_error", self.output))
-            good = np.ones(len(texts), bool)
-            good[list(bad)] = False
+        texts = [decode(documents.column(name))[0].to_pylist() for name in self.text_columns]
+        encodings, bad, empty = self.encode(texts)
+        if bad or empty:
+            rejects = row["rejects"][0].as_py()
+            for failed, reason in ((bad, "tokenizer_error"), (empty, "too_short")):
+                rejects += pack_rejects(rejects_of(documents, failed, reason, self.output))
+            good = np.ones(documents.num_rows, bool)
+            good[[*bad, *empty]] = False
             documents = documents.filter(pa.array(good))
             row = with_cell(row, "rejects", binary_cell(pa.py_buffer(rejects)))
             row = with_cell(row, "documents", binary_cell(pack_table(documents)))
-        batches = make_batches(
-            encodings,
-            batch_tokens=self.batch_tokens,
-            pad_id=self.facts.pad_id,
-            pad_type_id=self.facts.pad_type_id,
-            pad_left=self.facts.pad_left,
-            max_width=self.facts.max_length,
-        )
         kept = self.output.input_columns()
-        if kept is not None and self.text_column not in kept:
-            documents = documents.drop_columns([self.text_column])
+        if kept is not None and (unwanted := [name for name in self.text_columns if name not in kept]):
+            documents = documents.drop_columns(unwanted)
             row = with_cell(row, "documents", binary_cell(pack_table(documents)))
-        for name, column in {
-            **batches_to_columns(batches),
-            "num_tokens": list_cell(encodings.lengths),
-            "truncated": list_cell(encodings.truncated.astype(np.uint8)),
-        }.items():
-            row = row.append_column(name, column)
+        for reading, (model, read) in enumerate(zip(self.readers, encodings, strict=True)):
+            batches = make_batches(
+                read,
+                batch_tokens=self.batch_tokens,
+                pad_id=model.facts.pad_id,
+                pad_type_id=model.facts.pad_type_id,
+                pad_left=model.facts.pad_left,
+                max_width=model.facts.max_length,
+            )
+            for name, column in {
+                **batches_to_columns(batches, reading),
+                f"num_tokens_{reading}": list_cell(read.num_tokens),
+                f"truncated_{reading}": list_cell(read.truncated.astype(np.uint8)),
+                **({} if read.windows is None else {f"windows_{reading}": list_cell(read.windows)}),
+            }.items():
+                row = row.append_column(name, column)
         return row
+
+    def encode(self, texts: list[list[str]]) -> tuple[list[Encodings], dict[int, BaseException], dict[int, BaseException]]:
+        """(what each tokenizer makes of the good documents; by row, what those that make one raise do; the same of empty ones).
+
+        Args:
+            texts: a list per text column.
+        """
+        found, bad = list[Encodings](), dict[int, BaseException]()
+        for encoder in self.encoders:
+            read, failed = encode_good(partial(_encode_rows, encoder, texts), len(texts[0]))
+            found.append(read)
+            bad = failed | bad
+        if bad and len(found) > 1:  # each has left out its own only
+            found = self.encode_but(bad, texts)
+        if all(read.lengths.all() for read in found):
+            return found, bad, {}
+        rows = np.array([row for row in range(len(texts[0])) if row not in bad])
+        without = {int(row) for read in found for row in rows[read.num_tokens == 0]}
+        empty: dict[int, BaseException] = {row: ValueError("the tokenizer gives it no token") for row in without}
+        return self.encode_but(bad | empty, texts), bad, empty
+
+    def encode_but(self, left_out: Collection[int], texts: list[list[str]]) -> list[Encodings]:
+        good = [[text for row, text in enumerate(column) if row not in left_out] for column in texts]
+        return [encoder.encode(good) for encoder in self.encoders]
+
+
+def _encode_rows(encoder: TextEncoder, texts: list[list[str]], rows: slice) -> Encodings:
+    return encoder.encode([column[rows] for column in texts])
 
 
 class ClassifyActor:
-    """Loads the model once, on the GPU that Ray gave this actor, or on the CPU with a single thread."""
+    """Loads the models once, on the GPU that Ray gave this actor, or on the CPU with a single thread."""
 
     def __init__(
-        self,
-        model: ModelConfig,
-        facts: ModelFacts,
-        storage: StorageConfig,
-        output: OutputConfig,
-        dtype: str,
-        use_gpu: bool,
-        attempts: Attempts,
+        self, models: Sequence[JobModel], storage: StorageConfig, output: OutputConfig, use_gpu: bool, attempts: Attempts
     ):
         import torch
 
         if not use_gpu:
             torch.set_num_threads(1)  # one single-thread replica per core beats one replica with many threads
-        self.facts, self.output, self.attempts = facts, output, attempts
-        device = "cuda" if use_gpu else "cpu"
+        self.models, self.readings, self.output, self.attempts = models, readings_of(models), output, attempts
+        # counted behind the first unit, whose labels are waited for
+        self.flops: list[DocumentFlops | None] | None = None
         self.refusal: Exception | None = None
         try:
-            if model.compile:
-                check_compiler(device)
-            classifier = load_classifier(model, storage, revision=facts.revision, dtype=dtype, device=device)
-            self.passes = ForwardPasses(classifier, pad_left=facts.pad_left, compiled=model.compile)
-            self.flops: DocumentFlops | None = None  # counted behind the first unit, whose labels are waited for
-            self.counted = False
+            self.passes = [_load(model, storage, "cuda" if use_gpu else "cpu") for model in models]
         except Exception as error:  # told by the first unit: of an actor that does not start, Ray says no more than a traceback
             self.refusal = error
         self.called = self.left = time.monotonic()  # the last call's beginning and end
@@ -198,30 +225,57 @@ class ClassifyActor:
 
     def classify(self, row: pa.Table) -> pa.Table:
         began = time.monotonic()
-        batches = batches_from_columns(row)
+        batches = [batches_from_columns(row, reading) for reading in self.readings]
         try:
-            logits, bad = classify_good(batches, self.passes, num_labels=len(self.facts.head.labels))
+            found = [
+                classify_good(read, passes, num_labels=len(model.facts.head.labels))
+                for model, passes, read in zip(self.models, self.passes, batches, strict=True)
+            ]
         except Exception as error:
             if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
                 traceback.print_exc()
                 os._exit(1)
             raise
-        computing = self.passes.take_seconds()
+        computing = sum(passes.take_seconds() for passes in self.passes)
         copying = time.monotonic() - began - computing
-        if not self.counted:
-            self.flops, self.counted = document_flops(self.passes.model, self.facts.max_length), True
+        if self.flops is None:
+            pairs = zip(self.passes, self.models, strict=True)
+            self.flops = [document_flops(passes.model, model.facts.max_length) for passes, model in pairs]
+        columns: dict[str, pa.Array] = {}
+        bad: dict[int, BaseException] = {}
+        flops: list[float | None] = []
+        for number, (model, read, (values, failed)) in enumerate(zip(self.models, batches, found, strict=True)):
+            counted = self.flops[number]
+            flops.append(counted and counted.of(read.lengths[~np.isin(read.order, list(failed))]))
+            if model.facts.windows is not None:
+                documents = documents_of(failed, flat_values(row, f"windows_{self.readings[number]}"))
+                failed = dict(zip(documents, failed.values(), strict=True))
+            bad = failed | bad
+            num_labels = len(model.facts.head.labels)
+            columns[f"logits_{number}"] = list_cell(values[:, :num_labels].reshape(-1))
+            if model.output.embedding is not None:
+                columns[f"embedding_{number}"] = list_cell(values[:, num_labels:].reshape(-1))
         kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
         if bad:
             rejects = rejects_of(unpack_table(row["documents"][0]), bad, "model_error", self.output)
             kept = with_cell(kept, "rejects", binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects))))
-        kept = kept.append_column("model_errors", list_cell(np.array(sorted(bad), np.int64)))
-        good = batches.lengths[~np.isin(batches.order, list(bad))]
-        kept = kept.append_column("padded_tokens", pa.array([len(batches.ids)]))
-        kept = kept.append_column("flops", pa.array([self.flops and self.flops.of(good)], pa.float64()))
-        kept = kept.append_column("logits", list_cell(logits.reshape(-1)))
+        columns["model_errors"] = list_cell(np.array(sorted(bad), np.int64))
+        columns["padded_tokens"] = pa.array([sum(len(read.ids) for read in batches)])
+        known = [count for count in flops if count is not None]
+        columns["flops"] = pa.array([sum(known) if len(known) == len(flops) else None], pa.float64())
+        for name, column in columns.items():
+            kept = kept.append_column(name, column)
         writing = time.monotonic() - self.called - copying - computing
         seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
         return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
+
+
+def _load(model: JobModel, storage: StorageConfig, device: str) -> ForwardPasses:
+    config, facts = model.config, model.facts
+    if config.compile:
+        check_compiler(device)
+    classifier = load_classifier(config, storage, revision=facts.revision, dtype=model.dtype, device=device)
+    return ForwardPasses(classifier, pad_left=facts.pad_left, compiled=config.compile, embedding=model.output.embedding)
 
 
 def with_cell(row: pa.Table, name: str, cell: pa.Array) -> pa.Table:
@@ -239,31 +293,29 @@ def rejects_of(documents: pa.Table, bad: dict[int, BaseException], reason: str, 
 
 def write_row(
     row: pa.Table,
-    facts: ModelFacts,
+    models: Sequence[JobModel],
     output: OutputConfig,
     storage: StorageConfig,
     metadata: dict[str, Any],
     attempts: Attempts,
 ) -> pa.Table:
     """Labels a classified unit and writes its files; gives one row with what the commit has to say, as JSON."""
-    return guarded(lambda good: write_good_row(good, facts, output, storage, metadata), row, "write", attempts)
+    return guarded(lambda good: write_good_row(good, models, output, storage, metadata), row, "write", attempts)
 
 
 def write_good_row(
-    row: pa.Table, facts: ModelFacts, output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
+    row: pa.Table, models: Sequence[JobModel], output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
 ) -> pa.Table:
     """As write_row, for a row that has not failed."""
     unit = Unit.from_json(row["unit"][0].as_py())
     documents = unpack_table(row["documents"][0])
-    logits = flat_values(row, "logits").reshape(documents.num_rows, len(facts.head.labels))
-    labelled, finite = label_documents(
-        documents,
-        logits,
-        head=facts.head,
-        num_tokens=flat_values(row, "num_tokens"),
-        truncated=flat_values(row, "truncated").astype(bool),
-        output=output,
-    )
+    found = [_classified(row, number, reading, models) for number, reading in enumerate(readings_of(models))]
+    finite = np.logical_and.reduce([classified.finite() for classified in found])
+    labelled = documents.filter(pa.array(finite))
+    for model, classified in zip(models, found, strict=True):
+        labelled = label_documents(
+            labelled, classified.of(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
+        )
     rejects = unpack_rejects(row["rejects"][0].as_py())
     finite[flat_values(row, "model_errors")] = True  # these have been rejected where they failed
     bad = documents.filter(pa.array(~finite))
@@ -285,48 +337,17 @@ def write_good_row(
     return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()]})
 
 
-def probe_model(
-    model: ModelConfig, facts: ModelFacts, storage: StorageConfig, dtype: str, gpus_per_classifier: float
-) -> dict[str, Any]:
-    """Says what is known only where the classifiers will run.
-
-    Args:
-        gpus_per_classifier: 0 for CPUs; the share of its memory is taken to be a classifier's.
-
-    Returns:
-        dtype: what `dtype: auto` means; device: the GPU's name; batch_tokens: what `batch_tokens: auto` means on this GPU. The
-        latter two are None for a CPU.
-
-    Raises:
-        UserError: as load_classifier.
-    """
-    resolved = resolve_dtype(dtype, gpus_per_classifier > 0)
-    if not gpus_per_classifier:  # without torch: seconds before the first label
-        return {"dtype": resolved, "device": None, "batch_tokens": None}
-    import torch
-
-    traced = load_classifier(model, storage, revision=facts.revision, dtype=resolved, device="meta")
-    free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1)
-    return {
-        "dtype": resolved,
-        "device": torch.cuda.get_device_name(),
-        "batch_tokens": token_budget_of(traced, free_bytes, facts.max_length),
-    }
-
-
-def resolve_dtype(dtype: str, use_gpu: bool) -> str:
-    """What `model.dtype` means on this machine. auto: bfloat16 where it has that, else float16 on a GPU and float32 on a CPU.
-
-    Without native support bfloat16 is emulated: up to 100 times slower than float32 on CPUs.
-    """
-    if dtype != "auto":
-        return dtype
-    if use_gpu:
-        import torch
-
-        return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
-    if not os.path.exists("/proc/cpuinfo"):  # not Linux
-        return "float32"
-    with open("/proc/cpuinfo") as cpuinfo:
-        flags = set(cpuinfo.read().split())
-    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16", "bf16"} else "float32"
+def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> Classified:
+    """What the model of that number says, by what it has read."""
+    model = models[number]
+    logits = flat_values(row, f"logits_{number}").reshape(-1, len(model.facts.head.labels))
+    embedding = None
+    if model.output.embedding is not None and len(logits):
+        embedding = flat_values(row, f"embedding_{number}").reshape(len(logits), -1)
+    return Classified(
+        logits,
+        flat_values(row, f"num_tokens_{reading}"),
+        flat_values(row, f"truncated_{reading}").astype(bool),
+        None if model.facts.windows is None else flat_values(row, f"windows_{reading}"),
+        embedding,
+    )

@@ -8,35 +8,37 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.inferring import ForwardPasses, is_out_of_memory
+from pipeline_ops.inferring import Embedding, ForwardPasses, is_out_of_memory
 from pipeline_ops.poison import HOPELESS, SUSPICIOUS, halve
 from pipeline_ops.tokenizing import TokenBatches
 
 
-def classify(batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bool) -> np.ndarray:
-    """The model's logits, float32 (documents, labels), in the order of the unit's rows; see classify_good.
+def classify(
+    batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bool, embedding: Embedding | None = None
+) -> np.ndarray:
+    """The model's logits, float32 (documents, labels), and embeddings behind them, in the unit's order; see classify_good.
 
     Raises:
         Exception: what the model raises.
     """
-    logits, failed = classify_good(batches, ForwardPasses(model, pad_left=pad_left), num_labels=num_labels)
+    values, failed = classify_good(batches, ForwardPasses(model, pad_left=pad_left, embedding=embedding), num_labels=num_labels)
     for error in failed.values():
         raise error
-    return logits
+    return values
 
 
 def classify_good(
     batches: TokenBatches, passes: ForwardPasses, *, num_labels: int
 ) -> tuple[np.ndarray, dict[int, BaseException]]:
-    """The model's logits for documents of which some may make the model raise.
+    """The model's logits, and embeddings, for documents of which some may make the model raise.
 
     Args:
         batches: ids int32 and lengths in batch order; see TokenBatches.
         passes: through a transformers sequence classification model.
 
     Returns:
-        float32 (documents, labels), in the order of the unit's rows, NaN for those that made the model raise; the exception of
-        each of these, by row.
+        float32 (documents, labels + passes.embedding_size), in the order of the unit's rows, NaN for those that made the model
+        raise; the exception of each of these, by row.
 
     Raises:
         ValueError: the model gives another number of logits than its config says.
@@ -45,6 +47,7 @@ def classify_good(
     """
     import torch
 
+    num_values = num_labels + passes.embedding_size
     starts = np.concatenate([[0], np.cumsum(batches.rows)])
     offsets = np.concatenate([[0], np.cumsum(batches.rows.astype(np.int64) * batches.widths)])
     outputs: list[Any] = []
@@ -71,13 +74,14 @@ def classify_good(
         if not outputs and len(failed) >= SUSPICIOUS:
             raise failed[min(failed)]
         if not outputs:
-            return np.full((len(batches.order), num_labels), np.nan, np.float32), failed
+            return np.full((len(batches.order), num_values), np.nan, np.float32), failed
         in_batch_order = torch.cat(outputs).cpu().numpy()  # one copy back per unit
-    if in_batch_order.shape[1:] != (num_labels,):
-        raise ValueError(f"the model gives logits of shape {in_batch_order.shape[1:]}, its config says {num_labels} labels")
-    logits = np.full((len(batches.order), num_labels), np.nan, np.float32)
-    logits[np.concatenate(places)] = in_batch_order
-    return logits, failed
+    if in_batch_order.shape[1:] != (num_values,):
+        found = in_batch_order.shape[-1] - passes.embedding_size
+        raise ValueError(f"the model gives {found} logits per document, its config says {num_labels} labels")
+    values = np.full((len(batches.order), num_values), np.nan, np.float32)
+    values[np.concatenate(places)] = in_batch_order
+    return values, failed
 
 
 def is_device_lost(error: BaseException) -> bool:

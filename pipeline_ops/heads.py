@@ -169,11 +169,14 @@ def _shown(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:10])) + more
 
 
-def check_output(head: Head, output: OutputConfig) -> OutputConfig:
+def check_output(head: Head, output: OutputConfig, *, windows: bool = False) -> OutputConfig:
     """The output's settings with what is `auto` in them filled in.
 
+    Args:
+        windows: long documents are read in windows.
+
     Raises:
-        UserError: columns that this head cannot give.
+        UserError: columns that this head, or documents that are truncated, cannot give.
     """
     if output.labels is True and head.kind != "multi_label":
         raise UserError(
@@ -182,8 +185,17 @@ def check_output(head: Head, output: OutputConfig) -> OutputConfig:
         )
     if output.top_k is not None and head.kind == "value":
         raise UserError(f"output.top_k: {output.top_k} is for models with several labels; this one gives one value")
+    for key in ("num_windows", "window_scores"):
+        if getattr(output, key) is True and not windows:
+            raise UserError(f"output.{key}: true is for documents in windows; set model.long_documents: windows")
     multi_label = head.kind == "multi_label" and output.labels is not False
-    resolved = output.model_copy(update={"labels": multi_label, "scores": output.scores or multi_label})
+    resolved = output.model_copy(
+        update={
+            "labels": multi_label,
+            "scores": output.scores or multi_label,
+            "num_windows": windows and output.num_windows is not False,
+        }
+    )
     try:
         resolved.check_names()
     except ValueError as error:
@@ -209,30 +221,28 @@ class Answers:
     """What a head says to each document.
 
     names: all that `labels` may point to; labels: int32 (documents,), into names; score: float32 (documents,), the best
-    label's, or the value; scores: float32 (documents, labels).
+    label's, or the value.
     """
 
     names: tuple[str, ...]
     labels: np.ndarray
     score: np.ndarray
-    scores: np.ndarray
 
 
-def answers_of(logits: np.ndarray, head: Head) -> Answers:
+def answers_of(scores: np.ndarray, head: Head) -> Answers:
     """The label of each document: the best one, the value's bin, or the fallback where the best is not good enough.
 
     Args:
-        logits: float32 (documents, labels), finite.
+        scores: float32 (documents, labels), as scores_of gives them.
     """
-    scores = scores_of(logits, head.activation)
     best = scores.argmax(axis=1).astype(np.int32) if len(scores) else np.empty(0, np.int32)
     score = scores[np.arange(len(best)), best]
     if head.bins:
-        return Answers(head.bin_labels, np.searchsorted(head.bins, score, side="right").astype(np.int32), score, scores)
+        return Answers(head.bin_labels, np.searchsorted(head.bins, score, side="right").astype(np.int32), score)
     if head.min_score is None or head.fallback_label is None:
-        return Answers(head.labels, best, score, scores)
+        return Answers(head.labels, best, score)
     unsure = np.int32(len(head.labels))
-    return Answers((*head.labels, head.fallback_label), np.where(score < head.min_score, unsure, best), score, scores)
+    return Answers((*head.labels, head.fallback_label), np.where(score < head.min_score, unsure, best), score)
 
 
 def above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:

@@ -3,13 +3,15 @@
 import inspect
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pipeline_ops.copying import PinnedCopies
+from pipeline_ops.models import is_decoder
 from pipeline_ops.schema import UserError
 
+Embedding = Literal["cls", "mean"]
 OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")  # where torch has no type for it
 
 
@@ -45,6 +47,8 @@ class ForwardPasses:
     empties the allocator's cache and costs more than the passes it saves.
 
     Args:
+        embedding: give each row's pooled last hidden state, float32 (rows, hidden size), behind its logits. cls: of the token
+            that the head reads, the first one or a decoder's last; mean: the mean over all tokens that are no padding.
         compiled: through torch.compile, for sizes that vary (dynamic=True): a graph or two for all batches. One per size would
             run a little faster, but each takes up to a minute to compile, and length-sorted batches have hundreds of sizes.
 
@@ -52,7 +56,7 @@ class ForwardPasses:
         Exception: what the compiler raises.
     """
 
-    def __init__(self, model: Any, *, pad_left: bool, compiled: bool = False):
+    def __init__(self, model: Any, *, pad_left: bool, compiled: bool = False, embedding: Embedding | None = None):
         import torch
 
         self.model, self.pad_left, self.compiled = model, pad_left, compiled
@@ -63,6 +67,13 @@ class ForwardPasses:
         self.takes_positions = pad_left and "position_ids" in parameters
         self.takes_no_mask = "attention_mask" in parameters and parameters["attention_mask"].default is None
         self.takes_cache = "use_cache" in parameters  # of keys and values, which a decoder would fill for nothing
+        self.embedding = embedding
+        self.embedding_size = 0
+        if embedding is not None:
+            self.embedding_size = model.config.get_text_config().hidden_size
+            self.reads_last = is_decoder(model.config)
+            self._hidden: Any = None
+            model.base_model.register_forward_hook(self._keep_hidden)
         self.on_gpu = model.device.type == "cuda"
         self.to_device = PinnedCopies(model.device) if self.on_gpu else _to_tensor
         self.most_tokens = sys.maxsize
@@ -72,7 +83,7 @@ class ForwardPasses:
             self._try()
 
     def __call__(self, ids: np.ndarray, type_ids: np.ndarray | None, lengths: np.ndarray, width: int) -> Any:
-        """float32 logits (rows, labels) on the model's device; on a GPU they may not be computed yet.
+        """float32 (rows, labels + embedding_size) on the model's device, both logits and embeddings; on a GPU perhaps later.
 
         Args:
             ids: int32 (rows * width,), padded.
@@ -153,14 +164,36 @@ class ForwardPasses:
         if self.on_gpu:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()
-            logits = self.forward(**inputs).logits.float()
+            values = self._values(inputs)
             end.record()
             self._events.append((begin, end))
-            return logits
+            return values
         begin = time.monotonic()
-        logits = self.forward(**inputs).logits.float()
+        values = self._values(inputs)
         self._seconds += time.monotonic() - begin
-        return logits
+        return values
+
+    def _values(self, inputs: dict[str, Any]) -> Any:
+        import torch
+
+        logits = self.forward(**inputs).logits.float()
+        if self.embedding is None:
+            return logits
+        hidden, self._hidden = self._hidden.float(), None
+        mask = inputs["attention_mask"]
+        if mask is None:
+            mask = torch.ones_like(inputs["input_ids"])
+        if self.embedding == "mean":
+            weights = mask[..., None].float()
+            pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        else:  # the first or the last place that is no padding
+            places = torch.arange(mask.shape[1], device=mask.device)
+            found = (mask * places).argmax(dim=1) if self.reads_last else mask.argmax(dim=1)
+            pooled = hidden[torch.arange(len(mask), device=mask.device), found]
+        return torch.cat([logits, pooled], dim=1)
+
+    def _keep_hidden(self, module: Any, inputs: Any, output: Any) -> None:
+        self._hidden = output[0]
 
     def take_seconds(self) -> float:
         """Seconds that the device was at work on passes that ended since the last call; waits for it."""

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from pipeline_ops import parsing, records
 from pipeline_ops.schema import UserError
@@ -45,6 +45,9 @@ class InputConfig(BaseModel):
     path: str = Field(description="file, folder (recursive) or glob; local, s3:// or what fsspec knows")
     format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field(default="auto", description="auto: by suffix, per file")
     text_column: str = Field(default="text", description="the column that is labelled")
+    text_pair_column: str | None = Field(
+        default=None, description="the second text of each document, for models that read two: premise and hypothesis, ..."
+    )
     text_unit: Literal["line", "file"] = Field(default="line", description="plain text: a document per line, or per file")
     min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
     column_types: dict[str, str] = Field(
@@ -57,6 +60,18 @@ class InputConfig(BaseModel):
     quote: str | None = Field(
         default='"', min_length=1, max_length=1, description="CSV; null where quotes are plain characters"
     )
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that the model reads."""
+        return (self.text_column,) if self.text_pair_column is None else (self.text_column, self.text_pair_column)
+
+    @field_validator("text_pair_column")
+    @classmethod
+    def _another_column(cls, column: str | None, info: ValidationInfo) -> str | None:
+        if column is not None and column == info.data.get("text_column"):
+            raise ValueError(f"{column!r} is input.text_column as well; a pair is two columns")
+        return column
 
     @field_validator("column_types")
     @classmethod
@@ -197,6 +212,26 @@ def is_text(data_type: pa.DataType) -> bool:
     )
 
 
+def decode(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:
+    """A text column of any text type as large_string, and per row the decoding error; [] when there is none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    as_bytes = column.cast(pa.large_binary())
+    try:
+        return as_bytes.cast(pa.large_string()), []  # the cast checks the encoding
+    except pa.ArrowInvalid:
+        texts: list[str | None] = []
+        errors: list[str | None] = []
+        for value in as_bytes.to_pylist():
+            try:
+                texts.append(None if value is None else value.decode())
+                errors.append(None)
+            except UnicodeDecodeError as error:
+                texts.append(None)
+                errors.append(str(error))
+        return pa.chunked_array([pa.array(texts, pa.large_string())]), errors
+
+
 def csv_delimiter(file: InputFile, config: InputConfig) -> str:
     return config.delimiter or ("\t" if ".tsv" in file.path.lower().rsplit("/", 1)[-1] else ",")
 
@@ -247,6 +282,7 @@ def _typed(sampled: pa.Schema, config: InputConfig) -> pa.Schema:
     """The types that a sample has, those of `column_types` in place of its own."""
     types = {field.name: field.type for field in sampled}
     types |= {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
-    if config.text_column in sampled.names:  # else the caller reports it, or the rows are rejected one by one
-        types[config.text_column] = pa.string()
+    for column in config.text_columns:
+        if column in sampled.names:  # else the caller reports it, or the rows are rejected one by one
+            types[column] = pa.string()
     return pa.schema(list(types.items()))

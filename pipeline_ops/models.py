@@ -6,14 +6,16 @@ import os
 import shutil
 import sys
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from pipeline_ops.estimating import token_flops_of
 from pipeline_ops.heads import Head, HeadConfig, resolve_head
-from pipeline_ops.schema import UserError
+from pipeline_ops.schema import OutputConfig, UserError
+from pipeline_ops.sequences import LongDocumentsConfig, Windows, layout_of, resolve_windows
 from pipeline_ops.storage import StorageConfig, is_local, list_all, read_files
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
@@ -26,11 +28,17 @@ OFFSET_POSITIONS = {
     "longformer",
     "mpnet",
     "roberta-prelayernorm",
+    "data2vec-text",
+    "ibert",
+    "xmod",
 }
+# sequence classifiers that read more than text: where words stand on a page, pictures, tables
+MORE_THAN_TEXT = {"layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "modernvbert", "perceiver", "tapas", "ultravbert"}
+NO_TOKEN = -1
 UNLIMITED = 10**6  # transformers writes 10**30 where a tokenizer has no limit
 
 
-class ModelConfig(HeadConfig):
+class ModelConfig(HeadConfig, LongDocumentsConfig):
     """Which sequence classifier labels the documents, and how its answers are read."""
 
     path: str = Field(description="hub id, local folder, or folder on object storage")
@@ -61,11 +69,51 @@ class ModelFacts:
     pad_type_id: int
     pad_left: bool
     has_type_ids: bool
+    pairs: bool = False  # documents are pairs of texts
+    windows: Windows | None = None  # None: long documents are truncated
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, for records."""
         fields = asdict(self)
-        return {**fields.pop("head"), **fields}
+        return {**fields.pop("head"), **(fields.pop("windows") or {}), **fields}
+
+
+@dataclass(frozen=True)
+class JobModel:
+    """A model of a job, as the stages are told of it."""
+
+    name: str  # begins its columns' names; empty where it is the only one
+    config: ModelConfig
+    facts: ModelFacts
+    tokenizer: str  # JSON of its backend, which cuts at max_length
+    output: OutputConfig  # with its own columns' names
+    token_flops: float | None = None  # about
+    dtype: str = ""  # what config.dtype means where the classifiers run
+
+    @property
+    def reads(self) -> tuple[Any, ...]:
+        """Models for which this is equal read the same tokens."""
+        facts = self.facts
+        windows = None if facts.windows is None else (facts.windows.stride, facts.windows.max_windows)
+        padding = (facts.pad_id, facts.pad_type_id, facts.pad_left)
+        return (facts.tokenizer, facts.max_length, *padding, facts.has_type_ids, facts.pairs, windows)
+
+
+def readings_of(models: Sequence[JobModel]) -> list[int]:
+    """For each model the number of what it reads: the same for models that read the same tokens."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    return [numbers.setdefault(model.reads, len(numbers)) for model in models]
+
+
+def with_dtypes(models: Sequence[JobModel], dtypes: Sequence[str]) -> tuple[JobModel, ...]:
+    """The models with what their dtypes have turned out to be."""
+    return tuple(replace(model, dtype=dtype) for model, dtype in zip(models, dtypes, strict=True))
+
+
+def first_readers(models: Sequence[JobModel]) -> list[JobModel]:
+    """For each number of readings_of the first model that has it."""
+    numbers = readings_of(models)
+    return [models[numbers.index(number)] for number in range(max(numbers) + 1)]
 
 
 def is_hub_id(path: str) -> bool:
@@ -131,8 +179,11 @@ class ResolvedModel(NamedTuple):
     token_flops: float | None  # about; see estimating.token_flops_of
 
 
-def resolve_model(config: ModelConfig, storage: StorageConfig) -> ResolvedModel:
+def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = False) -> ResolvedModel:
     """What the model is, and its tokenizer, without loading weights.
+
+    Args:
+        pairs: documents are pairs of texts.
 
     Raises:
         UserError: no such model, no fast tokenizer, no padding token, no usable max_length, or a setting that its head cannot
@@ -156,6 +207,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> ResolvedModel:
             f"model.path: {config.path!r} is neither a folder with a model and its tokenizer nor a model on the hub that"
             f" can be reached from here: {what}"
         ) from error
+    _check_kind(config, model)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing
@@ -166,19 +218,56 @@ def resolve_model(config: ModelConfig, storage: StorageConfig) -> ResolvedModel:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
+    special = tokenizer.num_special_tokens_to_add(pair=pairs)
+    max_length = resolve_max_length(config, model, tokenizer, special)
+    windows = resolve_windows(config, max_length - special, pairs)
+    if pairs or windows is not None:  # a tokenizer that they cannot be laid out for is told now
+        layout_of(backend, max_length=max_length, pairs=pairs, from_end=False, windows=windows)
     facts = ModelFacts(
         path=config.path,
         revision=config.revision,
         weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
         tokenizer="sha256:" + hashlib.sha256((backend.to_str() + json.dumps(settings)).encode()).hexdigest(),
-        max_length=resolve_max_length(config, model, tokenizer),
+        max_length=max_length,
         head=resolve_head(config, [str(model.id2label[index]) for index in range(int(model.num_labels))], model.problem_type),
         pad_id=tokenizer.pad_token_id,
         pad_type_id=tokenizer.pad_token_type_id,
-        pad_left=tokenizer.padding_side == "left",
+        pad_left=tokenizer.padding_side == "left" or is_decoder(model),
         has_type_ids="token_type_ids" in tokenizer.model_input_names,
+        pairs=pairs,
+        windows=windows,
     )
     return ResolvedModel(facts, tokenizer, token_flops_of(model))
+
+
+def _check_kind(config: ModelConfig, model: Any) -> None:
+    """Raises UserError for a kind of model that transformers, or this job, cannot classify texts with."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    kind = model.model_type
+    if kind in MORE_THAN_TEXT:
+        raise UserError(f"model.path: {config.path!r} is a {kind} model, which reads more than text; give one that reads text")
+    has_code = "AutoModelForSequenceClassification" in (getattr(model, "auto_map", None) or {})
+    if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and not has_code:
+        raise UserError(
+            f"model.path: {config.path!r} is a {kind} model, and transformers has no sequence classifier of that kind; give"
+            f" another model"
+        )
+
+
+def is_decoder(model: Any) -> bool:
+    """Whether a model's tokens see only what is before them; of these the head reads the last token that is no padding.
+
+    Where the padding token ends texts as well, or the configuration names none, only padding on the left leaves that one where
+    the head looks for it, whatever else is in the batch.
+
+    Args:
+        model: its configuration.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    kind = model.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def hub_commit(config: ModelConfig) -> str:
@@ -221,7 +310,7 @@ def weights_identity(path: str, storage: StorageConfig) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any) -> int:
+def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special: int) -> int:
     """The asked-for length, or else the smaller of the tokenizer's limit and the positions that the model has."""
     limits = []
     if tokenizer.model_max_length < UNLIMITED:
@@ -239,16 +328,21 @@ def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any) -> int:
         return min(limits)
     if positions and positions > 0 and config.max_length > positions:
         raise UserError(f"model.max_length: {config.max_length} is more than the {positions} positions of {config.path!r}")
-    special = tokenizer.num_special_tokens_to_add()
     if config.max_length <= special:
         raise UserError(f"model.max_length: {config.max_length} leaves no room beside {special} special tokens")
     return config.max_length
 
 
-def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str) -> Any:
+def load_classifier(
+    config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str, attention: str | None = None
+) -> Any:
     """The sequence classification model in eval mode on `device`; "meta" checks that it can be loaded, without the weights.
 
     Attention is torch's fused one (SDPA) where the architecture has it, else its own: what transformers does unless told.
+    BigBird's is the full one, for all: transformers switches to it for good at the first short text.
+
+    Args:
+        attention: an implementation of transformers instead of those, such as "eager".
 
     Raises:
         UserError: no weights, pickled ones, no classification head, or a kind of model that has none.
@@ -269,7 +363,12 @@ def load_classifier(config: ModelConfig, storage: StorageConfig, *, revision: st
             use_safetensors=None if config.allow_pickled_weights else True,
             output_loading_info=True,
             **({"device_map": "meta"} if device == "meta" else {}),
+            **({"attn_implementation": attention} if attention is not None else {}),
         )
+        if model.config.model_type == "big_bird" and device != "meta":
+            model.base_model.set_attention_type("original_full")
+        if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
+            model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = " ".join(str(error).split())[:300]
         raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {what}") from error

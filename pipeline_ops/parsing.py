@@ -46,13 +46,13 @@ def parse_text(block: RecordBlock, column: str) -> tuple[pa.Table, np.ndarray, l
 
 
 def parse_jsonl(
-    block: RecordBlock, schema: pa.Schema, *, text_column: str, only_schema: bool
+    block: RecordBlock, schema: pa.Schema, *, text_columns: tuple[str, ...], only_schema: bool
 ) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
     """A document per non-blank line.
 
     Args:
         schema: the columns' types; a line whose value does not fit is a bad record.
-        text_column: the column that is labelled.
+        text_columns: the columns that the model reads.
         only_schema: leave other columns out; otherwise they are added, with the types that this block's values have.
 
     Returns:
@@ -74,8 +74,9 @@ def parse_jsonl(
             return "broken_json", str(broken)
         if not isinstance(document, dict):
             return "broken_json", f"a JSON {type(document).__name__}, not an object"
-        if not isinstance(document.get(text_column, ""), str | None):
-            return "not_a_string", f"{document[text_column]!r}"
+        for column in text_columns:
+            if not isinstance(document.get(column, ""), str | None):
+                return "not_a_string", f"{document[column]!r}"
         return "column_type", str(error)
 
     def can_parse(line: bytes) -> bool:

@@ -53,7 +53,7 @@ def make_plan(
     files: list[InputFile],
     commits: dict[str, Commit],
     *,
-    text_column: str,
+    text_columns: tuple[str, ...],
     output: OutputConfig,
     storage: StorageConfig,
     unit_bytes: int | None = None,
@@ -107,7 +107,7 @@ def make_plan(
     to_go = {span.file.path for span in spans} | removed
     stale = {unit: gone for unit, paths in stale.items() if (gone := tuple(path for path in paths if path in to_go))}
     columns = output.input_columns()
-    selected = None if columns is None else (*columns, text_column)
+    selected = None if columns is None else (*columns, *text_columns)
     if unit_bytes is None:
         unit_bytes = automatic_unit_bytes(sum(_estimated_bytes(span) for span in spans))
     tasks = list(_group(spans, selected, storage, unit_bytes))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops import parsing, records
 from pipeline_ops.failures import MAX_TRIES, Failure, failure_of, worker_died
-from pipeline_ops.inputs import InputConfig, InputFile, check_distinct, csv_delimiter, csv_header, is_text
+from pipeline_ops.inputs import InputConfig, InputFile, check_distinct, csv_delimiter, csv_header, decode, is_text
 from pipeline_ops.row_groups import cut_row_groups, read_rows, within
 from pipeline_ops.schema import (
     END_OF_FILE,
@@ -218,7 +218,7 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
     header, header_bytes = csv_header(file, config, settings.storage, content) if file.format == "csv" else ([], 0)
     if header:
         check_distinct(header, file)
-        _require_text_column(header, file, settings)
+        _require_text_columns(header, file, settings)
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
@@ -261,10 +261,11 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
         return parsing.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
     wanted, kept = settings.line_types, settings.output.input_columns()
     if kept is not None:
-        wanted = pa.schema([field for field in wanted if field.name in (*kept, config.text_column)])
-    if config.text_column not in wanted.names:
-        wanted = wanted.append(pa.field(config.text_column, pa.string()))
-    return parsing.parse_jsonl(block, wanted, text_column=config.text_column, only_schema=kept is not None)
+        wanted = pa.schema([field for field in wanted if field.name in (*kept, *config.text_columns)])
+    for column in config.text_columns:
+        if column not in wanted.names:
+            wanted = wanted.append(pa.field(column, pa.string()))
+    return parsing.parse_jsonl(block, wanted, text_columns=config.text_columns, only_schema=kept is not None)
 
 
 def _whole_file_part(file: InputFile, content: bytes | None, settings: ReadSettings) -> Part:
@@ -280,10 +281,10 @@ def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) ->
     with source as opened:
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
         num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
-        _require_text_column(names, file, settings)
+        _require_text_columns(names, file, settings)
         parsing.check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
-        columns = None if kept is None else [name for name in names if name in (*kept, settings.input.text_column)]
+        columns = None if kept is None else [name for name in names if name in (*kept, *settings.input.text_columns)]
         # a file that is small on disk can be large in memory
         cuts = [cut for group in cut_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
         ranges = [(part.start_row, part.stop_row or 0) for part in within(cuts, span.ranges, num_rows)]
@@ -306,10 +307,10 @@ def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) ->
             yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
 
 
-def _require_text_column(names: list[str], file: InputFile, settings: ReadSettings) -> None:
-    column = settings.input.text_column
-    if column not in names:
-        raise UserError(f"input.text_column: {file.path} has no column {column!r}; it has {', '.join(names)}")
+def _require_text_columns(names: list[str], file: InputFile, settings: ReadSettings) -> None:
+    for key, column in zip(("text_column", "text_pair_column"), settings.input.text_columns, strict=False):
+        if column not in names:
+            raise UserError(f"input.{key}: {file.path} has no column {column!r}; it has {', '.join(names)}")
 
 
 def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
@@ -327,14 +328,16 @@ def _documents(
     file: InputFile, table: pa.Table, rows: np.ndarray, bad: list[parsing.BadRecord], settings: ReadSettings
 ) -> tuple[pa.Table, list[Reject]]:
     """Adds source_file and source_row, and separates what has no usable text."""
-    names, text_column = settings.output, settings.input.text_column
-    if text_column not in table.column_names:  # no row of this block gave one
-        table = table.append_column(text_column, pa.nulls(table.num_rows, pa.string()))
-    keep, rejects = _usable(table.column(text_column), rows, file.path, settings.input.min_characters)
-    rejects = [Reject(file.path, record.row, record.reason, record.detail) for record in bad] + rejects
+    names, text_columns = settings.output, settings.input.text_columns
+    for column in text_columns:
+        if column not in table.column_names:  # no row of this block gave one
+            table = table.append_column(column, pa.nulls(table.num_rows, pa.string()))
+    keep, rejects = np.ones(table.num_rows, bool), [Reject(file.path, at.row, at.reason, at.detail) for at in bad]
+    for column in text_columns:
+        rejects += _unusable(table, column, keep, rows, file.path, settings.input)
     kept = names.input_columns()
     if kept is not None:
-        table = table.select([name for name in table.column_names if name in kept or name == text_column])
+        table = table.select([name for name in table.column_names if name in kept or name in text_columns])
     check_columns(table.column_names, file.path, names)
     table = pa.table([_without_views(column) for column in table.columns], names=table.column_names)
     table = table.append_column(names.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
@@ -342,54 +345,37 @@ def _documents(
     if not keep.all():
         table = table.filter(pa.array(keep))
     if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
+        (text_column,) = text_columns
         index = table.schema.get_field_index(text_column)
         table = table.set_column(index, text_column, decode(table.column(text_column))[0].cast(pa.string()))
     return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
 
 
-def _usable(column: pa.ChunkedArray, rows: np.ndarray, path: str, min_characters: int) -> tuple[np.ndarray, list[Reject]]:
-    """Which rows can be labelled (bool, per row), and a reject for each of the others."""
-    keep = np.ones(len(column), bool)
-    rejects: list[Reject] = []
+def _unusable(table: pa.Table, name: str, keep: np.ndarray, rows: np.ndarray, path: str, config: InputConfig) -> list[Reject]:
+    """A reject for each row of `keep` (bool, per row) whose text in that column cannot be labelled; takes it out of `keep`."""
+    column, rejects = table.column(name), list[Reject]()
+    which = f"{name}: " if config.text_pair_column is not None else ""
 
     def reject(bad: np.ndarray, reason: str, detail) -> None:
         for index in np.flatnonzero(bad & keep):
-            rejects.append(Reject(path, int(rows[index]), reason, detail(int(index))[:MAX_DETAIL_CHARACTERS]))
+            words = which + detail(int(index))
+            rejects.append(Reject(path, int(rows[index]), reason, words[:MAX_DETAIL_CHARACTERS]))
         keep[bad] = False
 
     if not is_text(column.type):
         reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
-        return keep, rejects
+        return rejects
     reject(column.is_null().to_numpy(), "null_text", lambda index: "the text is null or missing")
     decoded, errors = decode(column)
     reject(np.array([error is not None for error in errors]) if errors else ~keep, "undecodable", lambda i: str(errors[i]))
+    min_characters = config.min_characters if name == config.text_column else 0
     if min_characters and len(column):
         lengths = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(decoded)), 0).to_numpy()
         reject(lengths < min_characters, "too_short", lambda index: f"{lengths[index]} characters")
-    return keep, rejects
+    return rejects
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A view column as its plain type: Arrow cannot filter views."""
     plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
     return column.cast(plain[column.type]) if column.type in plain else column
-
-
-def decode(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:
-    """A text column of any text type as large_string, and per row the decoding error; [] when there is none."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    as_bytes = column.cast(pa.large_binary())
-    try:
-        return as_bytes.cast(pa.large_string()), []  # the cast checks the encoding
-    except pa.ArrowInvalid:
-        texts: list[str | None] = []
-        errors: list[str | None] = []
-        for value in as_bytes.to_pylist():
-            try:
-                texts.append(None if value is None else value.decode())
-                errors.append(None)
-            except UnicodeDecodeError as error:
-                texts.append(None)
-                errors.append(str(error))
-        return pa.chunked_array([pa.array(texts, pa.large_string())]), errors

@@ -10,6 +10,7 @@ import urllib.parse
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline_ops.postprocessing import count_labels
 from pipeline_ops.schema import OutputConfig, Piece
 from pipeline_ops.storage import StorageConfig, StoredFile, join, open_to_read, put, read_files, stat_file
 from pipeline_ops.writing import (
@@ -104,10 +106,10 @@ def without_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, s
             files.append(file)
             continue
         lost["labeled"] += dropped.num_rows
-        lost["tokens"] += _sum(column_of(dropped, output.num_tokens_column, file.path))
-        lost["truncated"] += _sum(column_of(dropped, output.truncated_column, file.path))
-        for count in column_of(dropped, output.label_column, file.path).value_counts().to_pylist():
-            labels[count["values"]] += count["counts"]
+        tokens, truncated, labels_lost = count_labels(partial(column_of, dropped, path=file.path), output)
+        lost["tokens"] += tokens
+        lost["truncated"] += truncated
+        labels.update(labels_lost)
         if rest.num_rows:
             folder = file.path.rpartition("/")[0]
             path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{index}.parquet"]))
@@ -149,12 +151,6 @@ def _unit_id(identity: list[str]) -> str:
 def _put(path: str, rows: int, content: Any, output: str, storage: StorageConfig) -> WrittenFile:
     put(join(output, path), content, storage)
     return written_file(path, rows, content)
-
-
-def _sum(column: pa.ChunkedArray) -> int:
-    if pa.types.is_string(column.type):  # a partition's name
-        column = column.cast(pa.bool_() if column.num_chunks and str(column[0]).lower() in ("true", "false") else pa.int64())
-    return int(pc.sum(column.cast(pa.int64())).as_py() or 0)
 
 
 def _may_hold(file: WrittenFile, gone: list[str], output: OutputConfig, storage: StorageConfig) -> bool:

@@ -5,7 +5,9 @@ the padding in a batch is 2-3 % of its tokens (24 % unsorted), so batches travel
 """
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,21 +26,31 @@ PADDING_PER_BATCH = 1 / 32  # of the token budget: with less, small units would 
 
 @dataclass(frozen=True)
 class Encodings:
-    """The token ids of documents, one behind the other.
+    """The token ids of documents, one behind the other; of a document in windows, these one behind the other.
 
-    ids: int32 (tokens,); type_ids: int8 (tokens,) or None where the model takes none; lengths: int32 (documents,), special
-    tokens included; truncated: bool (documents,).
+    ids: int32 (tokens,); type_ids: int8 (tokens,) or None where the model takes none; lengths: int32 (windows,), special
+    tokens included; truncated: bool (documents,); windows: int32 (documents,), how many each has, or None: one.
     """
 
     ids: np.ndarray
     type_ids: np.ndarray | None
     lengths: np.ndarray
     truncated: np.ndarray
+    windows: np.ndarray | None = None
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """int32 (documents,): what the model reads of each, in all of its windows."""
+        if self.windows is None or not len(self.windows):
+            return self.lengths
+        return np.add.reduceat(self.lengths, np.cumsum(self.windows) - self.windows, dtype=np.int32)
 
 
 @dataclass(frozen=True)
 class TokenBatches:
     """Padded batches, flat. `rows` documents of batch b fill `rows[b] * widths[b]` ids.
+
+    Where documents are in windows, a document here is a window, and windows of one document may be in different batches.
 
     ids: int32; type_ids: int8, empty where the model takes none; lengths: int32 (documents,), in batch order, without padding;
     order: int32 (documents,), the document's row in the unit; rows, widths: int32 (batches,).
@@ -74,12 +86,12 @@ def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | 
     type_ids: list[bytes] = []
     types_of: dict[int, bytes] = {}  # those of one text follow from its number of tokens
     max_length = backend.truncation["max_length"]
-    for chunk in _chunks(texts):
-        for encoding in _encode_chunk(chunk, backend, cuts):
+    for chunk in chunks([len(text) for text in texts]):
+        for encoding in encode_texts(texts[chunk], backend, cuts):
             length = len(encoding)
             ids.fromlist(encoding.ids)
             lengths.append(length)
-            truncated.append(_is_truncated(encoding, max_length))
+            truncated.append(is_truncated(encoding, max_length))
             if with_type_ids:
                 if length not in types_of:
                     types_of[length] = bytes(encoding.type_ids)
@@ -92,35 +104,43 @@ def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | 
     )
 
 
-def _encode_chunk(texts: list[str], backend: Any, cuts: Cuts | None) -> list[Any]:
-    """The texts' encodings. Of long ones only a part is tokenized, at first: that it is truncated shows that it was enough."""
+def encode_texts(texts: list[str], backend: Any, cuts: Cuts | None, *, add_special_tokens: bool = True) -> list[Any]:
+    """The texts' encodings. Of long ones only a part is tokenized, at first: that it is truncated shows that it was enough.
+
+    Args:
+        backend: a `tokenizers.Tokenizer`; it truncates where there are `cuts`.
+    """
     if cuts is None:
-        return backend.encode_batch_fast(texts, add_special_tokens=True)
+        return backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
     characters = cuts.characters
     parts = [cuts.part(text, characters) for text in texts]
-    encodings = backend.encode_batch_fast(parts, add_special_tokens=True)
+    encodings = backend.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
     max_length = backend.truncation["max_length"]
     short = [index for index, part in enumerate(parts) if len(part) < len(texts[index])]
-    while short := [index for index in short if not _is_truncated(encodings[index], max_length)]:
+    while short := [index for index in short if not is_truncated(encodings[index], max_length)]:
         characters *= 2
         parts = [cuts.part(texts[index], characters) for index in short]
-        for index, encoding in zip(short, backend.encode_batch_fast(parts, add_special_tokens=True), strict=True):
+        more = backend.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
+        for index, encoding in zip(short, more, strict=True):
             encodings[index] = encoding
         short = [index for index, part in zip(short, parts, strict=True) if len(part) < len(texts[index])]
     return encodings
 
 
-def _is_truncated(encoding: Any, max_length: int) -> bool:
-    return len(encoding) >= max_length and bool(encoding.overflowing)  # which makes an object of each piece cut off
+def is_truncated(encoding: Any, limit: int | None) -> bool:
+    """Whether tokens were cut off at `limit`; None: there is none."""
+    # the last one makes an object of each piece cut off
+    return limit is not None and len(encoding) >= limit and bool(encoding.overflowing)
 
 
-def encode_good(
-    texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | None = None
-) -> tuple[Encodings, dict[int, BaseException]]:
-    """As encode, for texts of which some may make the tokenizer raise.
+def encode_good(encode_rows: Callable[[slice], Encodings], count: int) -> tuple[Encodings, dict[int, BaseException]]:
+    """The encodings of `count` documents of which some may make the tokenizer raise.
+
+    Args:
+        encode_rows: tokenizes the documents of these rows.
 
     Returns:
-        (the encodings of the others, in order; the exception of each that does, by its index in `texts`).
+        (the encodings of the others, in order; the exception of each that does, by its row).
 
     Raises:
         Exception: what poison.halve says: then the tokenizer is at fault.
@@ -128,38 +148,37 @@ def encode_good(
 
     def encode_part(start: int, stop: int) -> Encodings:
         try:
-            return encode(texts[start:stop], backend, with_type_ids=with_type_ids, cuts=cuts)
+            return encode_rows(slice(start, stop))
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # of Rust; it is no Exception, and would get past all handlers
                 raise RuntimeError(f"the tokenizer panicked: {error}") from error
             raise
 
-    parts, failed = halve(encode_part, len(texts), _is_texts_fault)
+    parts, failed = halve(encode_part, count, _is_texts_fault)
     if len(parts) == 1:
         return parts[0][2], failed
-    encodings = [part for _, _, part in parts] or [encode([], backend, with_type_ids=with_type_ids)]
-    return Encodings(
-        np.concatenate([part.ids for part in encodings]),
-        np.concatenate([part.type_ids for part in encodings if part.type_ids is not None]) if with_type_ids else None,
-        np.concatenate([part.lengths for part in encodings]),
-        np.concatenate([part.truncated for part in encodings]),
-    ), failed
+    encodings = [part for _, _, part in parts] or [encode_rows(slice(0, 0))]
+    return Encodings(*(_concatenated([getattr(part, field.name) for part in encodings]) for field in fields(Encodings))), failed
+
+
+def _concatenated(arrays: list[Any]) -> Any:
+    return None if arrays[0] is None else np.concatenate(arrays)
 
 
 def _is_texts_fault(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, MemoryError)
 
 
-def _chunks(texts: list[str]) -> list[list[str]]:
-    chunks: list[list[str]] = []
+def chunks(sizes: list[int]) -> list[slice]:
+    """Rows to tokenize at once, for texts of so many characters."""
+    bounds = []
     size = CHUNK_CHARACTERS
-    for text in texts:
+    for row, characters in enumerate(sizes):
         if size >= CHUNK_CHARACTERS:
-            chunks.append([])
+            bounds.append(row)
             size = 0
-        chunks[-1].append(text)
-        size += len(text) + 100
-    return chunks
+        size += characters + 100
+    return [slice(start, stop) for start, stop in pairwise([*bounds, len(sizes)])]
 
 
 def make_batches(
@@ -235,10 +254,14 @@ def attention_mask(lengths: np.ndarray, width: int, pad_left: bool) -> np.ndarra
     return mask.astype(np.int64)
 
 
-def batches_to_columns(batches: TokenBatches) -> dict[str, pa.Array]:
-    """One row of large_list columns, sharing the arrays' memory."""
-    return {f"batch_{field.name}": list_cell(getattr(batches, field.name)) for field in fields(TokenBatches)}
+def batches_to_columns(batches: TokenBatches, reading: int = 0) -> dict[str, pa.Array]:
+    """One row of large_list columns, sharing the arrays' memory.
+
+    Args:
+        reading: a number of these batches, where models with several tokenizers read a unit.
+    """
+    return {f"batch_{field.name}_{reading}": list_cell(getattr(batches, field.name)) for field in fields(TokenBatches)}
 
 
-def batches_from_columns(row: pa.Table) -> TokenBatches:
-    return TokenBatches(*(flat_values(row, f"batch_{field.name}") for field in fields(TokenBatches)))
+def batches_from_columns(row: pa.Table, reading: int = 0) -> TokenBatches:
+    return TokenBatches(*(flat_values(row, f"batch_{field.name}_{reading}") for field in fields(TokenBatches)))

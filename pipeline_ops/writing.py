@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.postprocessing import partitions
+from pipeline_ops.postprocessing import count_labels, partitions
 from pipeline_ops.schema import OutputConfig, Piece, Reject, Unit, pack_rejects
 from pipeline_ops.storage import StorageConfig, join, put_many
 
@@ -164,7 +164,7 @@ def write_unit(
         contents[path] = pack_rejects(rejects)
         rejects_file = written_file(path, len(rejects), contents[path])
     put_many({join(output.path, path): content for path, content in contents.items()}, storage)
-    counts = labelled.column(output.label_column).value_counts().to_pylist()
+    tokens, truncated, labels = count_labels(labelled.column, output)
     return Commit(
         unit=unit.id,
         attempt=attempt,
@@ -173,10 +173,10 @@ def write_unit(
         rejects_file=rejects_file,
         labeled=labelled.num_rows,
         rejected=len(rejects),
-        tokens=_sum(labelled.column(output.num_tokens_column)),
+        tokens=tokens,
         padded_tokens=padded_tokens,
-        truncated=_sum(labelled.column(output.truncated_column)),
-        labels={count["values"]: count["counts"] for count in counts},
+        truncated=truncated,
+        labels=labels,
         replaces=unit.replaces,
         classify_seconds=classify_seconds,
         flops=flops,
@@ -186,10 +186,6 @@ def write_unit(
 def written_file(path: str, rows: int, content: Any) -> WrittenFile:
     """The facts of a file with that content, which is about to be put."""
     return WrittenFile(path, rows, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
-
-
-def _sum(column: pa.ChunkedArray) -> int:
-    return int(column.to_numpy().sum())
 
 
 def parquet_bytes(table: pa.Table) -> pa.Buffer:

@@ -64,12 +64,25 @@ def make_model(
     texts = [text[:2000] for text in (real_documents(400) if texts is None else texts)]
     tokenizer = _train_tokenizer(architecture, texts, max_length)
     config = _config(architecture, len(tokenizer), max_length)
+    return save_classifier(folder, config, tokenizer, labels, seed, problem_type, texts)
+
+
+def save_classifier(
+    folder: Path,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    seed: int,
+    problem_type: str | None = None,
+    texts: Sequence[str] = (),
+) -> Path:
+    """Saves a classifier with seeded weights and a head that is centred on `texts`."""
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = problem_type
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    _spread_logits(model, tokenizer, texts[:200])
+    _spread_logits(model, tokenizer, [text for text in texts if text][:200])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -153,10 +166,10 @@ def _train_tokenizer(architecture: Architecture, texts: Sequence[str], max_lengt
         merges: list = [tuple(merge) for merge in trained["merges"]]
         return RobertaTokenizer(vocab=trained["vocab"], merges=merges, model_max_length=max_length)
     tokenizer_class = BertTokenizer if architecture == "bert" else DistilBertTokenizer
-    return tokenizer_class(vocab=_word_pieces(texts), model_max_length=max_length)
+    return tokenizer_class(vocab=word_pieces(texts), model_max_length=max_length)
 
 
-def _word_pieces(texts: Sequence[str]) -> dict[str, int]:
+def word_pieces(texts: Sequence[str]) -> dict[str, int]:
     """A WordPiece vocabulary: the commonest characters, words and word endings.
 
     Not the tokenizers library's trainer, whose ids differ from one process to the next, and with them the model's answers.
@@ -173,6 +186,12 @@ def _word_pieces(texts: Sequence[str]) -> dict[str, int]:
     longer = [piece for piece, _ in _commonest(words + endings, VOCABULARY_SIZE)]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *alphabet, *("##" + letter for letter in alphabet), *longer]
     return {piece: index for index, piece in enumerate(list(dict.fromkeys(pieces))[:VOCABULARY_SIZE])}
+
+
+def commonest_words(texts: Sequence[str], limit: int) -> list[str]:
+    """The commonest of what white space separates, the shorter ones only."""
+    words = Counter(word for text in texts for word in text.split() if len(word) < 12)
+    return [word for word, _ in _commonest(words, limit)]
 
 
 def _commonest(counts: Counter[str], limit: int) -> list[tuple[str, int]]:
@@ -206,8 +225,10 @@ def _config(architecture: Architecture, vocabulary_size: int, max_length: int) -
 @torch.inference_mode()
 def _spread_logits(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
     """Scales and shifts the head's last layer so that each logit has mean 0 and `LOGIT_SPREAD` over `texts`."""
-    logits = model(**tokenizer(list(texts), truncation=True, padding=True, return_tensors="pt")).logits
+    logits = torch.cat([model(**tokenizer(text, truncation=True, return_tensors="pt")).logits for text in texts])
     scale = LOGIT_SPREAD / logits.std(dim=0)
-    head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    head = [module for module in linear if module.out_features == logits.shape[1]][-1]
     head.weight.mul_(scale[:, None])
-    head.bias.copy_((head.bias - logits.mean(dim=0)) * scale)
+    if head.bias is not None:  # decoders' heads have none
+        head.bias.copy_((head.bias - logits.mean(dim=0)) * scale)

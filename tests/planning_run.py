@@ -121,7 +121,7 @@ def write_output(job: JobConfig, layout: str, folder: Path) -> None:
         (folder / COMMITS_FOLDER).mkdir()
         for unit, commit in commits.items():
             (folder / COMMITS_FOLDER / f"{unit}.json").write_text(commit.to_json())
-    write_job(job_record(prepared, "float32", RUN), output, job.storage)
+    write_job(job_record(prepared, ["float32"], RUN), output, job.storage)
 
 
 def write_inputs(folder: Path, number_of_files: int) -> None:
@@ -185,7 +185,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
         lambda: make_plan(
             files,
             ledger.commits,
-            text_column=job.input.text_column,
+            text_columns=job.input.text_columns,
             output=job.output,
             storage=job.storage,
             unit_bytes=None,
@@ -193,7 +193,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
     )
     left = [span.file for task in plan.tasks for span in task]
     timed("sample", lambda: input_schema(left, job.input, job.storage))
-    timed("model", lambda: resolve_model(job.model, job.storage))
+    timed("model", lambda: resolve_model(job.named_models()[""], job.storage))
     timed("garbage", lambda: garbage_files(job.output.path, ledger, job.storage))
     return {**taken, "peak_mebibytes": memory_mebibytes("VmHWM")}
 

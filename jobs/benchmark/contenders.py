@@ -18,8 +18,8 @@ PIPELINE_STEP = 16  # documents between two looks at the clock, at least
 
 def limit(task: dict[str, Any]) -> dict[str, Any]:
     """The bare model on batches that are in memory; see pipeline_ops.benchmarking."""
-    from pipeline_ops.actors import resolve_dtype
     from pipeline_ops.benchmarking import run_bare_model
+    from pipeline_ops.probing import resolve_dtype
 
     dtype = resolve_dtype(task["dtype"], task["use_gpu"])
     loop, labels = run_bare_model(

@@ -16,9 +16,9 @@ import numpy as np
 from cluster.resources import ComputeConfig, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.benchmark.processes import run_contender
-from pipeline_ops.actors import resolve_dtype
 from pipeline_ops.benchmarking import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.models import ModelConfig, resolve_model
+from pipeline_ops.probing import resolve_dtype
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.synthesizing import ModelShape, make_model_once, real_passages, shaped_texts, write_corpus

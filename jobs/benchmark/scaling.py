@@ -100,7 +100,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     )
     prepared = prepare(job)
     pools = resolve_pools(job.compute, machines, prepared.token_flops)
-    probed = {"dtype": "float32", "device": None, "batch_tokens": None}
+    probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
     stamps: list[tuple[float, float, float]] = []
     with writing(prepared) as lease:
         writer = Writer(prepared, lease, "benchmark")

@@ -94,7 +94,7 @@ def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun_or_other
     with pytest.raises(UserError, match=rf"input\.path: .*{tmp_path}/in/0{name}.*2 others") as refused:
         prepare_job(tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(refused.value)
-    write_job(job_record(begun, "float32", "run"), str(tmp_path / "out"), begun.job.storage)
+    write_job(job_record(begun, ["float32"], "run"), str(tmp_path / "out"), begun.job.storage)
     assert prepare_job(tmp_path / "in", tmp_path / "out").plan.files == 3
     good.rename(tmp_path / "in" / "good.txt")
     assert prepare_job(tmp_path / "in", tmp_path / "elsewhere").plan.files == 4

@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline_ops.actors import probe_model
 from pipeline_ops.classifying import classify, classify_good
 from pipeline_ops.copying import PinnedCopies
 from pipeline_ops.estimating import LEAST_TOKENS, MOST_TOKENS
 from pipeline_ops.inferring import ForwardPasses, check_compiler, is_out_of_memory
-from pipeline_ops.models import ModelConfig, resolve_model
+from pipeline_ops.models import JobModel, ModelConfig, resolve_model
+from pipeline_ops.probing import probe_models
+from pipeline_ops.schema import OutputConfig
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.tokenizing import TokenBatches, encode, make_batches, truncating_backend
 from tests.corpora import real_documents
@@ -111,8 +112,8 @@ def test_memory_that_a_gpu_lacks_makes_passes_smaller_and_changes_no_logits(mode
 def test_probe_on_a_gpu_says_what_is_known_only_there(model: Path) -> None:
     config = ModelConfig(path=str(model))
     facts = resolve_model(config, StorageConfig())[0]
-    probed = probe_model(config, facts, StorageConfig(), "auto", 1.0)
-    assert probed["dtype"] in ("bfloat16", "float16")
+    probed = probe_models([JobModel("", config, facts, "", OutputConfig(path="out"))], StorageConfig(), 1.0)
+    assert probed["dtypes"][0] in ("bfloat16", "float16")
     assert probed["device"] == torch.cuda.get_device_name()
     assert LEAST_TOKENS <= probed["batch_tokens"] <= MOST_TOKENS
     check_compiler("cuda")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from jobs.plan import plan
 from jobs.verify import verify
@@ -143,3 +143,44 @@ def test_inspect_as_json_gives_each_step_and_the_pipelines_label(model: Path):
     assert (steps["tokens"][0], steps["tokens"][-1]) == ("[CLS]", "[SEP]")
     assert max(steps["logits"], key=steps["logits"].get) == max(steps["scores"], key=steps["scores"].get) == steps["label"]
     assert sum(steps["scores"].values()) == pytest.approx(1)
+
+
+def test_inspect_of_a_pair_in_windows_shows_each_window_and_where_the_head_looks(model: Path, tmp_path: Path):
+    text, other = "It is a pleasure to read. " * 60, "Is it?"
+    pictures = [tmp_path / "attention.png", tmp_path / "attention.svg"]
+    for picture in pictures:
+        finished = command(
+            *("inspect", text, "--pair", other, "--model", model, "--json", "--plot", picture),
+            *("model.dtype=float32", "model.long_documents=windows", "model.max_length=64", "output.embedding=mean"),
+        )
+        assert finished.code == 0, finished.stderr
+    steps = finished.result
+    assert len(steps["windows"]) > 3
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    read = tokenizer(text, other, truncation="only_first", max_length=64, return_overflowing_tokens=True)
+    assert [sum(window["attention_mask"]) for window in steps["windows"]] == [len(ids) for ids in read["input_ids"]]
+    for window, ids, types in zip(steps["windows"], read["input_ids"], read["token_type_ids"], strict=True):
+        assert window["input_ids"][: len(ids)] == ids
+        assert window["token_type_ids"][: len(ids)] == types
+        assert sum(window["attention"]) == pytest.approx(1, abs=1e-4)
+        assert [share for token, share in zip(window["tokens"], window["attention"], strict=True) if token == "[SEP]"] == [0, 0]
+    assert len(steps["embedding"]) == 32
+    assert pictures[0].read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in pictures[1].read_text()
+    shown = command("inspect", "A pleasure to read", "--attention", "--model", model, "model.dtype=float32", "output.top_k=2")
+    assert shown.code == 0, shown.stderr
+    assert "pleasure to read" in shown.stdout.split("where the head's token looks")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--plot", "picture.gif"], "--plot: 'picture.gif'"),
+        (["--plot", "nowhere/picture.png"], "--plot: there is no folder"),
+        (["output.scores=true"], "output.scores: unknown key"),
+    ],
+)
+def test_inspect_with_a_mistake_exits_2_with_one_line(model: Path, options: list[str], said: str):
+    finished = command("inspect", "a text", "--model", model, *options)
+    assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
+    assert said in finished.error_lines[0]

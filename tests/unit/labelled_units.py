@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.heads import Head
-from pipeline_ops.postprocessing import label_documents
+from pipeline_ops.postprocessing import Classified, label_documents
 from pipeline_ops.rewriting import column_of, read_written
 from pipeline_ops.schema import OutputConfig, Piece, Reject, Unit, unpack_rejects
 from pipeline_ops.storage import StorageConfig, put
@@ -44,14 +44,9 @@ def write_pieces(
             output.source_row_column: numbers,
         }
     )
-    labelled, _ = label_documents(
-        documents,
-        np.stack([numbers % 3 == 0, numbers % 3 != 0], axis=1).astype(np.float32),
-        head=Head(LABELS, "softmax"),
-        num_tokens=(numbers % 7).astype(np.int32),
-        truncated=numbers % 2 == 0,
-        output=output,
-    )
+    logits = np.stack([numbers % 3 == 0, numbers % 3 != 0], axis=1).astype(np.float32)
+    classified = Classified(logits, (numbers % 7).astype(np.int32), numbers % 2 == 0)
+    labelled = label_documents(documents, classified, head=Head(LABELS, "softmax"), output=output)
     unit = Unit(uuid.uuid4().hex[:24], pieces)
     return write_unit(unit, labelled, rejects, output, STORAGE, metadata=metadata or {"model": "m"}, padded_tokens=len(rows))
 

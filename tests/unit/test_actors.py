@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cluster.attempts import AttemptCounts
 from pipeline_ops.actors import ClassifyActor, TokenizeActor, failed_row, read_task, write_row
 from pipeline_ops.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
 from pipeline_ops.inputs import InputFile
-from pipeline_ops.models import ModelConfig, ModelFacts, resolve_model
+from pipeline_ops.models import JobModel, ModelConfig, resolve_model
 from pipeline_ops.reading import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema import OutputConfig, Unit, UserError, pack_rejects, unpack_table
 from pipeline_ops.storage import StorageConfig
@@ -30,13 +31,11 @@ from tests.unit.reading_path import prepare, spans_of
 STORAGE = StorageConfig()
 
 
-def facts_of(model: Path) -> ModelFacts:
-    return resolve_model(ModelConfig(path=str(model)), STORAGE)[0]
-
-
-def tokenizer_of(model: Path) -> str:
-    facts, tokenizer, _ = resolve_model(ModelConfig(path=str(model)), STORAGE)
-    return truncating_backend(tokenizer, facts.max_length).to_str()
+def models_of(model: Path, output: OutputConfig, **settings: Any) -> list[JobModel]:
+    """A job's only model, as the stages are told of it."""
+    config = ModelConfig(path=str(model), **settings)
+    facts, tokenizer, _ = resolve_model(config, STORAGE)
+    return [JobModel("", config, facts, truncating_backend(tokenizer, facts.max_length).to_str(), output, dtype="float32")]
 
 
 def rows_of(path: Path, unit_bytes: int = 2**20, **options: Any) -> list[pa.Table]:
@@ -57,10 +56,10 @@ def label(
     attempts: Attempts | None = None,
     **settings: Any,
 ) -> pa.Table:
-    config, facts, attempts = ModelConfig(path=str(model), **settings), facts_of(model), attempts or AttemptCounts()
-    tokenized = TokenizeActor(tokenizer_of(model), facts, "text", output, batch_tokens, attempts)(row)
-    classified = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)(tokenized)
-    return write_row(classified, facts, output, STORAGE, {}, attempts)
+    models, attempts = models_of(model, output, **settings), attempts or AttemptCounts()
+    tokenized = TokenizeActor(models, ("text",), output, batch_tokens, attempts)(row)
+    classified = ClassifyActor(models, STORAGE, output, False, attempts)(tokenized)
+    return write_row(classified, models, output, STORAGE, {}, attempts)
 
 
 def commit_of(row: pa.Table) -> Commit:
@@ -125,16 +124,16 @@ def test_chain_with_a_compiled_model_gives_the_same_labels_and_logits(tmp_path: 
 def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path: Path, model: Path) -> None:
     """Waiting is from the end of one call to the start of the next; what is left out is the end of a call."""
     texts = [text[:3000] for text in real_documents(40)]
-    config, facts, attempts = ModelConfig(path=str(model)), facts_of(model), AttemptCounts()
-    output = OutputConfig(path=str(tmp_path / "out"))
-    tokenizer = TokenizeActor(tokenizer_of(model), facts, "text", output, 512, attempts)
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
+    models = models_of(model, output)
+    tokenizer = TokenizeActor(models, ("text",), output, 512, attempts)
     rows = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]), 5000)
     assert len(rows) > 1
-    actor = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)
+    actor = ClassifyActor(models, STORAGE, output, False, attempts)
     ready = time.monotonic()
     classified = [actor(tokenizer(row)) for row in rows]
     lived = time.monotonic() - ready
-    commits = [commit_of(write_row(row, facts, output, STORAGE, {}, attempts)) for row in classified]
+    commits = [commit_of(write_row(row, models, output, STORAGE, {}, attempts)) for row in classified]
     assert all(commit.classify_seconds is not None for commit in commits)
     total = ClassifySeconds.total(commit.classify_seconds for commit in commits)
     assert 0 < total.whole <= lived + 0.001
@@ -195,14 +194,15 @@ def test_chain_with_a_model_that_gives_nan_rejects_what_it_touches(tmp_path: Pat
     texts = ["a good text", "a bad text", "another good text"]
     output = OutputConfig(path=str(tmp_path / "out"))
     (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
-    config, facts = ModelConfig(path=str(model)), facts_of(model)
-    attempts = AttemptCounts()
-    tokenizer = TokenizeActor(tokenizer_of(model), facts, "text", output, 512, attempts)
-    actor = ClassifyActor(config, facts, STORAGE, output, "float32", False, attempts)
-    bad = set(tokenizer.tokenizer.encode("bad").ids) - set(tokenizer.tokenizer.encode("good text another a").ids)
+    models, attempts = models_of(model, output), AttemptCounts()
+    tokenizer = TokenizeActor(models, ("text",), output, 512, attempts)
+    actor = ClassifyActor(models, STORAGE, output, False, attempts)
+    bad = set(tokenizer.encoders[0].backend.encode("bad").ids) - set(
+        tokenizer.encoders[0].backend.encode("good text another a").ids
+    )
     with torch.no_grad():
-        actor.passes.model.get_input_embeddings().weight[sorted(bad)] = float("nan")
-    commit = commit_of(write_row(actor(tokenizer(row)), facts, output, STORAGE, {}, attempts))
+        actor.passes[0].model.get_input_embeddings().weight[sorted(bad)] = float("nan")
+    commit = commit_of(write_row(actor(tokenizer(row)), models, output, STORAGE, {}, attempts))
     assert (commit.labeled, commit.rejected) == (2, 1)
     assert [reject[:2] for reject in rejects_in(tmp_path / "out", commit)] == [(1, "non_finite_logits")]
     assert [document["text"] for document in labelled(tmp_path / "out")] == [texts[0], texts[2]]
@@ -386,8 +386,10 @@ def test_rejects_in_transport_keep_what_the_reader_said(tmp_path: Path) -> None:
 
 def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, model: Path, model_without_head: Path) -> None:
     (row,) = rows_of(write_bytes(tmp_path / "a.jsonl", b'{"text": "a"}\n'))
-    config = ModelConfig(path=str(model_without_head))
-    actor = ClassifyActor(config, facts_of(model), STORAGE, OutputConfig(path="out"), "float32", False, AttemptCounts())
+    output = OutputConfig(path="out")
+    (sound,) = models_of(model, output)
+    headless = replace(sound, config=ModelConfig(path=str(model_without_head)))
+    actor = ClassifyActor([headless], STORAGE, output, False, AttemptCounts())
     error = run_ending(failure_of(actor(row)))
     assert isinstance(error, UserError)
     assert "head" in str(error)

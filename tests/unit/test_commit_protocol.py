@@ -66,7 +66,12 @@ class World:
         return [InputFile(file, "jsonl", None) for file in stored]
 
     def plan(self, ledger: Ledger) -> Plan:
-        arguments: dict[str, Any] = {"text_column": "text", "output": self.output, "storage": STORAGE, "unit_bytes": UNIT_BYTES}
+        arguments: dict[str, Any] = {
+            "text_columns": ("text",),
+            "output": self.output,
+            "storage": STORAGE,
+            "unit_bytes": UNIT_BYTES,
+        }
         return make_plan(self.files(), ledger.commits, **arguments)
 
 

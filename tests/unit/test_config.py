@@ -32,7 +32,7 @@ def mistake(path: str, *overrides: str) -> str:
 
 def test_job_with_the_needed_keys_has_defaults_for_the_rest(job_file: str) -> None:
     job = load_job(job_file)
-    assert (job.input.path, job.model.path, job.output.path) == ("in", "some/model", "out")
+    assert (job.input.path, job.named_models()[""].path, job.output.path) == ("in", "some/model", "out")
     assert (job.input.text_column, job.output.partition_by, job.compute.unit_bytes) == ("text", ("label",), "auto")
 
 
@@ -76,7 +76,7 @@ def test_override_later_ones_win_over_earlier_ones_and_the_file(job_file: str) -
 def test_overrides_alone_make_a_job(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     job = load_job(str(tmp_path / "empty.yaml"), ["input.path=a", "model.path=b", "output.path=c"])
-    assert (job.input.path, job.model.path, job.output.path) == ("a", "b", "c")
+    assert (job.input.path, job.named_models()[""].path, job.output.path) == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(

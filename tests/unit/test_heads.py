@@ -31,7 +31,8 @@ def head_of(labels: tuple[str, ...] = ("a", "b", "c"), trained_for: str | None =
 
 
 def answers(logits: list[list[float]], head: Head) -> list[tuple[str, float]]:
-    found = answers_of(np.array(logits, np.float32).reshape(-1, len(head.labels)), head)
+    values = np.array(logits, np.float32).reshape(-1, len(head.labels))
+    found = answers_of(scores_of(values, head.activation), head)
     return [(found.names[label], round(float(score), 4)) for label, score in zip(found.labels, found.score, strict=True)]
 
 

@@ -154,8 +154,8 @@ def test_max_length_without_any_limit_must_be_given(model: Path) -> None:
     unlimited: Any = SimpleNamespace(model_type="xlnet", pad_token_id=5)
     tokenizer = AutoTokenizer.from_pretrained(model, model_max_length=10**30)
     with pytest.raises(UserError, match=r"model\.max_length.*set it"):
-        resolve_max_length(ModelConfig(path="m"), unlimited, tokenizer)
-    assert resolve_max_length(ModelConfig(path="m", max_length=4000), unlimited, tokenizer) == 4000
+        resolve_max_length(ModelConfig(path="m"), unlimited, tokenizer, 2)
+    assert resolve_max_length(ModelConfig(path="m", max_length=4000), unlimited, tokenizer, 2) == 4000
 
 
 def test_facts_of_a_single_label_and_of_a_regression(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from cluster.resources import Machines
 from jobs.config import JobConfig, check_config, override
-from jobs.plan import Prepared, check_same_job, fingerprint, job_record, plan, prepare, result_settings
+from jobs.fingerprint import check_same_job, fingerprint, result_settings
+from jobs.plan import Prepared, job_record, plan, prepare
 from pipeline_ops.commits import commit_unit, write_job
 from pipeline_ops.failures import failure_of, set_aside
+from pipeline_ops.models import with_dtypes
 from pipeline_ops.schema import END_OF_FILE, Piece, UserError
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.writing import Commit
@@ -38,7 +40,7 @@ def job_of(folder: Path, model: Path, *settings: str) -> JobConfig:
 
 def record(prepared: Prepared, dtype: str = "float32") -> None:
     """Leaves the output as a run that committed nothing yet would."""
-    write_job(job_record(prepared, dtype, "run"), prepared.job.output.path, StorageConfig())
+    write_job(job_record(prepared, [dtype], "run"), prepared.job.output.path, StorageConfig())
 
 
 def commit_all(prepared: Prepared) -> None:
@@ -240,7 +242,7 @@ def test_settings_that_change_no_result_go_on_in_the_same_output(folder: Path, m
 
 def test_same_settings_are_the_same_job_and_fingerprint(folder: Path, model: Path) -> None:
     prepared = prepare(job_of(folder, model))
-    settings = result_settings(prepared.job, prepared.facts, "float32")
+    settings = result_settings(prepared.job, with_dtypes(prepared.models, ["float32"]))
     check_same_job({"settings": settings}, dict(reversed(settings.items())))
     assert fingerprint(settings) == fingerprint(dict(reversed(settings.items())))
     assert fingerprint(settings) != fingerprint({**settings, "model.max_length": 64})
@@ -249,7 +251,7 @@ def test_same_settings_are_the_same_job_and_fingerprint(folder: Path, model: Pat
 def test_job_record_can_be_told_apart_from_a_job_with_other_weights(folder: Path, model: Path, tmp_path: Path) -> None:
     prepared = prepare(job_of(folder, model))
     record(prepared)
-    weights = result_settings(prepared.job, prepared.facts, "float32")
+    weights = result_settings(prepared.job, with_dtypes(prepared.models, ["float32"]))
     with pytest.raises(UserError, match=r"model\.weights"):
         check_same_job({"settings": weights}, {**weights, "model.weights": "sha256:other"})
 

@@ -33,7 +33,7 @@ def plan_of(
     return make_plan(
         files,
         {commit.unit: commit for commit in commits or []},
-        text_column="text",
+        text_columns=("text",),
         output=OutputConfig(path="out", columns=columns, drop_removed=drop_removed),
         storage=StorageConfig(),
         unit_bytes=unit_bytes,

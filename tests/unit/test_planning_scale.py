@@ -28,7 +28,7 @@ def make_finished(folder: str, model: Path, number_of_files: int, layout: str, *
     prepared = prepare(job)
     job = prepared.job
     commits = {commit.unit: commit for commit in map(commit_of, prepared.files)}
-    write_job(job_record(prepared, "float32", "run"), job.output.path, job.storage)
+    write_job(job_record(prepared, ["float32"], "run"), job.output.path, job.storage)
     put_many({join(job.output.path, file.path): b"" for commit in commits.values() for file in commit.files}, job.storage)
     if layout == "packed":
         write_pack(Ledger(commits), 1, job.output.path, job.storage)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline_ops.heads import Activation, Head
-from pipeline_ops.postprocessing import label_documents, partitions
+from pipeline_ops.postprocessing import Classified, label_documents, partitions
 from pipeline_ops.schema import OutputConfig
 
 LABELS = ("NEGATIVE", "POSITIVE")
@@ -16,14 +16,12 @@ LABELS = ("NEGATIVE", "POSITIVE")
 
 def label(values: Any, labels: tuple[str, ...] = LABELS, activation: Activation = "softmax", **output: Any):
     array = np.array(values, np.float32).reshape(-1, len(labels))
+    documents = pa.table({"text": [f"text {row}" for row in range(len(array))]})
+    classified = Classified(array, np.arange(10, 10 + len(array), dtype=np.int32), np.arange(len(array)) % 2 == 1)
+    finite, settings = classified.finite(), OutputConfig(path="out", **output)
     return label_documents(
-        pa.table({"text": [f"text {row}" for row in range(len(array))]}),
-        array,
-        head=Head(labels, activation),
-        num_tokens=np.arange(10, 10 + len(array), dtype=np.int32),
-        truncated=np.arange(len(array)) % 2 == 1,
-        output=OutputConfig(path="out", **output),
-    )
+        documents.filter(pa.array(finite)), classified.of(finite), head=Head(labels, activation), output=settings
+    ), finite
 
 
 def test_labels_of_known_logits_are_the_published_ones() -> None:

@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_ops.actors import probe_model, resolve_dtype
-from pipeline_ops.models import ModelConfig, resolve_model
+from pipeline_ops.models import JobModel, ModelConfig, resolve_model
+from pipeline_ops.probing import probe_models, resolve_dtype
+from pipeline_ops.schema import OutputConfig
 from pipeline_ops.storage import StorageConfig
 
 
 def test_probe_without_a_gpu_says_the_dtype(model: Path) -> None:
-    config = ModelConfig(path=str(model))
-    probed = probe_model(config, resolve_model(config, StorageConfig()).facts, StorageConfig(), "float32", 0)
-    assert probed == {"dtype": "float32", "device": None, "batch_tokens": None}
+    models = []
+    for dtype in ("float32", "bfloat16"):
+        config = ModelConfig(path=str(model), dtype=dtype)
+        models.append(JobModel("", config, resolve_model(config, StorageConfig()).facts, "", OutputConfig(path="out")))
+    probed = probe_models(models, StorageConfig(), 0)
+    assert probed == {"dtypes": ["float32", "bfloat16"], "device": None, "batch_tokens": None}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

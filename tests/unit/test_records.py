@@ -37,7 +37,7 @@ def block_of(data: bytes, start_row: int = 0, start_byte: int = 0) -> RecordBloc
 
 
 def jsonl(data: bytes, schema: pa.Schema = TEXT_SCHEMA, only_schema: bool = False) -> tuple[list[dict], list[int], list]:
-    table, rows, bad = parse_jsonl(block_of(data), schema, text_column="text", only_schema=only_schema)
+    table, rows, bad = parse_jsonl(block_of(data), schema, text_columns=("text",), only_schema=only_schema)
     return table.to_pylist(), rows.tolist(), [(record.row, record.reason) for record in bad]
 
 
@@ -211,7 +211,7 @@ def test_json_line_that_is_null_is_no_document(lines: list[str]) -> None:
         "data = sys.stdin.buffer.read()\n"
         "block = RecordBlock(data, 0, data.count(b'\\n'), 0, True)\n"
         "schema = pa.schema([('text', pa.string())])\n"
-        "table, rows, bad = parse_jsonl(block, schema, text_column='text', only_schema=False)\n"
+        "table, rows, bad = parse_jsonl(block, schema, text_columns=('text',), only_schema=False)\n"
         "texts = table['text'].to_pylist() if table.num_rows else []\n"
         "print(texts.count('a'), len(bad) + texts.count(None))\n"
     )

@@ -18,7 +18,7 @@ def timeline_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", 
     """Ten seconds of start, then four of labelling, then one."""
     now = time.monotonic()
     timeline = Timeline(started=now - 15)
-    timeline.starts_labelling(2, device, "bfloat16", share)
+    timeline.starts_labelling(2, device, ["bfloat16"], share)
     for commit in commits:
         timeline.add(commit)
     timeline.labelling, timeline.first_commit, timeline.last_commit = now - 5, now - 3, now - 1

@@ -185,6 +185,10 @@ def word_texts(count: int, bad: set[int]) -> list[str]:
     return [f"{text} {UNKNOWN_WORD}" if row in bad else text for row, text in enumerate(texts)]
 
 
+def encode_rows_of(texts: list[str], backend: Any, with_type_ids: bool) -> tuple[Encodings, dict[int, BaseException]]:
+    return encode_good(lambda rows: encode(texts[rows], backend, with_type_ids=with_type_ids), len(texts))
+
+
 @pytest.mark.parametrize("with_type_ids", [True, False])
 @pytest.mark.parametrize("bad", [set(), {0}, {29}, {0, 1, 2, 17}, {*range(1, 30)}, {*range(0, 30, 2)}])
 def test_encode_of_texts_of_which_some_raise_gives_the_others_as_they_are(
@@ -192,7 +196,7 @@ def test_encode_of_texts_of_which_some_raise_gives_the_others_as_they_are(
 ) -> None:
     tokenizer = load(save_word_tokenizer(tmp_path))
     texts = word_texts(30, bad)
-    encodings, failed = encode_good(texts, backend(tokenizer, 5), with_type_ids=with_type_ids)
+    encodings, failed = encode_rows_of(texts, backend(tokenizer, 5), with_type_ids)
     good = [text for row, text in enumerate(texts) if row not in bad]
     expected = encode(good, backend(tokenizer, 5), with_type_ids=with_type_ids)
     assert failed.keys() == bad
@@ -206,12 +210,12 @@ def test_encode_of_texts_of_which_some_raise_gives_the_others_as_they_are(
 
 def test_encode_of_few_texts_that_all_raise_gives_none_and_of_many_blames_the_tokenizer(tmp_path: Path) -> None:
     tokenizer = load(save_word_tokenizer(tmp_path))
-    encodings, failed = encode_good([UNKNOWN_WORD] * 3, backend(tokenizer, 5), with_type_ids=True)
+    encodings, failed = encode_rows_of([UNKNOWN_WORD] * 3, backend(tokenizer, 5), True)
     assert list(failed) == [0, 1, 2]
     assert all("UNK" in str(error) for error in failed.values())
     assert (len(encodings.ids), len(encodings.lengths), len(encodings.truncated)) == (0, 0, 0)
     with pytest.raises(Exception, match="UNK"):
-        encode_good([UNKNOWN_WORD] * SUSPICIOUS, backend(tokenizer, 5), with_type_ids=True)
+        encode_rows_of([UNKNOWN_WORD] * SUSPICIOUS, backend(tokenizer, 5), True)
 
 
 class PanicException(BaseException):
@@ -236,13 +240,13 @@ class Panicking:
 @pytest.mark.parametrize("count", [3, SUSPICIOUS])
 def test_encode_of_texts_that_make_rust_panic_gives_exceptions_that_handlers_see(model: Path, count: int) -> None:
     tokenizer = SimpleNamespace(backend_tokenizer=Panicking(load(model).backend_tokenizer), truncation_side="right")
-    encodings, failed = encode_good(["a panic", "a text"], truncating_backend(tokenizer, 128), with_type_ids=False)
+    encodings, failed = encode_rows_of(["a panic", "a text"], truncating_backend(tokenizer, 128), False)
     assert encodings.ids.tolist() == load(model)("a text")["input_ids"]
     assert isinstance(failed[0], Exception)
     assert "panicked: index out of bounds" in str(failed[0])
     if count == SUSPICIOUS:
         with pytest.raises(RuntimeError, match="panicked"):
-            encode_good(["a panic"] * count, truncating_backend(tokenizer, 128), with_type_ids=False)
+            encode_rows_of(["a panic"] * count, truncating_backend(tokenizer, 128), False)
 
 
 @pytest.mark.parametrize("pad_left", [False, True])

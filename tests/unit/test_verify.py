@@ -11,7 +11,7 @@ from pipeline_ops.commits import commit_unit, read_ledger
 from pipeline_ops.failures import Failure, set_aside
 from pipeline_ops.heads import Head
 from pipeline_ops.inputs import find_inputs
-from pipeline_ops.postprocessing import label_documents
+from pipeline_ops.postprocessing import Classified, label_documents
 from pipeline_ops.reading import read_units
 from pipeline_ops.schema import OutputConfig
 from pipeline_ops.storage import StorageConfig
@@ -36,14 +36,9 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
         assert not isinstance(done, Failure)
         unit, documents, rejects = done
         count = documents.num_rows
-        labelled, _ = label_documents(
-            documents,
-            np.tile(np.array([0.5, -0.5], np.float32), (count, 1)),
-            head=Head(("A", "B"), "softmax"),
-            num_tokens=np.ones(count, np.int32),
-            truncated=np.zeros(count, bool),
-            output=output,
-        )
+        logits = np.tile(np.array([0.5, -0.5], np.float32), (count, 1))
+        classified = Classified(logits, np.ones(count, np.int32), np.zeros(count, bool))
+        labelled = label_documents(documents, classified, head=Head(("A", "B"), "softmax"), output=output)
         commit = write_unit(unit, labelled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
         assert commit_unit(commit, ledger, output.path, STORAGE)
         commits.append(commit)
