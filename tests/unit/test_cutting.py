@@ -141,8 +141,9 @@ def truncating(family: str, direction: str, max_length: int) -> tuple[Tokenizer,
     return tokenizer, cuts
 
 
-def as_lists(encodings: Encodings) -> dict[str, list[Any] | None]:
-    return {name: None if values is None else values.tolist() for name, values in vars(encodings).items()}
+def as_lists(encodings: Encodings) -> dict[str, list[Any]]:
+    """All but the windows, which there are none of."""
+    return {name: values.tolist() for name, values in vars(encodings).items() if values is not None}
 
 
 def of_whole(texts: list[str], tokenizer: Tokenizer, max_length: int, direction: str) -> dict[str, list[Any]]:
