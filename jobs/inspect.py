@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from pipeline_ops.heads import Head, check_output
 from pipeline_ops.models import ModelConfig, ModelFacts, load_classifier, resolve_model
 from pipeline_ops.postprocessing import Classified, label_documents
 from pipeline_ops.probing import resolve_dtype
-from pipeline_ops.schema import OutputConfig
+from pipeline_ops.schema import Embedding, OutputConfig
 from pipeline_ops.sequences import TextEncoder
 from pipeline_ops.storage import StorageConfig
 from pipeline_ops.tokenizing import TokenBatches, attention_mask, make_batches, truncating_backend
@@ -31,7 +31,7 @@ class InspectOutputConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: int | None = Field(default=None, ge=1, description="the k best labels")
-    embedding: Literal["cls", "mean"] | None = Field(default=None, description="the pooled last hidden state")
+    embedding: Embedding | None = Field(default=None, description="the pooled last hidden state")
 
 
 class InspectConfig(BaseModel):

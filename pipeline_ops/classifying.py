@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.inferring import Embedding, ForwardPasses, is_out_of_memory
+from pipeline_ops.inferring import ForwardPasses, is_out_of_memory
 from pipeline_ops.poison import HOPELESS, SUSPICIOUS, halve
+from pipeline_ops.schema import Embedding
 from pipeline_ops.tokenizing import TokenBatches
 
 

@@ -3,15 +3,14 @@
 import inspect
 import sys
 import time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from pipeline_ops.copying import PinnedCopies
 from pipeline_ops.models import is_decoder
-from pipeline_ops.schema import UserError
+from pipeline_ops.schema import Embedding, UserError
 
-Embedding = Literal["cls", "mean"]
 OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")  # where torch has no type for it
 
 

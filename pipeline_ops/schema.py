@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Embedding = Literal["cls", "mean"]
+
 
 class UserError(ValueError):
     """A user's mistake: one line that names the field, the value and the remedy. The command line prints it and exits 2."""
@@ -40,7 +42,7 @@ class OutputConfig(BaseModel):
         default="auto", description="model.long_documents: windows: add how many windows a document was read in"
     )
     window_scores: bool = Field(default=False, description="add every label's score in each of the document's windows")
-    embedding: Literal["cls", "mean"] | None = Field(
+    embedding: Embedding | None = Field(
         default=None,
         description="add the last hidden state: of the token that the head reads (cls), or the mean of all tokens' (mean)",
     )
