@@ -145,7 +145,8 @@ def is_all_stale(commit: Commit, plan: Plan) -> bool:
 
 
 def _estimated_bytes(span: Span) -> int:
-    size = span.file.stored.size * (EXPANSION if span.file.compression else 1)
+    compressed = span.file.compression is not None or span.file.format == "parquet"
+    size = span.file.stored.size * (EXPANSION if compressed else 1)
     return max(size - span.ranges[0].start_byte, 1)
 
 
@@ -153,7 +154,7 @@ def _group(
     spans: list[Span], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
 ) -> Iterator[tuple[tuple[Span, ...], int]]:
     """(spans of one task, units it will give): small files of one format together, large ones alone or split."""
-    large = [span.file for span in spans if span.file.format == "parquet" and span.file.stored.size > unit_bytes]
+    large = [span.file for span in spans if span.file.format == "parquet" and _estimated_bytes(span) > unit_bytes]
     cuts = _cuts(large, columns, storage, unit_bytes)
     group: list[Span] = []
     size = 0
