@@ -30,6 +30,8 @@ def configure_ray_data(unit_bytes: int) -> None:
     context.print_on_execution_start = False
     context.actor_init_retry_on_errors = False
     context.max_consecutive_actor_init_deaths = ACTOR_STARTS
+    # a unit may take a slow core an hour, and GPUs that were taken away longer to come back: no reason to end the run
+    context.execution_no_progress_timeout_s = -1
     context.retried_io_errors = []  # storage retries itself; Ray's retries would multiply with that
     # a small input keeps not all classifiers busy; how many units there are is not known when they are started
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")

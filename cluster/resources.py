@@ -1,10 +1,11 @@
-"""How many actors of each stage, with what share of a CPU or GPU; checked against what the cluster has."""
+"""How many actors of each stage, with what share of a CPU or GPU; checked against what the cluster has, or can ever have."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TOKENIZERS_PER_GPU = 6  # where the model's size is not known
 TOKENS_PER_CORE = 600_000  # that a core tokenizes in a second, about: 3 MB of text
@@ -15,17 +16,40 @@ READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray 
 WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
 
 
+class PoolSize(BaseModel):
+    """Actors of a pool that grows and shrinks with what there is to do, and with the cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: int = Field(gt=0)
+    max: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
 class ComputeConfig(BaseModel):
     """How the work is spread. None of these changes results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokenizers: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="tokenizing actors, a core each"
+    tokenizers: Annotated[int, Field(gt=0)] | Literal["auto"] | PoolSize = Field(
+        default="auto", description="tokenizing actors, a core each; a number, auto, or {min: 2, max: 16}"
     )
-    classifiers: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="actors that hold the model")
+    classifiers: Annotated[int, Field(gt=0)] | Literal["auto"] | PoolSize = Field(
+        default="auto", description="actors that hold the model; a number, auto, or {min: 1, max: 64}"
+    )
     gpus_per_classifier: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="fractions share a GPU; 0: CPU replicas"
+    )
+    accelerator_type: str | None = Field(
+        default=None, description="GPUs to use where a cluster has several kinds, such as H100"
+    )
+    wait_for_nodes: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(
+        default="auto", description="seconds for a cluster to get what is asked for; null: as long as it takes"
     )
     batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         default="auto", description="tokens of a forward pass, padding included"
@@ -39,6 +63,15 @@ class ComputeConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class Node:
+    """A machine of a cluster."""
+
+    cpus: float  # Ray's logical CPUs
+    gpus: float = 0
+    accelerator: str | None = None  # the GPUs' name as Ray has it; None: not known
+
+
+@dataclass(frozen=True)
 class Machines:
     """What there is to run on.
 
@@ -49,17 +82,42 @@ class Machines:
     cores: int
     gpus: float
     here: bool = False
+    nodes: tuple[Node, ...] = ()  # empty: a single one
+    grows: bool = False  # nodes come when they are asked for; how many can come, Ray does not tell
+
+    @classmethod
+    def of_nodes(cls, nodes: Iterable[Node], *, grows: bool = False) -> "Machines":
+        nodes = tuple(nodes)
+        cpus = sum(node.cpus for node in nodes)
+        return cls(cpus, int(cpus), sum(node.gpus for node in nodes), nodes=nodes, grows=grows)
+
+    def with_accelerator(self, accelerator: str) -> list[Node]:
+        """The nodes whose GPUs have this name, or no known one."""
+        return [node for node in self._nodes() if node.gpus and node.accelerator in (accelerator, None)]
+
+    def room(self, gpus: float, accelerator: str | None) -> int:
+        """Classifiers with so many GPUs that fit at the same time; none takes GPUs of two nodes, or halves of two GPUs."""
+        nodes = self._nodes() if accelerator is None else self.with_accelerator(accelerator)
+        return sum(
+            int(node.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(node.gpus / gpus + 1e-9) for node in nodes if node.gpus
+        )
+
+    def _nodes(self) -> tuple[Node, ...]:
+        return self.nodes or (Node(self.cpus, self.gpus),)
 
 
 @dataclass(frozen=True)
 class Pools:
     """The resolved numbers, and where each came from."""
 
-    tokenizers: int
-    classifiers: int
+    tokenizers: int  # at most
+    classifiers: int  # at most
     gpus_per_classifier: float
     batch_tokens: int | None  # None: what a GPU's memory allows, which is known only where it is
     sources: dict[str, str]
+    min_tokenizers: int
+    min_classifiers: int
+    accelerator_type: str | None = None
 
     @property
     def use_gpu(self) -> bool:
@@ -87,11 +145,14 @@ def tokens_per_pass(token_flops: float) -> int:
 def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float | None = None) -> Pools:
     """Fills in what is `auto`.
 
+    Where nodes come when they are asked for, what is given is taken, and what is not is what there is room for now; of
+    tokenizers, which need CPUs alone, there may be more.
+
     Args:
         token_flops: of the model, per token, about; None: not known.
 
     Raises:
-        ValueError: the cluster can never hold what is asked for.
+        ValueError: the cluster cannot hold what is asked for.
     """
     sources: dict[str, str] = {}
 
@@ -100,37 +161,75 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
         sources[key] = why if value == "auto" else "job file"
         return automatic if value == "auto" else value
 
+    def sizes(key: str, automatic: int, why: str, least: int | None = None) -> tuple[int, int]:
+        automatic = max(1, automatic)
+        size = resolve(key, PoolSize(min=least or automatic, max=automatic), why)
+        return (size.min, size.max) if isinstance(size, PoolSize) else (size, size)
+
     gpus = resolve("gpus_per_classifier", 1.0 if machines.gpus else 0.0, f"{machines.gpus:g} GPUs there are")
     if gpus:
-        if gpus > machines.gpus:
-            raise ValueError(f"compute.gpus_per_classifier: {gpus:g} asked for, the cluster has {machines.gpus:g} GPUs")
-        # an actor's share is of one GPU: two of 0.6 do not fit on one, nor does half of one on each of two
-        room = int(machines.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(machines.gpus / gpus)
-        classifiers = resolve("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each")
-        spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
-        wanted = TOKENIZERS_PER_GPU * int(machines.gpus)
+        room = machines.room(gpus, compute.accelerator_type)
+        if not room and not machines.grows:
+            raise ValueError(_no_room(compute, machines, gpus))
+        min_classifiers, classifiers = sizes("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each")
+        if classifiers > room and not machines.grows:
+            raise ValueError(
+                f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g} GPUs,"
+                f" room for {room}; lower it, or add nodes"
+            )
+        wanted = TOKENIZERS_PER_GPU * max(1, int(classifiers * gpus))
         if token_flops:
             wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops)
-        tokenizers = resolve("tokenizers", max(1, min(spare, wanted)), f"{wanted} cores keep the GPUs busy")
-        if classifiers > room:
-            raise ValueError(
-                f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, {machines.gpus:g} GPUs have room for {room}"
-            )
+        why = f"{wanted} cores keep the GPUs busy"
+        if machines.grows:
+            min_tokenizers, tokenizers = sizes("tokenizers", wanted, why, least=1)
+        else:
+            spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
+            min_tokenizers, tokenizers = sizes("tokenizers", min(spare, wanted), why)
     else:
+        if compute.accelerator_type is not None:
+            raise ValueError(
+                f"compute.accelerator_type: {compute.accelerator_type!r} asked for, but"
+                f" {'there is no GPU' if not machines.gpus else 'compute.gpus_per_classifier is 0'};"
+                f" set compute.gpus_per_classifier, or leave this out"
+            )
         wanted = max(1, machines.cores // 8)
         if token_flops:  # far above it only for models that compute next to nothing
-            wanted = min(max(wanted, tokenizers_for(CORE_FLOPS * machines.cores, token_flops)), machines.cores)
-        tokenizers = resolve("tokenizers", wanted, f"{wanted} keep {machines.cores} cores busy")
+            wanted = max(1, min(max(wanted, tokenizers_for(CORE_FLOPS * machines.cores, token_flops)), machines.cores))
+        min_tokenizers, tokenizers = sizes("tokenizers", wanted, f"{wanted} keep {machines.cores} cores busy")
         spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)
-        classifiers = resolve(
-            "classifiers", max(1, min(machines.cores, spare)), f"a single thread on each of {machines.cores} cores"
+        min_classifiers, classifiers = sizes(
+            "classifiers", min(machines.cores, spare), f"a single thread on each of {machines.cores} cores"
         )
     needed = classifiers + tokenizers + READER_CPUS + WRITER_CPUS
-    if needed > machines.cpus:
+    if needed > machines.cpus and not machines.grows:
         raise ValueError(
             f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
-            f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers"
+            f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers, or add nodes"
         )
     on_cores = tokens_per_pass(token_flops) if token_flops else 2048
     batch_tokens = resolve("batch_tokens", None if gpus else on_cores, "the GPU's memory" if gpus else "the model's size")
-    return Pools(tokenizers, classifiers, gpus, batch_tokens, sources)
+    return Pools(
+        tokenizers=tokenizers,
+        classifiers=classifiers,
+        gpus_per_classifier=gpus,
+        batch_tokens=batch_tokens,
+        sources=sources,
+        min_tokenizers=min_tokenizers,
+        min_classifiers=min_classifiers,
+        accelerator_type=compute.accelerator_type if gpus else None,
+    )
+
+
+def _no_room(compute: ComputeConfig, machines: Machines, gpus: float) -> str:
+    """What is missing for a single classifier."""
+    wanted = compute.accelerator_type
+    if wanted is not None and machines.gpus and not machines.with_accelerator(wanted):
+        kinds = sorted({node.accelerator for node in machines.nodes if node.gpus and node.accelerator})
+        return f"compute.accelerator_type: no node has {wanted!r} GPUs; there are {', '.join(kinds)}"
+    largest = max((node.gpus for node in machines.nodes), default=machines.gpus)
+    return (
+        f"compute.gpus_per_classifier: {gpus:g} asked for, the cluster has {machines.gpus:g} GPUs"
+        + (f", {largest:g} on a node at most" if machines.gpus >= gpus else "")
+        + "; lower it, add nodes, or set it to 0 for CPUs"
+    )

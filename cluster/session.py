@@ -9,14 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 
-from cluster.resources import Machines
+from cluster.resources import Machines, Node
 from cluster.streaming import wait_for_executors
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 LOCAL_STARTS = 2
 HELPER_ACTORS = 12  # more than Ray Data and a job have beside the pools
+ACCELERATOR = "accelerator_type:"  # the resource by which Ray knows a node's kind of GPU
 OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
 
 
@@ -85,6 +87,21 @@ def _start_local(machine: Machines) -> None:
             ray.shutdown()
 
 
+def cluster_machines() -> Machines:
+    """The nodes of the cluster that this process is connected to, as they are now."""
+    import ray
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+    nodes = []
+    for found in ray.nodes():
+        if found["Alive"]:
+            resources = found["Resources"]
+            kinds = [name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR)]
+            nodes.append(Node(resources.get("CPU", 0), resources.get("GPU", 0), kinds[0] if kinds else None))
+    # the autoscaler that KubeRay has; of version 1 Ray gives no sign
+    return Machines.of_nodes(nodes, grows=is_autoscaler_v2())
+
+
 @contextmanager
 def connected(machine: Machines | None = None) -> Iterator[Machines]:
     """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job.
@@ -113,10 +130,11 @@ def connected(machine: Machines | None = None) -> Iterator[Machines]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
     try:
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        machines = cluster_machines()
+        if local:
+            machines = replace(machines, cores=this_machine().cores, here=True)
         with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died
-            yield Machines(cpus=cpus, cores=this_machine().cores if local else int(cpus), gpus=gpus, here=local)
+            yield machines
     finally:
         if not here:
             wait_for_executors()

@@ -11,6 +11,7 @@ from typing import Any
 from cluster.failures import root_cause
 
 EXECUTOR_STOP_S = 30
+WAIT_S = 10
 RAY_DATA_THREADS = ("StreamingExecutor", "ray-data-metadata-prefetch")  # by the beginning of their names
 
 
@@ -27,18 +28,34 @@ def stream_rows(dataset: Any) -> Generator[dict[str, Any], None, None]:
             yield from block.to_pylist()
 
 
-def run_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_gpus: float = 0) -> Iterator[tuple[int, Any]]:
+def run_tasks(
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    num_gpus: float = 0,
+    accelerator_type: str | None = None,
+    waits: Callable[[], None] | None = None,
+) -> Iterator[tuple[int, Any]]:
     """(number of the call, what it returned) of a task per call, of a CPU and so many GPUs, each as soon as it is done.
+
+    Args:
+        waits: called every WAIT_S seconds in which none is done.
 
     Raises:
         Exception: what a call raised.
     """
     import ray
 
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus)(function)
+    needs = {"accelerator_type": accelerator_type} if accelerator_type else {}
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus, **needs)(function)
     waiting = {task.remote(*arguments): number for number, arguments in enumerate(calls)}
     while waiting:
-        (ready,), _ = ray.wait(list(waiting), num_returns=1)
+        done, _ = ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
+        if not done:
+            if waits is not None:
+                waits()
+            continue
+        ready = done[0]
         try:
             yield waiting.pop(ready), ray.get(ready)
         except ray.exceptions.RayTaskError as error:

@@ -104,15 +104,20 @@ def label_units(
         .map_batches(
             TokenizeActor,
             fn_constructor_kwargs=stages.tokenize,
-            compute=ActorPoolStrategy(size=pools.tokenizers),
+            compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
             num_cpus=1,
             **unit,
         )
         .map_batches(
             classify_actor,
             fn_constructor_kwargs=stages.classify,
-            compute=ActorPoolStrategy(size=pools.classifiers, max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2),
+            compute=ActorPoolStrategy(
+                min_size=pools.min_classifiers,
+                max_size=pools.classifiers,
+                max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2,
+            ),
             **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
+            **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),
             **unit,
         )
         .map_batches(

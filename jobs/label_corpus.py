@@ -2,12 +2,13 @@
 
 import uuid
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
-from cluster.resources import Machines, Pools, resolve_pools
+from cluster.resources import Machines, Pools
 from cluster.session import connected
 from cluster.streaming import run_tasks
+from cluster.waiting import pools_when_there, saying_what_is_missing, why_waiting
 from jobs import stopping
 from jobs.chain import label_units
 from jobs.committing import Writer, needs_writing, tidy, writing
@@ -93,17 +94,18 @@ def _label_and_commit(
         if not plan.tasks:
             return
         try:
-            pools = resolve_pools(job.compute, machines, prepared.token_flops)
+            pools = pools_when_there(job.compute, machines, prepared.token_flops, progress.say)
         except ValueError as error:
             raise UserError(str(error)) from error
-        probed = _probe(prepared, pools, machines)
+        probed = _probe(prepared, pools, machines, progress)
         record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
         timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtypes"], pools.gpus_per_classifier)
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
-        with closing(label_units(prepared, pools, probed)) as finished:
+        watched = nullcontext() if machines.here else saying_what_is_missing(pools, progress.say)
+        with watched, closing(label_units(prepared, pools, probed)) as finished:
             for done in labelled_first(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
@@ -150,12 +152,18 @@ def labelled_first(finished: Iterable[Commit | Failure], most_failed: int | None
         yield from postponed
 
 
-def _probe(prepared: Prepared, pools: Pools, machines: Machines) -> dict[str, Any]:
+def _probe(prepared: Prepared, pools: Pools, machines: Machines, progress: Progress) -> dict[str, Any]:
     """What probe_models finds where classifiers run."""
     told = (prepared.models, prepared.job.storage, pools.gpus_per_classifier)
     if machines.here and not pools.use_gpu:
         return probe_models(*told)
-    ((_, probed),) = run_tasks(probe_models, [told], num_gpus=pools.gpus_per_classifier)
+    ((_, probed),) = run_tasks(
+        probe_models,
+        [told],
+        num_gpus=pools.gpus_per_classifier,
+        accelerator_type=pools.accelerator_type,
+        waits=None if machines.here else lambda: progress.say(why_waiting(pools)),
+    )
     return probed
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines, Pools, resolve_pools
+from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines, Node, Pools, resolve_pools
 
 
 def pools_of(machines: Machines, **compute: Any) -> Pools:
@@ -119,3 +119,41 @@ def test_pools_that_never_fit_are_refused_by_key(machines: Machines, compute: di
 def test_numbers_that_make_no_sense_are_refused(compute: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ComputeConfig(**compute)
+
+
+MIXED = Machines.of_nodes([Node(0), Node(32, 4, "A100"), Node(32, 2, "H100"), Node(16)])
+
+
+def test_classifiers_do_not_take_gpus_of_two_nodes() -> None:
+    nodes = [Node(16, 3), Node(16, 3)]
+    assert pools_of(Machines.of_nodes(nodes), gpus_per_classifier=2).classifiers == 2, "six GPUs, but one is left over on each"
+    with pytest.raises(ValueError, match="3 on a node at most"):
+        pools_of(Machines.of_nodes(nodes), gpus_per_classifier=4)
+
+
+def test_classifiers_of_a_kind_of_gpu_count_that_kind_alone() -> None:
+    assert pools_of(MIXED).classifiers == 6
+    pools = pools_of(MIXED, accelerator_type="H100")
+    assert (pools.classifiers, pools.accelerator_type) == (2, "H100")
+    with pytest.raises(ValueError, match=r"accelerator_type.*'L4'.*A100, H100"):
+        pools_of(MIXED, accelerator_type="L4")
+    with pytest.raises(ValueError, match="accelerator_type"):
+        pools_of(MIXED, accelerator_type="H100", gpus_per_classifier=0)
+
+
+def test_pools_that_are_given_as_a_range_grow_within_it() -> None:
+    pools = pools_of(MIXED, classifiers={"min": 1, "max": 4}, tokenizers={"min": 2, "max": 8})
+    assert (pools.min_classifiers, pools.classifiers, pools.min_tokenizers, pools.tokenizers) == (1, 4, 2, 8)
+    with pytest.raises(ValueError, match="classifiers: 7"):
+        pools_of(MIXED, classifiers={"min": 1, "max": 7})
+    with pytest.raises(ValidationError, match="min 3 is more than max 2"):
+        ComputeConfig.model_validate({"classifiers": {"min": 3, "max": 2}})
+
+
+def test_pools_where_nodes_come_when_asked_for_take_what_is_given() -> None:
+    head = Machines.of_nodes([Node(0)], grows=True)
+    pools = pools_of(head, gpus_per_classifier=1, classifiers={"min": 1, "max": 64})
+    assert (pools.min_classifiers, pools.classifiers) == (1, 64)
+    assert pools.min_tokenizers == 1
+    assert pools.tokenizers > 64, "several cores for each GPU"
+    assert pools_of(head, gpus_per_classifier=1).classifiers == 1, "nothing says how many there could be"

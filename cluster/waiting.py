@@ -1,0 +1,116 @@
+"""What a run waits for on a cluster: nodes that are still to come, or that others use. It says so, or gives up in one line."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines, Pools, resolve_pools
+from cluster.session import cluster_machines
+
+NODES_JOIN_S = 30  # a cluster that has just been started has its head first
+SAY_EVERY_S = 30
+LOOK_EVERY_S = 1
+
+Say = Callable[[str], None]
+
+
+def pools_when_there(compute: ComputeConfig, machines: Machines, token_flops: float | None, say: Say) -> Pools:
+    """resolve_pools, once the cluster has the nodes for it.
+
+    On a cluster with an autoscaler it returns at once: what the pools ask for is what makes nodes come.
+
+    Args:
+        machines: the cluster as it was found.
+
+    Raises:
+        ValueError: the cluster does not have, and within compute.wait_for_nodes does not get, what is asked for.
+    """
+    patience = _patience(compute, machines)
+    if machines.here or patience is None:
+        return resolve_pools(compute, replace(machines, grows=not machines.here), token_flops)
+    ends = time.monotonic() + patience
+    says = time.monotonic()
+    while True:
+        try:
+            return resolve_pools(compute, replace(machines, grows=False), token_flops)
+        except ValueError as error:
+            if time.monotonic() >= ends:
+                raise ValueError(
+                    f"{error} (waited {patience:g} s for nodes; compute.wait_for_nodes: null waits for an autoscaler's)"
+                ) from error
+            if time.monotonic() >= says:
+                say(f"waiting up to {patience:g} s for nodes: {error}")
+                says += SAY_EVERY_S
+        time.sleep(LOOK_EVERY_S)
+        machines = cluster_machines()
+
+
+def _patience(compute: ComputeConfig, machines: Machines) -> float | None:
+    if compute.wait_for_nodes == "auto":
+        return None if machines.grows else NODES_JOIN_S
+    return compute.wait_for_nodes
+
+
+def missing(pools: Pools) -> str | None:
+    """What the cluster lacks now for the smallest pools; None: nothing."""
+    there = cluster_machines()
+    if pools.use_gpu:
+        room = there.room(pools.gpus_per_classifier, pools.accelerator_type)
+        if room < pools.min_classifiers:
+            kind = f"{pools.accelerator_type} " if pools.accelerator_type else ""
+            return (
+                f"{pools.min_classifiers} classifiers with {pools.gpus_per_classifier:g} {kind}GPUs each,"
+                f" the cluster has {there.gpus:g} GPUs now, room for {room}"
+            )
+    needed = pools.min_classifiers + pools.min_tokenizers + READER_CPUS + WRITER_CPUS
+    if there.cpus < needed:
+        return f"{needed:g} CPUs for the smallest pools, the cluster has {there.cpus:g} now"
+    return None
+
+
+def why_waiting(pools: Pools) -> str:
+    """Why nothing has begun yet, in a line."""
+    import ray
+
+    lacking = missing(pools)
+    if lacking is not None:
+        return f"waiting for nodes: {lacking}{_autoscaler_news()}"
+    free = ray.available_resources()
+    return f"waiting: the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free at the moment"
+
+
+def _autoscaler_news() -> str:
+    """What Ray's autoscaler, version 2, says of nodes that are on their way; empty where there is none, or no news."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    news = [f"asked for {launch.count} of {launch.ray_node_type_name}" for launch in status.pending_launches]
+    news += [f"{node.ray_node_type_name} is starting" for node in status.pending_nodes]
+    news += [
+        f"{launch.ray_node_type_name} could not be had: {launch.details or 'no reason given'}"
+        for launch in status.failed_launches
+    ]
+    return f" (autoscaler: {'; '.join(news)})" if news else ""
+
+
+@contextmanager
+def saying_what_is_missing(pools: Pools, say: Say, every_s: float = SAY_EVERY_S) -> Iterator[None]:
+    """While the block runs, says in a line now and then that the cluster lacks nodes which are needed."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every_s):
+            lacking = missing(pools)
+            if lacking is not None:
+                say(f"waiting for nodes: {lacking}{_autoscaler_news()}")
+
+    thread = threading.Thread(target=watch, name="missing-nodes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

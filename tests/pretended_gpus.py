@@ -1,0 +1,32 @@
+"""`python -m tests.pretended_gpus ARGUMENTS` is `label-corpus ARGUMENTS` with classifiers that take GPUs and compute on a core.
+
+For clusters whose nodes only say that they have GPUs. The job file gives compute.batch_tokens, which a GPU would tell.
+"""
+
+from functools import partial
+from typing import Any
+
+from jobs import chain, label_corpus
+from pipeline_ops.actors import ClassifyActor
+from pipeline_ops.probing import probe_models
+
+
+class CoreClassifyActor(ClassifyActor):
+    """The classifier, on a core."""
+
+    def __init__(self, **told: Any):
+        super().__init__(**{**told, "use_gpu": False})
+
+
+def probe_on_a_core(models: Any, storage: Any, gpus_per_classifier: float) -> dict[str, Any]:
+    """As probe_models, where there is no GPU to look at."""
+    return probe_models(models, storage, 0)
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+    from tests import pretended_gpus  # by its name, for the workers: here it is __main__
+
+    label_corpus.probe_models = pretended_gpus.probe_on_a_core
+    label_corpus.label_units = partial(chain.label_units, classify_actor=pretended_gpus.CoreClassifyActor)
+    main()
