@@ -1,6 +1,6 @@
 """The manifests that are made from manifests/rayjob.yaml: a schedule (CronJob), a cluster for `submit`, a RayJob for Kueue.
 
-KubeRay has a RayCronJob, but it has no concurrencyPolicy, creates every tick it has missed, and is behind a feature gate: here a
+KubeRay has a RayCronJob, but it has no concurrencyPolicy, creates every tick it has missed and is behind a feature gate: so a
 plain CronJob creates the RayJobs.
 """
 
@@ -45,7 +45,7 @@ def manifest(name: str) -> str:
 def to_yaml(documents: Iterable[dict[str, Any]], header: str) -> str:
     """Documents of one file, below `header`, whose lines are comments."""
     texts = [yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120) for document in documents]
-    return "".join(f"# {line}\n" for line in header.splitlines()) + "---\n".join(texts)
+    return "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines()) + "---\n".join(texts)
 
 
 def cronjob(
@@ -169,8 +169,8 @@ def rayjob_kueue() -> str:
         group |= dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), KUEUE_NODES)
     return to_yaml(
         [run],
-        "The RayJob behind a queue of Kueue: kueue-queues.yaml first. Kueue reserves all nodes at once, so it has no autoscaler,\n"
-        "and needs the cluster to be shut down at the end.\n"
+        "The RayJob behind a queue of Kueue: kueue-queues.yaml first. Kueue reserves all nodes at once, so there is no\n"
+        "autoscaler, and the cluster has to be shut down at the end.\n"
         "Made from rayjob.yaml, which says why each line is there, by `python -m jobs.kubernetes`.",
     )
 
