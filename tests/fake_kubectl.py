@@ -78,7 +78,11 @@ def create() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    options = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments if argument.startswith("--"))
+    options: dict[str, str] = {}
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, _, value = argument.removeprefix("--").partition("=")
+            options[name] = value
     words = [argument for argument in arguments if not argument.startswith("--")]
     if unknown := options.keys() - {"filename", "output", "selector", "ignore-not-found"}:
         sys.exit(f"error: unknown flags {unknown}")
