@@ -81,6 +81,11 @@ def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
 
 def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:
     """A configuration of any kind from a YAML file and overrides; raises as load_job."""
+    return check_config(kind, load_settings(kind, path, overrides))
+
+
+def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dict[str, Any]:
+    """What such a file holds, with the overrides, not checked yet; raises UserError where it is no YAML with keys."""
     try:
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
@@ -94,7 +99,7 @@ def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:
         raise UserError(f"{path}: holds a {type(settings).__name__}, not the keys {', '.join(kind.model_fields)}")
     for setting in overrides:
         override(settings, setting)
-    return check_config(kind, settings)
+    return settings
 
 
 def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:
