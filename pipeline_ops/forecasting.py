@@ -26,7 +26,7 @@ GPUS_PER_NODE = 8
 NODE_BYTES_PER_SECOND = 1.25e9  # 10 Gbit/s to the object store, in each direction
 DRIVER_SHARE = 0.7  # of a core, up to which one driver is given units: the rest is for packs, listings and slower cores
 DRIVER_MEMORY = 8 * 2**30  # that a driver may take
-SPLIT_SECONDS = 600  # of a driver's CPU: what is less is not worth several jobs
+SPLIT_SECONDS = 600  # that a driver takes, or requests do: what is less is not worth several jobs
 
 # Amazon S3 user guide, "Best practices design patterns": per prefix and second
 WRITES_PER_SECOND = 3500
@@ -75,8 +75,8 @@ class Forecast:
 
     device_seconds: of all devices together, at work; shares: how busy each part is while the devices are busy all the time, so
     one above 1 holds them back; seconds: of the clock, with start, tail, and what holds back; jobs: into how many the input is
-    to be split so that no driver holds back its classifiers, each with its part of these; driver_bytes: of each of these;
-    driver_cpu_seconds: of all together; one_job_seconds: if it is not split.
+    to be split so that neither a driver nor the store's limits hold back the classifiers, each with its part of these;
+    driver_bytes: of each of these; driver_cpu_seconds: of all together; one_job_seconds: if it is not split.
     """
 
     device_seconds: float
@@ -147,23 +147,26 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
     tokenizing = work.tokenized / cluster.tokens_per_core
     reading = work.text_bytes * READ_WRITE_SECONDS_PER_BYTE + work.units * (UNIT_CPU_SECONDS - DRIVER_SECONDS_PER_UNIT)
     driver = work.units * DRIVER_SECONDS_PER_UNIT
-    puts = work.units * (work.files_per_unit + 1)
+    asking = max(work.units * (work.files_per_unit + 1) / WRITES_PER_SECOND, work.reads / READS_PER_SECOND)
     shares = {
         "classifiers": 1.0,
         "tokenizers": (tokenizing + reading) / pace / (cluster.devices * cluster.cores_per_device),
         "driver": driver / pace,
         "network": max(work.stored_bytes, work.output_bytes) / (NODE_BYTES_PER_SECOND * cluster.nodes) / pace,
-        "requests": max(puts / WRITES_PER_SECOND, work.reads / READS_PER_SECOND) / pace,
+        "requests": asking / pace,
     }
     most = max(shares.values())
-    others = max(share for name, share in shares.items() if name != "driver")
+    # a job more has a driver and folders of its own, but no more machines
+    machines = max(shares["classifiers"], shares["tokenizers"], shares["network"])
     room = (DRIVER_MEMORY - DRIVER_BYTES) / DRIVER_BYTES_PER_UNIT
     jobs = max(ceil((work.units + units_before) / room), 1)
     if driver > SPLIT_SECONDS:
-        jobs = max(jobs, ceil(shares["driver"] / others / DRIVER_SHARE))
+        jobs = max(jobs, ceil(shares["driver"] / machines / DRIVER_SHARE))
+    if asking > SPLIT_SECONDS:
+        jobs = max(jobs, ceil(shares["requests"] / machines))
     jobs = min(jobs, cluster.devices)
     startup = (STARTUP_SECONDS + work.tokenized / work.units / cluster.tokens_per_core) if work.units else 0.0
-    held_back = max(others, shares["driver"] / jobs)
+    held_back = max(machines, shares["driver"] / jobs, shares["requests"] / jobs)
     labelling = makespan(work.units / jobs, max(cluster.devices // jobs, 1), unit_seconds * held_back)
     seconds = startup + labelling
     hours = seconds * cluster.devices / 3600

@@ -75,7 +75,6 @@ def test_tail_is_what_the_last_round_of_units_leaves_idle() -> None:
     [
         (replace(WORK, tokenized=1.2e13), "tokenizers", 20_454_360 / 18_750 / 768),
         (replace(WORK, stored_bytes=3.75e14), "network", 2.0),
-        (replace(WORK, files_per_unit=4921.875 - 1), "requests", 3.0),
     ],
 )
 def test_whatever_is_busier_than_the_devices_holds_them_back(work: Work, bottleneck: str, factor: float) -> None:
@@ -95,6 +94,16 @@ def test_driver_that_is_too_busy_asks_for_several_jobs() -> None:
     assert found.seconds - found.startup_seconds == pytest.approx(500_000 / 16 * 0.6)
     assert found.one_job_seconds - found.startup_seconds == pytest.approx(42_000)
     assert found.driver_bytes == DRIVER_BYTES + 500_000 * DRIVER_BYTES_PER_UNIT
+
+
+def test_requests_beyond_the_stores_limit_ask_for_several_jobs() -> None:
+    found = forecast(replace(WORK, files_per_unit=4921.875 - 1), CLUSTER)
+    assert found.bottleneck == "requests"
+    assert found.shares["requests"] == pytest.approx(3)
+    assert found.jobs == 3
+    assert found.one_job_seconds - found.startup_seconds == pytest.approx(3 * 18_750)
+    # 21 devices each, of 64
+    assert found.seconds - found.startup_seconds == pytest.approx(18_750, rel=0.02)
 
 
 def test_driver_waits_with_slower_classifiers_and_is_enough() -> None:
