@@ -7,6 +7,7 @@ import pytest
 from pipeline_ops.forecasting import (
     DRIVER_BYTES,
     DRIVER_BYTES_PER_UNIT,
+    MFU,
     Cluster,
     Work,
     driver_bytes,
@@ -15,6 +16,7 @@ from pipeline_ops.forecasting import (
     packs,
     run_requests,
 )
+from pipeline_ops.planning import automatic_unit_bytes
 
 # 1.2e12 tokens in 40,000 units, on 64 devices of a million tokens per second: 18,750 s
 WORK = Work(
@@ -151,3 +153,43 @@ def test_packs_are_made_after_a_thousand_records_then_after_a_tenth() -> None:
 def test_memory_of_a_driver_grows_with_its_commits() -> None:
     assert driver_bytes(0) == 290 * 2**20
     assert driver_bytes(100_000) == pytest.approx(570 * 2**20, rel=0.01)
+
+
+def web_text(tokens: float, read_share: float) -> Work:
+    """Web text of that many tokens, a thousand per document and 4.4 bytes each, compressed to a third, of which a model reads a
+    share; five labels; only labels are written."""
+    text_bytes, documents = 4.4 * tokens, tokens / 1000
+    return Work(
+        documents=documents,
+        text_bytes=text_bytes,
+        tokens=tokens * read_share,
+        tokenized=tokens * read_share,
+        stored_bytes=text_bytes / 3,
+        output_bytes=12 * documents,
+        units=int(text_bytes / automatic_unit_bytes(int(text_bytes))),
+        files=int(text_bytes / 3 / 2**29),
+        files_per_unit=5,
+        reads=2 * text_bytes / 2**25,
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "read_share", "gpus", "hours", "bottleneck", "jobs"),
+    [
+        # BERT-base, 170 MFLOP per token: 2.33 million tokens/s of an H100 at 40 % of its peak
+        (12, 768, 0.41, 64, 11.4, "driver", 2),
+        (12, 768, 1.0, 64, 28.0, "classifiers", 1),
+        (12, 768, 1.0, 1024, 1.75, "driver", 10),
+        # 22 million parameters, 21 MFLOP: four times what twelve cores tokenize beside each GPU
+        (6, 384, 0.41, 64, 6.0, "driver", 3),
+    ],
+)
+def test_fifteen_trillion_tokens(
+    layers: int, hidden: int, read_share: float, gpus: int, hours: float, bottleneck: str, jobs: int
+) -> None:
+    flops = layers * (8 * hidden**2 + 4 * hidden * 4 * hidden)
+    found = forecast(web_text(15e12, read_share), Cluster(gpus, MFU * 989e12 / flops, tokens_per_core=600_000, price=2.5))
+    assert found.seconds / 3600 == pytest.approx(hours, rel=0.03)
+    assert (found.bottleneck, found.jobs) == (bottleneck, jobs)
+    assert found.cost == pytest.approx(2.5 * gpus * hours, rel=0.03)
+    assert found.requests["put"] == pytest.approx(6 * 66e12 / 2**25, rel=0.01)
