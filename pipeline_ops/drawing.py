@@ -137,8 +137,8 @@ class _Sampler:
             if kind in small:
                 strata.append(Stratum(sizes[kind], counted=self.count(files)))
             else:
-                draws = self.draw(files, max(LEAST_DRAWS, round(DRAWS * sizes[kind] / large)))
-                strata.append(Stratum(sizes[kind], draws))
+                draws = max(LEAST_DRAWS, round(DRAWS * sizes[kind] / large)) if sizes[kind] else 0
+                strata.append(Stratum(sizes[kind], self.draw(files, draws)))
         if self.unreadable and not self.tables:
             raise UserError(f"input.path: nothing that was sampled can be read; {self.unreadable[0]}")
         groups = sum(footer.num_row_groups for footer in self.footers.values())
@@ -167,7 +167,9 @@ class _Sampler:
         """Stratum.draws."""
         draws = []
         weights = np.array([file.size for file in files])
-        for number, index in enumerate(self.random.choice(len(files), count, p=weights / weights.sum())):
+        for number, index in enumerate(
+            self.random.choice(len(files), count, p=weights / (weights.sum() or 1)) if count else ()
+        ):
             if number >= LEAST_DRAWS and self.bytes_read > READ_BYTES:
                 break
             left = files[index]
@@ -196,6 +198,8 @@ class _Sampler:
         if file.path not in self.footers:
             self.footers[file.path] = _metadata(file, self.settings)
         footer = self.footers[file.path]
+        if not footer.num_rows:
+            return {}, left.size, left.size
         ranges = [(part.start_row, footer.num_rows if part.stop_row is None else part.stop_row) for part in left.ranges]
         rows = np.array([stop - start for start, stop in ranges])
         place = int(self.random.integers(max(rows.sum(), 1)))
@@ -259,8 +263,10 @@ class _Sampler:
             at_end = len(data) < PREFIX_BYTES
             stored = file.stored.size if at_end else min(source.tell(), file.stored.size)
         self.bytes_read += len(data)
-        per_byte = stored / max(len(data), 1)
         data = data[first:]
+        if not data:
+            return {}, left.size, left.size
+        per_byte = stored / len(data)
         meant = min(WINDOW_BYTES, len(data))
         place = int(self.random.integers(len(data) - meant + 1))
         found = _records(data, place, place + meant, quote, delimiter, at_end)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.config import JobConfig, check_config
 from jobs.estimate import Target, plan_on, show_estimate, target_of
+from jobs.label_corpus import run
 from pipeline_ops.estimating import GPUS, peak_flops, token_flops_of
 from pipeline_ops.schema import UserError
 from tests.corpora import real_documents, write_jsonl, write_parquet
@@ -85,6 +87,30 @@ def test_estimate_of_a_small_input_is_exact_and_by_the_users_rate(source: Path, 
     assert found["split"] is None
     show_estimate(found)
     assert not (tmp_path / "out").exists()
+
+
+def test_several_models_read_each_their_tokens_of_one_tokenizing(source: Path, model: Path, tmp_path: Path) -> None:
+    settings = job_settings(source, model, tmp_path / "out", "output.partition_by=[a_label]")
+    one = settings.pop("model")
+    settings["models"] = [{"name": name, **one} for name in ("a", "b")]
+    target = target_of("2xMI300X", 1000.0, None)
+    assert target is not None
+    both = plan_on(check_config(JobConfig, settings), target)["estimate"]
+    alone = plan_on(make_job(source, model, tmp_path / "out"), target)["estimate"]
+    assert both["tokens"]["value"] == 2 * alone["tokens"]["value"]
+    assert both["device_seconds"] == pytest.approx(2 * alone["device_seconds"])
+    assert both["tokenizer_cores"] == pytest.approx(alone["tokenizer_cores"] / 2)
+    assert both["files_per_unit"] == 2
+
+
+def test_nothing_left_takes_nothing(source: Path, model: Path, tmp_path: Path, serial_chain: None) -> None:
+    job = make_job(source, model, tmp_path / "out")
+    run(job, quiet=True)
+    target = target_of("64xH100", 1000.0, 2.5)
+    assert target is not None
+    found = plan_on(job, target)["estimate"]
+    assert (found["units"], found["documents"]["value"], found["seconds"], found["cost"], found["jobs"]) == (0, 0, 0, 0, 1)
+    show_estimate(found)
 
 
 def test_rate_follows_from_the_models_size_and_the_gpus_peak(source: Path, model: Path, tmp_path: Path) -> None:

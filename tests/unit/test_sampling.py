@@ -123,6 +123,22 @@ def test_records_longer_than_what_is_read_at_once_are_estimated(
         assert high >= 499.999, suffix
 
 
+def test_files_without_documents_count_for_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "EXACT_BYTES", 0)
+    for kind in ("parquet", "csv", "jsonl.gz", "jsonl"):
+        source = tmp_path / kind
+        write(source / f"a.{kind}", ["a text"] * 20)
+        if kind == "parquet":
+            write_parquet(source / "b.parquet", pa.table({"id": pa.array([], pa.int64()), "text": pa.array([], pa.string())}))
+        else:
+            write_bytes(source / f"b.{kind}", b"id,text\n" if kind == "csv" else b"")
+        found = sampled(prepare(make_job(source, model, tmp_path / "out")))
+        assert found.unreadable == (), kind
+        low, high = found.total("documents").interval
+        assert low <= 20.5, kind
+        assert high >= 19.5, kind
+
+
 def test_only_what_is_left_of_a_file_is_counted(tmp_path: Path, model: Path, documents: list[str]) -> None:
     for kind, first in (("jsonl", 120), ("parquet", 120), ("jsonl.gz", 120)):
         source = tmp_path / kind / f"a.{kind}"
