@@ -16,7 +16,7 @@ UNIT_CPU_SECONDS = 0.13  # of all processes, the driver's among them: handing a 
 READ_WRITE_SECONDS_PER_BYTE = 9e-8  # of CPU, per byte of text: 0.09 ms for a document of a kilobyte
 STARTUP_SECONDS = 25.0  # from the command to the first unit at a classifier: Ray, imports, a small model
 DRIVER_BYTES = 290 * MIB
-DRIVER_BYTES_PER_UNIT = 2900  # of the ledger and of Ray Data's own notes
+DRIVER_BYTES_PER_UNIT = 16_000  # 3,000 of the ledger, the rest Ray Data's own notes; over 1,200 units
 LABEL_BYTES = 12  # per document, compressed: score, number of tokens, source and row
 
 # assumed
