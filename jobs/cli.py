@@ -58,13 +58,29 @@ def run_command(
 
 
 @app.command("plan")
-def plan_command(job: JobFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Show what a run would do."""
+def plan_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="NxGPU", help="what it would take there: 64xH100, 16xCPU (cores)")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="for --cluster: tokens/s of one GPU, as `benchmark` or a run has measured")
+    ] = None,
+    price: Annotated[float | None, typer.Option("--price", help="for --cluster: of one GPU for an hour")] = None,
+) -> None:
+    """Show what a run would do; with --cluster what it would take."""
+    from jobs.estimate import plan_on, show_estimate, target_of
     from jobs.plan import plan, show
 
-    summary = plan(_load_job(job, overrides))
+    target = target_of(cluster, rate, price)
+    loaded = _load_job(job, overrides)
+    summary = plan(loaded) if target is None else plan_on(loaded, target)
     if not quiet:
         show(summary)
+        if target is not None:
+            show_estimate(summary["estimate"])
     _emit(summary)
 
 
@@ -182,7 +198,11 @@ def benchmark_command(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="how many GPUs one job can feed, with classifiers that sleep")
     ] = False,
-    actors: Annotated[list[int] | None, typer.Option("--actors", min=1, max=16, help="for --scaling; repeatable")] = None,
+    actors: Annotated[list[int] | None, typer.Option("--actors", min=1, max=1024, help="for --scaling; repeatable")] = None,
+    units: Annotated[int | None, typer.Option("--units", min=1, help="for --scaling; default: 16 per actor")] = None,
+    unit_seconds: Annotated[
+        float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
+    ] = None,
 ) -> None:
     """Measure the job against the bare model and its peers."""
     from jobs.benchmark import modes
@@ -192,7 +212,7 @@ def benchmark_command(
     chosen = tuple(contender) if contender else CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size)
     if scaling:
-        result = modes.scaling(options, actors)
+        result = modes.scaling(options, actors, units, unit_seconds)
     else:
         result = modes.host_ceiling(options) if host_ceiling else modes.compare_contenders(options)
     show(result)

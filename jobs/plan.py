@@ -260,9 +260,13 @@ def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str,
 
 def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
     """Files, bytes, units, what is committed and what would run, and the resolved settings with their sources."""
-    prepared = prepare(job, leased=False)
-    work = prepared.plan
-    pools = _pools(prepared, machines or this_machine())
+    return summary_of(prepare(job, leased=False), machines or this_machine())
+
+
+def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
+    """plan(), of a job that is prepared; raises UserError for pools that these machines can never hold."""
+    job, work = prepared.job, prepared.plan
+    pools = _pools(prepared, machines)
     resolved: dict[str, tuple[Any, str]] = {}
     for model in prepared.models:
         settings = _resolved(model, pools.use_gpu)

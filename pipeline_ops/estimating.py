@@ -113,6 +113,31 @@ def peak_flops(device: str | None, dtype: str) -> float | None:
     return next((peak for name, peak in PEAK_FLOPS.items() if re.search(rf"\b{name}", device)), None)
 
 
+# what people call a GPU -> one of those names; of H100 the usual one, with NVLink
+GPUS = {
+    "A10": "A10",
+    "A10G": "A10G",
+    "A100": "A100",
+    "B200": "B200",
+    "GH200": "GH200",
+    "H100": "H100 SXM",
+    "H100-NVL": "H100 NVL",
+    "H100-PCIe": "H100 PCIe",
+    "H200": "H200",
+    "H200-NVL": "H200 NVL",
+    "L4": "L4",
+    "L40": "L40",
+    "L40S": "L40S",
+    "T4": "T4",
+    "V100": "V100-SXM2",
+}
+
+
+def gpu_dtype(device: str) -> str:
+    """What model.dtype: auto becomes on a GPU of PEAK_FLOPS."""
+    return "float16" if re.search(rf"\b{FLOAT16_ONLY}", device) else "bfloat16"
+
+
 LEAST_TOKENS, MOST_TOKENS = 8192, 262_144  # below, a GPU waits for launches; above, nothing gets faster
 SHARE_FOR_TOKENS = 0.5  # of the memory beside the weights: the rest is for fragments, workspaces and other processes
 

@@ -242,10 +242,17 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
                     block.start_byte,
                     block.stop_byte,
                 )
-                yield piece, *_documents(file, *_parse(block, file, header, settings), settings)
+                yield piece, *documents_of_block(file, block, header, settings)
         if piece is None and gap.stop_row is None:  # no records: the file is done all the same
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
             yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
+
+
+def documents_of_block(
+    file: InputFile, block: records.RecordBlock, header: list[str], settings: ReadSettings
+) -> tuple[pa.Table, list[Reject]]:
+    """Whole records of a line file, as its parts have them. `header`: of a CSV file, as csv_header gives it."""
+    return _documents(file, *_parse(block, file, header, settings), settings)
 
 
 def _piece(file: InputFile, start_row: int, stop_row: int, last: bool, start_byte: int = 0, stop_byte: int = 0) -> Piece:

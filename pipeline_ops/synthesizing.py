@@ -71,20 +71,21 @@ def shaped_texts(passages: Sequence[str], characters_per_token: float, seed: int
             position = (position + length + 1 + number % 7) % len(circle)
 
 
-def write_corpus(texts: Iterator[str], count: int, folder: str, row_groups: int) -> int:
+def write_corpus(texts: Iterator[str], count: int, folder: str, row_groups: int, files: int = CORPUS_FILES) -> int:
     """Writes `count` of the texts as Parquet files into `folder`, in bounded memory; returns the bytes of text (UTF-8).
 
     Args:
         row_groups: equal ones, of all files together: the job reads each as a unit, when its unit_bytes are a little less.
+        files: at the most.
     """
     os.makedirs(folder)
     schema = pa.schema([("id", pa.string()), ("text", pa.string())])
     size = row = 0
-    for number in range(CORPUS_FILES):
-        groups = range(row_groups * number // CORPUS_FILES, row_groups * (number + 1) // CORPUS_FILES)
+    for number in range(files):
+        groups = range(row_groups * number // files, row_groups * (number + 1) // files)
         if not groups:
             continue
-        with pq.ParquetWriter(os.path.join(folder, f"part-{number:03}.parquet"), schema, compression="zstd") as writer:
+        with pq.ParquetWriter(os.path.join(folder, f"part-{number:05}.parquet"), schema, compression="zstd") as writer:
             for group in groups:
                 held = list(islice(texts, count * (group + 1) // row_groups - row))
                 writer.write_table(pa.table([[f"{row + place:09}" for place in range(len(held))], held], schema=schema))

@@ -146,8 +146,10 @@ def ray_data(task: dict[str, Any]) -> dict[str, Any]:
 
 def scaling(task: dict[str, Any]) -> dict[str, Any]:
     """The job's chain with classifiers that sleep; see jobs.benchmark.scaling."""
+    from jobs import stopping
     from jobs.benchmark.scaling import measure
 
+    stopping.install()  # it stops its Ray, whose processes would go on writing
     return measure(task)
 
 

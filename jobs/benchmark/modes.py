@@ -75,11 +75,17 @@ def host_ceiling(options: Options) -> dict[str, Any]:
     return _result("host-ceiling", course, compared, notes)
 
 
-def scaling(options: Options, actors: list[int] | None) -> dict[str, Any]:
-    """Units/s with more and more classifiers that sleep instead of computing; see scaling. Raises as compare_contenders."""
+def scaling(
+    options: Options, actors: list[int] | None, units: int | None = None, unit_seconds: float | None = None
+) -> dict[str, Any]:
+    """Units/s with more and more classifiers that sleep instead of computing; see scaling. Raises as compare_contenders.
+
+    Args:
+        units, unit_seconds: see scaling.scaling_task.
+    """
     check(options)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        task = scaling_task(options, folder, actors or list(ACTORS))
+        task = scaling_task(options, folder, actors or list(ACTORS), units, unit_seconds)
         measured, _ = run_contender("scaling", task, folder, None)
     return rounded({"mode": "scaling", **measured, **machine_facts(), "notes": conclude(measured)})
 

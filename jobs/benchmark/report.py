@@ -161,19 +161,26 @@ def _contenders(result: dict[str, Any]) -> Any:
 def _actors(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(
-        title=f"classifiers that sleep {result['sleep_seconds']:g} s per unit, on {result['hardware']['cores']} cores"
-    )
-    for column in ("actors", "units/s", "of actors x 1/sleep", "driver: CPU ms per unit", "all processes: CPU ms per unit"):
-        table.add_column(column, justify="right")
-    for row in result["actors"]:
-        table.add_row(
-            str(row["actors"]),
-            _number(row["units_per_second"], "{:.2f}"),
-            _number(row["efficiency"], "{:.1%}"),
-            _number(1000 * row["driver_cpu_seconds_per_unit"]),
-            _number(1000 * row["machine_cpu_seconds_per_unit"]),
-        )
+    table = Table(title=f"classifiers that sleep, on {result['hardware']['cores']} cores; in brackets: what plan forecasts")
+    rows = result["actors"]
+    table.add_column("actors")
+    for row in rows:
+        table.add_column(str(row["actors"]), justify="right")
+    for name, key, factor, form in (
+        ("units", "units", 1, "{:,}"),
+        ("seconds asleep per unit", "sleep_seconds", 1, "{:g}"),
+        ("units/s", "units_per_second", 1, "{:.2f}"),
+        ("of linear: actors / seconds asleep", "efficiency", 1, "{:.1%}"),
+        ("these cores busy", "cores_busy", 1, "{:.0%}"),
+        ("driver: CPU ms per unit", "driver_cpu_seconds_per_unit", 1000, ""),
+        ("all processes: CPU ms per unit", "machine_cpu_seconds_per_unit", 1000, ""),
+        ("driver's memory, MiB", "driver_bytes", 2**-20, ""),
+        ("objects put per unit", "puts_per_unit", 1, "{:.2f}"),
+        ("seconds, start included", "seconds", 1, ""),
+    ):
+        cells = [_number(row[key] * factor, form) for row in rows]
+        said = [f" ({_number(row['forecast'][key] * factor, form)})" if key in row["forecast"] else "" for row in rows]
+        table.add_row(name, *map("".join, zip(cells, said, strict=True)))
     return table
 
 
@@ -222,7 +229,7 @@ def _plot_actors(result: dict[str, Any]) -> Any:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
     counts = [row["actors"] for row in result["actors"]]
-    axes.plot(counts, [count / result["sleep_seconds"] for count in counts], ":", color="black", label="linear")
+    axes.plot(counts, [row["actors"] / row["sleep_seconds"] for row in result["actors"]], ":", color="black", label="linear")
     axes.plot(counts, [row["units_per_second"] for row in result["actors"]], "o-", color="#d95f02", label="job")
     axes.set_xlabel("classify actors, sleeping")
     axes.set_ylabel("units/s")

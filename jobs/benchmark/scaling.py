@@ -1,8 +1,9 @@
 """How many GPUs one job can feed: the job's own chain, with classifiers that sleep for the time a GPU would compute.
 
 Ray is told of GPUs that are not there. Units are a few documents, so that reading and tokenizing them costs these cores next to
-nothing, and each classifier sleeps for a second per unit: what is measured is what Ray, the driver, the stages' processes and
-the commits cost per unit, which does not depend on its size.
+nothing, and each classifier, which loads no model, sleeps for its time: what is measured is what Ray, the driver, the stages'
+processes and the commits cost per unit, which does not depend on its size. Beside it stands what `plan --cluster` would say of
+as many units.
 """
 
 import os
@@ -11,25 +12,39 @@ import time
 from contextlib import closing
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from cluster.resources import Machines, resolve_pools
-from cluster.session import connected
+from cluster.session import connected, this_machine
 from jobs.benchmark.course import SIZES, Options, own_model, own_texts
 from jobs.benchmark.report import steady_rate, steady_start
 from jobs.chain import label_units
-from jobs.committing import Writer, writing
+from jobs.committing import Writer, tidy, writing
 from jobs.config import JobConfig, check_config
 from jobs.plan import prepare
 from pipeline_ops.actors import ClassifyActor
 from pipeline_ops.failures import Failure
+from pipeline_ops.forecasting import (
+    DRIVER_SECONDS_PER_UNIT,
+    UNIT_CPU_SECONDS,
+    driver_bytes,
+    makespan,
+    run_requests,
+)
+from pipeline_ops.models import readings_of
 from pipeline_ops.planning import LARGEST_UNIT
+from pipeline_ops.schema import list_cell
 from pipeline_ops.synthesizing import ModelShape, real_passages, write_corpus
 
 ACTORS = (1, 2, 4, 8, 16)
-SLEEP_SECONDS = 1.0  # per unit
+LEAST_SLEEP_SECONDS = 1.0  # per unit
+BUSY_CORES = 0.6  # of the cores, at the most: with more, what works beside the classifiers waits for them
 UNITS = 16  # per actor
+UNITS_PER_FILE = 16  # what a footer costs grows with its row groups
 DOCUMENTS_PER_UNIT = 4
 DOCUMENT_CHARACTERS = 200
-MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)  # computes next to nothing: it sleeps
+MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)  # for its tokenizer; nothing is computed
 TOKENIZERS = 2
 BATCH_TOKENS = 2048
 OTHER_SLOTS = 2  # logical CPUs, for four tasks that read or write: with more of them Ray would start more processes for these
@@ -38,30 +53,58 @@ GPU_DOCUMENTS_PER_SECOND = 5100
 DOCUMENT_BYTES = 2048
 
 
-def scaling_task(options: Options, folder: str, actors: list[int]) -> dict[str, Any]:
-    """What the measuring process is told: a corpus per number of actors, and a model that computes next to nothing."""
+def sleep_seconds(actors: int, cores: int) -> float:
+    """Per unit, so long that this machine's cores are not what bounds so many actors: each unit costs them UNIT_CPU_SECONDS."""
+    return max(LEAST_SLEEP_SECONDS, round(actors * UNIT_CPU_SECONDS / (BUSY_CORES * cores), 1))
+
+
+def scaling_task(
+    options: Options, folder: str, actors: list[int], units: int | None = None, unit_seconds: float | None = None
+) -> dict[str, Any]:
+    """What the measuring process is told: a corpus per number of actors, and a model for its tokenizer.
+
+    Args:
+        units: of each corpus; None: UNITS per actor.
+        unit_seconds: for which a classifier sleeps; None: see sleep_seconds.
+    """
     size = SIZES[options.size]
     passages = real_passages(size.passages)
     model = own_model(MODEL, passages)
     texts = (text[:DOCUMENT_CHARACTERS].ljust(DOCUMENT_CHARACTERS) for text in own_texts(passages, model))
     corpora = []
     for count in actors:
-        units = count * (size.units or UNITS)
-        corpora.append({"actors": count, "path": os.path.join(folder, f"corpus-{count}"), "units": units})
-        write_corpus(texts, units * DOCUMENTS_PER_UNIT, corpora[-1]["path"], units)
-    return {"model": model, "corpora": corpora, "folder": folder, "sleep_seconds": SLEEP_SECONDS}
+        path, number = os.path.join(folder, f"corpus-{len(corpora)}"), units or count * (size.units or UNITS)
+        sleeping = unit_seconds or sleep_seconds(count, this_machine().cores)
+        corpora.append({"actors": count, "path": path, "units": number, "sleep_seconds": sleeping})
+        write_corpus(texts, number * DOCUMENTS_PER_UNIT, path, number, files=-(-number // UNITS_PER_FILE))
+    return {"model": model, "corpora": corpora, "folder": folder}
 
 
 def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
-    """The job's classifier, on the CPU whatever it is told, that sleeps so long for each unit before it computes."""
+    """The job's classifier without a model, which takes so long for each unit and gives each label to every other document."""
 
     class SleepingClassifyActor(ClassifyActor):
         def __init__(self, **told: Any):
-            super().__init__(**{**told, "use_gpu": False})
+            self.models, self.attempts, self.refusal = told["models"], told["attempts"], None
+            self.readings = readings_of(self.models)
+            self.called = self.left = time.monotonic()
 
-        def classify(self, row: Any) -> Any:
+        def classify(self, row: pa.Table) -> pa.Table:
             time.sleep(seconds)
-            return super().classify(row)
+            kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
+            for number, (model, reading) in enumerate(zip(self.models, self.readings, strict=True)):
+                documents, labels = len(row[f"num_tokens_{reading}"][0]), len(model.facts.head.labels)
+                logits = np.eye(labels, dtype=np.float32)[np.arange(documents) % labels]
+                kept = kept.append_column(f"logits_{number}", list_cell(logits.reshape(-1)))
+            waiting = {"waiting": self.called - self.left, "copying": 0.0, "computing": seconds, "writing": 0.0}
+            for name, column in {
+                "model_errors": list_cell(np.empty(0, np.int64)),
+                "padded_tokens": pa.array([sum(len(cell) for cell in row["batch_ids_0"])]),
+                "flops": pa.nulls(1, pa.float64()),
+                "classify_seconds": pa.array([waiting]),
+            }.items():
+                kept = kept.append_column(name, column)
+            return kept
 
     return SleepingClassifyActor
 
@@ -70,25 +113,28 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Runs the chain once per number of actors, each time on a Ray of its own.
 
     Returns:
-        sleep_seconds, and actors: per number of actors its units/s (steady), that as a share of actors / sleep_seconds, and CPU
-        seconds per unit of the driver's process and of all processes here, over the same window.
+        actors: per number of actors its units/s (steady), that as a share of what the actors could do if nothing else took
+        time (efficiency), CPU seconds per unit of the driver's process and of all processes here over the same window, the
+        share of the cores that these are (cores_busy), the driver's memory, the seconds from Ray's start to the last commit
+        (seconds) and to the first one (startup_seconds), and forecast: what `plan --cluster` would say.
     """
     rows = []
     for corpus in task["corpora"]:
         slots = corpus["actors"] + TOKENIZERS + OTHER_SLOTS
+        began = time.monotonic()
         with connected(Machines(cpus=slots, cores=slots, gpus=corpus["actors"])) as machines:
-            rows.append(_measure_actors(task, corpus, machines))
-    return {"sleep_seconds": task["sleep_seconds"], "actors": rows}
+            rows.append(_measure_actors(task, corpus, machines, began))
+    return {"actors": rows}
 
 
-def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Machines) -> dict[str, Any]:
-    actors = corpus["actors"]
+def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Machines, began: float) -> dict[str, Any]:
+    actors, sleeping = corpus["actors"], corpus["sleep_seconds"]
     job = check_config(
         JobConfig,
         {
             "input": {"path": corpus["path"]},
             "model": {"path": task["model"], "dtype": "float32"},
-            "output": {"path": os.path.join(task["folder"], f"labelled-{actors}")},
+            "output": {"path": f"{corpus['path']}-labelled"},
             "compute": {
                 "classifiers": actors,
                 "gpus_per_classifier": 1,
@@ -101,28 +147,62 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     prepared = prepare(job)
     pools = resolve_pools(job.compute, machines, prepared.token_flops)
     probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
-    stamps: list[tuple[float, float, float]] = []
+    stamps: list[tuple[float, float, float, int]] = []
     with writing(prepared) as lease:
         writer = Writer(prepared, lease, "benchmark")
-        with closing(label_units(prepared, pools, probed, sleeping_classifier(task["sleep_seconds"]))) as finished:
+        with closing(label_units(prepared, pools, probed, sleeping_classifier(sleeping))) as finished:
             for done in finished:
                 if isinstance(done, Failure):
                     raise RuntimeError(f"{done.where}: {done.message}")
                 writer.put(done)
-                stamps.append((time.monotonic(), time.process_time(), _machine_cpu_seconds()))
+                stamps.append((time.monotonic(), time.process_time(), _machine_cpu_seconds(), _own_bytes()))
+                if len(stamps) % max(1, prepared.plan.num_units // 10) == 0:
+                    print(f"benchmark: {actors} actors: {len(stamps)} units", file=sys.stderr, flush=True)
+        puts = sum(len(commit.all_files()) + 1 for commit in prepared.ledger.commits.values())
+        tidy(prepared, lease)
+        puts += lease.record.generation
     times = [stamp[0] for stamp in stamps]
     start = steady_start(len(stamps), actors)
     counted = len(stamps) - 1 - start
+    window = times[-1] - times[start]
+    machine = stamps[-1][2] - stamps[start][2]
     rate = steady_rate(len(stamps), times, actors) or 0.0
     print(f"benchmark: {actors} actors: {rate:.2f} units/s", file=sys.stderr, flush=True)
+    files_per_unit = sum(len(commit.all_files()) for commit in prepared.ledger.commits.values()) / len(stamps)
     return {
         "actors": actors,
         "units": len(stamps),
+        "sleep_seconds": sleeping,
         "units_per_second": rate,
-        "efficiency": rate * task["sleep_seconds"] / actors,
+        "efficiency": rate * sleeping / actors,
         "driver_cpu_seconds_per_unit": (stamps[-1][1] - stamps[start][1]) / counted,
-        "machine_cpu_seconds_per_unit": (stamps[-1][2] - stamps[start][2]) / counted,
+        "machine_cpu_seconds_per_unit": machine / counted,
+        "cores_busy": machine / window / this_machine().cores,
+        "driver_bytes": max(stamp[3] for stamp in stamps),
+        "driver_bytes_first": stamps[0][3],
+        "puts_per_unit": puts / len(stamps),
+        "seconds": times[-1] - began,
+        "startup_seconds": times[0] - began - sleeping,
+        "forecast": {
+            "driver_cpu_seconds_per_unit": DRIVER_SECONDS_PER_UNIT,
+            "machine_cpu_seconds_per_unit": UNIT_CPU_SECONDS,
+            "driver_bytes": driver_bytes(len(stamps)),
+            "puts_per_unit": run_requests(
+                units=len(stamps), files=len(prepared.files), seconds=times[-1] - began, files_per_unit=files_per_unit
+            )["put"]
+            / len(stamps),
+            # Ray's and the actors' start are this machine's, from the measurement
+            "seconds": times[0] - began - sleeping + makespan(len(stamps), actors, sleeping),
+        },
     }
+
+
+def _own_bytes() -> int:
+    """Memory of this process that is its own: without Ray's object store and mapped files; 0 where the system does not say."""
+    if not os.path.exists("/proc/self/status"):
+        return 0
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon:")), 0)
 
 
 def _machine_cpu_seconds() -> float:
@@ -143,8 +223,9 @@ def conclude(measured: dict[str, Any]) -> list[str]:
     driver = 1 / last["driver_cpu_seconds_per_unit"]
     gpus, gpus_of_driver = last["units_per_second"] / units_per_gpu, driver / units_per_gpu
     return [
-        f"each classifier sleeps {measured['sleep_seconds']:g} s per unit of {DOCUMENTS_PER_UNIT} documents; all processes of"
-        " the job share this machine's cores, so these bound it too",
+        f"each classifier sleeps for its time per unit of {DOCUMENTS_PER_UNIT} documents; of linear: units/s over what actors"
+        " that do nothing but sleep could do. All processes of the job share this machine's cores: where these are busy, they"
+        " bound it, and the share says nothing of the job",
         f"an H200 that labels {GPU_DOCUMENTS_PER_SECOND:,} documents/s of 512 tokens ({DOCUMENT_BYTES:,} bytes) takes"
         f" {units_per_gpu:.2f} units/s of {unit / 2**20:.0f} MiB",
         f"reached here, with {last['actors']} actors: {last['units_per_second']:.1f} units/s, what {gpus:.0f} such GPUs take",

@@ -120,14 +120,26 @@ def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
 
 @pytest.mark.campaign
 def test_scaling_runs_the_job_with_sleeping_classifiers(tmp_path: Path) -> None:
-    finished = command(*TINY, "--scaling", "--actors", 2, "--output", tmp_path, timeout_s=TIMEOUT_S)
+    sleeping = ("--actors", 2, "--actors", 3, "--units", 24, "--unit-seconds", 0.5)
+    finished = command(*TINY, "--scaling", *sleeping, "--output", tmp_path, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
-    (row,) = finished.result["actors"]
-    assert row["actors"] == 2
-    assert is_close(row["efficiency"], row["units_per_second"] * finished.result["sleep_seconds"] / 2)
-    assert row["efficiency"] > 0
-    assert row["driver_cpu_seconds_per_unit"] > 0
+    rows = finished.result["actors"]
+    assert [(row["actors"], row["units"], row["sleep_seconds"]) for row in rows] == [(2, 24, 0.5), (3, 24, 0.5)]
+    for row in rows:
+        assert is_close(row["efficiency"], row["units_per_second"] * row["sleep_seconds"] / row["actors"])
+        assert 0 < row["efficiency"] <= 1.01
+        assert 0 < row["driver_cpu_seconds_per_unit"] <= row["machine_cpu_seconds_per_unit"]
+        assert row["driver_bytes"] > 50 * 2**20
+        # a file per label, a commit, and the lease's, of which a run has a few
+        assert 3 <= row["puts_per_unit"] < 5
+        assert row["seconds"] > row["forecast"]["seconds"] - 0.5 >= 24 / row["actors"] * 0.5
+        assert abs(row["puts_per_unit"] - row["forecast"]["puts_per_unit"]) < 1
     assert (tmp_path / "benchmark.png").exists()
+
+
+@pytest.mark.parametrize("option", [("--actors", 0), ("--units", 0), ("--unit-seconds", 0)])
+def test_scaling_refuses_what_is_nothing(option: tuple[str, int]) -> None:
+    assert command("benchmark", "--scaling", *option).code == 2
 
 
 @pytest.mark.parametrize(

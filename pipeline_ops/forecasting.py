@@ -1,0 +1,198 @@
+"""What a run would take on a cluster: arithmetic on what is there to do, what was measured, and what has to be assumed.
+
+Three kinds of figures go in. Sampled: the work, from sampling.py. Measured, on the machine of README's "Measured": what the
+driver, Ray and the stages cost per unit and per byte. Assumed: how fast a GPU is where nobody says, and the machines around it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, log
+
+MIB = 2**20
+
+# measured, 2 cores of an AMD EPYC: `benchmark --scaling`, `benchmark --host-ceiling`, `run`, tests/memory_run.py
+DRIVER_SECONDS_PER_UNIT = 0.021  # of CPU
+UNIT_CPU_SECONDS = 0.13  # of all processes, the driver's among them: handing a unit from stage to stage, whatever its size
+READ_WRITE_SECONDS_PER_BYTE = 9e-8  # of CPU, per byte of text: 0.09 ms for a document of a kilobyte
+STARTUP_SECONDS = 25.0  # from the command to the first unit at a classifier: Ray, imports, a small model
+DRIVER_BYTES = 290 * MIB
+DRIVER_BYTES_PER_UNIT = 16_000  # 3,000 of the ledger, the rest Ray Data's own notes; over 1,200 units
+LABEL_BYTES = 12  # per document, compressed: score, number of tokens, source and row
+
+# assumed
+MFU = 0.4  # of a GPU's peak, on tokens without padding, attention's products not counted
+CORES_PER_GPU = 12  # of a node, for tokenizing, reading and writing: 192 vCPUs beside 8 GPUs
+GPUS_PER_NODE = 8
+NODE_BYTES_PER_SECOND = 1.25e9  # 10 Gbit/s to the object store, in each direction
+DRIVER_SHARE = 0.7  # of a core, up to which one driver is given units: the rest is for packs, listings and slower cores
+DRIVER_MEMORY = 8 * 2**30  # that a driver may take
+SPLIT_SECONDS = 600  # that a driver takes, or requests do: what is less is not worth several jobs
+
+# Amazon S3 user guide, "Best practices design patterns": per prefix and second
+WRITES_PER_SECOND = 3500
+READS_PER_SECOND = 5500
+LISTED_TOGETHER = 1000  # objects per listing, or per deletion
+LINES_READ_BYTES = 8 * 2**20  # of a large line file, per request (s3.py)
+LEASE_RENEWALS = 4  # per output.lease_seconds (lease.py)
+LOOSE_RECORDS = 1000  # after so many commits, or a tenth of what is packed, all are packed (committing.Writer)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to label. Counts are of all of it, estimated unless the input is small."""
+
+    documents: float
+    text_bytes: float  # UTF-8
+    tokens: float  # that go through the models, special tokens included, padding not; of several models together
+    tokenized: float  # of these, each text once for all models that read the same
+    stored_bytes: float  # to be read
+    output_bytes: float  # to be written
+    units: int
+    files: int
+    files_per_unit: float  # that are written: one per label that occurs in a unit, and one of rejects
+    reads: float  # requests that read units
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What it runs on."""
+
+    devices: int  # GPUs, or cores where the model runs on these
+    tokens_per_second: float  # of one device, without padding
+    tokens_per_core: float  # that a core tokenizes in a second
+    cores_per_device: float = CORES_PER_GPU  # beside it
+    devices_per_node: int = GPUS_PER_NODE
+    price: float | None = None  # per hour and device
+
+    @property
+    def nodes(self) -> int:
+        return ceil(self.devices / self.devices_per_node)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the work takes there.
+
+    device_seconds: of all devices together, at work; shares: how busy each part is while the devices are busy all the time, so
+    one above 1 holds them back; seconds: of the clock, with start, tail, and what holds back; jobs: into how many the input is
+    to be split so that neither a driver nor the store's limits hold back the classifiers, each with its part of these;
+    driver_bytes: of each of these; driver_cpu_seconds: of all together; one_job_seconds: if it is not split.
+    """
+
+    device_seconds: float
+    unit_seconds: float  # a device works on a unit
+    shares: Mapping[str, float]
+    bottleneck: str
+    seconds: float
+    startup_seconds: float
+    tail_seconds: float  # at the end, when some devices have nothing left
+    device_hours: float
+    cost: float | None
+    tokenizer_cores: float
+    read_write_cores: float
+    cores_per_node: int
+    driver_cpu_seconds: float
+    driver_bytes: float
+    requests: Mapping[str, int]
+    jobs: int
+    one_job_seconds: float
+
+
+def makespan(units: float, workers: int, unit_seconds: float) -> float:
+    """Seconds that workers take for units of one size: some have nothing to do while the last are worked on."""
+    return ceil(units / workers) * unit_seconds
+
+
+def driver_bytes(units: float) -> float:
+    """Memory of a driver with so many commits in its ledger."""
+    return DRIVER_BYTES + units * DRIVER_BYTES_PER_UNIT
+
+
+def packs(units: int) -> int:
+    """How often a run packs its commit records: after LOOSE_RECORDS of them, later when they are a tenth of what is packed."""
+    even = 10 * LOOSE_RECORDS
+    if units <= even:
+        return units // (LOOSE_RECORDS + 1)
+    return even // LOOSE_RECORDS + int(log(units / even) / log(1.1))
+
+
+def run_requests(
+    *, units: int, files: int, seconds: float, files_per_unit: float, reads: float = 0, lease_seconds: float = 60
+) -> dict[str, int]:
+    """Requests to the object store of a run over a new output, by kind.
+
+    Planning lists the input, and looks for a lease, commits, failures and a job. Each unit is read (`reads`), its files are
+    put, then its commit record. Each renewal of the lease is a put, a listing and a deletion. Packing is a put; the run's end
+    lists the output, and deletes the records that were packed.
+    """
+    renewals = int(seconds * LEASE_RENEWALS / lease_seconds) + packs(units) + 4
+    loose = units if packs(units) else 0
+    return {
+        "list": ceil(files / LISTED_TOGETHER) + 6 + renewals + ceil(units * (files_per_unit + 1) / LISTED_TOGETHER),
+        "get": ceil(reads) + 4,
+        "put": ceil(units * files_per_unit) + units + packs(units) + renewals + 4,
+        "delete": renewals + ceil(loose / LISTED_TOGETHER) + 2,
+    }
+
+
+def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_before: int = 0) -> Forecast:
+    """What that work takes on that cluster.
+
+    Args:
+        units_before: committed by earlier runs: the driver holds their records, too.
+    """
+    device_seconds = work.tokens / cluster.tokens_per_second
+    pace = max(device_seconds / cluster.devices, 1e-9)  # seconds in which the devices would be done, if nothing else counted
+    unit_seconds = device_seconds / max(work.units, 1)
+    tokenizing = work.tokenized / cluster.tokens_per_core
+    reading = work.text_bytes * READ_WRITE_SECONDS_PER_BYTE + work.units * (UNIT_CPU_SECONDS - DRIVER_SECONDS_PER_UNIT)
+    driver = work.units * DRIVER_SECONDS_PER_UNIT
+    asking = max(work.units * (work.files_per_unit + 1) / WRITES_PER_SECOND, work.reads / READS_PER_SECOND)
+    shares = {
+        "classifiers": 1.0,
+        "tokenizers": (tokenizing + reading) / pace / (cluster.devices * cluster.cores_per_device),
+        "driver": driver / pace,
+        "network": max(work.stored_bytes, work.output_bytes) / (NODE_BYTES_PER_SECOND * cluster.nodes) / pace,
+        "requests": asking / pace,
+    }
+    most = max(shares.values())
+    # a job more has a driver and folders of its own, but no more machines
+    machines = max(shares["classifiers"], shares["tokenizers"], shares["network"])
+    room = (DRIVER_MEMORY - DRIVER_BYTES) / DRIVER_BYTES_PER_UNIT
+    jobs = max(ceil((work.units + units_before) / room), 1)
+    if driver > SPLIT_SECONDS:
+        jobs = max(jobs, ceil(shares["driver"] / machines / DRIVER_SHARE))
+    if asking > SPLIT_SECONDS:
+        jobs = max(jobs, ceil(shares["requests"] / machines))
+    jobs = min(jobs, cluster.devices)
+    startup = (STARTUP_SECONDS + work.tokenized / work.units / cluster.tokens_per_core) if work.units else 0.0
+    held_back = max(machines, shares["driver"] / jobs, shares["requests"] / jobs)
+    labelling = makespan(work.units / jobs, max(cluster.devices // jobs, 1), unit_seconds * held_back)
+    seconds = startup + labelling
+    hours = seconds * cluster.devices / 3600
+    return Forecast(
+        device_seconds=device_seconds,
+        unit_seconds=unit_seconds,
+        shares=shares,
+        bottleneck=max(shares, key=lambda name: shares[name]),
+        seconds=seconds,
+        startup_seconds=startup,
+        tail_seconds=labelling - pace * held_back if work.units else 0.0,
+        device_hours=hours,
+        cost=None if cluster.price is None else hours * cluster.price,
+        tokenizer_cores=tokenizing / pace,
+        read_write_cores=reading / pace,
+        cores_per_node=ceil((tokenizing + reading) / pace / cluster.nodes),
+        driver_cpu_seconds=driver,
+        driver_bytes=driver_bytes((work.units + units_before) / jobs),
+        requests=run_requests(
+            units=work.units,
+            files=work.files,
+            seconds=seconds,
+            files_per_unit=work.files_per_unit,
+            reads=work.reads,
+            lease_seconds=lease_seconds,
+        ),
+        jobs=jobs,
+        one_job_seconds=startup + makespan(work.units, cluster.devices, unit_seconds * most),
+    )
