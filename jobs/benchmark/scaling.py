@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from typing import Any
 
+from cluster.metrics import Meter
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected
 from jobs.benchmark.course import SIZES, Options, own_model, own_texts
@@ -102,9 +103,10 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     pools = resolve_pools(job.compute, machines, prepared.token_flops)
     probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
     stamps: list[tuple[float, float, float]] = []
+    meter, sleeping = Meter("benchmark", prepared.job.output.path), sleeping_classifier(task["sleep_seconds"])
     with writing(prepared) as lease:
-        writer = Writer(prepared, lease, "benchmark")
-        with closing(label_units(prepared, pools, probed, sleeping_classifier(task["sleep_seconds"]))) as finished:
+        writer = Writer(prepared, lease, meter.run)
+        with closing(label_units(prepared, pools, probed, meter, sleeping)) as finished:
             for done in finished:
                 if isinstance(done, Failure):
                     raise RuntimeError(f"{done.where}: {done.message}")
