@@ -4,7 +4,7 @@ import json
 import re
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Scraped:
         return sum(sample.value for sample in self.samples if sample.name == name and wanted <= sample.labels.items())
 
     def by(self, name: str, label: str) -> dict[str, float]:
-        found: Counter[str] = Counter()
+        found: dict[str, float] = defaultdict(float)
         for sample in self.samples:
             if sample.name == name:
                 found[sample.labels[label]] += sample.value

@@ -1,9 +1,10 @@
 """Stages with their metrics are the stages, in this process and in those that they are sent to."""
 
 from collections.abc import Iterator
+from pickle import loads
 
 import pytest
-from ray import cloudpickle
+from ray.cloudpickle import dumps  # pyright: ignore[reportPrivateImportUsage]
 
 from cluster.attempts import AttemptCounts
 from cluster.metrics import DECLARED, UNITS, Meter, metered, metered_actor
@@ -37,7 +38,7 @@ def is_odd(row: int) -> bool:
 def test_metered_functions_do_and_are_called_what_they_were() -> None:
     reading, doubling = metered("read", units_of, METER, is_odd), metered("write", double, METER, is_odd)
     assert (reading.__name__, doubling.__name__) == ("units_of", "double"), "Ray names processes after them"
-    for read, written in ((reading, doubling), cloudpickle.loads(cloudpickle.dumps((reading, doubling)))):
+    for read, written in ((reading, doubling), loads(dumps((reading, doubling)))):
         assert list(read(3, more=4)) == [3, 4, 5, 6]
         assert written(3, factor=2) == 6
 
@@ -59,7 +60,7 @@ def test_metered_reader_is_read_no_faster_than_its_rows_are_taken() -> None:
 def test_metered_actor_is_the_actor_under_its_name() -> None:
     actor = metered_actor("classify", Adder, METER, is_odd)
     assert (actor.__name__, issubclass(actor, Adder)) == ("Adder", True), "Ray names processes after it"
-    for made in (actor, cloudpickle.loads(cloudpickle.dumps(actor))):
+    for made in (actor, loads(dumps(actor))):
         adder = made(start=10)
         assert [adder(1), adder(2)] == [11, 13]
 
