@@ -8,16 +8,26 @@ the unit that a process was at work on counts, not those that waited in its queu
 from collections import Counter
 from typing import Any
 
+from cluster.metrics import RETRIES, Meter
+
+STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}  # by the first word of a key
+
 
 class AttemptCounts:
     """The counts; runs as an actor. Keys that have ended are forgotten, so it stays as small as what is going on."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter | None = None) -> None:
         self._begun: Counter[str] = Counter()
+        self._meter = meter
 
     def begin(self, key: str) -> int:
         self._begun[key] += 1
-        return self._begun[key] - 1
+        deaths = self._begun[key] - 1
+        stage = STAGES.get(key.partition(" ")[0])  # other keys are parts of a task of the reader
+        if self._meter is not None and deaths and stage is not None:
+            # here, not in the process that has begun: that may die before it has sent what it has counted
+            self._meter.count(RETRIES, stage=stage)
+        return deaths
 
     def end(self, key: str) -> None:
         del self._begun[key]
@@ -26,14 +36,14 @@ class AttemptCounts:
 class Attempts:
     """The counts as the stages use them, from any process of the cluster; lives as long as the run that made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         # it takes no CPU from the pools, and stays with the driver, whose end is the end of the run
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         lasting = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-        self._counts: Any = ray.remote(AttemptCounts).options(**lasting).remote()
+        self._counts: Any = ray.remote(AttemptCounts).options(**lasting).remote(meter)
 
     def begin(self, key: str) -> int:
         """Says that work on `key` begins; returns how often it has begun without ending."""

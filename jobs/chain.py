@@ -7,12 +7,14 @@ from typing import Any
 
 from cluster.attempts import Attempts
 from cluster.failures import configure_ray_data
+from cluster.metrics import Meter, metered, metered_actor
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
 from cluster.streaming import stream_rows
+from jobs.counting import count_row
 from jobs.fingerprint import fingerprint, result_settings
 from jobs.plan import Prepared
 from pipeline_ops import reading
-from pipeline_ops.actors import ClassifyActor, TokenizeActor, read_task, write_row
+from pipeline_ops.actors import ClassifyActor, TokenizeActor, has_failed, read_task, write_row
 from pipeline_ops.failures import Failure
 from pipeline_ops.models import with_dtypes
 from pipeline_ops.reading import ReadSettings, spans_to_json
@@ -79,7 +81,11 @@ def told_by(row: dict[str, Any]) -> Commit | Failure:
 
 
 def label_units(
-    prepared: Prepared, pools: Pools, probed: dict[str, Any], classify_actor: type[ClassifyActor] = ClassifyActor
+    prepared: Prepared,
+    pools: Pools,
+    probed: dict[str, Any],
+    meter: Meter,
+    classify_actor: type[ClassifyActor] = ClassifyActor,
 ) -> Generator[Commit | Failure, None, None]:
     """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
 
@@ -90,26 +96,27 @@ def label_units(
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    stages = stages_of(prepared, pools, probed, Attempts())
+    stages = stages_of(prepared, pools, probed, Attempts(meter))
+    paths = [model.config.path for model in prepared.models]
     unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     configure_ray_data(prepared.plan.unit_bytes)
     written = (
         ray.data.from_items(stages.tasks, override_num_blocks=len(stages.tasks))
         .map_batches(
-            read_task,  # pyright: ignore[reportArgumentType]
+            metered("read", read_task, meter, has_failed),
             fn_kwargs=stages.read,
             num_cpus=READER_CPUS,
             **unit,
         )
         .map_batches(
-            TokenizeActor,
+            metered_actor("tokenize", TokenizeActor, meter, has_failed),
             fn_constructor_kwargs=stages.tokenize,
             compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
             num_cpus=1,
             **unit,
         )
         .map_batches(
-            classify_actor,
+            metered_actor("classify", classify_actor, meter, has_failed),
             fn_constructor_kwargs=stages.classify,
             compute=ActorPoolStrategy(
                 min_size=pools.min_classifiers,
@@ -121,7 +128,7 @@ def label_units(
             **unit,
         )
         .map_batches(
-            write_row,  # pyright: ignore[reportArgumentType]
+            metered("write", write_row, meter, has_failed),
             fn_kwargs=stages.write,
             num_cpus=WRITER_CPUS,
             **unit,
@@ -129,4 +136,6 @@ def label_units(
     )
     with closing(stream_rows(written)) as rows:
         for row in rows:
+            if row["failure"] is None:
+                count_row(meter, row, paths)
             yield told_by(row)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+
+
+class LogFormat(StrEnum):
+    """What a run's lines on stderr are."""
+
+    text = "text"  # for people
+    json = "json"  # an object each
 
 
 def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
@@ -49,11 +57,22 @@ def run_command(
     overrides: Overrides = None,
     quiet: Quiet = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+    log_format: Annotated[LogFormat, typer.Option("--log-format", help="of what goes to stderr")] = LogFormat.text,
 ) -> None:
     """Label what is not labelled yet."""
+    if log_format is LogFormat.json:
+        from jobs.logs import to_json
+
+        to_json()
     from jobs.label_corpus import run
 
-    summary = run(_load_job(job, overrides), quiet=quiet, retry_failed=retry_failed)
+    as_json = log_format is LogFormat.json
+    try:
+        summary = run(_load_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json)
+    except KeyboardInterrupt:
+        if as_json:  # typer would say so in a line that is no JSON
+            raise SystemExit(INTERRUPTED) from None
+        raise
     _emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
 
 
@@ -234,10 +253,10 @@ def main(*command: str) -> None:
     except SystemExit as stop:
         code = stop.code
         if code == INTERRUPTED:  # typer's own answer to Ctrl-C
-            _say("interrupted; run it again to continue")
+            _say("interrupted; run it again to continue", code)
         if code in (TERMINATED, signal.SIGTERM):  # the latter from Ray's own handler, while it starts
             code = TERMINATED
-            _say("ended by SIGTERM; run it again to continue")
+            _say("ended by SIGTERM; run it again to continue", code)
     except Exception as error:
         code = _explain(error)
     sys.stdout.flush()
@@ -246,7 +265,15 @@ def main(*command: str) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _say(message: str) -> None:
+def _say(message: str, code: int, error: Exception | None = None) -> None:
+    """Why the command ends with that exit code; `error` with its traceback."""
+    from jobs import logs
+
+    if logs.is_json():
+        logs.say_error(message, code, error)
+        return
+    if error is not None:
+        traceback.print_exception(error)
     print(f"label-corpus: {message}", file=sys.stderr, flush=True)
 
 
@@ -257,11 +284,11 @@ def _explain(error: Exception) -> int:
     from pipeline_ops.store_errors import is_store_failure
 
     if isinstance(error, UserError | LeaseError):
-        _say(str(error))
-        return 2 if isinstance(error, UserError) else 3
-    if not is_store_failure(error):
-        traceback.print_exception(error)
-    _say(f"failed: {' '.join(str(error).split()) or type(error).__name__}; run it again to continue")
+        code = 2 if isinstance(error, UserError) else 3
+        _say(str(error), code)
+        return code
+    what = " ".join(str(error).split()) or type(error).__name__
+    _say(f"failed: {what}; run it again to continue", 1, None if is_store_failure(error) else error)
     return 1
 
 

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from typing import Any
 
+from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
 from cluster.session import connected
 from cluster.streaming import run_tasks
@@ -13,6 +14,8 @@ from jobs import stopping
 from jobs.chain import label_units
 from jobs.committing import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig
+from jobs.counting import count_commit, count_failure
+from jobs.events import JsonLines
 from jobs.fingerprint import check_same_job
 from jobs.plan import Prepared, job_record, prepare
 from jobs.progress import Progress
@@ -26,11 +29,12 @@ from pipeline_ops.writing import Commit
 MAX_LISTED = 100  # failures in the JSON line
 
 
-def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> dict[str, Any]:
+def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_json: bool = False) -> dict[str, Any]:
     """Labels what is not labelled yet. Returns the counts of the whole output and the rates of this run.
 
     Args:
         retry_failed: take up what earlier runs have set aside.
+        as_json: events go to the logger of jobs.logs, not to stderr as text.
 
     Raises:
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
@@ -42,22 +46,29 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
     job, ledger = prepared.job, prepared.ledger
     skipped = len(ledger.current)
     failed = list(prepared.failures)
-    with Progress(prepared.plan, quiet=quiet) as progress:
+    meter = Meter(uuid.uuid4().hex[:12], job.output.path)
+    with JsonLines(meter.run, prepared.plan, quiet=quiet) if as_json else Progress(prepared.plan, quiet=quiet) as progress:
+        progress.begin(
+            output=job.output.path,
+            files=len(prepared.files),
+            units_skipped=skipped,
+            units_expected=prepared.plan.num_units,
+        )
         if needs_writing(prepared):
             with writing(prepared) as lease:
                 if lease.took_over:
                     progress.say("an earlier run has not ended properly: what it may still commit is void from now on")
                 forget_failures(prepared.outdated_failures, job.output.path, job.storage)
-                writer = Writer(prepared, lease, uuid.uuid4().hex[:12])
+                writer = Writer(prepared, lease, meter.run)
                 most = job.compute.max_failed_units
-                with closing(_label_and_commit(prepared, writer, progress, timeline)) as finished:
+                with closing(_label_and_commit(prepared, writer, progress, timeline, meter)) as finished:
                     for done in finished:
                         stopping.check()
                         if isinstance(done, Commit):
                             timeline.add(done)
                             continue
                         failed.append(done)
-                        progress.say(f"set aside: {done.where}: {done.error}: {done.message}")
+                        progress.set_aside(done)
                         if most is not None and len(failed) - len(prepared.failures) > most:
                             progress.say(f"stopping early: more than compute.max_failed_units ({most}) have failed")
                             break
@@ -70,20 +81,21 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False) -> d
             progress.say(f"not completely labelled: {path}")
         if failed:
             progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
-    summary = summarize(ledger.commits, timeline, skipped=skipped, output=job.output.path)
-    return {
-        **summary,
-        "units_failed": len(failed),
-        "failed": [f"{failure.where}: {failure.error}: {failure.message}" for failure in failed[:MAX_LISTED]],
-        "files": len(prepared.files),
-        "files_incomplete": len(incomplete),
-        "files_changed": len(prepared.plan.changed),
-        "files_removed": len(prepared.plan.removed),
-    }
+        summary = {
+            **summarize(ledger.commits, timeline, skipped=skipped, output=job.output.path),
+            "units_failed": len(failed),
+            "failed": [f"{failure.where}: {failure.error}: {failure.message}" for failure in failed[:MAX_LISTED]],
+            "files": len(prepared.files),
+            "files_incomplete": len(incomplete),
+            "files_changed": len(prepared.plan.changed),
+            "files_removed": len(prepared.plan.removed),
+        }
+        progress.end(summary)
+    return summary
 
 
 def _label_and_commit(
-    prepared: Prepared, writer: Writer, progress: Progress, timeline: Timeline
+    prepared: Prepared, writer: Writer, progress: Progress | JsonLines, timeline: Timeline, meter: Meter
 ) -> Generator[Commit | Failure, None, None]:
     job, plan, ledger = prepared.job, prepared.plan, prepared.ledger
     writer.drop_removed()
@@ -105,7 +117,7 @@ def _label_and_commit(
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         watched = nullcontext() if machines.here else saying_what_is_missing(pools, progress.say)
-        with watched, closing(label_units(prepared, pools, probed)) as finished:
+        with watched, closing(label_units(prepared, pools, probed, meter)) as finished:
             for done in labelled_first(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
@@ -116,10 +128,12 @@ def _label_and_commit(
                 if isinstance(done, Failure):
                     writer.lease.check()
                     set_aside(done, writer.run, job.output.path, job.storage)
+                    count_failure(meter, done)
                     yield done
                 elif writer.put(done):
                     commit = ledger.commits[done.unit]
                     progress.add(commit)
+                    count_commit(meter, commit)
                     yield commit
 
 
@@ -152,7 +166,7 @@ def labelled_first(finished: Iterable[Commit | Failure], most_failed: int | None
         yield from postponed
 
 
-def _probe(prepared: Prepared, pools: Pools, machines: Machines, progress: Progress) -> dict[str, Any]:
+def _probe(prepared: Prepared, pools: Pools, machines: Machines, progress: Progress | JsonLines) -> dict[str, Any]:
     """What probe_models finds where classifiers run."""
     told = (prepared.models, prepared.job.storage, pools.gpus_per_classifier)
     if machines.here and not pools.use_gpu:

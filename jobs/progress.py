@@ -1,12 +1,17 @@
-"""What a run shows on stderr while it goes: a bar on a terminal, a line every ten seconds elsewhere."""
+"""What a run shows on stderr while it goes: a bar on a terminal, a line every ten seconds elsewhere.
+
+It is told about events, one call each; events.JsonLines, for machines, has the same calls.
+"""
 
 import sys
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from pipeline_ops.failures import Failure
 from pipeline_ops.planning import Plan
 from pipeline_ops.writing import Commit
 
@@ -32,6 +37,15 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         if self.bar.live.is_started:
             self.bar.stop()
+
+    def begin(self, **facts: Any) -> None:
+        """The run has begun: nothing that a person would have to be told."""
+
+    def set_aside(self, failure: Failure) -> None:
+        self.say(f"set aside: {failure.where}: {failure.error}: {failure.message}")
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """The run has ended: its JSON line follows."""
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -2,8 +2,9 @@
 
 The row's columns: unit, rejects and documents from the reader; batch_*, num_tokens_*, truncated_* and windows_* from the
 tokenizer, numbered by what models read (models.readings_of); logits_* and embedding_*, numbered by model, model_errors,
-padded_tokens, classify_seconds and flops from the classifier; commit from the writer. A unit may be read, tokenized, classified
-or written more than once when a worker dies; only its commit counts.
+padded_tokens, passes (JSON: what went through each model), classify_seconds and flops from the classifier; commit and reasons
+(JSON: rejects by reason) from the writer. A unit may be read, tokenized, classified or written more than once when a worker
+dies; only its commit counts.
 
 An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
 only the text of a traceback reaches the driver, which could tell neither the unit from it nor who is at fault. A document that
@@ -11,9 +12,11 @@ makes the tokenizer or the model raise is rejected alone. What kills the process
 """
 
 import hashlib
+import json
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -44,13 +47,14 @@ from pipeline_ops.schema import (
 )
 from pipeline_ops.sequences import TextEncoder, documents_of
 from pipeline_ops.storage import StorageConfig
-from pipeline_ops.tokenizing import Encodings, batches_from_columns, batches_to_columns, encode_good, make_batches
+from pipeline_ops.tokenizing import Encodings, TokenBatches, batches_from_columns, batches_to_columns, encode_good, make_batches
 from pipeline_ops.writing import ClassifySeconds, write_unit
 
 
 def failed_row(failure: Failure) -> pa.Table:
     """A row that carries a failure to the driver."""
-    return pa.table({"failure": [failure.to_json()], "commit": pa.nulls(1, pa.string())})
+    nothing = pa.nulls(1, pa.string())
+    return pa.table({"failure": [failure.to_json()], "commit": nothing, "passes": nothing, "reasons": nothing})
 
 
 def has_failed(row: pa.Table) -> bool:
@@ -236,7 +240,8 @@ class ClassifyActor:
                 traceback.print_exc()
                 os._exit(1)
             raise
-        computing = sum(passes.take_seconds() for passes in self.passes)
+        computed = [passes.take_seconds() for passes in self.passes]
+        computing = sum(computed)
         copying = time.monotonic() - began - computing
         if self.flops is None:
             pairs = zip(self.passes, self.models, strict=True)
@@ -261,6 +266,7 @@ class ClassifyActor:
             kept = with_cell(kept, "rejects", binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects))))
         columns["model_errors"] = list_cell(np.array(sorted(bad), np.int64))
         columns["padded_tokens"] = pa.array([sum(len(read.ids) for read in batches)])
+        columns["passes"] = pa.array([json.dumps([_passes(*passed) for passed in zip(batches, computed, strict=True)])])
         known = [count for count in flops if count is not None]
         columns["flops"] = pa.array([sum(known) if len(known) == len(flops) else None], pa.float64())
         for name, column in columns.items():
@@ -268,6 +274,12 @@ class ClassifyActor:
         writing = time.monotonic() - self.called - copying - computing
         seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
         return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
+
+
+def _passes(read: TokenBatches, seconds: float) -> dict[str, float]:
+    """What went through a model for a unit, and the seconds that it computed."""
+    tokens = int(read.lengths.sum())
+    return {"batches": len(read.rows), "tokens": tokens, "padded_tokens": len(read.ids), "seconds": seconds}
 
 
 def _load(model: JobModel, storage: StorageConfig, device: str) -> ForwardPasses:
@@ -334,7 +346,10 @@ def write_good_row(
         classify_seconds=ClassifySeconds(**row["classify_seconds"][0].as_py()),
         flops=row["flops"][0].as_py(),
     )
-    return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()]})
+    reasons = json.dumps(Counter(reject.reason for reject in rejects))
+    return pa.table(
+        {"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()], "passes": row["passes"], "reasons": [reasons]}
+    )
 
 
 def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> Classified:

@@ -88,7 +88,12 @@ def start_command(
     environment: Mapping[str, str] | None = None,
     module: str = "jobs.cli",
 ) -> subprocess.Popen[str]:
-    """Starts `label-corpus ARGUMENTS` as the leader of a process group, as a shell does."""
+    """Starts `label-corpus ARGUMENTS` as the leader of a process group, as a shell does.
+
+    Args:
+        environment: what a cluster wants its drivers to have in theirs, beside this process's.
+        module: what is run in place of the command.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         stdin=subprocess.DEVNULL,

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs import chain, committing, label_corpus
 from jobs.plan import Prepared
@@ -29,7 +30,9 @@ class NoDeaths:
         pass
 
 
-def label_serially(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> Generator[Commit | Failure, None, None]:
+def label_serially(
+    prepared: Prepared, pools: Pools, probed: dict[str, Any], meter: Meter
+) -> Generator[Commit | Failure, None, None]:
     """As chain.label_units."""
     stages = chain.stages_of(prepared, pools, probed, NoDeaths())
     tokenize, classify = TokenizeActor(**stages.tokenize), ClassifyActor(**stages.classify)

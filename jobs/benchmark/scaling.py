@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.metrics import Meter
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected, this_machine
 from jobs.benchmark.course import SIZES, Options, own_model, own_texts
@@ -148,9 +149,10 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     pools = resolve_pools(job.compute, machines, prepared.token_flops)
     probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
     stamps: list[tuple[float, float, float, int]] = []
+    meter = Meter("benchmark", prepared.job.output.path)
     with writing(prepared) as lease:
-        writer = Writer(prepared, lease, "benchmark")
-        with closing(label_units(prepared, pools, probed, sleeping_classifier(sleeping))) as finished:
+        writer = Writer(prepared, lease, meter.run)
+        with closing(label_units(prepared, pools, probed, meter, sleeping_classifier(sleeping))) as finished:
             for done in finished:
                 if isinstance(done, Failure):
                     raise RuntimeError(f"{done.where}: {done.message}")
