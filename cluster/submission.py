@@ -13,6 +13,10 @@ class ClusterError(Exception):
     """A cluster that cannot be reached, does not let us in or refuses what it is asked; one line for people."""
 
 
+class ClusterUnreachable(ClusterError):
+    """Nobody answers there: it may be about to start, or gone for a while."""
+
+
 @dataclass(frozen=True)
 class Submission:
     """A job on the cluster, as Ray tells it."""
@@ -130,7 +134,7 @@ def told_in_a_line(address: str) -> Iterator[None]:
             f" to the cluster's token"
         ) from error
     except (ConnectionError, OSError) as error:
-        raise ClusterError(f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265") from error
+        raise ClusterUnreachable(f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265") from error
     except (RuntimeError, ValueError) as error:
         raise ClusterError(f"the cluster at {address} refuses: {' '.join(str(error).split())[:500]}") from error
 

@@ -1,0 +1,263 @@
+"""`label-corpus schedule`: submits the job to a Ray cluster at each tick of a cron, until it is told to end.
+
+APScheduler wakes it up; what is due, decided and over is on storage (ticking.py). Everything happens in one of its threads, so
+whatever hangs there stops the heartbeat too, which `--health` looks at.
+"""
+
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from cluster.submission import Cluster, ClusterError, ClusterUnreachable
+from jobs import stopping
+from jobs.config import JobConfig, load_job
+from jobs.crontab import cron_trigger
+from jobs.plan import refused
+from jobs.stopping import INTERRUPTED
+from jobs.submit import SubmitOptions, output_key, submission_id, submit_job
+from jobs.ticking import POLL_S, Follower, Schedule, Target, say
+from pipeline_ops import ticks
+from pipeline_ops.schema import UserError
+from pipeline_ops.storage import full_path
+from pipeline_ops.store_errors import store_errors
+from pipeline_ops.ticks import Tick, iso, tick_time
+
+ONCE_POLL_S = 2  # somebody waits
+HEARTBEAT_S = 60
+STALE_S = 300  # a heartbeat waits while a working_dir is uploaded
+KEPT_TICKS = 1000  # records of earlier ones are deleted
+LISTED_TICKS = 100
+ANOTHER_RUN = 3  # exit code
+
+
+def schedule(
+    job_file: str, overrides: list[str], options: SubmitOptions, cron: str, timezone: str
+) -> tuple[dict[str, Any], int]:
+    """Submits the job at each tick, until Ctrl-C or SIGTERM. Runs on the cluster go on then.
+
+    Returns:
+        The counts of this process, when the next tick would be, and the exit code: 130 or 143.
+
+    Raises:
+        UserError: the job, the cron, the time zone, the token or the address will not do; nothing has been submitted.
+    """
+    trigger = cron_trigger(cron, timezone)
+    target = _target(job_file, overrides, options)
+    follower = Schedule(target, trigger)
+    try:
+        follower.recover()
+    except store_errors() as error:
+        raise refused("output.path", target.output, "read or written", error) from error
+    try:
+        target.connect()
+    except ClusterUnreachable as error:
+        if follower.last is None:  # it has never answered: the address is wrong rather than the cluster away
+            raise UserError(str(error)) from error
+    except ClusterError as error:
+        raise UserError(str(error)) from error
+    say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
+    code = _keep(follower)
+    for tick in follower.open.values():
+        say(f"{tick.decision.submission_id} goes on; `label-corpus jobs --address {options.address} --stop ID` ends it")
+    return {
+        **{key: follower.counts[key] for key in ("submitted", "skipped", "succeeded", "failed")},
+        "next": follower.next(),
+        "output": target.output,
+    }, code
+
+
+def _keep(follower: Schedule) -> int:
+    """Runs the scheduler; returns the exit code of the signal that ended it, and raises what went wrong in its thread."""
+    from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.schedulers.blocking import BlockingScheduler
+
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # what it tells of late and failed jobs is said here
+    scheduler = BlockingScheduler(
+        executors={"default": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "misfire_grace_time": None},  # a tick slept through is attended on waking
+        timezone=UTC,
+    )
+    raised: list[BaseException] = []
+
+    def fail(event: JobExecutionEvent) -> None:
+        raised.append(event.exception)
+        if scheduler.running:
+            scheduler.shutdown(wait=False)
+
+    def poll() -> None:
+        stopping.check()  # the scheduler's loop may have swallowed what the handler raised
+        follower.attend()
+
+    def forget() -> None:
+        ticks.forget_ticks(follower.target.output, follower.target.storage, KEPT_TICKS)
+
+    now = datetime.now(UTC)
+    scheduler.add_listener(fail, EVENT_JOB_ERROR)
+    scheduler.add_job(follower.beat, "interval", seconds=HEARTBEAT_S, next_run_time=now)
+    scheduler.add_job(poll, "interval", seconds=POLL_S, next_run_time=now)
+    scheduler.add_job(follower.attend, follower.trigger)
+    scheduler.add_job(forget, "interval", days=1, next_run_time=now)
+    try:
+        scheduler.start()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        raised.insert(0, stop)
+        if scheduler.running:
+            scheduler.shutdown()  # ends the step under way: what is claimed is submitted
+    match raised[0]:
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case SystemExit(code=int() as code):
+            return code
+        case error:
+            raise error
+
+
+def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tuple[dict[str, Any], int]:
+    """One tick, now: submits the job and waits for its end.
+
+    Returns:
+        What became of the tick, and the run's exit code; 3: skipped because of another run; 1: it did not end by itself.
+
+    Raises:
+        UserError: the job, the token or the address will not do.
+    """
+    target = _target(job_file, overrides, options)
+    follower = Follower(target)
+    try:
+        follower.recover()
+        tick = follower.decide(datetime.now(UTC).replace(microsecond=0))
+        follower.follow()
+    except ClusterError as error:
+        raise UserError(str(error)) from error
+    except store_errors() as error:
+        raise refused("output.path", target.output, "read or written", error) from error
+    waiting = True
+    while tick.name in follower.open:
+        try:
+            time.sleep(ONCE_POLL_S)
+            follower.follow()
+            waiting = True
+        except (ClusterError, *store_errors()) as error:
+            if waiting:
+                say(f"{' '.join(str(error).split())}; still waiting")
+            waiting = False
+        except (KeyboardInterrupt, SystemExit):
+            say(f"{tick.decision.submission_id} goes on; `label-corpus jobs --address {options.address} --stop ID` ends it")
+            raise
+    tick = ticks.read_tick(tick.name, target.output, target.storage)
+    return {**describe(tick), "output": target.output}, _exit_code(tick)
+
+
+def _exit_code(tick: Tick) -> int:
+    if tick.ending is None:
+        return ANOTHER_RUN
+    if tick.ending.exit_code is not None:
+        return tick.ending.exit_code
+    return 0 if tick.ending.status == "SUCCEEDED" else 1
+
+
+def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Target:
+    job = load_job(job_file, overrides)
+    return Target(
+        output=full_path(job.output.path),
+        storage=job.storage,
+        key=f"-{output_key(job)}-",
+        connect=partial(Cluster, options.address),
+        submission_id=partial(submission_id, job_file, job),
+        submit=lambda cluster, tick: submit_job(cluster, job_file, overrides, options, tick),
+    )
+
+
+def health(job: JobConfig) -> dict[str, Any]:
+    """Whether a scheduler of the job's output has said lately that it is alive.
+
+    Raises:
+        UserError: the output cannot be read.
+    """
+    output = full_path(job.output.path)
+    try:
+        found = ticks.read_health(output, job.storage)
+    except store_errors() as error:
+        raise refused("output.path", output, "read", error) from error
+    if found is None:
+        return {"healthy": False, "reason": "no scheduler has ever run for this output", "heartbeat": None, "output": output}
+    age_s = round((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
+    stale = f"the scheduler, {found['host']} process {found['pid']}, was last heard of {age_s} s ago"
+    is_stale = age_s > STALE_S
+    return {
+        "healthy": not is_stale,
+        **({"reason": f"{stale}; start it again"} if is_stale else {}),
+        "age_s": age_s,
+        "heartbeat": found,
+        "output": output,
+    }
+
+
+def history(job: JobConfig) -> dict[str, Any]:
+    """The newest ticks, oldest first, and the scheduler's health; raises as health()."""
+    output = full_path(job.output.path)
+    try:
+        known = ticks.read_ticks(output, job.storage, LISTED_TICKS)
+    except store_errors() as error:
+        raise refused("output.path", output, "read", error) from error
+    return {"ticks": [describe(tick) for tick in known], **health(job)}
+
+
+def describe(tick: Tick) -> dict[str, Any]:
+    """A tick as the JSON line tells it. `outcome` is null while the run goes on, and for a tick that was skipped."""
+    decision, ending = tick.decision, tick.ending
+    return {
+        "tick": iso(tick_time(tick.name)),
+        "decision": "submit" if decision.submission_id else "skip",
+        "reason": decision.reason,
+        "missed_after": iso(tick_time(decision.missed_after)) if decision.missed_after else None,
+        "by": decision.by,
+        "at": decision.at,
+        "submission_id": decision.submission_id,
+        "submitted": tick.submitted,
+        "outcome": ending.status if ending else None,
+        "exit_code": ending.exit_code if ending else None,
+        "message": ending.message if ending else None,
+        "ended": ending.ended if ending else None,
+    }
+
+
+def show(told: dict[str, Any]) -> None:
+    """Prints a history for people, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("tick", "submission", "outcome", "exit code", "ended", "by")
+    for tick in told["ticks"]:
+        outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "decided")
+        table.add_row(
+            tick["tick"] + (f"\n(none since {tick['missed_after']})" if tick["missed_after"] else ""),
+            tick["submission_id"] or "skipped",
+            tick["reason"] or (outcome if outcome == "SUCCEEDED" or not tick["message"] else f"{outcome}: {tick['message']}"),
+            "" if tick["exit_code"] is None else str(tick["exit_code"]),
+            tick["ended"] or "",
+            tick["by"],
+        )
+    console = Console(file=sys.stderr)
+    console.print(table)
+    show_health(told)
+
+
+def show_health(told: dict[str, Any]) -> None:
+    """Says a scheduler's health in a line, on stderr."""
+    if told["healthy"]:
+        beat = told["heartbeat"]
+        trouble = f"; {beat['trouble']}" if beat["trouble"] else ""
+        print(f"{beat['host']} process {beat['pid']}, {told['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
+    else:
+        print(f"label-corpus: {told['reason']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main("schedule")
