@@ -1,11 +1,18 @@
 """Jobs on a Ray cluster, by Ray's Job Submission API; the token is found by Ray itself (RAY_AUTH_TOKEN and its like)."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from cluster.session import jobs_address_is
+
+# loggers that tell of uploads and closed sockets
+TALKATIVE = tuple(
+    f"ray.{name}" for name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk")
+)
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -38,7 +45,7 @@ class Cluster:
     """A connection to a cluster's Jobs API.
 
     Args:
-        address: of the dashboard, http://HEAD:8265.
+        address: of the dashboard, http://HEAD:8265; or of a cluster that Ray can ask for it.
 
     Raises:
         ClusterError: nobody is there, or the token does not do.
@@ -49,7 +56,10 @@ class Cluster:
         with told_in_a_line(address):
             from ray.job_submission import JobSubmissionClient
 
-            self.client = JobSubmissionClient(address)
+            for name in TALKATIVE:
+                logging.getLogger(name).setLevel(logging.WARNING)
+            with jobs_address_is(address):
+                self.client = JobSubmissionClient(address)
 
     def submit(
         self,
