@@ -144,7 +144,9 @@ def told_in_a_line(address: str) -> Iterator[None]:
             f" to the cluster's token"
         ) from error
     except (ConnectionError, OSError) as error:
-        raise ClusterUnreachable(f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265") from error
+        raise ClusterUnreachable(
+            f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise ClusterError(f"the cluster at {address} refuses: {' '.join(str(error).split())[:500]}") from error
 

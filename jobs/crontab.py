@@ -42,7 +42,7 @@ def cron_trigger(cron: str, timezone: str) -> Any:
             trigger = OrTrigger([CronTrigger(**common, day=day), CronTrigger(**common, day_of_week=_weekdays(weekday))])
     except ValueError as error:
         raise UserError(
-            f"--cron {cron!r}: {error}; give minute, hour, day of month, month, day of week, such as '0 2 * * *' for two at night"
+            f"--cron {cron!r}: {error}; give minute, hour, day of month, month and day of week, such as '0 2 * * *'"
         ) from error
     if next_tick(trigger, datetime.now(UTC)) is None:
         raise UserError(f"--cron {cron!r}: there is no such day; give one that comes")

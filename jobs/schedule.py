@@ -17,7 +17,7 @@ from jobs.config import JobConfig, load_job
 from jobs.crontab import cron_trigger
 from jobs.plan import refused
 from jobs.stopping import INTERRUPTED
-from jobs.submit import SubmitOptions, output_key, submission_id, submit_job
+from jobs.submit import SubmitOptions, check_output, output_key, packed, submission_id, submit_job
 from jobs.ticking import POLL_S, Follower, Schedule, Target, say
 from pipeline_ops import ticks
 from pipeline_ops.schema import UserError
@@ -84,6 +84,7 @@ def _keep(follower: Schedule) -> int:
     raised: list[BaseException] = []
 
     def fail(event: JobExecutionEvent) -> None:
+        assert event.exception is not None
         raised.append(event.exception)
         if scheduler.running:
             scheduler.shutdown(wait=False)
@@ -162,6 +163,9 @@ def _exit_code(tick: Tick) -> int:
 
 def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Target:
     job = load_job(job_file, overrides)
+    check_output(job)
+    with packed(job_file, options):  # what is wrong with the options shows now, not at night
+        pass
     return Target(
         output=full_path(job.output.path),
         storage=job.storage,

@@ -24,7 +24,7 @@ from pipeline_ops.storage import full_path, is_local
 
 CODE = ("jobs", "pipeline_ops", "cluster")
 STOP_SECONDS = 60  # from SIGTERM to SIGKILL; Ray's 3 are too few to end the actors and free the lease
-TICK = "%Y%m%dT%H%MZ"
+TICK, TICK_WITH_SECONDS = "%Y%m%dT%H%MZ", "%Y%m%dT%H%M%SZ"
 METADATA_JOB_FILE, METADATA_OUTPUT = "job_file", "output"
 
 
@@ -66,6 +66,11 @@ def submission_prefix(job_file: str, job: JobConfig) -> str:
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', stem).strip('-') or 'job'}-{output_key(job)}-"
 
 
+def submission_id(job_file: str, job: JobConfig, tick: datetime) -> str:
+    """`reviews-1a2b3c4d-20261122T0200Z`; with seconds, where the tick has any."""
+    return submission_prefix(job_file, job) + tick.astimezone(UTC).strftime(TICK_WITH_SECONDS if tick.second else TICK)
+
+
 def running_submission(cluster: Cluster, job: JobConfig) -> Submission | None:
     """A submission with this job's output that has not ended, whatever its job file is called.
 
@@ -88,7 +93,7 @@ def submit_job(
     """Submits `label-corpus run JOB.yaml OVERRIDES`; does not ask whether another submission of the job still runs.
 
     Args:
-        tick: the time this submission is for, with a time zone; to the minute part of the id.
+        tick: the time this submission is for, with a time zone; to the second part of the id.
         run_flags: options of `run`.
 
     Returns:
@@ -100,20 +105,20 @@ def submit_job(
     """
     job = load_job(job_file, overrides)
     check_output(job)
-    submission_id = f"{submission_prefix(job_file, job)}{tick.astimezone(UTC).strftime(TICK)}"
-    with _packed(job_file, options) as (runtime_env, path):
+    identity = submission_id(job_file, job, tick)
+    with packed(job_file, options) as (runtime_env, path):
         words = [options.python, "-m", "jobs.cli", "run", path, *overrides, *run_flags]
         entrypoint = shlex.join(words)
         if options.image is not None:  # Ray lets no folder travel beside an image
             entrypoint = f"printf %s {shlex.quote(_read(job_file))} | {entrypoint}"
         accepted = cluster.submit(
-            submission_id,
+            identity,
             entrypoint,
             runtime_env=runtime_env,
             metadata={METADATA_JOB_FILE: os.path.basename(job_file), METADATA_OUTPUT: job.output.path},
             resources=options.resources,
         )
-    return submission_id, accepted
+    return identity, accepted
 
 
 def check_output(job: JobConfig) -> None:
@@ -127,7 +132,7 @@ def check_output(job: JobConfig) -> None:
 
 
 @contextmanager
-def _packed(job_file: str, options: SubmitOptions) -> Iterator[tuple[dict[str, Any], str]]:
+def packed(job_file: str, options: SubmitOptions) -> Iterator[tuple[dict[str, Any], str]]:
     """The runtime environment, and the job file's path in it; local folders in it last as long as the block."""
     runtime_env = _further_keys(options)
     variables = dict(runtime_env.get("env_vars") or {})

@@ -1,7 +1,7 @@
-"""What a scheduler does about a tick, step by step: decide, submit, follow to the end. What is done stands on storage (ticks.py).
+"""What a scheduler does about a tick, step by step: decide, submit, follow to the end. What is done stands on storage.
 
-So a scheduler may be killed and started again, or run twice, and decides no tick twice. At a tick at which the output's last run
-still goes on, or anybody holds the output's lease, no run is submitted.
+So (ticks.py) it may be killed and started again, or run twice, and decides no tick twice. At a tick at which the output's last
+run still goes on, or anybody holds the output's lease, no run is submitted.
 """
 
 import os
@@ -166,7 +166,7 @@ class Schedule(Follower):
         self.begun = ticks.begin(self.clock(), self.target.output, self.target.storage)
 
     def attend(self) -> None:
-        """Decides the newest tick that is due and not decided, and follows the runs; trouble is said, and left to the next call."""
+        """Decides the newest tick that is due and not decided, and follows the runs; the next call mends trouble."""
         try:
             after = max(self.begun, tick_time(self.last.name)) if self.last else self.begun
             tick = newest_due(self.trigger, after, self.clock())
@@ -189,7 +189,13 @@ class Schedule(Follower):
     def beat(self) -> None:
         """Says that it is alive, for `schedule --health`."""
         now = self.clock()
-        health = {"host": socket.gethostname(), "pid": os.getpid(), "at": iso(now), "next": self.next(), "trouble": self.trouble}
+        health = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "at": iso(now),
+            "next": self.next(),
+            "trouble": self.trouble,
+        }
         try:
             ticks.beat(health, self.target.output, self.target.storage)
         except store_errors() as error:

@@ -52,9 +52,7 @@ def test_sixth_field_in_front_is_the_second() -> None:
 
 
 def test_ticks_follow_the_clock_of_their_time_zone() -> None:
-    winter, summer = (
-        ticks_of("0 2 * * *", datetime(2026, month, 10, tzinfo=UTC), 1, "Europe/Berlin")[0] for month in (1, 7)
-    )
+    winter, summer = (ticks_of("0 2 * * *", datetime(2026, month, 10, tzinfo=UTC), 1, "Europe/Berlin")[0] for month in (1, 7))
     assert (winter.hour, summer.hour) == (1, 0)
     assert winter.tzinfo == summer.tzinfo == UTC
 
@@ -92,7 +90,8 @@ def test_cron_that_is_none_is_refused_in_a_line(cron: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timezone", "told"), [("Europe/Berln", "'Europe/Berlin'"), ("", "IANA"), ("../UTC", "--timezone"), ("Europe", "--timezone")]
+    ("timezone", "told"),
+    [("Europe/Berln", "'Europe/Berlin'"), ("", "IANA"), ("../UTC", "--timezone"), ("Europe", "--timezone")],
 )
 def test_unknown_time_zone_is_refused_in_a_line(timezone: str, told: str) -> None:
     with pytest.raises(UserError) as error:
