@@ -22,6 +22,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
+Address = Annotated[str | None, typer.Option("--address", help="x")]
+WorkingDir = Annotated[str | None, typer.Option("--working-dir", help="folder that travels, JOB.yaml in it")]
+ShipCode = Annotated[bool, typer.Option("--ship-code", help="for clusters that have only the dependencies")]
+Image = Annotated[str | None, typer.Option("--image", help="container image in which the nodes run it, by podman")]
+RuntimeEnv = Annotated[str | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime_env")]
+Env = Annotated[list[str] | None, typer.Option("--env", metavar="NAME", help="environment variable that travels; repeatable")]
+Python = Annotated[str, typer.Option("--python", help="the interpreter on the cluster")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
@@ -104,6 +111,47 @@ def compact_command(
     from jobs.config import load_job
 
     _emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
+
+
+@app.command("schedule")
+def schedule_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    cron: Annotated[
+        str | None,
+        typer.Option("--cron", help="minute hour day month weekday, such as '0 2 * * *'; six fields begin with the second"),
+    ] = None,
+    timezone: Annotated[str, typer.Option("--timezone", help="of --cron, such as Europe/Berlin")] = "UTC",
+    once: Annotated[bool, typer.Option("--once", help="one tick, now; ends as its run ends")] = False,
+    health: Annotated[bool, typer.Option("--health", help="is a scheduler alive? exits with 0 or 1")] = False,
+    list_ticks: Annotated[bool, typer.Option("--list", help="show what was done about each tick")] = False,
+    address: Address = None,
+    working_dir: WorkingDir = None,
+    image: Image = None,
+    env: Env = None,
+    runtime_env: RuntimeEnv = None,
+    python: Python = "python",
+    ship_code: ShipCode = False,
+) -> None:
+    """Submit the job to a Ray cluster again and again."""
+    from jobs import schedule
+    from jobs.submit import SubmitOptions
+    from pipeline_ops.schema import UserError
+
+    if [cron is not None, once, health, list_ticks].count(True) != 1:
+        raise UserError("give one of --cron '0 2 * * *', --once, --health and --list")
+    if health or list_ticks:
+        told = schedule.history(_load_job(job, overrides)) if list_ticks else schedule.health(_load_job(job, overrides))
+        (schedule.show if list_ticks else schedule.show_health)(told)
+        return _emit(told, ok=list_ticks or told["healthy"])
+    options = SubmitOptions(address or "", working_dir, image, runtime_env, tuple(env or ()), python, ship_code)
+    told, code = (
+        schedule.run_once(job, overrides or [], options)
+        if cron is None
+        else schedule.schedule(job, overrides or [], options, cron, timezone)
+    )
+    _emit(told)
+    raise typer.Exit(code)
 
 
 @app.command("inspect")

@@ -49,15 +49,10 @@ def schedule(
     follower = Schedule(target, trigger)
     try:
         follower.recover()
+        _check_cluster(target, answered_before=follower.last is not None)
+        follower.begin()
     except store_errors() as error:
         raise refused("output.path", target.output, "read or written", error) from error
-    try:
-        target.connect()
-    except ClusterUnreachable as error:
-        if follower.last is None:  # it has never answered: the address is wrong rather than the cluster away
-            raise UserError(str(error)) from error
-    except ClusterError as error:
-        raise UserError(str(error)) from error
     say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
     code = _keep(follower)
     for tick in follower.open.values():
@@ -67,6 +62,15 @@ def schedule(
         "next": follower.next(),
         "output": target.output,
     }, code
+
+
+def _check_cluster(target: Target, *, answered_before: bool) -> None:
+    try:
+        target.connect()
+    except ClusterError as error:
+        if not isinstance(error, ClusterUnreachable) or not answered_before:
+            raise UserError(f"--address: {error}") from error
+        say(f"{error}; it has answered before: the ticks wait for it")
 
 
 def _keep(follower: Schedule) -> int:
@@ -118,7 +122,7 @@ def _keep(follower: Schedule) -> int:
 
 
 def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tuple[dict[str, Any], int]:
-    """One tick, now: submits the job and waits for its end.
+    """One tick, this minute's: submits the job and waits for its end. Called twice in a minute, it submits once.
 
     Returns:
         What became of the tick, and the run's exit code; 3: skipped because of another run; 1: it did not end by itself.
@@ -130,10 +134,10 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
     follower = Follower(target)
     try:
         follower.recover()
-        tick = follower.decide(datetime.now(UTC).replace(microsecond=0))
+        tick = follower.decide(datetime.now(UTC).replace(second=0, microsecond=0))
         follower.follow()
     except ClusterError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"--address: {error}") from error
     except store_errors() as error:
         raise refused("output.path", target.output, "read or written", error) from error
     waiting = True

@@ -160,9 +160,8 @@ class Schedule(Follower):
         self.trouble: str | None = None
         self.begun = clock()
 
-    def recover(self) -> None:
-        """Takes up what was left when the last scheduler ended; where there was none, the ticks begin now."""
-        super().recover()
+    def begin(self) -> None:
+        """Records when the output's first schedule began, unless that is recorded: ticks before it are not caught up."""
         self.begun = ticks.begin(self.clock(), self.target.output, self.target.storage)
 
     def attend(self) -> None:

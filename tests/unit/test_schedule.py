@@ -72,6 +72,7 @@ class World:
         )
         scheduler = Schedule(target, cron_trigger(cron, "UTC"), lambda: self.now)
         scheduler.recover()
+        scheduler.begin()
         return scheduler
 
     def told(self) -> list[tuple[str, str, str | None, int | None]]:
