@@ -22,6 +22,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="the dashboard, http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
@@ -30,6 +34,12 @@ def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
     print(json.dumps(result), flush=True)
     if not ok:
         raise typer.Exit(1)
+
+
+def _emit_end(result: dict[str, Any]) -> None:
+    """Prints what came of a job on a cluster, and ends as it has ended, if it has."""
+    _emit(result)
+    raise typer.Exit(result.get("exit_code") or 0)
 
 
 def _load_job(path: str, overrides: list[str] | None) -> Any:
@@ -104,6 +114,64 @@ def compact_command(
     from jobs.config import load_job
 
     _emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
+
+
+@app.command("submit")
+def submit_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="show the log, and end as the job ends")] = False,
+    check: Annotated[bool, typer.Option("--check", help="look for input and model from here first, as plan does")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+    tick: Annotated[str | None, typer.Option("--tick", help="the time this run is for, part of its id; default: now")] = None,
+    working_dir: Annotated[str | None, typer.Option("--working-dir", help="folder that travels, JOB.yaml in it")] = None,
+    ship_code: Annotated[bool, typer.Option("--ship-code", help="for clusters that have only the dependencies")] = False,
+    image: Annotated[str | None, typer.Option("--image", help="container image in which the nodes run it, by podman")] = None,
+    runtime_env: Annotated[str | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime_env")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME", help="environment variable that travels; repeatable")
+    ] = None,
+    python: Annotated[str, typer.Option("--python", help="the interpreter on the cluster")] = "python",
+    entrypoint_num_cpus: Annotated[
+        float | None, typer.Option(min=0, help="for the driver, which then may leave the head")
+    ] = None,
+    entrypoint_num_gpus: Annotated[float | None, typer.Option(min=0)] = None,
+    entrypoint_memory: Annotated[int | None, typer.Option(min=0, help="bytes")] = None,
+    entrypoint_resources: Annotated[str | None, typer.Option(metavar="JSON", help='such as {"driver": 1}')] = None,
+) -> None:
+    """Run the job on a Ray cluster."""
+    from jobs.submit import SubmitOptions, entrypoint_request, submit
+
+    request = entrypoint_request(entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources)
+    options = SubmitOptions(address, working_dir, image, runtime_env, tuple(env or ()), python, ship_code, request)
+    if check:
+        from jobs.plan import prepare
+
+        prepare(_load_job(job, overrides), leased=False)
+    flags = ("--retry-failed",) if retry_failed else ()
+    _emit_end(submit(job, overrides or [], options, tick=tick, follow_it=follow, run_flags=flags))
+
+
+@app.command("jobs")
+def jobs_command(
+    address: Address = None,
+    stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="end this job in an orderly way, and wait")] = None,
+    follow: Annotated[
+        str | None, typer.Option("--follow", metavar="ID", help="show this job's log, and end as it ends")
+    ] = None,
+) -> None:
+    """Show, stop or follow the jobs of a Ray cluster."""
+    from jobs.jobs import follow_job, list_jobs, show, stop_job
+
+    if follow is not None:
+        if stop is not None:
+            raise typer.BadParameter("give one of --stop and --follow")
+        _emit_end(follow_job(address, follow))
+        return
+    result = list_jobs(address) if stop is None else stop_job(address, stop)
+    show(result)
+    _emit(result)
 
 
 @app.command("inspect")
@@ -232,6 +300,7 @@ def _say(message: str) -> None:
 
 def _explain(error: Exception) -> int:
     """Prints `error`, in one line where it needs no more; returns the exit code."""
+    from cluster.submission import ClusterError
     from pipeline_ops.lease import LeaseError
     from pipeline_ops.schema import UserError
     from pipeline_ops.store_errors import is_store_failure
@@ -239,6 +308,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, UserError | LeaseError):
         _say(str(error))
         return 2 if isinstance(error, UserError) else 3
+    if isinstance(error, stopping.LeftRunning | ClusterError):
+        _say(str(error))
+        return error.code if isinstance(error, stopping.LeftRunning) else 1
     if not is_store_failure(error):
         traceback.print_exception(error)
     _say(f"failed: {' '.join(str(error).split()) or type(error).__name__}; run it again to continue")
