@@ -119,6 +119,15 @@ class Cluster:
             (job for job in jobs if job.id.startswith(prefix)), key=lambda job: (job.started is None, job.started, job.id)
         )
 
+    def log(self, submission_id: str) -> str:
+        """All that the job has written to stdout and stderr so far.
+
+        Raises:
+            ClusterError: the node is gone that ran the driver.
+        """
+        with told_in_a_line(self.address):
+            return self.client.get_job_logs(submission_id)
+
     def stop(self, submission_id: str) -> bool:
         """Asks a job to end (SIGTERM, then SIGKILL); False: it has ended already.
 
@@ -132,6 +141,7 @@ class Cluster:
 @contextmanager
 def told_in_a_line(address: str) -> Iterator[None]:
     """Turns what Ray's client raises into a ClusterError."""
+    from aiohttp import ClientError
     from ray.exceptions import AuthenticationError
 
     try:
@@ -147,7 +157,7 @@ def told_in_a_line(address: str) -> Iterator[None]:
         raise ClusterUnreachable(
             f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265"
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ClientError) as error:
         raise ClusterError(f"the cluster at {address} refuses: {' '.join(str(error).split())[:500]}") from error
 
 

@@ -22,13 +22,22 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
-Address = Annotated[str | None, typer.Option("--address", help="x")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="the dashboard, http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS"),
+]
 WorkingDir = Annotated[str | None, typer.Option("--working-dir", help="folder that travels, JOB.yaml in it")]
 ShipCode = Annotated[bool, typer.Option("--ship-code", help="for clusters that have only the dependencies")]
 Image = Annotated[str | None, typer.Option("--image", help="container image in which the nodes run it, by podman")]
 RuntimeEnv = Annotated[str | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime_env")]
 Env = Annotated[list[str] | None, typer.Option("--env", metavar="NAME", help="environment variable that travels; repeatable")]
 Python = Annotated[str, typer.Option("--python", help="the interpreter on the cluster")]
+DriverCPUs = Annotated[
+    float | None, typer.Option("--entrypoint-num-cpus", min=0, help="for the driver, which then may leave the head")
+]
+DriverGPUs = Annotated[float | None, typer.Option("--entrypoint-num-gpus", min=0)]
+DriverMemory = Annotated[int | None, typer.Option("--entrypoint-memory", min=0, help="bytes")]
+DriverResources = Annotated[str | None, typer.Option("--entrypoint-resources", metavar="JSON", help='such as {"driver": 1}')]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
@@ -37,6 +46,12 @@ def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
     print(json.dumps(result), flush=True)
     if not ok:
         raise typer.Exit(1)
+
+
+def _emit_end(result: dict[str, Any]) -> None:
+    """Prints what came of a job on a cluster, and ends as it has ended, if it has."""
+    _emit(result)
+    raise typer.Exit(result.get("exit_code") or 0)
 
 
 def _load_job(path: str, overrides: list[str] | None) -> Any:
@@ -113,45 +128,109 @@ def compact_command(
     _emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
 
 
+@app.command("submit")
+def submit_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="show the log, and end as the job ends")] = False,
+    check: Annotated[bool, typer.Option("--check", help="look for input and model from here first, as plan does")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+    tick: Annotated[str | None, typer.Option("--tick", help="the time this run is for, part of its id; default: now")] = None,
+    working_dir: WorkingDir = None,
+    ship_code: ShipCode = False,
+    image: Image = None,
+    runtime_env: RuntimeEnv = None,
+    env: Env = None,
+    python: Python = "python",
+    entrypoint_num_cpus: DriverCPUs = None,
+    entrypoint_num_gpus: DriverGPUs = None,
+    entrypoint_memory: DriverMemory = None,
+    entrypoint_resources: DriverResources = None,
+) -> None:
+    """Run the job on a Ray cluster."""
+    from jobs.submit import SubmitOptions, entrypoint_request, submit
+
+    request = entrypoint_request(entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources)
+    options = SubmitOptions(address, working_dir, image, runtime_env, tuple(env or ()), python, ship_code, request)
+    if check:
+        from jobs.plan import prepare
+
+        prepare(_load_job(job, overrides), leased=False)
+    flags = ("--retry-failed",) if retry_failed else ()
+    _emit_end(submit(job, overrides or [], options, tick=tick, follow_it=follow, run_flags=flags))
+
+
 @app.command("schedule")
 def schedule_command(
     job: JobFile,
     overrides: Overrides = None,
     cron: Annotated[
         str | None,
-        typer.Option("--cron", help="minute hour day month weekday, such as '0 2 * * *'; six fields begin with the second"),
+        typer.Option("--cron", help="minute hour day month weekday, such as '0 2 * * *'; of six, the first is seconds"),
     ] = None,
     timezone: Annotated[str, typer.Option("--timezone", help="of --cron, such as Europe/Berlin")] = "UTC",
-    once: Annotated[bool, typer.Option("--once", help="one tick, now; ends as its run ends")] = False,
-    health: Annotated[bool, typer.Option("--health", help="is a scheduler alive? exits with 0 or 1")] = False,
-    list_ticks: Annotated[bool, typer.Option("--list", help="show what was done about each tick")] = False,
+    once: Annotated[bool, typer.Option("--once", help="one tick, this minute's; ends as its run ends")] = False,
+    list_ticks: Annotated[bool, typer.Option("--list", help="what was done about each tick")] = False,
+    check_health: Annotated[bool, typer.Option("--health", help="exit with 0 if a scheduler is alive, else with 1")] = False,
     address: Address = None,
     working_dir: WorkingDir = None,
-    image: Image = None,
-    env: Env = None,
-    runtime_env: RuntimeEnv = None,
-    python: Python = "python",
     ship_code: ShipCode = False,
+    image: Image = None,
+    runtime_env: RuntimeEnv = None,
+    env: Env = None,
+    python: Python = "python",
+    entrypoint_num_cpus: DriverCPUs = None,
+    entrypoint_num_gpus: DriverGPUs = None,
+    entrypoint_memory: DriverMemory = None,
+    entrypoint_resources: DriverResources = None,
 ) -> None:
-    """Submit the job to a Ray cluster again and again."""
-    from jobs import schedule
-    from jobs.submit import SubmitOptions
+    """Run the job on a Ray cluster at the ticks of a cron."""
+    from jobs.history import health, history, show, show_health
+    from jobs.packing import SubmitOptions
+    from jobs.schedule import run_once, schedule
+    from jobs.submit import entrypoint_request
     from pipeline_ops.schema import UserError
 
-    if [cron is not None, once, health, list_ticks].count(True) != 1:
-        raise UserError("give one of --cron '0 2 * * *', --once, --health and --list")
-    if health or list_ticks:
-        told = schedule.history(_load_job(job, overrides)) if list_ticks else schedule.health(_load_job(job, overrides))
-        (schedule.show if list_ticks else schedule.show_health)(told)
-        return _emit(told, ok=list_ticks or told["healthy"])
-    options = SubmitOptions(address or "", working_dir, image, runtime_env, tuple(env or ()), python, ship_code)
-    told, code = (
-        schedule.run_once(job, overrides or [], options)
-        if cron is None
-        else schedule.schedule(job, overrides or [], options, cron, timezone)
-    )
+    if [cron is not None, once, list_ticks, check_health].count(True) != 1:
+        raise UserError("give one of --cron '0 2 * * *', --once, --list and --health")
+    if list_ticks:
+        told = history(_load_job(job, overrides))
+        show(told)
+        return _emit(told)
+    if check_health:
+        told = health(_load_job(job, overrides))
+        show_health(told)
+        return _emit(told, ok=told["healthy"])
+    request = entrypoint_request(entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources)
+    options = SubmitOptions(address, working_dir, image, runtime_env, tuple(env or ()), python, ship_code, request)
+    if cron is None:
+        told, code = run_once(job, overrides or [], options)
+    else:
+        told, code = schedule(job, overrides or [], options, cron, timezone)
     _emit(told)
     raise typer.Exit(code)
+
+
+@app.command("jobs")
+def jobs_command(
+    address: Address = None,
+    stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="end this job in an orderly way, and wait")] = None,
+    follow: Annotated[
+        str | None, typer.Option("--follow", metavar="ID", help="show this job's log, and end as it ends")
+    ] = None,
+) -> None:
+    """Show, stop or follow the jobs of a Ray cluster."""
+    from jobs.jobs import follow_job, list_jobs, show, stop_job
+
+    if follow is not None:
+        if stop is not None:
+            raise typer.BadParameter("give one of --stop and --follow")
+        _emit_end(follow_job(address, follow))
+        return
+    result = list_jobs(address) if stop is None else stop_job(address, stop)
+    show(result)
+    _emit(result)
 
 
 @app.command("inspect")
@@ -280,6 +359,7 @@ def _say(message: str) -> None:
 
 def _explain(error: Exception) -> int:
     """Prints `error`, in one line where it needs no more; returns the exit code."""
+    from cluster.submission import ClusterError
     from pipeline_ops.lease import LeaseError
     from pipeline_ops.schema import UserError
     from pipeline_ops.store_errors import is_store_failure
@@ -287,6 +367,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, UserError | LeaseError):
         _say(str(error))
         return 2 if isinstance(error, UserError) else 3
+    if isinstance(error, stopping.LeftRunning | ClusterError):
+        _say(str(error))
+        return error.code if isinstance(error, stopping.LeftRunning) else 1
     if not is_store_failure(error):
         traceback.print_exception(error)
     _say(f"failed: {' '.join(str(error).split()) or type(error).__name__}; run it again to continue")

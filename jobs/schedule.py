@@ -5,7 +5,6 @@ whatever hangs there stops the heartbeat too, which `--health` looks at.
 """
 
 import logging
-import sys
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -13,23 +12,23 @@ from typing import Any
 
 from cluster.submission import Cluster, ClusterError, ClusterUnreachable
 from jobs import stopping
-from jobs.config import JobConfig, load_job
+from jobs.config import load_job
 from jobs.crontab import cron_trigger
+from jobs.history import describe
+from jobs.packing import SubmitOptions, packed
 from jobs.plan import refused
-from jobs.stopping import INTERRUPTED
-from jobs.submit import SubmitOptions, check_output, output_key, packed, submission_id, submit_job
+from jobs.stopping import INTERRUPTED, TERMINATED, LeftRunning
+from jobs.submit import check_output, named_address, output_key, submission_id, submit_job
 from jobs.ticking import POLL_S, Follower, Schedule, Target, say
 from pipeline_ops import ticks
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import full_path
 from pipeline_ops.store_errors import store_errors
-from pipeline_ops.ticks import Tick, iso, tick_time
+from pipeline_ops.ticks import Tick
 
 ONCE_POLL_S = 2  # somebody waits
 HEARTBEAT_S = 60
-STALE_S = 300  # a heartbeat waits while a working_dir is uploaded
 KEPT_TICKS = 1000  # records of earlier ones are deleted
-LISTED_TICKS = 100
 ANOTHER_RUN = 3  # exit code
 
 
@@ -56,7 +55,7 @@ def schedule(
     say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
     code = _keep(follower)
     for tick in follower.open.values():
-        say(f"{tick.decision.submission_id} goes on; `label-corpus jobs --address {options.address} --stop ID` ends it")
+        say(_goes_on(tick, target))
     return {
         **{key: follower.counts[key] for key in ("submitted", "skipped", "succeeded", "failed")},
         "next": follower.next(),
@@ -129,6 +128,7 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
 
     Raises:
         UserError: the job, the token or the address will not do.
+        LeftRunning: Ctrl-C or SIGTERM; the run goes on.
     """
     target = _target(job_file, overrides, options)
     follower = Follower(target)
@@ -150,11 +150,16 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
             if waiting:
                 say(f"{' '.join(str(error).split())}; still waiting")
             waiting = False
-        except (KeyboardInterrupt, SystemExit):
-            say(f"{tick.decision.submission_id} goes on; `label-corpus jobs --address {options.address} --stop ID` ends it")
-            raise
+        except (KeyboardInterrupt, SystemExit) as stop:
+            code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+            raise LeftRunning(_goes_on(tick, target), code) from None
     tick = ticks.read_tick(tick.name, target.output, target.storage)
     return {**describe(tick), "output": target.output}, _exit_code(tick)
+
+
+def _goes_on(tick: Tick, target: Target) -> str:
+    identity = tick.decision.submission_id
+    return f"{identity} goes on; to end it: label-corpus jobs --address {target.address} --stop {identity}"
 
 
 def _exit_code(tick: Tick) -> int:
@@ -168,101 +173,18 @@ def _exit_code(tick: Tick) -> int:
 def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Target:
     job = load_job(job_file, overrides)
     check_output(job)
+    address = named_address(options.address)
     with packed(job_file, options):  # what is wrong with the options shows now, not at night
         pass
     return Target(
         output=full_path(job.output.path),
         storage=job.storage,
         key=f"-{output_key(job)}-",
-        connect=partial(Cluster, options.address),
+        address=address,
+        connect=partial(Cluster, address),
         submission_id=partial(submission_id, job_file, job),
         submit=lambda cluster, tick: submit_job(cluster, job_file, overrides, options, tick),
     )
-
-
-def health(job: JobConfig) -> dict[str, Any]:
-    """Whether a scheduler of the job's output has said lately that it is alive.
-
-    Raises:
-        UserError: the output cannot be read.
-    """
-    output = full_path(job.output.path)
-    try:
-        found = ticks.read_health(output, job.storage)
-    except store_errors() as error:
-        raise refused("output.path", output, "read", error) from error
-    if found is None:
-        return {"healthy": False, "reason": "no scheduler has ever run for this output", "heartbeat": None, "output": output}
-    age_s = round((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
-    stale = f"the scheduler, {found['host']} process {found['pid']}, was last heard of {age_s} s ago"
-    is_stale = age_s > STALE_S
-    return {
-        "healthy": not is_stale,
-        **({"reason": f"{stale}; start it again"} if is_stale else {}),
-        "age_s": age_s,
-        "heartbeat": found,
-        "output": output,
-    }
-
-
-def history(job: JobConfig) -> dict[str, Any]:
-    """The newest ticks, oldest first, and the scheduler's health; raises as health()."""
-    output = full_path(job.output.path)
-    try:
-        known = ticks.read_ticks(output, job.storage, LISTED_TICKS)
-    except store_errors() as error:
-        raise refused("output.path", output, "read", error) from error
-    return {"ticks": [describe(tick) for tick in known], **health(job)}
-
-
-def describe(tick: Tick) -> dict[str, Any]:
-    """A tick as the JSON line tells it. `outcome` is null while the run goes on, and for a tick that was skipped."""
-    decision, ending = tick.decision, tick.ending
-    return {
-        "tick": iso(tick_time(tick.name)),
-        "decision": "submit" if decision.submission_id else "skip",
-        "reason": decision.reason,
-        "missed_after": iso(tick_time(decision.missed_after)) if decision.missed_after else None,
-        "by": decision.by,
-        "at": decision.at,
-        "submission_id": decision.submission_id,
-        "submitted": tick.submitted,
-        "outcome": ending.status if ending else None,
-        "exit_code": ending.exit_code if ending else None,
-        "message": ending.message if ending else None,
-        "ended": ending.ended if ending else None,
-    }
-
-
-def show(told: dict[str, Any]) -> None:
-    """Prints a history for people, on stderr."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("tick", "submission", "outcome", "exit code", "ended", "by")
-    for tick in told["ticks"]:
-        outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "decided")
-        table.add_row(
-            tick["tick"] + (f"\n(none since {tick['missed_after']})" if tick["missed_after"] else ""),
-            tick["submission_id"] or "skipped",
-            tick["reason"] or (outcome if outcome == "SUCCEEDED" or not tick["message"] else f"{outcome}: {tick['message']}"),
-            "" if tick["exit_code"] is None else str(tick["exit_code"]),
-            tick["ended"] or "",
-            tick["by"],
-        )
-    console = Console(file=sys.stderr)
-    console.print(table)
-    show_health(told)
-
-
-def show_health(told: dict[str, Any]) -> None:
-    """Says a scheduler's health in a line, on stderr."""
-    if told["healthy"]:
-        beat = told["heartbeat"]
-        trouble = f"; {beat['trouble']}" if beat["trouble"] else ""
-        print(f"{beat['host']} process {beat['pid']}, {told['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
-    else:
-        print(f"label-corpus: {told['reason']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,57 +1,130 @@
 """`label-corpus submit`: the job on a Ray cluster, by Ray's Job Submission API. What follows it is in jobs/following.py."""
 
 import hashlib
+import json
 import os
 import re
 import shlex
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
-import yaml
-
-from cluster.session import environment_values
-from cluster.submission import Cluster, Submission
+from cluster.session import jobs_address
+from cluster.submission import Cluster, ClusterError, Submission
 from jobs.config import JobConfig, load_job
+from jobs.following import ask_about, follow
+from jobs.packing import SubmitOptions, packed, read_text
+from pipeline_ops.lease import LeaseError
 from pipeline_ops.schema import UserError
 from pipeline_ops.storage import full_path, is_local
 
-CODE = ("jobs", "pipeline_ops", "cluster")
-STOP_SECONDS = 60  # from SIGTERM to SIGKILL; Ray's 3 are too few to end the actors and free the lease
 TICK, TICK_WITH_SECONDS = "%Y%m%dT%H%MZ", "%Y%m%dT%H%M%SZ"
 METADATA_JOB_FILE, METADATA_OUTPUT = "job_file", "output"
 
 
-@dataclass(frozen=True)
-class SubmitOptions:
-    """How a job travels to a cluster.
+def submit(
+    job_file: str,
+    overrides: list[str],
+    options: SubmitOptions,
+    *,
+    tick: str | None = None,
+    follow_it: bool = False,
+    run_flags: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Submits the job unless it runs already; `follow_it`: shows its log, be it this submission's, until it has ended.
 
-    Attributes:
-        address: of the cluster's dashboard, http://HEAD:8265.
-        working_dir: a folder that travels; the job file must be inside. None: the job file travels alone.
-        image: that workers and job run in, by podman on the nodes; the job file travels in the command then.
-        runtime_env: a YAML file with further keys of Ray's runtime environment.
-        env: names of environment variables that travel.
-        python: the interpreter on the cluster; the entrypoint is a shell command there.
-        ship_code: this installed program travels too, for clusters that have only its dependencies.
-        resources: entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory (bytes), entrypoint_resources; none: the driver
-            runs on the head.
+    Args:
+        tick: ISO time, in UTC where it says nothing else; None: now.
+
+    Returns:
+        submission_id, status and address; with `follow_it` what following.follow returns.
+
+    Raises:
+        UserError: a mistake in the job or the options, nobody at the address, or the cluster refuses the job.
+        LeaseError: another submission with this output has not ended, or this one has been made before.
+        ClusterError: the cluster was lost on the way.
     """
+    job = load_job(job_file, overrides)
+    check_output(job)
+    time = _time(tick)
+    cluster = connect(options.address)
+    running = running_submission(cluster, job)
+    if running is not None:
+        identity, accepted, status = running.id, False, running.status
+    else:
+        try:
+            identity, accepted = submit_job(cluster, job_file, overrides, options, time, run_flags=run_flags)
+        except ClusterError as error:
+            raise UserError(str(error)) from error
+        status = "PENDING" if accepted else ask_about(cluster, identity).status
+    if not accepted:
+        there = f"{identity} ({status}) is there already, with this output"
+        if not follow_it:
+            command = f"label-corpus jobs --address {cluster.address}"
+            ended = "" if running is not None else "; for the same minute again, give another --tick"
+            raise LeaseError(f"{there}: not submitted; follow it: {command} --follow {identity}{ended}")
+        print(f"label-corpus: {there}: following it", file=sys.stderr, flush=True)
+    else:
+        print(f"label-corpus: submitted {identity} to {cluster.address}", file=sys.stderr, flush=True)
+    if follow_it:
+        return follow(cluster, identity)
+    return {"submission_id": identity, "status": status, "address": cluster.address}
 
-    address: str
-    working_dir: str | None = None
-    image: str | None = None
-    runtime_env: str | None = None
-    env: tuple[str, ...] = ()
-    python: str = "python"
-    ship_code: bool = False
-    resources: dict[str, Any] = field(default_factory=dict)
+
+def connect(address: str | None) -> Cluster:
+    """The cluster at `address`, or the one that the environment names as it does for Ray's own client.
+
+    Raises:
+        UserError: no address, nobody there, or the token does not do.
+    """
+    try:
+        return Cluster(named_address(address))
+    except ClusterError as error:
+        raise UserError(f"--address: {error}") from error
+
+
+def named_address(address: str | None) -> str:
+    """`address`, or the environment's; raises UserError where there is none."""
+    address = address or jobs_address()
+    if address is None:
+        raise UserError("--address: missing; give the cluster's dashboard, http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
+    return address
+
+
+def entrypoint_request(
+    num_cpus: float | None, num_gpus: float | None, memory: int | None, resources: str | None
+) -> dict[str, Any]:
+    """What the driver needs, as Ray's Jobs API takes it.
+
+    Args:
+        memory: bytes.
+        resources: JSON, {name: amount}.
+
+    Raises:
+        UserError: `resources` is no such JSON.
+    """
+    amounts = None
+    if resources is not None:
+        try:
+            amounts = json.loads(resources)
+        except json.JSONDecodeError as error:
+            raise UserError(f"--entrypoint-resources: {resources!r} is not valid JSON: {error}") from error
+        numbers = isinstance(amounts, dict) and all(isinstance(amount, int | float) for amount in amounts.values())
+        if not numbers:
+            raise UserError(f'--entrypoint-resources: {resources!r} is not of the form {{"name": amount}}')
+    request = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": amounts}
+    return {f"entrypoint_{name}": value for name, value in request.items() if value}
+
+
+def _time(tick: str | None) -> datetime:
+    if tick is None:
+        return datetime.now(UTC).replace(second=0, microsecond=0)  # so that whoever submits twice in a minute submits once
+    try:
+        time = datetime.fromisoformat(tick)
+    except ValueError as error:
+        raise UserError(f"--tick: {tick!r} is no ISO time; give one such as 2026-11-22T02:00Z") from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def output_key(job: JobConfig) -> str:
@@ -110,7 +183,7 @@ def submit_job(
         words = [options.python, "-m", "jobs.cli", "run", path, *overrides, *run_flags]
         entrypoint = shlex.join(words)
         if options.image is not None:  # Ray lets no folder travel beside an image
-            entrypoint = f"printf %s {shlex.quote(_read(job_file))} | {entrypoint}"
+            entrypoint = f"printf %s {shlex.quote(read_text(job_file))} | {entrypoint}"
         accepted = cluster.submit(
             identity,
             entrypoint,
@@ -131,73 +204,7 @@ def check_output(job: JobConfig) -> None:
         )
 
 
-@contextmanager
-def packed(job_file: str, options: SubmitOptions) -> Iterator[tuple[dict[str, Any], str]]:
-    """The runtime environment, and the job file's path in it; local folders in it last as long as the block."""
-    runtime_env = _further_keys(options)
-    variables = dict(runtime_env.get("env_vars") or {})
-    try:
-        travelling = environment_values(options.env)
-    except ValueError as error:
-        raise UserError(f"--env {error}") from error
-    runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **variables, **travelling}
-    if options.image is not None:
-        if options.working_dir is not None or options.ship_code:
-            raise UserError("--image: Ray lets no folder travel beside an image; leave out --working-dir and --ship-code")
-        yield {**runtime_env, "image_uri": options.image}, "/dev/stdin"
-        return
-    with tempfile.TemporaryDirectory(prefix="label-corpus-") as folder:
-        if options.working_dir is None:
-            working_dir, path = os.path.join(folder, "working_dir"), os.path.basename(job_file)
-            os.mkdir(working_dir)
-            shutil.copyfile(job_file, os.path.join(working_dir, path))
-        else:
-            working_dir, path = options.working_dir, _inside(job_file, options.working_dir)
-        modules = [*(runtime_env.get("py_modules") or [])]
-        if options.ship_code:
-            modules += _code(folder)
-            runtime_env["excludes"] = [*(runtime_env.get("excludes") or []), "__pycache__/"]
-        yield {**runtime_env, "working_dir": working_dir, **({"py_modules": modules} if modules else {})}, path
+if __name__ == "__main__":
+    from jobs.cli import main
 
-
-def _further_keys(options: SubmitOptions) -> dict[str, Any]:
-    if options.runtime_env is None:
-        return {}
-    try:
-        keys = yaml.safe_load(_read(options.runtime_env)) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--runtime-env: {options.runtime_env}: {' '.join(str(error).split())}") from error
-    if not isinstance(keys, dict):
-        raise UserError(f"--runtime-env: {options.runtime_env} holds a {type(keys).__name__}, not Ray's keys, such as pip")
-    for key, option in {"working_dir": "--working-dir", "image_uri": "--image"}.items():
-        if key in keys:
-            raise UserError(f"--runtime-env: {key} stands in {options.runtime_env}; give {option} instead")
-    twice = sorted({*options.env} & {*(keys.get("env_vars") or {})})
-    if twice:
-        raise UserError(f"--env {twice[0]}: stands in {options.runtime_env} too; give it once")
-    return keys
-
-
-def _inside(job_file: str, working_dir: str) -> str:
-    if not os.path.isdir(working_dir):
-        raise UserError(f"--working-dir: {working_dir!r} is no folder")
-    path = os.path.relpath(os.path.realpath(job_file), os.path.realpath(working_dir))
-    if path.split(os.sep)[0] == os.pardir:
-        raise UserError(f"--working-dir: {job_file!r} is not inside {working_dir!r}; put it there: it travels with the folder")
-    return path
-
-
-def _code(folder: str) -> list[str]:
-    """Folders of this program, and of what says its version: that is recorded with the labels."""
-    release = version("label-corpus")
-    information = os.path.join(folder, f"label_corpus-{release}.dist-info")
-    os.mkdir(information)
-    with open(os.path.join(information, "METADATA"), "w", encoding="utf-8") as file:
-        file.write(f"Metadata-Version: 2.1\nName: label-corpus\nVersion: {release}\n")
-    specs = [find_spec(name) for name in CODE]
-    return [*(path for spec in specs if spec for path in spec.submodule_search_locations or ()), information]
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    main("submit")

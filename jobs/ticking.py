@@ -34,6 +34,7 @@ class Target:
     output: str  # full path
     storage: StorageConfig
     key: str  # stands in the submission ids of all runs of this output, and of no others
+    address: str  # of the cluster
     connect: Callable[[], Cluster]
     submission_id: Callable[[datetime], str]
     submit: Callable[[Cluster, datetime], tuple[str, bool]]  # as submit.submit_job

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.submission import Cluster, ClusterError, ClusterUnreachable, Submission
 from jobs.crontab import cron_trigger
-from jobs.schedule import describe, health, history
+from jobs.history import describe, health, history
 from jobs.ticking import Schedule, Target
 from pipeline_ops import ticks
 from pipeline_ops.lease import acquire, check_free
@@ -66,6 +66,7 @@ class World:
             self.output,
             STORAGE,
             KEY,
+            "http://head:8265",
             lambda: cast(Cluster, self.cluster),
             name,
             lambda cluster, tick: (name(tick), self.cluster.submit(name(tick))),

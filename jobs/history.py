@@ -1,0 +1,100 @@
+"""What a schedule has done and whether its scheduler is alive, for people and for probes: `schedule --list` and `--health`."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.config import JobConfig
+from jobs.plan import refused
+from pipeline_ops import ticks
+from pipeline_ops.storage import full_path
+from pipeline_ops.store_errors import store_errors
+from pipeline_ops.ticks import Tick, iso, tick_time
+
+STALE_S = 300  # of five heartbeats, four may wait while a working_dir is uploaded
+LISTED_TICKS = 100
+
+
+def health(job: JobConfig) -> dict[str, Any]:
+    """Whether a scheduler of the job's output has said lately that it is alive.
+
+    Raises:
+        UserError: the output cannot be read.
+    """
+    output = full_path(job.output.path)
+    try:
+        found = ticks.read_health(output, job.storage)
+    except store_errors() as error:
+        raise refused("output.path", output, "read", error) from error
+    if found is None:
+        return {"healthy": False, "reason": "no scheduler has ever run for this output", "heartbeat": None, "output": output}
+    age_s = round((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
+    stale = f"the scheduler, {found['host']} process {found['pid']}, was last heard of {age_s} s ago"
+    is_stale = age_s > STALE_S
+    return {
+        "healthy": not is_stale,
+        **({"reason": f"{stale}; start it again"} if is_stale else {}),
+        "age_s": age_s,
+        "heartbeat": found,
+        "output": output,
+    }
+
+
+def history(job: JobConfig) -> dict[str, Any]:
+    """The newest ticks, oldest first, and the scheduler's health; raises as health()."""
+    output = full_path(job.output.path)
+    try:
+        known = ticks.read_ticks(output, job.storage, LISTED_TICKS)
+    except store_errors() as error:
+        raise refused("output.path", output, "read", error) from error
+    return {"ticks": [describe(tick) for tick in known], **health(job)}
+
+
+def describe(tick: Tick) -> dict[str, Any]:
+    """A tick as the JSON line tells it. `outcome` is null while the run goes on, and for a tick that was skipped."""
+    decision, ending = tick.decision, tick.ending
+    return {
+        "tick": iso(tick_time(tick.name)),
+        "decision": "submit" if decision.submission_id else "skip",
+        "reason": decision.reason,
+        "missed_after": iso(tick_time(decision.missed_after)) if decision.missed_after else None,
+        "by": decision.by,
+        "at": decision.at,
+        "submission_id": decision.submission_id,
+        "submitted": tick.submitted,
+        "outcome": ending.status if ending else None,
+        "exit_code": ending.exit_code if ending else None,
+        "message": ending.message if ending else None,
+        "ended": ending.ended if ending else None,
+    }
+
+
+def show(told: dict[str, Any]) -> None:
+    """Prints a history for people, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("tick", "submission", "outcome", "exit code", "ended", "by")
+    for tick in told["ticks"]:
+        outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "decided")
+        table.add_row(
+            tick["tick"] + (f"\n(none since {tick['missed_after']})" if tick["missed_after"] else ""),
+            tick["submission_id"] or "skipped",
+            tick["reason"] or (outcome if outcome == "SUCCEEDED" or not tick["message"] else f"{outcome}: {tick['message']}"),
+            "" if tick["exit_code"] is None else str(tick["exit_code"]),
+            tick["ended"] or "",
+            tick["by"],
+        )
+    console = Console(file=sys.stderr)
+    console.print(table)
+    show_health(told)
+
+
+def show_health(told: dict[str, Any]) -> None:
+    """Says a scheduler's health in a line, on stderr."""
+    if told["healthy"]:
+        beat = told["heartbeat"]
+        trouble = f"; {beat['trouble']}" if beat["trouble"] else ""
+        print(f"{beat['host']} process {beat['pid']}, {told['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
+    else:
+        print(f"label-corpus: {told['reason']}", file=sys.stderr)
