@@ -72,19 +72,18 @@ def describe(tick: Tick) -> dict[str, Any]:
 def show(told: dict[str, Any]) -> None:
     """Prints a history for people, on stderr."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
+    from rich.table import Column, Table
 
-    table = Table("tick", "submission", "outcome", "exit code", "ended", "by")
+    table = Table(Column("tick", no_wrap=True), "run", "outcome")
     for tick in told["ticks"]:
-        outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "decided")
-        table.add_row(
-            tick["tick"] + (f"\n(none since {tick['missed_after']})" if tick["missed_after"] else ""),
-            tick["submission_id"] or "skipped",
-            tick["reason"] or (outcome if outcome == "SUCCEEDED" or not tick["message"] else f"{outcome}: {tick['message']}"),
-            "" if tick["exit_code"] is None else str(tick["exit_code"]),
-            tick["ended"] or "",
-            tick["by"],
-        )
+        outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "to be submitted")
+        code = "" if tick["exit_code"] is None else f", exit code {tick['exit_code']}"
+        message = f": {tick['message']}" if tick["message"] and tick["outcome"] != "SUCCEEDED" else ""
+        missed = f"; none since {tick['missed_after']}" if tick["missed_after"] else ""
+        is_run = tick["decision"] == "submit"
+        what = f"{outcome}{code}{message}" if is_run else f"skipped: {tick['reason']}"
+        table.add_row(tick["tick"], tick["submission_id"] or "", escape(what + missed))
     console = Console(file=sys.stderr)
     console.print(table)
     show_health(told)

@@ -28,7 +28,6 @@ from pipeline_ops.ticks import Tick
 
 ONCE_POLL_S = 2  # somebody waits
 HEARTBEAT_S = 60
-KEPT_TICKS = 1000  # records of earlier ones are deleted
 ANOTHER_RUN = 3  # exit code
 
 
@@ -96,15 +95,12 @@ def _keep(follower: Schedule) -> int:
         stopping.check()  # the scheduler's loop may have swallowed what the handler raised
         follower.attend()
 
-    def forget() -> None:
-        ticks.forget_ticks(follower.target.output, follower.target.storage, KEPT_TICKS)
-
     now = datetime.now(UTC)
     scheduler.add_listener(fail, EVENT_JOB_ERROR)
     scheduler.add_job(follower.beat, "interval", seconds=HEARTBEAT_S, next_run_time=now)
     scheduler.add_job(poll, "interval", seconds=POLL_S, next_run_time=now)
     scheduler.add_job(follower.attend, follower.trigger)
-    scheduler.add_job(forget, "interval", days=1, next_run_time=now)
+    scheduler.add_job(follower.forget, "interval", days=1, next_run_time=now)
     try:
         scheduler.start()
     except (KeyboardInterrupt, SystemExit) as stop:

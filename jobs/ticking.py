@@ -23,6 +23,7 @@ from pipeline_ops.store_errors import store_errors
 from pipeline_ops.ticks import Decision, Ending, Tick, iso, tick_name, tick_time
 
 POLL_S = 10  # how soon the end of a run is noticed, and how often a cluster that does not answer is asked again
+KEPT_TICKS = 1000  # records of earlier ones are deleted
 FOLLOWED_TICKS = 20  # of the newest, those whose runs have not ended are followed after a start
 NOT_SUBMITTED, LOST = "NOT_SUBMITTED", "LOST"
 
@@ -200,6 +201,13 @@ class Schedule(Follower):
             ticks.beat(health, self.target.output, self.target.storage)
         except store_errors() as error:
             say(f"the heartbeat cannot be written: {' '.join(str(error).split())}")
+
+    def forget(self) -> None:
+        """Deletes the records of old ticks."""
+        try:
+            ticks.forget_ticks(self.target.output, self.target.storage, KEPT_TICKS)
+        except store_errors() as error:
+            say(f"records of old ticks cannot be deleted: {' '.join(str(error).split())}")
 
     def next(self) -> str | None:
         tick = next_tick(self.trigger, self.clock())
