@@ -142,7 +142,7 @@ class Cluster:
 def told_in_a_line(address: str) -> Iterator[None]:
     """Turns what Ray's client raises into a ClusterError."""
     from aiohttp import ClientError
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RpcError
 
     try:
         yield
@@ -153,7 +153,7 @@ def told_in_a_line(address: str) -> Iterator[None]:
             f"the cluster at {address} does not let us in: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
             f" to the cluster's token"
         ) from error
-    except (ConnectionError, OSError) as error:
+    except (OSError, RpcError) as error:
         raise ClusterUnreachable(
             f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265"
         ) from error

@@ -10,6 +10,8 @@ from cluster.submission import Submission
 from jobs.following import exit_code, follow, stop_and_wait
 from jobs.submit import METADATA_JOB_FILE, METADATA_OUTPUT, connect
 
+WIDTH = 140
+
 
 def list_jobs(address: str | None) -> dict[str, Any]:
     """All submissions that the cluster remembers, oldest first; other programs' have no job file.
@@ -39,7 +41,10 @@ def show(result: dict[str, Any]) -> None:
         code = "" if job["exit_code"] is None else str(job["exit_code"])
         row = (job["submission_id"], job["status"], code, _short(job["started"]), _short(job["ended"]), job["job_file"] or "")
         table.add_row(*row)
-    Console(file=sys.stderr).print(table)
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)  # a file has no width: rich takes 80
+    console.print(table)
 
 
 def _described(job: Submission) -> dict[str, Any]:

@@ -65,10 +65,15 @@ class Finished:
         return self.stderr.splitlines()
 
 
-def command(*arguments: object, ray_address: str | None = None, timeout_s: float = COMMAND_TIMEOUT_S) -> Finished:
+def command(
+    *arguments: object,
+    ray_address: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+) -> Finished:
     """Runs `label-corpus ARGUMENTS`; on the Ray at `ray_address`, or on one of its own if it needs one."""
     started = time.monotonic()
-    process = start_command(*arguments, ray_address=ray_address)
+    process = start_command(*arguments, ray_address=ray_address, environment=environment)
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -77,7 +82,9 @@ def command(*arguments: object, ray_address: str | None = None, timeout_s: float
     return Finished(process.returncode, stdout, stderr, time.monotonic() - started)
 
 
-def start_command(*arguments: object, ray_address: str | None = None) -> subprocess.Popen[str]:
+def start_command(
+    *arguments: object, ray_address: str | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Starts `label-corpus ARGUMENTS` as the leader of a process group, as a shell does."""
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
@@ -85,7 +92,7 @@ def start_command(*arguments: object, ray_address: str | None = None) -> subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | ({"RAY_ADDRESS": ray_address} if ray_address else {}),
+        env=os.environ | ({"RAY_ADDRESS": ray_address} if ray_address else {}) | dict(environment or {}),
         start_new_session=True,
         # the tests themselves may run in the background of a shell that has told them to ignore Ctrl-C, which is inherited
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
