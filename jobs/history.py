@@ -13,6 +13,7 @@ from pipeline_ops.ticks import Tick, iso, tick_time
 
 STALE_S = 300  # of five heartbeats, four may wait while a working_dir is uploaded
 LISTED_TICKS = 100
+WIDTH = 160  # of a table in a file, which rich takes to be 80 wide
 
 
 def health(job: JobConfig) -> dict[str, Any]:
@@ -27,17 +28,15 @@ def health(job: JobConfig) -> dict[str, Any]:
     except store_errors() as error:
         raise refused("output.path", output, "read", error) from error
     if found is None:
-        return {"healthy": False, "reason": "no scheduler has ever run for this output", "heartbeat": None, "output": output}
+        reason = "no scheduler has ever run for this output"
+        return {"healthy": False, "reason": reason, "age_s": None, "heartbeat": None, "output": output}
     age_s = round((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
-    stale = f"the scheduler, {found['host']} process {found['pid']}, was last heard of {age_s} s ago"
-    is_stale = age_s > STALE_S
-    return {
-        "healthy": not is_stale,
-        **({"reason": f"{stale}; start it again"} if is_stale else {}),
-        "age_s": age_s,
-        "heartbeat": found,
-        "output": output,
-    }
+    who, reason = f"{found['host']}, process {found['pid']}", None
+    if found["ended"]:
+        reason = f"the last scheduler, {who}, was told to end at {found['ended']}"
+    elif age_s > STALE_S:
+        reason = f"the last scheduler, {who}, has not been heard of for {age_s} s; start it again"
+    return {"healthy": reason is None, "reason": reason, "age_s": age_s, "heartbeat": found, "output": output}
 
 
 def history(job: JobConfig) -> dict[str, Any]:
@@ -85,6 +84,8 @@ def show(told: dict[str, Any]) -> None:
         what = f"{outcome}{code}{message}" if is_run else f"skipped: {tick['reason']}"
         table.add_row(tick["tick"], tick["submission_id"] or "", escape(what + missed))
     console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
     console.print(table)
     show_health(told)
 
@@ -94,6 +95,6 @@ def show_health(told: dict[str, Any]) -> None:
     if told["healthy"]:
         beat = told["heartbeat"]
         trouble = f"; {beat['trouble']}" if beat["trouble"] else ""
-        print(f"{beat['host']} process {beat['pid']}, {told['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
+        print(f"{beat['host']}, process {beat['pid']}, {told['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
     else:
         print(f"label-corpus: {told['reason']}", file=sys.stderr)

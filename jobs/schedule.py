@@ -53,6 +53,7 @@ def schedule(
         raise refused("output.path", target.output, "read or written", error) from error
     say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
     code = _keep(follower)
+    follower.beat(ends=True)
     for tick in follower.open.values():
         say(_goes_on(tick, target))
     return {

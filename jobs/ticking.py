@@ -187,14 +187,15 @@ class Schedule(Follower):
             say(f"{trouble}; tried again every {POLL_S} s, until the next tick" if trouble else "it works again")
         self.trouble = trouble
 
-    def beat(self) -> None:
-        """Says that it is alive, for `schedule --health`."""
-        now = self.clock()
+    def beat(self, *, ends: bool = False) -> None:
+        """Says that it is alive, or that it ends, for `schedule --health`."""
+        now = iso(self.clock())
         health = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "at": iso(now),
-            "next": self.next(),
+            "at": now,
+            "ended": now if ends else None,
+            "next": None if ends else self.next(),
             "trouble": self.trouble,
         }
         try:

@@ -325,6 +325,9 @@ def test_health_is_what_the_last_heartbeat_says(world: World, tmp_path: Path) ->
     told = health(job)
     assert not told["healthy"]
     assert "\n" not in told["reason"]
+    world.now = datetime.now(UTC)
+    scheduler.beat(ends=True)
+    assert not health(job)["healthy"], "it is fresh, and the last word of one that has been told to end"
 
 
 def test_history_tells_every_tick_with_its_run(world: World, tmp_path: Path) -> None:
