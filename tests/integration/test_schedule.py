@@ -106,6 +106,7 @@ def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_documen
     skipped = [tick for tick in known if tick.decision.submission_id is None]
     assert skipped, "runs take longer than ten seconds"
     assert all(tick.ending is None for tick in skipped)
+    assert not command("schedule", job_file, "--health").result["healthy"]
     result = ended.result
     assert result["submitted"] >= 1
     assert result["failed"] == 0
@@ -114,6 +115,38 @@ def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_documen
     told = command("schedule", job_file, "--list").result["ticks"]
     assert [tick["submission_id"] for tick in told if tick["decision"] == "submit"] == submitted
     assert {tick["exit_code"] for tick in told if tick["outcome"] == "SUCCEEDED"} == {0}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "--once"),
+        (("--once", "--cron", "0 2 * * *"), "give one of"),
+        (("--cron", "0 26 * * *"), "'0 26 * * *'"),
+        (("--cron", "0 2 * * *", "--timezone", "Europe/Berln"), "'Europe/Berlin'"),
+        (("--cron", "0 2 * * *"), "--address"),
+        (("--cron", "0 2 * * *", "--address", "http://127.0.0.1:1"), "http://127.0.0.1:1"),
+        (("--once", "--address", "http://127.0.0.1:1"), "http://127.0.0.1:1"),
+        (("--once", "--address", "http://127.0.0.1:1", "--env", "NOT_SET_HERE"), "NOT_SET_HERE"),
+        (("--cron", "0 2 * * *", "--address", "http://127.0.0.1:1", "output.pth=x"), "pth"),
+    ],
+)
+def test_schedule_with_a_mistake_ends_at_once_with_a_line(
+    model: Path, tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "in", model, tmp_path / "out"))
+    finished = command("schedule", job_file, *options)
+    assert finished.code == 2, finished.stderr
+    assert len(finished.error_lines) == 1, finished.stderr
+    assert told in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_health_of_an_output_without_a_scheduler_is_exit_1_with_a_line(model: Path, tmp_path: Path) -> None:
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "in", model, tmp_path / "out"))
+    finished = command("schedule", job_file, "--health")
+    assert (finished.code, len(finished.error_lines), finished.result["healthy"]) == (1, 1, False)
+    assert command("schedule", job_file, "--list").result["ticks"] == []
 
 
 def test_once_waits_for_the_run_and_ends_as_it_does(nodes: Nodes, model: Path, tmp_path: Path) -> None:
