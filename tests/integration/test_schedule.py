@@ -97,8 +97,7 @@ def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_documen
     known = ticks_of(output)
     decided_later = [tick for tick in known if tick.name > before[-1].name]
     assert decided_later[0].decision.missed_after == before[-1].name
-    gone = [tick for tick in decided_later if tick_time(tick.name) < restarted]
-    assert len(gone) == 1, "of the ticks that were missed one is caught up"
+    assert (tick_time(decided_later[0].name) - tick_time(before[-1].name)).total_seconds() >= 20, "only the newest is caught up"
     submitted = [tick.decision.submission_id for tick in known if tick.decision.submission_id]
     assert len(set(submitted)) == len(submitted) >= 3
     jobs = Cluster(nodes.dashboard).list(submitted[0].rpartition("-")[0])
