@@ -53,6 +53,8 @@ def _stream(cluster: Cluster, submission_id: str) -> Iterator[str]:
 
         while True:
             text = runner.get_loop().create_task(following())
+            # asyncio prints what nobody asks for: a Ctrl-C that came while the task ran
+            text.add_done_callback(lambda done: done.cancelled() or done.exception())
             while not text.done():
                 runner.run(asyncio.wait({text}, timeout=IDLE_S))
                 if not text.done():

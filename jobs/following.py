@@ -14,7 +14,7 @@ from jobs.stopping import INTERRUPTED, TERMINATED, LeftRunning
 from pipeline_ops.schema import UserError
 
 RESULT = {"documents", "labeled", "rejected", "units", "output"}  # what the JSON line of `run` has at least
-MAX_MESSAGE = 1000  # characters of what Ray says about a job that did not run
+MESSAGE_ENDS = 200, 800  # characters of what Ray says about a job that did not run: a traceback's point is at its end
 POLL_S = 0.5
 STOP_TIMEOUT_S = 180  # Ray kills what has not ended by then
 
@@ -47,7 +47,7 @@ def follow(cluster: Cluster, submission_id: str) -> dict[str, Any]:
         print(file=sys.stderr)
     job = ask_about(cluster, submission_id)
     if job.exit_code is None:
-        print(f"label-corpus: {job.id} {job.status}: {job.message[:MAX_MESSAGE]}", file=sys.stderr, flush=True)
+        print(f"label-corpus: {job.id} {job.status}: {_shortened(job.message)}", file=sys.stderr, flush=True)
     return {
         **result,
         "submission_id": submission_id,
@@ -100,6 +100,11 @@ def stop_and_wait(cluster: Cluster, submission_id: str) -> Submission:
             raise ClusterError(f"{submission_id} has been asked to stop, but is still {job.status}")
         time.sleep(POLL_S)
     return job
+
+
+def _shortened(message: str) -> str:
+    first, last = MESSAGE_ENDS
+    return message if len(message) <= first + last else f"{message[:first]} ... {message[-last:]}"
 
 
 def _left(cluster: Cluster, submission_id: str, stop: BaseException) -> LeftRunning:

@@ -1,5 +1,6 @@
 """What a submission is called, what travels with it, and the log of a job over connections that break."""
 
+import io
 import json
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from cluster import following
 from cluster.session import WORKER_ENVIRONMENT, environment_values, jobs_address, jobs_address_is, worker_environment
 from cluster.submission import ClusterError, Submission
 from jobs.config import load_job
-from jobs.following import exit_code, result_in
+from jobs.following import exit_code, follow, result_in
+from jobs.stopping import LeftRunning
 from jobs.submit import SubmitOptions, entrypoint_request, submission_prefix, submit_job
 from pipeline_ops.schema import UserError
 from tests.running import write_job_file
@@ -177,7 +179,7 @@ LOG = "one\ntwo\nзавтра\nfour\nfive\n"
 class BrokenClient:
     """Ray's websocket: always from the log's beginning, ending for reasons of its own."""
 
-    def __init__(self, *streams: list[str], ending: type[Exception] | None):
+    def __init__(self, *streams: list[str], ending: type[BaseException] | None):
         self.streams, self.ending = list(streams), ending
 
     async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
@@ -209,6 +211,39 @@ def test_log_is_told_once_over_streams_that_break(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(following, "IDLE_S", 0.01)
     client = BrokenClient(["one\ntw"], [], ["one\n", "two\nза", "втра\nfo"], ["one\ntwo\n"], ending=ending)
     assert "".join(following.read_log(BrokenCluster(client), "job-1")) == LOG  # pyright: ignore[reportArgumentType]
+
+
+class Terminal(io.StringIO):
+    """A person who has typed something."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class StoppableCluster(BrokenCluster):
+    """Its job runs until it is stopped."""
+
+    status = "RUNNING"
+
+    def find(self, submission_id: str) -> Submission | None:
+        return job_in(self.status)
+
+    def stop(self, submission_id: str) -> bool:
+        self.status = "STOPPED"
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "status"), [("y\n", "STOPPED"), ("n\n", "RUNNING"), ("\n", "RUNNING"), ("", "RUNNING"), (None, "RUNNING")]
+)
+def test_ctrl_c_stops_the_job_only_if_a_person_says_so(monkeypatch: pytest.MonkeyPatch, typed: str | None, status: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n") if typed is None else Terminal(typed))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    cluster = StoppableCluster(BrokenClient(["one\n"], ending=KeyboardInterrupt))
+    with pytest.raises(LeftRunning) as left:
+        follow(cluster, "job-1")  # pyright: ignore[reportArgumentType]
+    assert (cluster.status, left.value.code) == (status, 130)
+    assert ("--stop job-1" in str(left.value)) == (status == "RUNNING"), "how to stop it later"
 
 
 def test_log_of_no_job_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
