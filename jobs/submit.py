@@ -47,7 +47,7 @@ def submit(
     """
     job = load_job(job_file, overrides)
     check_output(job)
-    time = _time(tick)
+    time = _time(tick).replace(second=0, microsecond=0)  # who submits twice in a minute submits once
     cluster = connect(options.address)
     running = running_submission(cluster, job)
     if running is not None:
@@ -119,7 +119,7 @@ def entrypoint_request(
 
 def _time(tick: str | None) -> datetime:
     if tick is None:
-        return datetime.now(UTC).replace(second=0, microsecond=0)  # so that whoever submits twice in a minute submits once
+        return datetime.now(UTC)
     try:
         time = datetime.fromisoformat(tick)
     except ValueError as error:

@@ -19,6 +19,7 @@ from jobs.config import load_job
 from jobs.following import exit_code, follow, result_in
 from jobs.stopping import LeftRunning
 from jobs.submit import SubmitOptions, entrypoint_request, submission_prefix, submit_job
+from jobs.submit import submission_id as identity_of
 from pipeline_ops.schema import UserError
 from tests.running import write_job_file
 
@@ -66,7 +67,8 @@ def submitted(job_file: Path, options: SubmitOptions, *overrides: str) -> tuple[
 def test_submission_is_called_by_job_file_output_and_tick(job_file: Path, python: str) -> None:
     submission_id, _ = submitted(job_file, SubmitOptions("", python=python))
     prefix = submission_prefix(str(job_file), load_job(str(job_file)))
-    assert submission_id == f"{prefix}20261122T0200Z"
+    assert submission_id == f"{prefix}20261122T020030Z"
+    assert identity_of(str(job_file), load_job(str(job_file)), TICK.replace(second=0)) == f"{prefix}20261122T0200Z"
     assert prefix.startswith("reviews-new-")
 
 
