@@ -1,13 +1,14 @@
 """Connecting to Ray; the only reader of the process's environment."""
 
 import glob
+import json
 import logging
 import os
 import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 
@@ -48,6 +49,45 @@ def child_environment(changes: dict[str, str | None]) -> dict[str, str]:
     """This process's environment with `changes`, for a process that it starts; None takes a name out."""
     environment = {name: value for name, value in os.environ.items() if name not in changes}
     return environment | {name: value for name, value in changes.items() if value is not None}
+
+
+def jobs_address() -> str | None:
+    """The cluster whose Jobs API is meant where nobody names one: as Ray's own client finds it."""
+    return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
+
+
+@contextmanager
+def jobs_address_is(address: str) -> Iterator[None]:
+    """Makes Ray's client of the Jobs API, made within the block, take `address`: it prefers the environment to its argument."""
+    before = os.environ.get("RAY_API_SERVER_ADDRESS")
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+        else:
+            os.environ["RAY_API_SERVER_ADDRESS"] = before
+
+
+def environment_values(names: Iterable[str]) -> dict[str, str]:
+    """{name: value} of environment variables that shall travel.
+
+    Raises:
+        ValueError: one is not set.
+    """
+    values = {name: os.environ.get(name) for name in names}
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: not set here; export it, or leave it out if the cluster's nodes have it")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def worker_environment() -> dict[str, str]:
+    """What ray.init shall give the workers; for a submitted job without what its runtime environment has: Ray refuses both."""
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    given = (submitted.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in given}
 
 
 def this_machine() -> Machines:
@@ -121,7 +161,7 @@ def connected(machine: Machines | None = None) -> Iterator[Machines]:
     here = ray.is_initialized()
     local = False
     if not here:
-        environment = {"env_vars": WORKER_ENVIRONMENT}
+        environment = {"env_vars": worker_environment()}
         if on_cluster:
             ray.init(runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False)
         else:

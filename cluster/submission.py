@@ -1,16 +1,27 @@
 """Jobs on a Ray cluster, by Ray's Job Submission API; the token is found by Ray itself (RAY_AUTH_TOKEN and its like)."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from cluster.session import jobs_address_is
+
+# loggers that tell of uploads and closed sockets
+TALKATIVE = tuple(
+    f"ray.{name}" for name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk")
+)
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class ClusterError(Exception):
     """A cluster that cannot be reached, does not let us in or refuses what it is asked; one line for people."""
+
+
+class ClusterUnreachable(ClusterError):
+    """Nobody answers there: it may be about to start, or gone for a while."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Cluster:
     """A connection to a cluster's Jobs API.
 
     Args:
-        address: of the dashboard, http://HEAD:8265.
+        address: of the dashboard, http://HEAD:8265; or of a cluster that Ray can ask for it.
 
     Raises:
         ClusterError: nobody is there, or the token does not do.
@@ -45,7 +56,10 @@ class Cluster:
         with told_in_a_line(address):
             from ray.job_submission import JobSubmissionClient
 
-            self.client = JobSubmissionClient(address)
+            for name in TALKATIVE:
+                logging.getLogger(name).setLevel(logging.WARNING)
+            with jobs_address_is(address):
+                self.client = JobSubmissionClient(address)
 
     def submit(
         self,
@@ -105,6 +119,15 @@ class Cluster:
             (job for job in jobs if job.id.startswith(prefix)), key=lambda job: (job.started is None, job.started, job.id)
         )
 
+    def log(self, submission_id: str) -> str:
+        """All that the job has written to stdout and stderr so far.
+
+        Raises:
+            ClusterError: the node is gone that ran the driver.
+        """
+        with told_in_a_line(self.address):
+            return self.client.get_job_logs(submission_id)
+
     def stop(self, submission_id: str) -> bool:
         """Asks a job to end (SIGTERM, then SIGKILL); False: it has ended already.
 
@@ -118,7 +141,8 @@ class Cluster:
 @contextmanager
 def told_in_a_line(address: str) -> Iterator[None]:
     """Turns what Ray's client raises into a ClusterError."""
-    from ray.exceptions import AuthenticationError
+    from aiohttp import ClientError
+    from ray.exceptions import AuthenticationError, RpcError
 
     try:
         yield
@@ -129,9 +153,11 @@ def told_in_a_line(address: str) -> Iterator[None]:
             f"the cluster at {address} does not let us in: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
             f" to the cluster's token"
         ) from error
-    except (ConnectionError, OSError) as error:
-        raise ClusterError(f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265") from error
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RpcError) as error:
+        raise ClusterUnreachable(
+            f"no Ray cluster answers at {address}: give the dashboard's address, http://HEAD:8265"
+        ) from error
+    except (RuntimeError, ValueError, ClientError) as error:
         raise ClusterError(f"the cluster at {address} refuses: {' '.join(str(error).split())[:500]}") from error
 
 

@@ -4,51 +4,22 @@ Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 3 another ru
 143 ended by SIGTERM. Logs and progress go to stderr; the last line on stdout is one JSON object.
 """
 
-import json
 import os
 import signal
 import sys
 import traceback
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from jobs import stopping
+from jobs import cluster_commands, stopping
+from jobs.arguments import JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, load_light_job
 from jobs.stopping import INTERRUPTED, TERMINATED
 
 DEMO_FOLDER = "~/.cache/label-corpus/demo"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
-
-JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
-
-
-class LogFormat(StrEnum):
-    """What a run's lines on stderr are."""
-
-    text = "text"  # for people
-    json = "json"  # an object each
-
-
-def _emit(result: dict[str, Any], *, ok: bool = True) -> None:
-    sys.stderr.flush()
-    print(json.dumps(result), flush=True)
-    if not ok:
-        raise typer.Exit(1)
-
-
-def _load_job(path: str, overrides: list[str] | None) -> Any:
-    """The job of a command that loads no model in its own process."""
-    from jobs.config import load_job
-    from pipeline_ops.models import without_torch
-
-    job = load_job(path, overrides)
-    if not any(model.trust_remote_code for model in job.named_models().values()):  # code of the model's may ask for torch
-        without_torch()
-    return job
+app.add_typer(cluster_commands.app)
 
 
 @app.command("run")
@@ -57,7 +28,7 @@ def run_command(
     overrides: Overrides = None,
     quiet: Quiet = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
-    log_format: Annotated[LogFormat, typer.Option("--log-format", help="of what goes to stderr")] = LogFormat.text,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Label what is not labelled yet."""
     if log_format is LogFormat.json:
@@ -68,12 +39,12 @@ def run_command(
 
     as_json = log_format is LogFormat.json
     try:
-        summary = run(_load_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json)
+        summary = run(load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json)
     except KeyboardInterrupt:
         if as_json:  # typer would say so in a line that is no JSON
             raise SystemExit(INTERRUPTED) from None
         raise
-    _emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
+    emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
 
 
 @app.command("plan")
@@ -94,13 +65,13 @@ def plan_command(
     from jobs.plan import plan, show
 
     target = target_of(cluster, rate, price)
-    loaded = _load_job(job, overrides)
+    loaded = load_light_job(job, overrides)
     summary = plan(loaded) if target is None else plan_on(loaded, target)
     if not quiet:
         show(summary)
         if target is not None:
             show_estimate(summary["estimate"])
-    _emit(summary)
+    emit(summary)
 
 
 @app.command("verify")
@@ -115,7 +86,7 @@ def verify_command(
 
     report = verify(load_job(job, overrides), deep=deep)
     show(report)
-    _emit(report, ok=report["ok"])
+    emit(report, ok=report["ok"])
 
 
 @app.command("sweep")
@@ -124,7 +95,7 @@ def sweep_command(job: JobFile, overrides: Overrides = None) -> None:
     from jobs.config import load_job
     from jobs.sweep import sweep_output
 
-    _emit(sweep_output(load_job(job, overrides)))
+    emit(sweep_output(load_job(job, overrides)))
 
 
 @app.command("compact")
@@ -138,7 +109,7 @@ def compact_command(
     from jobs.compact import compact
     from jobs.config import load_job
 
-    _emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
+    emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
 
 
 @app.command("inspect")
@@ -168,7 +139,7 @@ def inspect_command(
     if plot is not None:
         plot_attention(steps, plot)
     if as_json:
-        _emit(steps)
+        emit(steps)
     else:
         show(steps)
 
@@ -181,7 +152,7 @@ def train_command(
     from jobs.config import load_config
     from jobs.train import TrainConfig, train
 
-    _emit(train(load_config(TrainConfig, settings, overrides or [])))
+    emit(train(load_config(TrainConfig, settings, overrides or [])))
 
 
 @app.command("demo")
@@ -194,7 +165,7 @@ def demo_command(
 
     result = demo(folder, fresh)
     show(result)
-    _emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
+    emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
 
 
 @app.command("benchmark")
@@ -237,7 +208,7 @@ def benchmark_command(
     show(result)
     if output:
         save(result, output)
-    _emit(result)
+    emit(result)
 
 
 def main(*command: str) -> None:
@@ -279,12 +250,17 @@ def _say(message: str, code: int, error: Exception | None = None) -> None:
 
 def _explain(error: Exception) -> int:
     """Prints `error`, in one line where it needs no more; returns the exit code."""
+    from cluster.submission import ClusterError
     from pipeline_ops.lease import LeaseError
     from pipeline_ops.schema import UserError
     from pipeline_ops.store_errors import is_store_failure
 
     if isinstance(error, UserError | LeaseError):
         code = 2 if isinstance(error, UserError) else 3
+        _say(str(error), code)
+        return code
+    if isinstance(error, stopping.LeftRunning | ClusterError):
+        code = error.code if isinstance(error, stopping.LeftRunning) else 1
         _say(str(error), code)
         return code
     what = " ".join(str(error).split()) or type(error).__name__

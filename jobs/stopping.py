@@ -13,6 +13,18 @@ TERMINATED = 128 + signal.SIGTERM
 _asked: list[BaseException] = []
 
 
+class LeftRunning(Exception):
+    """A command that was told to end, and leaves behind what goes on without it; says how to get back to it.
+
+    Attributes:
+        code: to exit with, INTERRUPTED or TERMINATED.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 def install() -> None:
     """Handles both signals in this process from now on. Only for the main thread."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell has it for what a script starts in the background

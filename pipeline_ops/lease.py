@@ -232,7 +232,7 @@ def acquire(
     took_over = seen is not None and (not seen.released or seen.interrupted or unsealed)
     now = clock()
     record = LeaseRecord(
-        generation, generation, uuid.uuid4().hex, _this_holder(), _this_process(), now, now, seconds, took_over=took_over
+        generation, generation, uuid.uuid4().hex, this_holder(), _this_process(), now, now, seconds, took_over=took_over
     )
     path = _path(output, generation)
     if not put_new(path, _to_bytes(record), storage):
@@ -285,7 +285,8 @@ def _taken_message(output: str, storage: StorageConfig, now: float) -> str:
     return f"output.path: {output!r} was taken by another run just now"
 
 
-def _this_holder() -> str:
+def this_holder() -> str:
+    """This process, for people: user, host, number."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # containers run under numbers that no one has named

@@ -13,7 +13,7 @@ from tests.running import job_settings, write_job_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = ("jobs", "pipeline_ops", "cluster")
-HEAVY = {"ray", "torch", "transformers"}
+HEAVY = {"ray", "torch", "transformers", "apscheduler"}
 
 
 def modules_of(folder: str) -> list[Path]:
@@ -78,7 +78,7 @@ def test_environment_is_read_by_the_session_only() -> None:
 
 
 def test_import_of_what_help_and_plan_need_is_light() -> None:
-    modules = "jobs.cli, jobs.config, jobs.plan, jobs.verify"
+    modules = "jobs.cli, jobs.config, jobs.plan, jobs.verify, jobs.schedule"
     program = f"import sys, {modules}; print(' '.join(sorted({HEAVY!r} & sys.modules.keys())))"
     result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -1,164 +1,135 @@
-"""A schedule's pod on Kubernetes: what its container runs, run here by `sh` against a stand-in for kubectl."""
+"""The records of a schedule: decided once, read back, never in the way of the output they stand in."""
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from cluster.kubernetes import cronjob
+from jobs.label_corpus import run
+from jobs.sweep import sweep_output
+from jobs.verify import verify
+from pipeline_ops import ticks
+from pipeline_ops.commits import has_garbage, read_ledger
+from pipeline_ops.storage import StorageConfig, delete_many, join, list_all, list_files, put, read_bytes
+from pipeline_ops.ticks import Decision, Ending, Tick, tick_name
+from tests.corpora import write_jsonl
+from tests.invariant import check_exactly_once
+from tests.running import keys, make_job, output_files
+from tests.unit import stepped_store  # noqa: F401 registers stepped://
 
-FAKE_KUBECTL = Path(__file__).resolve().parents[1] / "fake_kubectl.py"
-JOB_NAME, JOB_UID = "label-corpus-reviews-29000000", "8f2f1bd4-95a8-4b2f-9c7e-0d3ad2a2a6a1"
-LABELS = {"app.kubernetes.io/name": "label-corpus", "app.kubernetes.io/instance": "label-corpus-reviews"}
-OVER = ("Complete/SUCCEEDED", "Complete/STOPPED", "Failed/FAILED", "ValidationFailed")
-NOT_OVER = ("", "Initializing", "Running/RUNNING", "Suspended", "Retrying", "Waiting")
-
-
-@dataclass(frozen=True)
-class Pod:
-    """The tick's container on this machine: its volumes and command as the CronJob gives them, and a kubectl of ours."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        documents = list(yaml.safe_load_all(cronjob("label-corpus-reviews", "a: 1\n", "0 2 * * *", "Etc/UTC", "it:1")))
-        by_kind = {document["kind"]: document for document in documents}
-        pod = by_kind["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        [container], [volume] = pod["containers"], pod["volumes"]
-        [mount] = container["volumeMounts"]
-        assert volume["configMap"]["name"] == by_kind["ConfigMap"]["metadata"]["name"]
-        for item in volume["configMap"]["items"]:
-            path = self.path(mount["mountPath"]) / item["path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(by_kind["ConfigMap"]["data"][item["key"]])
-        self.path("bin").mkdir()
-        kubectl = self.path("bin/kubectl")
-        kubectl.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE_KUBECTL}" "$@"\n')
-        kubectl.chmod(0o755)
-        self.path("rayjobs").mkdir()
-        (self.path("container.json")).write_text(json.dumps(container))
-
-    def path(self, path: str) -> Path:
-        return self.folder / path.lstrip("/")
-
-    def runs(self) -> tuple[int, str]:
-        """Runs the container's command; returns its exit code and all it says."""
-        container = json.loads(self.path("container.json").read_text())
-        labels = {"job-name": JOB_NAME, "controller-uid": JOB_UID}
-        environment = {"PATH": f"{self.path('bin')}:/usr/bin:/bin", "RAYJOBS": str(self.path("rayjobs"))}
-        for variable in container["env"]:
-            if "value" in variable:
-                value = variable["value"]
-                environment[variable["name"]] = str(self.path(value)) if value.startswith("/") else value
-            else:
-                label = variable["valueFrom"]["fieldRef"]["fieldPath"].split("/")[1].rstrip("']")
-                environment[variable["name"]] = labels[label]
-        environment["POLL_SECONDS"] = "0"
-        command = [str(self.path(part)) if part.startswith("/") else part for part in container["command"]]
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=os.sep)
-        return finished.returncode, finished.stdout + finished.stderr
-
-    def has(self, name: str, status: str, *, uid: str = "another", labels: dict[str, str] | None = None) -> None:
-        """There is a RayJob already."""
-        rayjob: dict[str, Any] = {"metadata": {"name": name, "labels": labels or LABELS, "ownerReferences": [{"uid": uid}]}}
-        if status:
-            rayjob["status"] = dict(zip(("jobDeploymentStatus", "jobStatus"), status.split("/"), strict=False))
-        (self.path("rayjobs") / f"{name}.json").write_text(json.dumps(rayjob))
-
-    def will(self, file: str, *lines: str) -> None:
-        (self.path("rayjobs") / file).write_text("".join(f"{line}\n" for line in lines))
-
-    def rayjobs(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in sorted(self.path("rayjobs").glob("*.json"))]
+STORAGE = StorageConfig()
+TWO = datetime(2026, 11, 22, 2, tzinfo=UTC)
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Pod:
-    return Pod(tmp_path)
+@pytest.fixture(params=["local", "object store"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "local":
+        yield str(tmp_path / "out")
+        return
+    url = f"stepped://{uuid.uuid4().hex}"
+    yield url
+    delete_many([file.path for file in list_all(url, STORAGE)], STORAGE)
 
 
-def test_tick_creates_one_rayjob_that_belongs_to_its_job_and_ends_with_it(pod: Pod) -> None:
-    pod.will("statuses", "Initializing", "Running/RUNNING", "Complete/SUCCEEDED")
-    code, said = pod.runs()
-    assert (code, "succeeded" in said) == (0, True)
-    [rayjob] = pod.rayjobs()
-    assert rayjob["metadata"]["name"].startswith("label-corpus-reviews-")
-    assert LABELS.items() <= rayjob["metadata"]["labels"].items()
-    assert rayjob["metadata"]["ownerReferences"] == [
-        {"apiVersion": "batch/v1", "kind": "Job", "name": JOB_NAME, "uid": JOB_UID}
-    ]
+def decision(tick: datetime, by: str = "me", submission_id: str | None = "job-1") -> Decision:
+    return Decision(tick_name(tick), submission_id, None if submission_id else "busy", None, by, "2026-11-22T02:00:01Z")
 
 
-@pytest.mark.parametrize("status", NOT_OVER)
-def test_tick_while_a_rayjob_of_the_schedule_runs_is_skipped(pod: Pod, status: str) -> None:
-    pod.has("label-corpus-reviews-aaaaa", "Complete/SUCCEEDED")
-    pod.has("label-corpus-reviews-bbbbb", status)
-    code, said = pod.runs()
-    assert (code, len(pod.rayjobs())) == (0, 2)
-    assert "skipped" in said
-    assert "label-corpus-reviews-bbbbb" in said
+def ending(status: str = "SUCCEEDED", exit_code: int | None = 0) -> Ending:
+    return Ending(status, exit_code, "", "2026-11-22T02:10:00Z", "2026-11-22T02:10:04Z")
 
 
-@pytest.mark.parametrize("status", OVER)
-def test_tick_after_a_rayjob_that_is_over_creates_another(pod: Pod, status: str) -> None:
-    pod.has("label-corpus-reviews-aaaaa", status)
-    pod.will("statuses", "Complete/SUCCEEDED")
-    code, _ = pod.runs()
-    assert (code, len(pod.rayjobs())) == (0, 2)
+def test_tick_is_decided_once_and_the_first_decision_stays(output: str) -> None:
+    first = decision(TWO, "first")
+    assert ticks.decide(first, output, STORAGE)
+    assert not ticks.decide(decision(TWO, "second", None), output, STORAGE)
+    assert ticks.read_tick(tick_name(TWO), output, STORAGE) == Tick(first)
 
 
-def test_tick_while_another_schedule_runs_is_not_skipped(pod: Pod) -> None:
-    pod.has("label-corpus-news-aaaaa", "Running/RUNNING", labels=LABELS | {"app.kubernetes.io/instance": "label-corpus-news"})
-    pod.will("statuses", "Complete/SUCCEEDED")
-    code, _ = pod.runs()
-    assert (code, len(pod.rayjobs())) == (0, 2)
+def test_tick_that_many_decide_at_once_is_decided_by_one(output: str) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda number: ticks.decide(decision(TWO, str(number)), output, STORAGE), range(8)))
+    assert won.count(True) == 1
+    assert ticks.read_tick(tick_name(TWO), output, STORAGE).decision.by == str(won.index(True))
 
 
-@pytest.mark.parametrize("status", OVER[1:])
-def test_tick_whose_rayjob_does_not_succeed_fails_for_good(pod: Pod, status: str) -> None:
-    pod.will("statuses", "Running/RUNNING", status)
-    code, said = pod.runs()
-    assert (code, len(pod.rayjobs())) == (1, 1)
-    assert status.split("/")[0] in said
+def test_records_of_a_tick_are_read_back_in_the_order_of_time(output: str) -> None:
+    times = [TWO, TWO + timedelta(seconds=15), TWO + timedelta(minutes=1), TWO + timedelta(days=40)]
+    decided = [decision(time, submission_id=f"job-{number}" if number != 1 else None) for number, time in enumerate(times)]
+    for one in reversed(decided):
+        assert ticks.decide(one, output, STORAGE)
+    ended = ending("FAILED", 1)
+    ticks.note_submitted(decided[0].tick, TWO, output, STORAGE)
+    assert ticks.note_ending(decided[0].tick, ended, output, STORAGE)
+    assert not ticks.note_ending(decided[0].tick, ending(), output, STORAGE)
+    ticks.note_submitted(decided[2].tick, TWO, output, STORAGE)
+    known = ticks.read_ticks(output, STORAGE, 10)
+    assert known == [Tick(decided[0], True, ended), Tick(decided[1]), Tick(decided[2], True), Tick(decided[3])]
+    assert [tick.is_open for tick in known] == [False, False, True, True]
+    assert ticks.read_ticks(output, STORAGE, 2) == known[2:]
 
 
-def test_tick_whose_rayjob_is_deleted_fails_for_good(pod: Pod) -> None:
-    pod.will("statuses", "Running/RUNNING", "deleted")
-    code, said = pod.runs()
-    assert (code, pod.rayjobs()) == (1, [])
-    assert "gone" in said
+def test_output_without_a_schedule_has_no_ticks_and_no_health(output: str) -> None:
+    assert ticks.read_ticks(output, STORAGE, 10) == []
+    assert ticks.read_health(output, STORAGE) is None
+    with pytest.raises(FileNotFoundError):
+        ticks.read_tick(tick_name(TWO), output, STORAGE)
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"), [("Running/RUNNING", 0), ("", 0), ("Complete/SUCCEEDED", 0), ("Failed/FAILED", 1)]
-)
-def test_tick_in_a_second_pod_waits_for_the_first_ones_rayjob(pod: Pod, status: str, expected: int) -> None:
-    pod.has("label-corpus-reviews-aaaaa", "Failed/FAILED")
-    pod.has("label-corpus-reviews-bbbbb", status, uid=JOB_UID)
-    pod.will("statuses", status, status if status in OVER else "Complete/SUCCEEDED")
-    code, _ = pod.runs()
-    assert (code, len(pod.rayjobs())) == (expected, 2)
+def test_record_that_is_none_is_an_error_that_names_it(output: str) -> None:
+    put(join(output, "_schedule", f"{tick_name(TWO)}.json"), b'{"tick": 1}', STORAGE)
+    with pytest.raises(OSError, match=tick_name(TWO)):
+        ticks.read_ticks(output, STORAGE, 10)
 
 
-@pytest.mark.parametrize("answers", [["refused"], ["", "refused"]], ids=["asking", "creating"])
-def test_tick_that_kubernetes_refuses_is_to_be_tried_again(pod: Pod, answers: list[str]) -> None:
-    pod.will("answers", *answers)
-    code, said = pod.runs()
-    assert (code, pod.rayjobs()) == (2, [])
-    assert "unable to handle" in said
-    pod.will("statuses", "Complete/SUCCEEDED")
-    assert (pod.runs()[0], len(pod.rayjobs())) == (0, 1)
+def test_schedule_begins_once(output: str) -> None:
+    assert ticks.begin(TWO, output, STORAGE) == TWO
+    assert ticks.begin(TWO + timedelta(days=3), output, STORAGE) == TWO
 
 
-def test_tick_goes_on_waiting_when_kubernetes_does_not_answer(pod: Pod) -> None:
-    pod.will("answers", "", "", "refused", "refused")
-    pod.will("statuses", "Running/RUNNING", "Complete/SUCCEEDED")
-    code, said = pod.runs()
-    assert (code, len(pod.rayjobs())) == (0, 1)
-    assert "unable to handle" in said
+def test_health_is_replaced(output: str) -> None:
+    for host in ("first", "second"):
+        ticks.beat({"host": host}, output, STORAGE)
+    assert ticks.read_health(output, STORAGE) == {"host": "second"}
+
+
+def test_old_ticks_are_forgotten_with_all_their_records(output: str) -> None:
+    for day in range(5):
+        ticks.decide(decision(TWO + timedelta(days=day)), output, STORAGE)
+        ticks.note_submitted(tick_name(TWO + timedelta(days=day)), TWO, output, STORAGE)
+        ticks.note_ending(tick_name(TWO + timedelta(days=day)), ending(), output, STORAGE)
+    ticks.begin(TWO, output, STORAGE)
+    ticks.beat({}, output, STORAGE)
+    ticks.forget_ticks(output, STORAGE, 2)
+    assert [tick.name for tick in ticks.read_ticks(output, STORAGE, 10)] == ["20261125T020000Z", "20261126T020000Z"]
+    assert len(list_all(output, STORAGE)) == 2 * 3 + 2
+
+
+@pytest.mark.usefixtures("serial_chain")
+def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_path: Path) -> None:
+    """They are there before the first run, between two and after them; no command takes them for labels, garbage or input."""
+    source, output = tmp_path / "in", str(tmp_path / "out")
+    ticks.begin(TWO, output, STORAGE)
+    ticks.decide(decision(TWO), output, STORAGE)
+    files = [write_jsonl(source / "a.jsonl", [{"text": "one"}, {"text": "two"}])]
+    job = make_job(source, model, output)
+    run(job, quiet=True)
+    ticks.note_submitted(tick_name(TWO), TWO, output, STORAGE)
+    ticks.note_ending(tick_name(TWO), ending(), output, STORAGE)
+    ticks.beat({}, output, STORAGE)
+    records = {path: read_bytes(path, STORAGE) for path in output_files(join(output, "_schedule"))}
+    assert len(records) == 5
+
+    files.append(write_jsonl(source / "b.jsonl", [{"text": "three"}]))
+    run(job, quiet=True)
+    assert not has_garbage(output, read_ledger(output, STORAGE), STORAGE)
+    assert sweep_output(job)["removed"] == 0
+    assert verify(job, deep=True)["ok"]
+    assert {path: read_bytes(path, STORAGE) for path in output_files(join(output, "_schedule"))} == records
+    check_exactly_once(output, keys(files[0], 2) + keys(files[1], 1))
+    labelled = [file.path for file in list_files(output, STORAGE)]
+    assert labelled
+    assert not [path for path in labelled if "_schedule" in path]
