@@ -46,7 +46,7 @@ def run_tasks(
     """
     import ray
 
-    needs = {"accelerator_type": accelerator_type} if accelerator_type else {}
+    needs: dict[str, Any] = {"accelerator_type": accelerator_type} if accelerator_type else {}
     task = ray.remote(num_cpus=1, num_gpus=num_gpus, **needs)(function)
     waiting = {task.remote(*arguments): number for number, arguments in enumerate(calls)}
     while waiting:

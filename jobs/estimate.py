@@ -274,7 +274,9 @@ def _cores_per_device(job: JobConfig, target: Target) -> float:
     if target.name == CPU:
         return 1.0
     given = job.compute.tokenizers
-    return CORES_PER_GPU if given == "auto" else max(given / target.devices, 1e-9)
+    if given == "auto":
+        return CORES_PER_GPU
+    return max((given.max if isinstance(given, PoolSize) else given) / target.devices, 1e-9)
 
 
 def _cores_source(job: JobConfig, target: Target) -> str:

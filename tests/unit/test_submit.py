@@ -88,6 +88,7 @@ def test_entrypoint_runs_the_job_with_its_overrides_as_they_are(job_file: Path, 
         "in_a_folder": SubmitOptions("", python=python, working_dir=str(job_file.parent.parent)),
         "beside_an_image": SubmitOptions("", python=python, image="registry/label-corpus:1"),
     }[how]
+    options = replace(options, run_flags=("--retry-failed",))
     overrides = ("output.partition_by=[label, $(whoami)]", "input.text_column='it''s; the \"text\"'")
     _, cluster = submitted(job_file, options, *overrides)
     module, command, path, *rest = cluster.told["arguments"][1:]
