@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, tokenizers_for, tokens_per_pass
+from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for, tokens_per_pass
 from jobs.config import JobConfig
 from jobs.plan import Prepared, prepare, refused, summary_of
 from pipeline_ops.drawing import draw_sample
