@@ -146,7 +146,7 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
     """Fills in what is `auto`.
 
     Where nodes come when they are asked for, what is given is taken, and what is not is what there is room for now; of
-    tokenizers, which need CPUs alone, there may be more.
+    tokenizers, which need CPUs alone, there may be more. Elsewhere a range ends at what there is room for.
 
     Args:
         token_flops: of the model, per token, about; None: not known.
@@ -161,31 +161,33 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
         sources[key] = why if value == "auto" else "job file"
         return automatic if value == "auto" else value
 
-    def sizes(key: str, automatic: int, why: str, least: int | None = None) -> tuple[int, int]:
+    def sizes(key: str, automatic: int, why: str, *, room: int, least: int | None = None) -> tuple[int, int]:
         automatic = max(1, automatic)
         size = resolve(key, PoolSize(min=least or automatic, max=automatic), why)
-        return (size.min, size.max) if isinstance(size, PoolSize) else (size, size)
+        if not isinstance(size, PoolSize):
+            return size, size
+        return size.min, size.max if machines.grows else max(size.min, min(size.max, room))
 
     gpus = resolve("gpus_per_classifier", 1.0 if machines.gpus else 0.0, f"{machines.gpus:g} GPUs there are")
     if gpus:
         room = machines.room(gpus, compute.accelerator_type)
         if not room and not machines.grows:
             raise ValueError(_no_room(compute, machines, gpus))
-        min_classifiers, classifiers = sizes("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each")
-        if classifiers > room and not machines.grows:
+        min_classifiers, classifiers = sizes("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each", room=room)
+        if min_classifiers > room and not machines.grows:
             raise ValueError(
-                f"compute.classifiers: {classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g} GPUs,"
+                f"compute.classifiers: {min_classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g} GPUs,"
                 f" room for {room}; lower it, or add nodes"
             )
         wanted = TOKENIZERS_PER_GPU * max(1, int(classifiers * gpus))
         if token_flops:
             wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops)
         why = f"{wanted} cores keep the GPUs busy"
+        spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
         if machines.grows:
-            min_tokenizers, tokenizers = sizes("tokenizers", wanted, why, least=1)
+            min_tokenizers, tokenizers = sizes("tokenizers", wanted, why, room=spare, least=1)
         else:
-            spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
-            min_tokenizers, tokenizers = sizes("tokenizers", min(spare, wanted), why)
+            min_tokenizers, tokenizers = sizes("tokenizers", min(spare, wanted), why, room=spare)
     else:
         if compute.accelerator_type is not None:
             raise ValueError(
@@ -196,10 +198,11 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
         wanted = max(1, machines.cores // 8)
         if token_flops:  # far above it only for models that compute next to nothing
             wanted = max(1, min(max(wanted, tokenizers_for(CORE_FLOPS * machines.cores, token_flops)), machines.cores))
-        min_tokenizers, tokenizers = sizes("tokenizers", wanted, f"{wanted} keep {machines.cores} cores busy")
+        spare = int(machines.cpus - 1 - READER_CPUS - WRITER_CPUS)
+        min_tokenizers, tokenizers = sizes("tokenizers", wanted, f"{wanted} keep {machines.cores} cores busy", room=spare)
         spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)
         min_classifiers, classifiers = sizes(
-            "classifiers", min(machines.cores, spare), f"a single thread on each of {machines.cores} cores"
+            "classifiers", min(machines.cores, spare), f"a single thread on each of {machines.cores} cores", room=spare
         )
     needed = classifiers + tokenizers + READER_CPUS + WRITER_CPUS
     if needed > machines.cpus and not machines.grows:

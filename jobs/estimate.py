@@ -74,7 +74,7 @@ def target_of(cluster: str | None, rate: float | None, price: float | None) -> T
     wanted = form[2].lower().removeprefix("nvidia ").replace(" ", "-")
     if wanted not in known and rate is None:
         raise UserError(
-            f"--cluster: how fast a {form[2]!r} is is not known; give one of {', '.join(known.values())}, or --rate with what"
+            f"--cluster: the speed of {form[2]!r} is not known; give one of {', '.join(known.values())}, or --rate with what"
             f" `label-corpus benchmark` has measured on it"
         )
     return Target(int(form[1]), known.get(wanted, form[2]), rate, price)
@@ -264,7 +264,7 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     peak = peak_flops(device, dtype)
     if peak is None:
         raise UserError(
-            f"--cluster: how fast a {target.name} is in {dtype} is not known; set model.dtype to auto, or give --rate with what"
+            f"--cluster: the speed of {target.name} in {dtype} is not known; set model.dtype to auto, or give --rate with what"
             f" `label-corpus benchmark` has measured on it"
         )
     return peak * MFU / token_flops, f"assumed: {MFU:.0%} of {peak / 1e12:g} TFLOP/s in {dtype}; {each}; measure it for --rate"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.resources import Machines, resolve_pools
+from cluster.resources import Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
 from jobs.fingerprint import check_same_job, fingerprint, result_settings
@@ -273,7 +273,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         prefix = f"{model.name}: " if model.name else ""
         resolved |= {f"{prefix}{key}": setting for key, setting in settings.items()}
     resolved |= {
-        **{f"compute.{key}": (getattr(pools, key), source) for key, source in pools.sources.items()},
+        **{f"compute.{key}": (_shown(pools, key), source) for key, source in pools.sources.items()},
         **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
         "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),
     }
@@ -314,11 +314,17 @@ def _resolved(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
     }
 
 
+def _shown(pools: Pools, key: str) -> Any:
+    """A pool's size, or the range of one that grows."""
+    size, least = getattr(pools, key), getattr(pools, f"min_{key}", None)
+    return size if least in (None, size) else f"{least} to {size}"
+
+
 def _pools(prepared: Prepared, machines: Machines):
     try:
         return resolve_pools(prepared.job.compute, machines, prepared.token_flops)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}; for another machine, plan --cluster 8xH100") from error
 
 
 def _dtype_here(dtype: str, use_gpu: bool) -> str:

@@ -133,7 +133,7 @@ def test_rate_follows_from_the_models_size_and_the_gpus_peak(source: Path, model
 def test_dtype_without_a_known_peak_asks_for_the_rate(source: Path, model: Path, tmp_path: Path) -> None:
     target = target_of("8xH100", None, None)
     assert target is not None
-    with pytest.raises(UserError, match="H100 is in float32 is not known"):
+    with pytest.raises(UserError, match="H100 in float32 is not known"):
         plan_on(make_job(source, model, tmp_path / "out"), target)
 
 

@@ -144,8 +144,11 @@ def test_classifiers_of_a_kind_of_gpu_count_that_kind_alone() -> None:
 def test_pools_that_are_given_as_a_range_grow_within_it() -> None:
     pools = pools_of(MIXED, classifiers={"min": 1, "max": 4}, tokenizers={"min": 2, "max": 8})
     assert (pools.min_classifiers, pools.classifiers, pools.min_tokenizers, pools.tokenizers) == (1, 4, 2, 8)
+    assert pools_of(MIXED, classifiers={"min": 1, "max": 64}).classifiers == 6, "no more than there is room for"
+    pools = pools_of(cpu_machine(4), classifiers={"min": 1, "max": 64}, tokenizers={"min": 1, "max": 2})
+    assert (pools.classifiers, pools.tokenizers) == (5, 2)
     with pytest.raises(ValueError, match="classifiers: 7"):
-        pools_of(MIXED, classifiers={"min": 1, "max": 7})
+        pools_of(MIXED, classifiers={"min": 7, "max": 64})
     with pytest.raises(ValidationError, match="min 3 is more than max 2"):
         ComputeConfig.model_validate({"classifiers": {"min": 3, "max": 2}})
 
