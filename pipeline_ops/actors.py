@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.classifying import classify_good, is_device_lost
+from pipeline_ops.classifying import Answers, classify_good, is_device_lost
 from pipeline_ops.estimating import DocumentFlops, document_flops
 from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.inferring import ForwardPasses, check_compiler
@@ -230,22 +230,11 @@ class ClassifyActor:
     def classify(self, row: pa.Table) -> pa.Table:
         began = time.monotonic()
         batches = [batches_from_columns(row, reading) for reading in self.readings]
-        try:
-            found = [
-                classify_good(read, passes, num_labels=len(model.facts.head.labels))
-                for model, passes, read in zip(self.models, self.passes, batches, strict=True)
-            ]
-        except Exception as error:
-            if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
-                traceback.print_exc()
-                os._exit(1)
-            raise
-        computed = [passes.take_seconds() for passes in self.passes]
+        found, computed = self.forward(batches)
         computing = sum(computed)
         copying = time.monotonic() - began - computing
         if self.flops is None:
-            pairs = zip(self.passes, self.models, strict=True)
-            self.flops = [document_flops(passes.model, model.facts.max_length) for passes, model in pairs]
+            self.flops = self.count_flops()
         columns: dict[str, pa.Array] = {}
         bad: dict[int, BaseException] = {}
         flops: list[float | None] = []
@@ -274,6 +263,24 @@ class ClassifyActor:
         writing = time.monotonic() - self.called - copying - computing
         seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
         return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
+
+    def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[Answers], list[float]]:
+        """(what each model says of its batches, the seconds that it computed)."""
+        try:
+            found = [
+                classify_good(read, passes, num_labels=len(model.facts.head.labels))
+                for model, passes, read in zip(self.models, self.passes, batches, strict=True)
+            ]
+        except Exception as error:
+            if is_device_lost(error):  # only another process can use the GPU again; Ray starts one, and `attempts` counts
+                traceback.print_exc()
+                os._exit(1)
+            raise
+        return found, [passes.take_seconds() for passes in self.passes]
+
+    def count_flops(self) -> list[DocumentFlops | None]:
+        pairs = zip(self.passes, self.models, strict=True)
+        return [document_flops(passes.model, model.facts.max_length) for passes, model in pairs]
 
 
 def _passes(read: TokenBatches, seconds: float) -> dict[str, float]:

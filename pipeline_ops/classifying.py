@@ -13,6 +13,8 @@ from pipeline_ops.poison import HOPELESS, SUSPICIOUS, halve
 from pipeline_ops.schema import Embedding
 from pipeline_ops.tokenizing import TokenBatches
 
+Answers = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); what a model raised, by row
+
 
 def classify(
     batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bool, embedding: Embedding | None = None
@@ -28,9 +30,7 @@ def classify(
     return values
 
 
-def classify_good(
-    batches: TokenBatches, passes: ForwardPasses, *, num_labels: int
-) -> tuple[np.ndarray, dict[int, BaseException]]:
+def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> Answers:
     """The model's logits, and embeddings, for documents of which some may make the model raise.
 
     Args:

@@ -9,11 +9,11 @@ as many units.
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.metrics import Meter
 from cluster.resources import Machines, resolve_pools
@@ -25,6 +25,7 @@ from jobs.committing import Writer, tidy, writing
 from jobs.config import JobConfig, check_config
 from jobs.plan import prepare
 from pipeline_ops.actors import ClassifyActor
+from pipeline_ops.classifying import Answers
 from pipeline_ops.failures import Failure
 from pipeline_ops.forecasting import (
     DRIVER_SECONDS_PER_UNIT,
@@ -35,8 +36,8 @@ from pipeline_ops.forecasting import (
 )
 from pipeline_ops.models import readings_of
 from pipeline_ops.planning import LARGEST_UNIT
-from pipeline_ops.schema import list_cell
 from pipeline_ops.synthesizing import ModelShape, real_passages, write_corpus
+from pipeline_ops.tokenizing import TokenBatches
 
 ACTORS = (1, 2, 4, 8, 16)
 LEAST_SLEEP_SECONDS = 1.0  # per unit
@@ -86,26 +87,19 @@ def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
 
     class SleepingClassifyActor(ClassifyActor):
         def __init__(self, **told: Any):
-            self.models, self.attempts, self.refusal = told["models"], told["attempts"], None
+            self.models, self.output = told["models"], told["output"]
+            self.attempts, self.refusal = told["attempts"], None
             self.readings = readings_of(self.models)
+            self.flops = [None] * len(self.models)
             self.called = self.left = time.monotonic()
 
-        def classify(self, row: pa.Table) -> pa.Table:
+        def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[Answers], list[float]]:
             time.sleep(seconds)
-            kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
-            for number, (model, reading) in enumerate(zip(self.models, self.readings, strict=True)):
-                documents, labels = len(row[f"num_tokens_{reading}"][0]), len(model.facts.head.labels)
-                logits = np.eye(labels, dtype=np.float32)[np.arange(documents) % labels]
-                kept = kept.append_column(f"logits_{number}", list_cell(logits.reshape(-1)))
-            waiting = {"waiting": self.called - self.left, "copying": 0.0, "computing": seconds, "writing": 0.0}
-            for name, column in {
-                "model_errors": list_cell(np.empty(0, np.int64)),
-                "padded_tokens": pa.array([sum(len(cell) for cell in row["batch_ids_0"])]),
-                "flops": pa.nulls(1, pa.float64()),
-                "classify_seconds": pa.array([waiting]),
-            }.items():
-                kept = kept.append_column(name, column)
-            return kept
+            found: list[Answers] = []
+            for model, read in zip(self.models, batches, strict=True):
+                labels = len(model.facts.head.labels)
+                found.append((np.eye(labels, dtype=np.float32)[np.arange(len(read.lengths)) % labels], {}))
+            return found, [seconds] * len(batches)
 
     return SleepingClassifyActor
 
