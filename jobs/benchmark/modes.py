@@ -22,6 +22,8 @@ STEADY_NOTE = (
 )
 JOB_NOTE = "job, steady: its documents by the time of its classifiers, from when the model was loaded, waiting included"
 PREFIX = "label-corpus-benchmark-"
+SHOWN, SHOWN_CHARACTERS = 5, 80  # of the documents that two contenders label differently
+Labels = dict[str, tuple[str, float | None]]  # by text; with the score, where a contender gives one
 
 
 def compare_contenders(options: Options) -> dict[str, Any]:
@@ -29,7 +31,8 @@ def compare_contenders(options: Options) -> dict[str, Any]:
 
     Returns:
         mode, contenders ({name: as report.compare, and `agreement`: the share of its documents that have the same
-        label from the job}), settings of the job, corpus, model, hardware, versions, notes.
+        label from the job, `disagreements`: the first others, see _agreement}), settings of the job, corpus, model,
+        hardware, versions, notes.
 
     Raises:
         UserError: no such model, corpus or contender, or a corpus that not all of them can label.
@@ -49,7 +52,7 @@ def compare_contenders(options: Options) -> dict[str, Any]:
         runs, labels = _rounds(course, contenders)
     compared = compare(runs, LIMIT)
     for name, row in compared.items():
-        row["agreement"] = _agreement(labels.get(name), labels.get(JOB))
+        row |= _agreement(labels.get(name), labels.get(JOB))
     if any(run["documents"] < course.documents for done in runs.values() for run in done):
         notes.append("slow contenders label only the first documents; their whole process is taken to go on at its steady rate")
     return _result("compare", course, compared, notes)
@@ -90,10 +93,10 @@ def scaling(
     return rounded({"mode": "scaling", **measured, **machine_facts(), "notes": conclude(measured)})
 
 
-def _rounds(course: Course, contenders: dict[str, Run]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, str]]]:
+def _rounds(course: Course, contenders: dict[str, Run]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Labels]]:
     """Each contender once per round, another one first each time; their runs, and the labels of the first round."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-    labels: dict[str, dict[str, str]] = {}
+    labels: dict[str, Labels] = {}
     for number in range(course.options.repeat):
         turn = number % len(contenders)
         for name in [*contenders, *contenders][turn : turn + len(contenders)]:
@@ -109,21 +112,31 @@ def _rounds(course: Course, contenders: dict[str, Run]) -> tuple[dict[str, list[
     return runs, labels
 
 
-def _read_labels(folder: str, text_column: str) -> dict[str, str]:
-    """{text: label} of what a contender wrote, whether the label is a column or a folder."""
+def _read_labels(folder: str, text_column: str) -> Labels:
+    """Of what a contender wrote, whether the label is a column or a folder."""
     import pyarrow.dataset as ds
 
     files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".parquet")]
     partitioning = ds.HivePartitioning.discover(infer_dictionary=False)
     table = ds.dataset(files, format="parquet", partitioning=partitioning, partition_base_dir=folder).to_table()
     texts = table[text_column if text_column in table.column_names else "text"].to_pylist()
-    return dict(zip(texts, map(str, table["label"].to_pylist()), strict=True))
+    scores = table["score"].to_pylist() if "score" in table.column_names else [None] * len(texts)
+    return dict(zip(texts, zip(map(str, table["label"].to_pylist()), scores, strict=True), strict=True))
 
 
-def _agreement(labels: dict[str, str] | None, job: dict[str, str] | None) -> float | None:
+def _agreement(labels: Labels | None, job: Labels | None) -> dict[str, Any]:
+    """The share of documents with the job's label, and the first of the others: a score near a tie says that it is rounding."""
     if not labels or job is None:
-        return None
-    return sum(job.get(text) == label for text, label in labels.items()) / len(labels)
+        return {"agreement": None, "disagreements": []}
+    nothing = (None, None)
+    others = [text for text, (label, _) in labels.items() if job.get(text, nothing)[0] != label]
+    return {
+        "agreement": 1 - len(others) / len(labels),
+        "disagreements": [
+            {"text": text[:SHOWN_CHARACTERS], "label": labels[text][0], "job": list(job.get(text, nothing))}
+            for text in others[:SHOWN]
+        ],
+    }
 
 
 def _result(mode: str, course: Course, contenders: dict[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:

@@ -57,7 +57,10 @@ def check_alike(result: dict[str, Any]) -> None:
         assert run["documents"] == documents, name
         assert row["steady"] > 0, name
         assert name == "limit" or 0 < row["whole"] <= documents / run["seconds"] * 1.01, name
-        assert name == "job-s3" or row["agreement"] == 1, name
+        if name != "job-s3":
+            # batches of other shapes are rounded differently, which shows in a tie
+            ties = [other for other in row["disagreements"] if abs(other["job"][1] - 0.5) < 1e-3]
+            assert round((1 - row["agreement"]) * documents) == len(ties), (name, row["disagreements"])
 
 
 @pytest.mark.campaign
