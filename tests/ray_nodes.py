@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ class Nodes:
         metrics_ports: where each node's agent exports metrics, in the order of the nodes.
     """
 
-    def __init__(self, folder: Path, token: str | None):
+    def __init__(self, folder: Path, token: str | None, host: str | None = None):
         self.folder, self.nodes = folder, list[Node]()
         # Unix sockets have short paths, pytest's folders are long
         self.session = tempfile.TemporaryDirectory(prefix="nodes-", dir="/tmp", ignore_cleanup_errors=True)
@@ -80,7 +80,8 @@ class Nodes:
         }
         port, dashboard, self.client_port = free_ports(3)
         self.port, self.dashboard_port = port, dashboard
-        self.address = f"{_host()}:{port}"
+        self.host = host
+        self.address = f"{host or _host()}:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self.metrics_ports = list[int]()
 
@@ -92,6 +93,7 @@ class Nodes:
                 f"--ray-client-server-port={self.client_port}",
                 f"--temp-dir={self.session.name}",
             ),
+            *([f"--node-ip-address={self.host}"] if self.host else []),
             store_bytes=store_bytes,
         )
 
@@ -103,6 +105,7 @@ class Nodes:
         labels: str = "",
         resources: str = "{}",
         store_bytes: int = STORE_BYTES,
+        machine: tuple[str, str] | None = None,
     ) -> Node:
         """A worker node.
 
@@ -110,19 +113,23 @@ class Nodes:
             num_gpus: pretended ones.
             labels: of the node, such as `ray.io/accelerator-type=H100`.
             resources: of its own, as JSON.
+            machine: the network namespace that it runs in, and its address there.
         """
         return self._start(
             *(f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", f"--resources={resources}"),
             *([f"--labels={labels}"] if labels else []),
+            *([f"--node-ip-address={machine[1]}"] if machine else []),
             store_bytes=store_bytes,
+            enter=["nsenter", f"--net=/var/run/netns/{machine[0]}"] if machine else [],
         )
 
-    def _start(self, *options: str, store_bytes: int, starts: int = STARTS) -> Node:
+    def _start(self, *options: str, store_bytes: int, enter: Sequence[str] = (), starts: int = STARTS) -> Node:
         (metrics, agent) = free_ports(2)
         log = self.folder / f"node-{len(self.nodes)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
+                    *enter,
                     *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
                     *(f"--object-store-memory={store_bytes}", "--min-worker-port=0", "--max-worker-port=0"),
                     *(f"--metrics-export-port={metrics}", f"--dashboard-agent-listen-port={agent}"),
@@ -139,7 +146,7 @@ class Nodes:
         # `ray start` says this when the node has joined
         wait_for(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, "a Ray node", START_TIMEOUT_S)
         if process.poll() is not None and starts > 1 and "timed out during startup" in log.read_text():
-            return self._start(*options, store_bytes=store_bytes, starts=starts - 1)
+            return self._start(*options, store_bytes=store_bytes, enter=enter, starts=starts - 1)
         assert process.poll() is None, log.read_text()
         self.metrics_ports.append(metrics)
         node.descendants.update(node.processes())
@@ -160,6 +167,7 @@ def ray_nodes(
     token: str | None = None,
     with_dashboard: bool = False,
     store_bytes: int = STORE_BYTES,
+    host: str | None = None,
 ) -> Iterator[Nodes]:
     """A cluster with a head and no other node yet, ended with all of its processes when the block is left.
 
@@ -167,8 +175,9 @@ def ray_nodes(
         folder: for the nodes' logs.
         token: that Ray asks everybody for; None: Ray lets everybody in.
         with_dashboard: the Jobs API is part of it.
+        host: the address of this machine at which other nodes reach the head; None: the one that Ray finds.
     """
-    nodes = Nodes(folder, token)
+    nodes = Nodes(folder, token, host)
     try:
         nodes.start_head(num_cpus=head_cpus, with_dashboard=with_dashboard, store_bytes=store_bytes)
         yield nodes

@@ -150,11 +150,11 @@ class FaultProxy:
     Conditional writes of one key reach the server one after the other: S3 checks and writes in one step, moto does not.
     """
 
-    def __init__(self, upstream_url: str, seed: int = 0) -> None:
+    def __init__(self, upstream_url: str, seed: int = 0, host: str = "127.0.0.1") -> None:
         self.journal = Journal()
         self.endpoint_url = ""
         self._upstream_url = upstream_url
-        self._seed = seed
+        self._seed, self._host = seed, host
         self._rules: list[_Armed] = []
         self._in_a_row: int | None = None
         self._failed: Counter[tuple[str, str]] = Counter()  # in a row, by operation and key
@@ -226,7 +226,7 @@ class FaultProxy:
         ) as self._client:
             runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=1)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, self._host, 0).start()
             host, port = runner.addresses[0][:2]
             self.endpoint_url = f"http://{host}:{port}"
             self._listening.set()

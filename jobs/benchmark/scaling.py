@@ -42,6 +42,9 @@ from pipeline_ops.tokenizing import TokenBatches
 ACTORS = (1, 2, 4, 8, 16)
 LEAST_SLEEP_SECONDS = 1.0  # per unit
 BUSY_CORES = 0.6  # of the cores, at the most: with more, what works beside the classifiers waits for them
+WAITING_CORES = 0.01  # that a worker process of Ray's takes while it waits
+OTHER_PROCESSES = 30  # beside the classifiers
+LEAST_CORES = 0.1  # for the units, where the waiting ones leave nothing
 UNITS = 16  # per actor
 UNITS_PER_FILE = 16  # what a footer costs grows with its row groups
 DOCUMENTS_PER_UNIT = 4
@@ -57,7 +60,8 @@ DOCUMENT_BYTES = 2048
 
 def sleep_seconds(actors: int, cores: int) -> float:
     """Per unit, so long that this machine's cores are not what bounds so many actors: each unit costs them UNIT_CPU_SECONDS."""
-    return max(LEAST_SLEEP_SECONDS, round(actors * UNIT_CPU_SECONDS / (BUSY_CORES * cores), 1))
+    left = max(LEAST_CORES, BUSY_CORES * cores - WAITING_CORES * (actors + OTHER_PROCESSES))
+    return max(LEAST_SLEEP_SECONDS, round(actors * UNIT_CPU_SECONDS / left, 1))
 
 
 def scaling_task(

@@ -1,0 +1,61 @@
+"""Nodes that share nothing but a network with the head: each in a network namespace; one is cut off while it works."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.corpora import real_documents, write_parquet
+from tests.fault.conftest import worker_processes
+from tests.fault.test_nodes import ON_GPUS, TIMEOUT_S, classifiers_on, ends_well, run_on
+from tests.invariant import check_exactly_once
+from tests.network_namespaces import network_namespaces
+from tests.ray_nodes import ray_nodes
+from tests.running import job_settings, keys, wait_for, write_job_file
+from tests.s3_proxy import FaultProxy
+from tests.s3_server import S3Server
+
+DOCUMENTS = 400
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(2 * TIMEOUT_S)
+def test_node_whose_network_is_cut_loses_nothing_and_doubles_nothing(s3_server: S3Server, model: Path, tmp_path: Path):
+    """Its processes live on, and may have labelled files still to put: they do not reach the store, nor the driver them."""
+    filesystem = s3_server.filesystem()
+    with (
+        network_namespaces(2) as network,
+        FaultProxy(s3_server.endpoint_url, host=network.host) as store,
+        ray_nodes(tmp_path, host=network.host, token="of-these-nodes") as nodes,
+    ):
+        nodes.environment["NO_PROXY"] = f"{os.environ['NO_PROXY']},{network.host}"
+        bucket = "namespaces"
+        filesystem.mkdir(bucket)
+        texts = [{"text": text[:600]} for text in real_documents(DOCUMENTS, seed=9)]
+        source = write_parquet(tmp_path / "in" / "in.parquet", texts, row_group_size=4)
+        filesystem.put(str(source), f"{bucket}/in/in.parquet")
+        filesystem.put(str(model), f"{bucket}/model", recursive=True)
+        settings = job_settings(
+            f"s3://{bucket}/in",
+            f"s3://{bucket}/model",
+            f"s3://{bucket}/out",
+            *ON_GPUS,
+            "compute.classifiers=2",
+            f"storage.endpoint_url={store.endpoint_url}",
+            f"storage.cache_folder={tmp_path / 'cache'}",
+        )
+        machines = [
+            nodes.add_node(num_cpus=4, num_gpus=1, machine=(machine.namespace, machine.address)) for machine in network.machines
+        ]
+        with run_on(nodes, write_job_file(tmp_path / "job.yaml", settings)) as process:
+            wait_for(
+                lambda: len(filesystem.glob(f"{bucket}/out/_commits/*")) >= 2 or process.poll() is not None,
+                "commits",
+                TIMEOUT_S,
+            )
+            assert process.poll() is None, process.communicate()[1]
+            assert all(classifiers_on(machine) for machine in machines), "a classifier on each"
+            network.machines[0].cut_off()
+            assert worker_processes("ClassifyActor", machines[0].raylet()), "they live on"
+            ends_well(process)
+        check_exactly_once(f"{bucket}/out", keys(f"s3://{bucket}/in/in.parquet", DOCUMENTS), filesystem)
