@@ -156,7 +156,7 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
             "padding_share": f"batches of {_batch_tokens(prepared, on_cores):,} tokens of the {read} lengths",
             "tokens_per_second": from_where,
             "units": "planned",
-            "driver": f"measured: {DRIVER_SECONDS_PER_UNIT * 1000:.0f} ms per unit",
+            "driver": f"measured: {DRIVER_SECONDS_PER_UNIT * 1000:.0f} ms per unit, and its loop",
             "tokenizers": f"measured: {TOKENS_PER_CORE:,} tokens/s of a core",
             "cores_per_device": "the core itself" if on_cores else _cores_source(job, target),
             "network": f"assumed: {NODE_BYTES_PER_SECOND * 8e-9:g} Gbit/s of each of {cluster.nodes} nodes",

@@ -11,12 +11,17 @@ from math import ceil, log
 MIB = 2**20
 
 # measured, 2 cores of an AMD EPYC: `benchmark --scaling`, `benchmark --host-ceiling`, `run`, tests/memory_run.py
-DRIVER_SECONDS_PER_UNIT = 0.021  # of CPU
-UNIT_CPU_SECONDS = 0.13  # of all processes, the driver's among them: handing a unit from stage to stage, whatever its size
+# the driver takes loop + per unit, fitted to `benchmark --scaling` with 1 to 64 classifiers, 1 to 13 units/s, within 15 %; the
+# loop is Ray Data's scheduling, which goes round the less often the more there is to do, and so bounds no rate by itself
+DRIVER_CORES, DRIVER_CORES_PER_CLASSIFIER = 0.09, 0.0017
+DRIVER_SECONDS_PER_UNIT = 0.013  # of CPU
+# the same of all processes here, the driver's among them: handing a unit from stage to stage, whatever its size
+RAY_CORES, RAY_CORES_PER_CLASSIFIER = 0.3, 0.017
+UNIT_CPU_SECONDS = 0.085
 READ_WRITE_SECONDS_PER_BYTE = 9e-8  # of CPU, per byte of text: 0.09 ms for a document of a kilobyte
 STARTUP_SECONDS = 25.0  # from the command to the first unit at a classifier: Ray, imports, a small model
-DRIVER_BYTES = 290 * MIB
-DRIVER_BYTES_PER_UNIT = 16_000  # 3,000 of the ledger, the rest Ray Data's own notes; over 1,200 units
+DRIVER_BYTES, DRIVER_BYTES_PER_CLASSIFIER = 280 * MIB, 1.5 * MIB
+DRIVER_BYTES_PER_UNIT = 13_300  # 3,000 of the ledger, the rest Ray Data's own notes; over 10,000 units
 LABEL_BYTES = 12  # per document, compressed: score, number of tokens, source and row
 
 # assumed
@@ -24,7 +29,7 @@ MFU = 0.4  # of a GPU's peak, on tokens without padding, attention's products no
 CORES_PER_GPU = 12  # of a node, for tokenizing, reading and writing: 192 vCPUs beside 8 GPUs
 GPUS_PER_NODE = 8
 NODE_BYTES_PER_SECOND = 1.25e9  # 10 Gbit/s to the object store, in each direction
-DRIVER_SHARE = 0.7  # of a core, up to which one driver is given units: the rest is for packs, listings and slower cores
+DRIVER_SHARE = 0.7  # of a core, up to which one driver is given work: the rest is for packs, listings and slower cores
 DRIVER_MEMORY = 8 * 2**30  # that a driver may take
 SPLIT_SECONDS = 600  # that a driver takes, or requests do: what is less is not worth several jobs
 
@@ -103,9 +108,19 @@ def makespan(units: float, workers: int, unit_seconds: float) -> float:
     return ceil(units / workers) * unit_seconds
 
 
-def driver_bytes(units: float) -> float:
+def driver_bytes(units: float, classifiers: float) -> float:
     """Memory of a driver with so many commits in its ledger."""
-    return DRIVER_BYTES + units * DRIVER_BYTES_PER_UNIT
+    return DRIVER_BYTES + classifiers * DRIVER_BYTES_PER_CLASSIFIER + units * DRIVER_BYTES_PER_UNIT
+
+
+def driver_cores(units_per_second: float, classifiers: float) -> float:
+    """Of CPU that a driver takes."""
+    return DRIVER_CORES + classifiers * DRIVER_CORES_PER_CLASSIFIER + units_per_second * DRIVER_SECONDS_PER_UNIT
+
+
+def ray_cores(units_per_second: float, classifiers: float) -> float:
+    """Of CPU that all processes of a run on one machine take whose stages have nothing to compute."""
+    return RAY_CORES + classifiers * RAY_CORES_PER_CLASSIFIER + units_per_second * UNIT_CPU_SECONDS
 
 
 def packs(units: int) -> int:
@@ -158,10 +173,11 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
     most = max(shares.values())
     # a job more has a driver and folders of its own, but no more machines
     machines = max(shares["classifiers"], shares["tokenizers"], shares["network"])
-    room = (DRIVER_MEMORY - DRIVER_BYTES) / DRIVER_BYTES_PER_UNIT
-    jobs = max(ceil((work.units + units_before) / room), 1)
+    held = cluster.devices * DRIVER_BYTES_PER_CLASSIFIER + (work.units + units_before) * DRIVER_BYTES_PER_UNIT
+    jobs = max(ceil(held / (DRIVER_MEMORY - DRIVER_BYTES)), 1)
     if driver > SPLIT_SECONDS:
-        jobs = max(jobs, ceil(shares["driver"] / machines / DRIVER_SHARE))
+        looping = cluster.devices * DRIVER_CORES_PER_CLASSIFIER
+        jobs = max(jobs, ceil((looping + shares["driver"] / machines) / (DRIVER_SHARE - DRIVER_CORES)))
     if asking > SPLIT_SECONDS:
         jobs = max(jobs, ceil(shares["requests"] / machines))
     jobs = min(jobs, cluster.devices)
@@ -183,8 +199,10 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
         tokenizer_cores=tokenizing / pace,
         read_write_cores=reading / pace,
         cores_per_node=ceil((tokenizing + reading) / pace / cluster.nodes),
-        driver_cpu_seconds=driver,
-        driver_bytes=driver_bytes((work.units + units_before) / jobs),
+        driver_cpu_seconds=jobs * seconds * driver_cores(work.units / jobs / seconds, cluster.devices / jobs)
+        if seconds
+        else 0.0,
+        driver_bytes=driver_bytes((work.units + units_before) / jobs, cluster.devices / jobs),
         requests=run_requests(
             units=work.units,
             files=work.files,

@@ -28,10 +28,11 @@ from pipeline_ops.actors import ClassifyActor
 from pipeline_ops.classifying import Answers
 from pipeline_ops.failures import Failure
 from pipeline_ops.forecasting import (
-    DRIVER_SECONDS_PER_UNIT,
     UNIT_CPU_SECONDS,
     driver_bytes,
+    driver_cores,
     makespan,
+    ray_cores,
     run_requests,
 )
 from pipeline_ops.models import readings_of
@@ -42,9 +43,7 @@ from pipeline_ops.tokenizing import TokenBatches
 ACTORS = (1, 2, 4, 8, 16)
 LEAST_SLEEP_SECONDS = 1.0  # per unit
 BUSY_CORES = 0.6  # of the cores, at the most: with more, what works beside the classifiers waits for them
-WAITING_CORES = 0.01  # that a worker process of Ray's takes while it waits
-OTHER_PROCESSES = 30  # beside the classifiers
-LEAST_CORES = 0.1  # for the units, where the waiting ones leave nothing
+LEAST_CORES = 0.1  # for the units, where what waits leaves nothing
 UNITS = 16  # per actor
 UNITS_PER_FILE = 16  # what a footer costs grows with its row groups
 DOCUMENTS_PER_UNIT = 4
@@ -60,7 +59,7 @@ DOCUMENT_BYTES = 2048
 
 def sleep_seconds(actors: int, cores: int) -> float:
     """Per unit, so long that this machine's cores are not what bounds so many actors: each unit costs them UNIT_CPU_SECONDS."""
-    left = max(LEAST_CORES, BUSY_CORES * cores - WAITING_CORES * (actors + OTHER_PROCESSES))
+    left = max(LEAST_CORES, BUSY_CORES * cores - ray_cores(0, actors))
     return max(LEAST_SLEEP_SECONDS, round(actors * UNIT_CPU_SECONDS / left, 1))
 
 
@@ -167,6 +166,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     window = times[-1] - times[start]
     machine = stamps[-1][2] - stamps[start][2]
     rate = steady_rate(len(stamps), times, actors) or 0.0
+    paced = rate or actors / sleeping
     print(f"benchmark: {actors} actors: {rate:.2f} units/s", file=sys.stderr, flush=True)
     files_per_unit = sum(len(commit.all_files()) for commit in prepared.ledger.commits.values()) / len(stamps)
     return {
@@ -184,9 +184,9 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
         "seconds": times[-1] - began,
         "startup_seconds": times[0] - began - sleeping,
         "forecast": {
-            "driver_cpu_seconds_per_unit": DRIVER_SECONDS_PER_UNIT,
-            "machine_cpu_seconds_per_unit": UNIT_CPU_SECONDS,
-            "driver_bytes": driver_bytes(len(stamps)),
+            "driver_cpu_seconds_per_unit": driver_cores(paced, actors) / paced,
+            "machine_cpu_seconds_per_unit": ray_cores(paced, actors) / paced,
+            "driver_bytes": driver_bytes(len(stamps), actors),
             "puts_per_unit": run_requests(
                 units=len(stamps), files=len(prepared.files), seconds=times[-1] - began, files_per_unit=files_per_unit
             )["put"]
@@ -229,6 +229,7 @@ def conclude(measured: dict[str, Any]) -> list[str]:
         f"an H200 that labels {GPU_DOCUMENTS_PER_SECOND:,} documents/s of 512 tokens ({DOCUMENT_BYTES:,} bytes) takes"
         f" {units_per_gpu:.2f} units/s of {unit / 2**20:.0f} MiB",
         f"reached here, with {last['actors']} actors: {last['units_per_second']:.1f} units/s, what {gpus:.0f} such GPUs take",
-        f"the driver fills one core at {driver:.0f} units/s ({1000 / driver:.0f} ms of CPU each), what {gpus_of_driver:.0f}"
-        " such GPUs take: that bounds one job where tokenizing has cores of its own, 4 to 6 per GPU",
+        f"the driver took {last['units_per_second'] / driver:.0%} of a core, {1000 / driver:.0f} ms of CPU per unit, with its"
+        f" loop, which costs much the same however many units come: it fills one core at {driver:.0f} units/s at the least,"
+        f" what {gpus_of_driver:.0f} such GPUs take: that bounds one job where tokenizing has cores of its own, 4 to 6 per GPU",
     ]

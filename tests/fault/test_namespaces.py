@@ -48,13 +48,13 @@ def test_node_whose_network_is_cut_loses_nothing_and_doubles_nothing(s3_server: 
             nodes.add_node(num_cpus=4, num_gpus=1, machine=(machine.namespace, machine.address)) for machine in network.machines
         ]
         with run_on(nodes, write_job_file(tmp_path / "job.yaml", settings)) as process:
-            wait_for(
-                lambda: len(filesystem.glob(f"{bucket}/out/_commits/*")) >= 2 or process.poll() is not None,
-                "commits",
-                TIMEOUT_S,
-            )
+
+            def works_on_both() -> bool:
+                commits = filesystem.glob(f"{bucket}/out/_commits/*")
+                return len(commits) >= 2 and all(classifiers_on(machine) for machine in machines)
+
+            wait_for(lambda: works_on_both() or process.poll() is not None, "commits, and a classifier on each", TIMEOUT_S)
             assert process.poll() is None, process.communicate()[1]
-            assert all(classifiers_on(machine) for machine in machines), "a classifier on each"
             network.machines[0].cut_off()
             assert worker_processes("ClassifyActor", machines[0].raylet()), "they live on"
             ends_well(process)

@@ -159,13 +159,13 @@ def test_driver_that_is_not_enough_asks_for_several_jobs(source: Path, model: Pa
     job = make_job(
         source, model, tmp_path / "out", "compute.unit_bytes=1", "compute.classifiers=auto", "compute.tokenizers=auto"
     )
-    fast, slow = (target_of("100000xH100", rate, None) for rate in (100.0, 1e-6))
+    fast, slow = (target_of("64xH100", rate, None) for rate in (1e5, 1e-3))
     assert fast is not None
     assert slow is not None
     found = plan_on(job, fast)["estimate"]
     assert found["bottleneck"] == "driver"
     assert found["jobs"] > 1
-    assert found["split"].startswith(f"{found['jobs']} jobs with {100_000 // found['jobs']} of the 100000 each")
+    assert found["split"].startswith(f"{found['jobs']} jobs with {64 // found['jobs']} of the 64 each")
     assert f"{tmp_path}/out/part-*/label=*/*.parquet" in found["split"]
     assert found["one_job_seconds"] > found["seconds"]
     assert plan_on(job, slow)["estimate"]["jobs"] == 1
