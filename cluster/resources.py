@@ -198,8 +198,11 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
         wanted = max(1, machines.cores // 8)
         if token_flops:  # far above it only for models that compute next to nothing
             wanted = max(1, min(max(wanted, tokenizers_for(CORE_FLOPS * machines.cores, token_flops)), machines.cores))
-        spare = int(machines.cpus - 1 - READER_CPUS - WRITER_CPUS)
-        min_tokenizers, tokenizers = sizes("tokenizers", wanted, f"{wanted} keep {machines.cores} cores busy", room=spare)
+        given = compute.classifiers
+        least = 1 if given == "auto" else given.min if isinstance(given, PoolSize) else given
+        spare = int(machines.cpus - least - READER_CPUS - WRITER_CPUS)
+        why = f"{wanted} keep {machines.cores} cores busy"
+        min_tokenizers, tokenizers = sizes("tokenizers", min(wanted, spare), why, room=spare)
         spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)
         min_classifiers, classifiers = sizes(
             "classifiers", min(machines.cores, spare), f"a single thread on each of {machines.cores} cores", room=spare

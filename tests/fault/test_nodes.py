@@ -91,7 +91,8 @@ def test_node_that_holds_a_model_goes_away_and_the_run_completes(
     job_file = gpu_job(model, tmp_path, f"compute.classifiers={1 if replaced else 2}")
     with run_on(nodes, job_file) as process:
         has_commits(process, tmp_path / "out", 2)
-        assert classifiers_on(going)
+        wait_for(lambda: bool(classifiers_on(going)) or process.poll() is not None, "its classifier", TIMEOUT_S)
+        assert process.poll() is None, process.communicate()[1]
         if number == signal.SIGKILL:
             going.kill()
         else:

@@ -60,7 +60,11 @@ MISTAKES = {
     "output_in_globbed_input": ("in/**/*.parquet", ["output.path={folder}/in/x/out"], r"output\.path: .*is inside the input"),
     "input_in_output": ("in", ["output.path={folder}"], r"input\.path: .*is inside the output"),
     "output_below_a_file": ("in", ["output.path={folder}/corpus.csv/out"], r"output\.path: .*cannot be (written|read)"),
-    "too_many_actors": ("in", ["compute.classifiers=1000"], r"compute: 1000 classifiers .*compute\.classifiers"),
+    "too_many_actors": (
+        "in",
+        ["compute.classifiers=1000", "compute.wait_for_nodes=1"],
+        r"compute: 1000 classifiers .*compute\.classifiers",
+    ),
 }
 
 

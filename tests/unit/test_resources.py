@@ -44,6 +44,18 @@ def test_pools_on_cpus_are_for_tokenizing_where_the_model_computes_next_to_nothi
     assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (1, 2, 2048)
 
 
+@pytest.mark.parametrize("cpus", [3, 4, 6, 8, 64])
+@pytest.mark.parametrize("token_flops", [3000, BERT_BASE])
+def test_pools_fit_into_a_cluster_that_offers_each_cpu_once(cpus: int, token_flops: float) -> None:
+    cluster = Machines(cpus=cpus, cores=cpus, gpus=0)
+    pools = resolve_pools(ComputeConfig(), cluster, token_flops)
+    assert pools.classifiers + pools.tokenizers + READER_CPUS + WRITER_CPUS <= cpus
+    if cpus >= 4:
+        pools = resolve_pools(ComputeConfig(classifiers=2), cluster, token_flops)
+        assert pools.classifiers == 2
+        assert pools.tokenizers >= 1
+
+
 @pytest.mark.parametrize(("cpus", "gpus"), [(16, 1), (64, 8), (8, 1), (4, 1), (96, 4)])
 def test_pools_on_gpus_have_a_classifier_each_and_tokenizers_to_feed_it(cpus: int, gpus: int) -> None:
     pools = pools_of(Machines(cpus=cpus, cores=cpus, gpus=gpus))
