@@ -148,7 +148,7 @@ class Campaign:
 @pytest.mark.parametrize(
     ("rounds", "files", "rows"),
     [
-        pytest.param(3, 6, 300, id="short"),
+        pytest.param(3, 6, 300, id="short", marks=pytest.mark.campaign),
         pytest.param(30, 45, 500, id="full", marks=[pytest.mark.campaign, pytest.mark.timeout(3600)]),
     ],
 )

@@ -113,6 +113,7 @@ def test_request_for_more_gpus_than_there_are_ends_in_a_line(nodes: Nodes, model
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.campaign
 def test_object_stores_smaller_than_the_input_hold_back_the_readers(nodes: Nodes, model: Path, tmp_path: Path):
     """240 MB of documents on two nodes whose stores hold 75 MB each, less than can be read ahead of the classifiers."""
     texts = [

@@ -106,6 +106,7 @@ def test_chain_labels_every_document_once_whatever_the_units_and_batches_are(tmp
         assert left == right
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
 def test_chain_with_a_compiled_model_gives_the_same_labels_and_logits(tmp_path: Path, model: Path) -> None:
     texts = [text[:3000] for text in real_documents(40)]
