@@ -12,7 +12,7 @@ MIB = 2**20
 
 # measured, 2 cores of an AMD EPYC: `benchmark --scaling`, `benchmark --host-ceiling`, `run`, tests/memory_run.py
 # the driver takes loop + per unit, fitted to `benchmark --scaling` with 1 to 64 classifiers, 1 to 13 units/s; the
-# loop is Ray Data's scheduling, which goes round the less often the more there is to do, and so bounds no rate by itself
+# loop is Ray Data's scheduling, which goes round the less often the more there is to do, and so should bound no rate by itself
 DRIVER_CORES, DRIVER_CORES_PER_CLASSIFIER = 0.09, 0.0017
 DRIVER_SECONDS_PER_UNIT = 0.013  # of CPU
 # the same of all processes here, the driver's among them: handing a unit from stage to stage, whatever its size
