@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ class Machine:
     namespace: str
     link: str  # its end of the cable that is plugged into the bridge
     address: str
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether a connection from there comes about, within three seconds."""
+        connect = f"import socket; socket.create_connection(({host!r}, {port}), timeout=3)"
+        inside = ["nsenter", f"--net=/var/run/netns/{self.namespace}"]
+        return subprocess.run([*inside, sys.executable, "-c", connect], capture_output=True, check=False).returncode == 0
 
     def cut_off(self) -> None:
         """Pulls the cable: packets go nowhere, and nobody is told."""

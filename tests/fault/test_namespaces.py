@@ -55,7 +55,10 @@ def test_node_whose_network_is_cut_loses_nothing_and_doubles_nothing(s3_server: 
 
             wait_for(lambda: works_on_both() or process.poll() is not None, "commits, and a classifier on each", TIMEOUT_S)
             assert process.poll() is None, process.communicate()[1]
-            network.machines[0].cut_off()
+            (cut, other), port = network.machines, nodes.port
+            assert cut.reaches(network.host, port)
+            cut.cut_off()
+            assert [machine.reaches(network.host, port) for machine in (cut, other)] == [False, True]
             assert worker_processes("ClassifyActor", machines[0].raylet()), "they live on"
             ends_well(process)
         check_exactly_once(f"{bucket}/out", keys(f"s3://{bucket}/in/in.parquet", DOCUMENTS), filesystem)
