@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.classifying import Answers, classify_good, is_device_lost
+from pipeline_ops.classifying import UnitLogits, classify_good, is_device_lost
 from pipeline_ops.estimating import DocumentFlops, document_flops
 from pipeline_ops.failures import LOADING, MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.inferring import ForwardPasses, check_compiler
@@ -264,7 +264,7 @@ class ClassifyActor:
         seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
         return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
 
-    def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[Answers], list[float]]:
+    def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
         """(what each model says of its batches, the seconds that it computed)."""
         try:
             found = [

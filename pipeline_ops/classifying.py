@@ -13,7 +13,7 @@ from pipeline_ops.poison import HOPELESS, SUSPICIOUS, halve
 from pipeline_ops.schema import Embedding
 from pipeline_ops.tokenizing import TokenBatches
 
-Answers = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); what a model raised, by row
+UnitLogits = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); what a model raised, by row
 
 
 def classify(
@@ -30,7 +30,7 @@ def classify(
     return values
 
 
-def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> Answers:
+def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> UnitLogits:
     """The model's logits, and embeddings, for documents of which some may make the model raise.
 
     Args:

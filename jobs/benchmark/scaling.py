@@ -25,7 +25,7 @@ from jobs.committing import Writer, tidy, writing
 from jobs.config import JobConfig, check_config
 from jobs.plan import prepare
 from pipeline_ops.actors import ClassifyActor
-from pipeline_ops.classifying import Answers
+from pipeline_ops.classifying import UnitLogits
 from pipeline_ops.failures import Failure
 from pipeline_ops.forecasting import (
     UNIT_CPU_SECONDS,
@@ -90,15 +90,14 @@ def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
 
     class SleepingClassifyActor(ClassifyActor):
         def __init__(self, **told: Any):
-            self.models, self.output = told["models"], told["output"]
-            self.attempts, self.refusal = told["attempts"], None
+            self.models, self.attempts, self.refusal = told["models"], told["attempts"], None
             self.readings = readings_of(self.models)
             self.flops = [None] * len(self.models)
             self.called = self.left = time.monotonic()
 
-        def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[Answers], list[float]]:
+        def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
             time.sleep(seconds)
-            found: list[Answers] = []
+            found: list[UnitLogits] = []
             for model, read in zip(self.models, batches, strict=True):
                 labels = len(model.facts.head.labels)
                 found.append((np.eye(labels, dtype=np.float32)[np.arange(len(read.lengths)) % labels], {}))
