@@ -18,7 +18,8 @@ def test_sleeping_classifier_labels_every_document_between_the_jobs_own_stages(t
     output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
     models = models_of(model, output)
     tokenized = TokenizeActor(models, ("text",), output, 512, attempts)(row)
-    classified = sleeping_classifier(SECONDS)(models=models, attempts=attempts)(tokenized)
+    told = {"models": models, "storage": STORAGE, "output": output, "use_gpu": False, "attempts": attempts}
+    classified = sleeping_classifier(SECONDS)(**told)(tokenized)
     written = write_row(classified, models, output, STORAGE, {}, attempts).to_pylist()[0]
     assert written["failure"] is None
     commit = Commit.from_json(written["commit"])
