@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import cluster_commands, stopping
+from jobs import cluster_commands, result_commands, stopping
 from jobs.arguments import JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, load_light_job
 from jobs.stopping import INTERRUPTED, TERMINATED
 
@@ -20,6 +20,7 @@ DEMO_FOLDER = "~/.cache/label-corpus/demo"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Label text corpora.")
 app.add_typer(cluster_commands.app)
+app.add_typer(result_commands.app)
 
 
 @app.command("run")
