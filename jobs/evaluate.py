@@ -116,7 +116,7 @@ def _model_of(labelled: Labelled, model: str | None) -> tuple[str, OutputConfig]
 
 
 def _tally(head: Head, added: OutputConfig) -> tuple[Tally, bool]:
-    """(what counts, whether it asks for every label's score); without them only the best label of a multi-label head is known."""
+    """(what counts, whether by every label's score); without these only the best label of a multi-label head is known."""
     if head.kind == "value":
         return ValueTally(head), False
     if head.kind == "multi_label" and added.scores:
