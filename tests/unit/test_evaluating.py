@@ -75,7 +75,9 @@ def test_confident_mistakes_are_those_of_a_full_sort() -> None:
 
 
 def test_null_truths_are_left_out_and_counted() -> None:
-    tally = fed(SingleLabelTally(Head(NAMES, "softmax")), pa.array(["art", None, "law"]), ["art", "art", "art"], [0.9, 0.8, 0.7])
+    tally = fed(
+        SingleLabelTally(Head(NAMES, "softmax")), pa.array(["art", None, "law"]), ["art", "art", "art"], [0.9, 0.8, 0.7]
+    )
     assert (tally.result()["evaluated"], tally.without_truth, tally.result()["accuracy"]) == (2, 1, 0.5)
     assert [one.row for one in tally.mistakes.worst_first()] == [2]
     assert sum(one["count"] for one in tally.result()["calibration"]["bins"]) == 2
@@ -91,9 +93,13 @@ def test_nothing_evaluated_gives_no_measures(tally: type) -> None:
     assert result.get("macro_f1") is None
 
 
-@pytest.mark.parametrize("truth", [pa.array([1, 0, 1]), pa.array([1.0, 0.0, 1.0]), pa.array(["1", "0", "1"]).dictionary_encode()])
+@pytest.mark.parametrize(
+    "truth", [pa.array([1, 0, 1]), pa.array([1.0, 0.0, 1.0]), pa.array(["1", "0", "1"]).dictionary_encode()]
+)
 def test_truths_are_compared_as_text(truth: pa.Array) -> None:
-    assert fed(SingleLabelTally(Head(("0", "1"), "softmax")), truth, ["1", "0", "0"], [1, 1, 1]).result()["accuracy"] == 0.666667
+    assert (
+        fed(SingleLabelTally(Head(("0", "1"), "softmax")), truth, ["1", "0", "0"], [1, 1, 1]).result()["accuracy"] == 0.666667
+    )
 
 
 def test_fallback_label_is_wrong_and_not_in_the_calibration() -> None:
@@ -188,7 +194,9 @@ def test_errors_of_values_are_those_of_numpy_and_bins_are_the_heads() -> None:
 
 
 def test_value_without_bins_has_errors_only_and_truths_that_are_no_numbers_are_counted() -> None:
-    tally = fed(ValueTally(Head(("LABEL_0",), "none", "value")), pa.array(["1", "n/a", None, "2.5"]), ["LABEL_0"] * 4, [1, 1, 1, 2])
+    tally = fed(
+        ValueTally(Head(("LABEL_0",), "none", "value")), pa.array(["1", "n/a", None, "2.5"]), ["LABEL_0"] * 4, [1, 1, 1, 2]
+    )
     result = tally.result()
     assert (result["evaluated"], tally.without_truth, result["mean_absolute_error"]) == (2, 2, 0.25)
     assert "accuracy" not in result
