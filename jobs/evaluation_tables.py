@@ -38,7 +38,7 @@ def headline(result: dict[str, Any]) -> str:
         "root_mean_squared_error": "root mean squared error",
         "pearson_r": "Pearson's r",
     }
-    left_out = {"micro_f1"} if result["kind"] == "single_label" else set()  # that is the accuracy
+    left_out = set() if result["kind"] == "multi_label" else {"micro_f1"}  # that is the accuracy
     told = [f"{what} {result[key]:.4f}" for key, what in names.items() if result.get(key) is not None and key not in left_out]
     if result.get("calibration"):
         told.append(f"calibration error {result['calibration']['expected_calibration_error']:.4f}")

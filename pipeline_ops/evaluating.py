@@ -60,7 +60,7 @@ def label_measures(names: Sequence[str], right: np.ndarray, given: np.ndarray, s
                 "support": int(support[place]),
                 "given": int(given[place]),
             }
-            for place in np.flatnonzero(occurs)
+            for place in np.flatnonzero(occurs).tolist()
         ],
     }
 
@@ -164,7 +164,7 @@ def threshold_sweep(names: Sequence[str], true: np.ndarray, false: np.ndarray, u
         "per_label": [
             {"label": names[place], "used": number(used[place])}
             | {"best": number(THRESHOLDS[best[place]]), "f1_at_best": number(f1[place, best[place]])}
-            for place in np.flatnonzero(known)
+            for place in np.flatnonzero(known).tolist()
         ],
     }
 

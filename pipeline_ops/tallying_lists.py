@@ -28,28 +28,29 @@ class MultiLabelTally:
         self.true, self.false = (np.zeros((size, len(THRESHOLDS)), np.int64) for _ in range(2))
 
     def add(self, rows: Rows) -> None:
-        assert rows.scores is not None
+        scores = rows.scores
+        assert scores is not None
         told = rows.truth.is_valid().to_numpy(zero_copy_only=False)
         self.without_truth += int((~told).sum())
         self.evaluated += int(told.sum())
         should, others = self._truths(rows.truth)
-        given = rows.scores >= np.array(self.head.thresholds, np.float32)
+        given = scores >= np.array(self.head.thresholds, np.float32)
         self.support += should.sum(axis=0)
         self.given += given[told].sum(axis=0)
         self.right += (given & should).sum(axis=0)
         wrong = (given != should) & told[:, None]
         self.whole += int((told & ~wrong.any(axis=1) & ~others).sum())
         if self.probable:
-            self.calibration.add(rows.scores[told].reshape(-1), should[told].reshape(-1))
-            self._sweep(rows.scores[told], should[told])
-        distance = np.where(wrong, np.abs(rows.scores - ~given), -np.inf)  # of what is missing, 1 - its score
+            self.calibration.add(scores[told].reshape(-1), should[told].reshape(-1))
+            self._sweep(scores[told], should[told])
+        distance = np.where(wrong, np.abs(scores - ~given), -np.inf)  # of what is missing, 1 - its score
         worst = distance.argmax(axis=1) if len(distance) else np.zeros(0, np.int64)
         file, first = rows.place
 
         def mistake(row: int) -> Mistake:
-            names = [self.names[place] for place in np.argsort(-rows.scores[row], kind="stable") if given[row, place]]
+            names = [self.names[place] for place in np.argsort(-scores[row], kind="stable") if given[row, place]]
             about, truth = int(worst[row]), rows.truth[row].as_py()
-            score = float(rows.scores[row, about])
+            score = float(scores[row, about])
             truth = truth if isinstance(truth, list) else [truth]
             return Mistake(float(distance[row, about]), file, first + row, truth, names, score, self.names[about])
 

@@ -55,7 +55,8 @@ def section(evaluation: dict[str, Any]) -> str:
 
 
 def _numbers(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    found = [(name, evaluation.get(key)) for key, name in NUMBERS.items() if evaluation.get(key) is not None]
+    told = [key for key in NUMBERS if key != "micro_f1" or evaluation["kind"] == "multi_label"]  # else it is the accuracy
+    found = [(NUMBERS[key], evaluation[key]) for key in told if evaluation.get(key) is not None]
     if evaluation.get("calibration"):
         found.append(("calibration error", evaluation["calibration"]["expected_calibration_error"]))
     return [(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}") for name, value in found]

@@ -6,6 +6,8 @@ from jobs.report.svg import GRID, INK, MUTED, SERIES, axes_of, figure, to_svg
 
 MAX_NUMBERED = 20  # labels up to which cells hold their number
 MAX_LABEL = 28  # characters
+LABELS_HEIGHT = 456  # points that all labels together may take beside a side of MAX_SIDE
+MAX_SIDE = 11.5  # inches
 FAINTEST, FULL = 0.08, 0.85  # opacity of a cell: what is not 0 is seen, and a number in it can be read
 
 
@@ -16,7 +18,7 @@ def confusion_picture(confusion: dict[str, Any]) -> str:
 
     names, matrix = [_cut(name) for name in confusion["labels"]], confusion["matrix"]
     size = len(names)
-    side = min(2.6 + 0.42 * size, 11.5)
+    side = min(2.6 + 0.42 * size, MAX_SIDE)
     drawn = figure(side + 0.6, side)
     axes = axes_of(drawn)
     cells, opacity = [], []
@@ -31,7 +33,7 @@ def confusion_picture(confusion: dict[str, Any]) -> str:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=9 if size <= 12 else 7, color=INK)
     axes.add_collection(PatchCollection(cells, facecolor=SERIES[0], alpha=opacity, edgecolor="none"))
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="labelled as", ylabel="truth", aspect="equal")
-    font = 9 if size <= MAX_NUMBERED else max(620 / 72 * 0.92 * 72 / size / 1.25, 3.2)
+    font = 9 if size <= MAX_NUMBERED else max(LABELS_HEIGHT / size, 3)
     axes.set_xticks(range(size), names, rotation=90 if size > 3 else 0, fontsize=font)
     axes.set_yticks(range(size), names, fontsize=font)
     axes.tick_params(length=0)
@@ -54,6 +56,7 @@ def calibration_picture(calibration: dict[str, Any]) -> str:
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=MUTED)
+        axes.set_axisbelow(True)
         axes.grid(axis="y", color=GRID)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     upper.plot(
@@ -79,7 +82,7 @@ def sweep_picture(sweep: dict[str, Any]) -> str:
     axes.axvline(sweep["best_overall"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="one threshold for all labels")
     axes.grid(axis="y", color=GRID)
-    axes.legend(loc="lower left", labelcolor=INK)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False, labelcolor=INK)
     return to_svg(drawn, "Precision, recall and F1 by threshold")
 
 

@@ -1,16 +1,19 @@
 """Counts and measures of labels against truths: those of scikit-learn on random data, whatever the slices they are read in."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn import metrics
+from sklearn import metrics as untyped
 
-from pipeline_ops.heads import Head
+from pipeline_ops.heads import Head, Kind
 from pipeline_ops.schema import UserError
 from pipeline_ops.tallying import MISTAKES, Rows, SingleLabelTally
 from pipeline_ops.tallying_lists import MultiLabelTally
 from pipeline_ops.tallying_values import ValueTally
 
+metrics: Any = untyped
 NAMES = ("art", "law", "maths", "news", "sport")
 DOCUMENTS = 500
 
@@ -85,8 +88,8 @@ def test_null_truths_are_left_out_and_counted() -> None:
 
 @pytest.mark.parametrize("tally", [SingleLabelTally, MultiLabelTally, ValueTally])
 def test_nothing_evaluated_gives_no_measures(tally: type) -> None:
-    kind = {SingleLabelTally: "single_label", MultiLabelTally: "multi_label", ValueTally: "value"}[tally]
-    head = Head(NAMES, "sigmoid", kind, thresholds=(0.5,) * 5, bins=(1.0,), bin_labels=("low", "high"))
+    kinds: dict[type, Kind] = {SingleLabelTally: "single_label", MultiLabelTally: "multi_label", ValueTally: "value"}
+    head = Head(NAMES, "sigmoid", kinds[tally], thresholds=(0.5,) * 5, bins=(1.0,), bin_labels=("low", "high"))
     result = fed(tally(head), pa.nulls(2, pa.string()), ["low", "low"], [0.1, 0.2], np.zeros((2, 5))).result()
     assert result["evaluated"] == 0
     assert result.get("per_label", []) == []
