@@ -29,6 +29,7 @@ def run_command(
     quiet: Quiet = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
     log_format: LogFormatOption = LogFormat.text,
+    no_report: Annotated[bool, typer.Option("--no-report", help="leave OUTPUT/_report/report.html as it is")] = False,
 ) -> None:
     """Label what is not labelled yet."""
     if log_format is LogFormat.json:
@@ -39,12 +40,14 @@ def run_command(
 
     as_json = log_format is LogFormat.json
     try:
-        summary = run(load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json)
+        result = run(
+            load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json, report=not no_report
+        )
     except KeyboardInterrupt:
         if as_json:  # typer would say so in a line that is no JSON
             raise SystemExit(INTERRUPTED) from None
         raise
-    emit(summary, ok=not summary["files_incomplete"] and not summary["units_failed"])
+    emit(result.to_dict(), ok=result.complete)
 
 
 @app.command("plan")

@@ -1,6 +1,7 @@
 """The job file: YAML, checked by pydantic; each part's model lives in the module that uses it."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, Self, TypeVar, get_args
 
 import yaml
@@ -77,6 +78,13 @@ def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
         UserError: no such file, no YAML, an unknown key, or a value that does not do; one line.
     """
     return load_config(JobConfig, path, overrides or [])
+
+
+def job_of(job: JobConfig | Mapping[str, Any] | str) -> JobConfig:
+    """The job that is given as such, as its settings or as the path of its file; raises as load_job."""
+    if isinstance(job, JobConfig):
+        return job
+    return load_job(job) if isinstance(job, str) else check_config(JobConfig, dict(job))
 
 
 def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:

@@ -74,7 +74,12 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     labelled = ds.dataset(job.output.path, format="parquet", partitioning="hive").to_table(columns=["label", "kind"])
     confusion = Counter(zip(labelled["kind"].to_pylist(), labelled["label"].to_pylist(), strict=True))
     accuracy = sum(count for (kind, label), count in confusion.items() if kind == label) / max(1, labelled.num_rows)
-    return {**summary, "accuracy": round(accuracy, 4), "verified": verify(job)["ok"], "confusion": _by_kind(confusion)}
+    return {
+        **summary.to_dict(),
+        "accuracy": round(accuracy, 4),
+        "verified": verify(job)["ok"],
+        "confusion": _by_kind(confusion),
+    }
 
 
 def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:

@@ -14,6 +14,7 @@ from cluster.resources import Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
 from jobs.fingerprint import check_same_job, fingerprint, result_settings
+from pipeline_ops.cards import card_of
 from pipeline_ops.commits import Ledger, read_job, read_ledger
 from pipeline_ops.failures import Failure, outdated_failures, read_failures
 from pipeline_ops.heads import check_output
@@ -254,7 +255,12 @@ def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str,
         "settings": settings,
         "config": prepared.job.model_dump(mode="json"),
         "models": {
-            model.name: {**model.facts.to_dict(), "dtype": model.dtype, "output": model.output.model_dump(mode="json")}
+            model.name: {
+                **model.facts.to_dict(),
+                "dtype": model.dtype,
+                "output": model.output.model_dump(mode="json"),
+                "card": card_of(model.config, prepared.job.storage),
+            }
             for model in models
         },
         "line_types": base64.b64encode(prepared.line_types.serialize().to_pybytes()).decode(),

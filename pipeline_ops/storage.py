@@ -71,6 +71,14 @@ def filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
     return fs, inner.rstrip("/") or "/"
 
 
+def arrow_filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
+    """As filesystem(), for pyarrow's own readers."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    fs, inner = filesystem(path, config)
+    return PyFileSystem(FSSpecHandler(fs)), inner
+
+
 def is_local(path: str) -> bool:
     return "://" not in path or path.startswith(("file://", "local://"))
 

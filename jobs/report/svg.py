@@ -9,9 +9,9 @@ from typing import Any
 
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 SERIES = tuple(f"#0500{number:02x}" for number in range(1, 9))  # by number: --series-1 …
-GOOD, BAD = "#060101", "#060202"
+ACCENT, GOOD, BAD = "#070101", "#060101", "#060202"
 _VARIABLES = {
-    **{INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", GOOD: "--good", BAD: "--bad"},
+    **{INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", ACCENT: "--accent", GOOD: "--good", BAD: "--bad"},
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }
 _STYLE = {

@@ -91,7 +91,7 @@ def test_run_with_a_model_without_head_exits_2_unless_allowed(ray_address: str, 
     assert "model.allow_new_weights" in line
     assert sorted(folder.rglob("*")) == before
     override(settings, "model.allow_new_weights=true")
-    assert run(check_config(JobConfig, settings), quiet=True)["labeled"] == len(TEXTS)
+    assert run(check_config(JobConfig, settings), quiet=True).labeled == len(TEXTS)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

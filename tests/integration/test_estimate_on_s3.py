@@ -30,7 +30,7 @@ def test_requests_of_a_run_are_about_those_of_the_estimate(s3: Bucket, model: Pa
     asked = {kind: len(s3.journal.requests(operation)) for kind, operation in KINDS.items()}
     check_exactly_once(f"{s3.name}/out", keys(f"{s3.url}/in/a.jsonl", 150) + keys(f"{s3.url}/in/b.parquet", 150), s3.filesystem)
     # the proxy's http has each range read twice, and a unit's documents may all have one label
-    said = {kind: count * summary["units"] / found["units"] for kind, count in found["requests"].items()}
+    said = {kind: count * summary.units / found["units"] for kind, count in found["requests"].items()}
     assert 0.6 * said["put"] <= asked["put"] <= 1.2 * said["put"] + 10, (said, asked)
     assert asked["delete"] <= 1.2 * said["delete"] + 10, (said, asked)
     assert asked["list"] <= 1.2 * said["list"] + 10, (said, asked)
