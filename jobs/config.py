@@ -24,14 +24,25 @@ class NamedModelConfig(ModelConfig):
 class JobConfig(BaseModel):
     """A labelling job."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        title="label-corpus job",
+        json_schema_extra={
+            "required": ["input", "output"],
+            "oneOf": [{"required": ["model"]}, {"required": ["models"]}],
+        },
+    )
 
-    input: InputConfig
-    model: ModelConfig | None
-    models: tuple[NamedModelConfig, ...] | None = Field(default=None, min_length=1)
-    output: OutputConfig
-    storage: StorageConfig = StorageConfig()
-    compute: ComputeConfig = ComputeConfig()
+    input: InputConfig = Field(description="what is labelled, and how it is read")
+    model: ModelConfig | None = Field(description="the classifier that labels it")
+    models: tuple[NamedModelConfig, ...] | None = Field(
+        default=None, min_length=1, description="in place of model: several that label it in one pass, each with a name"
+    )
+    output: OutputConfig = Field(description="where the labels go, and what they look like")
+    storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="how the work is spread; changes no results")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,6 @@
-"""The sub-commands that keep house: compact, sweep."""
+"""The sub-commands that keep house: compact, sweep, schema."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -42,3 +43,29 @@ def sweep_command(job: JobFile, overrides: Overrides = None) -> None:
     from jobs.sweep import sweep_output
 
     emit(sweep_output(load_job(job, overrides)))
+
+
+class FileKind(StrEnum):
+    """Which file a schema is of."""
+
+    job = "job"
+    train = "train"
+
+
+@app.command(
+    "schema",
+    epilog=examples(
+        "label-corpus schema > job.schema.json",
+        "label-corpus schema train > train.schema.json",
+    ),
+)
+def schema_command(
+    kind: Annotated[FileKind, typer.Argument(metavar="[job|train]", help="of which file")] = FileKind.job,
+) -> None:
+    """Print the JSON Schema of a job or training file, for editors.
+
+    An editor that knows YAML takes it from the first line of the file: `# yaml-language-server: $schema=job.schema.json`
+    """
+    from jobs.schema import schema_of
+
+    emit(schema_of(kind.value))

@@ -44,7 +44,7 @@ def test_help_of_a_command_ends_with_examples_that_it_takes(name: str) -> None:
     lines = examples_in(text)
     assert len(lines) >= 2
     for line in lines:
-        program, called, *arguments = shlex.split(line, comments=True)
+        program, called, *arguments = shlex.split(line.split(" > ")[0], comments=True)
         assert (program, called) == ("label-corpus", name)
         parser = get_command(app).commands[name]  # pyright: ignore[reportAttributeAccessIssue]
         parser.make_context(name, arguments)  # raises for what it does not take
