@@ -143,7 +143,7 @@ def override(settings: dict[str, Any], setting: str) -> None:
         raise UserError(f"{setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model of a section, which may be left out, or be a list of such."""
     for kind in (annotation, *get_args(annotation), *(inner for part in get_args(annotation) for inner in get_args(part))):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -162,7 +162,7 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
         if place is None or part not in place.model_fields:
             break
         fields.append(part)
-        place = _section(place.model_fields[part].annotation)
+        place = section_of(place.model_fields[part].annotation)
     if not location:  # of the whole; the text names the key
         return mistake["msg"].removeprefix("Value error, ")
     key = ".".join(fields) or ".".join(location)
@@ -177,7 +177,7 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
         return f"{'.'.join(location)}: missing; it has no default"
     description = ""
     if len(fields) > 1:
-        owner, last = _section(kind.model_fields[fields[0]].annotation), fields[-1]
+        owner, last = section_of(kind.model_fields[fields[0]].annotation), fields[-1]
         if owner is not None and last in owner.model_fields:
             description = owner.model_fields[last].description or ""
     text = mistake["msg"].removeprefix("Value error, ")

@@ -60,7 +60,7 @@ class FileKind(StrEnum):
     ),
 )
 def schema_command(
-    kind: Annotated[FileKind, typer.Argument(metavar="[job|train]", help="of which file")] = FileKind.job,
+    kind: Annotated[FileKind, typer.Argument(metavar="KIND", help="of which file")] = FileKind.job,
 ) -> None:
     """Print the JSON Schema of a job or training file, for editors.
 

@@ -1,4 +1,4 @@
-"""The sub-commands to start with: demo, inspect."""
+"""The sub-commands to start with: demo, init, inspect."""
 
 from typing import Annotated, Any
 
@@ -7,6 +7,7 @@ import typer
 from jobs.arguments import emit, examples
 
 DEMO_FOLDER = "~/.cache/label-corpus/demo"
+DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
 app = typer.Typer()
 
@@ -28,6 +29,34 @@ def demo_command(
     result = demo(folder, fresh)
     show(result)
     emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
+
+
+@app.command(
+    "init",
+    epilog=examples(
+        "label-corpus init reviews/",
+        "label-corpus init 's3://bucket/in/*.jsonl.zst' --output s3://bucket/labels",
+        "label-corpus init reviews.csv --model my-classifier input.text_column=body",
+    ),
+)
+def init_command(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="file, folder or glob; local or s3://")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="settings that go into the file")
+    ] = None,
+    job: Annotated[str, typer.Option("--job", metavar="FILE", help="the job file to write")] = "job.yaml",
+    model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")] = DEFAULT_MODEL,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labelled, here")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a job file that is there")] = False,
+) -> None:
+    """Look at a corpus and write a job file for it."""
+    from jobs.init import init, show
+
+    found = init(source, job, model, output, overrides or [], force=force)
+    show(found)
+    emit(found)
 
 
 @app.command(
