@@ -101,9 +101,10 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the path of a job file") from error
+        raise UserError(f"{path}: {error.strerror}; give the path of a {_title(kind)} file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        remedy = "; indent by spaces, not by tabs" if r"'\t'" in str(error) else ""
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}{remedy}") from error
     if settings is None:
         settings = {}
     if not isinstance(settings, dict):
@@ -141,6 +142,11 @@ def override(settings: dict[str, Any], setting: str) -> None:
         place[name] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"{setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _title(kind: type[BaseModel]) -> str:
+    """What such a file is called: job, training."""
+    return (kind.model_config.get("title") or "job").removeprefix("label-corpus ")
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
@@ -181,4 +187,8 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
         if owner is not None and last in owner.model_fields:
             description = owner.model_fields[last].description or ""
     text = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "model_type" and place is not None:
+        return f"{key}: {mistake['input']!r} does not do: give its keys: {', '.join(place.model_fields)}"
+    if mistake["type"] == "tuple_type":
+        text = "give a list, such as " + (f"[{mistake['input']}]" if isinstance(mistake["input"], str) else "[a, b]")
     return f"{key}: {mistake['input']!r} does not do: {text}" + (f" ({description})" if description else "")

@@ -1,6 +1,8 @@
 """The input corpus: its settings, its files, their formats, and the types of columns that text formats do not declare."""
 
+import contextlib
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -275,7 +277,23 @@ def _sample(files: list[InputFile], config: InputConfig, storage: StorageConfig)
     order = list(dict.fromkeys([*spread(files, SAMPLED_FILES), *spread(files, TRIED_FILES)]))
     sampled = list(itertools.islice(readable(order, read_lines), SAMPLED_FILES))
     types = parsing.types_of_lines([line for _, lines in sampled for line in lines])
+    for key, column in zip(("input.text_column", "input.text_pair_column"), config.text_columns, strict=False):
+        if column in types.names and not is_text(types.field(column).type) and not _has_texts(sampled, column):
+            raise UserError(
+                f"{key}: {column!r} in {sampled[0][0].path} is {types.field(column).type}, not text; name a column of texts"
+            )
     return _typed(types, config), sampled[0][0]
+
+
+def _has_texts(sampled: Sequence[tuple[InputFile, list[bytes]]], column: str) -> bool:
+    """Whether there are texts among a column's values of other types, which are rejected one by one."""
+    for _, lines in sampled:
+        for line in lines:
+            with contextlib.suppress(ValueError, RecursionError):
+                document = json.loads(line)
+                if isinstance(document, dict) and isinstance(document.get(column), str):
+                    return True
+    return False
 
 
 def _typed(sampled: pa.Schema, config: InputConfig) -> pa.Schema:
