@@ -82,13 +82,13 @@ class TargetConfig(BaseModel):
 class TrainConfig(BaseModel):
     """A training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training")
 
-    input: LabelledInputConfig
-    model: StartConfig
-    training: TrainingConfig = TrainingConfig()
-    output: TargetConfig
-    storage: StorageConfig = StorageConfig()
+    input: LabelledInputConfig = Field(description="the labelled corpus, and how it is read")
+    model: StartConfig = Field(description="what training starts from")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="how the classifier is trained")
+    output: TargetConfig = Field(description="where the model goes")
+    storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
 
 
 def train(config: TrainConfig) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class StorageConfig(BaseModel):
     def _no_secrets(cls, url: str | None) -> str | None:
         if url is not None and "@" in url:
             raise ValueError("credentials do not belong into the job file; use the AWS chain (environment, profile, role)")
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"give it with http:// or https://, such as https://{url.split('://')[-1]}")
         return url
 
 

@@ -1,0 +1,58 @@
+"""The sub-commands about what a job has labelled: status, report."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobs.arguments import Overrides, Quiet, emit, examples
+
+Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
+
+app = typer.Typer()
+
+
+@app.command(
+    "status",
+    epilog=examples(
+        "label-corpus status job.yaml",
+        "label-corpus status s3://bucket/labelled/   # from anywhere, while it runs",
+    ),
+)
+def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Say how far a job is and how its last run ended, from its output alone."""
+    from jobs.outputs import place_of
+    from jobs.status import show, status
+
+    found = status(*place_of(target, overrides))
+    if not quiet:
+        show(found)
+    emit(found)
+
+
+@app.command(
+    "report",
+    epilog=examples(
+        "label-corpus report job.yaml --open",
+        "label-corpus report s3://bucket/labelled/",
+    ),
+)
+def report_command(
+    target: Target,
+    overrides: Overrides = None,
+    show: Annotated[bool, typer.Option("--open", help="show it in the browser, from a local output")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a page about the labels: distribution, scores, documents, speed, files, runs."""
+    from jobs.outputs import find_labelled
+    from jobs.report.making import make_report
+    from pipeline_ops.schema import UserError
+    from pipeline_ops.storage import is_local
+
+    labelled = find_labelled(target, overrides)
+    if show and not is_local(labelled.path):
+        raise UserError(f"--open: {labelled.path!r} is not on this machine; leave it out, and open the page from the bucket")
+    path = make_report(labelled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
+    if show:
+        typer.launch(f"file://{path}")
+    emit({"report": path, "documents": sum(commit.documents for commit in labelled.commits), "output": labelled.path})
