@@ -1,4 +1,4 @@
-"""What a run writes down about itself while it goes: `_runs/…` (pipeline_ops/runs.py), for `status` and the report's history."""
+"""What a run writes down about itself while it goes, as `_runs/…` (pipeline_ops/runs.py): for `status`, and for the report."""
 
 import socket
 import time
@@ -14,7 +14,7 @@ from pipeline_ops.writing import Commit
 
 RECORD_SECONDS = 20  # between two puts of the record
 POINT_SECONDS = 2  # between two points of the timeline, until it has many
-OF_THE_OUTPUT = ("labels", "failed", "report")  # of a run's result: what the output itself says, and may be long
+OF_THE_OUTPUT = ("labels", "failed", "report", "report_error", "report_seconds")  # of a result: not known yet, or long
 
 
 class Recording:

@@ -55,7 +55,7 @@ class Labelled:
     def head(self, model: str = "") -> Head:
         """The classification head of a model, by its name; of the only one it is empty."""
         facts = self.record["models"][model]
-        given = {name: facts[name] for name in Head.__dataclass_fields__ if name in facts}
+        given: dict[str, Any] = {name: facts[name] for name in Head.__dataclass_fields__ if name in facts}
         return Head(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
     @property

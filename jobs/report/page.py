@@ -1,4 +1,4 @@
-"""Data -> HTML: Jinja2 with everything escaped; what looks like a credential is masked in the text that a corpus has brought."""
+"""Data -> HTML: Jinja2 with everything escaped; what looks like a credential is masked in text that a corpus has brought."""
 
 from collections.abc import Collection
 from functools import partial
