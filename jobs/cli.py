@@ -79,12 +79,13 @@ def verify_command(
     job: JobFile,
     overrides: Overrides = None,
     deep: Annotated[bool, typer.Option("--deep", help="read every labelled file: bytes, rows, keys, schemas")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Recount the input against the commits and the files."""
     from jobs.config import load_job
     from jobs.verify import show, verify
 
-    report = verify(load_job(job, overrides), deep=deep)
+    report = verify(load_job(job, overrides), deep=deep, quiet=quiet)
     show(report)
     emit(report, ok=report["ok"])
 
@@ -146,13 +147,15 @@ def inspect_command(
 
 @app.command("train")
 def train_command(
-    settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")], overrides: Overrides = None
+    settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
 ) -> None:
     """Fine-tune a classifier on a labelled corpus."""
     from jobs.config import load_config
     from jobs.train import TrainConfig, train
 
-    emit(train(load_config(TrainConfig, settings, overrides or [])))
+    emit(train(load_config(TrainConfig, settings, overrides or []), quiet=quiet))
 
 
 @app.command("demo")
@@ -193,6 +196,7 @@ def benchmark_command(
     unit_seconds: Annotated[
         float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the job against the bare model and its peers."""
     from jobs.benchmark import modes
@@ -200,12 +204,13 @@ def benchmark_command(
     from jobs.benchmark.report import save, show
 
     chosen = tuple(contender) if contender else CONTENDERS
-    options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size)
+    options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
     if scaling:
         result = modes.scaling(options, actors, units, unit_seconds)
     else:
         result = modes.host_ceiling(options) if host_ceiling else modes.compare_contenders(options)
-    show(result)
+    if not quiet:
+        show(result)
     if output:
         save(result, output)
     emit(result)

@@ -19,6 +19,7 @@ from jobs.events import JsonLines
 from jobs.fingerprint import check_same_job
 from jobs.plan import Prepared, job_record, prepare
 from jobs.progress import Progress
+from jobs.steps import Steps
 from jobs.summary import Timeline, summarize
 from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
@@ -42,7 +43,9 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_j
         StoreError: the object store kept failing; what was committed stays.
     """
     timeline = Timeline()
-    prepared = prepare(job, retry_failed=retry_failed)
+    with Steps("label-corpus", quiet=quiet or as_json) as steps:
+        steps.begin("looking at the model and listing the input")
+        prepared = prepare(job, retry_failed=retry_failed)
     job, ledger = prepared.job, prepared.ledger
     skipped = len(ledger.current)
     failed = list(prepared.failures)
@@ -72,6 +75,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_j
                         if most is not None and len(failed) - len(prepared.failures) > most:
                             progress.say(f"stopping early: more than compute.max_failed_units ({most}) have failed")
                             break
+                progress.doing("sweeping the output")
                 tidy(prepared, lease)
         else:
             progress.say("nothing to do: every input file is labelled" if not failed else "nothing to do but what has failed")
@@ -101,7 +105,9 @@ def _label_and_commit(
     writer.drop_removed()
     if not plan.tasks and not writer.partly_outdated():
         return
+    progress.doing("starting Ray")
     with connected() as machines:
+        progress.doing("looking at what there is to run on")
         writer.rewrite_outdated()
         if not plan.tasks:
             return
@@ -109,6 +115,7 @@ def _label_and_commit(
             pools = pools_when_there(job.compute, machines, prepared.token_flops, progress.say)
         except ValueError as error:
             raise UserError(str(error)) from error
+        progress.doing("trying the model")
         probed = _probe(prepared, pools, machines, progress)
         record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
@@ -117,7 +124,9 @@ def _label_and_commit(
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         watched = nullcontext() if machines.here else saying_what_is_missing(pools, progress.say)
-        with watched, closing(label_units(prepared, pools, probed, meter)) as finished:
+        progress.doing("labelling the first units: actors start and load the model", pools)
+        tell = progress.works if progress.watches else None
+        with watched, closing(label_units(prepared, pools, probed, meter, tell=tell)) as finished:
             for done in labelled_first(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
