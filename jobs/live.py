@@ -35,6 +35,8 @@ class Live:
         # not rich's opinion: FORCE_COLOR makes a log file a terminal to it
         self.is_drawn = sys.stderr.isatty() and not self._console.is_dumb_terminal and not quiet
         self._over = threading.Event()
+        # rich finds out where the picture begins before it draws, without a lock: of two threads one would draw over the other
+        self._drawing = threading.RLock()
         self._end = ExitStack()
 
     def __enter__(self) -> "Live":
@@ -55,9 +57,9 @@ class Live:
                     redirect_stderr=False,
                     vertical_overflow="crop",
                 )
-                self._fit()
-                stack.enter_context(drawing)
-                self._every(DRAW_SECONDS, lambda: (self._fit(), drawing.refresh()), stack)
+                stack.callback(self._locked, drawing.stop)
+                self._locked(drawing.start)
+                self._every(DRAW_SECONDS, lambda: self._locked(drawing.refresh), stack)
             else:
                 self._every(LINE_SECONDS, lambda: self.say(self._line()), stack)
             self._end = stack.pop_all()
@@ -69,15 +71,18 @@ class Live:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._locked(lambda: self._console.print(text, highlight=False, markup=False, soft_wrap=True))
 
-    def _pass_on(self, line: str) -> None:
-        self._console.print(Text.from_ansi(line), soft_wrap=True)
+    def _pass_on(self, lines: str) -> None:
+        self._locked(lambda: self._console.print(Text.from_ansi(lines), soft_wrap=True))
 
-    def _fit(self) -> None:
-        """The window's size as it is now; rich looks at descriptors 0 to 2, none of which need be the terminal."""
-        with suppress(OSError):
-            self._console.size = os.get_terminal_size(self._console.file.fileno())
+    def _locked(self, draw: Callable[[], object]) -> None:
+        with self._drawing:
+            if self.is_drawn:
+                with suppress(OSError, ValueError):
+                    # the window's as it is now; rich looks at descriptors 0 to 2, none of which need be the terminal
+                    self._console.size = os.get_terminal_size(self._console.file.fileno())
+            draw()
 
     def _every(self, seconds: float, act: Callable[[], object], stack: ExitStack) -> None:
         """Does it again and again in a thread that ends before all that is on the stack so far."""

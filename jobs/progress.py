@@ -24,7 +24,7 @@ from pipeline_ops.writing import Commit
 BASIS = 4  # units: from fewer nobody can tell how long the others will take
 MOST_LABELS = 8
 WIDEST = 110  # cells: a bar across a wide window says no more
-DOTS = 8  # actors of a pool that are shown one by one
+DOTS = 4  # actors of a pool that are shown one by one
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -184,20 +184,20 @@ class Progress:
             busy = self.at_work.busy.get(stage, 0)
             line.append(f"{stage} ", "dim")
             if stage not in sizes:
-                line.append(f"{busy}   ")
+                line.append(f"{busy}  ")
                 continue
             least, most = sizes[stage]
             busy = min(busy, most)
             if least < most:  # how many there are at the moment Ray Data does not tell (cluster.attempts)
-                line.append(f"{busy} of {least}-{most}   ")
+                line.append(f"{busy} of {least}-{most}  ")
                 continue
             line.append(f"{busy} of {most} ")
             if most <= DOTS:
                 line.append("●" * busy, "green")
                 line.append("○" * (most - busy), "bright_black")
-            line.append("   ")
+            line.append("  ")
         if self.at_work.begun_again:
-            line.append(f"begun again {self.at_work.begun_again}", "yellow")
+            line.append(f"{self.at_work.begun_again} died", "yellow")
         line.rstrip()
         return line
 

@@ -1,7 +1,7 @@
 """A terminal that several write to: what anybody writes to file descriptor 2 comes out in whole lines, above what is drawn.
 
 Ray's C++ writes there past Python (`[... E ...] core_worker.cc`), in the middle of a picture that is being drawn. So the
-descriptor is a pipe meanwhile. Nothing of it is lost: if this process dies, a shell that has waited for that prints what still
+descriptor is a pipe meanwhile. If this process dies, a shell that has waited for that prints what still
 is in the pipe, and has the cursor shown again.
 """
 
@@ -21,7 +21,7 @@ GUARD = r"""read -r ended <&2 || { printf '\033[?25h\r\n'; exec cat; }"""
 
 @contextmanager
 def stderr_in_lines(show: Callable[[str], None], terminal: int) -> Iterator[None]:
-    """For the time of the block each line that is written to file descriptor 2 goes to `show`, from a thread of its own.
+    """For the time of the block what is written to file descriptor 2 goes to `show`, from a thread of its own, in whole lines.
 
     Args:
         terminal: another descriptor of what 2 is, to which `show` may write.
@@ -65,13 +65,14 @@ def _pass_on(pipe: int, over: int, show: Callable[[str], None]) -> None:
         if not read:
             break
         *lines, begun = (begun + read).split(b"\n")
-        for line in lines:
-            _show(line, show)
+        if lines:
+            _show(lines, show)
     if begun:
-        _show(begun, show)
+        _show([begun], show)
 
 
-def _show(line: bytes, show: Callable[[str], None]) -> None:
-    text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]  # as a terminal would have it
+def _show(lines: list[bytes], show: Callable[[str], None]) -> None:
+    # of what a carriage return takes back only the last, as a terminal would have it
+    text = "\n".join(line.decode(errors="replace").rstrip("\r").rpartition("\r")[2] for line in lines)
     with suppress(OSError):  # it has been closed: the pipe is emptied all the same, or who writes there would wait for ever
         show(text)
