@@ -226,14 +226,14 @@ def label_bars(labels: Counter[str], width: int, lines: int) -> list[Text]:
 
 
 def ending(summary: dict[str, Any]) -> Text:
-    """What came of a run, in two lines."""
+    """What came of a run, in three lines."""
     incomplete = summary["units_failed"] or summary["files_incomplete"]
     rejected = f", {summary['rejected']:,} rejected" if summary["rejected"] else ""
     failed = f", {summary['units_failed']:,} units failed" if summary["units_failed"] else ""
     seconds, per_second = duration(summary["seconds"]), rate(summary["documents_per_second"])
     return Text.assemble(
         ("incomplete: " if incomplete else "done: ", "bold red" if incomplete else "bold green"),
-        f"{summary['documents']:,} documents, {summary['labeled']:,} labelled{rejected}{failed}; this run"
-        f" {summary['documents_run']:,} in {seconds}, {per_second} documents/s\n"
+        f"{summary['documents']:,} documents, {summary['labeled']:,} labelled{rejected}{failed}\n"
+        f"this run: {summary['documents_run']:,} documents in {seconds}, {per_second} documents/s\n"
         f"{summary['output']}",
     )
