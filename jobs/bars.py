@@ -30,7 +30,7 @@ class Recent:
 
     def rates(self, now: float) -> tuple[float, ...]:
         """Per second, of each amount: behind the oldest thing that is remembered."""
-        (since, first), *later = self._done
+        (since, first), *later = self._done.copy()  # another thread may add to it meanwhile
         seconds = max(now - since, 1e-9)
         return tuple(sum(amounts[kind] for _, amounts in later) / seconds for kind in range(len(first)))
 

@@ -1,5 +1,6 @@
 """`label-corpus run`: the job. plan -> the chain (read -> tokenize -> classify -> postprocess + write) -> commit."""
 
+import sys
 import uuid
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -43,7 +44,7 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_j
         StoreError: the object store kept failing; what was committed stays.
     """
     timeline = Timeline()
-    with Steps("label-corpus", quiet=quiet or as_json) as steps:
+    with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
         steps.begin("looking at the model and listing the input")
         prepared = prepare(job, retry_failed=retry_failed)
     job, ledger = prepared.job, prepared.ledger

