@@ -25,8 +25,6 @@ def count_row(meter: Meter, row: dict[str, Any], models: Sequence[str]) -> None:
     Args:
         models: their paths, in the job's order.
     """
-    for reason, documents in json.loads(row["reasons"]).items():
-        meter.count(REJECTS, documents, reason=reason)
     for model, passed in zip(models, json.loads(row["passes"]), strict=True):
         meter.count(TOKENS, passed["tokens"], model=model)
         meter.count(PADDING, passed["padded_tokens"] - passed["tokens"], model=model)
@@ -38,6 +36,8 @@ def count_commit(meter: Meter, commit: Commit) -> None:
     meter.count(UNITS)
     meter.count(DOCUMENTS, commit.labeled, outcome="labeled")
     meter.count(DOCUMENTS, commit.rejected, outcome="rejected")
+    for reason, documents in (commit.reasons or {}).items():
+        meter.count(REJECTS, documents, reason=reason)
     for part, seconds in (commit.classify_seconds or ClassifySeconds()).to_dict().items():
         meter.count(CLASSIFIER_SECONDS, seconds, part=part)
 

@@ -247,11 +247,16 @@ def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str,
     Args:
         dtypes: of the models, as probing.probe_models gives them.
     """
-    settings = result_settings(prepared.job, with_dtypes(prepared.models, dtypes))
+    models = with_dtypes(prepared.models, dtypes)
+    settings = result_settings(prepared.job, models)
     return {
         "fingerprint": fingerprint(settings),
         "settings": settings,
         "config": prepared.job.model_dump(mode="json"),
+        "models": {
+            model.name: {**model.facts.to_dict(), "dtype": model.dtype, "output": model.output.model_dump(mode="json")}
+            for model in models
+        },
         "line_types": base64.b64encode(prepared.line_types.serialize().to_pybytes()).decode(),
         "versions": {name: version(name) for name in ("label-corpus", "ray", "torch", "transformers", "pyarrow")},
         "run": run,

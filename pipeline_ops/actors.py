@@ -1,9 +1,9 @@
 """The stages as Ray Data calls them: one row, a unit, in and out (readers: several units out). Plain classes, no ray.
 
-The row's columns: unit, rejects and documents from the reader; batch_*, num_tokens_*, truncated_* and windows_* from the
-tokenizer, numbered by what models read (models.readings_of); logits_* and embedding_*, numbered by model, model_errors,
-padded_tokens, passes (JSON: what went through each model), classify_seconds and flops from the classifier; commit and reasons
-(JSON: rejects by reason) from the writer. A unit may be read, tokenized, classified or written more than once when a worker
+The row's columns: unit, rejects, documents and read_seconds from the reader; batch_*, num_tokens_*, truncated_* and windows_*,
+numbered by what models read (models.readings_of), and tokenize_seconds from the tokenizer; logits_* and embedding_*, numbered by
+model, model_errors, padded_tokens, passes (JSON: what went through each model), classify_seconds and flops from the classifier;
+commit from the writer. A unit may be read, tokenized, classified or written more than once when a worker
 dies; only its commit counts.
 
 An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
@@ -16,8 +16,8 @@ import json
 import os
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,7 @@ from pipeline_ops.writing import ClassifySeconds, write_unit
 def failed_row(failure: Failure) -> pa.Table:
     """A row that carries a failure to the driver."""
     nothing = pa.nulls(1, pa.string())
-    return pa.table({"failure": [failure.to_json()], "commit": nothing, "passes": nothing, "reasons": nothing})
+    return pa.table({"failure": [failure.to_json()], "commit": nothing, "passes": nothing})
 
 
 def has_failed(row: pa.Table) -> bool:
@@ -84,6 +84,7 @@ def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Ite
     text = task["task"][0].as_py()
     key = f"task {hashlib.sha256(text.encode()).hexdigest()[:24]}"
     deaths = attempts.begin(key)
+    began = time.monotonic()
     # which file it is that kills is only asked once something has
     for unit in read_units(spans_from_json(text), settings, attempts if deaths else None):
         if isinstance(unit, Failure):
@@ -99,8 +100,10 @@ def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Ite
                 "unit": [unit.to_json()],
                 "rejects": binary_cell(pa.py_buffer(pack_rejects(rejects))),
                 "documents": binary_cell(pack_table(documents)),
+                "read_seconds": [time.monotonic() - began],
             }
         )
+        began = time.monotonic()
         if deaths:
             attempts.end(packing)
     attempts.end(key)
@@ -135,6 +138,7 @@ class TokenizeActor:
         return guarded(self.tokenize, row, "tokenize", self.attempts)
 
     def tokenize(self, row: pa.Table) -> pa.Table:
+        began = time.monotonic()
         documents = unpack_table(row["documents"][0])
         texts = [decode(documents.column(name))[0].to_pylist() for name in self.text_columns]
         encodings, bad, empty = self.encode(texts)
@@ -167,7 +171,7 @@ class TokenizeActor:
                 **({} if read.windows is None else {f"windows_{reading}": list_cell(read.windows)}),
             }.items():
                 row = row.append_column(name, column)
-        return row
+        return row.append_column("tokenize_seconds", pa.array([time.monotonic() - began]))
 
     def encode(self, texts: list[list[str]]) -> tuple[list[Encodings], dict[int, BaseException], dict[int, BaseException]]:
         """(what each tokenizer makes of the good documents; by row, what those that make one raise do; the same of empty ones).
@@ -326,6 +330,7 @@ def write_good_row(
     row: pa.Table, models: Sequence[JobModel], output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
 ) -> pa.Table:
     """As write_row, for a row that has not failed."""
+    began = time.monotonic()
     unit = Unit.from_json(row["unit"][0].as_py())
     documents = unpack_table(row["documents"][0])
     found = [_classified(row, number, reading, models) for number, reading in enumerate(readings_of(models))]
@@ -353,10 +358,10 @@ def write_good_row(
         classify_seconds=ClassifySeconds(**row["classify_seconds"][0].as_py()),
         flops=row["flops"][0].as_py(),
     )
-    reasons = json.dumps(Counter(reject.reason for reject in rejects))
-    return pa.table(
-        {"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()], "passes": row["passes"], "reasons": [reasons]}
-    )
+    seconds = {stage: row[f"{stage}_seconds"][0].as_py() for stage in ("read", "tokenize")}
+    seconds["write"] = time.monotonic() - began
+    commit = replace(commit, stage_seconds={stage: round(spent, 6) for stage, spent in seconds.items()})
+    return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()], "passes": row["passes"]})
 
 
 def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> Classified:

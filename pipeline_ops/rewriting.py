@@ -114,11 +114,12 @@ def without_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, s
             folder = file.path.rpartition("/")[0]
             path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{index}.parquet"]))
             files.append(_put(path, rest.num_rows, parquet_bytes(rest), output.path, storage))
-    rejects_file = commit.rejects_file
+    rejects_file, reasons = commit.rejects_file, commit.reasons
     if rejects_file is not None:
         lines = read_written_bytes(rejects_file, output.path, storage).splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)["source_file"] not in gone]
         lost["rejected"] = len(lines) - len(kept)
+        reasons = reasons_of(kept)
         if lost["rejected"]:
             path = f"{REJECTS_FOLDER}/{unit}-{attempt}.jsonl"
             rejects_file = _put(path, len(kept), b"".join(kept), output.path, storage) if kept else None
@@ -135,7 +136,13 @@ def without_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, s
         truncated=commit.truncated - lost["truncated"],
         labels={label: count - labels[label] for label, count in commit.labels.items() if count > labels[label]},
         replaces=(commit.name,),
+        reasons=reasons,
     )
+
+
+def reasons_of(lines: Iterable[bytes]) -> dict[str, int]:
+    """Lines of a rejects file, counted by reason."""
+    return dict(Counter(json.loads(line)["reason"] for line in lines))
 
 
 def nothing_left(commits: Iterable[Commit]) -> Commit:
@@ -305,6 +312,7 @@ def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, st
     for commit in commits:
         labels.update(commit.labels)
     known = all(commit.classify_seconds is not None for commit in commits)  # of some only would say too little
+    schemas = {commit.schema for commit in commits if commit.files}
     known_flops = [commit.flops for commit in commits if commit.flops is not None]
     return Commit(
         unit=compaction.unit,
@@ -321,7 +329,21 @@ def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, st
         replaces=tuple(commit.name for commit in commits),
         classify_seconds=ClassifySeconds.total(commit.classify_seconds for commit in commits) if known else None,
         flops=sum(known_flops) if len(known_flops) == len(commits) else None,
+        reasons=_sum_of([commit.reasons for commit in commits]),
+        schema=schemas.pop() if len(schemas) == 1 else None,
+        stage_seconds=_sum_of([commit.stage_seconds for commit in commits]),
     )
+
+
+def _sum_of(several: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The sums by key; None where one of them is not known."""
+    total: dict[str, Any] = defaultdict(int)
+    for counts in several:
+        if counts is None:
+            return None
+        for key, count in counts.items():
+            total[key] += count
+    return dict(total)
 
 
 def joined_pieces(pieces: Iterable[Piece]) -> list[Piece]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import urllib.parse
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,9 @@ class Commit:
     term: int = 0  # of the lease under which it was committed
     classify_seconds: ClassifySeconds | None = None  # None: labelled before these were measured
     flops: float | None = None  # of the model, on what went through it without padding; None: not known
+    reasons: dict[str, int] | None = None  # rejects by reason
+    schema: str | None = None  # which columns and types the labelled files have, folders' columns left out (schema_id)
+    stage_seconds: dict[str, float] | None = None  # of the clock: read, tokenize and write, each of one process
 
     @property
     def name(self) -> str:
@@ -113,6 +117,11 @@ class Commit:
 
 def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
+
+
+def schema_id(schema: pa.Schema) -> str:
+    """Names a schema, metadata left out: files of equal names have equal columns and types."""
+    return hashlib.sha256(schema.remove_metadata().serialize()).hexdigest()[:12]
 
 
 def new_attempt() -> str:
@@ -152,6 +161,7 @@ def write_unit(
     name = f"{unit.id}-{attempt}"
     labelled = labelled.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     columns = output.partition_columns()
+    schema = schema_id(labelled.schema) if not columns else schema_id(labelled.drop_columns(list(columns)).schema)
     contents: dict[str, Any] = {}
     files = []
     for values, part in partitions(labelled, columns):
@@ -180,6 +190,8 @@ def write_unit(
         replaces=unit.replaces,
         classify_seconds=classify_seconds,
         flops=flops,
+        reasons=dict(Counter(reject.reason for reject in rejects)),
+        schema=schema,
     )
 
 

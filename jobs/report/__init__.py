@@ -1,0 +1,1 @@
+"""`label-corpus report`: one HTML page about an output, that stands alone."""
