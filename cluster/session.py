@@ -180,13 +180,13 @@ def connected(machine: Machines | None = None) -> Iterator[Machines]:
             _start_local(machine or this_machine())
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
-    try:
-        machines = cluster_machines()
-        if local:
-            machines = replace(machines, cores=this_machine().cores, here=True)
-        with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died
+    with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died, until it is shut down
+        try:
+            machines = cluster_machines()
+            if local:
+                machines = replace(machines, cores=this_machine().cores, here=True)
             yield machines
-    finally:
-        if not here:
-            wait_for_executors()
-            ray.shutdown()
+        finally:
+            if not here:
+                wait_for_executors()
+                ray.shutdown()

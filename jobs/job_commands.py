@@ -90,11 +90,12 @@ def verify_command(
     job: JobFile,
     overrides: Overrides = None,
     deep: Annotated[bool, typer.Option("--deep", help="read every labelled file: bytes, rows, keys, schemas")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Recount the input against the commits and the files."""
     from jobs.config import load_job
     from jobs.verify import show, verify
 
-    report = verify(load_job(job, overrides), deep=deep)
+    report = verify(load_job(job, overrides), deep=deep, quiet=quiet)
     show(report)
     emit(report, ok=report["ok"])

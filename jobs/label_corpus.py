@@ -8,6 +8,7 @@ In a notebook:
     frame = label_corpus.labels("labelled/", as_="pandas", columns=["text", "label", "score"])
 """
 
+import sys
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
@@ -30,6 +31,7 @@ from jobs.plan import Prepared, job_record, prepare
 from jobs.progress import Progress
 from jobs.recording import Recording
 from jobs.report.making import with_report
+from jobs.steps import Steps
 from jobs.summary import RunResult, Timeline, summarize
 from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
@@ -62,7 +64,9 @@ def run(
         StoreError: the object store kept failing; what was committed stays.
     """
     timeline = Timeline()
-    prepared = prepare(job_of(job), retry_failed=retry_failed)
+    with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
+        steps.begin("looking at the model and listing the input")
+        prepared = prepare(job_of(job), retry_failed=retry_failed)
     job = prepared.job
     failed = list(prepared.failures)
     skipped = len(prepared.ledger.current)
@@ -82,6 +86,7 @@ def run(
                 recording = Recording(meter.run, prepared, timeline)
                 try:
                     _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed)
+                    progress.doing("sweeping the output")
                     tidy(prepared, lease)
                     result = _result(prepared, timeline, failed, skipped)
                     recording.end(result)
@@ -89,6 +94,7 @@ def run(
                     recording.end_by(error)
                     raise
                 if report:
+                    progress.doing("making the report")
                     result = with_report(result, job, prepared.ledger, progress.say)
         else:
             progress.say("nothing to do: every input file is labelled" if not failed else "nothing to do but what has failed")
@@ -147,7 +153,9 @@ def _label_and_commit(
     writer.drop_removed()
     if not plan.tasks and not writer.partly_outdated():
         return
+    progress.doing("starting Ray")
     with connected() as machines:
+        progress.doing("looking at what there is to run on")
         writer.rewrite_outdated()
         if not plan.tasks:
             return
@@ -155,6 +163,7 @@ def _label_and_commit(
             pools = pools_when_there(job.compute, machines, prepared.token_flops, progress.say)
         except ValueError as error:
             raise UserError(str(error)) from error
+        progress.doing("trying the model")
         probed = _probe(prepared, pools, machines, progress)
         record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
@@ -163,7 +172,9 @@ def _label_and_commit(
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         watched = nullcontext() if machines.here else saying_what_is_missing(pools, progress.say)
-        with watched, closing(label_units(prepared, pools, probed, meter)) as finished:
+        progress.doing("labelling the first units: actors start and load the model", pools)
+        tell = progress.works if progress.watches else None
+        with watched, closing(label_units(prepared, pools, probed, meter, tell=tell)) as finished:
             for done in labelled_first(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.arguments import Overrides, emit, examples
+from jobs.arguments import Overrides, Quiet, emit, examples
 
 app = typer.Typer()
 
@@ -17,13 +17,15 @@ app = typer.Typer()
     ),
 )
 def train_command(
-    settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")], overrides: Overrides = None
+    settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
 ) -> None:
     """Fine-tune a classifier on a labelled corpus."""
     from jobs.config import load_config
     from jobs.train import TrainConfig, train
 
-    emit(train(load_config(TrainConfig, settings, overrides or [])))
+    emit(train(load_config(TrainConfig, settings, overrides or []), quiet=quiet))
 
 
 @app.command(
@@ -58,6 +60,7 @@ def benchmark_command(
     unit_seconds: Annotated[
         float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the job against the bare model and its peers."""
     from jobs.benchmark import modes
@@ -65,12 +68,13 @@ def benchmark_command(
     from jobs.benchmark.report import save, show
 
     chosen = tuple(contender) if contender else CONTENDERS
-    options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size)
+    options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
     if scaling:
         result = modes.scaling(options, actors, units, unit_seconds)
     else:
         result = modes.host_ceiling(options) if host_ceiling else modes.compare_contenders(options)
-    show(result)
+    if not quiet:
+        show(result)
     if output:
         save(result, output)
     emit(result)

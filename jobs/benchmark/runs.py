@@ -140,7 +140,8 @@ def _sweep(course: Course, dtype: str) -> tuple[int, dict[int, float]]:
     task = course.task(dtype=dtype, documents=few, batch_sizes=sizes)
     result, _ = run_contender("sweep", task, course.folder, this_machine().cores)
     rates = {int(size): rate for size, rate in result["rates"].items()}
-    say(f"pipeline, {dtype}, documents/s by batch size: {', '.join(f'{size}: {rate:,.0f}' for size, rate in rates.items())}")
+    by_size = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    say(f"pipeline, {dtype}, documents/s by batch size: {by_size}", course.options)
     return result["best"], rates
 
 
