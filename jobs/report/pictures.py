@@ -9,7 +9,7 @@ from jobs.report.svg import ACCENT, GRID, INK, MUTED, SERIES, axes_of, figure, t
 from pipeline_ops.describing import weighted_histogram
 from pipeline_ops.runs import Point
 
-WIDTH = 7.2  # inches
+WIDTH = 8.6  # inches
 BARS = 24
 LONGEST_NAME = 28
 THROUGHPUT_BINS = 60
@@ -29,7 +29,8 @@ def bars(counts: dict[str, int], what: str, rest: int = 0) -> str:
     places = np.arange(len(names))[::-1]
     axes.barh(places, values, color=[ACCENT] * len(shown) + [GRID] * (len(names) - len(shown)), height=0.7)
     for place, value in zip(places, values, strict=True):
-        axes.text(value, place, f" {value:,}  {value / total:.1%}" if total else "", va="center", color=MUTED, fontsize=9)
+        beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "color": MUTED, "fontsize": 9}
+        axes.annotate(f"{value:,} · {value / total:.1%}", (value, place), **beside)
     axes.set_yticks(places, names)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_xlim(0, max([*values, 1]) * 1.22)
@@ -127,8 +128,8 @@ def throughput(points: Sequence[Point], what: str) -> str:
     total.set_ylim(bottom=0)
     total.set_ylabel("documents", color=SERIES[1])
     total.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    total.tick_params(colors=MUTED)
-    total.spines["right"].set_visible(False)
+    total.tick_params(colors=MUTED, length=0)
+    total.spines[:].set_visible(False)
     return to_svg(drawn, what)
 
 
