@@ -79,7 +79,7 @@ def sweep_picture(sweep: dict[str, Any]) -> str:
     axes.axvline(sweep["best_overall"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="one threshold for all labels")
     axes.grid(axis="y", color=GRID)
-    axes.legend(loc="lower left", labelcolor=INK)
+    axes.legend(loc="lower left", labelcolor=INK, frameon=False)
     return to_svg(drawn, "Precision, recall and F1 by threshold")
 
 

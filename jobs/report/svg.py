@@ -29,7 +29,6 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "legend.frameon": False,
 }
 
 
