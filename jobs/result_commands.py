@@ -1,4 +1,4 @@
-"""The sub-commands about what a job has labelled: status, report, evaluate."""
+"""The sub-commands about what a job has labelled: status, report, evaluate, compare."""
 
 import sys
 from typing import Annotated
@@ -85,3 +85,38 @@ def evaluate_command(
     if not quiet:
         show(result)
     emit({**line_of(result), "report": path})
+
+
+@app.command(
+    "compare",
+    epilog=examples(
+        "label-corpus compare old.yaml new.yaml --html changes.html",
+        "label-corpus compare s3://bucket/labelled-v1/ s3://bucket/labelled-v2/",
+    ),
+)
+def compare_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="the job file, or the output's folder")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another one, over the same input")],
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="whose labels, where there are several")] = None,
+    model_b: Annotated[
+        str | None, typer.Option("--model-b", metavar="NAME", help="whose labels in B, if not the same name's")
+    ] = None,
+    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="write a page of it that stands alone")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no tables on stderr")] = False,
+) -> None:
+    """Compare two outputs over the same input: agreement, changed labels, documents."""
+    from jobs.compare import compare
+    from jobs.comparison_tables import progress, show
+    from jobs.outputs import find_labelled
+
+    found = [find_labelled(target, overrides) for target in (a, b)]
+    with progress(quiet) as tell:
+        result = compare(*found, model=model, model_b=model_b, tell=tell)
+    if html is not None:
+        from jobs.report.comparison import write_page
+
+        write_page(result, html)
+    if not quiet:
+        show(result)
+    emit(result)
