@@ -5,12 +5,26 @@ stage says when it begins and ends a unit; what has begun several times and neve
 the unit that a process was at work on counts, not those that waited in its queue.
 """
 
+import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.metrics import RETRIES, Meter
 
 STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}  # by the first word of a key
+LOOK_EVERY_S = 1
+ANSWER_S = 5  # after which a look at the counts is given up
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """What the stages are at work on."""
+
+    busy: dict[str, int] = field(default_factory=dict)  # by stage: units; of read: tasks
+    begun_again: int = 0  # units, so far, that the process at work on them had not survived
 
 
 class AttemptCounts:
@@ -18,19 +32,31 @@ class AttemptCounts:
 
     def __init__(self, meter: Meter | None = None) -> None:
         self._begun: Counter[str] = Counter()
+        self._begun_again = 0
         self._meter = meter
 
     def begin(self, key: str) -> int:
         self._begun[key] += 1
         deaths = self._begun[key] - 1
-        stage = STAGES.get(key.partition(" ")[0])  # other keys are parts of a task of the reader
-        if self._meter is not None and deaths and stage is not None:
-            # here, not in the process that has begun: that may die before it has sent what it has counted
-            self._meter.count(RETRIES, stage=stage)
+        stage = _stage(key)
+        if deaths and stage is not None:
+            self._begun_again += 1
+            if self._meter is not None:
+                # here, not in the process that has begun: that may die before it has sent what it has counted
+                self._meter.count(RETRIES, stage=stage)
         return deaths
 
     def end(self, key: str) -> None:
         del self._begun[key]
+
+    def at_work(self) -> AtWork:
+        busy = Counter(_stage(key) for key in self._begun)
+        return AtWork({stage: busy[stage] for stage in STAGES.values()}, self._begun_again)
+
+
+def _stage(key: str) -> str | None:
+    """None: it is a part of a task of the reader."""
+    return STAGES.get(key.partition(" ")[0])
 
 
 class Attempts:
@@ -57,3 +83,30 @@ class Attempts:
         import ray
 
         return ray.get(getattr(self._counts, method).remote(key))
+
+    @contextmanager
+    def watched(self, tell: Callable[[AtWork], None]) -> Iterator[None]:
+        """While the block runs, `tell` hears every second what the stages are at work on, from a thread of its own.
+
+        Ray Data says it of no running Dataset in a public way (2.60): its State API needs the dashboard, and what
+        DataContext.custom_execution_callback_classes are given, the executor, keeps actors and their number to itself.
+        """
+        import ray
+
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(LOOK_EVERY_S):
+                try:
+                    at_work: Any = ray.get(self._counts.at_work.remote(), timeout=ANSWER_S)
+                except ray.exceptions.RayError:  # it starts, or starts again; what is shown can wait, the run cannot
+                    continue
+                tell(at_work)
+
+        thread = threading.Thread(target=look, name="at-work", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

@@ -21,8 +21,8 @@ class PoolSize(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min: int = Field(gt=0)
-    max: int = Field(gt=0)
+    min: int = Field(gt=0, description="actors that are there from the start")
+    max: int = Field(gt=0, description="actors at the most")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

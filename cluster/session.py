@@ -17,6 +17,12 @@ from cluster.streaming import wait_for_executors
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# of the environment's variables, those that may hold credentials which no shape tells
+SECRETS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "RAY_AUTH_TOKEN"),
+)
+SHORTEST_SECRET = 12  # shorter ones stand in texts by chance
 LOCAL_STARTS = 2
 HELPER_ACTORS = 12  # more than Ray Data and a job have beside the pools
 ACCELERATOR = "accelerator_type:"  # the resource by which Ray knows a node's kind of GPU
@@ -68,6 +74,11 @@ def jobs_address_is(address: str) -> Iterator[None]:
             os.environ.pop("RAY_API_SERVER_ADDRESS", None)
         else:
             os.environ["RAY_API_SERVER_ADDRESS"] = before
+
+
+def secret_values() -> list[str]:
+    """Credentials that this process has in its environment, to be kept out of what it shows."""
+    return [value for name in SECRETS if len(value := os.environ.get(name, "")) >= SHORTEST_SECRET]
 
 
 def environment_values(names: Iterable[str]) -> dict[str, str]:
@@ -169,13 +180,13 @@ def connected(machine: Machines | None = None) -> Iterator[Machines]:
             _start_local(machine or this_machine())
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
-    try:
-        machines = cluster_machines()
-        if local:
-            machines = replace(machines, cores=this_machine().cores, here=True)
-        with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died
+    with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died, until it is shut down
+        try:
+            machines = cluster_machines()
+            if local:
+                machines = replace(machines, cores=this_machine().cores, here=True)
             yield machines
-    finally:
-        if not here:
-            wait_for_executors()
-            ray.shutdown()
+        finally:
+            if not here:
+                wait_for_executors()
+                ray.shutdown()

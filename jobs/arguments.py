@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="settings that replace the file's")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="settings that replace the file's")]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="the dashboard, http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS"),
@@ -22,7 +22,7 @@ Python = Annotated[str, typer.Option("--python", help="the interpreter on the cl
 DriverCPUs = Annotated[
     float | None, typer.Option("--entrypoint-num-cpus", min=0, help="for the driver, which then may leave the head")
 ]
-DriverGPUs = Annotated[float | None, typer.Option("--entrypoint-num-gpus", min=0)]
+DriverGPUs = Annotated[float | None, typer.Option("--entrypoint-num-gpus", min=0, help="for the driver")]
 DriverMemory = Annotated[int | None, typer.Option("--entrypoint-memory", min=0, help="bytes")]
 DriverResources = Annotated[str | None, typer.Option("--entrypoint-resources", metavar="JSON", help='such as {"driver": 1}')]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
@@ -36,6 +36,11 @@ class LogFormat(StrEnum):
 
 
 LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="of what a run says on stderr")]
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's --help; lines of at most 76 characters stay whole on a terminal of 80."""
+    return "\n".join(["Examples:", *lines]).replace("[", r"\[")  # which is rich's markup
 
 
 def emit(result: dict[str, Any], *, ok: bool = True) -> None:

@@ -1,11 +1,11 @@
 """The chain: read -> tokenize -> classify -> postprocess + write, a unit per row. Here Ray is told about the stages."""
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.attempts import Attempts
+from cluster.attempts import Attempts, AtWork
 from cluster.failures import configure_ray_data
 from cluster.metrics import Meter, metered, metered_actor
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
@@ -86,17 +86,20 @@ def label_units(
     probed: dict[str, Any],
     meter: Meter,
     classify_actor: type[ClassifyActor] = ClassifyActor,
+    tell: Callable[[AtWork], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
     """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
 
     Args:
         probed: what probing.probe_models has found.
         classify_actor: the benchmark puts one in its place that only takes its time.
+        tell: hears every second what the stages are at work on, from another thread.
     """
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    stages = stages_of(prepared, pools, probed, Attempts(meter))
+    attempts = Attempts(meter)
+    stages = stages_of(prepared, pools, probed, attempts)
     paths = [model.config.path for model in prepared.models]
     unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     configure_ray_data(prepared.plan.unit_bytes)
@@ -134,7 +137,7 @@ def label_units(
             **unit,
         )
     )
-    with closing(stream_rows(written)) as rows:
+    with closing(stream_rows(written)) as rows, nullcontext() if tell is None else attempts.watched(tell):
         for row in rows:
             if row["failure"] is None:
                 count_row(meter, row, paths)

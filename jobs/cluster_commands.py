@@ -22,13 +22,20 @@ from jobs.arguments import (
     WorkingDir,
     emit,
     emit_end,
+    examples,
     load_light_job,
 )
 
 app = typer.Typer()
 
 
-@app.command("submit")
+@app.command(
+    "submit",
+    epilog=examples(
+        "label-corpus submit job.yaml --address http://HEAD:8265 --follow",
+        "label-corpus submit job.yaml --working-dir . --env HF_TOKEN",
+    ),
+)
 def submit_command(
     job: JobFile,
     overrides: Overrides = None,
@@ -63,7 +70,14 @@ def submit_command(
     emit_end(submit(job, overrides or [], options, tick=tick, follow_it=follow))
 
 
-@app.command("schedule")
+@app.command(
+    "schedule",
+    epilog=examples(
+        "label-corpus schedule job.yaml --cron '0 2 * * *' --timezone Europe/Berlin",
+        "label-corpus schedule job.yaml --list",
+        "label-corpus schedule job.yaml --cron '0 2 * * *' --kubernetes --image IMAGE",
+    ),
+)
 def schedule_command(
     job: JobFile,
     overrides: Overrides = None,
@@ -86,7 +100,7 @@ def schedule_command(
     ] = None,
     rayjob: Annotated[
         str | None,
-        typer.Option("--rayjob", metavar="FILE", help="--kubernetes: a copy of cluster/manifests/rayjob.yaml of yours"),
+        typer.Option("--rayjob", metavar="FILE", help="--kubernetes: your copy of manifests/rayjob.yaml"),
     ] = None,
     address: Address = None,
     working_dir: WorkingDir = None,
@@ -143,7 +157,14 @@ def schedule_command(
     raise typer.Exit(code)
 
 
-@app.command("jobs")
+@app.command(
+    "jobs",
+    epilog=examples(
+        "label-corpus jobs --address http://HEAD:8265",
+        "label-corpus jobs --follow ID",
+        "label-corpus jobs --stop ID",
+    ),
+)
 def jobs_command(
     address: Address = None,
     stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="end this job in an orderly way, and wait")] = None,

@@ -5,7 +5,6 @@ A reader of commits sees the old files or the new ones; what is interrupted is s
 """
 
 import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Generator
@@ -20,6 +19,7 @@ from cluster.session import connected
 from cluster.streaming import stream_rows
 from jobs import stopping
 from jobs.config import JobConfig
+from jobs.steps import Steps
 from jobs.sweep import holding
 from pipeline_ops.commits import commit_unit, sweep
 from pipeline_ops.rewriting import Compaction, Merge, compacted, merge_files, plan_compactions
@@ -39,16 +39,16 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
         LeaseError: another run writes to it.
     """
     started = time.monotonic()
-    with holding(job) as (output, ledger, lease):
+    with Steps("compact", quiet=quiet) as steps, holding(job) as (output, ledger, lease):
         sweep(output, ledger, job.storage, lease.confirm)  # replaced records go before others may replace their successors
         before = [file for commit in ledger.commits.values() for file in commit.files]
         compactions = plan_compactions(ledger.commits.values(), target_bytes)
         merged = sum(len(merge.files) for compaction in compactions for merge in compaction.merges)
-        if not quiet:
-            print(f"{len(before):,} files, {merged:,} of them small enough to be merged", file=sys.stderr)
+        steps.say(f"{len(before):,} files, {merged:,} of them small enough to be merged")
         if compactions:
+            steps.begin("starting Ray")
             # closed before Ray is shut down, as in label_corpus.py
-            with connected(), closing(_merged(compactions, output, job.storage)) as finished:
+            with connected(), closing(_merged(compactions, output, job.storage, steps)) as finished:
                 for compaction, files in finished:
                     stopping.check()
                     commit = compacted(compaction, files, output, job.storage)
@@ -77,7 +77,7 @@ def merge_row(row: pa.Table, output: str, storage: StorageConfig) -> pa.Table:
 
 
 def _merged(
-    compactions: list[Compaction], output: str, storage: StorageConfig
+    compactions: list[Compaction], output: str, storage: StorageConfig, steps: Steps
 ) -> Generator[tuple[Compaction, list[WrittenFile]], None, None]:
     """(compaction, the files that its merges gave, in order), each as soon as all of them are written."""
     import ray.data
@@ -97,10 +97,14 @@ def _merged(
         batch_format="pyarrow",
         num_cpus=1,
     )
+    steps.begin("merging", len(rows), things="merges")
+    written_bytes = 0
     with closing(stream_rows(merged)) as finished:
         for row in finished:
             parts = done[row["unit"]]
-            parts[row["order"]] = [WrittenFile(**file) for file in json.loads(row["written"])]
+            parts[row["order"]] = files = [WrittenFile(**file) for file in json.loads(row["written"])]
+            written_bytes += sum(file.bytes for file in files)
+            steps.add(1, f"{written_bytes / 1e6:,.1f} MB written")
             compaction = by_unit[row["unit"]]
             if len(parts) == len(compaction.merges):
                 yield compaction, [file for order in sorted(parts) for file in parts[order]]

@@ -1,6 +1,7 @@
 """The job file: YAML, checked by pydantic; each part's model lives in the module that uses it."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, Self, TypeVar, get_args
 
 import yaml
@@ -24,14 +25,25 @@ class NamedModelConfig(ModelConfig):
 class JobConfig(BaseModel):
     """A labelling job."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        title="label-corpus job",
+        json_schema_extra={
+            "required": ["input", "output"],
+            "oneOf": [{"required": ["model"]}, {"required": ["models"]}],
+        },
+    )
 
-    input: InputConfig
-    model: ModelConfig | None
-    models: tuple[NamedModelConfig, ...] | None = Field(default=None, min_length=1)
-    output: OutputConfig
-    storage: StorageConfig = StorageConfig()
-    compute: ComputeConfig = ComputeConfig()
+    input: InputConfig = Field(description="what is labelled, and how it is read")
+    model: ModelConfig | None = Field(description="the classifier that labels it")
+    models: tuple[NamedModelConfig, ...] | None = Field(
+        default=None, min_length=1, description="in place of model: several that label it in one pass, each with a name"
+    )
+    output: OutputConfig = Field(description="where the labels go, and what they look like")
+    storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="how the work is spread; changes no results")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +91,13 @@ def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
     return load_config(JobConfig, path, overrides or [])
 
 
+def job_of(job: JobConfig | Mapping[str, Any] | str) -> JobConfig:
+    """The job that is given as such, as its settings or as the path of its file; raises as load_job."""
+    if isinstance(job, JobConfig):
+        return job
+    return load_job(job) if isinstance(job, str) else check_config(JobConfig, dict(job))
+
+
 def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:
     """A configuration of any kind from a YAML file and overrides; raises as load_job."""
     return check_config(kind, load_settings(kind, path, overrides))
@@ -90,9 +109,10 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the path of a job file") from error
+        raise UserError(f"{path}: {error.strerror}; give the path of a {_title(kind)} file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        remedy = "; indent by spaces, not by tabs" if r"'\t'" in str(error) else ""
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}{remedy}") from error
     if settings is None:
         settings = {}
     if not isinstance(settings, dict):
@@ -132,7 +152,12 @@ def override(settings: dict[str, Any], setting: str) -> None:
         raise UserError(f"{setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def _title(kind: type[BaseModel]) -> str:
+    """What such a file is called: job, training."""
+    return (kind.model_config.get("title") or "job").removeprefix("label-corpus ")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model of a section, which may be left out, or be a list of such."""
     for kind in (annotation, *get_args(annotation), *(inner for part in get_args(annotation) for inner in get_args(part))):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -151,7 +176,7 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
         if place is None or part not in place.model_fields:
             break
         fields.append(part)
-        place = _section(place.model_fields[part].annotation)
+        place = section_of(place.model_fields[part].annotation)
     if not location:  # of the whole; the text names the key
         return mistake["msg"].removeprefix("Value error, ")
     key = ".".join(fields) or ".".join(location)
@@ -166,8 +191,12 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
         return f"{'.'.join(location)}: missing; it has no default"
     description = ""
     if len(fields) > 1:
-        owner, last = _section(kind.model_fields[fields[0]].annotation), fields[-1]
+        owner, last = section_of(kind.model_fields[fields[0]].annotation), fields[-1]
         if owner is not None and last in owner.model_fields:
             description = owner.model_fields[last].description or ""
     text = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "model_type" and place is not None:
+        return f"{key}: {mistake['input']!r} does not do: give its keys: {', '.join(place.model_fields)}"
+    if mistake["type"] == "tuple_type":
+        text = "give a list, such as " + (f"[{mistake['input']}]" if isinstance(mistake["input"], str) else "[a, b]")
     return f"{key}: {mistake['input']!r} does not do: {text}" + (f" ({description})" if description else "")

@@ -51,12 +51,16 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
         What `run` returns, `accuracy` against the known kinds, and `verified`: whether every document was found once.
 
     Raises:
-        UserError: `folder` holds something that the demo has not put there.
+        UserError: `folder` cannot be made, or holds something that the demo has not put there.
     """
     from jobs.label_corpus import run
     from jobs.verify import verify
 
     folder = os.path.abspath(os.path.expanduser(folder))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--folder: {folder!r} cannot be made: {error.strerror}; give one that can be written") from error
     _say("collecting passages of the installed Python packages")
     training, held_out = collect_passages(max_training=NUM_PASSAGES, max_held_out=NUM_PASSAGES)
     model = _train_once(training, folder, fresh)
@@ -74,7 +78,12 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     labelled = ds.dataset(job.output.path, format="parquet", partitioning="hive").to_table(columns=["label", "kind"])
     confusion = Counter(zip(labelled["kind"].to_pylist(), labelled["label"].to_pylist(), strict=True))
     accuracy = sum(count for (kind, label), count in confusion.items() if kind == label) / max(1, labelled.num_rows)
-    return {**summary, "accuracy": round(accuracy, 4), "verified": verify(job)["ok"], "confusion": _by_kind(confusion)}
+    return {
+        **summary.to_dict(),
+        "accuracy": round(accuracy, 4),
+        "verified": verify(job)["ok"],
+        "confusion": _by_kind(confusion),
+    }
 
 
 def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:

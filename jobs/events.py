@@ -4,8 +4,10 @@ import logging
 import time
 from typing import Any
 
+from cluster.attempts import AtWork
+from cluster.resources import Pools
+from jobs.live import LINE_SECONDS
 from jobs.logs import LOGGER, about
-from jobs.progress import LINE_SECONDS
 from pipeline_ops.failures import Failure
 from pipeline_ops.planning import Plan
 from pipeline_ops.writing import ClassifySeconds, Commit
@@ -18,6 +20,8 @@ ENDED = (  # of the run's JSON line
 
 class JsonLines:
     """A run's events as records of LOGGER."""
+
+    watches = False
 
     def __init__(self, run: str, plan: Plan, *, quiet: bool):
         self.quiet = quiet
@@ -34,6 +38,12 @@ class JsonLines:
 
     def begin(self, **facts: Any) -> None:
         self._tell("run_started", "the run has begun", **facts)
+
+    def doing(self, what: str, pools: Pools | None = None) -> None:
+        """Nothing that a machine would have to be told."""
+
+    def works(self, at_work: AtWork) -> None:
+        """The metrics tell it better."""
 
     def say(self, text: str) -> None:
         self._tell("notice", text)

@@ -1,7 +1,16 @@
-"""`label-corpus run`: the job. plan -> the chain (read -> tokenize -> classify -> postprocess + write) -> commit."""
+"""`label-corpus run`: the job. plan -> the chain (read -> tokenize -> classify -> postprocess + write) -> commit.
 
+In a notebook:
+
+    from jobs import label_corpus
+
+    result = label_corpus.run("reviews.yaml")                       # or the settings as a dict, or a JobConfig
+    frame = label_corpus.labels("labelled/", as_="pandas", columns=["text", "label", "score"])
+"""
+
+import sys
 import uuid
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from typing import Any
 
@@ -13,28 +22,41 @@ from cluster.waiting import pools_when_there, saying_what_is_missing, why_waitin
 from jobs import stopping
 from jobs.chain import label_units
 from jobs.committing import Writer, needs_writing, tidy, writing
-from jobs.config import JobConfig
+from jobs.config import JobConfig, job_of
 from jobs.counting import count_commit, count_failure
 from jobs.events import JsonLines
 from jobs.fingerprint import check_same_job
+from jobs.labels import labels
 from jobs.plan import Prepared, job_record, prepare
 from jobs.progress import Progress
-from jobs.summary import Timeline, summarize
+from jobs.recording import Recording
+from jobs.report.making import with_report
+from jobs.steps import Steps
+from jobs.summary import RunResult, Timeline, summarize
 from pipeline_ops.commits import incomplete_files, write_job
 from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
 from pipeline_ops.probing import probe_models
 from pipeline_ops.schema import UserError
 from pipeline_ops.writing import Commit
 
-MAX_LISTED = 100  # failures in the JSON line
+__all__ = ["RunResult", "labels", "run"]
 
 
-def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_json: bool = False) -> dict[str, Any]:
-    """Labels what is not labelled yet. Returns the counts of the whole output and the rates of this run.
+def run(
+    job: JobConfig | Mapping[str, Any] | str,
+    *,
+    quiet: bool = False,
+    retry_failed: bool = False,
+    as_json: bool = False,
+    report: bool = True,
+) -> RunResult:
+    """Labels what is not labelled yet.
 
     Args:
+        job: the settings, or the path of a job file.
         retry_failed: take up what earlier runs have set aside.
         as_json: events go to the logger of jobs.logs, not to stderr as text.
+        report: make the page about the output when the run ends, if it has changed anything.
 
     Raises:
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
@@ -42,10 +64,12 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_j
         StoreError: the object store kept failing; what was committed stays.
     """
     timeline = Timeline()
-    prepared = prepare(job, retry_failed=retry_failed)
-    job, ledger = prepared.job, prepared.ledger
-    skipped = len(ledger.current)
+    with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
+        steps.begin("looking at the model and listing the input")
+        prepared = prepare(job_of(job), retry_failed=retry_failed)
+    job = prepared.job
     failed = list(prepared.failures)
+    skipped = len(prepared.ledger.current)
     meter = Meter(uuid.uuid4().hex[:12], job.output.path)
     with JsonLines(meter.run, prepared.plan, quiet=quiet) if as_json else Progress(prepared.plan, quiet=quiet) as progress:
         progress.begin(
@@ -59,49 +83,79 @@ def run(job: JobConfig, *, quiet: bool = False, retry_failed: bool = False, as_j
                 if lease.took_over:
                     progress.say("an earlier run has not ended properly: what it may still commit is void from now on")
                 forget_failures(prepared.outdated_failures, job.output.path, job.storage)
-                writer = Writer(prepared, lease, meter.run)
-                most = job.compute.max_failed_units
-                with closing(_label_and_commit(prepared, writer, progress, timeline, meter)) as finished:
-                    for done in finished:
-                        stopping.check()
-                        if isinstance(done, Commit):
-                            timeline.add(done)
-                            continue
-                        failed.append(done)
-                        progress.set_aside(done)
-                        if most is not None and len(failed) - len(prepared.failures) > most:
-                            progress.say(f"stopping early: more than compute.max_failed_units ({most}) have failed")
-                            break
-                tidy(prepared, lease)
+                recording = Recording(meter.run, lease.term, prepared, timeline)
+                try:
+                    _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed)
+                    progress.doing("sweeping the output")
+                    tidy(prepared, lease)
+                    result = _result(prepared, timeline, failed, skipped)
+                    recording.end(result)
+                except BaseException as error:
+                    recording.end_by(error)
+                    raise
+                if report:
+                    progress.doing("making the report")
+                    result = with_report(result, job, prepared.ledger, progress.say)
         else:
             progress.say("nothing to do: every input file is labelled" if not failed else "nothing to do but what has failed")
-        # the end is a comparison with the input, not the absence of an error
-        incomplete = incomplete_files(prepared.files, ledger.commits)
-        for path in incomplete:
+            result = _result(prepared, timeline, failed, skipped)
+        for path in incomplete_files(prepared.files, prepared.ledger.commits):
             progress.say(f"not completely labelled: {path}")
         if failed:
             progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
-        summary = {
-            **summarize(ledger.commits, timeline, skipped=skipped, output=job.output.path),
-            "units_failed": len(failed),
-            "failed": [f"{failure.where}: {failure.error}: {failure.message}" for failure in failed[:MAX_LISTED]],
-            "files": len(prepared.files),
-            "files_incomplete": len(incomplete),
-            "files_changed": len(prepared.plan.changed),
-            "files_removed": len(prepared.plan.removed),
-        }
-        progress.end(summary)
-    return summary
+        progress.end(result.to_dict())
+    return result
+
+
+def _label(
+    prepared: Prepared,
+    writer: Writer,
+    progress: Progress | JsonLines,
+    recording: Recording,
+    meter: Meter,
+    failed: list[Failure],
+) -> None:
+    """Labels and commits what is left, until too much of it fails; what fails is added to `failed`."""
+    most, before = prepared.job.compute.max_failed_units, len(failed)
+    with closing(_label_and_commit(prepared, writer, progress, recording, meter)) as finished:
+        for done in finished:
+            stopping.check()
+            if isinstance(done, Commit):
+                recording.add(done)
+                continue
+            failed.append(done)
+            recording.set_aside()
+            progress.set_aside(done)
+            if most is not None and len(failed) - before > most:
+                progress.say(f"stopping early: more than compute.max_failed_units ({most}) have failed")
+                break
+
+
+def _result(prepared: Prepared, timeline: Timeline, failed: list[Failure], skipped: int) -> RunResult:
+    # the end is a comparison with the input, not the absence of an error
+    return summarize(
+        prepared.ledger.commits,
+        timeline,
+        skipped=skipped,
+        output=prepared.job.output.path,
+        failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in failed],
+        files=len(prepared.files),
+        incomplete=len(incomplete_files(prepared.files, prepared.ledger.commits)),
+        changed=len(prepared.plan.changed),
+        removed=len(prepared.plan.removed),
+    )
 
 
 def _label_and_commit(
-    prepared: Prepared, writer: Writer, progress: Progress | JsonLines, timeline: Timeline, meter: Meter
+    prepared: Prepared, writer: Writer, progress: Progress | JsonLines, recording: Recording, meter: Meter
 ) -> Generator[Commit | Failure, None, None]:
     job, plan, ledger = prepared.job, prepared.plan, prepared.ledger
     writer.drop_removed()
     if not plan.tasks and not writer.partly_outdated():
         return
+    progress.doing("starting Ray")
     with connected() as machines:
+        progress.doing("looking at what there is to run on")
         writer.rewrite_outdated()
         if not plan.tasks:
             return
@@ -109,19 +163,23 @@ def _label_and_commit(
             pools = pools_when_there(job.compute, machines, prepared.token_flops, progress.say)
         except ValueError as error:
             raise UserError(str(error)) from error
+        progress.doing("trying the model")
         probed = _probe(prepared, pools, machines, progress)
         record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
-        timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtypes"], pools.gpus_per_classifier)
+        recording.timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtypes"], pools.gpus_per_classifier)
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         watched = nullcontext() if machines.here else saying_what_is_missing(pools, progress.say)
-        with watched, closing(label_units(prepared, pools, probed, meter)) as finished:
+        progress.doing("labelling the first units: actors start and load the model", pools)
+        tell = progress.works if progress.watches else None
+        with watched, closing(label_units(prepared, pools, probed, meter, tell=tell)) as finished:
             for done in labelled_first(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
                     write_job(record, job.output.path, job.storage)
+                    recording.begin(probed["device"], probed["dtypes"], pools.classifiers)
                     recorded = True
                     if any(model.facts.head.generic_labels for model in prepared.models):
                         progress.say("the model's labels have no names (LABEL_0, ...): model.id2label can give them some")

@@ -1,6 +1,7 @@
 """`label-corpus plan`: what a run would do. Loads no model weights, starts no Ray, writes nothing."""
 
 import base64
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from cluster.resources import Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
 from jobs.fingerprint import check_same_job, fingerprint, result_settings
+from pipeline_ops.cards import card_of
 from pipeline_ops.commits import Ledger, read_job, read_ledger
 from pipeline_ops.failures import Failure, outdated_failures, read_failures
 from pipeline_ops.heads import check_output
@@ -147,6 +149,8 @@ def refused(key: str, path: str, what: str, error: BaseException) -> BaseExcepti
         return error
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"
+    if type(error).__name__ == "NoCredentialsError":
+        reason += "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; public buckets: storage.anonymous=true"
     return UserError(f"{key}: {path!r} cannot be {what}: {reason}")
 
 
@@ -224,18 +228,25 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
         wanted = [*texts.items(), *(("output.columns", name) for name in job.output.input_columns() or ())]
         for key, name in wanted:
             if name not in columns and not (key == "output.columns" and file_format == "jsonl"):
-                raise UserError(f"{key}: there is no column {name!r} in {seen.path}; it has {', '.join(map(repr, columns))}")
+                near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+                meant = f"did you mean {near[0]!r}? " if near else ""
+                raise UserError(
+                    f"{key}: there is no column {name!r} in {seen.path}; {meant}it has {', '.join(map(repr, columns))}"
+                )
         for key, name in texts.items():
             if columns.count(name) > 1:
                 raise UserError(f"{key}: {seen.path} has more than one column {name!r}")
             data_type = schema.field(name).type
             if not is_text(data_type):
-                raise UserError(f"{key}: {name!r} in {seen.path} is {data_type}, not text")
+                raise UserError(f"{key}: {name!r} in {seen.path} is {data_type}, not text; name a column of texts")
         check_columns(columns, seen.path, job.output)
         known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
         for name in job.output.partition_by:
             if name not in known:
-                raise UserError(f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'")
+                raise UserError(
+                    f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'; there are"
+                    f" {', '.join(map(repr, sorted(known)))}"
+                )
     if unreadable and len(unreadable) == len(formats) and not checked:
         raise unreadable[0]
     return line_types
@@ -254,7 +265,12 @@ def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str,
         "settings": settings,
         "config": prepared.job.model_dump(mode="json"),
         "models": {
-            model.name: {**model.facts.to_dict(), "dtype": model.dtype, "output": model.output.model_dump(mode="json")}
+            model.name: {
+                **model.facts.to_dict(),
+                "dtype": model.dtype,
+                "output": model.output.model_dump(mode="json"),
+                "card": card_of(model.config, prepared.job.storage),
+            }
             for model in models
         },
         "line_types": base64.b64encode(prepared.line_types.serialize().to_pybytes()).decode(),

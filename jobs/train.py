@@ -7,16 +7,18 @@ or is no model yet: local folders are built beside and renamed, on object storag
 import json
 import os
 import shutil
-import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from jobs.bars import rate
+from jobs.steps import Steps
 from pipeline_ops.failures import Failure
 from pipeline_ops.inputs import InputConfig, InputFile, column_names, decode, find_inputs, sample_types
 from pipeline_ops.models import ModelConfig, local_copy
@@ -35,7 +37,7 @@ from pipeline_ops.storage import (
     put_many,
 )
 from pipeline_ops.store_errors import store_errors
-from pipeline_ops.training import ArchitectureConfig, TrainingConfig, train_classifier
+from pipeline_ops.training import ArchitectureConfig, TrainingConfig, TrainingStep, train_classifier
 
 READ_BYTES = 8 * 2**20  # of a line format at a time: reading stops soon after max_documents
 RECORD = "training.json"  # settings, versions and measured quality, beside the model
@@ -82,16 +84,16 @@ class TargetConfig(BaseModel):
 class TrainConfig(BaseModel):
     """A training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training")
 
-    input: LabelledInputConfig
-    model: StartConfig
-    training: TrainingConfig = TrainingConfig()
-    output: TargetConfig
-    storage: StorageConfig = StorageConfig()
+    input: LabelledInputConfig = Field(description="the labelled corpus, and how it is read")
+    model: StartConfig = Field(description="what training starts from")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="how the classifier is trained")
+    output: TargetConfig = Field(description="where the model goes")
+    storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Reads, trains, publishes. Returns train_classifier's report, `skipped` (rows without text or label) and `output`.
 
     Raises:
@@ -99,30 +101,51 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     target = full_path(config.output.path)
     _check_target(target, config)
-    texts, labels, skipped = read_labelled(config.input, config.storage, config.training.max_documents)
-    print(f"training: {len(texts):,} documents, {len(set(labels))} labels", file=sys.stderr, flush=True)
-    start = None
-    if config.model.path is not None:
-        start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
-    with tempfile.TemporaryDirectory(prefix="label-corpus-") as folder:
-        report = train_classifier(
-            texts,
-            labels,
-            start=start,
-            revision=config.model.revision,
-            architecture=config.model.architecture,
-            config=config.training,
-            folder=folder,
-        )
-        record = {
-            "settings": config.model_dump(exclude={"storage", "output"}),
-            "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
-            "report": report,
-        }
-        with open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=2)
-        publish(folder, target, config.storage)
+    with Steps("train", quiet=quiet) as steps:
+        steps.begin("reading the documents")
+        texts, labels, skipped = read_labelled(config.input, config.storage, config.training.max_documents)
+        steps.say(f"training: {len(texts):,} documents, {len(set(labels))} labels")
+        steps.begin("getting the model and the tokens ready")
+        start = None
+        if config.model.path is not None:
+            start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
+        with tempfile.TemporaryDirectory(prefix="label-corpus-") as folder:
+            report = train_classifier(
+                texts,
+                labels,
+                start=start,
+                revision=config.model.revision,
+                architecture=config.model.architecture,
+                config=config.training,
+                folder=folder,
+                told=_told(steps),
+            )
+            record = {
+                "settings": config.model_dump(exclude={"storage", "output"}),
+                "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+                "report": report,
+            }
+            with open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file:
+                json.dump(record, file, indent=2)
+            steps.begin("putting the model in its place")
+            publish(folder, target, config.storage)
     return {**report, "skipped": skipped, "output": target}
+
+
+def _told(steps: Steps) -> Callable[[TrainingStep], None]:
+    """Shows a training's steps."""
+
+    def told(at: TrainingStep) -> None:
+        if at.step == 1:  # what comes before it takes its own time
+            steps.begin("training", at.steps - 1, things="steps")
+            return
+        seconds = max(time.monotonic() - steps.began, 1e-9)
+        loss = "" if at.loss is None else f", loss {at.loss:.3f}"
+        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {rate((at.step - 1) * at.examples / seconds)} documents/s")
+        if at.step == at.steps:
+            steps.begin("measuring on the held-out documents")
+
+    return told
 
 
 def _check_target(target: str, config: TrainConfig) -> None:

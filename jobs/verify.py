@@ -2,12 +2,14 @@
 
 import itertools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.config import JobConfig
+from jobs.steps import Steps
 from pipeline_ops import records
 from pipeline_ops.checking import Seen, check_commit
 from pipeline_ops.commits import gaps, garbage_files, overlaps, pieces_by_file, read_ledger
@@ -23,7 +25,7 @@ from pipeline_ops.writing import Commit, WrittenFile
 MAX_LISTED = 100
 
 
-def verify(job: JobConfig, *, deep: bool = False) -> dict[str, Any]:
+def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Compares inputs, commits and files.
 
     Args:
@@ -34,6 +36,12 @@ def verify(job: JobConfig, *, deep: bool = False) -> dict[str, Any]:
         unreferenced, broken, failed, removed: each a list of sentences with the path first. `ok` when all but `removed` are
         empty. `files_read` with `deep`.
     """
+    with Steps("verify", quiet=quiet) as steps:
+        return _verify(job, deep, steps)
+
+
+def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
+    steps.begin("listing inputs and commits")
     output = full_path(job.output.path)
     try:
         ledger = read_ledger(output, job.storage)
@@ -45,7 +53,8 @@ def verify(job: JobConfig, *, deep: bool = False) -> dict[str, Any]:
     pieces = pieces_by_file(current.values())
     missing, doubled = [], []
     documents = 0
-    for file in files:
+    steps.begin("recounting the input", sum(file.stored.size for file in files), is_bytes=True)
+    for number, file in enumerate(files, 1):
         found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
         if len(found) < len(pieces.get(file.path, [])):
             missing.append(f"{file.path}: has changed since it was labelled")
@@ -58,24 +67,35 @@ def verify(job: JobConfig, *, deep: bool = False) -> dict[str, Any]:
             for left, right in overlaps(found)
         ]
         try:
-            documents += count_documents(file, job.input, job.storage)
+            documents += count_documents(file, job.input, job.storage, steps.add)
         except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: of the name of a column
             if is_store_failure(error):
                 raise
             if not gaps(found):
                 missing.append(f"{file.path}: cannot be read: {error}")
+        steps.add(0, f"{number:,} of {len(files):,} files")
     labeled = sum(commit.labeled for commit in current.values())
     rejected = sum(commit.rejected for commit in current.values())
     listed = {file.path for file in files}
     removed = sorted(path for path in pieces if path not in listed)
     if not removed and not missing and labeled + rejected != documents:
         missing.append(f"{output}: {documents} documents in the input, {labeled} labelled and {rejected} rejected")
-    broken = list(_broken_files(output, current, job.storage))
+    steps.begin("looking at the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
+    broken = list(_broken_files(output, current, job.storage, steps))
     deep_facts = {}
     if deep:
         seen = Seen()
+        num_bytes = sum(file.bytes for commit in current.values() for file in commit.all_files())
+        steps.begin("reading the committed files", num_bytes, is_bytes=True)
+        read = itertools.count(1)
         for commit in current.values():
-            broken += check_commit(commit, job.output.model_copy(update={"path": output}), job.storage, seen)
+            broken += check_commit(
+                commit,
+                job.output.model_copy(update={"path": output}),
+                job.storage,
+                seen,
+                told=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
+            )
         if seen.documents != labeled + rejected:
             broken.append(f"{output}: {seen.documents} documents in its files, its commits say {labeled + rejected}")
         deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
@@ -99,15 +119,25 @@ def verify(job: JobConfig, *, deep: bool = False) -> dict[str, Any]:
     }
 
 
-def count_documents(file: InputFile, config: InputConfig, storage: StorageConfig) -> int:
+def count_documents(
+    file: InputFile, config: InputConfig, storage: StorageConfig, told: Callable[[int], None] | None = None
+) -> int:
     """The documents in an input file, rejects included, counted without what labelling recorded.
 
     Parquet by its footer; line formats by reading them: blank JSON and CSV lines are no documents, blank text lines are.
+
+    Args:
+        told: hears of the bytes that are done, as many as the file has.
     """
+    told = told or (lambda done: None)
+    left = file.stored.size
     if file.format == "parquet":
         with open_to_read(file.stored, storage, sequential=False) as source:
-            return pq.read_metadata(source).num_rows
+            rows = pq.read_metadata(source).num_rows
+        told(left)
+        return rows
     if file.format == "text" and config.text_unit == "file":
+        told(left)
         return 1
     start = csv_header(file, config, storage)[1] if file.format == "csv" else 0
     quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
@@ -118,14 +148,20 @@ def count_documents(file: InputFile, config: InputConfig, storage: StorageConfig
         ):
             lines = records.split_records(block, quote, delimiter)
             total += sum(records.is_document(line, file.format) for line in lines)
+            if file.compression is None:  # else the blocks are larger than what was read for them
+                done = min(len(block.data), left)
+                left -= done
+                told(done)
+    told(left)
     return total
 
 
-def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfig):
+def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfig, steps: Steps):
     """Committed files that are gone, or whose size, etag or rows are not what their commit says."""
     there = {file.path: file for file in list_all(output, storage)}
     for commit in commits.values():
         for file in commit.all_files():
+            steps.add()
             path = join(output, file.path)
             if path not in there:
                 yield f"{file.path}: missing, named by unit {commit.unit}"

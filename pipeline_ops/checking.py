@@ -1,7 +1,7 @@
 """What is written, checked against the commit that names it: bytes, pages, rows, keys, columns, metadata."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline_ops.rewriting import column_of, read_written, read_written_bytes
 from pipeline_ops.schema import OutputConfig, Piece
 from pipeline_ops.storage import StorageConfig
-from pipeline_ops.writing import METADATA_KEY, Commit
+from pipeline_ops.writing import METADATA_KEY, Commit, WrittenFile
 
 
 @dataclass
@@ -23,15 +23,26 @@ class Seen:
     documents: int = 0
 
 
-def check_commit(commit: Commit, output: OutputConfig, storage: StorageConfig, seen: Seen) -> Iterator[str]:
+def check_commit(
+    commit: Commit,
+    output: OutputConfig,
+    storage: StorageConfig,
+    seen: Seen,
+    told: Callable[[WrittenFile], None] | None = None,
+) -> Iterator[str]:
     """Reads all files of a commit; yields a sentence, the path first, for each thing that is not as it should be.
 
     Checked: the bytes are those that were written; Parquet pages have their checksums; the rows are as many as the commit
     says; each (source_file, source_row) stands once and lies in the commit's pieces; columns and metadata are those of the
     other files. Pieces of different commits do not overlap (jobs/verify.py): a key that stands once in its commit stands once.
+
+    Args:
+        told: hears of each file that is about to be read.
     """
     rows: dict[str, list[np.ndarray]] = {}
+    told = told or (lambda file: None)
     for file in commit.files:
+        told(file)
         try:
             table = read_written(file, output.path, storage)
         except OSError as error:
@@ -48,6 +59,7 @@ def check_commit(commit: Commit, output: OutputConfig, storage: StorageConfig, s
             rows.setdefault(source, []).append(values[codes == code])
         yield from _check_schema(file.path, table, set(encoded.dictionary.to_pylist()), output, seen)
     if commit.rejects_file is not None:
+        told(commit.rejects_file)
         try:
             lines = read_written_bytes(commit.rejects_file, output.path, storage).splitlines()
         except OSError as error:

@@ -1,6 +1,8 @@
 """The input corpus: its settings, its files, their formats, and the types of columns that text formats do not declare."""
 
+import contextlib
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -157,7 +159,7 @@ def input_schema(files: list[InputFile], config: InputConfig, storage: StorageCo
         check_distinct(names, file)
         return pa.schema([(name, pa.string()) for name in names])
 
-    file, schema = next(_readable(_spread(files, TRIED_FILES), read_schema))
+    file, schema = next(readable(spread(files, TRIED_FILES), read_schema))
     return schema, file
 
 
@@ -165,13 +167,13 @@ def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -
     return input_schema([file], config, storage)[0].names
 
 
-def _spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
+def spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
     """At most `count` of the files, evenly spread; the first is among them."""
     step = max(len(files) / count, 1)
     return [files[int(index * step)] for index in range(min(count, len(files)))]
 
 
-def _readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
+def readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
     """Each file that can be read, and what `read` gives of it: one that is broken is set aside later, when it is its turn.
 
     Raises:
@@ -272,10 +274,26 @@ def _sample(files: list[InputFile], config: InputConfig, storage: StorageConfig)
         return records.split_records(block, None) if block else []
 
     # others than the first choice are only opened in place of what cannot be read
-    order = list(dict.fromkeys([*_spread(files, SAMPLED_FILES), *_spread(files, TRIED_FILES)]))
-    sampled = list(itertools.islice(_readable(order, read_lines), SAMPLED_FILES))
+    order = list(dict.fromkeys([*spread(files, SAMPLED_FILES), *spread(files, TRIED_FILES)]))
+    sampled = list(itertools.islice(readable(order, read_lines), SAMPLED_FILES))
     types = parsing.types_of_lines([line for _, lines in sampled for line in lines])
+    for key, column in zip(("input.text_column", "input.text_pair_column"), config.text_columns, strict=False):
+        if column in types.names and not is_text(types.field(column).type) and not _has_texts(sampled, column):
+            raise UserError(
+                f"{key}: {column!r} in {sampled[0][0].path} is {types.field(column).type}, not text; name a column of texts"
+            )
     return _typed(types, config), sampled[0][0]
+
+
+def _has_texts(sampled: Sequence[tuple[InputFile, list[bytes]]], column: str) -> bool:
+    """Whether there are texts among a column's values of other types, which are rejected one by one."""
+    for _, lines in sampled:
+        for line in lines:
+            with contextlib.suppress(ValueError, RecursionError):
+                document = json.loads(line)
+                if isinstance(document, dict) and isinstance(document.get(column), str):
+                    return True
+    return False
 
 
 def _typed(sampled: pa.Schema, config: InputConfig) -> pa.Schema:

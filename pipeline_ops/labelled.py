@@ -1,8 +1,10 @@
 """An output as its readers see it: the rows of the files that commits name, and no others, whatever else lies there.
 
-While a run goes the commits grow; what is read once stays as it was, until a later run replaces or merges files and sweeps them.
+While a run goes the commits grow; what is read once stays as it was, until a later run replaces or merges files and sweeps
+them.
 """
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,8 +55,9 @@ class Labelled:
     def head(self, model: str = "") -> Head:
         """The classification head of a model, by its name; of the only one it is empty."""
         facts = self.record["models"][model]
-        given = {name: facts[name] for name in Head.__dataclass_fields__ if name in facts}
-        return Head(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        given: dict[str, Any] = {name: facts[name] for name in Head.__dataclass_fields__ if name in facts}
+        lists: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return Head(**given | lists)
 
     @property
     def files(self) -> list[WrittenFile]:
@@ -84,6 +87,48 @@ def open_labelled(path: str, storage: StorageConfig, key: str = "output.path") -
             f"{key}: {path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"
         )
     return Labelled(path, storage, record, ledger)
+
+
+def schema_of(labelled: Labelled, columns: Sequence[str] | None = None) -> pa.Schema:
+    """The columns of the labelled rows; folders' are text, and behind the others. Reads a footer of each kind of file.
+
+    Args:
+        columns: these, in this order; None: all.
+
+    Raises:
+        UserError: there is no such column, or two files have it in types that have nothing in common.
+    """
+    examples: dict[str | None, WrittenFile] = {}
+    unknown = []
+    for commit in labelled.commits:
+        if commit.files and commit.schema is None:
+            unknown += commit.files
+        elif commit.files:
+            examples.setdefault(commit.schema, commit.files[0])
+    schemas = []
+    for file in [*examples.values(), *unknown]:
+        stored = stat_file(join(labelled.path, file.path), labelled.storage)
+        with open_to_read(stored, labelled.storage, sequential=False) as source:
+            schemas.append(pq.read_schema(source).remove_metadata())
+    in_folders = [pa.field(name, pa.string()) for name in labelled.columns.partition_columns()]
+    schemas.append(pa.schema(in_folders))
+    known = list(dict.fromkeys(name for schema in schemas for name in schema.names))
+    for name in columns or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise UserError(f"column {name!r} is not in the labels of {labelled.path!r}; {remedy}")
+    wanted = known if columns is None else columns
+    try:
+        unified = pa.unify_schemas(
+            [pa.schema([field for field in schema if field.name in wanted]) for schema in schemas],
+            promote_options="permissive",
+        )
+    except pa.ArrowException as error:
+        raise UserError(
+            f"{labelled.path!r}: a column has types that do not go together: {error}; name other columns"
+        ) from error
+    return pa.schema([unified.field(name) for name in wanted])
 
 
 def read_columns(

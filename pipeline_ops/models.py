@@ -126,10 +126,15 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
     A fetched folder is built beside its place and renamed, so that a second process on the node sees all of it or nothing.
 
     Raises:
-        UserError: a folder on object storage that holds no config.json.
+        UserError: a folder that holds no config.json.
     """
     if is_local(config.path):
-        return config.path if is_hub_id(config.path) else os.path.abspath(os.path.expanduser(config.path))
+        if is_hub_id(config.path):
+            return config.path
+        folder = os.path.abspath(os.path.expanduser(config.path))
+        if not os.path.exists(os.path.join(folder, "config.json")):
+            raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
+        return folder
     files = list_all(config.path, storage)
     if not any(file.path.endswith("/config.json") for file in files):
         raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
@@ -208,6 +213,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
             f" can be reached from here: {what}"
         ) from error
     _check_kind(config, model)
+    _check_weights(config, storage)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing
@@ -252,6 +258,18 @@ def _check_kind(config: ModelConfig, model: Any) -> None:
         raise UserError(
             f"model.path: {config.path!r} is a {kind} model, and transformers has no sequence classifier of that kind; give"
             f" another model"
+        )
+
+
+def _check_weights(config: ModelConfig, storage: StorageConfig) -> None:
+    """Raises UserError for a folder of pickled weights alone; of models on the hub it is found when they are loaded."""
+    if config.allow_pickled_weights or is_hub_id(config.path):
+        return
+    weights = [file.path for file in list_all(config.path, storage) if file.path.endswith(WEIGHT_SUFFIXES)]
+    if weights and not any(path.endswith(".safetensors") for path in weights):
+        raise UserError(
+            f"model.path: {config.path!r} has no safetensors, but weights that can run code ({os.path.basename(weights[0])}):"
+            f" save it with save_pretrained, or set model.allow_pickled_weights if you trust it"
         )
 
 
@@ -327,9 +345,12 @@ def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special:
             )
         return min(limits)
     if positions and positions > 0 and config.max_length > positions:
-        raise UserError(f"model.max_length: {config.max_length} is more than the {positions} positions of {config.path!r}")
+        raise UserError(
+            f"model.max_length: {config.max_length} is more than the {positions} positions of {config.path!r}; give at most"
+            f" that; model.long_documents: windows reads longer documents whole"
+        )
     if config.max_length <= special:
-        raise UserError(f"model.max_length: {config.max_length} leaves no room beside {special} special tokens")
+        raise UserError(f"model.max_length: {config.max_length} leaves no room beside {special} special tokens; give more")
     return config.max_length
 
 

@@ -104,8 +104,10 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
             FileExistsError, or an OSError with the 412 as its cause: mode "create", and the object exists.
         """
         again = False
+        # a browser shows a page that is said to be one, and stores anything else
+        kind = {"ContentType": "text/html; charset=utf-8"} if path.endswith(".html") else {}
         for _ in range(CHECKED_TRIES):
-            answer = await self._pipe_file(path, data, chunksize=PART_BYTES, mode=mode) or {}
+            answer = await self._pipe_file(path, data, chunksize=PART_BYTES, mode=mode, **kind) or {}
             etag = (answer.get("ETag") or (await self._info(path))["ETag"]).strip('"')
             if etag == sent_etag(data):
                 return

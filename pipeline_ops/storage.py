@@ -39,6 +39,8 @@ class StorageConfig(BaseModel):
     def _no_secrets(cls, url: str | None) -> str | None:
         if url is not None and "@" in url:
             raise ValueError("credentials do not belong into the job file; use the AWS chain (environment, profile, role)")
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"give it with http:// or https://, such as https://{url.split('://')[-1]}")
         return url
 
 
@@ -69,6 +71,14 @@ def filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:
         raise UserError(f"{path!r}: {error}; install the fsspec plug-in for {path.split('://', 1)[0]}://") from error
     return fs, inner.rstrip("/") or "/"
+
+
+def arrow_filesystem(path: str, config: StorageConfig) -> tuple[Any, str]:
+    """As filesystem(), for pyarrow's own readers."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    fs, inner = filesystem(path, config)
+    return PyFileSystem(FSSpecHandler(fs)), inner
 
 
 def is_local(path: str) -> bool:

@@ -8,10 +8,11 @@ versions on the same machine give the same weights.
 import contextlib
 import difflib
 import math
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline_ops.models import OFFSET_POSITIONS
 from pipeline_ops.schema import UserError
 
+LOSSES = 50  # that a training reports; each makes a GPU wait for its step
 MAX_ALPHABET = 1000  # characters with entries of their own; rarer ones become [UNK]
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -76,6 +78,17 @@ class TrainingConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="of the split, the new weights and the order of the documents")
 
 
+@dataclass(frozen=True)
+class TrainingStep:
+    """How far a training is."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float | None  # mean of the last steps, some time ago; None: not known yet
+    examples: int  # of this step; the last one of an epoch may have fewer
+
+
 def train_classifier(
     texts: Sequence[str],
     labels: Sequence[str],
@@ -85,6 +98,7 @@ def train_classifier(
     config: TrainingConfig,
     folder: str,
     revision: str | None = None,
+    told: Callable[[TrainingStep], None] | None = None,
 ) -> dict[str, Any]:
     """Trains on `texts` and writes model (safetensors) and tokenizer into `folder`, which is created if need be.
 
@@ -92,6 +106,7 @@ def train_classifier(
         labels: one label name per text.
         start: folder or hub id of a checkpoint, which gets a new head; None trains `architecture` from scratch.
         revision: of a hub id.
+        told: hears of each step.
 
     Returns:
         documents, train_documents, held_out_documents, labels (names in id2label order), accuracy and macro_f1 on the
@@ -118,7 +133,7 @@ def train_classifier(
             model, tokenizer = _load_checkpoint(start, revision, names)
         tokenizer.model_max_length = _check_max_length(config.max_length, model, tokenizer)
         documents = _tokenize(texts, label_ids, tokenizer)
-        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder)
+        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, told)
         trainer.train()
         held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
         model.save_pretrained(folder)
@@ -295,7 +310,14 @@ def _tokenize(texts: list[str], label_ids: np.ndarray, tokenizer: Any) -> list[d
     return documents
 
 
-def _make_trainer(model: Any, tokenizer: Any, documents: list[dict[str, Any]], config: TrainingConfig, folder: str) -> Any:
+def _make_trainer(
+    model: Any,
+    tokenizer: Any,
+    documents: list[dict[str, Any]],
+    config: TrainingConfig,
+    folder: str,
+    told: Callable[[TrainingStep], None] | None,
+) -> Any:
     import torch
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -313,13 +335,14 @@ def _make_trainer(model: Any, tokenizer: Any, documents: list[dict[str, Any]], c
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        logging_steps=math.ceil(steps / 5),
+        logging_steps=math.ceil(steps / LOSSES),
         save_strategy="no",
         report_to="none",
     )
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
     progress = TrainerCallback()
-    progress.on_log = _report_progress
+    if told is not None:
+        progress.on_step_end = partial(_tell, told)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -331,10 +354,9 @@ def _make_trainer(model: Any, tokenizer: Any, documents: list[dict[str, Any]], c
     return trainer
 
 
-def _report_progress(arguments: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-    if "loss" in logs:
-        loss = float(logs["loss"])
-        print(f"training: step {state.global_step} of {state.max_steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+def _tell(told: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:
+    loss = next((logs["loss"] for logs in reversed(state.log_history) if "loss" in logs), None)
+    told(TrainingStep(state.global_step, state.max_steps, state.epoch or 0.0, loss, arguments.train_batch_size))
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ def running_command(*arguments: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[Any]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

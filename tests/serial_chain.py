@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cluster.attempts import AtWork
 from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs import chain, committing, label_corpus
@@ -31,7 +32,11 @@ class NoDeaths:
 
 
 def label_serially(
-    prepared: Prepared, pools: Pools, probed: dict[str, Any], meter: Meter
+    prepared: Prepared,
+    pools: Pools,
+    probed: dict[str, Any],
+    meter: Meter,
+    tell: Callable[[AtWork], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
     """As chain.label_units."""
     stages = chain.stages_of(prepared, pools, probed, NoDeaths())

@@ -68,6 +68,7 @@ class Options:
     dtype: str = "auto"
     batch_tokens: int | None = None
     size: str = "full"
+    quiet: bool = False
 
 
 @dataclass
@@ -132,8 +133,9 @@ class Course:
         return min(self.documents, max(LEAST_DOCUMENTS, int(rate * PEER_SECONDS)))
 
 
-def say(text: str) -> None:
-    print(f"benchmark: {text}", file=sys.stderr, flush=True)
+def say(text: str, options: Options) -> None:
+    if not options.quiet:
+        print(f"benchmark: {text}", file=sys.stderr, flush=True)
 
 
 def check(options: Options) -> None:
@@ -255,7 +257,7 @@ def _finish(course: Course, passages: list[str], rate: float, most: int | None =
     """Writes the corpus, where none is given, and its facts into the course; of the first `most` documents the tokens."""
     if not course.options.corpus:
         count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
-        say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}")
+        say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}", course.options)
         write_corpus(own_texts(passages, course.model), count, course.corpus, course.row_groups(count))
     texts = corpus_texts(course.corpus, course.text_column)
     batches = sorted_batches(texts[:most], course.model, course.batch_tokens)

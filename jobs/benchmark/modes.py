@@ -9,11 +9,12 @@ import tempfile
 from contextlib import ExitStack
 from typing import Any
 
-from jobs.benchmark.course import Course, Options, check, machine_facts, prepare, prepare_for_host, say
+from jobs.benchmark.course import Course, Options, check, machine_facts, prepare, prepare_for_host
 from jobs.benchmark.processes import run_contender, s3_server
 from jobs.benchmark.report import JOB, LIMIT, TOKENIZER, compare, rounded
 from jobs.benchmark.runs import Run, chosen_runs, run_job, run_tokenizer, upload
 from jobs.benchmark.scaling import ACTORS, conclude, scaling_task
+from jobs.steps import Steps
 
 STEADY_NOTE = (
     "steady: the documents of all steps (batches; with --host-ceiling, the job's commits) behind the first quarter of them (of"
@@ -38,6 +39,8 @@ def compare_contenders(options: Options) -> dict[str, Any]:
         UserError: no such model, corpus or contender, or a corpus that not all of them can label.
     """
     with ExitStack() as stack:
+        steps = stack.enter_context(Steps("benchmark", quiet=options.quiet))
+        steps.begin("making model and corpus, and trying the bare model")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
         course = prepare(options, folder)
         notes = [
@@ -49,7 +52,7 @@ def compare_contenders(options: Options) -> dict[str, Any]:
         if "job-s3" in contenders:
             course.endpoint = stack.enter_context(s3_server(folder))
             upload(course)
-        runs, labels = _rounds(course, contenders)
+        runs, labels = _rounds(course, contenders, steps)
     compared = compare(runs, LIMIT)
     for name, row in compared.items():
         row |= _agreement(labels.get(name), labels.get(JOB))
@@ -60,11 +63,11 @@ def compare_contenders(options: Options) -> dict[str, Any]:
 
 def host_ceiling(options: Options) -> dict[str, Any]:
     """What reading, tokenizing, moving and writing alone allow; see compare_contenders. Raises as that."""
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        steps.begin("making model and corpus, and trying the bare tokenizer")
         course = prepare_for_host(options, folder)
-        runs, _ = _rounds(
-            course, {TOKENIZER: lambda place: run_tokenizer(course, place), JOB: lambda place: run_job(course, place)}
-        )
+        contenders = {TOKENIZER: lambda place: run_tokenizer(course, place), JOB: lambda place: run_job(course, place)}
+        runs, _ = _rounds(course, contenders, steps)
     compared = compare(runs, TOKENIZER)
     for row in compared.values():
         for key in ("steady", "whole"):
@@ -87,28 +90,36 @@ def scaling(
         units, unit_seconds: see scaling.scaling_task.
     """
     check(options)
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        steps.begin("making the corpora")
         task = scaling_task(options, folder, actors or list(ACTORS), units, unit_seconds)
+        steps.begin(f"{', '.join(str(corpus['actors']) for corpus in task['corpora'])} classifiers, one after the other")
         measured, _ = run_contender("scaling", task, folder, None)
     return rounded({"mode": "scaling", **measured, **machine_facts(), "notes": conclude(measured)})
 
 
-def _rounds(course: Course, contenders: dict[str, Run]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Labels]]:
+def _rounds(
+    course: Course, contenders: dict[str, Run], steps: Steps
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Labels]]:
     """Each contender once per round, another one first each time; their runs, and the labels of the first round."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     labels: dict[str, Labels] = {}
+    steps.begin("measuring", course.options.repeat * len(contenders), things="measurements", basis=len(contenders))
     for number in range(course.options.repeat):
         turn = number % len(contenders)
         for name in [*contenders, *contenders][turn : turn + len(contenders)]:
             place = os.path.join(course.folder, "run")
             os.makedirs(place)
+            steps.add(0, f"round {number + 1} of {course.options.repeat}: {name}")
             run, where = contenders[name](place)
             if number == 0 and where:
                 labels[name] = _read_labels(where, course.text_column)
             shutil.rmtree(place)
             runs[name].append(run)
             steady, whole = (f"{run[key]:,.1f}" if run.get(key) else "-" for key in ("steady", "whole"))
-            say(f"round {number + 1} of {course.options.repeat}: {name}: {steady} documents/s steady, {whole} as a whole")
+            steps.add()
+            done = f"round {number + 1} of {course.options.repeat}: {name}"
+            steps.say(f"benchmark: {done}: {steady} documents/s steady, {whole} as a whole")
     return runs, labels
 
 

@@ -1,9 +1,11 @@
 """The report's section about an evaluation: numbers, pictures, labels, mistakes; every text of a document escaped and cut."""
 
+from collections.abc import Collection
 from typing import Any
 
 from jobs.evaluation_tables import named
 from jobs.report.evaluation_figures import calibration_picture, confusion_picture, sweep_picture
+from pipeline_ops.redacting import redact
 
 MAX_TEXT = 300  # characters of a document
 MAX_LABEL = 80
@@ -24,16 +26,16 @@ NUMBERS = {
 }
 
 
-def section(evaluation: dict[str, Any]) -> str:
-    """An HTML fragment of the content of `_report/evaluation.json`."""
+def section(evaluation: dict[str, Any], secrets: Collection[str] = ()) -> str:
+    """An HTML fragment of the content of `_report/evaluation.json`; `secrets`, and what looks like one, are masked."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("jobs.report"), autoescape=True, trim_blocks=True)
     environment.filters |= {
         "share": lambda value: "" if value is None else f"{value:.3f}",
         "count": lambda value: f"{value:,}",
-        "shown": lambda text: _cut(text, MAX_LABEL),
-        "cut": lambda text: _cut(text, MAX_TEXT),
+        "shown": lambda text: _cut(redact(str(text), secrets), MAX_LABEL),
+        "cut": lambda text: _cut(redact(str(text), secrets), MAX_TEXT),
         "named": named,
     }
     labels = sorted(evaluation.get("per_label") or [], key=lambda one: -one["support"])

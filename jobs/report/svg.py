@@ -9,12 +9,12 @@ from typing import Any
 
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 SERIES = tuple(f"#0500{number:02x}" for number in range(1, 9))  # by number: --series-1 …
-GOOD, BAD = "#060101", "#060202"
+ACCENT, GOOD, BAD = "#070101", "#060101", "#060202"
 _VARIABLES = {
-    **{INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", GOOD: "--good", BAD: "--bad"},
+    **{INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", ACCENT: "--accent", GOOD: "--good", BAD: "--bad"},
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": INK,
@@ -29,7 +29,6 @@ _STYLE = {
     "grid.linewidth": 0.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "legend.frameon": False,
 }
 
 
@@ -59,7 +58,8 @@ def to_svg(drawn: Any, what: str) -> str:
     import matplotlib
 
     sink = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": what}):  # ids of parts differ from picture to picture
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": what}  # ids of parts differ from picture to picture
+    with matplotlib.rc_context(style):
         drawn.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -48,12 +48,12 @@ def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray
     assert verify(corpus.job, deep=True)["ok"]
 
     # a finished job stays finished, and there is nothing left to merge
-    assert run(corpus.job, quiet=True)["documents_run"] == 0
+    assert run(corpus.job, quiet=True).documents_run == 0
     assert compact(corpus.job, target_bytes=2**20, quiet=True)["merged"] == 0
 
     # a file that changes is labelled alone: the others' rows are taken out of the merged files
     filesystem.pipe_file(f"{corpus.bucket.name}/in/b.txt", b"one line\nand another one\n")
-    assert run(corpus.job, quiet=True)["documents_run"] == 2
+    assert run(corpus.job, quiet=True).documents_run == 2
     rest = [key for key in corpus.expected if not key[0].endswith("b.txt")]
     labelled, _ = check_exactly_once(
         corpus.output, [*rest, *keys(f"{corpus.bucket.url}/in/b.txt", 2)], corpus.bucket.filesystem

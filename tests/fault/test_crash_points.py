@@ -49,7 +49,7 @@ def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: s
     assert bool(committed) == (point == "between_two_commits")
     summary = run(corpus.job, quiet=True)
     corpus.check_exactly_once()
-    assert summary["units_skipped"] == len(committed), "what was committed is not labelled again"
+    assert summary.units_skipped == len(committed), "what was committed is not labelled again"
     assert verify(corpus.job, deep=True)["ok"]
 
 
@@ -66,7 +66,7 @@ def test_commit_that_was_put_but_whose_answer_was_lost_counts_as_ours(corpus: Co
     ):
         summary = run(corpus.job, quiet=True)
     assert sum(corpus.bucket.journal.faults("PutObject", COMMITS).values()) == 4
-    assert summary["files_incomplete"] == 0
+    assert summary.files_incomplete == 0
     corpus.check_exactly_once()
 
 
@@ -76,7 +76,7 @@ def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_addre
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
     assert finished.code == 1
     assert len(corpus.commits()) == 1
-    assert run(corpus.job, quiet=True)["units_skipped"] == 1
+    assert run(corpus.job, quiet=True).units_skipped == 1
     corpus.check_exactly_once()
 
 
@@ -84,7 +84,7 @@ def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_addre
 def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str, corpus: Corpus, actor: str):
     with once(lambda: len(corpus.commits()) >= 2, lambda: kill(worker_processes(actor)[0])):
         summary = run(corpus.job, quiet=True)
-    assert (summary["units_failed"], summary["files_incomplete"]) == (0, 0)
+    assert (summary.units_failed, summary.files_incomplete) == (0, 0)
     corpus.check_exactly_once()
     assert verify(corpus.job)["ok"]
 
@@ -99,5 +99,5 @@ def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corp
     finally:
         process.kill()
     assert process.returncode == 143, stderr
-    assert run(corpus.job, quiet=True)["units_skipped"] >= 1
+    assert run(corpus.job, quiet=True).units_skipped >= 1
     corpus.check_exactly_once()

@@ -76,7 +76,7 @@ def test_run_stopped_in_the_middle_is_continued_exactly_once(
     committed = {str(path): stamps[str(path)] for path in committed_files(output)}  # the records themselves may be packed
     summary = run(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"), quiet=True)
     check_exactly_once(output, corpus)
-    assert 0 < num_committed == summary["units_skipped"] < summary["units"], "it was stopped in the middle"
-    assert 0 < summary["documents_run"] < summary["documents"] == summary["labeled"] + summary["rejected"] == len(corpus)
+    assert 0 < num_committed == summary.units_skipped < summary.units, "it was stopped in the middle"
+    assert 0 < summary.documents_run < summary.documents == summary.labeled + summary.rejected == len(corpus)
     assert committed.items() <= snapshot(output).items(), "what was committed is not labelled again"
     assert command("verify", job_file).code == 0

@@ -38,7 +38,7 @@ def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, 
     assert {reject["source_row"]: reject["reason"] for reject in rejects} == dict.fromkeys(poison, "model_error")
     assert "a poisonous document" in next(reject["detail"] for reject in rejects if reject["source_row"] == 7)
     assert "token id" in next(reject["detail"] for reject in rejects if reject["source_row"] == 30)
-    assert (summary["rejected"], summary["units_failed"], summary["files_incomplete"]) == (4, 0, 0)
+    assert (summary.rejected, summary.units_failed, summary.files_incomplete) == (4, 0, 0)
     assert verify(job, deep=True)["ok"]
 
 
@@ -91,15 +91,15 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(mo
     broken.write_bytes(whole[: len(whole) // 2])
     job = make_job(source, model, output, f"compute.unit_bytes={UNIT_BYTES}")
     summary = run(job, quiet=True)
-    failed = json.dumps(summary["failed"])
+    failed = json.dumps(summary.failed)
     assert str(truncated) in failed
     assert str(broken) in failed
-    assert (summary["units_failed"], summary["files_incomplete"]) == (2, 2)
+    assert (summary.units_failed, summary.files_incomplete) == (2, 2)
     labelled = read_keys(output)
     assert {key for key in labelled if key[0] != str(broken)} == {key for path in good for key in keys(path, 30)}
     assert not verify(job)["ok"]
 
-    assert run(job, quiet=True)["documents_run"] == 0, "left alone"
+    assert run(job, quiet=True).documents_run == 0, "left alone"
 
     write_bytes(broken, b"")
     broken.write_bytes(whole)
@@ -107,7 +107,7 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(mo
     mended = run(job, quiet=True)
     everything = [key for path in [*good, truncated] for key in keys(path, 30)] + keys(broken, 90)
     check_exactly_once(output, everything)
-    assert (mended["units_failed"], mended["files_incomplete"]) == (0, 0)
+    assert (mended.units_failed, mended.files_incomplete) == (0, 0)
     assert verify(job)["ok"]
 
 
@@ -119,9 +119,9 @@ def test_run_with_more_failures_than_allowed_stops_early(model: Path, tmp_path: 
         write_bytes(source / f"{number}.parquet", b"this is no Parquet file")
     job = make_job(source, model, tmp_path / "out", "compute.max_failed_units=2")
     summary = run(job, quiet=True)
-    assert summary["units_failed"] == 3
-    assert summary["files_incomplete"] >= 8
-    assert all("Parquet" in why or "parquet" in why for why in summary["failed"]), "though no file of the format can be read"
+    assert summary.units_failed == 3
+    assert summary.files_incomplete >= 8
+    assert all("Parquet" in why or "parquet" in why for why in summary.failed), "though no file of the format can be read"
 
 
 def read_keys(output: Path) -> set[Key]:

@@ -45,7 +45,7 @@ def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str
         summary = run(corpus.job, quiet=True)
     met = corpus.bucket.journal.faults()
     assert {rule.kind for rule in TRANSIENT} <= set(met), met
-    assert (summary["files_incomplete"], summary["units_failed"], summary["rejected"]) == (0, 0, 0)
+    assert (summary.files_incomplete, summary.units_failed, summary.rejected) == (0, 0, 0)
     corpus.check_exactly_once()
     assert verify(corpus.job, deep=True)["ok"]
 
@@ -56,7 +56,7 @@ def test_faults_at_random_are_survived(corpus: Corpus):
     with corpus.bucket.proxy.faults(*every_fault(0.0125), in_a_row=3):
         summary = run(corpus.job, quiet=True)
     assert sum(corpus.bucket.journal.faults().values()) > 4
-    assert (summary["files_incomplete"], summary["units_failed"]) == (0, 0)
+    assert (summary.files_incomplete, summary.units_failed) == (0, 0)
     corpus.check_exactly_once()
     assert verify(corpus.job, deep=True)["ok"]
 
@@ -89,7 +89,7 @@ def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(
     assert len(said) == 1, finished.stderr
     assert "s3://" in said[0]
     committed = len(corpus.commits())
-    assert run(corpus.job, quiet=True)["units_skipped"] == committed
+    assert run(corpus.job, quiet=True).units_skipped == committed
     corpus.check_exactly_once()
 
 

@@ -94,7 +94,7 @@ def test_run_on_a_folder_of_all_formats_labels_or_rejects_every_document(ray_add
         **{(str(only_rejects), row): "null_text" for row in range(3)},
     }
     assert all(reject["detail"] for reject in rejects)
-    assert (summary["documents"], summary["labeled"], summary["rejected"]) == (len(expected), labelled.num_rows, len(rejects))
+    assert (summary.documents, summary.labeled, summary.rejected) == (len(expected), labelled.num_rows, len(rejects))
 
     found = labelled_of(output, parquet)
     kept = table.filter(pa.array([row != 20 for row in range(31)]))
@@ -154,7 +154,7 @@ def test_run_with_chosen_columns_and_names_writes_just_these(model: Path, tmp_pa
     ]
     assert set(table["sentiment"].to_pylist()) <= {"NEGATIVE", "POSITIVE"}
     assert list(zip(table["file"].to_pylist(), sorted(table["line"].to_pylist()), strict=True)) == keys(source, 12)
-    assert summary["labeled"] == summary["documents"] == table.num_rows == 12
+    assert summary.labeled == summary.documents == table.num_rows == 12
 
 
 @pytest.mark.usefixtures("serial_chain")
@@ -195,7 +195,7 @@ def test_run_with_nothing_to_label_is_complete(model: Path, tmp_path: Path):
     job = make_job(tmp_path / "in", model, tmp_path / "out")
     first, second = run(job, quiet=True), run(job, quiet=True)
     for summary in (first, second):
-        assert (summary["documents"], summary["labeled"], summary["rejected"]) == (1, 0, 1)
-    assert (first["units_skipped"], second["units_skipped"]) == (0, first["units"])
+        assert (summary.documents, summary.labeled, summary.rejected) == (1, 0, 1)
+    assert (first.units_skipped, second.units_skipped) == (0, first.units)
     _, rejects = check_exactly_once(tmp_path / "out", keys(rejected, 1))
     assert [reject["reason"] for reject in rejects] == ["null_text"]

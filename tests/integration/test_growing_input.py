@@ -36,7 +36,7 @@ def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(s3: Bucket, mod
     paths = [put_lines(s3, f"{number}.jsonl", texts[10 * number : 10 * number + 10]) for number in range(5)]
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
     first = run(job, quiet=True)
-    assert first["units"] == 1, "they share a unit"
+    assert first.units == 1, "they share a unit"
 
     put_lines(s3, "1.jsonl", texts[50:53])
     new = put_lines(s3, "9.jsonl", texts[60:64])
@@ -48,7 +48,7 @@ def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(s3: Bucket, mod
     rows = {(row["source_file"], row["source_row"]): row["text"] for row in labelled.to_pylist()}
     assert [rows[paths[1], row] for row in range(3)] == texts[50:53]
     assert [rows[paths[4], row] for row in range(10)] == texts[40:50]
-    assert (second["documents"], second["documents_run"], second["files_changed"]) == (47, 7, 1)
+    assert (second.documents, second.documents_run, second.files_changed) == (47, 7, 1)
     assert verify(job, deep=True)["ok"]
 
     # nothing has changed: the input is listed once, and nothing else of it is asked for
@@ -119,13 +119,13 @@ def test_removed_file_is_reported_and_dropped_only_on_request(s3: Bucket, model:
     put_lines(s3, "new.jsonl", texts[10:12])
     s3.journal.clear()
     summary = run(job, quiet=True)
-    assert summary["files_removed"] == 2
+    assert summary.files_removed == 2
     assert {request.key for request in s3.journal.requests("GetObject", INPUT)} == {"in/new.jsonl"}
     expected = keys(kept, 5) + keys(f"{s3.url}/in/new.jsonl", 2)
     if not drop:
         expected += keys(gone, 5) + keys(alone, 1)
     check_exactly_once(f"{s3.name}/out", expected, s3.filesystem)
-    assert summary["documents"] == len(expected)
+    assert summary.documents == len(expected)
     report = verify(job, deep=True)
     assert report["ok"]
     assert bool(report["removed"]) != drop
@@ -138,7 +138,7 @@ def test_changed_file_that_cannot_be_read_keeps_its_old_labels(s3: Bucket, model
     put_lines(s3, "a.jsonl", texts[20:29])
     with s3.proxy.faults(Rule("status", "GetObject", "in/a.jsonl", skip=1, times=None, status=403, code="AccessDenied")):
         summary = run(job, quiet=True)
-    assert (summary["units_failed"], summary["files_incomplete"]) == (1, 1)
+    assert (summary.units_failed, summary.files_incomplete) == (1, 1)
     check_exactly_once(f"{s3.name}/out", [key for path in paths for key in keys(path, 5)], s3.filesystem)
     run(job, quiet=True, retry_failed=True)
     check_exactly_once(f"{s3.name}/out", keys(paths[0], 9) + keys(paths[1], 5), s3.filesystem)

@@ -57,8 +57,8 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model
     labelled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 5) + keys(neighbour, 10) + keys(new, 5))
     assert texts_of(labelled, changing) == TEXTS[35:]
     assert texts_of(labelled, neighbour) == TEXTS[20:30]
-    assert (second["documents"], second["documents_run"]) == (30, 10), "what has not changed is not labelled again"
-    assert (first["documents"], first["units_skipped"]) == (30, 0)
+    assert (second.documents, second.documents_run) == (30, 10), "what has not changed is not labelled again"
+    assert (first.documents, first.units_skipped) == (30, 0)
     assert written_of_same.items() <= snapshot(output).items()
     assert verify(job)["ok"]
 
@@ -75,7 +75,7 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model
     third = run(job, quiet=True)
     labelled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbour, 10) + keys(new, 5))
     assert texts_of(labelled, changing) == TEXTS[10:20]
-    assert third["documents"] == 35
+    assert third.documents == 35
     assert verify(job)["ok"]
 
 
@@ -88,7 +88,7 @@ def test_run_on_one_file_that_changed_back_labels_it_again(model: Path, tmp_path
         summary = run(job, quiet=True)
         labelled, _ = check_exactly_once(output, keys(source, len(texts)))
         assert texts_of(labelled, source) == texts
-        assert summary["documents"] == len(texts)
+        assert summary.documents == len(texts)
 
 
 def test_run_with_settings_that_change_results_refuses_and_names_them(finished_job: FinishedJob):

@@ -66,7 +66,7 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     before = output_files(f"{s3.name}/out", s3.filesystem)
     s3.journal.clear()
     second = run(job, quiet=True)
-    assert (second["documents"], second["documents_run"]) == (first["documents"], 0) == (60, 0)
+    assert (second.documents, second.documents_run) == (first.documents, 0) == (60, 0)
     assert s3.journal.requests(WRITES) == []
     assert s3.journal.requests("GetObject", INPUT_KEYS) == []
     assert s3.journal.requests("GetObject", ".*safetensors") == []
@@ -79,7 +79,7 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     third = run(job, quiet=True)
     check_exactly_once(f"{s3.name}/out", [*expected, *keys(f"{s3.url}/in/new.jsonl", 1)], s3.filesystem)
     assert {request.key for request in s3.journal.requests("GetObject", INPUT_KEYS)} == {"in/new.jsonl"}
-    assert (third["documents_run"], third["units_skipped"]) == (1, first["units"])
+    assert (third.documents_run, third.units_skipped) == (1, first.units)
 
 
 @pytest.mark.usefixtures("serial_chain")

@@ -100,4 +100,4 @@ def test_run_with_other_batches_units_and_actors_gives_the_same_logits(
     np.testing.assert_allclose(
         np.array(labelled["logits"].to_pylist()), np.array(reference["logits"].to_pylist()), rtol=0, atol=TOLERANCE
     )
-    assert (summary["units"] > 3) == ("compute.unit_bytes=50000" in compute)
+    assert (summary.units > 3) == ("compute.unit_bytes=50000" in compute)

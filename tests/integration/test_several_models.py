@@ -78,9 +78,9 @@ def test_each_model_gives_what_it_gives_alone(models: dict[str, Path], source: P
             else:
                 assert found == expected
         tokens += sum(alone["its_num_tokens"].to_pylist())
-        counted = {label: summary["labels"][f"{name}={label}"] for label in set(together[f"{name}_label"].to_pylist())}
+        counted = {label: summary.labels[f"{name}={label}"] for label in set(together[f"{name}_label"].to_pylist())}
         assert sum(counted.values()) == len(TEXTS)
-    assert summary["tokens"] == tokens
+    assert summary.tokens == tokens
     assert verify(job_of(source.parent, models, target, *PARTITIONS, "output.logits=true"), deep=True)["ok"]
     written = f"read_parquet('{target}/quality_label=*/*.parquet', hive_partitioning=true)"
     query = f"SELECT quality_label, count(*) FROM {written} GROUP BY 1"
@@ -111,7 +111,7 @@ def test_changed_input_replaces_the_rows_of_all_models(models: dict[str, Path], 
     summary = run(job, quiet=True)
     labelled, _ = check_exactly_once(tmp_path / "out", [*keys(source, len(TEXTS)), *keys(other, 7)])
     for name in models:
-        counted = {key: count for key, count in summary["labels"].items() if key.startswith(f"{name}=")}
+        counted = {key: count for key, count in summary.labels.items() if key.startswith(f"{name}=")}
         assert sum(counted.values()) == labelled.num_rows
     assert verify(job, deep=True)["ok"]
 

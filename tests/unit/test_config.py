@@ -156,6 +156,26 @@ def test_file_that_is_no_job_is_named(tmp_path: Path, content: bytes) -> None:
     assert str(path) in mistake(str(path))
 
 
+def test_tabs_are_told_from_other_broken_yaml(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("input:\n\tpath: in\n")
+    assert "by spaces, not by tabs" in mistake(str(tmp_path / "job.yaml"))
+    (tmp_path / "job.yaml").write_text("input: {path: in\n")
+    assert "not by tabs" not in mistake(str(tmp_path / "job.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("input=null", "input: None does not do: give its keys: path, format"),
+        ("compute=5", "compute: 5 does not do: give its keys: tokenizers"),
+        ("output.partition_by=label", "give a list, such as [label]"),
+        ("storage.endpoint_url=minio.local:9000", "such as https://minio.local:9000"),
+    ],
+)
+def test_value_of_the_wrong_kind_comes_with_one_that_does(job_file: str, setting: str, remedy: str) -> None:
+    assert remedy in mistake(job_file, setting)
+
+
 def test_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "no.yaml") in mistake(str(tmp_path / "no.yaml"))
     assert str(tmp_path) in mistake(str(tmp_path))

@@ -72,7 +72,7 @@ def test_run_tells_its_events_under_one_run_id(model: Path, tmp_path: Path) -> N
     assert {line["run"] for line in lines} == {commit["run"] for commit in commits.values()}
     committed = [line for line in lines if line["event"] == "unit_committed"]
     assert {line["unit"] for line in committed} == commits.keys()
-    assert events["unit_committed"] == len(commits) == summary["units"] > 1
+    assert events["unit_committed"] == len(commits) == summary.units > 1
     for line in committed:
         commit = commits[line["unit"]]
         assert line["documents"] == commit["labeled"] + commit["rejected"]
@@ -81,12 +81,12 @@ def test_run_tells_its_events_under_one_run_id(model: Path, tmp_path: Path) -> N
     assert (failed["where"], failed["step"], failed["level"]) == (str(broken), "read", "warning")
     assert (output / "_failed" / f"{failed['failure']}.json").exists()
     ended = lines[-1]
-    assert {name: summary[name] for name in ("documents", "rejected", "units", "units_failed", "tokens_run")} == {
+    assert {name: getattr(summary, name) for name in ("documents", "rejected", "units", "units_failed", "tokens_run")} == {
         name: ended[name] for name in ("documents", "rejected", "units", "units_failed", "tokens_run")
     }
     assert ended["level"] == "warning", "something is missing"
     broken.unlink()
-    assert run(job, as_json=True)["units_failed"] == 0
+    assert run(job, as_json=True).units_failed == 0
     check_exactly_once(output, keys(source, 40))
 
 

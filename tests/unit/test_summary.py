@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.summary import Timeline, summarize
+from jobs.summary import RunResult, Timeline, summarize
 from pipeline_ops.schema import Piece
 from pipeline_ops.writing import ClassifySeconds, Commit
 
@@ -25,25 +25,25 @@ def timeline_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", 
     return timeline
 
 
-def summary_of(timeline: Timeline) -> dict:
+def summary_of(timeline: Timeline) -> RunResult:
     return summarize({commit.unit: commit for commit in timeline.labelled}, timeline, skipped=0, output="out")
 
 
 def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
     seconds = ClassifySeconds(waiting=9, copying=0.25, computing=0.5, writing=0.25)
     summary = summary_of(timeline_of(commit_of("a", seconds=seconds), commit_of("b", seconds=seconds)))
-    assert summary["mfu"] == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
-    assert summary["model_flops_per_second"] == pytest.approx(80e12 / 4)
-    assert summary["classify_seconds"] == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
-    assert (summary["startup_seconds"], summary["labelling_seconds"]) == (12, 4)
-    assert summary["finish_seconds"] == pytest.approx(1, abs=0.9), "it goes on while this is measured"
-    assert (summary["tokens_per_second"], summary["documents_per_second"]) == pytest.approx((10.7, 1.3), rel=0.1)
-    assert (summary["padding_share"], summary["classifiers"]) == (0.2, 2)
+    assert summary.mfu == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
+    assert summary.model_flops_per_second == pytest.approx(80e12 / 4)
+    assert summary.classify_seconds == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
+    assert (summary.startup_seconds, summary.labelling_seconds) == (12, 4)
+    assert summary.finish_seconds == pytest.approx(1, abs=0.9), "it goes on while this is measured"
+    assert (summary.tokens_per_second, summary.documents_per_second) == pytest.approx((10.7, 1.3), rel=0.1)
+    assert (summary.padding_share, summary.classifiers) == (0.2, 2)
 
 
 def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() -> None:
     seconds = ClassifySeconds(computing=1)
-    assert summary_of(timeline_of(commit_of("a", seconds=seconds), share=0.5))["mfu"] == pytest.approx(80 / 312, abs=1e-4)
+    assert summary_of(timeline_of(commit_of("a", seconds=seconds), share=0.5)).mfu == pytest.approx(80 / 312, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() 
 )
 def test_summary_without_flops_or_peak_makes_up_no_utilisation(commits: list[Commit], device: str | None) -> None:
     summary = summary_of(timeline_of(*commits, device=device))
-    assert summary["mfu"] is None
-    assert (summary["model_flops_per_second"] is None) == (commits[0].flops is None)
+    assert summary.mfu is None
+    assert (summary.model_flops_per_second is None) == (commits[0].flops is None)
 
 
 def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labelling() -> None:
     summary = summarize({}, Timeline(), skipped=3, output="out")
-    assert (summary["units_skipped"], summary["classifiers"], summary["tokens_per_second"]) == (3, 0, 0)
+    assert (summary.units_skipped, summary.classifiers, summary.tokens_per_second) == (3, 0, 0)
     for key in ("startup_seconds", "labelling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
-        assert summary[key] is None
-    assert set(summary["classify_seconds"].values()) == {0}
+        assert getattr(summary, key) is None
+    assert set(summary.classify_seconds.values()) == {0}

@@ -1,0 +1,84 @@
+"""A comparison of two outputs as a page that stands alone."""
+
+import os
+from typing import Any
+
+from cluster.session import secret_values
+from jobs.comparison_tables import READINGS, agreement_lines, flows_title, headlines, labels_title
+from jobs.report.page import render, shown
+from jobs.report.svg import ACCENT, GRID, INK, axes_of, figure, to_svg
+from pipeline_ops.schema import UserError
+
+CELLS = 16  # labels beside and below the picture
+LONGEST_NAME = 24
+
+
+def write_page(result: dict[str, Any], path: str) -> None:
+    """Writes what compare has found to a local file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    page = comparison_page(result)
+    try:
+        with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
+            file.write(page)
+    except OSError as error:
+        raise UserError(
+            f"--html: {path!r} cannot be written: {error.strerror}; give a file in a folder that is there"
+        ) from error
+
+
+def comparison_page(result: dict[str, Any]) -> str:
+    return render(
+        "compare.html.j2",
+        secret_values(),
+        result=result,
+        headlines=headlines(result),
+        agreement=agreement_lines(result),
+        readings=READINGS,
+        flows_title=flows_title(result) if result.get("flows") else "",
+        labels_title=labels_title(result) if result.get("labels") else "",
+        flow_picture=_flows(result) if result.get("flows") else None,
+    )
+
+
+def _flows(result: dict[str, Any]) -> str:
+    """A cell for each of the largest changes from a label to another: the fuller, the larger the share of A's label."""
+    rows = _first(flow["a"] for flow in result["flows"])
+    columns = _first(flow["b"] for flow in result["flows"])
+    drawn = figure(7.2, 1.6 + 0.3 * len(rows))
+    axes = axes_of(drawn)
+    most = max(flow["share"] for flow in result["flows"])
+    for flow in result["flows"]:
+        if flow["a"] in rows and flow["b"] in columns:
+            x, y = columns.index(flow["b"]), rows.index(flow["a"])
+            alpha = 0.12 + 0.48 * flow["share"] / most  # the number in front stays readable
+            axes.add_patch(_cell(x, y, alpha))
+            axes.text(x, y, f"{flow['documents']:,}", ha="center", va="center", color=INK, fontsize=8)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+    axes.set_xticks([place - 0.5 for place in range(1, len(columns))], minor=True)
+    axes.set_yticks([place - 0.5 for place in range(1, len(rows))], minor=True)
+    axes.grid(which="minor", color=GRID)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("in B")
+    axes.set_ylabel("in A")
+    return to_svg(drawn, "Changed labels: documents by their label in A and in B")
+
+
+def _cell(x: int, y: int, alpha: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=ACCENT, alpha=alpha, linewidth=0)
+
+
+def _first(names: Any) -> list[str]:
+    return list(dict.fromkeys(names))[:CELLS]
+
+
+def _short(name: str) -> str:
+    name = shown(name, LONGEST_NAME).replace("\n", " ")
+    return name.replace("$", r"\$")  # else matplotlib reads formulas
