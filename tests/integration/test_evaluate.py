@@ -188,6 +188,7 @@ def test_command_prints_its_line_and_ends_with_2_for_a_mistake(labelled) -> None
     output = labelled()
     finished = command("evaluate", output, "--truth", "label")
     assert finished.code == 0, finished.stderr
-    assert finished.result == json.loads((output / "_report" / "evaluation.json").read_text())
+    kept = json.loads((output / "_report" / "evaluation.json").read_text())
+    assert finished.result == kept | {"report": str(output / "_report" / "report.html")}
     finished = command("evaluate", output, "--truth", "lable")
     assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
