@@ -87,7 +87,7 @@ def test_renamed_columns_and_a_partition_that_is_not_the_label(tmp_path: Path) -
     import duckdb
 
     query = "select count(*) from read_parquet('{}/**/*.parquet') a join read_parquet('{}/**/*.parquet') b"
-    rows = duckdb.sql(f"{query.format(*scores)} on a.source_row = b.line and a.label = b.topic").fetchall()
+    rows = duckdb.execute(f"{query.format(*scores)} on a.source_row = b.line and a.label = b.topic").fetchall()
     assert rows == [(result["agreed"],)]
 
 
