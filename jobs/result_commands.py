@@ -1,6 +1,7 @@
 """The sub-commands about what a job has labelled: status, report, evaluate, compare."""
 
 import sys
+import webbrowser
 from typing import Annotated
 
 import typer
@@ -53,8 +54,8 @@ def report_command(
     if show and not is_local(labelled.path):
         raise UserError(f"--open: {labelled.path!r} is not on this machine; leave it out, and open the page from the bucket")
     path = make_report(labelled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
-    if show:
-        typer.launch(f"file://{path}")
+    if show and not webbrowser.open(f"file://{path}"):
+        print(f"no browser could be opened from here; the page is {path}", file=sys.stderr)
     emit({"report": path, "documents": sum(commit.documents for commit in labelled.commits), "output": labelled.path})
 
 

@@ -19,7 +19,7 @@ from jobs.summary import RunResult
 from tests.conftest import Bucket
 from tests.corpora import real_documents, write_jsonl
 from tests.invariant import check_exactly_once
-from tests.running import command, keys, make_job
+from tests.running import command, keys, make_job, wait_for
 
 pytestmark = pytest.mark.usefixtures("serial_chain")
 
@@ -186,6 +186,34 @@ def test_report_command_takes_a_folder_or_a_job_file_and_refuses_others(reported
     refused = command("report", empty)
     assert refused.code == 2
     assert len(refused.error_lines) == 1
+
+
+def test_report_has_what_evaluate_found_and_says_when_the_output_has_grown(model: Path, tmp_path: Path) -> None:
+    texts = real_documents(30)
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text, "truth": "POSITIVE"} for text in texts[:20]])
+    job = make_job(tmp_path / "in", model, tmp_path / "out")
+    result = run(job, quiet=True)
+    evaluated = command("evaluate", tmp_path / "out", "--truth", "truth", "--quiet")
+    assert evaluated.code == 0, evaluated.stderr
+    assert evaluated.result["accuracy"] == pytest.approx(result.labels.get("POSITIVE", 0) / 20, abs=1e-6)
+    page = Path(evaluated.result["report"]).read_text()
+    section = page[page.index('<section id="evaluation">') : page.index('<section id="rejects">')]
+    assert f"{evaluated.result['accuracy']:.4f}" in text_of(section)
+    assert section.count("<svg") >= 2
+    assert "Made when" not in section
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text, "truth": "NEGATIVE"} for text in texts[20:]])
+    run(job, quiet=True)
+    assert "Made when the output had 20 documents; it has 30 now" in text_of(Path(evaluated.result["report"]).read_text())
+
+
+def test_report_is_opened_in_the_browser_of_the_environment(reported: Reported, tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    finished = command("report", reported.job.output.path, "--open", environment={"BROWSER": f"{browser} %s"})
+    assert finished.code == 0, finished.stderr
+    wait_for((tmp_path / "opened").exists, "the browser was started", 10)
+    assert (tmp_path / "opened").read_text().strip() == reported.path.as_uri()
 
 
 def test_run_without_report_leaves_the_page_as_it_was(reported: Reported, tmp_path: Path) -> None:
