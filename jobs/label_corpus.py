@@ -88,7 +88,7 @@ def run(
                     _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed)
                     progress.doing("sweeping the output")
                     tidy(prepared, lease)
-                    result = _result(prepared, timeline, failed, skipped)
+                    result, incomplete = _result(prepared, timeline, failed, skipped)
                     recording.end(result)
                 except BaseException as error:
                     recording.end_by(error)
@@ -98,8 +98,8 @@ def run(
                     result = with_report(result, job, prepared.ledger, progress.say)
         else:
             progress.say("nothing to do: every input file is labelled" if not failed else "nothing to do but what has failed")
-            result = _result(prepared, timeline, failed, skipped)
-        for path in incomplete_files(prepared.files, prepared.ledger.commits):
+            result, incomplete = _result(prepared, timeline, failed, skipped)
+        for path in incomplete:
             progress.say(f"not completely labelled: {path}")
         if failed:
             progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
@@ -131,19 +131,22 @@ def _label(
                 break
 
 
-def _result(prepared: Prepared, timeline: Timeline, failed: list[Failure], skipped: int) -> RunResult:
+def _result(prepared: Prepared, timeline: Timeline, failed: list[Failure], skipped: int) -> tuple[RunResult, list[str]]:
+    """What came of the run, and the input files that are not completely labelled."""
     # the end is a comparison with the input, not the absence of an error
-    return summarize(
+    incomplete = incomplete_files(prepared.files, prepared.ledger.commits)
+    result = summarize(
         prepared.ledger.commits,
         timeline,
         skipped=skipped,
         output=prepared.job.output.path,
         failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in failed],
         files=len(prepared.files),
-        incomplete=len(incomplete_files(prepared.files, prepared.ledger.commits)),
+        incomplete=len(incomplete),
         changed=len(prepared.plan.changed),
         removed=len(prepared.plan.removed),
     )
+    return result, incomplete
 
 
 def _label_and_commit(
