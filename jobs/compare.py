@@ -78,7 +78,7 @@ def _model_of(labelled: Labelled, asked: str | None, option: str, which: str) ->
         return ""
     if asked is None and len(names) == 1:
         return names[0]
-    if asked not in names:
+    if asked is None or asked not in names:
         what = "say whose labels" if asked is None else f"{asked!r} is none of them"
         raise UserError(f"{option}: {which} has the labels of several models, {', '.join(names)}: {what}")
     return asked
