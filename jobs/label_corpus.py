@@ -83,7 +83,7 @@ def run(
                 if lease.took_over:
                     progress.say("an earlier run has not ended properly: what it may still commit is void from now on")
                 forget_failures(prepared.outdated_failures, job.output.path, job.storage)
-                recording = Recording(meter.run, prepared, timeline)
+                recording = Recording(meter.run, lease.term, prepared, timeline)
                 try:
                     _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed)
                     progress.doing("sweeping the output")

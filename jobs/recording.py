@@ -20,12 +20,13 @@ OF_THE_OUTPUT = ("labels", "failed", "report", "report_error", "report_seconds")
 class Recording:
     """Keeps a run's record. Nothing is put before `begin`: a run that labels nothing leaves none."""
 
-    def __init__(self, run: str, prepared: Prepared, timeline: Timeline):
+    def __init__(self, run: str, term: int, prepared: Prepared, timeline: Timeline):
         self.output, self.storage, self.timeline = prepared.job.output.path, prepared.job.storage, timeline
         before = prepared.ledger.current.values()
         began = datetime.fromtimestamp(time.time() - (time.monotonic() - timeline.started), UTC)
         self.record = RunRecord(
             run=run,
+            term=term,
             started=iso(began),
             written=iso(began),
             host=socket.gethostname(),

@@ -1,4 +1,4 @@
-"""The sub-commands about what a job has labelled: status, report, compare."""
+"""The sub-commands about what a job has labelled: status, report, evaluate, compare."""
 
 import sys
 from typing import Annotated
@@ -56,6 +56,35 @@ def report_command(
     if show:
         typer.launch(f"file://{path}")
     emit({"report": path, "documents": sum(commit.documents for commit in labelled.commits), "output": labelled.path})
+
+
+@app.command(
+    "evaluate",
+    epilog=examples(
+        "label-corpus evaluate job.yaml --truth label",
+        "label-corpus evaluate labelled/ --truth topic --model topics",
+    ),
+)
+def evaluate_command(
+    target: Target,
+    truth: Annotated[str, typer.Option("--truth", metavar="COLUMN", help="the input's column that says what is right")],
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="whose labels, where there are several")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the labels with a column that says what is right."""
+    from jobs.evaluate import evaluate, keep, line_of
+    from jobs.evaluation_tables import show
+    from jobs.outputs import find_labelled
+    from jobs.report.making import make_report
+
+    labelled = find_labelled(target, overrides)
+    result = evaluate(labelled, truth, model, quiet=quiet)
+    keep(result, labelled)
+    path = make_report(labelled, lambda text: None)
+    if not quiet:
+        show(result)
+    emit({**line_of(result), "report": path})
 
 
 @app.command(

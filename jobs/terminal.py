@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 STDERR = 2
+# of each actor pool, as an error, though Ray Data itself keeps the arguments that it warns of: nothing a person could act on
+SPARED = ("github.com/ray-project/ray/issues/53727",)
 READ_BYTES = 64 * 1024
 # its stdin is the pipe, its stderr one that nobody writes to but at an orderly end: it has descriptors of one digit alone
 GUARD = r"""read -r ended <&2 || { printf '\033[?25h\r\n'; exec cat; }"""
@@ -73,6 +75,9 @@ def _pass_on(pipe: int, over: int, show: Callable[[str], None]) -> None:
 
 def _show(lines: list[bytes], show: Callable[[str], None]) -> None:
     # of what a carriage return takes back only the last, as a terminal would have it
-    text = "\n".join(line.decode(errors="replace").rstrip("\r").rpartition("\r")[2] for line in lines)
+    texts = [line.decode(errors="replace").rstrip("\r").rpartition("\r")[2] for line in lines]
+    text = "\n".join(text for text in texts if not any(about in text for about in SPARED))
+    if not text:
+        return
     with suppress(OSError):  # it has been closed: the pipe is emptied all the same, or who writes there would wait for ever
         show(text)

@@ -56,7 +56,8 @@ class Labelled:
         """The classification head of a model, by its name; of the only one it is empty."""
         facts = self.record["models"][model]
         given: dict[str, Any] = {name: facts[name] for name in Head.__dataclass_fields__ if name in facts}
-        return Head(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        lists: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return Head(**given | lists)
 
     @property
     def files(self) -> list[WrittenFile]:

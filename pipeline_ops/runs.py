@@ -31,6 +31,7 @@ class RunRecord:
     """One run. Times are ISO 8601, UTC."""
 
     run: str
+    term: int  # of its lease: later runs have higher ones, whatever their clocks say
     started: str
     written: str  # when this was put
     host: str
@@ -54,8 +55,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        moment = datetime.fromisoformat(self.started).strftime("%Y%m%dT%H%M%SZ")
-        return f"{moment}-{self.run}.json"
+        return f"{self.term:010}-{self.run}.json"
 
     def points(self) -> list[Point]:
         return [Point(seconds, int(documents), int(tokens), int(units)) for seconds, documents, tokens, units in self.timeline]

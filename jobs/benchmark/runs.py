@@ -107,7 +107,7 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
     job_file = os.path.join(folder, "job.yaml")
     with open(job_file, "w", encoding="utf-8") as file:
         yaml.safe_dump(settings, file)
-    command = [sys.executable, "-m", "jobs.label_corpus", job_file, "--quiet"]
+    command = [sys.executable, "-m", "jobs.label_corpus", job_file, "--quiet", "--no-report"]  # no peer makes one
     environment = {"RAY_ADDRESS": None, **(s3_settings() if on_s3 else {})}
     summary, seconds = run_child(command, os.path.join(folder, "job.log"), environment)
     stamps = put_times(course.folder, f"{target.removeprefix('s3:/')}/_commits/") if on_s3 else commit_times(target)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.session import secret_values
 from jobs.config import JobConfig
+from jobs.evaluate import EVALUATION
 from jobs.summary import RunResult
 from pipeline_ops.commits import Ledger, read_job
 from pipeline_ops.labelled import Labelled
@@ -17,7 +18,6 @@ from pipeline_ops.ticks import iso
 
 REPORT_FOLDER = "_report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
-EVALUATION_FILE = f"{REPORT_FOLDER}/evaluation.json"
 
 
 def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
@@ -26,12 +26,21 @@ def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
     Raises:
         OSError: what is labelled cannot be read, or the report not be written.
     """
+    from jobs.report.evaluation import section
     from jobs.report.gathering import gather
     from jobs.report.page import render
 
     facts = gather(labelled, say)
     secrets = secret_values()
-    page = render("report.html.j2", secrets, **facts, evaluation=None, made_at=iso(datetime.now(UTC)))
+    evaluation = _evaluation(labelled)
+    page = render(
+        "report.html.j2",
+        secrets,
+        **facts,
+        evaluation=section(evaluation, secrets) if evaluation else None,
+        evaluated_documents=evaluation["documents"] if evaluation else None,
+        made_at=iso(datetime.now(UTC)),
+    )
     path = join(labelled.path, REPORT_FILE)
     put(path, page.encode(), labelled.storage)
     return path
@@ -58,6 +67,6 @@ def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable
 def _evaluation(labelled: Labelled) -> dict[str, Any] | None:
     """What the last `evaluate` has found."""
     try:
-        return json.loads(read_bytes(join(labelled.path, EVALUATION_FILE), labelled.storage))
+        return json.loads(read_bytes(join(labelled.path, EVALUATION), labelled.storage))
     except FileNotFoundError:
         return None

@@ -9,7 +9,7 @@ from jobs.report.svg import ACCENT, GRID, INK, MUTED, SERIES, axes_of, figure, t
 from pipeline_ops.describing import weighted_histogram
 from pipeline_ops.runs import Point
 
-WIDTH = 7.2  # inches
+WIDTH = 8.6  # inches
 BARS = 24
 LONGEST_NAME = 28
 THROUGHPUT_BINS = 60
@@ -29,7 +29,8 @@ def bars(counts: dict[str, int], what: str, rest: int = 0) -> str:
     places = np.arange(len(names))[::-1]
     axes.barh(places, values, color=[ACCENT] * len(shown) + [GRID] * (len(names) - len(shown)), height=0.7)
     for place, value in zip(places, values, strict=True):
-        axes.text(value, place, f" {value:,}  {value / total:.1%}" if total else "", va="center", color=MUTED, fontsize=9)
+        beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "color": MUTED, "fontsize": 9}
+        axes.annotate(f"{value:,} · {value / total:.1%}", (value, place), **beside)
     axes.set_yticks(places, names)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_xlim(0, max([*values, 1]) * 1.22)
@@ -77,7 +78,7 @@ def certainty_curve(scores: np.ndarray, weights: np.ndarray, what: str) -> str:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_ylim(0, 1.02)
     axes.grid(axis="y")
-    axes.legend(loc="upper left", fontsize=9, labelcolor="linecolor")
+    axes.legend(loc="upper left", fontsize=9, labelcolor="linecolor", frameon=False)
     return to_svg(drawn, what)
 
 
@@ -113,8 +114,9 @@ def throughput(points: Sequence[Point], what: str) -> str:
     documents = np.array([point.documents for point in points], float)
     drawn = figure(WIDTH, 2.5)
     axes = axes_of(drawn)
-    # commits come a unit at a time: over a window that has several, not from one to the next
-    edges = np.linspace(seconds[0], seconds[-1], min(THROUGHPUT_BINS, max(len(points) // 2, 1)) + 1)
+    # commits come a unit at a time: where there are many, over a window that has several, not from one to the next
+    few = len(points) <= THROUGHPUT_BINS
+    edges = np.unique(seconds) if few else np.linspace(seconds[0], seconds[-1], THROUGHPUT_BINS + 1)
     done = np.interp(edges, seconds, documents)
     axes.stairs(np.diff(done) / np.diff(edges), edges, fill=True, color=ACCENT, alpha=0.85)
     axes.set_ylabel("documents/s", color=ACCENT)
@@ -127,8 +129,8 @@ def throughput(points: Sequence[Point], what: str) -> str:
     total.set_ylim(bottom=0)
     total.set_ylabel("documents", color=SERIES[1])
     total.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    total.tick_params(colors=MUTED)
-    total.spines["right"].set_visible(False)
+    total.tick_params(colors=MUTED, length=0)
+    total.spines[:].set_visible(False)
     return to_svg(drawn, what)
 
 
@@ -143,7 +145,7 @@ def stacked(rows: dict[str, dict[str, float]], what: str) -> str:
         for part, spent in row.items():
             share = spent / total if total else 0.0
             axes.barh(place, share, left=left, color=colours[part], height=0.6, label=part)
-            if share > 0.06:
+            if share > 0.12:
                 axes.text(left + share / 2, place, f"{part} {share:.0%}", ha="center", va="center", fontsize=9, color=INK)
             left += share
         axes.text(1.005, place, f"{total:,.0f} s", va="center", fontsize=9, color=MUTED)
@@ -154,7 +156,13 @@ def stacked(rows: dict[str, dict[str, float]], what: str) -> str:
     axes.spines["bottom"].set_visible(False)
     handles: dict[str, Any] = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     drawn.legend(
-        handles.values(), handles, loc="outside lower center", ncols=max(len(handles), 1), fontsize=9, labelcolor=MUTED
+        handles.values(),
+        handles,
+        loc="outside lower center",
+        ncols=max(len(handles), 1),
+        fontsize=9,
+        labelcolor=MUTED,
+        frameon=False,
     )
     return to_svg(drawn, what)
 

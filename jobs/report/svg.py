@@ -14,7 +14,7 @@ _VARIABLES = {
     **{INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", ACCENT: "--accent", GOOD: "--good", BAD: "--bad"},
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": INK,
@@ -29,7 +29,6 @@ _STYLE = {
     "grid.linewidth": 0.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "legend.frameon": False,
 }
 
 
@@ -59,7 +58,8 @@ def to_svg(drawn: Any, what: str) -> str:
     import matplotlib
 
     sink = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": what}):  # ids of parts differ from picture to picture
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": what}  # ids of parts differ from picture to picture
+    with matplotlib.rc_context(style):
         drawn.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

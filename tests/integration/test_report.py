@@ -63,15 +63,14 @@ def text_of(page: str) -> str:
 
 def test_report_at_the_end_of_a_run_says_what_duckdb_counts_in_its_files(reported: Reported) -> None:
     files = f"{reported.job.output.path}/label=*/*.parquet"
-    counted = dict(
-        duckdb.sql(f"SELECT label, count(*) FROM read_parquet('{files}', hive_partitioning = true) GROUP BY 1").fetchall()
-    )
+    rows = f"FROM read_parquet('{files}', hive_partitioning = true)"
+    counted = dict(duckdb.execute(f"SELECT label, count(*) {rows} GROUP BY 1").fetchall())
     assert reported.result.report == str(reported.path)
     assert reported.result.labels == counted
     shown = text_of(reported.page)
     for label, count in counted.items():
         assert f"{label} {count:,} documents" in shown
-    (truncated,) = duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}') WHERE truncated").fetchall()[0]
+    [(truncated,)] = duckdb.execute(f"SELECT count(*) {rows} WHERE truncated").fetchall()
     assert f"{truncated:,} documents" in shown
     assert f"null_text {REJECTED}" in shown
 

@@ -26,6 +26,9 @@ WAITING = "time.sleep(60)"
 # as C++ does it, past Python: two lines, the second one in two pieces
 FOREIGN = """os.write(2, b"[2026-11-28 E 12] core_worker.cc:2465: one whole line\\nthe beginning"); time.sleep(1.2)
     os.write(2, b" and the end\\n"); time.sleep(60)"""
+HARMLESS = (
+    """os.write(2, b"one\\n[E] core_worker.cc: See https://github.com/ray-project/ray/issues/53727 for more.\\ntwo\\n")"""
+)
 MANY = """os.write(2, b"".join(b"line %d\\n" % number for number in range(500)))"""
 
 
@@ -56,6 +59,14 @@ def test_line_written_to_descriptor_2_stands_whole_above_the_picture() -> None:
         assert lines[first + 2].startswith(" copying  the books")
         terminal.see(lambda seen: "0:03" in seen.text, "the picture goes on", COMMAND_TIMEOUT_S)
         assert sum("copying" in line for line in terminal.lines) == 1, "it is drawn in its place"
+
+
+def test_the_one_line_of_ray_that_says_nothing_is_spared_and_its_neighbours_are_not() -> None:
+    with on_terminal(at_work(HARMLESS)) as terminal:
+        assert terminal.end(COMMAND_TIMEOUT_S) == 0
+        lines = terminal.scrolled.split("\n")
+        assert lines[lines.index("one") + 1] == "two"
+        assert "core_worker" not in terminal.scrolled
 
 
 def test_all_lines_are_there_at_the_end_and_the_picture_is_gone() -> None:

@@ -81,7 +81,7 @@ def test_run_tells_its_events_under_one_run_id(model: Path, tmp_path: Path) -> N
     assert (failed["where"], failed["step"], failed["level"]) == (str(broken), "read", "warning")
     assert (output / "_failed" / f"{failed['failure']}.json").exists()
     ended = lines[-1]
-    assert {name: summary[name] for name in ("documents", "rejected", "units", "units_failed", "tokens_run")} == {
+    assert {name: getattr(summary, name) for name in ("documents", "rejected", "units", "units_failed", "tokens_run")} == {
         name: ended[name] for name in ("documents", "rejected", "units", "units_failed", "tokens_run")
     }
     assert ended["level"] == "warning", "something is missing"

@@ -125,5 +125,5 @@ def test_line_tells_rates_time_left_and_what_went_wrong(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("serial_chain")
 def test_quiet_run_is_silent(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "one"}])
-    assert run(make_job(source, model, tmp_path / "out"), quiet=True)["documents"] == 1
+    assert run(make_job(source, model, tmp_path / "out"), quiet=True).documents == 1
     assert capsys.readouterr().err == ""

@@ -43,7 +43,7 @@ def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
 
 def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() -> None:
     seconds = ClassifySeconds(computing=1)
-    assert summary_of(timeline_of(commit_of("a", seconds=seconds), share=0.5))["mfu"] == pytest.approx(80 / 312, abs=1e-4)
+    assert summary_of(timeline_of(commit_of("a", seconds=seconds), share=0.5)).mfu == pytest.approx(80 / 312, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labelling() -> None
     summary = summarize({}, Timeline(), skipped=3, output="out")
     assert (summary.units_skipped, summary.classifiers, summary.tokens_per_second) == (3, 0, 0)
     for key in ("startup_seconds", "labelling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
-        assert summary[key] is None
+        assert getattr(summary, key) is None
     assert set(summary.classify_seconds.values()) == {0}
