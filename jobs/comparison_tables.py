@@ -47,7 +47,7 @@ def show(result: dict[str, Any]) -> None:
         table = Table(title=flows_title(result), title_justify="left")
         for name in ("in A", "in B"):
             table.add_column(name, overflow="fold")
-        for name in ("documents", "of A's"):
+        for name in ("documents", "of A's label"):
             table.add_column(name, justify="right", no_wrap=True)
         for flow in result["flows"]:
             table.add_row(_label(flow["a"]), _label(flow["b"]), f"{flow['documents']:,}", f"{flow['share']:.1%}")
