@@ -9,6 +9,7 @@ READINGS = "Landis & Koch 1977"
 SHOWN_LABEL = 40  # characters
 SHOWN_SETTING = 60
 SHOWN_TEXT = 160
+SHOWN_PATH = 500
 
 
 @contextmanager
@@ -34,7 +35,9 @@ def show(result: dict[str, Any]) -> None:
     for line in headlines(result):
         console.print(Text(line), soft_wrap=True)
     if result["differences"]:
-        table = Table("setting", "A", "B", title="What differs between the two", title_justify="left")
+        table = Table(title="What differs between the two", title_justify="left")
+        for name in ("setting", "A", "B"):
+            table.add_column(name, overflow="fold")
         for key, values in result["differences"].items():
             table.add_row(key, *(Text(_line("–" if value is None else value, SHOWN_SETTING)) for value in values))
         console.print(table)
@@ -62,10 +65,22 @@ def show(result: dict[str, Any]) -> None:
         console.print("Documents that changed most", style="italic")
         for change in result["most_changed"]:
             answers = [f"{_line(change[f'label_{side}'], SHOWN_LABEL)} {change[f'score_{side}']:.3f}" for side in "ab"]
-            console.print(Text.assemble((f"{change['distance']:.3f}", "bold"), f"  {answers[0]} → {answers[1]}"))
+            console.print(_beside(Text(f"{change['distance']:.3f}", "bold"), Text(f"{answers[0]} → {answers[1]}")))
             if change["text"] is not None:
-                console.print(Text(f"       {_line(change['text'], SHOWN_TEXT)}"), soft_wrap=False)
-            console.print(Text(f"       {_line(change['source_file'], 500)}, row {change['source_row']}", "bright_black"))
+                console.print(_beside(Text(), Text(_line(change["text"], SHOWN_TEXT))))
+            place = f"{_line(change['source_file'], SHOWN_PATH)}, row {change['source_row']}"
+            console.print(_beside(Text(), Text(place, "bright_black", overflow="fold")))
+
+
+def _beside(number: Any, text: Any) -> Any:
+    """A number, and a text beside it that keeps its margin where it goes on in another line."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=5)
+    grid.add_column()
+    grid.add_row(number, text)
+    return grid
 
 
 def headlines(result: dict[str, Any]) -> list[str]:

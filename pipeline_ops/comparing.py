@@ -22,7 +22,8 @@ from pipeline_ops.schema import OutputConfig, UserError, unpack_rejects
 from pipeline_ops.storage import StoredFile, join, read_files
 from pipeline_ops.writing import Commit, WrittenFile
 
-PART_BYTES = 256 * 2**20  # of the compared columns of one output that are held at a time, about
+PART_BYTES = 128 * 2**20  # of the compared columns of one output that are held at a time, about
+SCORE_BYTES = 16  # of one of a document's scores: as read, joined with other files', joined with the other output's, apart
 ROW_BYTES = 64  # of a document in that: its key, label and score, and what sorting them takes
 MOST_CHANGED = 20
 
@@ -121,7 +122,7 @@ def compare_outputs(a: Side, b: Side, tell: Callable[[int, int], None] = lambda 
     known = dict.fromkeys(name for side in (a, b) for name in (*side.answers, *side.head.labels))
     comparison = Comparison(matching, {name: number for number, name in enumerate(known)})
     lists = _Lists.of(a, b)
-    row_bytes = ROW_BYTES + 8 * len(a.head.labels) * lists.scores + len(comparison.names) * lists.labels
+    row_bytes = ROW_BYTES + SCORE_BYTES * len(a.head.labels) * lists.scores + len(comparison.names) * lists.labels
     pairing = pair(found_a, found_b, matching, PART_BYTES // row_bytes)
     comparison.changed_a, comparison.only_a = _count_unread(a, matching.root_a, pairing.alone[0], matching)
     comparison.changed_b, comparison.only_b = _count_unread(b, matching.root_b, pairing.alone[1], matching)
@@ -190,7 +191,8 @@ def _compare_part(part: Part, a: Side, b: Side, lists: _Lists, comparison: Compa
     read = []
     for (side, commits), root, order in zip(sides, (matching.root_a, matching.root_b), (None, lists.order_b), strict=True):
         rows = _read(side, commits, root, numbers, names, lists, order)
-        read.append(rows.take(_within(rows.file, rows.row, *bounds)))
+        inside = _within(rows.file, rows.row, *bounds)
+        read.append(rows if inside.all() else rows.take(inside))
     of_a, of_b = read
     stride = max(_most(of_a.row), _most(of_b.row)) + 1
     keys_a, keys_b = of_a.file * stride + of_a.row, of_b.file * stride + of_b.row

@@ -90,4 +90,4 @@ def joined_by_duckdb(a: str, b: str, columns: str, on: str = "a.source_file = b.
     """`columns` of the documents that both outputs' plain files have."""
     files = {side: f"read_parquet('{folder}/**/*.parquet', hive_partitioning=true)" for side, folder in (("a", a), ("b", b))}
     query = f"select {columns} from {files['a']} a join {files['b']} b on {on} and a.source_row = b.source_row"
-    return duckdb.sql(query).fetchall()
+    return duckdb.connect().execute(query).fetchall()

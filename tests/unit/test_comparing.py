@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -83,11 +84,9 @@ def test_renamed_columns_and_a_partition_that_is_not_the_label(tmp_path: Path) -
     result = compare(a.opened(), b.opened())
     assert result["documents"] == 50
     assert 0 < result["agreed"] < 50
-    scores = a.output.path, b.output.path
-    import duckdb
-
+    folders = a.output.path, b.output.path
     query = "select count(*) from read_parquet('{}/**/*.parquet') a join read_parquet('{}/**/*.parquet') b"
-    rows = duckdb.execute(f"{query.format(*scores)} on a.source_row = b.line and a.label = b.topic").fetchall()
+    rows = duckdb.connect().execute(f"{query.format(*folders)} on a.source_row = b.line and a.label = b.topic").fetchall()
     assert rows == [(result["agreed"],)]
 
 
