@@ -10,12 +10,10 @@ import json
 import os
 import shutil
 import sys
-from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobs.config import JobConfig, check_config
@@ -53,7 +51,10 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     Raises:
         UserError: `folder` cannot be made, or holds something that the demo has not put there.
     """
+    from jobs.evaluate import evaluate, keep
     from jobs.label_corpus import run
+    from jobs.outputs import find_labelled
+    from jobs.report.making import make_report
     from jobs.verify import verify
 
     folder = os.path.abspath(os.path.expanduser(folder))
@@ -74,15 +75,16 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     )
     without_torch()
     _say(f"labelling {held_out.num_rows:,} passages of packages that the model has not seen")
-    summary = run(job)
-    labelled = ds.dataset(job.output.path, format="parquet", partitioning="hive").to_table(columns=["label", "kind"])
-    confusion = Counter(zip(labelled["kind"].to_pylist(), labelled["label"].to_pylist(), strict=True))
-    accuracy = sum(count for (kind, label), count in confusion.items() if kind == label) / max(1, labelled.num_rows)
+    summary = run(job, report=False)
+    labelled = find_labelled(job.output.path)
+    found = evaluate(labelled, "kind")
+    keep(found, labelled)
     return {
         **summary.to_dict(),
-        "accuracy": round(accuracy, 4),
+        "report": make_report(labelled, lambda text: None),  # with what was right
+        "accuracy": round(found["accuracy"], 4),
         "verified": verify(job)["ok"],
-        "confusion": _by_kind(confusion),
+        "confusion": _by_kind(found),
     }
 
 
@@ -141,8 +143,11 @@ def _cleared(output: str) -> str:
     return output
 
 
-def _by_kind(confusion: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    return {kind: {label: confusion[kind, label] for label in KINDS} for kind in KINDS}
+def _by_kind(evaluation: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """{kind: {label: documents}}, of all kinds, whether there are any or not."""
+    labels, matrix = evaluation["confusion"]["labels"], evaluation["confusion"]["matrix"]
+    counted = {(kind, label): matrix[row][column] for row, kind in enumerate(labels) for column, label in enumerate(labels)}
+    return {kind: {label: counted.get((kind, label), 0) for label in KINDS} for kind in KINDS}
 
 
 def _read(path: str) -> str | None:
@@ -173,6 +178,7 @@ def show(result: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     files = os.path.join(result["output"], "label=*", "*.parquet")
+    console.print(f"report  file://{result['report']}", soft_wrap=True)
     console.print(f"output  {result['output']}", soft_wrap=True)
     console.print(f"DuckDB  SELECT label, count(*) FROM read_parquet('{files}') GROUP BY label", soft_wrap=True, markup=False)
     console.print(f"pandas  pd.read_parquet({result['output']!r})", soft_wrap=True, markup=False)

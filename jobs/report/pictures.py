@@ -60,6 +60,8 @@ def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: t
         axes.set_xlim(*limits)
     for axes in grid[len(scores) :]:
         axes.set_visible(False)
+    for axes in grid[max(len(scores) - columns, 0) : len(scores)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     return to_svg(drawn, what)
 
 
