@@ -21,16 +21,8 @@ from pipeline_ops.storage import StorageConfig, is_local, list_all, read_files
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
 # learned positions of these begin behind the padding id: two rows of the position table are never used
 OFFSET_POSITIONS = {
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "longformer",
-    "mpnet",
-    "roberta-prelayernorm",
-    "data2vec-text",
-    "ibert",
-    "xmod",
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer"),
+    *("mpnet", "roberta-prelayernorm", "data2vec-text", "ibert", "xmod"),
 }
 # sequence classifiers that read more than text: where words stand on a page, pictures, tables
 MORE_THAN_TEXT = {"layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "modernvbert", "perceiver", "tapas", "ultravbert"}
