@@ -42,7 +42,7 @@ def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
         made_at=iso(datetime.now(UTC)),
     )
     path = join(labelled.path, REPORT_FILE)
-    put(path, page.encode(), labelled.storage)
+    put(path, page.encode(errors="replace"), labelled.storage)
     return path
 
 

@@ -5,6 +5,7 @@ Figures are drawn in the colours below; each is replaced by a variable of the pa
 
 import io
 import re
+import warnings
 from typing import Any
 
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
@@ -59,7 +60,9 @@ def to_svg(drawn: Any, what: str) -> str:
 
     sink = io.StringIO()
     style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": what}  # ids of parts differ from picture to picture
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # names in other scripts: their letters are the browser's business, whose fonts have them
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

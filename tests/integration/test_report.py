@@ -240,8 +240,9 @@ def test_record_of_each_run_stands_in_the_report_of_the_last(reported: Reported,
     assert [text_of(row).split()[1:3] for row in rows[:2]] == [["complete", "2"], ["complete", "65"]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
+    """A Chromium; closed behind these tests, for what drives it runs an event loop in this thread."""
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
