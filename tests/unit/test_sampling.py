@@ -19,7 +19,7 @@ from tests.running import make_job
 
 KINDS = ("jsonl", "jsonl.gz", "csv", "parquet", "txt")
 MEASURES = ("documents", "characters", "text_bytes", "tokens", "truncated")
-SEEDS = 6
+SEEDS = 12  # the documents are those of this installation: few samples of one may all have missed its long ones
 
 
 def write(path: Path, documents: list[str]) -> None:
@@ -94,9 +94,9 @@ def test_estimate_of_files_of_very_different_sizes_is_within_its_interval(
         right = truth.total(name).value
         estimates = [sample.total(name) for sample in samples]
         inside = [estimate.interval[0] <= right <= estimate.interval[1] for estimate in estimates]
-        assert sum(inside) >= SEEDS - 2, name
+        assert sum(inside) >= SEEDS - 3, name
         assert all(0 < estimate.error < 0.35 * right for estimate in estimates), name
-        assert sum(estimate.value for estimate in estimates) / SEEDS == pytest.approx(right, rel=0.15), name
+        assert sum(estimate.value for estimate in estimates) / SEEDS == pytest.approx(right, rel=0.2), name
     for sample in samples:
         assert not sample.exact
         assert 0 < sample.documents < 0.8 * len(documents)
