@@ -8,6 +8,15 @@ MATRIX_LABELS = 12
 MAX_CONFUSIONS = 20
 MAX_TEXT = 120
 BAR = 20  # characters for a share of 1
+MEASURES = {  # of a whole evaluation, as people are told of them
+    "accuracy": "accuracy",
+    "subset_accuracy": "all labels right",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "mean_absolute_error": "mean absolute error",
+    "root_mean_squared_error": "root mean squared error",
+    "pearson_r": "Pearson's r",
+}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -29,17 +38,10 @@ def show(result: dict[str, Any]) -> None:
 
 def headline(result: dict[str, Any]) -> str:
     """The numbers that say it all, in one line."""
-    names = {
-        "accuracy": "accuracy",
-        "subset_accuracy": "all labels right",
-        "macro_f1": "macro F1",
-        "micro_f1": "micro F1",
-        "mean_absolute_error": "mean absolute error",
-        "root_mean_squared_error": "root mean squared error",
-        "pearson_r": "Pearson's r",
-    }
     left_out = set() if result["kind"] == "multi_label" else {"micro_f1"}  # that is the accuracy
-    told = [f"{what} {result[key]:.4f}" for key, what in names.items() if result.get(key) is not None and key not in left_out]
+    told = [
+        f"{what} {result[key]:.4f}" for key, what in MEASURES.items() if result.get(key) is not None and key not in left_out
+    ]
     if result.get("calibration"):
         told.append(f"calibration error {result['calibration']['expected_calibration_error']:.4f}")
     counts = [f"{result['evaluated']:,} documents"]

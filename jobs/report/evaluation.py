@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from jobs.evaluation_tables import named
+from jobs.evaluation_tables import MEASURES, named
 from jobs.report.evaluation_figures import calibration_picture, confusion_picture, sweep_picture
 from pipeline_ops.redacting import redact
 
@@ -12,18 +12,7 @@ MAX_LABEL = 80
 MAX_LABELS = 200
 MAX_CONFUSIONS = 20
 FEW_LABELS = 12  # whose confusions are all read off the picture
-NUMBERS = {
-    "evaluated": "documents",
-    "without_truth": "without truth",
-    "rejected": "rejected",
-    "accuracy": "accuracy",
-    "subset_accuracy": "all labels right",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "mean_absolute_error": "mean absolute error",
-    "root_mean_squared_error": "root mean squared error",
-    "pearson_r": "Pearson's r",
-}
+NUMBERS = {"evaluated": "documents", "without_truth": "without truth", "rejected": "rejected", **MEASURES}
 
 
 def section(evaluation: dict[str, Any], secrets: Collection[str] = ()) -> str:
