@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from cluster.failures import root_cause
+from cluster.ray_settings import root_cause
 
 EXECUTOR_STOP_S = 30
 WAIT_S = 10

@@ -18,26 +18,26 @@ from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
 from cluster.session import connected
 from cluster.streaming import run_tasks
-from cluster.waiting import pools_when_there, saying_what_is_missing, why_waiting
-from jobs import stopping
-from jobs.chain import label_units
-from jobs.committing import Writer, needs_writing, tidy, writing
+from cluster.node_wait import pools_when_there, saying_what_is_missing, why_waiting
+from jobs.console import signals as stopping
+from jobs.run.chain import label_units
+from jobs.run.commit_writer import Writer, needs_writing, tidy, writing
 from jobs.config import JobConfig, job_of
-from jobs.counting import count_commit, count_failure
-from jobs.events import JsonLines
-from jobs.fingerprint import check_same_job
-from jobs.labels import labels
-from jobs.plan import Prepared, job_record, prepare
-from jobs.progress import Progress
-from jobs.recording import Recording
-from jobs.report.making import with_report
-from jobs.steps import Steps
-from jobs.summary import RunResult, Timeline, summarize
-from pipeline_ops.commits import incomplete_files, write_job
-from pipeline_ops.failures import Failure, forget_failures, run_ending, set_aside
-from pipeline_ops.probing import probe_models
-from pipeline_ops.schema import UserError
-from pipeline_ops.writing import Commit
+from jobs.run.metrics import count_commit, count_failure
+from jobs.console.json_events import JsonLines
+from jobs.run.fingerprint import check_same_job
+from jobs.results.labels import labels
+from jobs.run.prepare import Prepared, job_record, prepare
+from jobs.console.run_progress import Progress
+from jobs.run.run_recorder import Recording
+from jobs.report.publish import with_report
+from jobs.console.step_progress import Steps
+from jobs.run.result import RunResult, Timeline, summarize
+from pipeline_ops.output.commit_log import incomplete_files, write_job
+from pipeline_ops.schema.failures import Failure, forget_failures, run_ending, set_aside
+from pipeline_ops.models.device import probe_models
+from pipeline_ops.schema.units import UserError
+from pipeline_ops.writing.unit_files import Commit
 
 __all__ = ["RunResult", "labels", "run"]
 
@@ -55,7 +55,7 @@ def run(
     Args:
         job: the settings, or the path of a job file.
         retry_failed: take up what earlier runs have set aside.
-        as_json: events go to the logger of jobs.logs, not to stderr as text.
+        as_json: events go to the logger of jobs.console.json_logging, not to stderr as text.
         report: make the page about the output when the run ends, if it has changed anything.
 
     Raises:
@@ -241,8 +241,3 @@ def _probe(prepared: Prepared, pools: Pools, machines: Machines, progress: Progr
     )
     return probed
 
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    main("run")

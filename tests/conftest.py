@@ -30,10 +30,10 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
 }
 
-from tests import models  # noqa: E402
-from tests.s3_proxy import FaultProxy, Journal  # noqa: E402
-from tests.s3_server import S3Server, moto_server  # noqa: E402
-from tests.serial_chain import use_serial_chain  # noqa: E402
+from tests.models import tiny as models  # noqa: E402
+from tests.servers.s3_proxy import FaultProxy, Journal  # noqa: E402
+from tests.servers.s3_server import S3Server, moto_server  # noqa: E402
+from tests.support.serial_chain import use_serial_chain  # noqa: E402
 
 MARKED_FOLDERS = ("integration", "fault", "gpu")
 RAY_CPUS = 4  # logical: pools and tasks of one job need more slots than a small machine has cores

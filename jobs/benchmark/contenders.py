@@ -17,9 +17,9 @@ PIPELINE_STEP = 16  # documents between two looks at the clock, at least
 
 
 def limit(task: dict[str, Any]) -> dict[str, Any]:
-    """The bare model on batches that are in memory; see pipeline_ops.benchmarking."""
-    from pipeline_ops.benchmarking import run_bare_model
-    from pipeline_ops.probing import resolve_dtype
+    """The bare model on batches that are in memory; see pipeline_ops.synthetic.reference_loops."""
+    from pipeline_ops.synthetic.reference_loops import run_bare_model
+    from pipeline_ops.models.device import resolve_dtype
 
     dtype = resolve_dtype(task["dtype"], task["use_gpu"])
     loop, labels = run_bare_model(
@@ -32,7 +32,7 @@ def limit(task: dict[str, Any]) -> dict[str, Any]:
 
 def tokenizer(task: dict[str, Any]) -> dict[str, Any]:
     """The bare tokenizer on texts that are in memory."""
-    from pipeline_ops.benchmarking import corpus_texts, run_bare_tokenizer, save_texts
+    from pipeline_ops.synthetic.reference_loops import corpus_texts, run_bare_tokenizer, save_texts
 
     texts = corpus_texts(task["corpus"], task["text_column"])
     save_texts(texts, task["texts"])
@@ -43,7 +43,7 @@ def tokenizer(task: dict[str, Any]) -> dict[str, Any]:
 
 def pipeline(task: dict[str, Any]) -> dict[str, Any]:
     """Hugging Face's pipeline as people use it: one process, texts in their order, torch with all cores."""
-    from pipeline_ops.benchmarking import corpus_texts
+    from pipeline_ops.synthetic.reference_loops import corpus_texts
 
     texts = corpus_texts(task["corpus"], task["text_column"])[: task["documents"]]
     classifier = _pipeline(task["model"], task["dtype"], "cuda:0" if task["use_gpu"] else "cpu")
@@ -54,7 +54,7 @@ def pipeline(task: dict[str, Any]) -> dict[str, Any]:
 
 def sweep(task: dict[str, Any]) -> dict[str, Any]:
     """The pipeline's documents/s per batch size on the first documents; ends when two sizes in a row were slower."""
-    from pipeline_ops.benchmarking import corpus_texts
+    from pipeline_ops.synthetic.reference_loops import corpus_texts
 
     texts = corpus_texts(task["corpus"], task["text_column"])[: task["documents"]]
     classifier = _pipeline(task["model"], task["dtype"], "cuda:0" if task["use_gpu"] else "cpu")
@@ -146,7 +146,7 @@ def ray_data(task: dict[str, Any]) -> dict[str, Any]:
 
 def scaling(task: dict[str, Any]) -> dict[str, Any]:
     """The job's chain with classifiers that sleep; see jobs.benchmark.scaling."""
-    from jobs import stopping
+    from jobs.console import signals as stopping
     from jobs.benchmark.scaling import measure
 
     stopping.install()  # it stops its Ray, whose processes would go on writing
@@ -175,7 +175,7 @@ def s3(task: dict[str, Any]) -> dict[str, Any]:
 
 def upload(task: dict[str, Any]) -> dict[str, Any]:
     """Puts the corpus on the S3 server."""
-    from pipeline_ops.storage import StorageConfig, put
+    from pipeline_ops.storage.files import StorageConfig, put
 
     corpus, storage = task["corpus"], StorageConfig(endpoint_url=task["endpoint"])
     for path in [os.path.join(place, name) for place, _, names in os.walk(corpus) for name in names] or [corpus]:
@@ -190,7 +190,7 @@ def _write_labels(task: dict[str, Any], labels: list[str], texts: list[str] | No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline_ops.benchmarking import corpus_texts
+    from pipeline_ops.synthetic.reference_loops import corpus_texts
 
     texts = corpus_texts(task["corpus"], task["text_column"])[: len(labels)] if texts is None else texts
     os.makedirs(task["labels"], exist_ok=True)
@@ -198,8 +198,8 @@ def _write_labels(task: dict[str, Any], labels: list[str], texts: list[str] | No
 
 
 def _label_names(model: str) -> list[str]:
-    from pipeline_ops.models import ModelConfig, resolve_model
-    from pipeline_ops.storage import StorageConfig
+    from pipeline_ops.models.resolve import ModelConfig, resolve_model
+    from pipeline_ops.storage.files import StorageConfig
 
     return list(resolve_model(ModelConfig(path=model), StorageConfig())[0].head.labels)
 
@@ -207,8 +207,8 @@ def _label_names(model: str) -> list[str]:
 def _model_facts(model: str, use_gpu: bool) -> dict[str, Any]:
     import torch
 
-    from pipeline_ops.models import ModelConfig, load_classifier
-    from pipeline_ops.storage import StorageConfig
+    from pipeline_ops.models.resolve import ModelConfig, load_classifier
+    from pipeline_ops.storage.files import StorageConfig
 
     loaded = load_classifier(ModelConfig(path=model), StorageConfig(), revision=None, dtype="float32", device="meta")
     parameters = sum(parameter.numel() for parameter in loaded.parameters())

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cluster.session import this_machine
-from jobs.benchmark.course import Course, say
+from jobs.benchmark.setup import Course, say
 from jobs.benchmark.processes import (
     BUCKET,
     has_s3_server,
@@ -19,7 +19,7 @@ from jobs.benchmark.processes import (
     s3_settings,
 )
 from jobs.benchmark.report import HOST_WARM_SHARE, JOB, LIMIT, of_run
-from pipeline_ops.benchmarking import corpus_formats
+from pipeline_ops.synthetic.reference_loops import corpus_formats
 
 BATCH_SIZES = (1, 8, 32, 64, 128, 256)  # of the pipeline, tried in this order
 SWEEP_DOCUMENTS = 128

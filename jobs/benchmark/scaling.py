@@ -18,16 +18,16 @@ import numpy as np
 from cluster.metrics import Meter
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected, this_machine
-from jobs.benchmark.course import SIZES, Options, own_model, own_texts
+from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.benchmark.report import steady_rate, steady_start
-from jobs.chain import label_units
-from jobs.committing import Writer, tidy, writing
+from jobs.run.chain import label_units
+from jobs.run.commit_writer import Writer, tidy, writing
 from jobs.config import JobConfig, check_config
-from jobs.plan import prepare
-from pipeline_ops.actors import ClassifyActor
-from pipeline_ops.classifying import UnitLogits
-from pipeline_ops.failures import Failure
-from pipeline_ops.forecasting import (
+from jobs.run.prepare import prepare
+from pipeline_ops.stages.rows import ClassifyActor
+from pipeline_ops.classifying.classify import UnitLogits
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.planning.forecast import (
     UNIT_CPU_SECONDS,
     driver_bytes,
     driver_cores,
@@ -35,10 +35,10 @@ from pipeline_ops.forecasting import (
     ray_cores,
     run_requests,
 )
-from pipeline_ops.models import readings_of
-from pipeline_ops.planning import LARGEST_UNIT
-from pipeline_ops.synthesizing import ModelShape, real_passages, write_corpus
-from pipeline_ops.tokenizing import TokenBatches
+from pipeline_ops.models.resolve import readings_of
+from pipeline_ops.planning.work_plan import LARGEST_UNIT
+from pipeline_ops.synthetic.benchmark_corpus import ModelShape, real_passages, write_corpus
+from pipeline_ops.tokenizing.encoding import TokenBatches
 
 ACTORS = (1, 2, 4, 8, 16)
 LEAST_SLEEP_SECONDS = 1.0  # per unit

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
-from jobs.evaluation_tables import MEASURES, named
-from jobs.report.evaluation_figures import calibration_picture, confusion_picture, sweep_picture
-from pipeline_ops.redacting import redact
+from jobs.results.evaluation_tables import MEASURES, named
+from jobs.report.evaluation_charts import calibration_picture, confusion_picture, sweep_picture
+from pipeline_ops.analysis.redaction import redact
 
 MAX_TEXT = 300  # characters of a document
 MAX_LABEL = 80

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.config import JobConfig, check_config
-from jobs.verify import verify
-from pipeline_ops.commits import overlaps, pieces_by_file, read_ledger
+from jobs.maintenance.verify import verify
+from pipeline_ops.output.commit_log import overlaps, pieces_by_file, read_ledger
 from tests.conftest import Bucket
-from tests.corpora import one_line, real_documents
+from tests.support.corpora import one_line, real_documents
 from tests.fault.conftest import every_fault, worker_processes
-from tests.invariant import Key, check_exactly_once
-from tests.running import command, job_settings, keys, kill_group, start_command, write_job_file
-from tests.s3_proxy import Rule
+from tests.support.invariant import Key, check_exactly_once
+from tests.support.running import command, job_settings, keys, kill_group, start_command, write_job_file
+from tests.servers.s3_proxy import Rule
 
 SEED = 20261121
 FORMATS = ("jsonl", "parquet", "txt")

@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from jobs.compact import compact
+from jobs.maintenance.compact import compact
 from jobs.label_corpus import run
-from jobs.verify import verify
-from pipeline_ops.commits import read_ledger
+from jobs.maintenance.verify import verify
+from pipeline_ops.output.commit_log import read_ledger
 from tests.fault.conftest import ROWS, Corpus
-from tests.invariant import check_exactly_once, read_labelled
-from tests.running import keys, start_command, wait_for
-from tests.s3_proxy import Rule
+from tests.support.invariant import check_exactly_once, read_labelled
+from tests.support.running import keys, start_command, wait_for
+from tests.servers.s3_proxy import Rule
 
 TIMEOUT_S = 120
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from jobs.label_corpus import run
-from tests.corpora import real_documents, write_bytes, write_jsonl, write_parquet
-from tests.invariant import Key, check_exactly_once
-from tests.running import (
+from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
+from tests.support.invariant import Key, check_exactly_once
+from tests.support.running import (
     command,
     commit_paths,
     committed_files,

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.corpora import real_documents, write_parquet
+from tests.support.corpora import real_documents, write_parquet
 from tests.fault.conftest import worker_processes
-from tests.invariant import check_exactly_once
-from tests.ray_nodes import Node, Nodes, ray_nodes
-from tests.running import commit_paths, job_settings, keys, kill_group, start_command, wait_for, write_job_file
+from tests.support.invariant import check_exactly_once
+from tests.support.ray_nodes import Node, Nodes, ray_nodes
+from tests.support.running import commit_paths, job_settings, keys, kill_group, start_command, wait_for, write_job_file
 
 TIMEOUT_S = 240
 DOCUMENTS = 400
@@ -32,7 +32,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 def run_on(nodes: Nodes, job_file: Path) -> Iterator[subprocess.Popen[str]]:
     """The job, run on pretended GPUs by a driver on the head's machine."""
     process = start_command(
-        "run", job_file, ray_address=nodes.address, environment=nodes.environment, module="tests.pretended_gpus"
+        "run", job_file, ray_address=nodes.address, environment=nodes.environment, module="tests.support.pretended_gpus"
     )
     try:
         yield process

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from jobs.label_corpus import run
-from jobs.verify import verify
-from tests import models
-from tests.corpora import real_documents, write_bytes, write_jsonl, write_parquet
-from tests.invariant import Key, check_exactly_once
-from tests.running import command, job_settings, keys, make_job, output_files, write_job_file
+from jobs.maintenance.verify import verify
+from tests.models import tiny as models
+from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
+from tests.support.invariant import Key, check_exactly_once
+from tests.support.running import command, job_settings, keys, make_job, output_files, write_job_file
 
 UNIT_BYTES = 4000
 
@@ -128,7 +128,7 @@ def read_keys(output: Path) -> set[Key]:
     """What stands in an output that is not complete; nothing twice."""
     from fsspec.implementations.local import LocalFileSystem
 
-    from tests.invariant import read_labelled, read_rejects
+    from tests.support.invariant import read_labelled, read_rejects
 
     labelled = read_labelled(output, LocalFileSystem())
     found = list(zip(labelled["source_file"].to_pylist(), labelled["source_row"].to_pylist(), strict=True))

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import pytest
 
-from pipeline_ops.etags import PART_BYTES, sent_etag
-from pipeline_ops.lease import Lease, LeaseError, acquire, check_free, read_lease
-from pipeline_ops.s3 import DELETED_TOGETHER
-from pipeline_ops.storage import (
+from pipeline_ops.storage.etags import PART_BYTES, sent_etag
+from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free, read_lease
+from pipeline_ops.storage.s3 import DELETED_TOGETHER
+from pipeline_ops.storage.files import (
     StorageConfig,
     StoredFile,
     delete_many,
@@ -28,10 +28,10 @@ from pipeline_ops.storage import (
     read_bytes,
     read_files,
 )
-from pipeline_ops.store_errors import StoreError
-from tests.radosgw import missing_programs, radosgw_server
-from tests.s3_proxy import FaultProxy, Kind, Rule
-from tests.s3_server import S3Server
+from pipeline_ops.schema.errors import StoreError
+from tests.servers.radosgw import missing_programs, radosgw_server
+from tests.servers.s3_proxy import FaultProxy, Kind, Rule
+from tests.servers.s3_server import S3Server
 
 pytestmark = [
     pytest.mark.radosgw,

@@ -10,17 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline_ops.classifying import classify, classify_good
-from pipeline_ops.copying import PinnedCopies
-from pipeline_ops.estimating import LEAST_TOKENS, MOST_TOKENS
-from pipeline_ops.inferring import ForwardPasses, check_compiler, is_out_of_memory
-from pipeline_ops.models import JobModel, ModelConfig, resolve_model
-from pipeline_ops.probing import probe_models
-from pipeline_ops.schema import OutputConfig
-from pipeline_ops.storage import StorageConfig
-from pipeline_ops.tokenizing import TokenBatches, encode, make_batches, truncating_backend
-from tests.corpora import real_documents
-from tests.models import ARCHITECTURES, Architecture
+from pipeline_ops.classifying.classify import classify, classify_good
+from pipeline_ops.classifying.pinned_copy import PinnedCopies
+from pipeline_ops.models.flops import LEAST_TOKENS, MOST_TOKENS
+from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler, is_out_of_memory
+from pipeline_ops.models.resolve import JobModel, ModelConfig, resolve_model
+from pipeline_ops.models.device import probe_models
+from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.tokenizing.encoding import TokenBatches, encode, make_batches, truncating_backend
+from tests.support.corpora import real_documents
+from tests.models.tiny import ARCHITECTURES, Architecture
 
 NUM_DOCUMENTS = 600
 ATOL = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # logits spread by 0.5

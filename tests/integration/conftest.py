@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from jobs.config import JobConfig
-from tests.corpora import real_documents, write_jsonl, write_parquet
-from tests.invariant import Key
-from tests.running import Finished, command, job_settings, keys, make_job, write_job_file
+from tests.support.corpora import real_documents, write_jsonl, write_parquet
+from tests.support.invariant import Key
+from tests.support.running import Finished, command, job_settings, keys, make_job, write_job_file
 
 NUM_DOCUMENTS = 120
 REJECTED = 2

@@ -1,0 +1,110 @@
+"""The `label-corpus` command: gathers the sub-commands; heavy imports wait until one of them runs.
+
+Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 3 another run holds the lease, 130 interrupted by Ctrl-C,
+143 ended by SIGTERM. Logs and progress go to stderr; the last line on stdout is one JSON object.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+import typer
+
+from jobs.cli import clusters as cluster_commands
+from jobs.cli import job as job_commands
+from jobs.cli import maintenance as keeping_commands
+from jobs.cli import models as model_commands
+from jobs.cli import labels as result_commands
+from jobs.cli import start as starting_commands
+from jobs.console import signals as stopping
+from jobs.cli.options import examples
+from jobs.console.signals import INTERRUPTED, TERMINATED
+
+# as --help shows them; a panel can have the commands of several modules
+PANELS = (
+    ("Start here", starting_commands.app),
+    ("The job", job_commands.app),
+    ("The labels", result_commands.app),
+    ("Models", model_commands.app),
+    ("Clusters", cluster_commands.app),
+    ("Housekeeping", keeping_commands.app),
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Put a label on every document of a text corpus.",
+    epilog=examples(
+        "label-corpus init reviews/     # looks at the corpus and writes job.yaml",
+        "label-corpus plan job.yaml",
+        "label-corpus run job.yaml",
+        "label-corpus run --help        # each command has examples",
+    ),
+)
+for panel, commands in PANELS:
+    for command in commands.registered_commands:
+        command.rich_help_panel = panel
+    app.add_typer(commands)
+
+
+def main(*command: str) -> None:
+    """Runs the command line, behind `command`, and turns what it raises into a line on stderr and an exit code."""
+    from cluster.session import quiet_environment
+
+    quiet_environment()
+    stopping.install()
+    code: Any
+    try:
+        app([*command, *sys.argv[1:]], prog_name="label-corpus")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+        if code == INTERRUPTED:  # typer's own answer to Ctrl-C
+            _say("interrupted; run it again to continue", code)
+        if code in (TERMINATED, signal.SIGTERM):  # the latter from Ray's own handler, while it starts
+            code = TERMINATED
+            _say("ended by SIGTERM; run it again to continue", code)
+    except Exception as error:
+        code = _explain(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Ray's and torch's threads have nothing left to do; waiting for them costs a second
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _say(message: str, code: int, error: Exception | None = None) -> None:
+    """Why the command ends with that exit code; `error` with its traceback."""
+    from jobs.console import json_logging as logs
+
+    if logs.is_json():
+        logs.say_error(message, code, error)
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    print(f"label-corpus: {message}", file=sys.stderr, flush=True)
+
+
+def _explain(error: Exception) -> int:
+    """Prints `error`, in one line where it needs no more; returns the exit code."""
+    from cluster.jobs_api import ClusterError
+    from pipeline_ops.output.lease import LeaseError
+    from pipeline_ops.schema.units import UserError
+    from pipeline_ops.schema.errors import is_store_failure
+
+    if isinstance(error, UserError | LeaseError):
+        code = 2 if isinstance(error, UserError) else 3
+        _say(str(error), code)
+        return code
+    if isinstance(error, stopping.LeftRunning | ClusterError):
+        code = error.code if isinstance(error, stopping.LeftRunning) else 1
+        _say(str(error), code)
+        return code
+    what = " ".join(str(error).split()) or type(error).__name__
+    _say(f"failed: {what}; run it again to continue", 1, None if is_store_failure(error) else error)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

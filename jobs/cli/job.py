@@ -1,0 +1,101 @@
+"""The sub-commands of a job: plan, run, verify."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, examples, load_light_job
+from jobs.console.signals import INTERRUPTED
+
+app = typer.Typer()
+
+
+@app.command(
+    "plan",
+    epilog=examples(
+        "label-corpus plan job.yaml",
+        "label-corpus plan job.yaml model.max_length=128",
+        "label-corpus plan job.yaml --cluster 64xH100 --price 2.5",
+    ),
+)
+def plan_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="NxGPU", help="what it would take there: 64xH100, 16xCPU (cores)")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="for --cluster: tokens/s of one GPU, as `benchmark` or a run has measured")
+    ] = None,
+    price: Annotated[float | None, typer.Option("--price", help="for --cluster: of one GPU for an hour")] = None,
+) -> None:
+    """Show what a run would do; with --cluster what it would take."""
+    from jobs.run.estimate import plan_on, show_estimate, target_of
+    from jobs.run.prepare import plan, show
+
+    target = target_of(cluster, rate, price)
+    loaded = load_light_job(job, overrides)
+    summary = plan(loaded) if target is None else plan_on(loaded, target)
+    if not quiet:
+        show(summary)
+        if target is not None:
+            show_estimate(summary["estimate"])
+    emit(summary)
+
+
+@app.command(
+    "run",
+    epilog=examples(
+        "label-corpus run job.yaml",
+        "label-corpus run job.yaml compute.unit_bytes=8000000",
+        "label-corpus run job.yaml --retry-failed --log-format json",
+    ),
+)
+def run_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+    log_format: LogFormatOption = LogFormat.text,
+    no_report: Annotated[bool, typer.Option("--no-report", help="leave OUTPUT/_report/report.html as it is")] = False,
+) -> None:
+    """Label what is not labelled yet."""
+    if log_format is LogFormat.json:
+        from jobs.console.json_logging import to_json
+
+        to_json()
+    from jobs.label_corpus import run
+
+    as_json = log_format is LogFormat.json
+    try:
+        result = run(
+            load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json, report=not no_report
+        )
+    except KeyboardInterrupt:
+        if as_json:  # typer would say so in a line that is no JSON
+            raise SystemExit(INTERRUPTED) from None
+        raise
+    emit(result.to_dict(), ok=result.complete)
+
+
+@app.command(
+    "verify",
+    epilog=examples(
+        "label-corpus verify job.yaml",
+        "label-corpus verify job.yaml --deep",
+    ),
+)
+def verify_command(
+    job: JobFile,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="read every labelled file: bytes, rows, keys, schemas")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Recount the input against the commits and the files."""
+    from jobs.config import load_job
+    from jobs.maintenance.verify import show, verify
+
+    report = verify(load_job(job, overrides), deep=deep, quiet=quiet)
+    show(report)
+    emit(report, ok=report["ok"])

@@ -1,0 +1,123 @@
+"""The sub-commands about what a job has labelled: status, report, evaluate, compare."""
+
+import sys
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import Overrides, Quiet, emit, examples
+
+Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
+
+app = typer.Typer()
+
+
+@app.command(
+    "status",
+    epilog=examples(
+        "label-corpus status job.yaml",
+        "label-corpus status s3://bucket/labelled/   # from anywhere, while it runs",
+    ),
+)
+def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Say how far a job is and how its last run ended, from its output alone."""
+    from jobs.results.open_output import place_of
+    from jobs.results.status import show, status
+
+    found = status(*place_of(target, overrides))
+    if not quiet:
+        show(found)
+    emit(found)
+
+
+@app.command(
+    "report",
+    epilog=examples(
+        "label-corpus report job.yaml --open",
+        "label-corpus report s3://bucket/labelled/",
+    ),
+)
+def report_command(
+    target: Target,
+    overrides: Overrides = None,
+    show: Annotated[bool, typer.Option("--open", help="show it in the browser, from a local output")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a page about the labels: distribution, scores, documents, speed, files, runs."""
+    from jobs.results.open_output import find_labelled
+    from jobs.report.publish import make_report
+    from pipeline_ops.schema.units import UserError
+    from pipeline_ops.storage.files import is_local
+
+    labelled = find_labelled(target, overrides)
+    if show and not is_local(labelled.path):
+        raise UserError(f"--open: {labelled.path!r} is not on this machine; leave it out, and open the page from the bucket")
+    path = make_report(labelled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
+    if show and not webbrowser.open(f"file://{path}"):
+        print(f"no browser could be opened from here; the page is {path}", file=sys.stderr)
+    emit({"report": path, "documents": sum(commit.documents for commit in labelled.commits), "output": labelled.path})
+
+
+@app.command(
+    "evaluate",
+    epilog=examples(
+        "label-corpus evaluate job.yaml --truth label",
+        "label-corpus evaluate labelled/ --truth topic --model topics",
+    ),
+)
+def evaluate_command(
+    target: Target,
+    truth: Annotated[str, typer.Option("--truth", metavar="COLUMN", help="the input's column that says what is right")],
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="whose labels, where there are several")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the labels with a column that says what is right."""
+    from jobs.results.evaluate import evaluate, keep, line_of
+    from jobs.results.evaluation_tables import show
+    from jobs.results.open_output import find_labelled
+    from jobs.report.publish import make_report
+
+    labelled = find_labelled(target, overrides)
+    result = evaluate(labelled, truth, model, quiet=quiet)
+    keep(result, labelled)
+    path = make_report(labelled, lambda text: None)
+    if not quiet:
+        show(result)
+    emit({**line_of(result), "report": path})
+
+
+@app.command(
+    "compare",
+    epilog=examples(
+        "label-corpus compare old.yaml new.yaml --html changes.html",
+        "label-corpus compare s3://bucket/labelled-v1/ s3://bucket/labelled-v2/",
+    ),
+)
+def compare_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="the job file, or the output's folder")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another one, over the same input")],
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="whose labels, where there are several")] = None,
+    model_b: Annotated[
+        str | None, typer.Option("--model-b", metavar="NAME", help="whose labels in B, if not the same name's")
+    ] = None,
+    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="write a page of it that stands alone")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no tables on stderr")] = False,
+) -> None:
+    """Compare two outputs over the same input: agreement, changed labels, documents."""
+    from jobs.results.compare import compare
+    from jobs.results.comparison_tables import progress, show
+    from jobs.results.open_output import find_labelled
+
+    found = [find_labelled(target, overrides) for target in (a, b)]
+    with progress(quiet) as tell:
+        result = compare(*found, model=model, model_b=model_b, tell=tell)
+    if html is not None:
+        from jobs.report.comparison import write_page
+
+        write_page(result, html)
+    if not quiet:
+        show(result)
+    emit(result)

@@ -1,0 +1,80 @@
+"""The sub-commands for models: train, benchmark."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import Overrides, Quiet, emit, examples
+
+app = typer.Typer()
+
+
+@app.command(
+    "train",
+    epilog=examples(
+        "label-corpus train train.yaml",
+        "label-corpus train train.yaml training.epochs=1 training.max_documents=2000",
+    ),
+)
+def train_command(
+    settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a classifier on a labelled corpus."""
+    from jobs.config import load_config
+    from jobs.start.train import TrainConfig, train
+
+    emit(train(load_config(TrainConfig, settings, overrides or []), quiet=quiet))
+
+
+@app.command(
+    "benchmark",
+    epilog=examples(
+        "label-corpus benchmark",
+        "label-corpus benchmark --size tiny",
+        "label-corpus benchmark --model my-classifier --corpus reviews.parquet",
+    ),
+)
+def benchmark_command(
+    model: Annotated[
+        str | None, typer.Option("--model", help="local folder; default: a BERT of 22M parameters, made here")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option("--corpus", help="local Parquet or JSON Lines; default: made here")] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="of --corpus")] = "text",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="that the bare model takes for the corpus made here")] = 60,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="rounds")] = 3,
+    contender: Annotated[
+        list[str] | None, typer.Option("--contender", help="limit, job, job-s3, pipeline[-best], ray-data[-best]; repeatable")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="of the job and the bare model")] = "auto",
+    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="as compute.batch_tokens")] = None,
+    size: Annotated[str, typer.Option("--size", help="full, or tiny: everything in seconds, to try the command")] = "full",
+    output: Annotated[str | None, typer.Option("--output", help="folder for benchmark.json and benchmark.png")] = None,
+    host_ceiling: Annotated[bool, typer.Option("--host-ceiling", help="what all but the model allows")] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="how many GPUs one job can feed, with classifiers that sleep")
+    ] = False,
+    actors: Annotated[list[int] | None, typer.Option("--actors", min=1, max=1024, help="for --scaling; repeatable")] = None,
+    units: Annotated[int | None, typer.Option("--units", min=1, help="for --scaling; default: 16 per actor")] = None,
+    unit_seconds: Annotated[
+        float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the job against the bare model and its peers."""
+    from jobs.benchmark import modes
+    from jobs.benchmark.setup import CONTENDERS, Options
+    from jobs.benchmark.report import save, show
+
+    chosen = tuple(contender) if contender else CONTENDERS
+    options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
+    if scaling:
+        result = modes.scaling(options, actors, units, unit_seconds)
+    else:
+        result = modes.host_ceiling(options) if host_ceiling else modes.compare_contenders(options)
+    if not quiet:
+        show(result)
+    if output:
+        save(result, output)
+    emit(result)

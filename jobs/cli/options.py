@@ -1,0 +1,68 @@
+"""What sub-commands share: their arguments and options, and how they print their last line."""
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="settings that replace the file's")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="the dashboard, http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS"),
+]
+WorkingDir = Annotated[str | None, typer.Option("--working-dir", help="folder that travels, JOB.yaml in it")]
+ShipCode = Annotated[bool, typer.Option("--ship-code", help="for clusters that have only the dependencies")]
+Image = Annotated[str | None, typer.Option("--image", help="container image in which the nodes run it, by podman")]
+RuntimeEnv = Annotated[str | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime_env")]
+Env = Annotated[list[str] | None, typer.Option("--env", metavar="NAME", help="environment variable that travels; repeatable")]
+Python = Annotated[str, typer.Option("--python", help="the interpreter on the cluster")]
+DriverCPUs = Annotated[
+    float | None, typer.Option("--entrypoint-num-cpus", min=0, help="for the driver, which then may leave the head")
+]
+DriverGPUs = Annotated[float | None, typer.Option("--entrypoint-num-gpus", min=0, help="for the driver")]
+DriverMemory = Annotated[int | None, typer.Option("--entrypoint-memory", min=0, help="bytes")]
+DriverResources = Annotated[str | None, typer.Option("--entrypoint-resources", metavar="JSON", help='such as {"driver": 1}')]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+
+
+class LogFormat(StrEnum):
+    """What a run's lines on stderr are."""
+
+    text = "text"  # for people
+    json = "json"  # an object each
+
+
+LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="of what a run says on stderr")]
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's --help; lines of at most 76 characters stay whole on a terminal of 80."""
+    return "\n".join(["Examples:", *lines]).replace("[", r"\[")  # which is rich's markup
+
+
+def emit(result: dict[str, Any], *, ok: bool = True) -> None:
+    """Prints a command's last line; not `ok`: it ends with exit code 1."""
+    sys.stderr.flush()
+    print(json.dumps(result), flush=True)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def emit_end(result: dict[str, Any]) -> None:
+    """Prints what came of a job on a cluster, and ends as it has ended, if it has."""
+    emit(result)
+    raise typer.Exit(result.get("exit_code") or 0)
+
+
+def load_light_job(path: str, overrides: list[str] | None) -> Any:
+    """The job of a command that loads no model in its own process."""
+    from jobs.config import load_job
+    from pipeline_ops.models.resolve import without_torch
+
+    job = load_job(path, overrides)
+    if not any(model.trust_remote_code for model in job.named_models().values()):  # code of the model's may ask for torch
+        without_torch()
+    return job

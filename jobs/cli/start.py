@@ -1,0 +1,96 @@
+"""The sub-commands to start with: demo, init, inspect."""
+
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli.options import emit, examples
+
+DEMO_FOLDER = "~/.cache/label-corpus/demo"
+DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+
+app = typer.Typer()
+
+
+@app.command(
+    "demo",
+    epilog=examples(
+        "label-corpus demo",
+        "label-corpus demo --folder /tmp/demo --fresh",
+    ),
+)
+def demo_command(
+    folder: Annotated[str, typer.Option("--folder", help="where the corpus, the model and the labels go")] = DEMO_FOLDER,
+    fresh: Annotated[bool, typer.Option("--fresh", help="train the model again")] = False,
+) -> None:
+    """Train a small classifier and label real text with it, all on this machine."""
+    from jobs.start.demo import demo, show
+
+    result = demo(folder, fresh)
+    show(result)
+    emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
+
+
+@app.command(
+    "init",
+    epilog=examples(
+        "label-corpus init reviews/",
+        "label-corpus init 's3://bucket/in/*.jsonl.zst' --output s3://bucket/labels",
+        "label-corpus init reviews.csv --model my-classifier input.text_column=body",
+    ),
+)
+def init_command(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="file, folder or glob; local or s3://")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="settings that go into the file")
+    ] = None,
+    job: Annotated[str, typer.Option("--job", metavar="FILE", help="the job file to write")] = "job.yaml",
+    model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")] = DEFAULT_MODEL,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labelled, here")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a job file that is there")] = False,
+) -> None:
+    """Look at a corpus and write a job file for it."""
+    from jobs.start.init import init, show
+
+    found = init(source, job, model, output, overrides or [], force=force)
+    show(found)
+    emit(found)
+
+
+@app.command(
+    "inspect",
+    epilog=examples(
+        'label-corpus inspect "What a film!" --model my-classifier',
+        'label-corpus inspect "A man sleeps." --pair "He is awake." --model my-nli',
+        'label-corpus inspect "What a film!" --model my-classifier --plot film.png',
+    ),
+)
+def inspect_command(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="the text")],
+    model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="e.g. model.max_length=128")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="the second text, for models that read two")] = None,
+    attention: Annotated[bool, typer.Option("--attention", help="shade the text by how much the head looks at it")] = False,
+    plot: Annotated[str | None, typer.Option("--plot", help="draw the attention into this .png or .svg")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
+) -> None:
+    """Show each step for one text: tokens, ids, mask, logits, scores, label."""
+    from jobs.start.attention_plot import check_picture
+    from jobs.config import check_config, override
+    from jobs.start.inspect import InspectConfig, inspect_text, plot_attention, show
+
+    settings: dict[str, Any] = {"model": {"path": model}}
+    for setting in overrides or []:
+        override(settings, setting)
+    config = check_config(InspectConfig, settings)
+    if plot is not None:
+        check_picture(plot)
+    steps = inspect_text(text, config, pair=pair, attention=attention or plot is not None)
+    if plot is not None:
+        plot_attention(steps, plot)
+    if as_json:
+        emit(steps)
+    else:
+        show(steps)

@@ -1,0 +1,111 @@
+"""`label-corpus compact`: merges the small labelled files of a partition, on Ray. Nothing is labelled again.
+
+plan -> merge -> commit: each group of commits becomes one, whose record takes over from theirs when all its files are written.
+A reader of commits sees the old files or the new ones; what is interrupted is swept, and done again by the next compaction.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.ray_settings import configure_ray_data
+from cluster.session import connected
+from cluster.streaming import stream_rows
+from jobs.console import signals as stopping
+from jobs.config import JobConfig
+from jobs.console.step_progress import Steps
+from jobs.maintenance.sweep import holding
+from pipeline_ops.output.commit_log import commit_unit, sweep
+from pipeline_ops.output.rewriting import Compaction, Merge, compacted, merge_files, plan_compactions
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.unit_files import WrittenFile
+
+
+def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[str, Any]:
+    """Merges files of up to half of `target_bytes` into files of up to that size.
+
+    Returns:
+        files_before and files_after (labelled files of the whole output), merged (files that are now part of another one),
+        bytes_before, bytes_after, commits (records after it) and output.
+
+    Raises:
+        UserError: there is no output to compact.
+        LeaseError: another run writes to it.
+    """
+    started = time.monotonic()
+    with Steps("compact", quiet=quiet) as steps, holding(job) as (output, ledger, lease):
+        sweep(output, ledger, job.storage, lease.confirm)  # replaced records go before others may replace their successors
+        before = [file for commit in ledger.commits.values() for file in commit.files]
+        compactions = plan_compactions(ledger.commits.values(), target_bytes)
+        merged = sum(len(merge.files) for compaction in compactions for merge in compaction.merges)
+        steps.say(f"{len(before):,} files, {merged:,} of them small enough to be merged")
+        if compactions:
+            steps.begin("starting Ray")
+            # closed before Ray is shut down, as in label_corpus.py
+            with connected(), closing(_merged(compactions, output, job.storage, steps)) as finished:
+                for compaction, files in finished:
+                    stopping.check()
+                    commit = compacted(compaction, files, output, job.storage)
+                    lease.check()
+                    commit_unit(replace(commit, term=lease.term, run="compact"), ledger, output, job.storage)
+            sweep(output, ledger, job.storage, lease.confirm)
+    after = [file for commit in ledger.current.values() for file in commit.files]
+    return {
+        "files_before": len(before),
+        "files_after": len(after),
+        "merged": merged,
+        "bytes_before": sum(file.bytes for file in before),
+        "bytes_after": sum(file.bytes for file in after),
+        "commits": len(ledger.current),
+        "seconds": round(time.monotonic() - started, 2),
+        "output": output,
+    }
+
+
+def merge_row(row: pa.Table, output: str, storage: StorageConfig) -> pa.Table:
+    """One merge, as Ray calls it: its JSON in; the unit it is for and the JSON of the written files out."""
+    fields = json.loads(row["merge"][0].as_py())
+    merge = Merge(fields["path"], tuple(WrittenFile(**file) for file in fields["files"]))
+    written = [asdict(file) for file in merge_files(merge, output, storage)]
+    return pa.table({"unit": row["unit"], "order": row["order"], "written": [json.dumps(written)]})
+
+
+def _merged(
+    compactions: list[Compaction], output: str, storage: StorageConfig, steps: Steps
+) -> Generator[tuple[Compaction, list[WrittenFile]], None, None]:
+    """(compaction, the files that its merges gave, in order), each as soon as all of them are written."""
+    import ray.data
+
+    by_unit = {compaction.unit: compaction for compaction in compactions}
+    rows = [
+        {"unit": compaction.unit, "order": order, "merge": json.dumps(asdict(merge))}
+        for compaction in compactions
+        for order, merge in enumerate(compaction.merges)
+    ]
+    configure_ray_data(1)
+    done: dict[str, dict[int, list[WrittenFile]]] = defaultdict(dict)
+    merged = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        merge_row,  # pyright: ignore[reportArgumentType]
+        fn_kwargs={"output": output, "storage": storage},
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=1,
+    )
+    steps.begin("merging", len(rows), things="merges")
+    written_bytes = 0
+    with closing(stream_rows(merged)) as finished:
+        for row in finished:
+            parts = done[row["unit"]]
+            parts[row["order"]] = files = [WrittenFile(**file) for file in json.loads(row["written"])]
+            written_bytes += sum(file.bytes for file in files)
+            steps.add(1, f"{written_bytes / 1e6:,.1f} MB written")
+            compaction = by_unit[row["unit"]]
+            if len(parts) == len(compaction.merges):
+                yield compaction, [file for order in sorted(parts) for file in parts[order]]
+

@@ -1,0 +1,209 @@
+"""`label-corpus verify`: recounts the input against the commits and the files. Reads the input, loads no model."""
+
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.config import JobConfig
+from jobs.console.step_progress import Steps
+from pipeline_ops.reading import line_records as records
+from pipeline_ops.output.integrity import Seen, check_commit
+from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_ledger
+from pipeline_ops.storage.etags import MD5_ETAG
+from pipeline_ops.schema.failures import read_failures
+from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
+from pipeline_ops.output.rewriting import read_written_bytes
+from pipeline_ops.schema.units import UserError
+from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, list_all, open_to_read, read_files
+from pipeline_ops.schema.errors import is_store_failure, store_errors
+from pipeline_ops.writing.unit_files import Commit, WrittenFile
+
+MAX_LISTED = 100
+
+
+def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Compares inputs, commits and files.
+
+    Args:
+        deep: read the labelled files too: see checking.check_commit.
+
+    Returns:
+        documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
+        unreferenced, broken, failed, removed: each a list of sentences with the path first. `ok` when all but `removed` are
+        empty. `files_read` with `deep`.
+    """
+    with Steps("verify", quiet=quiet) as steps:
+        return _verify(job, deep, steps)
+
+
+def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
+    steps.begin("listing inputs and commits")
+    output = full_path(job.output.path)
+    try:
+        ledger = read_ledger(output, job.storage)
+        failures = read_failures(output, job.storage)
+        files, _ = find_inputs(job.input, job.storage)
+    except store_errors() as error:
+        raise UserError(f"{job.input.path!r} or {output!r} cannot be read: {type(error).__name__}: {error}") from error
+    current = ledger.current
+    pieces = pieces_by_file(current.values())
+    missing, doubled = [], []
+    documents = 0
+    steps.begin("recounting the input", sum(file.stored.size for file in files), is_bytes=True)
+    for number, file in enumerate(files, 1):
+        found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
+        if len(found) < len(pieces.get(file.path, [])):
+            missing.append(f"{file.path}: has changed since it was labelled")
+        missing += [
+            f"{file.path}: rows {gap.start_row} to {'the end' if gap.stop_row is None else gap.stop_row - 1}"
+            for gap in gaps(found)
+        ]
+        doubled += [
+            f"{file.path}: rows {right.start_row} to {min(left.stop_row, right.stop_row) - 1}"
+            for left, right in overlaps(found)
+        ]
+        try:
+            documents += count_documents(file, job.input, job.storage, steps.add)
+        except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: of the name of a column
+            if is_store_failure(error):
+                raise
+            if not gaps(found):
+                missing.append(f"{file.path}: cannot be read: {error}")
+        steps.add(0, f"{number:,} of {len(files):,} files")
+    labeled = sum(commit.labeled for commit in current.values())
+    rejected = sum(commit.rejected for commit in current.values())
+    listed = {file.path for file in files}
+    removed = sorted(path for path in pieces if path not in listed)
+    if not removed and not missing and labeled + rejected != documents:
+        missing.append(f"{output}: {documents} documents in the input, {labeled} labelled and {rejected} rejected")
+    steps.begin("looking at the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
+    broken = list(_broken_files(output, current, job.storage, steps))
+    deep_facts = {}
+    if deep:
+        seen = Seen()
+        num_bytes = sum(file.bytes for commit in current.values() for file in commit.all_files())
+        steps.begin("reading the committed files", num_bytes, is_bytes=True)
+        read = itertools.count(1)
+        for commit in current.values():
+            broken += check_commit(
+                commit,
+                job.output.model_copy(update={"path": output}),
+                job.storage,
+                seen,
+                told=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
+            )
+        if seen.documents != labeled + rejected:
+            broken.append(f"{output}: {seen.documents} documents in its files, its commits say {labeled + rejected}")
+        deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
+    unreferenced = [file.path.removeprefix(output).lstrip("/") for file in garbage_files(output, ledger, job.storage)]
+    failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
+    return {
+        "ok": not (missing or doubled or unreferenced or broken or failed),
+        "documents": documents,
+        "labeled": labeled,
+        "rejected": rejected,
+        "units": len(current),
+        "files": len(files),
+        "missing": missing,
+        "doubled": doubled,
+        "unreferenced": unreferenced,
+        "broken": list(dict.fromkeys(broken)),
+        "failed": failed,
+        **deep_facts,
+        "removed": removed,
+        "output": output,
+    }
+
+
+def count_documents(
+    file: InputFile, config: InputConfig, storage: StorageConfig, told: Callable[[int], None] | None = None
+) -> int:
+    """The documents in an input file, rejects included, counted without what labelling recorded.
+
+    Parquet by its footer; line formats by reading them: blank JSON and CSV lines are no documents, blank text lines are.
+
+    Args:
+        told: hears of the bytes that are done, as many as the file has.
+    """
+    told = told or (lambda done: None)
+    left = file.stored.size
+    if file.format == "parquet":
+        with open_to_read(file.stored, storage, sequential=False) as source:
+            rows = pq.read_metadata(source).num_rows
+        told(left)
+        return rows
+    if file.format == "text" and config.text_unit == "file":
+        told(left)
+        return 1
+    start = csv_header(file, config, storage)[1] if file.format == "csv" else 0
+    quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
+    total = 0
+    with records.open_decompressed(file.stored, file.compression, storage, start) as stream:
+        for block in records.cut_records(
+            stream, target_bytes=records.READ_BYTES, quote=quote, delimiter=delimiter, start_byte=start
+        ):
+            lines = records.split_records(block, quote, delimiter)
+            total += sum(records.is_document(line, file.format) for line in lines)
+            if file.compression is None:  # else the blocks are larger than what was read for them
+                done = min(len(block.data), left)
+                left -= done
+                told(done)
+    told(left)
+    return total
+
+
+def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfig, steps: Steps):
+    """Committed files that are gone, or whose size, etag or rows are not what their commit says."""
+    there = {file.path: file for file in list_all(output, storage)}
+    for commit in commits.values():
+        for file in commit.all_files():
+            steps.add()
+            path = join(output, file.path)
+            if path not in there:
+                yield f"{file.path}: missing, named by unit {commit.unit}"
+            elif there[path].size != file.bytes:
+                yield f"{file.path}: {there[path].size} bytes, its commit says {file.bytes}"
+            elif (
+                MD5_ETAG.fullmatch(there[path].identity)
+                and there[path].identity != file.md5
+                and not _is_as_written(file, output, storage)
+            ):
+                yield f"{file.path}: not the bytes that were written (MD5)"
+            elif (rows := _rows(there[path], storage)) != file.rows:
+                yield f"{file.path}: {rows} rows, its commit says {file.rows}"
+        labelled = sum(file.rows for file in commit.files)
+        if labelled != commit.labeled:
+            yield f"unit {commit.unit}: {labelled} rows in its files, {commit.labeled} labelled"
+
+
+def _is_as_written(file: WrittenFile, output: str, storage: StorageConfig) -> bool:
+    """Looks at the bytes: with some kinds of encryption an etag is no MD5 sum."""
+    try:
+        read_written_bytes(file, output, storage)
+    except store_errors():
+        return False
+    return True
+
+
+def _rows(file: StoredFile, storage: StorageConfig) -> int | str:
+    if file.path.endswith(".jsonl"):
+        return read_files([file], storage)[0].count(b"\n")
+    with open_to_read(file, storage, sequential=False) as source:
+        try:
+            return pq.read_metadata(source).num_rows
+        except (OSError, pa.ArrowInvalid) as error:
+            return f"unreadable ({error})"
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints a report for people, on stderr."""
+    for kind in ("missing", "doubled", "unreferenced", "broken", "failed", "removed"):
+        for line in itertools.islice(report[kind], MAX_LISTED):
+            print(f"{kind}: {line}", file=sys.stderr)
+        if len(report[kind]) > MAX_LISTED:
+            print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
+

@@ -1,0 +1,185 @@
+"""`label-corpus schedule`: submits the job to a Ray cluster at each tick of a cron, until it is told to end.
+
+APScheduler wakes it up; what is due, decided and over is on storage (ticking.py). Everything happens in one of its threads, so
+whatever hangs there stops the heartbeat too, which `--health` looks at.
+"""
+
+import logging
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable
+from jobs.console import signals as stopping
+from jobs.config import load_job
+from jobs.remote.cron_trigger import cron_trigger
+from jobs.remote.schedule_status import describe
+from jobs.remote.runtime_env import SubmitOptions, packed
+from jobs.run.prepare import refused
+from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
+from jobs.remote.submit import check_output, named_address, output_key, submission_id, submit_job
+from jobs.remote.scheduler import POLL_S, Follower, Schedule, Target, say
+from pipeline_ops.output import schedule_records as ticks
+from pipeline_ops.schema.units import UserError
+from pipeline_ops.storage.files import full_path
+from pipeline_ops.schema.errors import store_errors
+from pipeline_ops.output.schedule_records import Tick
+
+ONCE_POLL_S = 2  # somebody waits
+HEARTBEAT_S = 60
+ANOTHER_RUN = 3  # exit code
+
+
+def schedule(
+    job_file: str, overrides: list[str], options: SubmitOptions, cron: str, timezone: str
+) -> tuple[dict[str, Any], int]:
+    """Submits the job at each tick, until Ctrl-C or SIGTERM. Runs on the cluster go on then.
+
+    Returns:
+        The counts of this process, when the next tick would be, and the exit code: 130 or 143.
+
+    Raises:
+        UserError: the job, the cron, the time zone, the token or the address will not do; nothing has been submitted.
+    """
+    trigger = cron_trigger(cron, timezone)
+    target = _target(job_file, overrides, options)
+    follower = Schedule(target, trigger)
+    try:
+        follower.recover()
+        _check_cluster(target, answered_before=follower.last is not None)
+        follower.begin()
+    except store_errors() as error:
+        raise refused("output.path", target.output, "read or written", error) from error
+    say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
+    code = _keep(follower)
+    follower.beat(ends=True)
+    for tick in follower.open.values():
+        say(_goes_on(tick, target))
+    return {
+        **{key: follower.counts[key] for key in ("submitted", "skipped", "succeeded", "failed")},
+        "next": follower.next(),
+        "output": target.output,
+    }, code
+
+
+def _check_cluster(target: Target, *, answered_before: bool) -> None:
+    try:
+        target.connect()
+    except ClusterError as error:
+        if not isinstance(error, ClusterUnreachable) or not answered_before:
+            raise UserError(f"--address: {error}") from error
+        say(f"{error}; it has answered before: the ticks wait for it")
+
+
+def _keep(follower: Schedule) -> int:
+    """Runs the scheduler; returns the exit code of the signal that ended it, and raises what went wrong in its thread."""
+    from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.schedulers.blocking import BlockingScheduler
+
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # what it tells of late and failed jobs is said here
+    scheduler = BlockingScheduler(
+        executors={"default": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "misfire_grace_time": None},  # a tick slept through is attended on waking
+        timezone=UTC,
+    )
+    raised: list[BaseException] = []
+
+    def fail(event: JobExecutionEvent) -> None:
+        assert event.exception is not None
+        raised.append(event.exception)
+        if scheduler.running:
+            scheduler.shutdown(wait=False)
+
+    def poll() -> None:
+        stopping.check()  # the scheduler's loop may have swallowed what the handler raised
+        follower.attend()
+
+    now = datetime.now(UTC)
+    scheduler.add_listener(fail, EVENT_JOB_ERROR)
+    scheduler.add_job(follower.beat, "interval", seconds=HEARTBEAT_S, next_run_time=now)
+    scheduler.add_job(poll, "interval", seconds=POLL_S, next_run_time=now)
+    scheduler.add_job(follower.attend, follower.trigger)
+    scheduler.add_job(follower.forget, "interval", days=1, next_run_time=now)
+    try:
+        scheduler.start()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        raised.insert(0, stop)
+        if scheduler.running:
+            scheduler.shutdown()  # ends the step under way: what is claimed is submitted
+    match raised[0]:
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case SystemExit(code=int() as code):
+            return code
+        case error:
+            raise error
+
+
+def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tuple[dict[str, Any], int]:
+    """One tick, this minute's: submits the job and waits for its end. Called twice in a minute, it submits once.
+
+    Returns:
+        What became of the tick, and the run's exit code; 3: skipped because of another run; 1: it did not end by itself.
+
+    Raises:
+        UserError: the job, the token or the address will not do.
+        LeftRunning: Ctrl-C or SIGTERM; the run goes on.
+    """
+    target = _target(job_file, overrides, options)
+    follower = Follower(target)
+    try:
+        follower.recover()
+        tick = follower.decide(datetime.now(UTC).replace(second=0, microsecond=0))
+        follower.follow()
+    except ClusterError as error:
+        raise UserError(f"--address: {error}") from error
+    except store_errors() as error:
+        raise refused("output.path", target.output, "read or written", error) from error
+    waiting = True
+    while tick.name in follower.open:
+        try:
+            time.sleep(ONCE_POLL_S)
+            follower.follow()
+            waiting = True
+        except (ClusterError, *store_errors()) as error:
+            if waiting:
+                say(f"{' '.join(str(error).split())}; still waiting")
+            waiting = False
+        except (KeyboardInterrupt, SystemExit) as stop:
+            code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+            raise LeftRunning(_goes_on(tick, target), code) from None
+    tick = ticks.read_tick(tick.name, target.output, target.storage)
+    return {**describe(tick), "output": target.output}, _exit_code(tick)
+
+
+def _goes_on(tick: Tick, target: Target) -> str:
+    identity = tick.decision.submission_id
+    return f"{identity} goes on; to end it: label-corpus jobs --address {target.address} --stop {identity}"
+
+
+def _exit_code(tick: Tick) -> int:
+    if tick.ending is None:
+        return ANOTHER_RUN
+    if tick.ending.exit_code is not None:
+        return tick.ending.exit_code
+    return 0 if tick.ending.status == "SUCCEEDED" else 1
+
+
+def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Target:
+    job = load_job(job_file, overrides)
+    check_output(job)
+    address = named_address(options.address)
+    with packed(job_file, options):  # what is wrong with the options shows now, not at night
+        pass
+    return Target(
+        output=full_path(job.output.path),
+        storage=job.storage,
+        key=f"-{output_key(job)}-",
+        address=address,
+        connect=partial(Cluster, address),
+        submission_id=partial(submission_id, job_file, job),
+        submit=lambda cluster, tick: submit_job(cluster, job_file, overrides, options, tick),
+    )
+

@@ -1,0 +1,175 @@
+"""The report's pictures: numbers in, <svg> out, in the colours of svg.py."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.report.svg import ACCENT, GRID, INK, MUTED, SERIES, axes_of, figure, to_svg
+from pipeline_ops.analysis.summary_statistics import weighted_histogram
+from pipeline_ops.output.run_records import Point
+
+WIDTH = 8.6  # inches
+BARS = 24
+LONGEST_NAME = 28
+THROUGHPUT_BINS = 60
+
+
+def bars(counts: dict[str, int], what: str, rest: int = 0) -> str:
+    """A bar per name with its count and share, in the order given; those beyond BARS, and `rest`, as one."""
+    shown = dict(list(counts.items())[:BARS])
+    rest += sum(counts.values()) - sum(shown.values())
+    total = sum(shown.values()) + rest
+    names, values = [_short(name) for name in shown], list(shown.values())
+    if rest:
+        names.append(f"{len(counts) - len(shown):,} others" if len(counts) > len(shown) else "others")
+        values.append(rest)
+    drawn = figure(WIDTH, 0.45 + 0.26 * len(names))
+    axes = axes_of(drawn)
+    places = np.arange(len(names))[::-1]
+    axes.barh(places, values, color=[ACCENT] * len(shown) + [GRID] * (len(names) - len(shown)), height=0.7)
+    for place, value in zip(places, values, strict=True):
+        beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "color": MUTED, "fontsize": 9}
+        axes.annotate(f"{value:,} · {value / total:.1%}", (value, place), **beside)
+    axes.set_yticks(places, names)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_xlim(0, max([*values, 1]) * 1.22)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    return to_svg(drawn, what)
+
+
+def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: tuple[float, float], what: str) -> str:
+    """A small histogram per label, each of the same height: where its documents' scores are.
+
+    Args:
+        scores: by label, (scores, weights).
+        limits: of the axis that all share.
+    """
+    columns = min(3, len(scores))
+    lines = -(-len(scores) // columns)
+    drawn = figure(WIDTH, 0.3 + 1.25 * lines)
+    edges = np.linspace(*limits, 41)
+    grid = axes_of(drawn, nrows=lines, ncols=columns, sharex=True, squeeze=False).ravel()
+    for axes, (label, (values, weights)) in zip(grid, scores.items(), strict=False):
+        counts = weighted_histogram(np.clip(values, *limits), weights, edges)
+        axes.stairs(counts / max(counts.max(), 1e-9), edges, fill=True, color=ACCENT)
+        axes.set_title(_short(label), loc="left", fontsize=9)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlim(*limits)
+    for axes in grid[len(scores) :]:
+        axes.set_visible(False)
+    for axes in grid[max(len(scores) - columns, 0) : len(scores)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    return to_svg(drawn, what)
+
+
+def certainty_curve(scores: np.ndarray, weights: np.ndarray, what: str) -> str:
+    """The share of documents whose score is below x, and the share that would be wrong among these if scores are calibrated."""
+    order = np.argsort(scores)
+    values, shares = scores[order], weights[order] / weights.sum()
+    below, wrong = np.cumsum(shares), np.cumsum(shares * (1 - values))
+    keep = np.unique(np.linspace(0, len(values) - 1, 200).astype(int))
+    drawn = figure(WIDTH, 2.6)
+    axes = axes_of(drawn)
+    axes.plot(values[keep], below[keep], color=ACCENT, label="documents with a lower score")
+    axes.plot(values[keep], wrong[keep], color=SERIES[1], label="of these wrong, if scores are calibrated")
+    axes.fill_between(values[keep], wrong[keep], color=SERIES[1], alpha=0.25, linewidth=0)
+    axes.set_xlabel("score")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_ylim(0, 1.02)
+    axes.grid(axis="y")
+    axes.legend(loc="upper left", fontsize=9, labelcolor="linecolor", frameon=False)
+    return to_svg(drawn, what)
+
+
+def token_lengths(lengths: np.ndarray, weights: np.ndarray, max_length: int | None, what: str) -> str:
+    """Documents by tokens read, with the line at which long ones are cut; None: there is none."""
+    top = max(int(lengths.max(initial=1)), 1)
+    edges = np.linspace(0, top, min(48, top) + 1)
+    counts = weighted_histogram(lengths, weights, edges)
+    drawn = figure(WIDTH, 2.4)
+    axes = axes_of(drawn)
+    axes.stairs(counts / max(counts.sum(), 1e-9), edges, fill=True, color=ACCENT)
+    if max_length is not None and max_length <= top * 1.5:
+        axes.axvline(max_length, color=SERIES[1], linewidth=1.5, linestyle="--")
+        axes.text(
+            max_length,
+            1.0,
+            f"max_length {max_length:,} ",
+            color=SERIES[1],
+            ha="right",
+            va="top",
+            fontsize=9,
+            transform=axes.get_xaxis_transform(),
+        )
+    axes.set_xlabel("tokens of a document")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(axis="y")
+    return to_svg(drawn, what)
+
+
+def throughput(points: Sequence[Point], what: str) -> str:
+    """Documents per second over a run, and how many are done."""
+    seconds = np.array([point.seconds for point in points])
+    documents = np.array([point.documents for point in points], float)
+    drawn = figure(WIDTH, 2.5)
+    axes = axes_of(drawn)
+    # commits come a unit at a time: where there are many, over a window that has several, not from one to the next
+    few = len(points) <= THROUGHPUT_BINS
+    edges = np.unique(seconds) if few else np.linspace(seconds[0], seconds[-1], THROUGHPUT_BINS + 1)
+    done = np.interp(edges, seconds, documents)
+    axes.stairs(np.diff(done) / np.diff(edges), edges, fill=True, color=ACCENT, alpha=0.85)
+    axes.set_ylabel("documents/s", color=ACCENT)
+    axes.set_xlabel("seconds since the run began")
+    axes.set_xlim(0, seconds[-1])
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    total = axes.twinx()
+    total.plot(seconds, documents, color=SERIES[1], linewidth=1.5)
+    total.set_ylim(bottom=0)
+    total.set_ylabel("documents", color=SERIES[1])
+    total.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    total.tick_params(colors=MUTED, length=0)
+    total.spines[:].set_visible(False)
+    return to_svg(drawn, what)
+
+
+def stacked(rows: dict[str, dict[str, float]], what: str) -> str:
+    """A bar per row of seconds, divided into its parts, each with a share."""
+    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
+    colours = dict(zip(parts, (ACCENT, *SERIES[1:]), strict=False))
+    drawn = figure(WIDTH, 0.75 + 0.42 * len(rows))
+    axes = axes_of(drawn)
+    for place, row in zip(range(len(rows))[::-1], rows.values(), strict=True):
+        total, left = sum(row.values()), 0.0
+        for part, spent in row.items():
+            share = spent / total if total else 0.0
+            axes.barh(place, share, left=left, color=colours[part], height=0.6, label=part)
+            if share > 0.12:
+                axes.text(left + share / 2, place, f"{part} {share:.0%}", ha="center", va="center", fontsize=9, color=INK)
+            left += share
+        axes.text(1.005, place, f"{total:,.0f} s", va="center", fontsize=9, color=MUTED)
+    axes.set_yticks(range(len(rows))[::-1], list(rows))
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_xlim(0, 1.1)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    handles: dict[str, Any] = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    drawn.legend(
+        handles.values(),
+        handles,
+        loc="outside lower center",
+        ncols=max(len(handles), 1),
+        fontsize=9,
+        labelcolor=MUTED,
+        frameon=False,
+    )
+    return to_svg(drawn, what)
+
+
+def _short(name: str) -> str:
+    # a dollar sign begins a formula
+    name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return name.replace("$", r"\$")

@@ -1,0 +1,72 @@
+"""Makes an output's report: gathers, renders, puts it at `_report/report.html`."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from cluster.session import secret_values
+from jobs.config import JobConfig
+from jobs.results.evaluate import EVALUATION
+from jobs.run.result import RunResult
+from pipeline_ops.output.commit_log import Ledger, read_job
+from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.storage.files import join, put, read_bytes
+from pipeline_ops.output.schedule_records import iso
+
+REPORT_FOLDER = "_report"
+REPORT_FILE = f"{REPORT_FOLDER}/report.html"
+
+
+def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
+    """Puts the report of an output into it; returns its path.
+
+    Raises:
+        OSError: what is labelled cannot be read, or the report not be written.
+    """
+    from jobs.report.evaluation import section
+    from jobs.report.context import gather
+    from jobs.report.html import render
+
+    facts = gather(labelled, say)
+    secrets = secret_values()
+    evaluation = _evaluation(labelled)
+    page = render(
+        "report.html.j2",
+        secrets,
+        **facts,
+        evaluation=section(evaluation, secrets) if evaluation else None,
+        evaluated_documents=evaluation["documents"] if evaluation else None,
+        made_at=iso(datetime.now(UTC)),
+    )
+    path = join(labelled.path, REPORT_FILE)
+    put(path, page.encode(errors="replace"), labelled.storage)
+    return path
+
+
+def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable[[str], None]) -> RunResult:
+    """A run's result with its report.
+
+    What is wrong with the report is said, here and in the result, and changes nothing else: the documents have their labels.
+    """
+    began = time.monotonic()
+    try:
+        record = read_job(job.output.path, job.storage)
+        if record is None:  # nothing has ever been labelled here
+            return result
+        path = make_report(Labelled(job.output.path, job.storage, record, ledger), say)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        say(f"the report could not be made: {reason}; `label-corpus report` tries again")
+        return replace(result, report_error=reason)
+    return replace(result, report=path, report_seconds=round(time.monotonic() - began, 2))
+
+
+def _evaluation(labelled: Labelled) -> dict[str, Any] | None:
+    """What the last `evaluate` has found."""
+    try:
+        return json.loads(read_bytes(join(labelled.path, EVALUATION), labelled.storage))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,175 @@
+"""`label-corpus compare A B`: what another model, dtype or version makes of the same documents.
+
+Reads what both outputs hold; loads no model.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline_ops.analysis.agreement import (
+    agreement_of,
+    changed_flows,
+    changes_by_label,
+    reading_of,
+    score_differences,
+    value_differences,
+)
+from pipeline_ops.analysis.comparison import Change, Comparison, Side, compare_outputs
+from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.schema.units import UserError
+
+LISTED_FLOWS = 20
+LISTED_LABELS = 30
+LISTED_NAMES = 20  # of labels that only one of the two has
+TEXT_CHARACTERS = 300
+SETTING_CHARACTERS = 200
+
+
+def compare(
+    a: Labelled,
+    b: Labelled,
+    *,
+    model: str | None = None,
+    model_b: str | None = None,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """Compares two outputs over the same input.
+
+    Args:
+        model: whose labels, where an output has those of several models; in B `model_b`, if it has another name there.
+        tell: called with the parts of the documents that are done, and their number.
+
+    Returns:
+        documents (in both), agreement, kappa, flows, labels and so on; bounded, whatever the outputs hold.
+
+    Raises:
+        UserError: as comparing.compare_outputs, or a model that is not there.
+        OSError: a labelled file cannot be read.
+    """
+    started = time.monotonic()
+    sides = (
+        Side(a, _model_of(a, model, "--model", "A")),
+        Side(b, _model_of(b, model if model_b is None else model_b, "--model" if model_b is None else "--model-b", "B")),
+    )
+    found = compare_outputs(*sides, tell=tell)
+    return {
+        "a": _told(sides[0]),
+        "b": _told(sides[1]),
+        "differences": _differences(*sides),
+        "matched_by": found.matching.by,
+        "documents": found.tally.documents,
+        "only_a": found.only_a,
+        "only_b": found.only_b,
+        "rejected_in_a": found.rejected_in_a,
+        "rejected_in_b": found.rejected_in_b,
+        "changed_files": len(found.matching.changed),
+        "changed_input": max(found.changed_a, found.changed_b),
+        **_labels(found, sides),
+        **_scores(found, sides),
+        "most_changed": [_change(change) for change in found.most_changed],
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def _model_of(labelled: Labelled, asked: str | None, option: str, which: str) -> str:
+    names = list(labelled.record["models"])
+    if names == [""]:  # whatever the other output's model is called
+        return ""
+    if asked is None and len(names) == 1:
+        return names[0]
+    if asked is None or asked not in names:
+        what = "say whose labels" if asked is None else f"{asked!r} is none of them"
+        raise UserError(f"{option}: {which} has the labels of several models, {', '.join(names)}: {what}")
+    return asked
+
+
+def _told(side: Side) -> dict[str, Any]:
+    facts = side.labelled.record["models"][side.model]
+    return {
+        "output": side.labelled.path,
+        "model": facts["path"],
+        **({"model_name": side.model} if side.model else {}),
+        "documents": sum(commit.labeled for commit in side.labelled.commits),
+    }
+
+
+def _differences(a: Side, b: Side) -> dict[str, list[Any]]:
+    """{setting that changes results: [in A, in B]} of those that differ, the model's first."""
+    of_a, of_b = _settings(a), _settings(b)
+    differing = [key for key in {**of_a, **of_b} if of_a.get(key) != of_b.get(key)]
+    return {key: [_short(of_a.get(key)), _short(of_b.get(key))] for key in differing}
+
+
+def _settings(side: Side) -> dict[str, Any]:
+    """As recorded; those of one of several models under the names that they have with a single one."""
+    prefix = f"models.{side.model}."
+    return {
+        key.replace(prefix, "model.", 1): value
+        for key, value in side.labelled.record["settings"].items()
+        if key.startswith(prefix) or not key.startswith("models.")
+    }
+
+
+def _short(value: Any) -> Any:
+    text = str(value)
+    return value if len(text) <= SETTING_CHARACTERS else text[:SETTING_CHARACTERS] + "…"
+
+
+def _labels(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
+    """What there is to say of labels; nothing of heads with a value and no bins."""
+    a, b = sides
+    if any(side.head.kind == "value" and not side.head.bins for side in sides):
+        return {}
+    flows, names = found.tally.flows, list(found.names)
+    agreed, kappa = agreement_of(flows)
+    changed, labels = changed_flows(flows, names), changes_by_label(flows, names)
+    only_a, only_b = ([name for name in one.answers if name not in other.answers] for one, other in ((a, b), (b, a)))
+    told = {
+        "agreed": agreed,
+        "agreement": _rounded(agreed / found.tally.documents if found.tally.documents else None),
+        "kappa": _rounded(kappa),
+        "kappa_reading": reading_of(kappa),
+        "labels_only_a": only_a[:LISTED_NAMES],
+        "labels_only_b": only_b[:LISTED_NAMES],
+        "num_labels_only": [len(only_a), len(only_b)],
+        "flows": [{**flow, "share": _rounded(flow["share"])} for flow in changed[:LISTED_FLOWS]],
+        "num_flows": len(changed),
+        "labels": labels[:LISTED_LABELS],
+        "num_labels": len(labels),
+    }
+    if found.tally.jaccard_documents:
+        told["jaccard"] = _rounded(found.tally.jaccard_sum / found.tally.jaccard_documents)
+    return told
+
+
+def _scores(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
+    a, b = (side.head for side in sides)
+    if a.kind == "value":
+        return {"value_difference": _all_rounded(value_differences(found.tally))}
+    if a.activation != b.activation or a.activation == "none":
+        return {}
+    return {"score_difference": _all_rounded(score_differences(found.tally))}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    text = change.text
+    return {
+        "source_file": change.source_file,
+        "source_row": change.source_row,
+        "distance": _rounded(change.distance),
+        "label_a": change.label_a,
+        "score_a": _rounded(change.score_a),
+        "label_b": change.label_b,
+        "score_b": _rounded(change.score_b),
+        "text": text if text is None or len(text) <= TEXT_CHARACTERS else text[:TEXT_CHARACTERS] + "…",
+    }
+
+
+def _all_rounded(facts: dict[str, Any] | None) -> dict[str, Any] | None:
+    return facts and {key: _rounded(value) if isinstance(value, float) else value for key, value in facts.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+

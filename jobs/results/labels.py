@@ -1,0 +1,97 @@
+"""The labels of an output, for notebooks: exactly the committed rows, as pandas, pyarrow or Ray Data has them.
+
+A plain read of the folder gives the same rows after a finished run, but while one goes it may see files that do not count yet;
+and it guesses types of folders' names: here a label is text.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, overload
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from jobs.results.open_output import find_labelled
+from pipeline_ops.output.labelled_output import Labelled, read_columns, schema_of
+from pipeline_ops.output.rewriting import hive_values
+from pipeline_ops.storage.files import StorageConfig, arrow_filesystem, join
+from pipeline_ops.writing.unit_files import WrittenFile
+
+RAY_BLOCKS = 200  # of a Ray Dataset, at the most
+
+
+@overload
+def labels(
+    output: str,
+    as_: Literal["pandas"] = "pandas",
+    *,
+    columns: Sequence[str] | None = None,
+    storage: Mapping[str, Any] | None = None,
+) -> "pandas.DataFrame": ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+@overload
+def labels(
+    output: str, as_: Literal["arrow"], *, columns: Sequence[str] | None = None, storage: Mapping[str, Any] | None = None
+) -> ds.Dataset: ...
+@overload
+def labels(
+    output: str, as_: Literal["ray"], *, columns: Sequence[str] | None = None, storage: Mapping[str, Any] | None = None
+) -> "ray.data.Dataset": ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+def labels(
+    output: str,
+    as_: Literal["pandas", "arrow", "ray"] = "pandas",
+    *,
+    columns: Sequence[str] | None = None,
+    storage: Mapping[str, Any] | None = None,
+) -> Any:
+    """The committed rows of an output, as they are now.
+
+    Args:
+        output: its folder, or the job's file.
+        as_: "pandas", a DataFrame, all of it in memory; "arrow", a pyarrow dataset; "ray", a Ray Dataset, read by tasks.
+        columns: only these, in this order ("arrow": of its schema; what is not asked for later is not read anyway).
+        storage: as `storage` of a job file, for a folder that is reached in another way than by default.
+
+    Raises:
+        UserError: nothing is labelled there, or it has no such column.
+    """
+    found = find_labelled(output, [f"storage.{key}={value}" for key, value in (storage or {}).items()])
+    schema = schema_of(found, columns)
+    if as_ == "ray":
+        return _ray_dataset(found, schema)
+    dataset = _arrow_dataset(found, schema)
+    return dataset if as_ == "arrow" else dataset.to_table().to_pandas()
+
+
+def _arrow_dataset(found: Labelled, schema: pa.Schema) -> ds.Dataset:
+    filesystem, place = arrow_filesystem(found.path, found.storage)
+    parquet = ds.ParquetFileFormat()
+    fragments = []
+    for file in found.files:
+        inside = ds.scalar(True)
+        for name, value in hive_values(file.path).items():
+            inside = inside & (ds.field(name).is_null() if value is None else ds.field(name) == value)
+        fragments.append(parquet.make_fragment(join(place, file.path), filesystem, partition_expression=inside))
+    return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
+
+
+def _ray_dataset(found: Labelled, schema: pa.Schema) -> Any:
+    import ray.data
+
+    files = found.files
+    if not files:
+        return ray.data.from_arrow(schema.empty_table())
+    rows = [{"file": number} for number in range(len(files))]
+    return ray.data.from_items(rows, override_num_blocks=min(RAY_BLOCKS, len(rows))).map_batches(
+        _read_files,  # pyright: ignore[reportArgumentType]
+        fn_kwargs={"output": found.path, "files": files, "schema": schema, "storage": found.storage},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+    )
+
+
+def _read_files(
+    numbers: pa.Table, output: str, files: Sequence[WrittenFile], schema: pa.Schema, storage: StorageConfig
+) -> Iterator[pa.Table]:
+    wanted = [files[number] for number in numbers["file"].to_pylist()]
+    for _, table in read_columns(output, wanted, schema.names, storage):
+        yield table.cast(schema)

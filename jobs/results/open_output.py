@@ -1,0 +1,52 @@
+"""An output as commands are told of it: by its job file, or by its folder."""
+
+import os
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.config import check_config, load_job, override
+from pipeline_ops.output.labelled_output import Labelled, open_labelled
+from pipeline_ops.schema.units import UserError
+from pipeline_ops.storage.files import StorageConfig, full_path, is_local
+
+JOB_SUFFIXES = (".yaml", ".yml")
+
+
+class _FolderConfig(BaseModel):
+    """What a folder's name does not say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    storage: StorageConfig = StorageConfig()
+
+
+def place_of(target: str, overrides: list[str] | None = None) -> tuple[str, StorageConfig]:
+    """The output's folder and how it is reached.
+
+    Args:
+        target: a job file, by its suffix, or the output's folder.
+        overrides: `key.sub=value`; for a folder those of `storage` only.
+
+    Raises:
+        UserError: as load_job, or neither a job file nor a folder.
+    """
+    if target.endswith(JOB_SUFFIXES):
+        job = load_job(target, overrides)
+        return full_path(job.output.path), job.storage
+    settings: dict = {}
+    for setting in overrides or []:
+        override(settings, setting)
+    storage = check_config(_FolderConfig, settings).storage
+    if is_local(target) and not os.path.isdir(full_path(target)):
+        raise UserError(f"{target!r} is neither a job file (.yaml) nor a folder; give the job file, or the output's folder")
+    return full_path(target), storage
+
+
+def find_labelled(target: str, overrides: list[str] | None = None) -> Labelled:
+    """The output that `target` names, as it is now; arguments as place_of.
+
+    Raises:
+        UserError: as place_of, or nothing is labelled there.
+    """
+    path, storage = place_of(target, overrides)
+    return open_labelled(path, storage, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")

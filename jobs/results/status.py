@@ -1,0 +1,149 @@
+"""`label-corpus status`: how far a job is and how its last run ended, read from its output alone, wherever it runs."""
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.run.prepare import refused
+from pipeline_ops.output.commit_log import read_job
+from pipeline_ops.analysis.summary_statistics import labels_of
+from pipeline_ops.schema.failures import read_failures
+from pipeline_ops.output.labelled_output import open_labelled
+from pipeline_ops.output.lease import read_lease
+from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.schema.errors import store_errors
+
+LISTED_LABELS = 12
+STARTING = "starting"
+
+
+def status(path: str, storage: StorageConfig) -> dict[str, Any]:
+    """What the output holds, who writes to it, and its newest run.
+
+    Returns:
+        documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. state: `running` (a run
+        holds the lease, and says that it goes on), `starting` (one holds the lease, and has labelled nothing yet), the last
+        run's outcome, `killed` where it never said one, or `unknown` without any record. run: its record: times, counts of
+        this run, units_planned, documents_per_second of its last minute, seconds_left; holder of the lease.
+
+    Raises:
+        UserError: nobody has labelled there, or begun to.
+        OSError: the store cannot be read.
+    """
+    try:
+        lease = read_lease(path, storage)
+    except store_errors() as error:
+        raise refused("output.path", path, "read", error) from error
+    held = lease is not None and lease.is_held(time.time())
+    holder = lease.holder if held and lease is not None else None
+    if held and read_job(path, storage) is None:
+        counts = dict.fromkeys(("documents", "labeled", "rejected", "units", "units_failed"), 0)
+        return {"state": STARTING, **counts, "labels": {}, "holder": holder, "run": None, "output": path}
+    labelled = open_labelled(path, storage)
+    commits = labelled.commits
+    runs = read_runs(labelled.path, labelled.storage, newest=1)
+    last = runs[-1] if runs else None
+    return {
+        "state": _state(last, held),
+        "documents": sum(commit.documents for commit in commits),
+        "labeled": sum(commit.labeled for commit in commits),
+        "rejected": sum(commit.rejected for commit in commits),
+        "units": len(commits),
+        "units_failed": len(read_failures(labelled.path, labelled.storage)),
+        "labels": {name: labels_of(commits, name) for name in labelled.columns.by_model()}
+        if len(labelled.columns.by_model()) > 1
+        else labels_of(commits),
+        "holder": holder,
+        "run": _told(last, held) if last is not None else None,
+        "output": labelled.path,
+    }
+
+
+def _state(last: RunRecord | None, held: bool) -> str:
+    if last is not None and last.outcome == RUNNING:
+        return RUNNING if held else "killed"
+    if held:
+        return STARTING
+    return "unknown" if last is None else last.outcome
+
+
+def _told(run: RunRecord, held: bool) -> dict[str, Any]:
+    goes_on = held and run.outcome == RUNNING
+    rate, left = _rate(run), max(run.units_planned - run.units, 0)
+    units_rate = _rate(run, units=True)
+    return {
+        "run": run.run,
+        "started": run.started,
+        "ended": run.ended,
+        "last_heard_s": _age_s(run.written),
+        "host": run.host,
+        "message": run.message,
+        "documents": run.documents,
+        "rejected": run.rejected,
+        "units": run.units,
+        "units_planned": run.units_planned,
+        "units_failed": run.units_failed,
+        "documents_per_second": rate,
+        "seconds_left": round(left / units_rate) if goes_on and units_rate else None,
+        "classifiers": run.classifiers,
+        "device": run.device,
+        "result": run.result,
+    }
+
+
+def _rate(run: RunRecord, *, units: bool = False) -> float | None:
+    """Documents (or units) per second over the last minute of which the record tells; None before there are two points."""
+    points = run.points()
+    if len(points) < 2:
+        return None
+    last = points[-1]
+    before = next((point for point in reversed(points[:-1]) if last.seconds - point.seconds >= 60), points[0])
+    if last.seconds <= before.seconds:
+        return None
+    done = last.units - before.units if units else last.documents - before.documents
+    return round(done / (last.seconds - before.seconds), 4 if units else 1)
+
+
+def _age_s(moment: str) -> int:
+    return round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints a status for people, on stderr."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console.print(f"{escape(found['output'])}: [bold]{found['state']}[/]")
+    failed = f", {found['units_failed']:,} units set aside" if found["units_failed"] else ""
+    console.print(
+        f"{found['documents']:,} documents in {found['units']:,} units:"
+        f" {found['labeled']:,} labelled, {found['rejected']:,} rejected{failed}"
+    )
+    run = found["run"]
+    if run is not None:
+        rate = "" if run["documents_per_second"] is None else f", {run['documents_per_second']:,} documents/s"
+        left = "" if run["seconds_left"] is None else f", about {_duration(run['seconds_left'])} left"
+        console.print(
+            f"run {run['run']} of {run['started']}: {run['documents']:,} documents, {run['units']:,} of about"
+            f" {max(run['units_planned'], run['units']):,} units{rate}{left}"
+        )
+        if found["state"] == RUNNING:
+            console.print(f"on {escape(run['host'])}, last heard of {run['last_heard_s']:,} s ago")
+        elif run["ended"]:
+            console.print(f"ended {run['ended']}" + (f": {escape(run['message'])}" if run["message"] else ""))
+    labels = found["labels"]
+    if labels and not isinstance(next(iter(labels.values())), dict):
+        total = sum(labels.values())
+        for label, count in list(labels.items())[:LISTED_LABELS]:
+            console.print(f"  {count:>12,}  {count / total:6.1%}  {escape(label)}")
+        if len(labels) > LISTED_LABELS:
+            console.print(f"  and {len(labels) - LISTED_LABELS:,} more labels")
+
+
+def _duration(seconds: int) -> str:
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
+

@@ -1,0 +1,78 @@
+"""What an output is made with: the settings that change results, and the refusal to mix others into it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.config import JobConfig
+from pipeline_ops.models.heads import describe
+from pipeline_ops.models.resolve import JobModel
+from pipeline_ops.schema.units import OutputConfig, UserError
+from pipeline_ops.tokenizing.sequences import describe_windows
+
+NO_RESULT = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
+
+
+# what the settings are of an output that was made before they came
+_WITHOUT_SETTINGS = {
+    f"output.{key}": value
+    for key, value in OutputConfig(path="", labels=False, num_windows=False).model_dump(mode="json").items()
+    if key not in NO_RESULT
+}
+
+
+def result_settings(job: JobConfig, models: Sequence[JobModel]) -> dict[str, Any]:
+    """All that changes results, by config key; a dtype is None where it is not known yet."""
+    of_models: dict[str, Any] = {}
+    for model in models:
+        settings = {
+            "model.path": model.facts.path,
+            "model.revision": model.facts.revision,
+            "model.weights": model.facts.weights,
+            "model.tokenizer": model.facts.tokenizer,
+            "model.max_length": model.facts.max_length,
+            **describe(model.facts.head),
+            **describe_windows(model.facts.windows),
+            "model.dtype": (model.dtype or None) if model.config.dtype == "auto" else model.config.dtype,
+        }
+        if model.name:
+            settings = {key.replace("model.", f"models.{model.name}.", 1): value for key, value in settings.items()}
+        of_models |= settings
+    reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
+    writing = {f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NO_RESULT}
+    return {**of_models, **reading, **writing}
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raises UserError when the output holds labels made with other settings; names the keys that differ."""
+    recorded = {**_WITHOUT_SETTINGS, **record["settings"]}
+    before, now = _model_names(recorded), _model_names(settings)
+    if before != now:
+        raise UserError(
+            f"models: the output holds labels of {_shown(before)}, this job has {_shown(now)}: a document's labels are written"
+            f" together; label with all of them into another output.path, or with the new ones alone"
+        )
+    differing = [
+        f"{key} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
+        for key in sorted({*recorded, *settings})
+        if recorded.get(key) != settings.get(key) and not (key.endswith(".dtype") and settings.get(key, "") is None)
+    ]
+    if differing:
+        raise UserError(
+            f"output.path: holds labels made with other settings: {'; '.join(differing)};"
+            f" change them back, or give another output.path"
+        )
+
+
+def _model_names(settings: dict[str, Any]) -> list[str]:
+    """The models of a job, in alphabetical order; of a job with one, which has no name, none."""
+    return sorted({key.split(".")[1] for key in settings if key.startswith("models.")})
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names) if names else "one model without a name"

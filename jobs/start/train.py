@@ -1,0 +1,247 @@
+"""`label-corpus train`: fine-tunes a sequence classifier on a labelled corpus; its folder then serves as `model.path`.
+
+Read (the job's own readers) -> train on this machine, without Ray -> publish. Guarantee: the output folder holds a whole model
+or is no model yet: local folders are built beside and renamed, on object storage config.json is put last.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from jobs.console.widgets import rate
+from jobs.console.step_progress import Steps
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.reading.inputs import InputConfig, InputFile, column_names, decode, find_inputs, sample_types
+from pipeline_ops.models.resolve import ModelConfig, local_copy
+from pipeline_ops.reading.reader import ReadSettings, Span, read_parts
+from pipeline_ops.schema.units import OutputConfig, Range, UserError
+from pipeline_ops.storage.files import (
+    TEMPORARY_PREFIX,
+    StorageConfig,
+    check_writable,
+    delete_many,
+    full_path,
+    is_local,
+    join,
+    list_all,
+    put,
+    put_many,
+)
+from pipeline_ops.schema.errors import store_errors
+from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingStep, train_classifier
+
+READ_BYTES = 8 * 2**20  # of a line format at a time: reading stops soon after max_documents
+RECORD = "training.json"  # settings, versions and measured quality, beside the model
+
+
+class LabelledInputConfig(InputConfig):
+    """The job's input, with labels."""
+
+    label_column: str = Field(default="label", description="the column that holds each document's label")
+
+    @field_validator("text_pair_column")
+    @classmethod
+    def _no_pairs(cls, column: str | None) -> str | None:
+        if column is not None:
+            raise ValueError("training reads one text per document; leave it out")
+        return column
+
+
+class StartConfig(BaseModel):
+    """What training starts from: a checkpoint, or an architecture with new weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    path: str | None = Field(default=None, description="checkpoint: hub id, local folder, or folder on object storage")
+    revision: str | None = Field(default=None, description="hub revision")
+    architecture: ArchitectureConfig | None = Field(default=None, description="train this from scratch instead")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "StartConfig":
+        if (self.path is None) == (self.architecture is None):
+            raise ValueError("give one of model.path and model.architecture")
+        return self
+
+
+class TargetConfig(BaseModel):
+    """Where the model goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(description="the model's folder; local, s3:// or what fsspec knows")
+    overwrite: bool = Field(default=False, description="replace what the folder holds")
+
+
+class TrainConfig(BaseModel):
+    """A training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training")
+
+    input: LabelledInputConfig = Field(description="the labelled corpus, and how it is read")
+    model: StartConfig = Field(description="what training starts from")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="how the classifier is trained")
+    output: TargetConfig = Field(description="where the model goes")
+    storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
+
+
+def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
+    """Reads, trains, publishes. Returns train_classifier's report, `skipped` (rows without text or label) and `output`.
+
+    Raises:
+        UserError: a mistake in the config, the input or the output's permissions; nothing has been written.
+    """
+    target = full_path(config.output.path)
+    _check_target(target, config)
+    with Steps("train", quiet=quiet) as steps:
+        steps.begin("reading the documents")
+        texts, labels, skipped = read_labelled(config.input, config.storage, config.training.max_documents)
+        steps.say(f"training: {len(texts):,} documents, {len(set(labels))} labels")
+        steps.begin("getting the model and the tokens ready")
+        start = None
+        if config.model.path is not None:
+            start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
+        with tempfile.TemporaryDirectory(prefix="label-corpus-") as folder:
+            report = train_classifier(
+                texts,
+                labels,
+                start=start,
+                revision=config.model.revision,
+                architecture=config.model.architecture,
+                config=config.training,
+                folder=folder,
+                told=_told(steps),
+            )
+            record = {
+                "settings": config.model_dump(exclude={"storage", "output"}),
+                "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+                "report": report,
+            }
+            with open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file:
+                json.dump(record, file, indent=2)
+            steps.begin("putting the model in its place")
+            publish(folder, target, config.storage)
+    return {**report, "skipped": skipped, "output": target}
+
+
+def _told(steps: Steps) -> Callable[[TrainingStep], None]:
+    """Shows a training's steps."""
+
+    def told(at: TrainingStep) -> None:
+        if at.step == 1:  # what comes before it takes its own time
+            steps.begin("training", at.steps - 1, things="steps")
+            return
+        seconds = max(time.monotonic() - steps.began, 1e-9)
+        loss = "" if at.loss is None else f", loss {at.loss:.3f}"
+        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {rate((at.step - 1) * at.examples / seconds)} documents/s")
+        if at.step == at.steps:
+            steps.begin("measuring on the held-out documents")
+
+    return told
+
+
+def _check_target(target: str, config: TrainConfig) -> None:
+    """Finds out before an hour of training whether its result can be kept."""
+    try:
+        held = list_all(target, config.storage)
+        if held and not config.output.overwrite:
+            raise UserError(
+                f"output.path: {target!r} holds {os.path.basename(held[0].path)!r}; use another folder or output.overwrite=true"
+            )
+        check_writable(target, config.storage)
+    except store_errors() as error:
+        raise UserError(f"output.path: {target!r} cannot be written: {error}") from error
+
+
+def read_labelled(config: LabelledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
+    """The first `max_documents` texts and their labels, and how many rows of what was read had no usable text or label.
+
+    Raises:
+        UserError: no input, or a file without the text or label column.
+    """
+    texts: list[str] = []
+    labels: list[str] = []
+    skipped = 0
+    try:
+        for table, rejected in _tables(config, storage):
+            skipped += rejected
+            if not table.num_rows:
+                continue
+            for text, label in zip(
+                decode(table.column(config.text_column))[0].to_pylist(),
+                table.column(config.label_column).to_pylist(),
+                strict=True,
+            ):
+                if label is None or not text.strip():
+                    skipped += 1
+                    continue
+                texts.append(text)
+                labels.append(str(label))
+                if len(texts) == max_documents:
+                    return texts, labels, skipped
+    except store_errors() as error:
+        raise UserError(f"input.path: {config.path!r} cannot be read: {error}") from error
+    return texts, labels, skipped
+
+
+def _tables(config: LabelledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
+    """The input in pieces: text and label column, and the number of rejected rows."""
+    files, _ = find_inputs(config.model_copy(update={"path": full_path(config.path)}), storage)
+    # what the reader adds is not used: named so that no label column is called like it
+    added = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
+    settings = ReadSettings(
+        input=config,
+        storage=storage,
+        output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
+        line_types=_line_types(files, config, storage),
+        unit_bytes=READ_BYTES,
+        fingerprint="",
+    )
+    for file in files:
+        for part in read_parts([Span(file, (Range(0, None),))], settings):
+            if isinstance(part, Failure):
+                raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
+            _, table, rejects = part
+            if config.label_column not in table.column_names and table.num_rows:
+                names = ", ".join(column_names(file, config, storage))
+                raise UserError(f"input.label_column: {file.path} has no column {config.label_column!r}; it has {names}")
+            yield table, len(rejects)
+
+
+def _line_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
+    line_files = [file for file in files if file.format == "jsonl"]
+    return sample_types(line_files, config, storage) if line_files else pa.schema([])
+
+
+def publish(folder: str, target: str, storage: StorageConfig) -> None:
+    """Puts the files of the local `folder` at `target`, in place of what is there."""
+    if is_local(target):
+        beside = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        shutil.copytree(folder, beside)
+        if os.path.isdir(target):
+            outdated = f"{beside}-outdated"
+            os.rename(target, outdated)  # rename cannot replace a folder that holds something
+            os.rename(beside, target)
+            shutil.rmtree(outdated)
+        else:
+            os.rename(beside, target)
+        return
+    contents: dict[str, bytes] = {}
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as file:
+            contents[join(target, name)] = file.read()
+    entry = join(target, "config.json")  # without it a folder is no model
+    held = [file.path for file in list_all(target, storage)]
+    delete_many([path for path in held if path == entry], storage)
+    delete_many([path for path in held if path not in contents], storage)
+    put_many({path: data for path, data in contents.items() if path != entry}, storage)
+    put(entry, contents[entry], storage)
+

@@ -1,0 +1,117 @@
+"""Heads with one value: numbers and their truths -> errors, and of their bins the counts that pipeline_ops.analysis.single_label makes."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline_ops.analysis.metrics import number, single_label_measures
+from pipeline_ops.models.heads import Head
+from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, sums_of
+
+
+class ValueTally:
+    """One number per document, perhaps in bins. The truth is a number, or the name of a bin.
+
+    A text that is both is the name, and a number only where that number is in the bin of that name.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.names = head.bin_labels
+        self.pairs: Counter[tuple[str, str]] = Counter()
+        self.evaluated = self.without_truth = 0
+        self.strange: Counter[str] = Counter()  # truths that are neither
+        self.mistakes = Mistakes()
+        self.numbers = 0
+        self.absolute = self.squared = 0.0
+        self.means, self.spread = np.zeros(2), np.zeros((2, 2))  # of truths and values; the latter: sums of products
+
+    def add(self, rows: Rows) -> None:
+        numbers, names = self._truths(rows.truth)
+        is_number, is_name = np.isfinite(numbers), names.is_valid().to_numpy(zero_copy_only=False)
+        told = is_number | is_name
+        self.without_truth += int((~told).sum())
+        self.evaluated += int(told.sum())
+        if self.names:
+            count_pairs(self.pairs, names, rows.label)
+        error = np.abs(numbers - rows.score.astype(np.float64))
+        self._add_numbers(numbers[is_number], rows.score[is_number].astype(np.float64))
+        wrong = pc.fill_null(pc.not_equal(names, rows.label), False).to_numpy(zero_copy_only=False)
+        if not self.names:
+            wrong = is_number & (error > 0)
+        file, first = rows.place
+
+        def mistake(row: int) -> Mistake:
+            truth = float(numbers[row]) if is_number[row] else names[row].as_py()
+            label = rows.label[row].as_py() if self.names else None
+            return Mistake(
+                float(error[row]) if is_number[row] else 0.0, file, first + row, truth, label, float(rows.score[row])
+            )
+
+        self.mistakes.add(np.where(wrong, np.where(is_number, error, 0.0), -np.inf), mistake)
+
+    def _truths(self, truth: pa.Array) -> tuple[np.ndarray, pa.Array]:
+        """(float64 (documents,), NaN where there is none; string (documents,): names of bins)."""
+        text = as_text(truth)
+        found = pc.index_in(text, pa.array(self.names, pa.string()))
+        by_name = pc.fill_null(found, -1).to_numpy()
+        if _is_number(truth.type):
+            numbers, by_name = pc.fill_null(truth.cast(pa.float64(), safe=False), math.nan).to_numpy(), np.full(len(truth), -1)
+        else:
+            encoded = text.dictionary_encode()
+            values = np.array([*map(_parsed, encoded.dictionary.to_pylist()), math.nan])
+            numbers = values[pc.fill_null(encoded.indices, len(values) - 1).to_numpy()]
+            strange = text.filter(pa.array(np.isnan(numbers) & (by_name < 0)))
+            for name in pc.unique(strange.drop_null()).to_pylist()[: 3 - len(self.strange)]:
+                self.strange[name] += 1
+        if not self.names:
+            return numbers, pa.nulls(len(truth), pa.string())
+        finite = np.isfinite(numbers)
+        by_number = np.where(finite, np.searchsorted(self.head.bins, numbers.astype(np.float32), side="right"), -1)
+        numbers = np.where((by_name >= 0) & (by_name != by_number), math.nan, numbers)
+        bins = np.where(by_name >= 0, by_name, by_number)
+        return numbers, pa.array(self.names, pa.string()).take(pa.array(bins, mask=bins < 0))
+
+    def _add_numbers(self, truth: np.ndarray, value: np.ndarray) -> None:
+        """Moments of two parts put together: Chan, Golub, LeVeque 1983, Algorithms for Computing the Sample Variance."""
+        if not len(truth):
+            return
+        self.absolute += float(np.abs(truth - value).sum())
+        self.squared += float(((truth - value) ** 2).sum())
+        both = np.stack([truth, value])
+        means = both.mean(axis=1)
+        centred, shift = both - means[:, None], means - self.means
+        total = self.numbers + len(truth)
+        self.spread += centred @ centred.T + np.outer(shift, shift) * self.numbers * len(truth) / total
+        self.means += shift * len(truth) / total
+        self.numbers = total
+
+    def truths(self) -> Counter[str]:
+        return self.strange if not self.evaluated else sums_of(self.pairs, 0)
+
+    def result(self) -> dict[str, Any]:
+        known = self.numbers > 0
+        apart = math.sqrt(self.spread[0, 0] * self.spread[1, 1])
+        return {
+            "evaluated": self.evaluated,
+            "mean_absolute_error": number(self.absolute / self.numbers) if known else None,
+            "root_mean_squared_error": number(math.sqrt(self.squared / self.numbers)) if known else None,
+            "pearson_r": number(self.spread[0, 1] / apart) if apart > 0 else None,
+            **(single_label_measures(self.pairs, self.names) if self.names else {}),
+        }
+
+
+def _parsed(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)

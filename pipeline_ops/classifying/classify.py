@@ -1,0 +1,94 @@
+"""Padded batches -> logits. The model is passed in; the functions are pure apart from the device.
+
+In: TokenBatches of a unit. Out: float32 logits (documents, labels) in the unit's row order, whatever the batches were.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipeline_ops.classifying.forward_pass import ForwardPasses, is_out_of_memory
+from pipeline_ops.schema.bisection import HOPELESS, SUSPICIOUS, halve
+from pipeline_ops.schema.units import Embedding
+from pipeline_ops.tokenizing.encoding import TokenBatches
+
+UnitLogits = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); what a model raised, by row
+
+
+def classify(
+    batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bool, embedding: Embedding | None = None
+) -> np.ndarray:
+    """The model's logits, float32 (documents, labels), and embeddings behind them, in the unit's order; see classify_good.
+
+    Raises:
+        Exception: what the model raises.
+    """
+    values, failed = classify_good(batches, ForwardPasses(model, pad_left=pad_left, embedding=embedding), num_labels=num_labels)
+    for error in failed.values():
+        raise error
+    return values
+
+
+def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> UnitLogits:
+    """The model's logits, and embeddings, for documents of which some may make the model raise.
+
+    Args:
+        batches: ids int32 and lengths in batch order; see TokenBatches.
+        passes: through a transformers sequence classification model.
+
+    Returns:
+        float32 (documents, labels + passes.embedding_size), in the order of the unit's rows, NaN for those that made the model
+        raise; the exception of each of these, by row.
+
+    Raises:
+        ValueError: the model gives another number of logits than its config says.
+        Exception: nothing but exceptions came (poison.halve), the memory does not do for a single document, or the device is
+            lost: then the documents are not at fault.
+    """
+    import torch
+
+    num_values = num_labels + passes.embedding_size
+    starts = np.concatenate([[0], np.cumsum(batches.rows)])
+    offsets = np.concatenate([[0], np.cumsum(batches.rows.astype(np.int64) * batches.widths)])
+    outputs: list[Any] = []
+    places: list[np.ndarray] = []
+    failed: dict[int, BaseException] = {}
+
+    def classify_rows(batch: int, start: int, stop: int) -> Any:
+        width = int(batches.widths[batch])
+        block = slice(offsets[batch] + start * width, offsets[batch] + stop * width)
+        rows = slice(starts[batch] + start, starts[batch] + stop)
+        type_ids = batches.type_ids[block] if len(batches.type_ids) else None
+        return passes(batches.ids[block], type_ids, batches.lengths[rows], width)
+
+    with torch.inference_mode():
+        for batch, count in enumerate(batches.rows.tolist()):
+            # other batches may still show that it is the documents
+            parts, bad = halve(partial(classify_rows, batch), count, _is_documents_fault, may_all_fail=True)
+            for start, stop, logits in parts:
+                outputs.append(logits)
+                places.append(batches.order[starts[batch] + start : starts[batch] + stop])
+            failed |= {int(batches.order[starts[batch] + row]): error for row, error in bad.items()}
+            if not outputs and len(failed) >= HOPELESS:
+                raise next(iter(failed.values()))
+        if not outputs and len(failed) >= SUSPICIOUS:
+            raise failed[min(failed)]
+        if not outputs:
+            return np.full((len(batches.order), num_values), np.nan, np.float32), failed
+        in_batch_order = torch.cat(outputs).cpu().numpy()  # one copy back per unit
+    if in_batch_order.shape[1:] != (num_values,):
+        found = in_batch_order.shape[-1] - passes.embedding_size
+        raise ValueError(f"the model gives {found} logits per document, its config says {num_labels} labels")
+    values = np.full((len(batches.order), num_values), np.nan, np.float32)
+    values[np.concatenate(places)] = in_batch_order
+    return values, failed
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the GPU can do nothing more for this process, which then has to end: an assertion or a fault on the device."""
+    return "CUDA error" in str(error) and not is_out_of_memory(error)
+
+
+def _is_documents_fault(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not is_out_of_memory(error) and not is_device_lost(error)

@@ -1,0 +1,53 @@
+"""What is known only where the classifiers will run: the GPU, its memory, which arithmetic is fast there."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline_ops.models.flops import token_budget_of
+from pipeline_ops.models.resolve import JobModel, load_classifier
+from pipeline_ops.storage.files import StorageConfig
+
+
+def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_classifier: float) -> dict[str, Any]:
+    """Says what is known only where the classifiers will run.
+
+    Args:
+        gpus_per_classifier: 0 for CPUs; the share of its memory is taken to be a classifier's, which holds all models.
+
+    Returns:
+        dtypes: what each model's `dtype: auto` means; device: the GPU's name; batch_tokens: what `batch_tokens: auto` means on
+        this GPU. The latter two are None for a CPU.
+
+    Raises:
+        UserError: as load_classifier.
+    """
+    dtypes = [resolve_dtype(model.config.dtype, gpus_per_classifier > 0) for model in models]
+    if not gpus_per_classifier:  # without torch: seconds before the first label
+        return {"dtypes": dtypes, "device": None, "batch_tokens": None}
+    import torch
+
+    free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1) / len(models)
+    budgets = []
+    for model, dtype in zip(models, dtypes, strict=True):
+        traced = load_classifier(model.config, storage, revision=model.facts.revision, dtype=dtype, device="meta")
+        budgets.append(token_budget_of(traced, free_bytes, model.facts.max_length))
+    return {"dtypes": dtypes, "device": torch.cuda.get_device_name(), "batch_tokens": min(budgets)}
+
+
+def resolve_dtype(dtype: str, use_gpu: bool) -> str:
+    """What `model.dtype` means on this machine. auto: bfloat16 where it has that, else float16 on a GPU and float32 on a CPU.
+
+    Without native support bfloat16 is emulated: up to 100 times slower than float32 on CPUs.
+    """
+    if dtype != "auto":
+        return dtype
+    if use_gpu:
+        import torch
+
+        return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    if not os.path.exists("/proc/cpuinfo"):  # not Linux
+        return "float32"
+    with open("/proc/cpuinfo") as cpuinfo:
+        flags = set(cpuinfo.read().split())
+    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16", "bf16"} else "float32"

@@ -1,0 +1,276 @@
+"""What a classification head says: logits -> scores -> labels, as transformers' text-classification pipeline does it. Pure.
+
+The head's kind follows from the model's configuration, unless the job says otherwise: one label of several, any number of
+labels, or a single value.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from pipeline_ops.schema.units import OutputConfig, UserError
+
+Activation = Literal["softmax", "sigmoid", "none"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Kind = Literal["single_label", "multi_label", "value"]
+THRESHOLD = 0.5
+FALLBACK_LABEL = "unsure"
+GENERIC_LABEL = re.compile(r"LABEL_\d+")  # what transformers calls a label without a name
+
+
+class HeadConfig(BaseModel):
+    """How the logits are read; part of the keys `model.*`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    problem_type: Literal["auto"] | ProblemType = Field(default="auto", description="what the head was trained for")
+    activation: Literal["auto"] | Activation = Field(default="auto", description="logits -> scores; auto: as the pipeline does")
+    threshold: Annotated[float, Field(ge=0, le=1)] | dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None, description="multi-label: the score from which a label is given, 0.5 unless set; or {label: score}"
+    )
+    bins: tuple[float, ...] | None = Field(default=None, description="a head with one value: ascending limits between labels")
+    bin_labels: tuple[str, ...] | None = Field(
+        default=None, description="names of the bins, one more than limits; else 0, 1, …"
+    )
+    min_score: float | None = Field(default=None, description="below it the label is fallback_label")
+    fallback_label: str | None = Field(default=None, description=f"the label of what is not sure, else {FALLBACK_LABEL!r}")
+    id2label: dict[int | str, str] | None = Field(default=None, description="new names for labels, by id or by their old name")
+
+    @field_validator("bins")
+    @classmethod
+    def _ascend(cls, bins: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if bins is not None and (not bins or any(left >= right for left, right in pairwise(bins))):
+            raise ValueError("give ascending limits, such as [0.5, 1.5]")
+        return bins
+
+    @field_validator("bin_labels")
+    @classmethod
+    def _name_all_bins(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        bins: tuple[float, ...] = info.data.get("bins") or ()
+        if names is None:
+            return None
+        if not bins:
+            raise ValueError("there are no bins to name; give model.bins as well")
+        if len(names) != len(bins) + 1:
+            raise ValueError(f"{len(names)} names for the {len(bins) + 1} bins between and beside {len(bins)} limits")
+        if len(set(names)) < len(names):
+            raise ValueError("two bins have the same name")
+        return names
+
+    @field_validator("fallback_label")
+    @classmethod
+    def _falls_back(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and info.data.get("min_score") is None:
+            raise ValueError("nothing falls back without model.min_score; give it as well")
+        return name
+
+
+@dataclass(frozen=True)
+class Head:
+    """How logits become labels, as resolved."""
+
+    labels: tuple[str, ...]  # in id2label order
+    activation: Activation
+    kind: Kind = "single_label"
+    thresholds: tuple[float, ...] = ()  # multi_label: one per label
+    bins: tuple[float, ...] = ()  # value: ascending limits
+    bin_labels: tuple[str, ...] = ()  # one more
+    min_score: float | None = None
+    fallback_label: str | None = None
+
+    @property
+    def generic_labels(self) -> bool:
+        """Whether nobody has given the labels names."""
+        return self.kind != "value" and any(GENERIC_LABEL.fullmatch(label) for label in self.labels)
+
+
+def resolve_head(config: HeadConfig, labels: Sequence[str], problem_type: str | None) -> Head:
+    """The head of a model.
+
+    Args:
+        labels: the model's names, in id2label order.
+        problem_type: what the model's configuration says.
+
+    Raises:
+        UserError: a setting that this head cannot have.
+    """
+    asked = problem_type if config.problem_type == "auto" else config.problem_type
+    names = _renamed(config.id2label or {}, list(labels))
+    activation = activation_for(asked, len(names)) if config.activation == "auto" else config.activation
+    kind = kind_of(asked, len(names))
+    if config.threshold is not None and kind != "multi_label":
+        raise UserError(
+            f"model.threshold: {config.threshold!r} is for multi-label models, and this one gives"
+            f" {'one value' if kind == 'value' else 'one label'}; set model.problem_type: multi_label_classification, or"
+            f" {'model.bins' if kind == 'value' else 'model.min_score'}"
+        )
+    if config.bins is not None and kind != "value":
+        raise UserError(f"model.bins: {list(config.bins)} is for models with a single value; this one has {len(names)} labels")
+    if config.min_score is not None and kind == "value":
+        raise UserError(
+            f"model.min_score: {config.min_score} is for models with several labels; this one gives one value: use model.bins"
+        )
+    thresholds = _thresholds(config.threshold, names) if kind == "multi_label" else ()
+    bins = config.bins or ()
+    bin_labels = config.bin_labels or tuple(map(str, range(len(bins) + 1))) if bins else ()
+    fallback = None if config.min_score is None else config.fallback_label or FALLBACK_LABEL
+    return Head(tuple(names), activation, kind, thresholds, bins, bin_labels, config.min_score, fallback)
+
+
+def activation_for(problem_type: str | None, num_labels: int) -> Activation:
+    """The activation that belongs to a head.
+
+    Source: transformers, pipelines/text_classification.py: regression has none; multi-label or a single label takes the
+    sigmoid; otherwise softmax.
+    """
+    if problem_type == "regression":
+        return "none"
+    if problem_type == "multi_label_classification" or num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def kind_of(problem_type: str | None, num_labels: int) -> Kind:
+    """Of a regression with several values the largest is the label, as in the pipeline."""
+    if problem_type == "multi_label_classification":
+        return "multi_label"
+    return "value" if num_labels == 1 else "single_label"
+
+
+def _renamed(new_names: Mapping[int | str, str], labels: list[str]) -> list[str]:
+    renamed = list(labels)
+    for key, name in new_names.items():
+        place = labels.index(key) if key in labels else int(key) if str(key).isdecimal() else -1
+        if not 0 <= place < len(labels):
+            raise UserError(f"model.id2label: {key!r} is no label of the model; it has {_shown(labels)}")
+        renamed[place] = name
+    twice = [name for name in new_names.values() if renamed.count(name) > 1]
+    if twice:
+        raise UserError(f"model.id2label: two labels would be called {twice[0]!r}; give each a name of its own")
+    return renamed
+
+
+def _thresholds(threshold: float | dict[str, float] | None, labels: list[str]) -> tuple[float, ...]:
+    if not isinstance(threshold, dict):
+        return (THRESHOLD if threshold is None else threshold,) * len(labels)
+    unknown = [name for name in threshold if name not in labels]
+    if unknown:
+        raise UserError(f"model.threshold: {unknown[0]!r} is no label of the model; it has {_shown(labels)}")
+    return tuple(threshold.get(label, THRESHOLD) for label in labels)
+
+
+def _shown(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - 10} more" if len(labels) > 10 else ""
+    return ", ".join(map(repr, labels[:10])) + more
+
+
+def check_output(head: Head, output: OutputConfig, *, windows: bool = False) -> OutputConfig:
+    """The output's settings with what is `auto` in them filled in.
+
+    Args:
+        windows: long documents are read in windows.
+
+    Raises:
+        UserError: columns that this head, or documents that are truncated, cannot give.
+    """
+    if output.labels is True and head.kind != "multi_label":
+        raise UserError(
+            "output.labels: true is for multi-label models, and this one gives one label; set model.problem_type:"
+            " multi_label_classification, or output.top_k"
+        )
+    if output.top_k is not None and head.kind == "value":
+        raise UserError(f"output.top_k: {output.top_k} is for models with several labels; this one gives one value")
+    for key in ("num_windows", "window_scores"):
+        if getattr(output, key) is True and not windows:
+            raise UserError(f"output.{key}: true is for documents in windows; set model.long_documents: windows")
+    multi_label = head.kind == "multi_label" and output.labels is not False
+    resolved = output.model_copy(
+        update={
+            "labels": multi_label,
+            "scores": output.scores or multi_label,
+            "num_windows": windows and output.num_windows is not False,
+        }
+    )
+    try:
+        resolved.check_names()
+    except ValueError as error:
+        raise UserError(f"output: {error}") from error
+    return resolved
+
+
+def scores_of(logits: np.ndarray, activation: Activation) -> np.ndarray:
+    """float32 (documents, labels) -> float32 of the same shape; stable for logits of any finite size."""
+    if activation == "none":
+        return logits
+    if activation == "sigmoid":
+        # exp of a negative number only: no overflow on either side
+        small = np.exp(-np.abs(logits))
+        return (np.where(logits >= 0, 1, small) / (1 + small)).astype(np.float32)
+    with np.errstate(over="ignore"):  # -inf where the difference is beyond float32: a score of 0
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a head says to each document.
+
+    names: all that `labels` may point to; labels: int32 (documents,), into names; score: float32 (documents,), the best
+    label's, or the value.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    score: np.ndarray
+
+
+def answers_of(scores: np.ndarray, head: Head) -> Answers:
+    """The label of each document: the best one, the value's bin, or the fallback where the best is not good enough.
+
+    Args:
+        scores: float32 (documents, labels), as scores_of gives them.
+    """
+    best = scores.argmax(axis=1).astype(np.int32) if len(scores) else np.empty(0, np.int32)
+    score = scores[np.arange(len(best)), best]
+    if head.bins:
+        return Answers(head.bin_labels, np.searchsorted(head.bins, score, side="right").astype(np.int32), score)
+    if head.min_score is None or head.fallback_label is None:
+        return Answers(head.labels, best, score)
+    unsure = np.int32(len(head.labels))
+    return Answers((*head.labels, head.fallback_label), np.where(score < head.min_score, unsure, best), score)
+
+
+def above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that each document has, the highest score first.
+
+    Returns:
+        (int32 (documents + 1,): where each document's begin among the others, and the end; int32: ids of labels).
+    """
+    order = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
+    given = np.take_along_axis(scores >= np.array(head.thresholds, np.float32), order, axis=1)
+    return np.concatenate([[0], given.sum(axis=1).cumsum()]).astype(np.int32), order[given]
+
+
+def best_of(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int32 ids, float32 scores), each (documents, k): the k best labels, the highest score first; the lower id of equals."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
+    return order, np.take_along_axis(scores, order, axis=1)
+
+
+def describe(head: Head) -> dict[str, Any]:
+    """What results depend on, by config key; of what this head does not have, nothing."""
+    settings = {
+        "model.labels": list(head.labels),
+        "model.activation": head.activation,
+        "model.threshold": list(head.thresholds),
+        "model.bins": list(head.bins),
+        "model.bin_labels": list(head.bin_labels),
+        "model.min_score": head.min_score,
+        "model.fallback_label": head.fallback_label,
+    }
+    return {key: value for key, value in settings.items() if value not in (None, [])}

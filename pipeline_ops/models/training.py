@@ -1,0 +1,380 @@
+"""Labelled texts -> a fine-tuned sequence classifier in a folder that the labelling job can use as `model.path`.
+
+Starts from a checkpoint, or from scratch with a WordPiece vocabulary of the same texts. A share of each label's texts is
+never trained on; accuracy and macro-F1 are measured on it. The texts are held in memory. The same texts, settings and
+versions on the same machine give the same weights.
+"""
+
+import contextlib
+import difflib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline_ops.models.resolve import OFFSET_POSITIONS
+from pipeline_ops.schema.units import UserError
+
+LOSSES = 50  # that a training reports; each makes a GPU wait for its step
+MAX_ALPHABET = 1000  # characters with entries of their own; rarer ones become [UNK]
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+class ArchitectureConfig(BaseModel):
+    """A model to train from scratch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_type: str = Field(description="a transformers model type with a sequence classifier, such as distilbert")
+    vocab_size: int = Field(
+        default=8000, ge=100, description="WordPiece entries; more pay only with more text to learn them from"
+    )
+    lowercase: bool = Field(
+        default=False, description="true merges cases: a smaller vocabulary, but capitals tell kinds of text apart"
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="settings of that model type's transformers config, such as n_layers"
+    )
+
+
+class TrainingConfig(BaseModel):
+    """How the classifier is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float = Field(default=3, gt=0, description="passes over the training documents; 3 is usual for fine-tuning")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="stop after so many batches, to bound the time; null: by epochs"
+    )
+    learning_rate: float = Field(
+        default=5e-5, gt=0, description="peak; 5e-5 suits a checkpoint, 1e-3 a small model from scratch"
+    )
+    batch_size: int = Field(
+        default=32, ge=1, description="documents per step and device; a larger one wants a larger learning_rate"
+    )
+    max_length: int = Field(
+        default=256, ge=8, description="tokens per document, the rest is cut; stored as the model's max_length"
+    )
+    warmup_share: float = Field(
+        default=0.1, ge=0, lt=1, description="of the steps, rising from 0: a new head's first steps are wild"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's; 0.01 as in BERT")
+    held_out_share: float = Field(default=0.1, gt=0, lt=1, description="of each label's documents, only to measure accuracy")
+    max_documents: int = Field(
+        default=200_000, ge=2, description="the first so many are used: texts and ids are held in memory"
+    )
+    seed: int = Field(default=0, ge=0, description="of the split, the new weights and the order of the documents")
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """How far a training is."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float | None  # mean of the last steps, some time ago; None: not known yet
+    examples: int  # of this step; the last one of an epoch may have fewer
+
+
+def train_classifier(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    start: str | None,
+    architecture: ArchitectureConfig | None,
+    config: TrainingConfig,
+    folder: str,
+    revision: str | None = None,
+    told: Callable[[TrainingStep], None] | None = None,
+) -> dict[str, Any]:
+    """Trains on `texts` and writes model (safetensors) and tokenizer into `folder`, which is created if need be.
+
+    Args:
+        labels: one label name per text.
+        start: folder or hub id of a checkpoint, which gets a new head; None trains `architecture` from scratch.
+        revision: of a hub id.
+        told: hears of each step.
+
+    Returns:
+        documents, train_documents, held_out_documents, labels (names in id2label order), accuracy and macro_f1 on the
+        held-out documents, steps, parameters, seconds.
+
+    Raises:
+        UserError: too few labels or documents, a checkpoint or an architecture that cannot be used.
+    """
+    import torch
+
+    assert (start is None) != (architecture is None), "exactly one of start and architecture"
+    started = time.monotonic()
+    texts, labels = list(texts)[: config.max_documents], list(labels)[: config.max_documents]
+    names = _label_names(labels)
+    label_ids = np.array([names.index(label) for label in labels], np.int64)
+    train_rows, held_out_rows = split_held_out(label_ids, config.held_out_share, config.seed)
+    with _quiet_transformers():
+        torch.manual_seed(config.seed)
+        if architecture is not None:
+            tokenizer = train_wordpiece([texts[row] for row in train_rows], architecture.vocab_size, architecture.lowercase)
+            model = _new_model(architecture, tokenizer, names)
+        else:
+            assert start is not None
+            model, tokenizer = _load_checkpoint(start, revision, names)
+        tokenizer.model_max_length = _check_max_length(config.max_length, model, tokenizer)
+        documents = _tokenize(texts, label_ids, tokenizer)
+        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, told)
+        trainer.train()
+        held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    predicted, truth = np.asarray(held_out.predictions).argmax(axis=1), np.asarray(held_out.label_ids)
+    return {
+        "documents": len(texts),
+        "train_documents": len(train_rows),
+        "held_out_documents": len(held_out_rows),
+        "labels": names,
+        "accuracy": round(accuracy(truth, predicted), 4),
+        "macro_f1": round(macro_f1(truth, predicted), 4),
+        "steps": trainer.state.global_step,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> Any:
+    """A BERT-like WordPiece tokenizer (PreTrainedTokenizerFast) of at most `vocab_size` entries, learned from `texts`.
+
+    Special tokens have ids 0 to 4 (pad, unk, cls, sep, mask); one text becomes [CLS] text [SEP].
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    texts = [normalizer.normalize_str(text) for text in texts]
+    characters = Counter(character for text in texts for character in text if not character.isspace())
+    frequent = sorted(characters, key=lambda character: (-characters[character], character))[:MAX_ALPHABET]
+    rare = dict.fromkeys(map(ord, characters.keys() - set(frequent)), " ")
+    # The trainer numbers the pieces "##x" in the order of a hash map and breaks ties by these numbers: the same texts would
+    # give another vocabulary each time. Special tokens have fixed numbers, so the pieces are passed as such, and the
+    # vocabulary then put into a tokenizer to which they are ordinary entries.
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS.values(), *(f"##{character}" for character in sorted(frequent))],
+        show_progress=False,
+    )
+    learner.train_from_iterator((text.translate(rare) for text in texts), trainer)
+    backend = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **SPECIAL_TOKENS
+    )
+
+
+def split_held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on and to hold out, int64, ascending.
+
+    Of each label `share` is held out, but at least one row and never all; a label with one row is only trained on.
+    """
+    generator = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        held_out[generator.permutation(rows)[:count]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean(truth == predicted))
+
+
+def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """F1 per label, averaged over the labels that occur in either array."""
+    scores = []
+    for label in np.union1d(truth, predicted):
+        hits = np.sum((truth == label) & (predicted == label))
+        scores.append(2 * hits / (np.sum(truth == label) + np.sum(predicted == label)))
+    return float(np.mean(scores))
+
+
+def _label_names(labels: Sequence[str]) -> list[str]:
+    names = sorted(set(labels))
+    if len(names) < 2:
+        raise UserError(f"input.label_column: {len(names)} label {names} in {len(labels)} documents; a classifier needs two")
+    if len(labels) < 2 * len(names):
+        raise UserError(
+            f"input.label_column: {len(labels)} documents for {len(names)} labels; each label needs one to train on and"
+            " one to hold out"
+        )
+    return names
+
+
+def _label_settings(names: list[str]) -> dict[str, Any]:
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+
+
+def _new_model(architecture: ArchitectureConfig, tokenizer: Any, names: list[str]) -> Any:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    classifiers = AutoModelForSequenceClassification._model_mapping
+    known = [name for name in CONFIG_MAPPING if CONFIG_MAPPING[name] in classifiers]
+    if architecture.model_type not in known:
+        raise UserError(
+            f"model.architecture.model_type: {architecture.model_type!r} is no model type of transformers that has a"
+            f" sequence classifier{_nearest(architecture.model_type, known)}"
+        )
+    config_class = CONFIG_MAPPING[architecture.model_type]
+    allowed = {*config_class().to_dict(), *config_class.attribute_map}
+    for option in architecture.options:
+        if option not in allowed:  # transformers would store it and not use it
+            remedy = _nearest(option, allowed) or f"; see transformers' {config_class.__name__}"
+            raise UserError(f"model.architecture.options.{option}: no setting of {architecture.model_type}{remedy}")
+    try:
+        settings = AutoConfig.for_model(
+            architecture.model_type,
+            **_label_settings(names),
+            **{"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **architecture.options},
+        )
+        return AutoModelForSequenceClassification.from_config(settings)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model.architecture.options: {architecture.options}: {error}") from error
+
+
+def _load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(start, revision=revision)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            start,
+            revision=revision,
+            ignore_mismatched_sizes=True,  # the head of another number of labels
+            use_safetensors=True,
+            dtype=torch.float32,  # weights in bfloat16 would lose the small steps
+            output_loading_info=True,
+            **_label_settings(names),
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path: {start!r} is no usable checkpoint: {str(error).splitlines()[0]}") from error
+    body = f"{model.base_model_prefix}."
+    missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and "pooler" not in key)
+    if missing:
+        raise UserError(f"model.path: {start!r} lacks {len(missing)} weights of the model's body, such as {missing[0]!r}")
+    return model, tokenizer
+
+
+def _check_max_length(max_length: int, model: Any, tokenizer: Any) -> int:
+    positions = getattr(model.config, "max_position_embeddings", None) or max_length
+    if model.config.model_type in OFFSET_POSITIONS:
+        positions -= model.config.pad_token_id + 1
+    limit = min(positions, tokenizer.model_max_length)
+    if max_length > limit:
+        raise UserError(f"training.max_length: {max_length} is more than the model's {limit} tokens; lower it to that")
+    return max_length
+
+
+def _tokenize(texts: list[str], label_ids: np.ndarray, tokenizer: Any) -> list[dict[str, Any]]:
+    """One dict per document for the Trainer: the tokenizer's arrays (int32) and the label."""
+    documents: list[dict[str, Any]] = []
+    for first in range(0, len(texts), 1000):
+        encoded = tokenizer(texts[first : first + 1000], truncation=True)
+        for row, label in enumerate(label_ids[first : first + 1000]):
+            arrays = {name: np.array(encoded[name][row], np.int32) for name in encoded}
+            documents.append({**arrays, "labels": int(label)})
+    return documents
+
+
+def _make_trainer(
+    model: Any,
+    tokenizer: Any,
+    documents: list[dict[str, Any]],
+    config: TrainingConfig,
+    folder: str,
+    told: Callable[[TrainingStep], None] | None,
+) -> Any:
+    import torch
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+    steps = config.max_steps or math.ceil(math.ceil(len(documents) / config.batch_size) * config.epochs)
+    arguments = TrainingArguments(
+        output_dir=folder,  # for checkpoints, which are not asked for
+        max_steps=steps,
+        learning_rate=config.learning_rate,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=4 * config.batch_size,
+        train_sampling_strategy="group_by_length",
+        warmup_steps=round(config.warmup_share * steps),
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        logging_steps=math.ceil(steps / LOSSES),
+        save_strategy="no",
+        report_to="none",
+    )
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
+    progress = TrainerCallback()
+    if told is not None:
+        progress.on_step_end = partial(_tell, told)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=documents,  # pyright: ignore[reportArgumentType] a list is all that it needs
+        callbacks=[progress],
+    )
+    trainer.remove_callback(PrinterCallback)  # prints on stdout, where the result is the last line
+    return trainer
+
+
+def _tell(told: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:
+    loss = next((logs["loss"] for logs in reversed(state.log_history) if "loss" in logs), None)
+    told(TrainingStep(state.global_step, state.max_steps, state.epoch or 0.0, loss, arguments.train_batch_size))
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without load reports (a new head is always "newly initialized") and progress bars."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

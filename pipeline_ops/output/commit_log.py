@@ -1,0 +1,275 @@
+"""Commit records: which rows are labelled, which remain, and which files count. They alone say what is done.
+
+A record stands alone, as `_commits/<unit>.json`, or in a pack, `_commits/pack-<term>.jsonl.zst`, with all others that counted
+when the pack was made. What stands alone after that is `_commits/<unit>-<term of the pack>.json`. The newest pack seals what
+was before it: a record whose name is not of its term is void. A run that takes over from one that died or stalled makes a pack
+first; what the other one may still commit, or delete, has an earlier name. So nobody needs to be sure that it is dead.
+
+A reader who wants exactly the committed rows takes the files that `current_commits` names. After a finished run a plain glob of
+the partitions gives the same files, because every other file has been swept.
+"""
+
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline_ops.reading.inputs import InputFile
+from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
+from pipeline_ops.storage.files import (
+    TEMPORARY_PREFIX,
+    StorageConfig,
+    StoredFile,
+    delete_many,
+    join,
+    list_all,
+    put,
+    put_new,
+    read_bytes,
+    read_files,
+    remove_empty_folders,
+)
+from pipeline_ops.writing.unit_files import REJECTS_FOLDER, Commit
+
+COMMITS_FOLDER = "_commits"
+JOB_FILE = "_job.json"
+OUR_FILE = re.compile(r"[0-9a-f]{24}-[0-9a-f]{12}(-\d+){0,2}\.(parquet|jsonl)")
+RECORD = re.compile(r"[0-9a-f]{24}(?:-(\d{10}))?\.json")
+PACK = re.compile(r"pack-(\d{10})\.jsonl\.zst")
+LOOSE_RECORDS = 1000  # more than these are packed when a run ends: reading each costs a request
+READ_TOGETHER = 4096  # records held as bytes while they are parsed
+LISTINGS = 20  # records that are packed between listing and reading are looked for again
+
+
+@dataclass
+class Ledger:
+    """What the records of an output say. A run that commits keeps it up to date."""
+
+    commits: dict[str, Commit] = field(default_factory=dict)  # by unit id; those that others replace included
+    packed: set[str] = field(default_factory=set)  # names of the commits in the newest pack
+    pack_term: int = 0  # of the newest pack; 0: there is none
+
+    @property
+    def loose(self) -> int:
+        """Records that stand alone."""
+        return sum(commit.name not in self.packed for commit in self.commits.values())
+
+    @property
+    def current(self) -> dict[str, Commit]:
+        return current_commits(self.commits)
+
+
+def read_ledger(output: str, storage: StorageConfig) -> Ledger:
+    """Every commit record that is not void.
+
+    Raises:
+        OSError: the store cannot be read, or a record is no record.
+    """
+    for _ in range(LISTINGS):
+        listed = list_all(join(output, COMMITS_FOLDER), storage)
+        try:
+            return _read_listed(listed, storage)
+        except OSError:
+            if list_all(join(output, COMMITS_FOLDER), storage) == listed:  # else packed or swept by a run that is going on
+                raise
+    raise OSError(f"{join(output, COMMITS_FOLDER)}: changed {LISTINGS} times while it was read")
+
+
+def read_commits(output: str, storage: StorageConfig) -> dict[str, Commit]:
+    """read_ledger's commits, by unit id."""
+    return read_ledger(output, storage).commits
+
+
+def _read_listed(listed: list[StoredFile], storage: StorageConfig) -> Ledger:
+    packs = sorted((int(match.group(1)), file) for file in listed if (match := PACK.fullmatch(_file_name(file))))
+    ledger = Ledger()
+    if packs:
+        ledger.pack_term, pack = packs[-1]
+        (content,) = read_files([pack], storage)
+        for line in _lines(content, pack.path):
+            commit = _parse(line, pack.path)
+            ledger.commits[commit.unit] = commit
+            ledger.packed.add(commit.name)
+    loose = [file for file in listed if _counts(_file_name(file), ledger.pack_term)]
+    for start in range(0, len(loose), READ_TOGETHER):
+        files = loose[start : start + READ_TOGETHER]
+        for file, content in zip(files, read_files(files, storage), strict=True):
+            commit = _parse(content, file.path)
+            ledger.commits[commit.unit] = commit
+    return ledger
+
+
+def _counts(name: str, pack_term: int) -> bool:
+    """Whether the name is that of a record that stands alone and is not void."""
+    record = RECORD.fullmatch(name)
+    return record is not None and int(record.group(1) or 0) == pack_term
+
+
+def _record_name(unit: str, pack_term: int) -> str:
+    return f"{unit}-{pack_term:010}.json" if pack_term else f"{unit}.json"
+
+
+def _file_name(file: StoredFile) -> str:
+    return file.path.rsplit("/", 1)[-1]
+
+
+def _parse(record: bytes, path: str) -> Commit:
+    try:
+        return Commit.from_json(record)
+    except (ValueError, TypeError, KeyError) as error:
+        raise OSError(f"{path} is no commit record: {type(error).__name__}: {error}") from error
+
+
+def _lines(content: bytes, path: str) -> Iterator[bytes]:
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
+            yield from io.BufferedReader(stream)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise OSError(f"{path} cannot be decompressed: {error}") from error
+
+
+def current_commits(commits: dict[str, Commit]) -> dict[str, Commit]:
+    """The commits that count: those that no other one replaces."""
+    replaced = {name for commit in commits.values() for name in commit.replaces}
+    return {unit: commit for unit, commit in commits.items() if commit.name not in replaced}
+
+
+def commit_unit(commit: Commit, ledger: Ledger, output: str, storage: StorageConfig) -> bool:
+    """Puts the commit record and notes it in the ledger; False when another attempt at the unit counts already.
+
+    The caller holds the lease, and has looked at it just before (Lease.check).
+    """
+    assert commit.term >= ledger.pack_term, "the lease is older than the newest pack"
+    if commit.unit in ledger.commits:
+        return ledger.commits[commit.unit].attempt == commit.attempt
+    path = join(output, COMMITS_FOLDER, _record_name(commit.unit, ledger.pack_term))
+    commit = replace(commit, replaces=_all_replaced(commit, ledger))
+    if not put_new(path, commit.to_json().encode(), storage):
+        raise OSError(f"{path}: a commit of another run that this one has not seen")
+    ledger.commits[commit.unit] = commit
+    return True
+
+
+def _all_replaced(commit: Commit, ledger: Ledger) -> tuple[str, ...]:
+    """The names it replaces, and those in the pack that these replace: their records are swept, the pack is not."""
+    replaced = [ledger.commits.get(name.rpartition("-")[0]) for name in commit.replaces]
+    earlier = {name for older in replaced if older and older.name in commit.replaces for name in older.replaces}
+    return (*commit.replaces, *sorted((earlier & ledger.packed).difference(commit.replaces)))
+
+
+def write_pack(ledger: Ledger, term: int, output: str, storage: StorageConfig) -> None:
+    """Puts all records that count into one object, which seals what earlier terms may still commit.
+
+    Records that stand alone stay until the next sweep; they say the same, or are void.
+    """
+    assert term >= ledger.pack_term, "the lease is older than the newest pack"
+    sink = pa.BufferOutputStream()
+    current = ledger.current
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        for commit in current.values():
+            if commit.pieces:  # without any, it only said that others do not count, and they are not in here
+                stream.write(commit.to_json().encode() + b"\n")
+    put(join(output, COMMITS_FOLDER, f"pack-{term:010}.jsonl.zst"), sink.getvalue().to_pybytes(), storage)
+    ledger.commits = {unit: commit for unit, commit in current.items() if commit.pieces}
+    ledger.packed, ledger.pack_term = {commit.name for commit in ledger.commits.values()}, term
+
+
+def pieces_by_file(commits: Iterable[Commit]) -> dict[str, list[Piece]]:
+    """Each input file's committed pieces, in row order."""
+    found: dict[str, list[Piece]] = defaultdict(list)
+    for commit in commits:
+        for piece in commit.pieces:
+            found[piece.path].append(piece)
+    for pieces in found.values():
+        pieces.sort(key=lambda piece: (piece.start_row, piece.stop_row))
+    return found
+
+
+def gaps(pieces: list[Piece]) -> list[Range]:
+    """The row ranges that `pieces`, in row order, leave open; [] for a complete file."""
+    open_ranges = []
+    row = byte = 0
+    complete = False
+    for piece in pieces:
+        if piece.start_row > row:
+            open_ranges.append(Range(row, piece.start_row, byte, piece.start_byte))
+        row, byte = max(row, piece.stop_row), max(byte, piece.stop_byte)
+        complete = complete or piece.last
+    return open_ranges if complete or row >= END_OF_FILE else [*open_ranges, Range(row, None, byte, None)]
+
+
+def incomplete_files(files: Iterable[InputFile], commits: dict[str, Commit]) -> list[str]:
+    """Paths of the input files that the current commits do not cover from the first row to the last."""
+    done = pieces_by_file(current_commits(commits).values())
+    return [
+        file.path
+        for file in files
+        if gaps([piece for piece in done.get(file.path, []) if piece.identity == file.stored.identity])
+    ]
+
+
+def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
+    """Neighbouring pieces, in row order, that share rows; there are none unless something went wrong."""
+    return [(left, right) for left, right in pairwise(pieces) if right.start_row < left.stop_row]
+
+
+def read_job(output: str, storage: StorageConfig) -> dict[str, Any] | None:
+    """The recorded job; None before the first commit."""
+    try:
+        return json.loads(read_bytes(join(output, JOB_FILE), storage))
+    except FileNotFoundError:
+        return None
+
+
+def write_job(record: dict[str, Any], output: str, storage: StorageConfig) -> None:
+    put(join(output, JOB_FILE), json.dumps(record, indent=2).encode(), storage)
+
+
+def has_garbage(output: str, ledger: Ledger, storage: StorageConfig) -> bool:
+    """Whether a sweep would delete anything."""
+    return bool(garbage_files(output, ledger, storage))
+
+
+def garbage_files(output: str, ledger: Ledger, storage: StorageConfig) -> list[StoredFile]:
+    """What no current commit names: data and reject files, leftovers of interrupted local writes, and commit records that are
+    replaced, packed or void. Files that are not ours are never among them."""
+    current = ledger.current
+    named = {file.path for commit in current.values() for file in commit.all_files()}
+    kept = {_record_name(unit, ledger.pack_term) for unit, commit in current.items() if commit.name not in ledger.packed}
+    return [file for file in list_all(output, storage) if _is_garbage(_below(output, file), named, kept, ledger.pack_term)]
+
+
+def _below(output: str, file: StoredFile) -> str:
+    return file.path.removeprefix(output).lstrip("/")
+
+
+def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: int) -> bool:
+    *folders, name = path.split("/")
+    if name.startswith(TEMPORARY_PREFIX):
+        return True
+    if folders == [COMMITS_FOLDER]:
+        pack = PACK.fullmatch(name)
+        return int(pack.group(1)) < pack_term if pack else bool(RECORD.fullmatch(name)) and name not in kept_records
+    ours = bool(OUR_FILE.fullmatch(name)) and (folders == [REJECTS_FOLDER] or all("=" in folder for folder in folders))
+    return ours and path not in named
+
+
+def sweep(output: str, ledger: Ledger, storage: StorageConfig, confirm: Callable[[], None]) -> list[StoredFile]:
+    """Deletes the garbage files; returns what went.
+
+    Args:
+        confirm: called between listing and deleting; raises unless the caller still holds the lease. So what is deleted,
+            however late, is what nobody who came later can have written, and what the caller has committed counts.
+    """
+    garbage = garbage_files(output, ledger, storage)
+    confirm()
+    delete_many([file.path for file in garbage], storage)
+    ledger.commits = ledger.current
+    remove_empty_folders(output, storage)
+    return garbage

@@ -1,0 +1,114 @@
+"""What is written, checked against the commit that names it: bytes, pages, rows, keys, columns, metadata."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline_ops.output.rewriting import column_of, read_written, read_written_bytes
+from pipeline_ops.schema.units import OutputConfig, Piece
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.unit_files import METADATA_KEY, Commit, WrittenFile
+
+
+@dataclass
+class Seen:
+    """What the files read so far have in common, to compare the next ones with."""
+
+    metadata: bytes | None = None
+    added_types: dict[str, pa.DataType] = field(default_factory=dict)  # of the columns that labelling adds
+    schemas: dict[str, pa.Schema] = field(default_factory=dict)  # by input file
+    documents: int = 0
+
+
+def check_commit(
+    commit: Commit,
+    output: OutputConfig,
+    storage: StorageConfig,
+    seen: Seen,
+    told: Callable[[WrittenFile], None] | None = None,
+) -> Iterator[str]:
+    """Reads all files of a commit; yields a sentence, the path first, for each thing that is not as it should be.
+
+    Checked: the bytes are those that were written; Parquet pages have their checksums; the rows are as many as the commit
+    says; each (source_file, source_row) stands once and lies in the commit's pieces; columns and metadata are those of the
+    other files. Pieces of different commits do not overlap (jobs/verify.py): a key that stands once in its commit stands once.
+
+    Args:
+        told: hears of each file that is about to be read.
+    """
+    rows: dict[str, list[np.ndarray]] = {}
+    told = told or (lambda file: None)
+    for file in commit.files:
+        told(file)
+        try:
+            table = read_written(file, output.path, storage)
+        except OSError as error:
+            yield str(error)
+            continue
+        sources = column_of(table, output.source_file_column, file.path).cast(pa.string())
+        numbers = column_of(table, output.source_row_column, file.path).cast(pa.int64())
+        if sources.null_count or numbers.null_count:
+            yield f"{file.path}: rows without a source"
+            continue
+        encoded = sources.combine_chunks().dictionary_encode()
+        codes, values = encoded.indices.to_numpy(), numbers.to_numpy()
+        for code, source in enumerate(encoded.dictionary.to_pylist()):
+            rows.setdefault(source, []).append(values[codes == code])
+        yield from _check_schema(file.path, table, set(encoded.dictionary.to_pylist()), output, seen)
+    if commit.rejects_file is not None:
+        told(commit.rejects_file)
+        try:
+            lines = read_written_bytes(commit.rejects_file, output.path, storage).splitlines()
+        except OSError as error:
+            yield str(error)
+            lines = []
+        rejected: dict[str, list[int]] = {}
+        for line in lines:
+            reject = json.loads(line)
+            rejected.setdefault(reject["source_file"], []).append(reject["source_row"])
+        for source, numbers in rejected.items():
+            rows.setdefault(source, []).append(np.array(numbers, np.int64))
+    for source, parts in rows.items():
+        found = np.concatenate(parts)
+        seen.documents += len(found)
+        yield from _check_keys(source, found, [piece for piece in commit.pieces if piece.path == source], commit.unit)
+
+
+def _check_keys(source: str, found: np.ndarray, pieces: list[Piece], unit: str) -> Iterator[str]:
+    unique, counts = np.unique(found, return_counts=True)
+    if (counts > 1).any():
+        yield f"{source}: row {unique[counts > 1][0]} stands {counts.max()} times in unit {unit}"
+    inside = np.zeros(len(unique), bool)
+    for piece in pieces:
+        inside |= (unique >= piece.start_row) & (unique < piece.stop_row)
+    if not inside.all():
+        yield f"{source}: row {unique[~inside][0]} is in unit {unit}, which does not cover it"
+
+
+def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputConfig, seen: Seen) -> Iterator[str]:
+    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
+    if metadata is None:
+        yield f"{path}: no metadata that says which model labelled it"
+    elif seen.metadata is None:
+        seen.metadata = metadata
+    elif metadata != seen.metadata:
+        ours, theirs = json.loads(metadata), json.loads(seen.metadata)
+        differing = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+        yield f"{path}: metadata unlike that of the other files: {', '.join(differing)}"
+    for name in output.added_columns().values():
+        if name in output.partition_columns():
+            continue
+        if name not in table.column_names:
+            yield f"{path}: no column {name!r}"
+            continue
+        data_type = table.schema.field(name).type
+        if seen.added_types.setdefault(name, data_type) != data_type:
+            yield f"{path}: column {name!r} is {data_type}, elsewhere {seen.added_types[name]}"
+    # other input files may have other columns
+    for source in sources:
+        schema = seen.schemas.setdefault(source, table.schema)
+        if not schema.equals(table.schema):
+            yield f"{path}: its columns are not those of the other files with rows of {source}"

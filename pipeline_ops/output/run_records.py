@@ -1,0 +1,95 @@
+"""Records of runs: when each began, what it found, how fast it went, how it ended. One object each, put again while it goes.
+
+They are for people, and for reports: what is labelled is what commits say. A run that labels nothing leaves none.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline_ops.storage.files import StorageConfig, join, list_all, put, read_files
+from pipeline_ops.output.schedule_records import iso
+
+RUNS_FOLDER = "_runs"
+TIMELINE_POINTS = 240  # of a run; when there are twice as many, every second one is left out
+RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Point:
+    """How far a run is: seconds since it began, and what it has committed until then."""
+
+    seconds: float
+    documents: int
+    tokens: int
+    units: int
+
+
+@dataclass
+class RunRecord:
+    """One run. Times are ISO 8601, UTC."""
+
+    run: str
+    term: int  # of its lease: later runs have higher ones, whatever their clocks say
+    started: str
+    written: str  # when this was put
+    host: str
+    units_planned: int  # about: line formats are cut into units while they are read
+    documents_before: int  # what the output held when it began
+    units_before: int
+    outcome: str = RUNNING  # or complete, incomplete, interrupted, failed: as it was told to end
+    message: str | None = None  # why it failed
+    ended: str | None = None
+    device: str | None = None  # the GPU; None: CPUs
+    dtypes: list[str] = field(default_factory=list)
+    classifiers: int = 0
+    labelling_from: float | None = None  # seconds since it began: Ray, model and plan were ready
+    documents: int = 0
+    units: int = 0
+    tokens: int = 0
+    rejected: int = 0
+    units_failed: int = 0
+    timeline: list[list[float]] = field(default_factory=list)  # of Points
+    result: dict[str, Any] | None = None  # its JSON line, without what it says of the whole output
+
+    @property
+    def name(self) -> str:
+        return f"{self.term:010}-{self.run}.json"
+
+    def points(self) -> list[Point]:
+        return [Point(seconds, int(documents), int(tokens), int(units)) for seconds, documents, tokens, units in self.timeline]
+
+    def add_point(self, point: Point) -> None:
+        self.timeline.append([round(point.seconds, 2), point.documents, point.tokens, point.units])
+        if len(self.timeline) >= 2 * TIMELINE_POINTS:
+            self.timeline[:] = self.timeline[1::2]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "RunRecord":
+        return RunRecord(**json.loads(text))
+
+
+def write_run(record: RunRecord, output: str, storage: StorageConfig) -> None:
+    """Puts a run's record, in place of what it said before."""
+    record.written = iso(datetime.now(UTC))
+    put(join(output, RUNS_FOLDER, record.name), record.to_json().encode(), storage)
+
+
+def read_runs(output: str, storage: StorageConfig, newest: int) -> list[RunRecord]:
+    """The newest runs' records, oldest first.
+
+    Raises:
+        OSError: the store cannot be read, or a record is no record.
+    """
+    files = [file for file in list_all(join(output, RUNS_FOLDER), storage) if file.path.endswith(".json")][-newest:]
+    records = []
+    for file, content in zip(files, read_files(files, storage), strict=True):
+        try:
+            records.append(RunRecord.from_json(content))
+        except (ValueError, TypeError) as error:
+            raise OSError(f"{file.path} is no record of a run: {error}") from error
+    return records

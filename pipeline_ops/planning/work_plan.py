@@ -1,0 +1,218 @@
+"""Listed inputs and commits -> what is left to read, as tasks of spans. Runs on the driver; opens no file but large Parquet
+files' footers.
+
+Grouping and cutting are deterministic for given inputs, commits and unit_bytes. Files that are complete are left out before
+anything of them is read.
+"""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_ops.output.commit_log import current_commits, gaps
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.reading.inputs import InputFile
+from pipeline_ops.reading.reader import Span
+from pipeline_ops.reading.row_groups import cut_row_groups, within
+from pipeline_ops.schema.units import OutputConfig, Piece, Range
+from pipeline_ops.storage.files import StorageConfig, read_tails
+from pipeline_ops.schema.errors import is_store_failure
+from pipeline_ops.writing.unit_files import Commit
+
+FOOTER_BYTES = 256 * 1024
+EXPANSION = 4  # decompressed bytes per compressed byte, for sizing only
+UNITS = 64  # where the input has enough for them: several per classifier, so that none ends long before the others
+SMALLEST_UNIT = 256 * 2**10  # hundreds of documents to sort by length: fewer need more padding, or more passes
+LARGEST_UNIT = 32 * 2**20
+MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files below a few hundred kilobytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    tasks: tuple[tuple[Span, ...], ...]  # each is read by one task, from front to back
+    num_units: int  # estimate: line formats are cut while they are read
+    files: int
+    bytes: int
+    files_done: int
+    bytes_done: int
+    units_done: int
+    unit_bytes: int
+    changed: tuple[str, ...] = ()  # inputs that are not what they were when they were labelled
+    removed: tuple[str, ...] = ()  # inputs that commits name and that are no longer there
+    stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows have to go
+    files_set_aside: int = 0  # files of which something failed before and waits for a retry
+
+
+def make_plan(
+    files: list[InputFile],
+    commits: dict[str, Commit],
+    *,
+    text_columns: tuple[str, ...],
+    output: OutputConfig,
+    storage: StorageConfig,
+    unit_bytes: int | None = None,
+    failures: Sequence[Failure] = (),
+) -> Plan:
+    """Compares the listing with the commits.
+
+    Args:
+        files: in path order.
+        commits: by unit id.
+        unit_bytes: input bytes per unit, about; of Parquet files the selected columns' uncompressed bytes. None: by what is
+            left to label, see automatic_unit_bytes.
+        failures: what is left alone.
+    """
+    commits = current_commits(commits)
+    listed = {file.path: file for file in files}
+    changed: dict[str, set[str]] = defaultdict(set)  # path -> commits with rows of an earlier version
+    removed: set[str] = set()
+    stale: dict[str, tuple[str, ...]] = {}
+    done: dict[str, list[Piece]] = defaultdict(list)
+    for commit in commits.values():
+        gone = set()
+        for piece in commit.pieces:
+            if piece.path not in listed:
+                removed.add(piece.path)
+                if output.drop_removed:
+                    gone.add(piece.path)
+            elif listed[piece.path].stored.identity != piece.identity:
+                gone.add(piece.path)
+                changed[piece.path].add(commit.name)
+            else:
+                done[piece.path].append(piece)
+        if gone:
+            stale[commit.unit] = tuple(sorted(gone))
+    set_aside = set()
+    for failure in failures:
+        for piece in failure.pieces:
+            done[piece.path].append(piece)
+            set_aside.add(piece.path)
+
+    spans, files_done, bytes_done = [], 0, 0
+    for file in files:
+        pieces = sorted(done.get(file.path, []), key=lambda piece: (piece.start_row, piece.stop_row))
+        open_ranges = gaps(pieces)
+        if open_ranges:
+            spans.append(Span(file, tuple(open_ranges), tuple(sorted(changed.get(file.path, ())))))
+        elif file.path not in set_aside:
+            files_done += 1
+            bytes_done += file.stored.size
+    # the rows of an earlier version stay until there are others
+    to_go = {span.file.path for span in spans} | removed
+    stale = {unit: gone for unit, paths in stale.items() if (gone := tuple(path for path in paths if path in to_go))}
+    columns = output.input_columns()
+    selected = None if columns is None else (*columns, *text_columns)
+    if unit_bytes is None:
+        unit_bytes = automatic_unit_bytes(sum(_estimated_bytes(span) for span in spans))
+    tasks = list(_group(spans, selected, storage, unit_bytes))
+    return Plan(
+        tasks=tuple(task for task, _ in tasks),
+        num_units=sum(units for _, units in tasks),
+        files=len(files),
+        bytes=sum(file.stored.size for file in files),
+        files_done=files_done,
+        bytes_done=bytes_done,
+        units_done=sum(_paths(commit) > set(stale.get(commit.unit, ())) for commit in commits.values()),
+        unit_bytes=unit_bytes,
+        changed=tuple(sorted(changed)),
+        removed=tuple(sorted(removed)),
+        stale=stale,
+        files_set_aside=len(set_aside),
+    )
+
+
+def automatic_unit_bytes(num_bytes: int) -> int:
+    """Bytes per unit for `num_bytes` of input: UNITS units, none smaller than SMALLEST_UNIT or larger than LARGEST_UNIT.
+
+    A unit is labelled by one classifier: a CPU replica works on 32 MiB for a quarter of an hour, while others have none left.
+    """
+    return min(max(num_bytes // UNITS, SMALLEST_UNIT), LARGEST_UNIT)
+
+
+def _paths(commit: Commit) -> set[str]:
+    return {piece.path for piece in commit.pieces}
+
+
+def is_all_stale(commit: Commit, plan: Plan) -> bool:
+    """Whether none of a commit's rows are to stay."""
+    return _paths(commit) <= set(plan.stale.get(commit.unit, ()))
+
+
+def _estimated_bytes(span: Span) -> int:
+    compressed = span.file.compression is not None or span.file.format == "parquet"
+    size = span.file.stored.size * (EXPANSION if compressed else 1)
+    return max(size - span.ranges[0].start_byte, 1)
+
+
+def _group(
+    spans: list[Span], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
+) -> Iterator[tuple[tuple[Span, ...], int]]:
+    """(spans of one task, units it will give): small files of one format together, large ones alone or split."""
+    large = [span.file for span in spans if span.file.format == "parquet" and _estimated_bytes(span) > unit_bytes]
+    cuts = _cuts(large, columns, storage, unit_bytes)
+    group: list[Span] = []
+    size = 0
+    for span in spans:
+        small = _estimated_bytes(span) <= unit_bytes and len(span.ranges) == 1 and span.ranges[0].stop_row is None
+        if group and (
+            not small
+            or size + _estimated_bytes(span) > unit_bytes
+            or span.file.format != group[0].file.format
+            or len(group) == MAX_GROUPED_FILES
+        ):
+            yield tuple(group), 1
+            group, size = [], 0
+        if small:
+            group.append(span)
+            size += _estimated_bytes(span)
+        elif span.file.path in cuts:
+            yield from _split_parquet(span, *cuts[span.file.path])
+        else:
+            yield (span,), -(-_estimated_bytes(span) // unit_bytes)
+    if group:
+        yield tuple(group), 1
+
+
+def _cuts(
+    files: list[InputFile], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
+) -> dict[str, tuple[list[list[tuple[int, int]]], int]]:
+    """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.cut_row_groups.
+
+    None for a file that cannot be read: its reader will say why.
+    """
+    found = {}
+    for start in range(0, len(files), 256):
+        batch = files[start : start + 256]
+        tails = read_tails([file.stored for file in batch], FOOTER_BYTES, storage)
+        for file, tail in zip(batch, tails, strict=True):
+            if not isinstance(tail, Exception) and tail[-4:] == b"PAR1":
+                needed = int.from_bytes(tail[-8:-4], "little") + 8
+                if FOOTER_BYTES < needed <= file.stored.size:
+                    tail = read_tails([file.stored], needed, storage)[0]
+            if isinstance(tail, Exception):
+                if is_store_failure(tail):
+                    raise tail
+                continue
+            with contextlib.suppress(Exception):  # a broken footer can make the parser raise anything
+                metadata = pq.read_metadata(pa.BufferReader(tail))
+                found[file.path] = cut_row_groups(metadata, columns, unit_bytes), metadata.num_rows
+    return found
+
+
+def _split_parquet(span: Span, cuts: list[list[tuple[int, int]]], num_rows: int) -> Iterator[tuple[tuple[Span, ...], int]]:
+    """A task per unit, or, of a row group that is cut into several, one task for all of them."""
+    for ranges in cuts:
+        wanted = tuple(_open_at_end(part, num_rows) for part in within(ranges, span.ranges, num_rows))
+        if wanted:
+            yield (replace(span, ranges=wanted),), len(wanted)
+
+
+def _open_at_end(part: Range, num_rows: int) -> Range:
+    """The file's last rows as all that are left: if they cannot be read, nothing behind them is left to plan."""
+    return replace(part, stop_row=None) if part.stop_row == num_rows else part

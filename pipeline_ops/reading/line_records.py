@@ -1,0 +1,161 @@
+"""Line formats: bytes -> blocks of whole records.
+
+Text, JSON Lines and CSV are cut at b"\\n" only (a b"\\r" before it is dropped); str.splitlines would also cut at U+2028, U+0085
+and form feeds.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline_ops.storage.files import StorageConfig, StoredFile, open_to_read
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+READ_BYTES = 4 * 2**20
+MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
+MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
+
+
+@dataclass(frozen=True)
+class RecordBlock:
+    """Consecutive whole records of a stream. Offsets are into the decompressed stream."""
+
+    data: bytes
+    start_row: int
+    num_rows: int
+    start_byte: int
+    last: bool  # the stream ends here
+
+    @property
+    def stop_byte(self) -> int:
+        return self.start_byte + len(self.data)
+
+
+@contextmanager
+def open_decompressed(
+    file: StoredFile, compression: str | None, storage: StorageConfig, start_byte: int = 0, content: bytes | None = None
+) -> Iterator[BinaryIO]:
+    """A readable stream of the decompressed bytes from `start_byte` on; `content` when the file has been fetched already.
+
+    A compressed stream is decompressed up to `start_byte`, in bounded memory; another one seeks. Several concatenated members
+    or frames read as one stream.
+    """
+    with pa.BufferReader(content) if content is not None else open_to_read(file, storage, sequential=True) as raw:
+        if compression is None:
+            raw.seek(start_byte)
+            yield raw
+            return
+        with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression) as stream:
+            while start_byte > 0:
+                skipped = stream.read(min(start_byte, READ_BYTES))
+                if not skipped:
+                    raise OSError(f"{file.path}: ends before the position that an earlier run recorded; it changed meanwhile")
+                start_byte -= len(skipped)
+            yield stream
+
+
+def cut_records(
+    stream: BinaryIO,
+    *,
+    target_bytes: int,
+    quote: str | None,
+    delimiter: str = ",",
+    start_row: int = 0,
+    start_byte: int = 0,
+    stop_byte: int | None = None,
+) -> Iterator[RecordBlock]:
+    """Blocks of whole records, each the most that fits `target_bytes`, but at least one record.
+
+    The cuts depend on the bytes and the arguments alone, not on how the stream delivers them.
+
+    Args:
+        quote: CSV's quote character: a newline inside a quoted field does not end a record. None: every newline does.
+        delimiter: CSV's, for telling quoted fields from quotes inside plain ones.
+        stop_byte: where to stop, at the end of a record; None: at the end of the stream.
+
+    Raises:
+        OSError: a record is longer than MAX_RECORD_BYTES.
+    """
+    buffer = bytearray()
+    row, position, at_end = start_row, start_byte, False
+    need = target_bytes
+    while True:
+        while len(buffer) < need and not at_end:
+            left = READ_BYTES if stop_byte is None else min(READ_BYTES, stop_byte - position - len(buffer))
+            chunk = stream.read(left) if left > 0 else b""
+            at_end = not chunk
+            buffer += chunk
+        if not buffer:
+            return
+        ends = record_ends(bytes(buffer), quote, delimiter, at_end=at_end)
+        taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), MAX_BLOCK_RECORDS)
+        cut = int(ends[taken - 1]) if len(ends) >= taken else 0
+        if not at_end and cut in (0, len(buffer)):
+            # the first record is not finished, or whether this block is the last one takes one more look
+            if len(buffer) > MAX_RECORD_BYTES:
+                raise OSError(f"a record that begins at byte {position} has no end within {MAX_RECORD_BYTES} bytes")
+            need = len(buffer) * 2 if cut == 0 else cut + 1
+            continue
+        data = bytes(buffer[:cut])
+        del buffer[:cut]
+        yield RecordBlock(data, row, taken, position, last=at_end and not buffer and stop_byte is None)
+        row, position, need = row + taken, position + cut, target_bytes
+
+
+def record_ends(data: bytes, quote: str | None, delimiter: str, *, at_end: bool) -> np.ndarray:
+    """Offsets behind the records in `data`, which begins with one; `at_end`: the last one needs no newline."""
+    if quote is None or quote.encode() not in data:
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+    else:
+        pattern, found, position = _record_pattern(quote, delimiter), [], 0
+        while match := pattern.match(data, position):
+            position = match.end()
+            found.append(position)
+        ends = np.array(found, np.int64)
+    if at_end and len(data) and (len(ends) == 0 or ends[-1] != len(data)):
+        ends = np.append(ends, len(data))
+    return ends
+
+
+@cache
+def _record_pattern(quote: str, delimiter: str) -> re.Pattern[bytes]:
+    """One CSV record (RFC 4180) up to its newline. A quote counts at the start of a field only: 5" pipe is plain text."""
+    q, d = re.escape(quote.encode()), re.escape(delimiter.encode())
+    plain = rb"[^" + d + rb"\n]*+"
+    quoted = q + rb"[^" + q + rb"]*+(?:" + q + q + rb"[^" + q + rb"]*+)*+" + q + plain
+    field = rb"(?:" + quoted + rb"|(?!" + q + rb")" + plain + rb")"
+    return re.compile(field + rb"(?:" + d + field + rb")*+\n")
+
+
+def is_closed(record: bytes, quote: str | None, delimiter: str) -> bool:
+    """Whether a CSV record has no quoted field that goes on behind its end; only a file's last record can have one."""
+    if quote is None or quote.encode() not in record:
+        return True
+    return bool(_record_pattern(quote, delimiter).fullmatch(record + b"\n"))
+
+
+def split_records(block: RecordBlock, quote: str | None, delimiter: str = ",") -> list[bytes]:
+    """The block's records, without their line ends."""
+    if quote is None or quote.encode() not in block.data:
+        lines = block.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+    else:
+        ends = record_ends(block.data, quote, delimiter, at_end=True).tolist()
+        lines = [block.data[start:end].removesuffix(b"\n") for start, end in zip([0, *ends], ends, strict=False)]
+    if block.start_byte == 0 and lines:
+        lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
+    return [line.removesuffix(b"\r") for line in lines]
+
+
+def is_document(record: bytes, file_format: str) -> bool:
+    """Whether a record counts as a document: blank lines of text do, blank JSON lines and empty CSV records do not."""
+    if file_format == "jsonl":
+        return bool(record.strip())
+    return file_format == "text" or bool(record)

@@ -1,0 +1,152 @@
+"""Documents and logits -> labelled documents, and these by partition. Pure.
+
+Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and
+what the head and the output's settings add. A row with a non-finite logit becomes a reject, never a label.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline_ops.models.heads import Head, above_threshold, answers_of, best_of, scores_of
+from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.tokenizing.sequences import Windows, aggregated
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a model says of a unit's documents.
+
+    logits: float32 (documents, labels), or (windows, labels), those of a document one behind the other; num_tokens: int32
+    (documents,); truncated: bool (documents,); num_windows: int32 (documents,), or None where each is read as one; embedding:
+    float32 (documents or windows, hidden size), or None.
+    """
+
+    logits: np.ndarray
+    num_tokens: np.ndarray
+    truncated: np.ndarray
+    num_windows: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+
+    def finite(self) -> np.ndarray:
+        """bool (documents,): whether all logits of a document are numbers."""
+        finite = np.asarray(np.isfinite(self.logits).all(axis=1))
+        if self.num_windows is None:
+            return finite
+        return ~aggregated(~finite[:, None], self.num_windows, "max")[:, 0]
+
+    def of(self, keep: np.ndarray) -> "Classified":
+        """The documents of `keep`, bool (documents,)."""
+        rows = keep if self.num_windows is None else np.repeat(keep, self.num_windows)
+        return Classified(
+            self.logits[rows],
+            self.num_tokens[keep],
+            self.truncated[keep],
+            None if self.num_windows is None else self.num_windows[keep],
+            None if self.embedding is None else self.embedding[rows],
+        )
+
+
+def label_documents(
+    documents: pa.Table, classified: Classified, *, head: Head, output: OutputConfig, windows: Windows | None = None
+) -> pa.Table:
+    """Adds the labelling columns of a model.
+
+    Args:
+        documents: as read, with source_file and source_row, and what other models have added.
+        classified: with finite logits.
+        output: as heads.check_output gives it.
+        windows: how long documents were read. An embedding is the mean of the windows', or the first one's where `aggregate`
+            says first.
+    """
+    logits, num_windows, embedding = classified.logits, classified.num_windows, classified.embedding
+    if num_windows is None:
+        num_windows = np.ones(documents.num_rows, np.int32)
+    scores = window_scores = scores_of(logits, head.activation)
+    if windows is not None:
+        logits = aggregated(logits, num_windows, windows.aggregate)
+        on_scores = windows.aggregate_on == "scores"
+        scores = aggregated(scores, num_windows, windows.aggregate) if on_scores else scores_of(logits, head.activation)
+    answers = answers_of(scores, head)
+    added: dict[str, pa.Array] = {
+        output.label_column: _names(answers.labels, answers.names),
+        output.score_column: pa.array(answers.score, pa.float32()),
+        output.num_tokens_column: pa.array(classified.num_tokens, pa.int32()),
+        output.truncated_column: pa.array(classified.truncated, pa.bool_()),
+    }
+    if output.labels is True:
+        offsets, given = above_threshold(scores, head)
+        added[output.labels_column] = pa.ListArray.from_arrays(pa.array(offsets), _names(given, head.labels))
+    if output.top_k is not None:
+        best, best_scores = best_of(scores, min(output.top_k, len(head.labels)))
+        added[output.top_labels_column] = pa.FixedSizeListArray.from_arrays(
+            _names(best.reshape(-1), head.labels), best.shape[1]
+        )
+        added[output.top_scores_column] = _fixed_lists(best_scores)
+    if output.scores:
+        added[output.scores_column] = _fixed_lists(scores)
+    if output.logits:
+        added[output.logits_column] = _fixed_lists(logits)
+    if embedding is not None:
+        pooled = aggregated(embedding, num_windows, "first" if windows is None or windows.aggregate == "first" else "mean")
+        added[output.embedding_column] = _fixed_lists(pooled, output.embedding_dtype or "float32")
+    if output.num_windows is True:
+        added[output.num_windows_column] = pa.array(num_windows, pa.int32())
+    if output.window_scores:
+        offsets = np.concatenate([[0], np.cumsum(num_windows)]).astype(np.int32)
+        added[output.window_scores_column] = pa.ListArray.from_arrays(pa.array(offsets), _fixed_lists(window_scores))
+    for name, column in added.items():
+        documents = documents.append_column(name, column)
+    return documents
+
+
+def count_labels(column: Callable[[str], pa.ChunkedArray], output: OutputConfig) -> tuple[int, int, dict[str, int]]:
+    """(tokens that the models read, documents that one of them has not read to the end, documents by label).
+
+    A label of one of several models is told as `name=label`.
+
+    Args:
+        column: gives a column of the labelled documents by its name.
+    """
+    tokens, truncated, labels = 0, np.zeros(0, bool), {}
+    for name, part in output.by_model().items():
+        tokens += int(column(part.num_tokens_column).cast(pa.int64()).to_numpy().sum())
+        cut = column(part.truncated_column).cast(pa.bool_()).to_numpy()
+        truncated = cut | truncated if len(truncated) else cut
+        for count in column(part.label_column).value_counts().to_pylist():
+            labels[f"{name}={count['values']}" if name else count["values"]] = count["counts"]
+    return tokens, int(truncated.sum()), labels
+
+
+def _names(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), list(names)).cast(pa.string())
+
+
+def _fixed_lists(values: np.ndarray, dtype: str = "float32") -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(values, dtype).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def partitions(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
+    """The documents of each combination of values in `columns`, without those columns; each document is in exactly one."""
+    if not columns:
+        return [((), documents)] if documents.num_rows else []
+    encoded = []
+    for name in columns:
+        column = documents.column(name)
+        plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        encoded.append(plain.combine_chunks().dictionary_encode(null_encoding="encode"))
+    group_of = np.zeros(documents.num_rows, np.int64)
+    first_rows = np.empty(0, np.int64)
+    # by number, not by value: NaN equals nothing, and 0.0 equals -0.0
+    for array in encoded:  # numbered anew for each column: a product over all of them might not fit
+        codes = group_of * max(len(array.dictionary), 1) + array.indices.to_numpy()
+        _, first_rows, group_of = np.unique(codes, return_index=True, return_inverse=True)
+    rest = documents.drop_columns(list(columns))
+    found = []
+    for number, row in enumerate(first_rows):
+        key = tuple(array.dictionary[array.indices[int(row)].as_py()].as_py() for array in encoded)
+        found.append((key, rest.filter(pa.array(group_of == number))))
+    return found

@@ -1,0 +1,194 @@
+"""Labels against a column of the input: what `evaluate` says is what the output's plain files say to DuckDB."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from jobs.config import JobConfig, check_config
+from jobs.results.evaluate import evaluate, keep
+from jobs.results.evaluation_tables import show
+from jobs.label_corpus import run
+from jobs.results.open_output import find_labelled
+from jobs.report.evaluation import section
+from pipeline_ops.schema.units import UserError
+from tests.support.corpora import real_documents, write_jsonl
+from tests.models.tiny import make_model
+from tests.support.running import command, job_settings, make_job, snapshot
+
+pytestmark = pytest.mark.usefixtures("serial_chain")
+NAMES = ("NEGATIVE", "POSITIVE")
+TOPICS = ("art", "law", "maths")
+NUM_DOCUMENTS = 60
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    """Documents with truths of each kind; some have none, and one has no text."""
+    texts = [f"<b>[bold]{number}</b> {text[:500]}" for number, text in enumerate(real_documents(NUM_DOCUMENTS, seed=5))]
+    return [
+        {
+            "text": None if number == 7 else text,
+            "label": None if number % 10 == 3 else NAMES[number % 2],
+            "topics": None if number == 4 else [TOPICS[place] for place in range(3) if (number >> place) & 1],
+            "grade": number % 5 / 2,
+        }
+        for number, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, rows: list[dict[str, Any]], model: Path):
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", rows)
+
+    def label(model_path: Path = model, *overrides: str) -> Path:
+        named = ("output.label_column=predicted", "output.partition_by=[predicted]", *overrides)
+        run(make_job(source, model_path, tmp_path / "out", "compute.unit_bytes=8000", *named), quiet=True)
+        return tmp_path / "out"
+
+    return label
+
+
+def query(output: Path, sql: str) -> list[tuple]:
+    files = f"read_parquet('{output}/**/*.parquet', hive_partitioning = true)"
+    return duckdb.execute(sql.replace("OUTPUT", files)).fetchall()
+
+
+def test_accuracy_and_confusion_are_duckdbs(labelled, capsys: pytest.CaptureFixture[str]) -> None:
+    output = labelled()
+    result = evaluate(find_labelled(str(output)), "label")
+    [(accuracy, count)] = query(output, "SELECT avg((label = predicted)::int), count(*) FROM OUTPUT WHERE label IS NOT NULL")
+    assert (result["evaluated"], result["accuracy"]) == (count, pytest.approx(accuracy, abs=1e-6))
+    assert (result["documents"], result["labeled"], result["rejected"], result["without_truth"]) == (60, 59, 1, 6)
+    found = dict(zip(result["confusion"]["labels"], result["confusion"]["matrix"], strict=True))
+    for truth, label, pairs in query(
+        output, "SELECT label, predicted, count(*) FROM OUTPUT WHERE label IS NOT NULL GROUP BY ALL"
+    ):
+        assert found[truth][result["confusion"]["labels"].index(label)] == pairs
+    worst = query(
+        output,
+        "SELECT source_row, label, predicted, score, left(text, 300) FROM OUTPUT WHERE label <> predicted"
+        " ORDER BY score DESC, source_row LIMIT 20",
+    )
+    keys = ("source_row", "truth", "label", "score", "text")
+    mistakes = sorted((one["score"], *map(one.get, keys)) for one in result["confident_mistakes"])
+    assert mistakes == sorted((row[3], *row) for row in worst)
+    show(result)
+    screen = capsys.readouterr().err
+    assert f"accuracy {result['accuracy']:.4f}" in screen
+    assert "[bold]" in screen, "texts are no markup"
+
+
+def test_evaluation_is_kept_and_its_section_escapes_texts(labelled, model: Path) -> None:
+    output = labelled()
+    found = find_labelled(str(output))
+    result = evaluate(found, "label")
+    assert keep(result, found) == f"{output}/_report/evaluation.json"
+    kept = json.loads((output / "_report" / "evaluation.json").read_text())
+    assert kept == result
+    page = section(kept)
+    assert page.lstrip().startswith("<h3>")
+    assert "&lt;b&gt;[bold]" in page
+    assert "<b>" not in page
+    assert f"{result['accuracy']:.4f}" in page
+    assert page.count("<svg") == 2, "confusion and calibration"
+    assert not re.search(r"#0\d0\d0", page), "every colour is the page's"
+    before = snapshot(output)
+    labelled()
+    assert snapshot(output).keys() == before.keys(), "a later run leaves it alone"
+
+
+def test_text_that_the_output_has_not_kept_is_not_told(labelled, model: Path) -> None:
+    result = evaluate(find_labelled(str(labelled(model, "output.columns=[label]"))), "label")
+    assert {one["text"] for one in result["confident_mistakes"]} == {None}
+    assert {one["source_file"].rsplit("/", 1)[-1] for one in result["confident_mistakes"]} == {"a.jsonl"}
+
+
+def test_several_labels_by_their_lists(labelled, tmp_path: Path) -> None:
+    several = make_model(tmp_path / "topics", "bert", TOPICS, problem_type="multi_label_classification")
+    output = labelled(several, "model.threshold={law: 0.6}")
+    result = evaluate(find_labelled(str(output)), "topics")
+    [(whole, count)] = query(
+        output,
+        "SELECT avg((list_sort(topics) = list_sort(labels))::int), count(*) FROM OUTPUT WHERE topics IS NOT NULL",
+    )
+    assert (result["evaluated"], result["subset_accuracy"]) == (count, pytest.approx(whole, abs=1e-6))
+    for one in result["per_label"]:
+        has, should = f"list_contains(labels, '{one['label']}')", f"list_contains(topics, '{one['label']}')"
+        sums = f"sum(({has})::int), sum(({should})::int), sum(({has} AND {should})::int)"
+        [(given, support, right)] = query(output, f"SELECT {sums} FROM OUTPUT WHERE topics IS NOT NULL")
+        assert (one["given"], one["support"]) == (given, support)
+        assert one["recall"] == pytest.approx(right / support, abs=1e-6)
+    assert result["kind"] == "multi_label"
+    assert section(result).count("<svg") == 2, "calibration and thresholds"
+    show(result)
+
+
+def test_values_and_their_bins(labelled, tmp_path: Path) -> None:
+    grades = make_model(tmp_path / "grades", "bert", ("LABEL_0",), problem_type="regression")
+    output = labelled(grades, "model.bins=[0.4, 1.2]")
+    result = evaluate(find_labelled(str(output)), "grade")
+    [(error, accuracy)] = query(
+        output,
+        "SELECT avg(abs(grade - score)), avg((predicted::int = (grade >= 0.4)::int + (grade >= 1.2)::int)::int) FROM OUTPUT",
+    )
+    assert result["mean_absolute_error"] == pytest.approx(error, abs=1e-6)
+    assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert "The worst mistakes" in section(result)
+    show(result)
+
+
+def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    settings = job_settings(source, "-", tmp_path / "out", "output.partition_by=[]")
+    settings.pop("model")
+    topics = make_model(tmp_path / "topics", "bert", TOPICS, seed=1)
+    settings["models"] = [
+        {"name": name, "path": str(path), "dtype": "float32"} for name, path in (("mood", model), ("topic", topics))
+    ]
+    run(check_config(JobConfig, settings), quiet=True)
+    found = find_labelled(str(tmp_path / "out"))
+    result = evaluate(found, "label", "mood")
+    [(accuracy,)] = query(tmp_path / "out", "SELECT avg((label = mood_label)::int) FROM OUTPUT WHERE label IS NOT NULL")
+    assert (result["model"], result["accuracy"]) == ("mood", pytest.approx(accuracy, abs=1e-6))
+    for name, said in ((None, "'mood', 'topic'; name one"), ("moods", "'moods' is none of the output's")):
+        with pytest.raises(UserError, match=f"--model: .*{said}"):
+            evaluate(found, "label", name)
+    with pytest.raises(UserError, match="'topic_label' is what labelling itself has added"):
+        evaluate(found, "topic_label", "mood")
+
+
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [
+        ("lable", "no column 'lable' of the input; did you mean 'label'.*output.columns"),
+        ("predicted", "'predicted' is what labelling itself has added"),
+        ("topics", "'topics' holds lists, and the model gives one label"),
+        ("grade", "'0', .* and the model gives 'NEGATIVE', 'POSITIVE': no value in common.*model.id2label"),
+    ],
+)
+def test_truth_that_cannot_be_compared_is_refused(labelled, truth: str, said: str) -> None:
+    found = find_labelled(str(labelled()))
+    with pytest.raises(UserError, match=f"^--truth: .*{said}"):
+        evaluate(found, truth)
+
+
+def test_output_without_labelled_documents_is_refused(tmp_path: Path, model: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": None, "label": "NEGATIVE"}, {"text": None, "label": "POSITIVE"}])
+    named = ("output.label_column=predicted", "output.partition_by=[predicted]", "input.column_types={text: string}")
+    run(make_job(source, model, tmp_path / "out", *named), quiet=True)
+    with pytest.raises(UserError, match="no labelled documents"):
+        evaluate(find_labelled(str(tmp_path / "out")), "label")
+
+
+def test_command_prints_its_line_and_ends_with_2_for_a_mistake(labelled) -> None:
+    output = labelled()
+    finished = command("evaluate", output, "--truth", "label")
+    assert finished.code == 0, finished.stderr
+    kept = json.loads((output / "_report" / "evaluation.json").read_text())
+    assert finished.result == kept | {"report": str(output / "_report" / "report.html")}
+    finished = command("evaluate", output, "--truth", "lable")
+    assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr

@@ -1,0 +1,134 @@
+"""train: from a labelled corpus to a model folder that the job accepts; what it refuses, and what it leaves untouched."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import check_config
+from jobs.start.train import TrainConfig, read_labelled, train
+from pipeline_ops.models.resolve import ModelConfig, resolve_model
+from pipeline_ops.schema.units import UserError
+from pipeline_ops.storage.files import StorageConfig
+from tests.conftest import Bucket
+from tests.support.corpora import write_csv, write_jsonl, write_parquet
+from tests.support.running import command, output_files, snapshot, write_job_file
+
+WORDS = {1: ["good", "fine", "great"], 0: ["bad", "poor", "awful"]}
+ROWS = [
+    {"id": str(index), "review": f"{WORDS[stars][index % 3]} {WORDS[stars][index % 2]}", "stars": stars, "score": 0.5}
+    for index in range(30)
+    for stars in WORDS
+]
+UNUSABLE = [{"review": None, "stars": 1}, {"review": " ", "stars": 0}, {"review": "no label", "stars": None}]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    write_parquet(folder / "a.parquet", ROWS[:20])
+    write_jsonl(folder / "b.jsonl.zst", [*ROWS[20:40], *UNUSABLE])
+    write_csv(folder / "c.csv", ROWS[40:])
+    return folder
+
+
+def settings(source: object, target: object, **changes: Any) -> dict[str, Any]:
+    options = {"dim": 16, "n_heads": 2, "n_layers": 1, "hidden_dim": 32, "max_position_embeddings": 32}
+    return {
+        "input": {"path": str(source), "text_column": "review", "label_column": "stars"},
+        "model": {"architecture": {"model_type": "distilbert", "vocab_size": 120, "options": options}},
+        "training": {"max_length": 16, "max_steps": 4, "learning_rate": 0.001},
+        "output": {"path": str(target)},
+        **changes,
+    }
+
+
+def configured(source: object, target: object, **changes: Any) -> TrainConfig:
+    return check_config(TrainConfig, settings(source, target, **changes))
+
+
+def test_train_command_writes_a_model_that_the_job_accepts(corpus: Path, tmp_path: Path):
+    job_file = write_job_file(tmp_path / "train.yaml", settings(corpus, tmp_path / "model"))
+    finished = command("train", job_file, "training.max_steps=2")
+    assert finished.code == 0, finished.stderr
+    assert (finished.result["documents"], finished.result["skipped"], finished.result["steps"]) == (60, 3, 2)
+    assert finished.result["output"] == str(tmp_path / "model")
+    facts, *_ = resolve_model(ModelConfig(path=str(tmp_path / "model")), StorageConfig())
+    assert (facts.head.labels, facts.max_length, facts.head.activation) == (("0", "1"), 16, "softmax")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model", "train.yaml"]
+
+
+def test_train_on_s3_continues_from_its_own_model(s3: Bucket, corpus: Path, tmp_path: Path):
+    s3.filesystem.put(str(corpus), f"{s3.name}/", recursive=True)
+    storage = {"endpoint_url": s3.endpoint_url, "cache_folder": str(tmp_path / "cache")}
+    train(configured(f"{s3.url}/in", f"{s3.url}/first", storage=storage))
+    report = train(configured(f"{s3.url}/in", f"{s3.url}/second", storage=storage, model={"path": f"{s3.url}/first"}))
+    assert report["documents"] == 60
+    facts, *_ = resolve_model(ModelConfig(path=f"{s3.url}/second"), StorageConfig.model_validate(storage))
+    assert facts.head.labels == ("0", "1")
+    names = {path.rsplit("/", 1)[-1] for path in output_files(f"{s3.name}/second", s3.filesystem)}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+
+
+def test_train_into_a_used_folder_is_refused_or_replaces_all_of_it(corpus: Path, tmp_path: Path):
+    target = tmp_path / "model"
+    write_jsonl(target / "old.jsonl", [{"a": 1}])
+    before = snapshot(target)
+    with pytest.raises(UserError, match=r"output.path: .*holds 'old.jsonl'; .*output.overwrite=true"):
+        train(configured(corpus, target))
+    assert snapshot(target) == before
+    train(configured(corpus, target, output={"path": str(target), "overwrite": True}))
+    assert (target / "model.safetensors").is_file()
+    assert not (target / "old.jsonl").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model"]
+
+
+def test_train_that_fails_leaves_the_old_model(corpus: Path, tmp_path: Path):
+    target = tmp_path / "model"
+    write_jsonl(target / "old.jsonl", [{"a": 1}])
+    before = snapshot(target)
+    with pytest.raises(UserError, match="n_heads"):
+        train(
+            configured(
+                corpus,
+                target,
+                model={"architecture": {"model_type": "distilbert", "options": {"dim": 16, "n_heads": 3}}},
+                output={"path": str(target), "overwrite": True},
+            )
+        )
+    assert snapshot(target) == before
+
+
+def test_read_labelled_stops_at_the_limit(corpus: Path, tmp_path: Path):
+    config = configured(corpus, tmp_path / "model")
+    texts, labels, skipped = read_labelled(config.input, config.storage, 15)
+    assert texts == [row["review"] for row in ROWS[:15]]
+    assert labels == [str(row["stars"]) for row in ROWS[:15]]
+    assert skipped == 0
+
+
+def test_read_labelled_label_named_like_a_column_that_the_job_adds(corpus: Path, tmp_path: Path):
+    config = configured(corpus, tmp_path / "model")
+    source = config.input.model_copy(update={"label_column": "score"})
+    assert set(read_labelled(source, config.storage, 1000)[1]) == {"0.5"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": {"path": "IN", "text_column": "review", "label_column": "grade"}}, "no column 'grade'; it has .*stars"),
+        ({"input": {"path": "IN", "text_column": "body", "label_column": "stars"}}, "input.text_column"),
+        ({"input": {"path": "IN/none.csv", "label_column": "stars"}}, "input.path"),
+        ({"model": {}}, "model: .*one of model.path and model.architecture"),
+        ({"model": {"path": "a", "architecture": {"model_type": "bert"}}}, "one of model.path and model.architecture"),
+        ({"training": {"epoch": 3}}, "training.epoch: unknown key; did you mean training.epochs"),
+    ],
+)
+def test_train_mistakes_are_named_in_one_line(corpus: Path, tmp_path: Path, changes: dict[str, Any], message: str):
+    for section in changes.values():
+        if "path" in section:
+            section["path"] = section["path"].replace("IN", str(corpus))
+    with pytest.raises(UserError, match=message) as raised:
+        train(configured(corpus, tmp_path / "model", **changes))
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

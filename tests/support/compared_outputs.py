@@ -1,0 +1,93 @@
+"""Outputs with made-up answers, written and committed by the product: what comparing reads."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline_ops.output.commit_log import commit_unit, read_ledger, write_job
+from pipeline_ops.models.heads import Head, check_output
+from pipeline_ops.output.labelled_output import Labelled, open_labelled
+from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.output.rewriting import compacted, merge_files, plan_compactions
+from pipeline_ops.schema.units import OutputConfig, Piece, Reject, Unit
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.unit_files import write_unit
+
+STORAGE = StorageConfig()
+Answer = Callable[[str, np.ndarray], np.ndarray]  # (path, rows) -> logits
+
+
+class MadeOutput:
+    """An output folder that units are added to."""
+
+    def __init__(self, folder: Path, head: Head, answer: Answer, source: str = "/in", **output: Any):
+        self.head, self.answer = head, answer
+        self.output = check_output(head, OutputConfig(path=str(folder), **output))
+        config = {"input": {"path": source, "text_column": "text"}, "output": self.output.model_dump(mode="json")}
+        facts = {name: getattr(head, name) for name in Head.__dataclass_fields__}
+        record = {
+            "config": config,
+            "models": {"": {"path": folder.name, **facts}},
+            "settings": {"model.path": folder.name, "model.dtype": "float32"},
+        }
+        write_job(record, str(folder), STORAGE)
+
+    def add(self, *pieces: Piece, reject: Sequence[int] = ()) -> None:
+        """A unit of these pieces; the rows of `reject` are rejects."""
+        parts, rejects = [], []
+        for piece in pieces:
+            rows = np.array([row for row in range(piece.start_row, piece.stop_row) if row not in reject], np.int64)
+            logits = self.answer(piece.path.rsplit("/", 1)[-1], rows).astype(np.float32)
+            rejects += [
+                Reject(piece.path, row, "null_text", "") for row in range(piece.start_row, piece.stop_row) if row in reject
+            ]
+            documents = pa.table(
+                {
+                    "text": pa.array([f"text {row} of {piece.path}" for row in rows], pa.string()),
+                    self.output.source_file_column: pa.array([piece.path] * len(rows), pa.string()),
+                    self.output.source_row_column: rows,
+                }
+            )
+            classified = Classified(logits, np.ones(len(rows), np.int32), np.zeros(len(rows), bool))
+            parts.append(label_documents(documents, classified, head=self.head, output=self.output))
+        labelled = pa.concat_tables(parts)
+        unit = Unit(uuid.uuid4().hex[:24], pieces)
+        commit = write_unit(unit, labelled, rejects, self.output, STORAGE, metadata={}, padded_tokens=1)
+        commit_unit(commit, read_ledger(self.output.path, STORAGE), self.output.path, STORAGE)
+
+    def compact(self, target_bytes: int = 2**20) -> None:
+        ledger = read_ledger(self.output.path, STORAGE)
+        for compaction in plan_compactions(ledger.commits.values(), target_bytes):
+            merged = [file for merge in compaction.merges for file in merge_files(merge, self.output.path, STORAGE)]
+            commit = compacted(compaction, merged, self.output.path, STORAGE)
+            commit_unit(replace(commit, term=1), ledger, self.output.path, STORAGE)
+            for name in compaction.commits:
+                for file in name.files:
+                    if file not in compaction.kept:
+                        Path(self.output.path, file.path).unlink()
+
+    def opened(self) -> Labelled:
+        return open_labelled(self.output.path, STORAGE)
+
+
+def spread_logits(labels: int, seed: int) -> Answer:
+    """Logits that depend on a document alone, however the input is cut."""
+
+    def answer(name: str, rows: np.ndarray) -> np.ndarray:
+        one = np.random.default_rng([seed, *name.encode()]).normal(size=(10_000, labels))
+        return one[rows] if len(rows) else np.empty((0, labels))
+
+    return answer
+
+
+def joined_by_duckdb(a: str, b: str, columns: str, on: str = "a.source_file = b.source_file") -> list[tuple]:
+    """`columns` of the documents that both outputs' plain files have."""
+    files = {side: f"read_parquet('{folder}/**/*.parquet', hive_partitioning=true)" for side, folder in (("a", a), ("b", b))}
+    query = f"select {columns} from {files['a']} a join {files['b']} b on {on} and a.source_row = b.source_row"
+    return duckdb.connect().execute(query).fetchall()

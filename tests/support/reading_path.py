@@ -1,0 +1,109 @@
+"""Reads input files with the functions that the job's read tasks use, in this process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs, sample_types
+from pipeline_ops.reading.reader import Attempts, ReadSettings, Span, read_units
+from pipeline_ops.schema.units import OutputConfig, Piece, Range, Reject, Unit
+from pipeline_ops.storage.files import StorageConfig
+from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
+
+MEBIBYTE = 2**20
+SOURCE_COLUMNS = ("source_file", "source_row")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What reading gave, unit by unit."""
+
+    units: list[Unit]
+    tables: list[pa.Table]
+    rejects: list[Reject]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [piece for unit in self.units for piece in unit.pieces]
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        return [document for table in self.tables for document in table.to_pylist()]
+
+    def column(self, name: str) -> list[Any]:
+        return [document[name] for document in self.documents]
+
+    @property
+    def rejected(self) -> list[tuple[int, str]]:
+        """(row, reason) of each reject."""
+        return [(reject.source_row, reject.reason) for reject in self.rejects]
+
+
+def input_of(path: Path | str, **settings: Any) -> InputConfig:
+    """The `input` section of a job with these keys."""
+    return InputConfig(path=str(path), **settings)
+
+
+def prepare(
+    path: Path | str, *, unit_bytes: int = MEBIBYTE, columns: Any = "all", storage: StorageConfig | None = None, **settings: Any
+) -> tuple[list[InputFile], ReadSettings]:
+    """The input files at `path`, and what read tasks would be told; `settings` are keys of `input`."""
+    config, storage = input_of(path, **settings), storage or StorageConfig()
+    files, _ = find_inputs(config, storage)
+    types = sample_types([file for file in files if file.format == "jsonl"], config, storage)
+    return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
+
+
+def spans_of(files: list[InputFile]) -> list[Span]:
+    """The files from beginning to end."""
+    return [Span(file, (Range(0, None),)) for file in files]
+
+
+def try_spans(spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None) -> Result:
+    """Reads what can be read."""
+    units, tables, rejects, failures = [], [], [], []
+    for done in read_units(spans, settings, attempts):
+        if isinstance(done, Failure):
+            failures.append(done)
+            continue
+        units.append(done[0])
+        tables.append(done[1])
+        rejects += done[2]
+    return Result(units, tables, rejects, tuple(failures))
+
+
+def read_spans(spans: list[Span], settings: ReadSettings) -> Result:
+    """Reads spans of which nothing fails."""
+    result = try_spans(spans, settings)
+    assert result.failures == ()
+    return result
+
+
+def try_path(path: Path | str, **options: Any) -> Result:
+    """Reads what can be read of `path`; `options` as for `prepare`."""
+    files, settings = prepare(path, **options)
+    return try_spans(spans_of(files), settings)
+
+
+def read_path(path: Path | str, **options: Any) -> Result:
+    """Reads all of `path`, of which nothing fails; `options` as for `prepare`."""
+    files, settings = prepare(path, **options)
+    return read_spans(spans_of(files), settings)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows in the format that the name says."""
+    if "json" in path.name:
+        return write_jsonl(path, rows)
+    if ".parquet" in path.name:
+        return write_parquet(path, rows, row_group_size=max(len(rows) // 7, 1))
+    if ".txt" in path.name:
+        return write_text(path, [row["text"] for row in rows])
+    if ".tsv" in path.name:
+        lines = ["id\ttext", *('{}\t"{}"'.format(row["id"], row["text"].replace('"', '""')) for row in rows)]
+        return write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    return write_csv(path, rows)

@@ -1,0 +1,129 @@
+"""The picture of a run, in windows of all sizes, and its line."""
+
+import io
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from cluster.attempts import AtWork
+from cluster.resources import ComputeConfig, Machines, Pools, resolve_pools
+from jobs.label_corpus import run
+from jobs.console.run_progress import Progress
+from pipeline_ops.writing.unit_files import Commit
+from tests.support.corpora import write_jsonl
+from tests.support.running import make_job
+
+
+def commit(labels: dict[str, int], rejected: int = 0, tokens: int = 1000) -> Commit:
+    labeled = sum(labels.values())
+    return Commit("unit", "attempt", (), (), None, labeled, rejected, tokens, tokens, 0, labels)
+
+
+def progress(monkeypatch: pytest.MonkeyPatch, commits: list[Commit], units: int = 20) -> Progress:
+    """One whose first commits came a second after the other, ten seconds after its start."""
+    now = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("jobs.console.run_progress.time", clock)
+    plan: Any = SimpleNamespace(num_units=units)
+    told = Progress(plan, quiet=False)
+    now += 10
+    told.doing("labelling", pools())
+    for done in commits:
+        now += 1
+        told.add(done)
+    return told
+
+
+def pools(**compute: Any) -> Pools:
+    return resolve_pools(ComputeConfig(**{"tokenizers": 1, "classifiers": 2, **compute}), Machines(cpus=8, cores=4, gpus=0))
+
+
+def seen(told: Progress, width: int = 80, height: int = 24) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(told)
+    return captured.get().splitlines()
+
+
+def test_picture_shows_counts_rates_time_left_stages_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = progress(monkeypatch, [commit({"good": 60, "bad": 40}, rejected=10, tokens=2200)] * 10)
+    told.works(AtWork({"read": 1, "tokenize": 1, "classify": 1, "write": 0}))
+    text = " ".join("\n".join(seen(told)).split())
+    assert "50% about 0:10 left" in text, "ten units in ten seconds, ten to go"
+    assert "documents 1,100 units 10 of about 20 rejects 100" in text
+    assert "documents/s 110 tokens/s 2,200 failed units 0" in text
+    assert "whole run 55.0 whole run 1,100 elapsed 0:20" in text
+    assert "read 1 tokenize 1 of 1 ● classify 1 of 2 ●○ write 0" in text
+    good, bad = seen(told)[-2:]
+    assert (good.split()[0], good.split()[-2:]) == ("good", ["600", "60.0%"])
+    assert (bad.split()[0], bad.split()[-2:]) == ("bad", ["400", "40.0%"])
+    assert good.count("█") > bad.count("█") > 0
+
+
+def test_before_the_first_unit_it_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = progress(monkeypatch, [])
+    text = "\n".join(seen(told))
+    assert "labelling  0:00" in text
+    assert "%" not in text, "there is nothing yet of which it could be a share"
+    assert "classify 0 of 2" in text
+
+
+def test_no_time_left_is_told_from_a_few_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = progress(monkeypatch, [commit({"good": 1})] * 2)
+    assert "left" not in "\n".join(seen(told))
+
+
+def test_more_units_than_expected_have_no_time_left_and_no_more_than_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join(seen(progress(monkeypatch, [commit({"good": 1})] * 8, units=5)))
+    assert "100%" in text
+    assert "8 of about 8" in text
+    assert "left" not in text
+
+
+def test_deaths_and_growing_pools_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = progress(monkeypatch, [commit({"good": 1})])
+    told.doing("labelling", pools(classifiers={"min": 1, "max": 3}))
+    told.works(AtWork({"classify": 2}, begun_again=3))
+    text = "\n".join(seen(told))
+    assert "classify 2 of 1-3" in text
+    assert "3 died" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120, 300])
+@pytest.mark.parametrize("height", [3, 8, 24])
+def test_picture_fits_every_window(monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    labels = {
+        f"a name=label that is far too long for this window, 语言 \n number {number}": number + 1 for number in range(1000)
+    }
+    told = progress(monkeypatch, [commit(labels, rejected=10**6)] * 10, units=10**6)
+    lines = seen(told, width, height)
+    assert len(lines) < height
+    assert all(cell_len(line) < width for line in lines)
+
+
+def test_many_labels_end_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {f"label {number}": 1000 - number for number in range(1000)}
+    lines = seen(progress(monkeypatch, [commit(labels)]))
+    assert [line.split("  ")[0].strip() for line in lines[-9:]] == [*(f"label {number}" for number in range(8)), "992 others"]
+    total = sum(labels.values())
+    assert f"{total - sum(1000 - number for number in range(8)):,}" in lines[-1]
+
+
+def test_line_tells_rates_time_left_and_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = progress(monkeypatch, [commit({"good": 100}, tokens=2000)] * 10)
+    assert told.line() == ("1,000 documents, 10 of about 20 units, 100 documents/s, 2,000 tokens/s, about 0:10 left")
+    told.add(commit({"good": 1}, rejected=3))
+    told.failed += 2
+    assert told.line().endswith(", 3 rejected, 2 units failed")
+
+
+@pytest.mark.usefixtures("serial_chain")
+def test_quiet_run_is_silent(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "one"}])
+    assert run(make_job(source, model, tmp_path / "out"), quiet=True).documents == 1
+    assert capsys.readouterr().err == ""

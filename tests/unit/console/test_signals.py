@@ -1,0 +1,46 @@
+"""Signals whose exceptions get lost."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.console import signals as stopping
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where a shell has told them to ignore it
+    stopping.install()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored(handlers: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.install()
+    os.kill(os.getpid(), signal.SIGINT)
+    stopping.check()
+
+
+class SignalledInFinalizer:
+    def __init__(self, number: int):
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_signal_in_a_finalizer_ends_the_loop_that_asks(number: int, error: type[BaseException]) -> None:
+    stopping.check()
+    signalled = SignalledInFinalizer(number)
+    del signalled  # Python forgets what is raised here
+    with pytest.raises(error):
+        stopping.check()
+    stopping.check()

@@ -1,0 +1,152 @@
+"""Counting the documents of an input without what labelling recorded, and comparing the two."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.config import JobConfig, check_config
+from jobs.maintenance.verify import count_documents, verify
+from pipeline_ops.output.commit_log import commit_unit, read_ledger
+from pipeline_ops.schema.failures import Failure, set_aside
+from pipeline_ops.models.heads import Head
+from pipeline_ops.reading.inputs import find_inputs
+from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.reading.reader import read_units
+from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.unit_files import Commit, write_unit
+from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
+from tests.support.reading_path import input_of, prepare, read_path, spans_of, try_path
+
+STORAGE = StorageConfig()
+
+
+def job_of(folder: Path) -> JobConfig:
+    paths = {"input": {"path": str(folder / "in")}, "model": {"path": "none"}, "output": {"path": str(folder / "out")}}
+    return check_config(JobConfig, paths)
+
+
+def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
+    """Labels `in` into `out` with made-up logits, all units."""
+    files, settings = prepare(folder / "in", unit_bytes=unit_bytes)
+    output, commits = OutputConfig(path=str(folder / "out")), []
+    ledger = read_ledger(output.path, STORAGE)
+    for done in read_units(spans_of(files), settings):
+        assert not isinstance(done, Failure)
+        unit, documents, rejects = done
+        count = documents.num_rows
+        logits = np.tile(np.array([0.5, -0.5], np.float32), (count, 1))
+        classified = Classified(logits, np.ones(count, np.int32), np.zeros(count, bool))
+        labelled = label_documents(documents, classified, head=Head(("A", "B"), "softmax"), output=output)
+        commit = write_unit(unit, labelled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
+        assert commit_unit(commit, ledger, output.path, STORAGE)
+        commits.append(commit)
+    return commits
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A folder with a labelled corpus of 42 documents, 2 of them rejects, in several units."""
+    write_jsonl(tmp_path / "in" / "a.jsonl.gz", [{"text": text[:500]} for text in real_documents(30)])
+    write_bytes(tmp_path / "in" / "b.jsonl", b'broken\n\n{"text": null}\n' + b'{"text": "a"}\n' * 10)
+    assert len(label_all(tmp_path)) > 2
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst", "a.csv", "a.tsv.gz", "a.txt", "a.txt.bz2", "a.parquet"])
+def test_count_of_documents_is_what_reading_gives(tmp_path: Path, name: str) -> None:
+    rows = [{"id": row, "text": text} for row, text in enumerate(real_documents(30))]
+    if "csv" in name:
+        write_csv(tmp_path / name, rows)
+    elif "parquet" in name:
+        write_parquet(tmp_path / name, rows)
+    elif "json" in name:
+        write_jsonl(tmp_path / name, [*rows, {"id": 5}, {"text": 7}])
+    else:
+        write_bytes(tmp_path / name, b"text\tid\na\t1\n\t\n\n \r\n\xff\nlast")
+    config = input_of(tmp_path)
+    ((file,), _) = find_inputs(config, STORAGE)
+    result = read_path(tmp_path)
+    assert count_documents(file, config, STORAGE) == len(result.documents) + len(result.rejects)
+
+
+def test_verify_of_a_finished_output_is_ok(labelled: Path) -> None:
+    report = verify(job_of(labelled))
+    assert report["ok"]
+    assert (report["documents"], report["labeled"], report["rejected"]) == (42, 40, 2)
+    assert not any(report[kind] for kind in ("missing", "doubled", "unreferenced", "broken", "removed"))
+
+
+def test_verify_without_one_commit_names_the_missing_rows_and_the_files_without_one(labelled: Path) -> None:
+    commit = sorted((labelled / "out" / "_commits").iterdir())[0]
+    commit.unlink()
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert any("rows" in line for line in report["missing"])
+    assert any(commit.stem in line for line in report["unreferenced"])
+
+
+def test_verify_without_one_file_names_it(labelled: Path) -> None:
+    path = next((labelled / "out").glob("label=*/*.parquet"))
+    path.unlink()
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert any(path.name in line for line in report["broken"])
+
+
+@pytest.mark.parametrize("change", ["cut off", "same size"])
+def test_verify_of_a_damaged_file_names_it(labelled: Path, change: str) -> None:
+    path = next((labelled / "out").glob("label=*/*.parquet"))
+    data = path.read_bytes()
+    path.write_bytes(data[:-10] if change == "cut off" else bytes(len(data)))
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert any(path.name in line for line in report["broken"])
+
+
+def test_verify_of_a_changed_input_names_it(labelled: Path) -> None:
+    write_bytes(labelled / "in" / "b.jsonl", b'{"text": "new"}\n')
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert any("b.jsonl" in line for line in report["missing"])
+
+
+def test_verify_of_a_new_input_names_it(labelled: Path) -> None:
+    write_jsonl(labelled / "in" / "c.jsonl", [{"text": "new"}])
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert any("c.jsonl" in line for line in report["missing"])
+
+
+def test_verify_of_an_output_with_failed_units_names_them(labelled: Path) -> None:
+    path = write_jsonl(labelled / "in" / "c.jsonl.gz", [{"text": "a"}])
+    path.write_bytes(path.read_bytes()[:-9])
+    (failure,) = try_path(labelled / "in").failures
+    set_aside(failure, "run", str(labelled / "out"), STORAGE)
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert (len(report["failed"]), len(report["missing"])) == (1, 1)
+    assert all(str(path) in line for line in [*report["failed"], *report["missing"]])
+    assert not any(report[kind] for kind in ("doubled", "unreferenced", "broken", "removed"))
+
+
+def test_verify_of_a_removed_input_reports_it_and_is_ok(labelled: Path) -> None:
+    (labelled / "in" / "b.jsonl").unlink()
+    report = verify(job_of(labelled))
+    assert report["ok"]
+    assert [line for line in report["removed"] if "b.jsonl" in line]
+
+
+def test_verify_of_doubled_rows_names_them(labelled: Path) -> None:
+    label_all(labelled, unit_bytes=10**9)
+    report = verify(job_of(labelled))
+    assert not report["ok"]
+    assert report["doubled"]
+
+
+def test_verify_of_an_output_that_does_not_exist_names_all_inputs(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "a"}])
+    report = verify(job_of(tmp_path))
+    assert (report["ok"], report["documents"], report["labeled"]) == (False, 1, 0)
+    assert any("a.jsonl" in line for line in report["missing"])

@@ -1,0 +1,28 @@
+"""What is found out where the classifiers run: the dtype, and of GPUs more."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline_ops.models.resolve import JobModel, ModelConfig, resolve_model
+from pipeline_ops.models.device import probe_models, resolve_dtype
+from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.storage.files import StorageConfig
+
+
+def test_probe_without_a_gpu_says_the_dtype(model: Path) -> None:
+    models = []
+    for dtype in ("float32", "bfloat16"):
+        config = ModelConfig(path=str(model), dtype=dtype)
+        models.append(JobModel("", config, resolve_model(config, StorageConfig()).facts, "", OutputConfig(path="out")))
+    probed = probe_models(models, StorageConfig(), 0)
+    assert probed == {"dtypes": ["float32", "bfloat16"], "device": None, "batch_tokens": None}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtype_that_is_given_is_taken(dtype: str) -> None:
+    assert resolve_dtype(dtype, False) == dtype
+
+
+def test_dtype_auto_on_cpus_is_bfloat16_or_float32() -> None:
+    assert resolve_dtype("auto", False) in ("bfloat16", "float32")

@@ -1,0 +1,153 @@
+"""Training a tiny classifier: what it writes, what it reports, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline_ops.schema.units import UserError
+from pipeline_ops.models.training import (
+    ArchitectureConfig,
+    TrainingConfig,
+    accuracy,
+    macro_f1,
+    split_held_out,
+    train_classifier,
+    train_wordpiece,
+)
+
+WORDS = {
+    "fruit": ["apple", "pear", "plum", "cherry", "quince"],
+    "metal": ["iron", "copper", "tin", "zinc", "nickel"],
+    "beast": ["wolf", "bear", "lynx", "otter", "badger"],
+}
+OPTIONS = {"dim": 32, "n_heads": 2, "n_layers": 1, "hidden_dim": 64, "max_position_embeddings": 16}
+ARCHITECTURE = ArchitectureConfig(model_type="distilbert", vocab_size=200, options=OPTIONS)
+CONFIG = TrainingConfig(epochs=12, learning_rate=5e-3, batch_size=8, max_length=16, held_out_share=0.2)
+
+
+def corpus() -> tuple[list[str], list[str]]:
+    texts, labels = [], []
+    for label, words in WORDS.items():
+        for index in range(20):
+            texts.append(" ".join(words[(index + step) % 5] for step in range(1 + index % 4)))
+            labels.append(label)
+    return texts, labels
+
+
+def train(folder: Path, **changes: Any) -> dict[str, Any]:
+    texts, labels = corpus()
+    settings: dict[str, Any] = {"start": None, "architecture": ARCHITECTURE, "config": CONFIG, "folder": str(folder)}
+    return train_classifier(texts, labels, **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("model")
+    return folder, train(folder)
+
+
+def test_train_from_scratch_learns_and_reports(trained: tuple[Path, dict[str, Any]]):
+    report = trained[1]
+    assert report["labels"] == ["beast", "fruit", "metal"]
+    assert (report["documents"], report["train_documents"], report["held_out_documents"]) == (60, 48, 12)
+    assert report["accuracy"] >= 0.9
+    assert report["macro_f1"] >= 0.9
+    assert report["steps"] == 72
+    assert report["parameters"] > 0
+    assert report["seconds"] > 0
+    json.dumps(report)
+
+
+def test_train_from_scratch_folder_loads_offline_as_it_was_trained(trained: tuple[Path, dict[str, Any]]):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = trained[0]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert (folder / "model.safetensors").is_file()
+    assert tokenizer.model_max_length == 16
+    assert model.config.id2label == {0: "beast", 1: "fruit", 2: "metal"}
+    assert model.config.label2id == {"beast": 0, "fruit": 1, "metal": 2}
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    texts = ["iron copper zinc", "wolf", "plum quince"]
+    with torch.inference_mode():
+        best = model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits.argmax(1)
+    assert [model.config.id2label[int(number)] for number in best] == ["metal", "beast", "fruit"]
+
+
+def test_train_same_settings_give_same_weights_and_silence_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    short = CONFIG.model_copy(update={"max_steps": 3})
+    reports = [train(tmp_path / name, config=short) for name in ("first", "second")]
+    assert reports[0]["accuracy"] == reports[1]["accuracy"]
+    for file in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    assert capfd.readouterr().out == ""
+
+
+def test_train_from_checkpoint_gets_new_head(trained: tuple[Path, dict[str, Any]], tmp_path: Path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts, labels = corpus()
+    labels = ["alive" if label != "metal" else "dead" for label in labels]
+    short = CONFIG.model_copy(update={"max_length": 8, "epochs": 2})
+    report = train_classifier(
+        texts, labels, start=str(trained[0]), architecture=None, config=short, folder=str(tmp_path / "tuned")
+    )
+    assert report["labels"] == ["alive", "dead"]
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "tuned").config.id2label == {0: "alive", 1: "dead"}
+    assert AutoTokenizer.from_pretrained(tmp_path / "tuned").model_max_length == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": ArchitectureConfig(model_type="distilbret")}, "model_type: 'distilbret'.*did you mean 'distilbert'"),
+        ({"architecture": ArchitectureConfig(model_type="blip")}, "model_type: 'blip'"),
+        ({"architecture": ArchitectureConfig(model_type="distilbert", options={"n_layer": 2})}, "did you mean 'n_layers'"),
+        ({"architecture": ArchitectureConfig(model_type="distilbert", options={**OPTIONS, "n_heads": 5})}, "options"),
+        ({"config": CONFIG.model_copy(update={"max_length": 17})}, "max_length: 17 is more than the model's 16"),
+        ({"architecture": None, "start": "/no/such/folder"}, "model.path: '/no/such/folder'"),
+    ],
+)
+def test_train_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message) as raised:
+        train(tmp_path / "model", **changes)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(("labels", "message"), [(["a"] * 6, "1 label"), (["a", "a", "b", "c", "d", "e"], "6 documents for 5")])
+def test_train_too_few_labels_or_documents_are_refused(tmp_path: Path, labels: list[str], message: str):
+    with pytest.raises(UserError, match=f"input.label_column: {message}"):
+        train_classifier(
+            ["text"] * 6, labels, start=None, architecture=ARCHITECTURE, config=CONFIG, folder=str(tmp_path / "model")
+        )
+
+
+def test_wordpiece_special_tokens_and_template():
+    tokenizer = train_wordpiece(corpus()[0], 200, lowercase=True)
+    assert [tokenizer.convert_tokens_to_ids(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == list(
+        range(5)
+    )
+    assert len(tokenizer) <= 200
+    assert tokenizer.convert_ids_to_tokens(tokenizer("Iron ☃").input_ids) == ["[CLS]", "iron", "[UNK]", "[SEP]"]
+    assert tokenizer("iron", "tin").input_ids.count(3) == 2
+
+
+def test_split_held_out_is_stratified_and_repeatable():
+    labels = np.array([0] * 100 + [1] * 10 + [2])
+    kept, held_out = split_held_out(labels, 0.2, seed=1)
+    assert sorted([*kept, *held_out]) == list(range(111))
+    assert np.bincount(labels[held_out], minlength=3).tolist() == [20, 2, 0]
+    assert split_held_out(labels, 0.2, seed=1)[1].tolist() == held_out.tolist()
+    assert split_held_out(labels, 0.2, seed=2)[1].tolist() != held_out.tolist()
+
+
+def test_metrics_of_known_predictions():
+    truth, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
+    assert accuracy(truth, predicted) == pytest.approx(4 / 6)
+    assert macro_f1(truth, predicted) == pytest.approx((4 / 6 + 4 / 5 + 0) / 3)

@@ -1,0 +1,165 @@
+"""What is written against the commit that names it: each kind of damage is found and named."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipeline_ops.output.integrity import Seen, check_commit
+from pipeline_ops.output.rewriting import read_written
+from pipeline_ops.schema.units import OutputConfig, Piece
+from pipeline_ops.storage.files import StorageConfig, put
+from pipeline_ops.writing.unit_files import Commit, WrittenFile, parquet_bytes, written_file
+from tests.support.labeled_units import flip_byte, whole, write_pieces
+
+STORAGE = StorageConfig()
+
+
+def check(output: OutputConfig, *commits: Commit) -> list[str]:
+    seen = Seen()
+    return [line for commit in commits for line in check_commit(commit, output, STORAGE, seen)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> OutputConfig:
+    return OutputConfig(path=str(tmp_path))
+
+
+def rewritten(commit: Commit, output: OutputConfig, index: int, change: Any) -> Commit:
+    """The commit with a file whose table `change` has changed, and which is recorded as it is now."""
+    table = change(read_written(commit.files[index], output.path, STORAGE))
+    content = parquet_bytes(table)
+    path = commit.files[index].path
+    put(f"{output.path}/{path}", content.to_pybytes(), STORAGE)
+    files = list(commit.files)
+    files[index] = written_file(path, table.num_rows, content)
+    return replace(commit, files=tuple(files))
+
+
+@pytest.mark.parametrize("partition_by", [(), ("label",), ("source_file",), ("source_row",), ("label", "num_tokens")])
+@pytest.mark.parametrize("scores", [True, False])
+def test_check_of_good_commits_finds_nothing(tmp_path: Path, partition_by: tuple[str, ...], scores: bool) -> None:
+    output = OutputConfig(path=str(tmp_path), partition_by=partition_by, scores=scores, logits=scores)
+    commits = [
+        write_pieces(output, Piece("a", "v1", 0, 5, False)),
+        write_pieces(output, Piece("a", "v1", 5, 12, True), whole("b ü%", 9)),
+        write_pieces(output, whole("empty", 0)),
+        write_pieces(output, whole("rejects", 4), reject_every=1),
+    ]
+    seen = Seen()
+    assert [line for commit in commits for line in check_commit(commit, output, STORAGE, seen)] == []
+    assert seen.documents == 12 + 9 + 4
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+def test_check_finds_each_flipped_byte(output: OutputConfig, tmp_path: Path, rejects: bool) -> None:
+    commit = write_pieces(output, whole("a"))
+    file = commit.rejects_file if rejects else commit.files[0]
+    assert file is not None
+    for position in range(0, file.bytes, 97):
+        flip_byte(tmp_path / file.path, position)
+        (line,) = [line for line in check(output, commit) if "MD5" in line]
+        assert line.startswith(file.path)
+        flip_byte(tmp_path / file.path, position)
+    assert check(output, commit) == []
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+def test_check_finds_a_missing_file(output: OutputConfig, tmp_path: Path, rejects: bool) -> None:
+    commit = write_pieces(output, whole("a"))
+    file = commit.rejects_file if rejects else commit.files[0]
+    assert file is not None
+    (tmp_path / file.path).unlink()
+    assert any(file.path in line for line in check(output, commit))
+
+
+def test_check_finds_a_file_that_is_no_parquet(output: OutputConfig, tmp_path: Path) -> None:
+    commit = write_pieces(output, whole("a"))
+    path = commit.files[0].path
+    (tmp_path / path).write_bytes(b"no parquet")
+    broken = replace(commit, files=(written_file(path, 4, b"no parquet"), *commit.files[1:]))
+    assert [line.startswith(path) for line in check(output, broken)] == [True]
+
+
+def test_check_finds_another_number_of_rows(output: OutputConfig) -> None:
+    commit = write_pieces(output, whole("a"))
+    first: WrittenFile = commit.files[0]
+    broken = replace(commit, files=(replace(first, rows=first.rows + 1), *commit.files[1:]))
+    (line,) = check(output, broken)
+    assert line == f"{first.path}: {first.rows} rows, its commit says {first.rows + 1}"
+
+
+def test_check_finds_a_doubled_row(output: OutputConfig) -> None:
+    commit = write_pieces(output, whole("a"))
+    doubled = rewritten(commit, output, 0, lambda table: pa.concat_tables([table, table.slice(1, 1)]))
+    (line,) = check(output, doubled)
+    assert line.startswith("a: row ")
+    assert "stands 2 times" in line
+
+
+def test_check_finds_a_row_that_is_labelled_and_rejected(output: OutputConfig) -> None:
+    commit = write_pieces(output, whole("a"))
+    other = write_pieces(output, whole("a"), reject_every=2)
+    (line,) = check(output, replace(commit, rejects_file=other.rejects_file))
+    assert line.startswith("a: row 1 stands 2 times")
+
+
+def test_check_finds_a_row_outside_the_pieces(output: OutputConfig) -> None:
+    commit = write_pieces(output, Piece("a", "v1", 4, 12, True), whole("b"))
+    for pieces, path in (
+        ((Piece("a", "v1", 4, 11, False), whole("b")), "a"),
+        ((Piece("a", "v1", 5, 12, True), whole("b")), "a"),
+        ((Piece("a", "v1", 4, 7, False), Piece("a", "v1", 8, 12, True), whole("b")), "a"),
+        ((Piece("a", "v1", 4, 12, True),), "b"),
+    ):
+        (line,) = check(output, replace(commit, pieces=pieces))
+        assert line.startswith(f"{path}: row ")
+        assert "does not cover it" in line
+
+
+def test_check_finds_rows_without_a_source(output: OutputConfig) -> None:
+    def forget(table: pa.Table) -> pa.Table:
+        index = table.column_names.index("source_row")
+        rows = pc.if_else(pc.equal(table["source_row"], table["source_row"][0]), None, table["source_row"])
+        return table.set_column(index, "source_row", rows)
+
+    commit = rewritten(write_pieces(output, whole("a")), output, 0, forget)
+    assert check(output, commit) == [f"{commit.files[0].path}: rows without a source"]
+
+
+def test_check_finds_metadata_unlike_that_of_other_files(output: OutputConfig) -> None:
+    good = write_pieces(output, whole("a"), metadata={"model": "m", "max_length": 128})
+    other = write_pieces(output, whole("b"), metadata={"model": "m", "max_length": 64})
+    lines = check(output, good, other)
+    assert lines == [f"{file.path}: metadata unlike that of the other files: max_length" for file in other.files]
+    bare = rewritten(good, output, 0, lambda table: table.replace_schema_metadata(None))
+    assert check(output, bare) == [f"{bare.files[0].path}: no metadata that says which model labelled it"]
+
+
+def test_check_finds_another_type_of_a_column_that_labelling_adds(output: OutputConfig) -> None:
+    def widen(table: pa.Table) -> pa.Table:
+        index = table.column_names.index("score")
+        return table.set_column(index, "score", table["score"].cast(pa.float64()))
+
+    good = write_pieces(output, whole("a"))
+    other = rewritten(write_pieces(output, whole("b")), output, 1, widen)
+    assert f"{other.files[1].path}: column 'score' is double, elsewhere float" in check(output, good, other)
+    lost = rewritten(write_pieces(output, whole("c")), output, 0, lambda table: table.drop_columns(["score"]))
+    assert f"{lost.files[0].path}: no column 'score'" in check(output, good, lost)
+
+
+def test_check_finds_other_columns_with_rows_of_one_input_file(output: OutputConfig) -> None:
+    def widened(commit: Commit) -> Commit:
+        return rewritten(commit, output, 0, lambda table: table.append_column("year", pa.nulls(table.num_rows, pa.int16())))
+
+    first = write_pieces(output, Piece("a", "v1", 0, 6, False))
+    second = write_pieces(output, Piece("a", "v1", 6, 12, True))
+    assert [line for line in check(output, first, widened(second)) if "rows of a" in line]
+
+
+def test_check_lets_other_input_files_have_other_columns(output: OutputConfig) -> None:
+    years = {"year": pa.array(range(9), pa.int16())}
+    assert check(output, write_pieces(output, whole("a")), write_pieces(output, whole("b"), extra=years)) == []

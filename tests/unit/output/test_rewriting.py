@@ -1,0 +1,294 @@
+"""Committed files -> other files: the same rows, or those of some input files left out, and counts that follow."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline_ops.output.commit_log import Ledger, commit_unit, read_ledger, sweep
+from pipeline_ops.output.rewriting import (
+    Compaction,
+    compacted,
+    hive_values,
+    joined_pieces,
+    merge_files,
+    nothing_left,
+    plan_compactions,
+    without_sources,
+)
+from pipeline_ops.schema.units import OutputConfig, Piece
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.unit_files import METADATA_KEY, ClassifySeconds, Commit, WrittenFile, hive_folder
+from tests.support.labeled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
+
+STORAGE = StorageConfig()
+PARTITIONS: list[tuple[str, ...]] = [(), ("label",), ("source_file",), ("label", "truncated"), ("num_tokens",)]
+ODD_PATHS = ['it\'s "quoted".jsonl', "100%41/ü b=c.jsonl", "s3://bucket/語🤗.jsonl", "a\\b?*[x].jsonl"]
+
+
+def output_at(folder: Path, **settings: Any) -> OutputConfig:
+    return OutputConfig(path=str(folder), **settings)
+
+
+def test_hive_values_are_what_the_folders_were_made_from() -> None:
+    values = ("100%=a/b ü", None, "")
+    folder = hive_folder(("label", "odd=%name", "empty"), values)
+    assert hive_values(f"{folder}/file.parquet") == dict(zip(("label", "odd=%name", "empty"), values, strict=True))
+    assert hive_values("file.parquet") == {}
+
+
+@pytest.mark.parametrize("partition_by", PARTITIONS)
+@pytest.mark.parametrize("gone", [("b",), ("a", "c"), ("c",)])
+def test_without_sources_leaves_the_rows_of_the_others(
+    tmp_path: Path, partition_by: tuple[str, ...], gone: tuple[str, ...]
+) -> None:
+    output = output_at(tmp_path, partition_by=partition_by)
+    commit = write_pieces(output, whole("a"), whole("b", 9), whole("c", 1))
+    before, rejects = rows_of(commit, output), rejects_of(commit, output)
+    rest = without_sources(commit, gone, output, STORAGE)
+    assert rows_of(rest, output) == [row for row in before if row[0][0] not in gone]
+    assert rejects_of(rest, output) == [key for key in rejects if key[0] not in gone]
+    check_counts(rest, output)
+    assert rest.pieces == tuple(piece for piece in commit.pieces if piece.path not in gone)
+    assert rest.replaces == (commit.name,)
+    assert rest.unit != commit.unit
+    assert rows_of(commit, output) == before, "nothing changes for readers until the record is put"
+
+
+def test_without_sources_takes_over_files_that_have_no_such_rows(tmp_path: Path) -> None:
+    output = output_at(tmp_path, partition_by=("source_file",))
+    commit = write_pieces(output, whole("a"), whole("b"), whole("c"))
+    files = {path.name for path in tmp_path.rglob("*.parquet")}
+    rest = without_sources(commit, ["b"], output, STORAGE)
+    assert rest.files == tuple(file for file in commit.files if "source_file=b" not in file.path)
+    assert {path.name for path in tmp_path.rglob("*.parquet")} == files, "nothing had to be written but the rejects"
+
+
+def test_without_sources_whose_names_lie_between_those_of_a_file_takes_it_over(tmp_path: Path) -> None:
+    """The footer says from a to c; only the rows say that there is no b."""
+    output = output_at(tmp_path)
+    commit = replace(
+        write_pieces(output, whole("a"), whole("c"), reject_every=99), pieces=(whole("a"), whole("b", 0), whole("c"))
+    )
+    rest = without_sources(commit, ["b"], output, STORAGE)
+    assert rest.files == commit.files
+    assert rest.pieces == (whole("a"), whole("c"))
+    check_counts(rest, output)
+
+
+def test_without_sources_keeps_rejects_of_others_and_drops_a_file_of_none(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    commit = write_pieces(output, whole("a"), whole("b", 3))
+    assert without_sources(commit, ["b"], output, STORAGE).rejects_file == commit.rejects_file
+    assert without_sources(commit, ["a"], output, STORAGE).rejects_file is None
+
+
+@pytest.mark.parametrize("partition_by", PARTITIONS)
+@pytest.mark.parametrize("odd", ODD_PATHS)
+def test_without_sources_of_any_name_finds_their_rows(tmp_path: Path, odd: str, partition_by: tuple[str, ...]) -> None:
+    output = output_at(tmp_path, partition_by=partition_by, source_file_column="odd % = name")
+    if partition_by == ("source_file",):
+        output = output.model_copy(update={"partition_by": ("odd % = name",)})
+    commit = write_pieces(output, whole(odd), whole("other"))
+    for gone, stays in ((odd, "other"), ("other", odd)):
+        rest = without_sources(commit, [gone], output, STORAGE)
+        assert {key[0] for key, *_ in rows_of(rest, output)} == {key[0] for key in rejects_of(rest, output)} == {stays}
+        check_counts(rest, output)
+
+
+def test_without_sources_can_be_applied_to_its_own_result(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    commit = write_pieces(output, whole("a"), whole("b"), whole("c"))
+    rest = without_sources(without_sources(commit, ["a"], output, STORAGE), ["b"], output, STORAGE)
+    assert {key[0] for key, *_ in rows_of(rest, output)} == {"c"}
+    check_counts(rest, output)
+
+
+def test_without_sources_of_a_damaged_file_fails_and_names_it(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    commit = write_pieces(output, whole("a"), whole("b"))
+    flip_byte(tmp_path / commit.files[0].path, 10)
+    with pytest.raises(OSError, match=commit.name):
+        without_sources(commit, ["b"], output, STORAGE)
+
+
+def test_files_of_a_rewritten_commit_are_ours_to_sweep(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    commit = write_pieces(output, whole("a"), whole("b"))
+    rest = without_sources(commit, ["b"], output, STORAGE)
+    gone = nothing_left([rest])
+    ledger = Ledger()
+    for record in (commit, rest):
+        assert commit_unit(record, ledger, output.path, STORAGE)
+    sweep(output.path, ledger, STORAGE, lambda: None)
+    check_counts(rest, output)
+    assert commit_unit(gone, ledger, output.path, STORAGE)
+    sweep(output.path, ledger, STORAGE, lambda: None)
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert read_ledger(output.path, STORAGE).current == {gone.unit: gone}
+
+
+def test_nothing_left_says_only_that_the_others_do_not_count(tmp_path: Path) -> None:
+    commits = [write_pieces(output_at(tmp_path), whole(name)) for name in "ab"]
+    gone = nothing_left(commits)
+    assert gone.replaces == tuple(sorted(commit.name for commit in commits))
+    assert (gone.pieces, gone.all_files(), gone.documents, gone.labels) == ((), [], 0, {})
+    assert nothing_left(reversed(commits)).unit == gone.unit
+
+
+def sized(number: int, *sizes: int, folder: str = "label=A", start: int = 0) -> Commit:
+    """A commit whose files have these sizes."""
+    files = tuple(WrittenFile(f"{folder}/{number:024}-{index:012}.parquet", 1, size, "md5") for index, size in enumerate(sizes))
+    piece = Piece(f"{number:03}", "v1", start, start + len(sizes), False)
+    return Commit(f"{number:024}", "0" * 12, (piece,), files, None, len(sizes), 0, 1, 1, 0, {"A": len(sizes)})
+
+
+def test_plan_of_compactions_fills_files_up_to_the_target_in_input_order() -> None:
+    commits = [sized(number, 30) for number in (3, 1, 2, 5, 4)]
+    (found,) = plan_compactions(commits, 100)
+    assert [len(merge.files) for merge in found.merges] == [3, 2]
+    names = [file.path for merge in found.merges for file in merge.files]
+    assert names == sorted(files_of(commits))
+    assert found.commits == tuple(sorted(commits, key=lambda commit: commit.unit))
+    assert found.kept == ()
+    assert len({merge.path for merge in found.merges}) == 2
+
+
+def test_plan_of_compactions_merges_within_a_folder_and_keeps_large_files() -> None:
+    commits = [sized(1, 51, 10), sized(2, 10, folder="label=B"), sized(3, 20), sized(4, 10, folder="")]
+    (found,) = plan_compactions(commits, 100)
+    (merge,) = found.merges
+    assert [file.bytes for file in merge.files] == [10, 20]
+    assert merge.path.startswith("label=A/")
+    assert sorted(file.bytes for file in found.kept) == [10, 10, 51]
+    assert sorted([*found.kept, *merge.files], key=str) == sorted(
+        (file for commit in commits for file in commit.files), key=str
+    )
+
+
+@pytest.mark.parametrize(
+    "commits",
+    [
+        [],
+        [sized(1, 30)],
+        [sized(1, 51), sized(2, 51)],
+        [sized(1, 30), sized(2, 30, folder="label=B")],
+        [nothing_left([sized(1, 30)]), nothing_left([sized(2, 30)])],
+    ],
+)
+def test_plan_of_compactions_is_empty_where_nothing_would_help(commits: list[Commit]) -> None:
+    assert plan_compactions(commits, 100) == []
+
+
+def test_plan_of_compactions_bounds_what_one_commit_takes_over() -> None:
+    found = plan_compactions([sized(number, 40) for number in range(400)], 100)
+    assert len(found) > 1
+    assert sum(len(compaction.commits) for compaction in found) == 400
+    assert max(sum(file.bytes for merge in one.merges for file in merge.files) for one in found) <= 64 * 100
+
+
+def compact(commits: list[Commit], output: OutputConfig, target_bytes: int = 10**6) -> tuple[Compaction, Commit]:
+    (compaction,) = plan_compactions(commits, target_bytes)
+    merged = [file for merge in compaction.merges for file in merge_files(merge, output.path, STORAGE)]
+    return compaction, compacted(compaction, merged, output.path, STORAGE)
+
+
+@pytest.mark.parametrize("partition_by", PARTITIONS)
+def test_compacted_commit_has_the_rows_and_counts_of_those_it_replaces(tmp_path: Path, partition_by: tuple[str, ...]) -> None:
+    output = output_at(tmp_path, partition_by=partition_by)
+    commits = [
+        write_pieces(output, Piece("a", "v1", 0, 8, False)),
+        write_pieces(output, Piece("a", "v1", 8, 12, True), whole("b", 3)),
+        write_pieces(output, whole("c"), reject_every=99),
+    ]
+    before = sorted(row for commit in commits for row in rows_of(commit, output))
+    rejects = sorted(key for commit in commits for key in rejects_of(commit, output))
+    commits = [replace(commit, flops=10.0, classify_seconds=ClassifySeconds(1, 2, 3, 4)) for commit in commits]
+    compaction, commit = compact(commits, output)
+    assert (commit.flops, commit.classify_seconds) == (30.0, ClassifySeconds(3, 6, 9, 12))
+    assert rows_of(commit, output) == before
+    assert rejects_of(commit, output) == rejects
+    check_counts(commit, output)
+    assert commit.padded_tokens == sum(commit.padded_tokens for commit in commits)
+    assert commit.pieces == (whole("a"), whole("b", 3), whole("c"))
+    assert commit.replaces == tuple(commit.name for commit in compaction.commits)
+    assert len(commit.files) < len(files_of(commits))
+    assert plan_compactions([commit], 10**6) == []
+
+
+def test_compacted_commit_of_some_that_were_not_measured_is_not_measured(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    old, new = write_pieces(output, whole("a")), write_pieces(output, whole("b"))
+    commit = compact([old, replace(new, flops=10.0, classify_seconds=ClassifySeconds(1, 2, 3, 4))], output)[1]
+    assert (commit.flops, commit.classify_seconds) == (None, None)
+
+
+def test_compacted_commit_keeps_the_only_rejects_file_as_it_is(tmp_path: Path) -> None:
+    output = output_at(tmp_path)
+    commits = [write_pieces(output, whole("a")), write_pieces(output, whole("b"), reject_every=99)]
+    assert compact(commits, output)[1].rejects_file == commits[0].rejects_file
+
+
+def test_merged_file_of_equal_schemas_keeps_metadata_and_order(tmp_path: Path) -> None:
+    output = output_at(tmp_path, partition_by=())
+    commits = [write_pieces(output, whole(name), reject_every=99) for name in "abc"]
+    _, commit = compact(commits, output)
+    (file,) = commit.files
+    table = pq.read_table(tmp_path / file.path)
+    assert table["source_file"].to_pylist() == [name for name in "abc" for _ in range(12)]
+    assert table["source_row"].to_pylist() == [*range(12)] * 3
+    first = pq.read_schema(tmp_path / commits[0].files[0].path)
+    assert table.schema.equals(first, check_metadata=True)
+    assert METADATA_KEY in (table.schema.metadata or {})
+    assert pq.read_metadata(tmp_path / file.path).num_row_groups == 1
+
+
+def test_merged_files_of_different_schemas_stay_apart(tmp_path: Path) -> None:
+    output = output_at(tmp_path, partition_by=())
+    years = {"year": pa.array(range(12), pa.int16())}
+    commits = [
+        write_pieces(output, whole("a"), reject_every=99),
+        write_pieces(output, whole("b"), reject_every=99),
+        write_pieces(output, whole("c"), reject_every=99, extra=years),
+        write_pieces(output, whole("d"), reject_every=99, metadata={"model": "other"}),
+    ]
+    _, commit = compact(commits, output)
+    assert [file.rows for file in commit.files] == [24, 12, 12]
+    check_counts(commit, output)
+    read = [pq.read_table(tmp_path / file.path) for file in commit.files]
+    assert ["year" in table.column_names for table in read] == [False, True, False]
+    assert len({(table.schema.metadata or {})[METADATA_KEY] for table in read}) == 2
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "cut off", "missing", "rejects"])
+def test_compaction_of_damaged_files_fails_and_names_the_file(tmp_path: Path, damage: str) -> None:
+    output = output_at(tmp_path)
+    commits = [write_pieces(output, whole(name)) for name in "ab"]
+    damaged = commits[1].rejects_file if damage == "rejects" else commits[1].files[0]
+    assert damaged is not None
+    path = tmp_path / damaged.path
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        flip_byte(path, damaged.bytes // 2)
+    with pytest.raises(OSError, match=commits[1].name):
+        compact(commits, output)
+
+
+def test_joined_pieces_are_one_only_where_they_follow_each_other_in_one_version() -> None:
+    def piece(start: int, stop: int, last: bool = False, path: str = "a", identity: str = "v1") -> Piece:
+        return Piece(path, identity, start, stop, last, 10 * start, 10 * stop)
+
+    assert joined_pieces([piece(5, 9, True), piece(0, 5)]) == [piece(0, 9, True)]
+    assert joined_pieces([piece(0, 5, True), piece(5, 5)]) == [piece(0, 5, True)]
+    for apart in (
+        [piece(0, 5), piece(6, 9)],
+        [piece(0, 5), piece(5, 9, path="b")],
+        [piece(0, 5), piece(5, 9, identity="v2")],
+    ):
+        assert joined_pieces(apart) == apart

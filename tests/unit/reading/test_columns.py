@@ -1,0 +1,138 @@
+"""Columns keep the types and values that the files give them, format by format; chosen, missing and clashing columns."""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
+from tests.support.reading_path import SOURCE_COLUMNS, read_path, try_path, write_rows
+
+
+def test_read_of_json_keeps_text_that_looks_like_dates_and_numbers(tmp_path: Path) -> None:
+    row = {"id": "000", "day": "2024-01-31", "deep": {"at": ["2024-01-31T10:00:00"], "n": None}, "hash": 2**64 - 1, "o": {}}
+    result = read_path(write_jsonl(tmp_path / "a.jsonl", [{"text": "2024-01-31", **row}]))
+    (document,) = result.documents
+    assert {name: document[name] for name in row} == {**row, "o": "{}"}
+    assert document["text"] == "2024-01-31"
+
+
+def test_read_of_json_columns_that_come_late_keeps_their_text(tmp_path: Path) -> None:
+    """The types of columns come from the first mebibyte; later ones are inferred where they appear."""
+    early = [{"text": "x" * 1000}] * 1200
+    late = [{"text": "late", "day": "2024-01-31", "deep": [{"at": "2024-01-31T10:00:00"}]}, {"text": "later", "day": None}]
+    result = read_path(write_jsonl(tmp_path / "a.jsonl", [*early, *late]), unit_bytes=10**9)
+    assert result.documents[-2]["day"] == "2024-01-31"
+    assert result.documents[-2]["deep"] == [{"at": "2024-01-31T10:00:00"}]
+    assert result.documents[-1]["day"] is None
+    assert len(result.documents) == 1202
+
+
+def test_read_of_json_columns_that_come_late_with_mixed_types_loses_no_document(tmp_path: Path) -> None:
+    early = [{"text": "x" * 1000}] * 1200
+    late = [{"text": "late", "new": 1}, {"text": "later", "new": "x"}, {"text": "last", "new": {"x": [1]}}]
+    result = read_path(write_jsonl(tmp_path / "a.jsonl", [*early, *late]), unit_bytes=10**9)
+    assert sorted([*result.column("source_row"), *(row for row, _ in result.rejected)]) == list(range(1203))
+
+
+def test_read_of_csv_keeps_every_value_as_text(tmp_path: Path) -> None:
+    rows = [{"id": "000", "day": "2024-01-31", "text": "NA"}, {"id": "", "day": "null", "text": ""}]
+    result = read_path(write_csv(tmp_path / "a.csv", rows))
+    assert [{name: document[name] for name in rows[0]} for document in result.documents] == rows
+
+
+def test_read_of_csv_with_column_types_gives_them(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b"year,day,text\n2024,2024-01-31,a\n,,b\nx,,c\n")
+    result = read_path(path, column_types={"year": "int16", "day": "date32"})
+    assert result.tables[0].schema.field("year").type == pa.int16()
+    assert result.tables[0].schema.field("day").type == pa.date32()
+    assert result.column("year") == [2024, None]
+    assert result.rejected == [(2, "column_type")]
+
+
+def test_read_of_csv_with_its_own_delimiter_and_no_quotes(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b'id|text\n1|"a\n2|b, "c"\n')
+    result = read_path(path, delimiter="|", quote=None, unit_bytes=1)
+    assert result.column("text") == ['"a', 'b, "c"']
+
+
+def test_read_of_csv_with_a_quote_inside_a_plain_field_gives_every_row(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.csv", b'id,text\n1,5" pipe\n2,valve\n3,7" pipe\n4,end\n')
+    result = read_path(path)
+    assert result.column("text") == ['5" pipe', "valve", '7" pipe', "end"]
+    assert result.column("source_row") == [0, 1, 2, 3]
+
+
+def test_read_of_parquet_leaves_every_column_as_it_was(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["a", "b", "c"], pa.large_string()),
+            "nested": pa.array([{"x": [{"y": 1}], "z": None}, None, {"x": [], "z": b"\xff"}]),
+            "lists": pa.array([[1, None], None, []], pa.list_(pa.int16())),
+            "fixed": pa.array([[1.5, 2.5], None, [0.0, -1.0]], pa.list_(pa.float32(), 2)),
+            "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int8())),
+            "bytes": pa.array([b"\x00", None, b"\xff"]),
+            "kind": pa.array(["p", None, "p"]).dictionary_encode(),
+            "big": pa.array([2**64 - 1, None, 0], pa.uint64()),
+            "money": pa.array([Decimal("1.10"), None, Decimal("-0.01")], pa.decimal128(9, 2)),
+            "at": pa.array([0, None, 1], pa.timestamp("us", "Europe/Kyiv")),
+            "none": pa.nulls(3),
+            "day": pa.array(["2024-01-31", "000", None]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    result = read_path(tmp_path / "a.parquet")
+    read = pa.concat_tables(result.tables).select(table.column_names)
+    expected = pq.read_table(tmp_path / "a.parquet")
+    assert read.schema.remove_metadata() == expected.schema.remove_metadata()
+    assert read.to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "data_type",
+    [pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()],
+)
+def test_read_of_parquet_text_of_any_text_type_keeps_it_and_rejects_null(tmp_path: Path, data_type: pa.DataType) -> None:
+    values = pa.array(["a", None, "ü"], pa.string())
+    values = values.dictionary_encode() if pa.types.is_dictionary(data_type) else values.cast(data_type)
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+    result = read_path(tmp_path / "a.parquet")
+    texts = [text.decode() if isinstance(text, bytes) else text for text in result.column("text")]
+    assert (texts, result.rejected) == (["a", "ü"], [(1, "null_text")])
+
+
+def test_read_of_parquet_bytes_rejects_the_undecodable(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([b"a", b"\xff", "ü".encode()])}), tmp_path / "a.parquet")
+    result = read_path(tmp_path / "a.parquet")
+    assert (result.column("source_row"), result.rejected) == ([0, 2], [(1, "undecodable")])
+
+
+def test_read_of_parquet_text_that_is_no_text_rejects_every_row(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"text": 1}, {"text": None}])
+    assert read_path(tmp_path / "a.parquet").rejected == [(0, "not_a_string"), (1, "not_a_string")]
+
+
+def test_read_of_parquet_without_the_text_column_names_those_it_has(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"body": "a", "id": 1}])
+    (failure,) = try_path(tmp_path / "a.parquet").failures
+    assert failure.error == "UserError"
+    assert re.search(r"input\.text_column.*body.*id", failure.message)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_read_of_chosen_columns_gives_those_and_the_text(tmp_path: Path, name: str) -> None:
+    path = write_rows(tmp_path / name, [{"id": "0", "text": "a", "other": "x"}])
+    (document,) = read_path(path, columns=("id",)).documents
+    assert document.keys() - set(SOURCE_COLUMNS) == {"id", "text"}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_read_of_a_column_that_labelling_adds_names_the_key_that_renames_it(tmp_path: Path, name: str) -> None:
+    path = write_rows(tmp_path / name, [{"text": "a", "label": "x"}])
+    (failure,) = try_path(path).failures
+    assert failure.error == "UserError"
+    assert "output.label_column" in failure.message
+    assert read_path(path, columns="none").column("text") == ["a"]

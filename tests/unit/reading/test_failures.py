@@ -1,0 +1,293 @@
+"""Files that cannot be read: the rest of each comes as a failure, what was read before and all other files as ever."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.attempts import AttemptCounts
+from pipeline_ops.reading import line_records as records
+from pipeline_ops.output.commit_log import gaps
+from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
+from pipeline_ops.reading.inputs import find_inputs
+from pipeline_ops.reading.reader import ReadSettings, Span, read_units
+from pipeline_ops.schema.units import END_OF_FILE, OutputConfig, Piece, Range, Unit
+from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, put_many
+from tests.support.corpora import write_jsonl, write_parquet
+from tests.support.reading_path import (
+    MEBIBYTE,
+    Result,
+    input_of,
+    prepare,
+    read_path,
+    read_spans,
+    spans_of,
+    try_path,
+    try_spans,
+    write_rows,
+)
+
+ROWS = [{"id": f"{row:05}", "text": f"text {row} {row * 7919 % 1000}"} for row in range(3000)]
+DEADLY = "this kills"
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+def pieces_of(result: Result, path: Path) -> list[Piece]:
+    """What was read of a file, and then what failed of it."""
+    failed = [piece for failure in result.failures for piece in failure.pieces]
+    return [piece for piece in [*result.pieces, *failed] if piece.path == str(path)]
+
+
+def check_tiles(pieces: list[Piece]) -> None:
+    """The pieces lie behind one another, from the first row to the end of the file."""
+    assert [piece.start_row for piece in pieces] == [0, *(piece.stop_row for piece in pieces[:-1])]
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert gaps(pieces) == []
+
+
+def with_neighbours(path: Path) -> dict[str, list[str]]:
+    """Writes a file before and one behind `path`; their texts."""
+    texts = {str(path.parent / name): [f"{name} {row}" for row in range(3)] for name in ("0.jsonl", "z.jsonl")}
+    for name, found in texts.items():
+        write_jsonl(Path(name), [{"text": text} for text in found])
+    return texts
+
+
+def texts_by_file(result: Result) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = {}
+    for document in result.documents:
+        texts.setdefault(document["source_file"], []).append(document["text"])
+    return texts
+
+
+def failed_whole(path: Path) -> tuple[Any, ...]:
+    """The rows and bytes of the only piece of a file that failed from its beginning."""
+    return (str(path), 0, END_OF_FILE, True, 0, END_OF_FILE)
+
+
+def place(piece: Piece) -> tuple[Any, ...]:
+    return (piece.path, piece.start_row, piece.stop_row, piece.last, piece.start_byte, piece.stop_byte)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.txt.zst", "a.tsv.bz2", "a.jsonl.zst"])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_read_of_a_truncated_stream_gives_what_comes_before_and_a_failure(tmp_path: Path, name: str, share: float) -> None:
+    path = write_rows(tmp_path / name, ROWS)
+    expected = read_path(path, unit_bytes=10_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    neighbours = with_neighbours(path)
+    result = try_path(tmp_path, unit_bytes=10_000)
+    (failure,) = result.failures
+    assert str(path) in failure.message
+    assert (failure.step, failure.store) == ("read", False)
+    check_tiles(pieces_of(result, path))
+    texts = texts_by_file(result)
+    before = texts.pop(str(path), [])
+    assert before == expected.column("text")[: len(before)]
+    assert texts == neighbours
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.zst"])
+def test_read_of_a_stream_broken_in_the_middle_fails_from_that_row_on(tmp_path: Path, name: str) -> None:
+    rng = random.Random(0)
+    rows = [{"id": f"{row:05}", "text": rng.randbytes(500).hex()} for row in range(4 * records.READ_BYTES // 1000)]
+    path = write_rows(tmp_path / name, rows)
+    whole, expected = path.read_bytes(), read_path(path, unit_bytes=10**6)
+    middle = len(whole) * 3 // 4
+    damage = b"\xff" * 2**18  # two blocks: within one, other bytes may be decoded to other text
+    path.write_bytes(whole[:middle] + damage + whole[middle + len(damage) :])
+    neighbours = with_neighbours(path)
+    result = try_path(tmp_path, unit_bytes=10**6)
+    (failure,) = result.failures
+    check_tiles(pieces_of(result, path))
+    (rest,) = failure.pieces
+    assert len(rows) // 4 < rest.start_row < len(rows)
+    assert failure.where == f"{path} from row {rest.start_row}"
+    texts = texts_by_file(result)
+    assert texts.pop(str(path)) == expected.column("text")[: rest.start_row]
+    assert texts == neighbours
+    # once it is whole again, a later run continues exactly there
+    path.write_bytes(whole)
+    files, settings = prepare(path, unit_bytes=10**6)
+    (gap,) = gaps([piece for piece in result.pieces if piece.path == str(path)])
+    assert (gap.start_row, gap.start_byte) == (rest.start_row, rest.start_byte)
+    assert read_spans([Span(files[0], (gap,))], settings).column("text") == expected.column("text")[rest.start_row :]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "other bytes"])
+def test_read_of_a_broken_parquet_fails_whole_and_the_others_are_read(tmp_path: Path, damage: str) -> None:
+    path = write_parquet(tmp_path / "a.parquet", ROWS[:50])
+    data = path.read_bytes()
+    path.write_bytes({"cut off": data[:-100], "empty": b"", "other bytes": b"x" * len(data)}[damage])
+    neighbours = with_neighbours(path)
+    result = try_path(tmp_path)
+    (failure,) = result.failures
+    assert [place(piece) for piece in failure.pieces] == [failed_whole(path)]
+    assert str(path) in failure.message
+    assert texts_by_file(result) == neighbours
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.jsonl.zst"])
+def test_read_of_a_file_that_is_not_what_its_suffix_says_fails_with_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"text": "a"}\n' * 100)
+    storage, config = StorageConfig(), input_of(tmp_path / name)
+    settings = ReadSettings(config, storage, OutputConfig(path="out"), pa.schema([]), MEBIBYTE, "fingerprint")
+    files, _ = find_inputs(config, storage)
+    result = try_spans(spans_of(files), settings)
+    (failure,) = result.failures
+    assert name in failure.message
+    assert result.units == []
+
+
+def test_read_of_a_flipped_byte_in_parquet_fails_from_its_rows_on_instead_of_giving_other_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [f"text {row}" for row in range(2000)]})
+    settings: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, row_group_size=500, write_page_checksum=True, **settings)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"text 1000") + 1] ^= 1
+    path.write_bytes(data)
+    result = try_path(path, unit_bytes=1)
+    (failure,) = result.failures
+    assert str(path) in failure.message
+    check_tiles(pieces_of(result, path))
+    assert result.column("text") == [f"text {row}" for row in range(1000)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet", "a.txt"])
+@pytest.mark.parametrize("change", ["gone", "grown", "same size"])
+def test_read_of_a_file_that_changed_since_it_was_listed_fails_whole(tmp_path: Path, name: str, change: str) -> None:
+    path = write_rows(tmp_path / name, ROWS[:20])
+    neighbours = with_neighbours(path)
+    files, settings = prepare(tmp_path)
+    path.unlink()
+    if change != "gone":
+        other = [{**row, "text": row["text"].replace("text", "tent")} for row in ROWS[: 20 if change == "same size" else 30]]
+        write_rows(path, other)
+    result = try_spans(spans_of(files), settings)
+    (failure,) = result.failures
+    assert [place(piece) for piece in failure.pieces] == [failed_whole(path)]
+    assert str(path) in failure.message
+    assert failure.store is False
+    assert texts_by_file(result) == neighbours
+
+
+def test_read_of_an_object_that_changed_or_went_since_it_was_listed_fails_whole_and_the_others_are_read() -> None:
+    """Small objects are fetched together."""
+    storage, folder = StorageConfig(), "memory://reading-failures"
+    put_many({f"{folder}/{name}.jsonl": b'{"text": "%s"}\n' % name.encode() for name in "abcd"}, storage)
+    try:
+        files, settings = prepare(folder)
+        put_many({f"{folder}/b.jsonl": b'{"text": "another"}\n'}, storage)
+        delete_many([f"{folder}/c.jsonl"], storage)
+        result = try_spans(spans_of(files), settings)
+    finally:
+        delete_many([file.path for file in list_all(folder, storage)], storage)
+    assert result.column("text") == ["a", "d"]
+    assert [failure.where for failure in result.failures] == [f"{folder}/b.jsonl", f"{folder}/c.jsonl"]
+    assert [failure.error for failure in result.failures] == ["OSError", "FileNotFoundError"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_read_of_some_rows_of_a_file_that_is_gone_fails_with_these_only(tmp_path: Path, name: str) -> None:
+    path = write_rows(tmp_path / name, ROWS[:20])
+    files, settings = prepare(path)
+    path.unlink()
+    ends = (100, 200, 300) if name == "a.jsonl" else (0, None, 0)
+    ranges = (Range(2, 5, ends[0], ends[1]), Range(9, None, ends[2], None))
+    (failure,) = try_spans([Span(files[0], ranges)], settings).failures
+    assert [place(piece)[1:] for piece in failure.pieces] == [
+        (2, 5, False, ends[0], ends[1] or 0),
+        (9, END_OF_FILE, True, ends[2], END_OF_FILE),
+    ]
+
+
+def deadly_files(folder: Path, deaths: dict[str, int]) -> None:
+    """Four files of 40 rows; `deaths`: the row of a file that ends the process at work on it."""
+    for name in ("a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"):
+        texts = [DEADLY if deaths.get(name) == row else f"{name} {row:10}" for row in range(40)]
+        write_jsonl(folder / name, [{"text": text} for text in texts])
+
+
+def read_with_deaths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[Unit | Failure]], AttemptCounts]:
+    """What each process gave, until one of them has read to the end; the first one is told nothing, as by read_task."""
+    cut_records, attempts = records.cut_records, AttemptCounts()
+
+    def cut_or_die(*arguments: Any, **settings: Any) -> Iterator[records.RecordBlock]:
+        for block in cut_records(*arguments, **settings):
+            if DEADLY.encode() in block.data:
+                raise Killed
+            yield block
+
+    files, settings = prepare(folder, unit_bytes=300)
+    monkeypatch.setattr(records, "cut_records", cut_or_die)
+    processes: list[list[Unit | Failure]] = []
+    while len(processes) < 50:
+        processes.append([])
+        try:
+            for done in read_units(spans_of(files), settings, attempts if len(processes) > 1 else None):
+                processes[-1].append(done if isinstance(done, Failure) else done[0])
+        except Killed:
+            continue
+        return processes, attempts
+    raise AssertionError("it goes on for ever")
+
+
+@pytest.mark.parametrize("deaths", [{"b.jsonl": 0}, {"b.jsonl": 25}, {"b.jsonl": 39}, {"a.jsonl": 3}, {"d.jsonl": 12}])
+def test_read_by_processes_that_die_gives_the_deadly_file_up_and_the_others_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: dict[str, int]
+) -> None:
+    deadly_files(tmp_path, deaths)
+    processes, _ = read_with_deaths(tmp_path, monkeypatch)
+    assert len(processes) == 1 + MAX_TRIES + 1
+    *died, last = processes
+    assert all(found == last[: len(found)] for found in died)  # what has gone on to the next stage stays true
+    (failure,) = [done for done in last if isinstance(done, Failure)]
+    assert (failure.error, failure.step) == (WORKER_DIED, "read")
+    pieces = [piece for done in last for piece in done.pieces]
+    ((name, row),) = deaths.items()
+    (rest,) = failure.pieces
+    assert rest.path == str(tmp_path / name)
+    assert rest.start_row <= row
+    assert row - rest.start_row < 10, "what comes before the deadly part is read"
+    for other in ("a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"):
+        check_tiles([piece for piece in pieces if piece.path == str(tmp_path / other)])
+
+
+def test_read_with_several_deadly_files_gives_each_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was given up is not tried again because another one kills."""
+    deadly_files(tmp_path, {"a.jsonl": 20, "b.jsonl": 0, "d.jsonl": 39})
+    processes, _ = read_with_deaths(tmp_path, monkeypatch)
+    assert len(processes) == 1 + 3 * MAX_TRIES + 1
+    *died, last = processes
+    assert all(found == last[: len(found)] for found in died)
+    failures = [done for done in last if isinstance(done, Failure)]
+    assert [failure.pieces[0].path[-7:] for failure in failures] == ["a.jsonl", "b.jsonl", "d.jsonl"]
+    check_tiles([piece for done in last for piece in done.pieces if piece.path.endswith("a.jsonl")])
+
+
+def test_read_by_processes_that_die_while_units_wait_to_be_taken_gives_nothing_up(tmp_path: Path) -> None:
+    """A reader may wait for hours until somebody takes what it has read; its node's death then says nothing about the file."""
+    deadly_files(tmp_path, {})
+    files, settings = prepare(tmp_path, unit_bytes=300)
+    expected, attempts = read_spans(spans_of(files), settings).units, AttemptCounts()
+    for taken in [*range(MAX_TRIES + 2), *[3] * (MAX_TRIES + 2)]:
+        units = [done for done, _ in zip(read_units(spans_of(files), settings, attempts), range(taken), strict=False)]
+        assert len(units) == taken
+    assert try_spans(spans_of(files), settings, attempts).units == expected
+
+
+def test_read_of_harmless_files_after_deaths_gives_the_same_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadly_files(tmp_path, {})
+    files, settings = prepare(tmp_path, unit_bytes=300)
+    attempts = AttemptCounts()
+    for _ in range(MAX_TRIES + 2):  # nothing is given up for having been read often
+        assert try_spans(spans_of(files), settings, attempts).units == read_spans(spans_of(files), settings).units

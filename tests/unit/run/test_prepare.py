@@ -1,0 +1,266 @@
+"""Everything that can be known before a run: mistakes are found, nothing is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.resources import Machines
+from jobs.config import JobConfig, check_config, override
+from jobs.run.fingerprint import check_same_job, fingerprint, result_settings
+from jobs.run.prepare import Prepared, job_record, plan, prepare
+from pipeline_ops.output.commit_log import commit_unit, write_job
+from pipeline_ops.schema.failures import failure_of, set_aside
+from pipeline_ops.models.resolve import with_dtypes
+from pipeline_ops.schema.units import END_OF_FILE, Piece, UserError
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.unit_files import Commit
+from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
+
+ROWS = [{"id": row, "text": f"text {row}", "year": 2000 + row % 3} for row in range(30)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Holds a small corpus in `in`; `out` does not exist."""
+    write_jsonl(tmp_path / "in" / "a.jsonl", ROWS)
+    return tmp_path
+
+
+def job_of(folder: Path, model: Path, *settings: str) -> JobConfig:
+    config: dict[str, Any] = {
+        "input": {"path": str(folder / "in")},
+        "model": {"path": str(model)},
+        "output": {"path": str(folder / "out")},
+    }
+    for setting in settings:
+        override(config, setting)
+    return check_config(JobConfig, config)
+
+
+def record(prepared: Prepared, dtype: str = "float32") -> None:
+    """Leaves the output as a run that committed nothing yet would."""
+    write_job(job_record(prepared, [dtype], "run"), prepared.job.output.path, StorageConfig())
+
+
+def commit_all(prepared: Prepared) -> None:
+    for index, file in enumerate(prepared.files):
+        piece = Piece(file.path, file.stored.identity, 0, 30, True, 0, file.stored.size)
+        commit = Commit(f"{index:024}", "0" * 12, (piece,), (), None, 30, 0, 90, 99, 0, {"POSITIVE": 30})
+        assert commit_unit(commit, prepared.ledger, prepared.job.output.path, StorageConfig())
+
+
+def mistake(job: JobConfig) -> str:
+    with pytest.raises(UserError) as caught:
+        prepare(job)
+    assert "\n" not in str(caught.value)
+    assert not Path(job.output.path).exists()
+    return str(caught.value)
+
+
+def test_plan_of_a_new_job_says_what_would_run_and_writes_nothing(folder: Path, model: Path) -> None:
+    summary = plan(job_of(folder, model), Machines(cpus=8, cores=4, gpus=0))
+    assert (summary["files"], summary["files_done"], summary["files_to_run"]) == (1, 0, 1)
+    assert summary["bytes"] == summary["bytes_to_run"] == (folder / "in" / "a.jsonl").stat().st_size
+    assert (summary["units_to_run"], summary["documents_done"]) == (1, 0)
+    assert summary["output"] == str(folder / "out")
+    assert summary["settings"]["model.max_length"] == {"value": 128, "from": "the model's limit"}
+    assert summary["settings"]["compute.tokenizers"]["value"] == 4, "the model computes next to nothing"
+    assert summary["settings"]["compute.classifiers"]["value"] == 3
+    assert not (folder / "out").exists()
+
+
+def test_plan_for_gpus_leaves_to_them_what_they_decide(folder: Path, model: Path) -> None:
+    machines = Machines(cpus=16, cores=16, gpus=1)
+    settings = plan(job_of(folder, model, "model.dtype=auto"), machines)["settings"]
+    for key in ("compute.batch_tokens", "model.dtype"):
+        assert settings[key]["value"] == "decided by the GPU"
+    given = plan(job_of(folder, model, "compute.batch_tokens=77"), machines)["settings"]
+    assert given["compute.batch_tokens"] == {"value": 77, "from": "job file"}
+
+
+def test_plan_of_a_finished_job_has_nothing_to_run(folder: Path, model: Path) -> None:
+    prepared = prepare(job_of(folder, model))
+    record(prepared)
+    commit_all(prepared)
+    summary = plan(job_of(folder, model))
+    assert (summary["files_done"], summary["files_to_run"], summary["units_to_run"], summary["bytes_to_run"]) == (1, 0, 0, 0)
+    assert summary["documents_done"] == 30
+
+
+def test_plan_says_which_settings_are_the_job_files(folder: Path, model: Path) -> None:
+    settings = plan(job_of(folder, model, "model.max_length=64", "compute.batch_tokens=77", "model.dtype=float32"))["settings"]
+    assert settings["model.max_length"] == {"value": 64, "from": "job file"}
+    assert settings["compute.batch_tokens"] == {"value": 77, "from": "job file"}
+    assert settings["model.dtype"] == {"value": "float32", "from": "job file"}
+
+
+def test_plan_names_files_that_changed_went_or_are_passed_over(folder: Path, model: Path) -> None:
+    for name in ("b", "c"):
+        write_jsonl(folder / "in" / f"{name}.jsonl", ROWS)
+    prepared = prepare(job_of(folder, model))
+    record(prepared)
+    commit_all(prepared)
+    write_jsonl(folder / "in" / "a.jsonl", ROWS[:5])
+    (folder / "in" / "b.jsonl").unlink()
+    write_bytes(folder / "in" / "notes.md", b"x")
+    summary = plan(job_of(folder, model))
+    assert (summary["files_changed"], summary["files_removed"], summary["files_passed_over"]) == (1, 1, 1)
+    assert summary["files_to_run"] == 1
+
+
+def test_plan_of_a_job_with_failed_files_leaves_them_alone_until_they_change_or_are_retried(folder: Path, model: Path) -> None:
+    for name in ("b", "c"):
+        write_jsonl(folder / "in" / f"{name}.jsonl", ROWS)
+    job = job_of(folder, model)
+    prepared = prepare(job)
+    record(prepared)
+    for file in prepared.files:
+        piece = Piece(file.path, file.stored.identity, 0, END_OF_FILE, True, 0, END_OF_FILE)
+        set_aside(failure_of(OSError("broken"), (piece,), "read"), "run", str(folder / "out"), StorageConfig())
+    summary = plan(job)
+    assert (summary["units_failed"], summary["units_to_run"], summary["files_done"]) == (3, 0, 0)
+
+    write_jsonl(folder / "in" / "a.jsonl", ROWS[:5])
+    (folder / "in" / "b.jsonl").unlink()
+    changed = prepare(job)
+    assert [span.file.path for task in changed.plan.tasks for span in task] == [str(folder / "in" / "a.jsonl")]
+    assert [failure.where for failure in changed.failures] == [str(folder / "in" / "c.jsonl")]
+    assert len(changed.outdated_failures) == 2
+
+    retried = prepare(job, retry_failed=True)
+    assert [span.file.path[-7:] for task in retried.plan.tasks for span in task] == ["a.jsonl", "c.jsonl"]
+    assert (retried.failures, len(retried.outdated_failures)) == ([], 3)
+
+
+def test_plan_with_removed_files_that_are_to_be_dropped_says_so(folder: Path, model: Path) -> None:
+    write_jsonl(folder / "in" / "b.jsonl", ROWS)
+    prepared = prepare(job_of(folder, model))
+    record(prepared)
+    commit_all(prepared)
+    (folder / "in" / "b.jsonl").unlink()
+    kept, dropped = prepare(job_of(folder, model)), prepare(job_of(folder, model, "output.drop_removed=true"))
+    assert (kept.plan.stale, kept.plan.units_done) == ({}, 2)
+    assert (list(dropped.plan.stale.values()), dropped.plan.units_done) == ([(str(folder / "in" / "b.jsonl"),)], 1)
+    assert plan(job_of(folder, model, "output.drop_removed=true"))["drop_removed"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["input.path=/nowhere/at/all"], ["input.path", "/nowhere/at/all"]),
+        (["input.text_column=body"], ["input.text_column", "body", "'id'", "'text'", "'year'"]),
+        (["output.score_column=year"], ["output.score_column", "year"]),
+        (["model.max_length=4096"], ["model.max_length", "4096"]),
+        (["model.path=/nowhere/model"], ["model.path", "/nowhere/model"]),
+        (["output.columns=[id]", "output.partition_by=[label, yaer]"], ["output.partition_by", "yaer"]),
+        (["compute.classifiers=1000"], ["compute", "1000"]),
+    ],
+)
+def test_mistake_is_found_before_anything_is_written(folder: Path, model: Path, settings: list[str], named: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        plan(job_of(folder, model, *settings), Machines(cpus=8, cores=4, gpus=0))
+    assert all(word in str(caught.value) for word in named)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "out").exists()
+
+
+def test_partition_column_that_no_input_has_is_a_users_mistake(folder: Path, model: Path) -> None:
+    assert "yaer" in mistake(job_of(folder, model, "output.partition_by=[label, yaer]"))
+
+
+@pytest.mark.parametrize("write", [write_csv, write_parquet])
+def test_missing_columns_of_csv_and_parquet_are_named(folder: Path, model: Path, write) -> None:
+    name = "a.csv" if write is write_csv else "a.parquet"
+    write(folder / "other" / name, ROWS)
+    job = job_of(folder, model, f"input.path={folder / 'other'}", "input.text_column=body")
+    assert "body" in mistake(job)
+    job = job_of(folder, model, f"input.path={folder / 'other'}", "output.columns=[id, nothing]")
+    assert "nothing" in mistake(job)
+
+
+def test_input_column_that_labelling_adds_is_named_with_its_key(folder: Path, model: Path) -> None:
+    write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "label": "x"}])
+    assert "output.label_column" in mistake(job_of(folder, model))
+    assert prepare(job_of(folder, model, "output.label_column=class")).files
+    assert prepare(job_of(folder, model, "output.columns=none")).files
+
+
+def test_parquet_text_that_is_no_text_is_a_users_mistake(folder: Path, model: Path) -> None:
+    write_parquet(folder / "other" / "a.parquet", ROWS)
+    text = mistake(job_of(folder, model, f"input.path={folder / 'other'}", "input.text_column=year"))
+    assert "input.text_column" in text
+    assert "int64" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("in", "in"), ("in", "in/out"), ("in/*.jsonl", "in/out"), ("out/in", "out"), ("in/a.jsonl", "in/a.jsonl")],
+)
+def test_output_and_input_inside_each_other_are_a_users_mistake(folder: Path, model: Path, source: str, target: str) -> None:
+    write_jsonl(folder / "out" / "in" / "a.jsonl", ROWS)
+    with pytest.raises(UserError, match=r"inside|same"):
+        prepare(job_of(folder, model, f"input.path={folder / source}", f"output.path={folder / target}"))
+
+
+def test_output_beside_the_input_with_a_longer_name_is_fine(folder: Path, model: Path) -> None:
+    assert prepare(job_of(folder, model, f"output.path={folder}/in-labels")).files
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n"])
+def test_input_without_any_document_can_be_planned(folder: Path, model: Path, data: bytes) -> None:
+    write_bytes(folder / "in" / "a.jsonl", data)
+    assert len(prepare(job_of(folder, model)).plan.tasks) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("model.max_length=64", "model.max_length"),
+        ("model.dtype=bfloat16", "model.dtype"),
+        ("input.text_column=other", "input.text_column"),
+        ("input.min_characters=3", "input.min_characters"),
+        ("output.scores=true", "output.scores"),
+        ("output.partition_by=[]", "output.partition_by"),
+    ],
+)
+def test_other_settings_into_the_same_output_are_refused_by_key(folder: Path, model: Path, setting: str, key: str) -> None:
+    write_jsonl(folder / "in" / "a.jsonl", [{**row, "other": "x"} for row in ROWS])
+    record(prepare(job_of(folder, model)))
+    with pytest.raises(UserError, match=r"output\.path") as caught:
+        prepare(job_of(folder, model, setting))
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting", ["compute.batch_tokens=99", "compute.unit_bytes=1000", "model.max_length=128", "model.dtype=float32"]
+)
+def test_settings_that_change_no_result_go_on_in_the_same_output(folder: Path, model: Path, setting: str) -> None:
+    record(prepare(job_of(folder, model, "model.dtype=float32")))
+    assert prepare(job_of(folder, model, "model.dtype=float32", setting)).record is not None
+
+
+def test_same_settings_are_the_same_job_and_fingerprint(folder: Path, model: Path) -> None:
+    prepared = prepare(job_of(folder, model))
+    settings = result_settings(prepared.job, with_dtypes(prepared.models, ["float32"]))
+    check_same_job({"settings": settings}, dict(reversed(settings.items())))
+    assert fingerprint(settings) == fingerprint(dict(reversed(settings.items())))
+    assert fingerprint(settings) != fingerprint({**settings, "model.max_length": 64})
+
+
+def test_job_record_can_be_told_apart_from_a_job_with_other_weights(folder: Path, model: Path, tmp_path: Path) -> None:
+    prepared = prepare(job_of(folder, model))
+    record(prepared)
+    weights = result_settings(prepared.job, with_dtypes(prepared.models, ["float32"]))
+    with pytest.raises(UserError, match=r"model\.weights"):
+        check_same_job({"settings": weights}, {**weights, "model.weights": "sha256:other"})
+
+
+def test_new_json_columns_in_a_later_run_keep_the_recorded_types(folder: Path, model: Path) -> None:
+    """A column's type must not depend on which files a run happens to sample."""
+    write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "value": 1.5}])
+    record(prepare(job_of(folder, model)))
+    write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "value": 1, "new": "x"}])
+    types = prepare(job_of(folder, model)).line_types
+    assert str(types.field("value").type) == "double"
+    assert str(types.field("new").type) == "string"

@@ -1,0 +1,68 @@
+"""The JSON line's rates and shares, from commits and the times at which they came."""
+
+import time
+
+import pytest
+
+from jobs.run.result import RunResult, Timeline, summarize
+from pipeline_ops.schema.units import Piece
+from pipeline_ops.writing.unit_files import ClassifySeconds, Commit
+
+
+def commit_of(unit: str, flops: float | None = 40e12, seconds: ClassifySeconds | None = None) -> Commit:
+    piece = Piece(unit, "v1", 0, 10, True)
+    return Commit(unit, "0" * 12, (piece,), (), None, 10, 0, 80, 100, 0, {"A": 10}, classify_seconds=seconds, flops=flops)
+
+
+def timeline_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", share: float = 1.0) -> Timeline:
+    """Ten seconds of start, then four of labelling, then one."""
+    now = time.monotonic()
+    timeline = Timeline(started=now - 15)
+    timeline.starts_labelling(2, device, ["bfloat16"], share)
+    for commit in commits:
+        timeline.add(commit)
+    timeline.labelling, timeline.first_commit, timeline.last_commit = now - 5, now - 3, now - 1
+    return timeline
+
+
+def summary_of(timeline: Timeline) -> RunResult:
+    return summarize({commit.unit: commit for commit in timeline.labelled}, timeline, skipped=0, output="out")
+
+
+def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
+    seconds = ClassifySeconds(waiting=9, copying=0.25, computing=0.5, writing=0.25)
+    summary = summary_of(timeline_of(commit_of("a", seconds=seconds), commit_of("b", seconds=seconds)))
+    assert summary.mfu == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
+    assert summary.model_flops_per_second == pytest.approx(80e12 / 4)
+    assert summary.classify_seconds == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
+    assert (summary.startup_seconds, summary.labelling_seconds) == (12, 4)
+    assert summary.finish_seconds == pytest.approx(1, abs=0.9), "it goes on while this is measured"
+    assert (summary.tokens_per_second, summary.documents_per_second) == pytest.approx((10.7, 1.3), rel=0.1)
+    assert (summary.padding_share, summary.classifiers) == (0.2, 2)
+
+
+def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() -> None:
+    seconds = ClassifySeconds(computing=1)
+    assert summary_of(timeline_of(commit_of("a", seconds=seconds), share=0.5)).mfu == pytest.approx(80 / 312, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("commits", "device"),
+    [
+        ([commit_of("a", flops=None), commit_of("b", seconds=ClassifySeconds(computing=1))], "NVIDIA A100-SXM4-40GB"),
+        ([commit_of("a", seconds=ClassifySeconds(computing=1))], None),
+        ([commit_of("a", seconds=ClassifySeconds(computing=1))], "Some GPU"),
+    ],
+)
+def test_summary_without_flops_or_peak_makes_up_no_utilisation(commits: list[Commit], device: str | None) -> None:
+    summary = summary_of(timeline_of(*commits, device=device))
+    assert summary.mfu is None
+    assert (summary.model_flops_per_second is None) == (commits[0].flops is None)
+
+
+def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labelling() -> None:
+    summary = summarize({}, Timeline(), skipped=3, output="out")
+    assert (summary.units_skipped, summary.classifiers, summary.tokens_per_second) == (3, 0, 0)
+    for key in ("startup_seconds", "labelling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
+        assert getattr(summary, key) is None
+    assert set(summary.classify_seconds.values()) == {0}
