@@ -148,7 +148,7 @@ def raycluster() -> str:
     return to_yaml(
         [document],
         "A Ray cluster that stays, for `label-corpus submit`; its workers come when a job asks for them, and go.\n"
-        "Made from rayjob.yaml, which says why each line is there, by `python -m jobs.remote.kubernetes`.\n\n"
+        "Made from rayjob.yaml, which says why each line is there, by jobs.remote.kubernetes.write_manifests().\n\n"
         "  kubectl port-forward service/label-corpus-head-svc 8265 &\n"
         "  export RAY_AUTH_MODE=token\n"
         "  export RAY_AUTH_TOKEN=$(kubectl get secret label-corpus -o jsonpath='{.data.auth_token}' | base64 -d)\n"
@@ -171,7 +171,7 @@ def rayjob_kueue() -> str:
         [run],
         "The RayJob behind a queue of Kueue: kueue-queues.yaml first. Kueue reserves all nodes at once, so there is no\n"
         "autoscaler, and the cluster has to be shut down at the end.\n"
-        "Made from rayjob.yaml, which says why each line is there, by `python -m jobs.remote.kubernetes`.",
+        "Made from rayjob.yaml, which says why each line is there, by jobs.remote.kubernetes.write_manifests().",
     )
 
 

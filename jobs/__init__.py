@@ -1,0 +1,1 @@
+"""What a person runs. `jobs.label_corpus` holds the job and is the Python interface: run, labels, RunResult."""

@@ -8,9 +8,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.resources import ComputeConfig
+from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.models.resolve import ModelConfig
-from pipeline_ops.schema.units import OutputConfig, UserError, output_of
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig, output_of
 from pipeline_ops.storage.files import StorageConfig
 
 Config = TypeVar("Config", bound=BaseModel)

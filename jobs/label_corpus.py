@@ -15,29 +15,31 @@ from contextlib import closing, nullcontext
 from typing import Any
 
 from cluster.metrics import Meter
+from cluster.node_wait import pools_when_there, saying_what_is_missing, why_waiting
 from cluster.resources import Machines, Pools
 from cluster.session import connected
 from cluster.streaming import run_tasks
-from cluster.node_wait import pools_when_there, saying_what_is_missing, why_waiting
+from jobs.config import JobConfig, job_of
 from jobs.console import signals as stopping
+from jobs.console.json_events import JsonLines
+from jobs.console.run_progress import Progress
+from jobs.console.step_progress import Steps
+from jobs.report.publish import with_report
+from jobs.results.labels import labels
 from jobs.run.chain import label_units
 from jobs.run.commit_writer import Writer, needs_writing, tidy, writing
-from jobs.config import JobConfig, job_of
-from jobs.run.metrics import count_commit, count_failure
-from jobs.console.json_events import JsonLines
 from jobs.run.fingerprint import check_same_job
-from jobs.results.labels import labels
-from jobs.run.prepare import Prepared, job_record, prepare
-from jobs.console.run_progress import Progress
-from jobs.run.run_recorder import Recording
-from jobs.report.publish import with_report
-from jobs.console.step_progress import Steps
+from jobs.run.job_record import job_record
+from jobs.run.metrics import count_commit, count_failure
+from jobs.run.prepare import Prepared, prepare
 from jobs.run.result import RunResult, Timeline, summarize
-from pipeline_ops.output.commit_log import incomplete_files, write_job
-from pipeline_ops.schema.failures import Failure, forget_failures, run_ending, set_aside
+from jobs.run.run_recorder import Recording
 from pipeline_ops.models.device import probe_models
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.output.commit_log import incomplete_files, write_job
+from pipeline_ops.output.failed_units import forget_failures, set_aside
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.failures import Failure, run_ending
+from pipeline_ops.writing.commit_record import Commit
 
 __all__ = ["RunResult", "labels", "run"]
 
@@ -240,4 +242,3 @@ def _probe(prepared: Prepared, pools: Pools, machines: Machines, progress: Progr
         waits=None if machines.here else lambda: progress.say(why_waiting(pools)),
     )
     return probed
-

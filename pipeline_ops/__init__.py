@@ -1,0 +1,3 @@
+"""What happens to data: plain functions and plain actor classes, in packages by subject. Nothing here imports ray, jobs
+or cluster.
+"""

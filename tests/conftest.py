@@ -33,9 +33,10 @@ os.environ |= {
 from tests.models import tiny as models  # noqa: E402
 from tests.servers.s3_proxy import FaultProxy, Journal  # noqa: E402
 from tests.servers.s3_server import S3Server, moto_server  # noqa: E402
+from tests.support import REPOSITORY  # noqa: E402
 from tests.support.serial_chain import use_serial_chain  # noqa: E402
 
-MARKED_FOLDERS = ("integration", "fault", "gpu")
+MARKED_FOLDERS = {"integration", "fault", "gpu"}
 RAY_CPUS = 4  # logical: pools and tasks of one job need more slots than a small machine has cores
 OBJECT_STORE_BYTES = 256 * 2**20
 
@@ -43,8 +44,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test by the folder it stands in."""
     for item in items:
-        folder = item.path.parent.name
-        if folder in MARKED_FOLDERS:
+        for folder in MARKED_FOLDERS.intersection(item.path.relative_to(REPOSITORY / "tests").parts):
             item.add_marker(folder)
 
 

@@ -18,8 +18,8 @@ PIPELINE_STEP = 16  # documents between two looks at the clock, at least
 
 def limit(task: dict[str, Any]) -> dict[str, Any]:
     """The bare model on batches that are in memory; see pipeline_ops.synthetic.reference_loops."""
-    from pipeline_ops.synthetic.reference_loops import run_bare_model
     from pipeline_ops.models.device import resolve_dtype
+    from pipeline_ops.synthetic.reference_loops import run_bare_model
 
     dtype = resolve_dtype(task["dtype"], task["use_gpu"])
     loop, labels = run_bare_model(
@@ -146,8 +146,8 @@ def ray_data(task: dict[str, Any]) -> dict[str, Any]:
 
 def scaling(task: dict[str, Any]) -> dict[str, Any]:
     """The job's chain with classifiers that sleep; see jobs.benchmark.scaling."""
-    from jobs.console import signals as stopping
     from jobs.benchmark.scaling import measure
+    from jobs.console import signals as stopping
 
     stopping.install()  # it stops its Ray, whose processes would go on writing
     return measure(task)
@@ -198,7 +198,8 @@ def _write_labels(task: dict[str, Any], labels: list[str], texts: list[str] | No
 
 
 def _label_names(model: str) -> list[str]:
-    from pipeline_ops.models.resolve import ModelConfig, resolve_model
+    from pipeline_ops.models.config import ModelConfig
+    from pipeline_ops.models.resolve import resolve_model
     from pipeline_ops.storage.files import StorageConfig
 
     return list(resolve_model(ModelConfig(path=model), StorageConfig())[0].head.labels)
@@ -207,7 +208,8 @@ def _label_names(model: str) -> list[str]:
 def _model_facts(model: str, use_gpu: bool) -> dict[str, Any]:
     import torch
 
-    from pipeline_ops.models.resolve import ModelConfig, load_classifier
+    from pipeline_ops.models.config import ModelConfig
+    from pipeline_ops.models.load import load_classifier
     from pipeline_ops.storage.files import StorageConfig
 
     loaded = load_classifier(ModelConfig(path=model), StorageConfig(), revision=None, dtype="float32", device="meta")

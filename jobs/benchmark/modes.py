@@ -9,11 +9,11 @@ import tempfile
 from contextlib import ExitStack
 from typing import Any
 
-from jobs.benchmark.setup import Course, Options, check, machine_facts, prepare, prepare_for_host
 from jobs.benchmark.processes import run_contender, s3_server
 from jobs.benchmark.report import JOB, LIMIT, TOKENIZER, compare, rounded
 from jobs.benchmark.runs import Run, chosen_runs, run_job, run_tokenizer, upload
 from jobs.benchmark.scaling import ACTORS, conclude, scaling_task
+from jobs.benchmark.setup import Course, Options, check, machine_facts, prepare, prepare_for_host
 from jobs.console.step_progress import Steps
 
 STEADY_NOTE = (

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cluster.session import child_environment
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 BUCKET = "benchmark"
 GRACE_S = 20  # a job that is told to end stops its Ray first

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from cluster.session import this_machine
-from jobs.benchmark.setup import Course, say
 from jobs.benchmark.processes import (
     BUCKET,
     has_s3_server,
@@ -19,6 +18,7 @@ from jobs.benchmark.processes import (
     s3_settings,
 )
 from jobs.benchmark.report import HOST_WARM_SHARE, JOB, LIMIT, of_run
+from jobs.benchmark.setup import Course, say
 from pipeline_ops.synthetic.reference_loops import corpus_formats
 
 BATCH_SIZES = (1, 8, 32, 64, 128, 256)  # of the pipeline, tried in this order
@@ -107,7 +107,7 @@ def run_job(course: Course, folder: str, *, on_s3: bool = False) -> tuple[dict[s
     job_file = os.path.join(folder, "job.yaml")
     with open(job_file, "w", encoding="utf-8") as file:
         yaml.safe_dump(settings, file)
-    command = [sys.executable, "-m", "jobs.label_corpus", job_file, "--quiet", "--no-report"]  # no peer makes one
+    command = [sys.executable, "-m", "jobs.cli", "run", job_file, "--quiet", "--no-report"]  # no peer makes one
     environment = {"RAY_ADDRESS": None, **(s3_settings() if on_s3 else {})}
     summary, seconds = run_child(command, os.path.join(folder, "job.log"), environment)
     stamps = put_times(course.folder, f"{target.removeprefix('s3:/')}/_commits/") if on_s3 else commit_times(target)

@@ -18,15 +18,14 @@ import numpy as np
 from cluster.metrics import Meter
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected, this_machine
-from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.benchmark.report import steady_rate, steady_start
+from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
+from jobs.config import JobConfig, check_config
 from jobs.run.chain import label_units
 from jobs.run.commit_writer import Writer, tidy, writing
-from jobs.config import JobConfig, check_config
 from jobs.run.prepare import prepare
-from pipeline_ops.stages.rows import ClassifyActor
 from pipeline_ops.classifying.classify import UnitLogits
-from pipeline_ops.schema.failures import Failure
+from pipeline_ops.models.config import readings_of
 from pipeline_ops.planning.forecast import (
     UNIT_CPU_SECONDS,
     driver_bytes,
@@ -35,10 +34,11 @@ from pipeline_ops.planning.forecast import (
     ray_cores,
     run_requests,
 )
-from pipeline_ops.models.resolve import readings_of
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.synthetic.benchmark_corpus import ModelShape, real_passages, write_corpus
-from pipeline_ops.tokenizing.encoding import TokenBatches
+from pipeline_ops.tokenizing.batching import TokenBatches
 
 ACTORS = (1, 2, 4, 8, 16)
 LEAST_SLEEP_SECONDS = 1.0  # per unit

@@ -14,12 +14,12 @@ import typer
 
 from jobs.cli import clusters as cluster_commands
 from jobs.cli import job as job_commands
+from jobs.cli import labels as result_commands
 from jobs.cli import maintenance as keeping_commands
 from jobs.cli import models as model_commands
-from jobs.cli import labels as result_commands
 from jobs.cli import start as starting_commands
-from jobs.console import signals as stopping
 from jobs.cli.options import examples
+from jobs.console import signals as stopping
 from jobs.console.signals import INTERRUPTED, TERMINATED
 
 # as --help shows them; a panel can have the commands of several modules
@@ -90,8 +90,7 @@ def _explain(error: Exception) -> int:
     """Prints `error`, in one line where it needs no more; returns the exit code."""
     from cluster.jobs_api import ClusterError
     from pipeline_ops.output.lease import LeaseError
-    from pipeline_ops.schema.units import UserError
-    from pipeline_ops.schema.errors import is_store_failure
+    from pipeline_ops.schema.errors import UserError, is_store_failure
 
     if isinstance(error, UserError | LeaseError):
         code = 2 if isinstance(error, UserError) else 3

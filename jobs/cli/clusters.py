@@ -118,11 +118,11 @@ def schedule_command(
 
     With --kubernetes nothing is submitted: the last lines on stdout are manifests, for `kubectl apply -f -`.
     """
-    from jobs.remote.schedule_status import health, history, show, show_health
     from jobs.remote.runtime_env import SubmitOptions
     from jobs.remote.schedule import run_once, schedule
+    from jobs.remote.schedule_status import health, history, show, show_health
     from jobs.remote.submit import entrypoint_request
-    from pipeline_ops.schema.units import UserError
+    from pipeline_ops.schema.errors import UserError
 
     if [cron is not None, once, list_ticks, check_health].count(True) != 1:
         raise UserError("give one of --cron '0 2 * * *', --once, --list and --health")

@@ -32,7 +32,7 @@ def plan_command(
 ) -> None:
     """Show what a run would do; with --cluster what it would take."""
     from jobs.run.estimate import plan_on, show_estimate, target_of
-    from jobs.run.prepare import plan, show
+    from jobs.run.plan import plan, show
 
     target = target_of(cluster, rate, price)
     loaded = load_light_job(job, overrides)

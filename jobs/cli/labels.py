@@ -45,9 +45,9 @@ def report_command(
     quiet: Quiet = False,
 ) -> None:
     """Make a page about the labels: distribution, scores, documents, speed, files, runs."""
-    from jobs.results.open_output import find_labelled
     from jobs.report.publish import make_report
-    from pipeline_ops.schema.units import UserError
+    from jobs.results.open_output import find_labelled
+    from pipeline_ops.schema.errors import UserError
     from pipeline_ops.storage.files import is_local
 
     labelled = find_labelled(target, overrides)
@@ -74,10 +74,10 @@ def evaluate_command(
     quiet: Quiet = False,
 ) -> None:
     """Compare the labels with a column that says what is right."""
+    from jobs.report.publish import make_report
     from jobs.results.evaluate import evaluate, keep, line_of
     from jobs.results.evaluation_tables import show
     from jobs.results.open_output import find_labelled
-    from jobs.report.publish import make_report
 
     labelled = find_labelled(target, overrides)
     result = evaluate(labelled, truth, model, quiet=quiet)

@@ -24,8 +24,8 @@ def compact_command(
     quiet: Quiet = False,
 ) -> None:
     """Merge small labelled files of a partition."""
-    from jobs.maintenance.compact import compact
     from jobs.config import load_job
+    from jobs.maintenance.compact import compact
 
     emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
 

@@ -64,8 +64,8 @@ def benchmark_command(
 ) -> None:
     """Measure the job against the bare model and its peers."""
     from jobs.benchmark import modes
-    from jobs.benchmark.setup import CONTENDERS, Options
     from jobs.benchmark.report import save, show
+    from jobs.benchmark.setup import CONTENDERS, Options
 
     chosen = tuple(contender) if contender else CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)

@@ -77,8 +77,8 @@ def inspect_command(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
 ) -> None:
     """Show each step for one text: tokens, ids, mask, logits, scores, label."""
-    from jobs.start.attention_plot import check_picture
     from jobs.config import check_config, override
+    from jobs.start.attention_plot import check_picture
     from jobs.start.inspect import InspectConfig, inspect_text, plot_attention, show
 
     settings: dict[str, Any] = {"model": {"path": model}}

@@ -1,0 +1,1 @@
+"""What a command shows on stderr while it works: a live view, lines, or JSON lines; and how signals end it."""

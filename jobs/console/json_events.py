@@ -6,11 +6,11 @@ from typing import Any
 
 from cluster.attempts import AtWork
 from cluster.resources import Pools
-from jobs.console.live_view import LINE_SECONDS
 from jobs.console.json_logging import LOGGER, about
-from pipeline_ops.schema.failures import Failure
+from jobs.console.live_view import LINE_SECONDS
 from pipeline_ops.planning.work_plan import Plan
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 ENDED = (  # of the run's JSON line
     *("documents", "labeled", "rejected", "units", "units_skipped", "units_failed", "files", "files_incomplete"),

@@ -15,11 +15,11 @@ from rich.text import Text
 
 from cluster.attempts import AtWork
 from cluster.resources import Pools
-from jobs.console.widgets import Recent, bar, block, columns, duration, fitted, rate
 from jobs.console.live_view import Live
-from pipeline_ops.schema.failures import Failure
+from jobs.console.widgets import Recent, bar, block, columns, duration, fitted, rate
 from pipeline_ops.planning.work_plan import Plan
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.writing.commit_record import Commit
 
 BASIS = 4  # units: from fewer nobody can tell how long the others will take
 MOST_LABELS = 8

@@ -5,8 +5,8 @@ import time
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from jobs.console.widgets import bar, duration
 from jobs.console.live_view import Live
+from jobs.console.widgets import bar, duration
 
 WIDEST_BAR = 60
 

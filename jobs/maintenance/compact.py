@@ -17,14 +17,14 @@ import pyarrow as pa
 from cluster.ray_settings import configure_ray_data
 from cluster.session import connected
 from cluster.streaming import stream_rows
-from jobs.console import signals as stopping
 from jobs.config import JobConfig
+from jobs.console import signals as stopping
 from jobs.console.step_progress import Steps
 from jobs.maintenance.sweep import holding
 from pipeline_ops.output.commit_log import commit_unit, sweep
-from pipeline_ops.output.rewriting import Compaction, Merge, compacted, merge_files, plan_compactions
+from pipeline_ops.output.compaction import Compaction, Merge, compacted, merge_files, plan_compactions
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import WrittenFile
+from pipeline_ops.writing.commit_record import WrittenFile
 
 
 def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[str, Any]:
@@ -108,4 +108,3 @@ def _merged(
             compaction = by_unit[row["unit"]]
             if len(parts) == len(compaction.merges):
                 yield compaction, [file for order in sorted(parts) for file in parts[order]]
-

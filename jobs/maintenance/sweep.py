@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.config import JobConfig
-from jobs.run.prepare import refused
 from pipeline_ops.output.commit_log import Ledger, read_ledger, sweep, write_pack
 from pipeline_ops.output.lease import Lease, acquire, check_free
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError, refused, store_errors
 from pipeline_ops.storage.files import full_path
-from pipeline_ops.schema.errors import store_errors
 
 
 @contextmanager
@@ -59,4 +57,3 @@ def sweep_output(job: JobConfig) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 2),
         "output": output,
     }
-

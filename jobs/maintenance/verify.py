@@ -10,17 +10,16 @@ import pyarrow.parquet as pq
 
 from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
-from pipeline_ops.reading import line_records as records
-from pipeline_ops.output.integrity import Seen, check_commit
 from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_ledger
-from pipeline_ops.storage.etags import MD5_ETAG
-from pipeline_ops.schema.failures import read_failures
+from pipeline_ops.output.committed_files import read_written_bytes
+from pipeline_ops.output.failed_units import read_failures
+from pipeline_ops.output.integrity import Seen, check_commit
+from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
-from pipeline_ops.output.rewriting import read_written_bytes
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError, is_store_failure, store_errors
+from pipeline_ops.storage.etags import MD5_ETAG
 from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, list_all, open_to_read, read_files
-from pipeline_ops.schema.errors import is_store_failure, store_errors
-from pipeline_ops.writing.unit_files import Commit, WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 MAX_LISTED = 100
 
@@ -206,4 +205,3 @@ def show(report: dict[str, Any]) -> None:
             print(f"{kind}: {line}", file=sys.stderr)
         if len(report[kind]) > MAX_LISTED:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
-

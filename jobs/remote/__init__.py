@@ -1,0 +1,1 @@
+"""Jobs on a cluster: submit, jobs, schedule, and the Kubernetes manifests of a schedule."""

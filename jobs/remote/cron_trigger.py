@@ -9,7 +9,7 @@ import zoneinfo
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # cron counts from Sunday, APScheduler 3 from Monday
 LONGEST_LOOK_BACK = timedelta(days=9 * 366)  # 29 February is eight years apart around 2100

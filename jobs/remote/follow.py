@@ -11,7 +11,7 @@ from cluster.job_log import read_log
 from cluster.jobs_api import Cluster, ClusterError, Submission
 from jobs.console import signals as stopping
 from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 RESULT = {"documents", "labeled", "rejected", "units", "output"}  # what the JSON line of `run` has at least
 MESSAGE_ENDS = 200, 800  # characters of what Ray says about a job that did not run: a traceback's point is at its end

@@ -2,12 +2,14 @@
 
 import os
 import re
+from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
 from cluster.manifests import KUBECTL_IMAGE, NAME_LENGTH, cronjob, raycluster, rayjob_kueue
 from jobs.config import JobConfig, load_job, load_settings
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import is_local
 
 EXAMPLE = {"cron": "0 2 * * *", "timezone": "Etc/UTC", "image": "label-corpus:0.1.0"}  # of manifests/cronjob.yaml
@@ -88,7 +90,7 @@ def _may_be_hub_id(path: str) -> bool:
 
 def made_manifests() -> dict[str, str]:
     """The files of cluster/manifests that are made from others, by their names."""
-    example = os.path.join(os.path.dirname(__file__), "sst2.yaml")
+    example = str(files("jobs") / "sst2.yaml")
     return {
         "raycluster.yaml": raycluster(),
         "rayjob-kueue.yaml": rayjob_kueue(),
@@ -98,11 +100,6 @@ def made_manifests() -> dict[str, str]:
 
 def write_manifests() -> None:
     """Makes them again, in this checkout."""
-    folder = os.path.join(os.path.dirname(__file__), os.pardir, "cluster", "manifests")
+    folder = Path(str(files("cluster"))) / "manifests"
     for name, text in made_manifests().items():
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-            file.write(text)
-
-
-if __name__ == "__main__":
-    write_manifests()
+        (folder / name).write_text(text, encoding="utf-8")

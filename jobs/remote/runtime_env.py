@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from cluster.session import environment_values
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 CODE = ("jobs", "pipeline_ops", "cluster")
 STOP_SECONDS = 60  # from SIGTERM to SIGKILL; Ray's 3 are too few to end the actors and free the lease

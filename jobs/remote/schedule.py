@@ -11,20 +11,18 @@ from functools import partial
 from typing import Any
 
 from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable
-from jobs.console import signals as stopping
 from jobs.config import load_job
-from jobs.remote.cron_trigger import cron_trigger
-from jobs.remote.schedule_status import describe
-from jobs.remote.runtime_env import SubmitOptions, packed
-from jobs.run.prepare import refused
+from jobs.console import signals as stopping
 from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
-from jobs.remote.submit import check_output, named_address, output_key, submission_id, submit_job
+from jobs.remote.cron_trigger import cron_trigger
+from jobs.remote.runtime_env import SubmitOptions, packed
+from jobs.remote.schedule_status import describe
 from jobs.remote.scheduler import POLL_S, Follower, Schedule, Target, say
+from jobs.remote.submit import check_output, named_address, output_key, submission_id, submit_job
 from pipeline_ops.output import schedule_records as ticks
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.storage.files import full_path
-from pipeline_ops.schema.errors import store_errors
 from pipeline_ops.output.schedule_records import Tick
+from pipeline_ops.schema.errors import UserError, refused, store_errors
+from pipeline_ops.storage.files import full_path
 
 ONCE_POLL_S = 2  # somebody waits
 HEARTBEAT_S = 60
@@ -182,4 +180,3 @@ def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Targ
         submission_id=partial(submission_id, job_file, job),
         submit=lambda cluster, tick: submit_job(cluster, job_file, overrides, options, tick),
     )
-

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.config import JobConfig
-from jobs.run.prepare import refused
 from pipeline_ops.output import schedule_records as ticks
+from pipeline_ops.output.schedule_records import Tick, tick_time
+from pipeline_ops.schema.errors import refused, store_errors
+from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import full_path
-from pipeline_ops.schema.errors import store_errors
-from pipeline_ops.output.schedule_records import Tick, iso, tick_time
 
 STALE_S = 300  # of five heartbeats, four may wait while a working_dir is uploaded
 LISTED_TICKS = 100

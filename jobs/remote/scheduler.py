@@ -17,10 +17,10 @@ from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable, Submissi
 from jobs.remote.cron_trigger import newest_due, next_tick
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.lease import LeaseError, check_free, this_holder
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name, tick_time
+from pipeline_ops.schema.errors import UserError, store_errors
+from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.schema.errors import store_errors
-from pipeline_ops.output.schedule_records import Decision, Ending, Tick, iso, tick_name, tick_time
 
 POLL_S = 10  # how soon the end of a run is noticed, and how often a cluster that does not answer is asked again
 KEPT_TICKS = 1000  # records of earlier ones are deleted

@@ -62,4 +62,3 @@ def _described(job: Submission) -> dict[str, Any]:
 
 def _short(time: str | None) -> str:
     return (time or "").removesuffix("+00:00").replace("T", " ")
-

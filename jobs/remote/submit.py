@@ -9,13 +9,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.session import jobs_address
 from cluster.jobs_api import Cluster, ClusterError, Submission
+from cluster.session import jobs_address
 from jobs.config import JobConfig, load_job
 from jobs.remote.follow import ask_about, follow
 from jobs.remote.runtime_env import SubmitOptions, packed, read_text
 from pipeline_ops.output.lease import LeaseError
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import full_path, is_local
 
 TICK, TICK_WITH_SECONDS = "%Y%m%dT%H%MZ", "%Y%m%dT%H%M%SZ"
@@ -197,4 +197,3 @@ def check_output(job: JobConfig) -> None:
             f"output.path: {path!r} would be in a folder that the cluster removes after the job; give s3://..., or the absolute"
             f" path of a folder that all nodes share"
         )
-

@@ -4,10 +4,11 @@ import os
 from typing import Any
 
 from cluster.session import secret_values
-from jobs.results.comparison_tables import READINGS, agreement_lines, flows_title, headlines, labels_title
-from jobs.report.html import render, shown
+from jobs.report.html import render
 from jobs.report.svg import ACCENT, GRID, INK, axes_of, figure, to_svg
-from pipeline_ops.schema.units import UserError
+from jobs.results.comparison_tables import READINGS, agreement_lines, flows_title, headlines, labels_title
+from pipeline_ops.analysis.redaction import shown
+from pipeline_ops.schema.errors import UserError
 
 CELLS = 16  # labels beside and below the picture
 LONGEST_NAME = 24

@@ -11,11 +11,11 @@ import yaml
 from jobs.report import charts as pictures
 from pipeline_ops.analysis import summary_statistics as describing
 from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows
-from pipeline_ops.schema.failures import read_failures
-from pipeline_ops.reading.inputs import decode
+from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labelled_output import Labelled
 from pipeline_ops.output.run_records import RunRecord, read_runs
-from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.reading.inputs import decode
+from pipeline_ops.schema.output_columns import OutputConfig
 
 LISTED_RUNS = 30
 LISTED_PARTITIONS = 40

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from jobs.results.evaluation_tables import MEASURES, named
 from jobs.report.evaluation_charts import calibration_picture, confusion_picture, sweep_picture
+from jobs.results.evaluation_tables import MEASURES, named
 from pipeline_ops.analysis.redaction import redact
 
 MAX_TEXT = 300  # characters of a document

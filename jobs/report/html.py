@@ -4,9 +4,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from pipeline_ops.analysis.redaction import redact
-
-SHOWN_CHARACTERS = 600
+from pipeline_ops.analysis.redaction import shown
 
 
 def render(template: str, secrets: Collection[str] = (), **facts: Any) -> str:
@@ -66,10 +64,3 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02} h" if hours else f"{minutes}:{rest:02} min"
-
-
-def shown(text: Any, characters: int = SHOWN_CHARACTERS, secrets: Collection[str] = ()) -> str:
-    """A text as the page shows it: without credentials, cut, and without what has no picture."""
-    text = redact(str(text), secrets)
-    text = "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
-    return text if len(text) <= characters else text[:characters].rstrip() + "…"

@@ -13,8 +13,8 @@ from jobs.results.evaluate import EVALUATION
 from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import join, put, read_bytes
-from pipeline_ops.output.schedule_records import iso
 
 REPORT_FOLDER = "_report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
@@ -26,8 +26,8 @@ def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
     Raises:
         OSError: what is labelled cannot be read, or the report not be written.
     """
-    from jobs.report.evaluation import section
     from jobs.report.context import gather
+    from jobs.report.evaluation import section
     from jobs.report.html import render
 
     facts = gather(labelled, say)

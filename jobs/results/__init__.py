@@ -1,0 +1,1 @@
+"""What an output says: status, evaluate, compare, and its rows for notebooks. Reads committed files only; starts no Ray."""

@@ -17,7 +17,7 @@ from pipeline_ops.analysis.agreement import (
 )
 from pipeline_ops.analysis.comparison import Change, Comparison, Side, compare_outputs
 from pipeline_ops.output.labelled_output import Labelled
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 LISTED_FLOWS = 20
 LISTED_LABELS = 30
@@ -172,4 +172,3 @@ def _all_rounded(facts: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
-

@@ -155,6 +155,6 @@ def _label(name: str) -> Any:
 def _line(value: Any, characters: int) -> str:
     """In one line, without what a terminal would obey, or a credential."""
     from cluster.session import secret_values
-    from jobs.report.html import shown
+    from pipeline_ops.analysis.redaction import shown
 
     return shown(" ".join(str(value).split()), characters, secret_values())

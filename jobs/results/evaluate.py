@@ -15,14 +15,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.models.heads import Head
-from pipeline_ops.output.labelled_output import Labelled, read_columns
-from pipeline_ops.output.rewriting import hive_values
-from pipeline_ops.schema.units import OutputConfig, UserError
-from pipeline_ops.storage.files import join, open_to_read, put, stat_file
-from pipeline_ops.analysis.single_label import Mistake, Rows, SingleLabelTally, as_text, slices_of
 from pipeline_ops.analysis.multi_label import MultiLabelTally, is_list, lists_to_numpy
 from pipeline_ops.analysis.regression import ValueTally
+from pipeline_ops.analysis.single_label import Mistake, Rows, SingleLabelTally, as_text, slices_of
+from pipeline_ops.models.heads import Head
+from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.output.labelled_output import Labelled, read_columns
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.files import join, open_to_read, put, stat_file
 
 EVALUATION = "_report/evaluation.json"
 MAX_TEXT = 300  # characters of a mistake's
@@ -232,4 +233,3 @@ def _found_again(mistakes: list[Mistake], labelled: Labelled, kinds: dict[str, p
             }
         )
     return told
-

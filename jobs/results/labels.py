@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from jobs.results.open_output import find_labelled
+from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labelled_output import Labelled, read_columns, schema_of
-from pipeline_ops.output.rewriting import hive_values
 from pipeline_ops.storage.files import StorageConfig, arrow_filesystem, join
-from pipeline_ops.writing.unit_files import WrittenFile
+from pipeline_ops.writing.commit_record import WrittenFile
 
 RAY_BLOCKS = 200  # of a Ray Dataset, at the most
 

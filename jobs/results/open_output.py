@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.config import check_config, load_job, override
 from pipeline_ops.output.labelled_output import Labelled, open_labelled
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig, full_path, is_local
 
 JOB_SUFFIXES = (".yaml", ".yml")

@@ -5,15 +5,14 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.run.prepare import refused
-from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.analysis.summary_statistics import labels_of
-from pipeline_ops.schema.failures import read_failures
+from pipeline_ops.output.commit_log import read_job
+from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labelled_output import open_labelled
 from pipeline_ops.output.lease import read_lease
 from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
+from pipeline_ops.schema.errors import refused, store_errors
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.schema.errors import store_errors
 
 LISTED_LABELS = 12
 STARTING = "starting"
@@ -146,4 +145,3 @@ def show(found: dict[str, Any]) -> None:
 def _duration(seconds: int) -> str:
     hours, minutes = divmod(seconds // 60, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
-

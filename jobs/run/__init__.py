@@ -1,0 +1,1 @@
+"""One run of the job: everything checked (prepare), the chain on Ray Data, commits under the lease, the result."""

@@ -6,19 +6,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.attempts import Attempts, AtWork
-from cluster.ray_settings import configure_ray_data
 from cluster.metrics import Meter, metered, metered_actor
+from cluster.ray_settings import configure_ray_data
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
 from cluster.streaming import stream_rows
-from jobs.run.metrics import count_row
 from jobs.run.fingerprint import fingerprint, result_settings
+from jobs.run.metrics import count_row
 from jobs.run.prepare import Prepared
+from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.reading import reader as reading
-from pipeline_ops.stages.rows import ClassifyActor, TokenizeActor, has_failed, read_task, write_row
-from pipeline_ops.schema.failures import Failure
-from pipeline_ops.models.resolve import with_dtypes
 from pipeline_ops.reading.reader import ReadSettings, spans_to_json
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.reader import read_task
+from pipeline_ops.stages.rows import has_failed
+from pipeline_ops.stages.tokenizer import TokenizeActor
+from pipeline_ops.stages.writer import write_row
+from pipeline_ops.writing.commit_record import Commit
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from cluster.streaming import run_tasks
-from jobs.run.prepare import Prepared, refused
+from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_pack
 from pipeline_ops.output.lease import Lease, acquire
-from pipeline_ops.planning.work_plan import is_all_stale
 from pipeline_ops.output.rewriting import nothing_left, without_sources
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.planning.work_plan import is_all_stale
+from pipeline_ops.schema.errors import UserError, is_store_failure, refused, store_errors
 from pipeline_ops.storage.files import check_writable, remove_folder_if_empty
-from pipeline_ops.schema.errors import is_store_failure, store_errors
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.writing.commit_record import Commit
 
 
 def needs_writing(prepared: Prepared) -> bool:

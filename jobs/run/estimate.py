@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 
 from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for, tokens_per_pass
 from jobs.config import JobConfig
-from jobs.run.prepare import Prepared, prepare, refused, summary_of
-from pipeline_ops.planning.sampler import draw_sample
+from jobs.run.plan import summary_of
+from jobs.run.prepare import Prepared, prepare
+from pipeline_ops.models.config import first_readers, readings_of
 from pipeline_ops.models.flops import GPUS, gpu_dtype, peak_flops
+from pipeline_ops.planning.estimators import Estimate, Sample, compressed_bytes, padding_share
 from pipeline_ops.planning.forecast import (
     CORES_PER_GPU,
     DRIVER_SECONDS_PER_UNIT,
@@ -28,11 +30,9 @@ from pipeline_ops.planning.forecast import (
     Work,
     forecast,
 )
-from pipeline_ops.models.resolve import first_readers, readings_of
+from pipeline_ops.planning.sampler import draw_sample
 from pipeline_ops.reading.reader import WHOLE_BYTES, ReadSettings
-from pipeline_ops.planning.estimators import Estimate, Sample, compressed_bytes, padding_share
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.schema.errors import is_outage, store_errors
+from pipeline_ops.schema.errors import UserError, is_outage, refused, store_errors
 
 CPU = "CPU"
 CORES_PER_NODE = 16  # of a cluster of cores
@@ -374,4 +374,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-

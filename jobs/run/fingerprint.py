@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.config import JobConfig
+from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.heads import describe
-from pipeline_ops.models.resolve import JobModel
-from pipeline_ops.schema.units import OutputConfig, UserError
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.tokenizing.sequences import describe_windows
 
 NO_RESULT = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label

@@ -16,7 +16,7 @@ from cluster.metrics import (
     Meter,
 )
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 
 def count_row(meter: Meter, row: dict[str, Any], models: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline_ops.output.commit_log import current_commits
 from pipeline_ops.models.flops import peak_flops, utilisation
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit
+from pipeline_ops.output.commit_log import current_commits
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 MAX_LISTED = 100  # failures in the JSON line
 

@@ -9,8 +9,8 @@ from jobs.run.prepare import Prepared
 from jobs.run.result import RunResult, Timeline
 from pipeline_ops.output.run_records import Point, RunRecord, write_run
 from pipeline_ops.schema.errors import is_store_failure
-from pipeline_ops.output.schedule_records import iso
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.units import iso
+from pipeline_ops.writing.commit_record import Commit
 
 RECORD_SECONDS = 20  # between two puts of the record
 POINT_SECONDS = 2  # between two points of the timeline, until it has many

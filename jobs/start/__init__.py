@@ -1,0 +1,1 @@
+"""The commands to start with: init, demo, inspect, train, schema."""

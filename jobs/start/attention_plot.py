@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 PICTURES = (".png", ".svg")
 WIDTH = 90  # characters per line of a picture

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from jobs.config import JobConfig, check_config
 from jobs.start.train import TrainConfig, train
 from pipeline_ops.models.resolve import without_torch
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages
-from pipeline_ops.schema.units import UserError
 
 NUM_PASSAGES = 6000  # to train on, and again to label
 # DistilBERT's shape, small. Dropout would halve the speed on a CPU; the classifier sees its texts only twice.
@@ -51,11 +51,11 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     Raises:
         UserError: `folder` cannot be made, or holds something that the demo has not put there.
     """
-    from jobs.results.evaluate import evaluate, keep
     from jobs.label_corpus import run
-    from jobs.results.open_output import find_labelled
-    from jobs.report.publish import make_report
     from jobs.maintenance.verify import verify
+    from jobs.report.publish import make_report
+    from jobs.results.evaluate import evaluate, keep
+    from jobs.results.open_output import find_labelled
 
     folder = os.path.abspath(os.path.expanduser(folder))
     try:
@@ -182,4 +182,3 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"output  {result['output']}", soft_wrap=True)
     console.print(f"DuckDB  SELECT label, count(*) FROM read_parquet('{files}') GROUP BY label", soft_wrap=True, markup=False)
     console.print(f"pandas  pd.read_parquet({result['output']!r})", soft_wrap=True, markup=False)
-

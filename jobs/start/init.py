@@ -16,13 +16,12 @@ from typing import Any
 import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
-from jobs.run.prepare import refused
 from pipeline_ops.reading.column_guess import Guess, guess
-from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.reading.corpus_profile import Corpus, look_at
-from pipeline_ops.schema.units import OutputConfig, UserError
+from pipeline_ops.reading.inputs import InputConfig
+from pipeline_ops.schema.errors import UserError, refused, store_errors
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig, full_path, is_local, join
-from pipeline_ops.schema.errors import store_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # of each section, the settings that most jobs think about; all others are in the README
@@ -294,4 +293,3 @@ def show(found: Mapping[str, Any]) -> None:
     console.print(f"wrote {job}; next:", style="bold")
     for command in ("plan", "run", "report"):
         console.print(f"  label-corpus {command} {job}" + (" --open" if command == "report" else ""))
-

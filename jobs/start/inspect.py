@@ -12,14 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobs.start.attention_plot import pieces_of, plot, shaded
 from pipeline_ops.classifying.attention import attention_of, over_text
 from pipeline_ops.classifying.classify import classify
-from pipeline_ops.models.heads import Head, check_output
-from pipeline_ops.models.resolve import ModelConfig, ModelFacts, load_classifier, resolve_model
-from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.device import resolve_dtype
-from pipeline_ops.schema.units import Embedding, OutputConfig
-from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.models.heads import Head, check_output
+from pipeline_ops.models.load import load_classifier
+from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.schema.output_columns import Embedding, OutputConfig
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.tokenizing.encoding import TokenBatches, attention_mask, make_batches, truncating_backend
+from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
+from pipeline_ops.tokenizing.encoding import truncating_backend
+from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.writing.postprocessing import Classified, label_documents
 
 MAX_SHOWN_TOKENS = 40
 MAX_SHOWN_WINDOWS = 3
@@ -200,4 +203,3 @@ def show(steps: dict[str, Any]) -> None:
     if "embedding" in steps:
         numbers = ", ".join(f"{number:.4f}" for number in steps["embedding"][:6])
         console.print(f"embedding   {len(steps['embedding'])} numbers: {numbers}, ...", markup=False, highlight=False)
-

@@ -16,4 +16,3 @@ def schema_of(kind: Literal["job", "train"]) -> dict[str, Any]:
 
     model = JobConfig if kind == "job" else TrainConfig
     return {"$schema": DIALECT, **model.model_json_schema()}
-

@@ -17,13 +17,17 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from jobs.console.widgets import rate
 from jobs.console.step_progress import Steps
-from pipeline_ops.schema.failures import Failure
+from jobs.console.widgets import rate
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.fetch import local_copy
+from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingStep, train_classifier
 from pipeline_ops.reading.inputs import InputConfig, InputFile, column_names, decode, find_inputs, sample_types
-from pipeline_ops.models.resolve import ModelConfig, local_copy
 from pipeline_ops.reading.reader import ReadSettings, Span, read_parts
-from pipeline_ops.schema.units import OutputConfig, Range, UserError
+from pipeline_ops.schema.errors import UserError, store_errors
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.files import (
     TEMPORARY_PREFIX,
     StorageConfig,
@@ -36,8 +40,6 @@ from pipeline_ops.storage.files import (
     put,
     put_many,
 )
-from pipeline_ops.schema.errors import store_errors
-from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingStep, train_classifier
 
 READ_BYTES = 8 * 2**20  # of a line format at a time: reading stops soon after max_documents
 RECORD = "training.json"  # settings, versions and measured quality, beside the model
@@ -244,4 +246,3 @@ def publish(folder: str, target: str, storage: StorageConfig) -> None:
     delete_many([path for path in held if path not in contents], storage)
     put_many({path: data for path, data in contents.items() if path != entry}, storage)
     put(entry, contents[entry], storage)
-

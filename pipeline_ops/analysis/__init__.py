@@ -1,0 +1,1 @@
+"""Committed rows to numbers: counts, accuracy, calibration, the comparison of two outputs, statistics for the report."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.writing.commit_record import Commit
 
 BY_PATH = "path"
 BELOW_THE_INPUT = "path below the input"

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.analysis.agreement import Answered, Tally, distances, fallback_ids
-from pipeline_ops.models.heads import Head
-from pipeline_ops.output.labelled_output import Labelled, read_columns
 from pipeline_ops.analysis.alignment import Matching, Part, match_inputs, pair
-from pipeline_ops.output.rewriting import hive_values
-from pipeline_ops.schema.units import OutputConfig, UserError, unpack_rejects
+from pipeline_ops.models.heads import Head
+from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.output.labelled_output import Labelled, read_columns
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import unpack_rejects
 from pipeline_ops.storage.files import StoredFile, join, read_files
-from pipeline_ops.writing.unit_files import Commit, WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 PART_BYTES = 128 * 2**20  # of the compared columns of one output that are held at a time, about
 SCORE_BYTES = 16  # of one of a document's scores: as read, joined with other files', joined with the other output's, apart

@@ -1,4 +1,4 @@
-"""Multi-label heads: scores and the names that should be given -> counts, as pipeline_ops.analysis.single_label makes of single labels."""
+"""Multi-label heads: scores and true label lists -> counts."""
 
 from collections import Counter
 from typing import Any
@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.analysis.metrics import THRESHOLDS, label_measures, number, threshold_sweep
-from pipeline_ops.models.heads import Head
 from pipeline_ops.analysis.single_label import Calibration, Mistake, Mistakes, Rows, as_text, check_truths
+from pipeline_ops.models.heads import Head
 
 
 class MultiLabelTally:

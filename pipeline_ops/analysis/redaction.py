@@ -5,6 +5,9 @@ By shape, so what has none that is known is not found: this keeps a report from 
 
 import re
 from collections.abc import Collection
+from typing import Any
+
+SHOWN_CHARACTERS = 600
 
 MASK = "▇▇▇"
 _WHOLE = re.compile(
@@ -43,3 +46,10 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
     text = _NAMED.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1{MASK}", text)
     return _IN_URL.sub(rf"\1{MASK}@", text)
+
+
+def shown(text: Any, characters: int = SHOWN_CHARACTERS, secrets: Collection[str] = ()) -> str:
+    """A text as the page shows it: without credentials, cut, and without what has no picture."""
+    text = redact(str(text), secrets)
+    text = "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
+    return text if len(text) <= characters else text[:characters].rstrip() + "…"

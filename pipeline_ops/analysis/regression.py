@@ -1,4 +1,4 @@
-"""Heads with one value: numbers and their truths -> errors, and of their bins the counts that pipeline_ops.analysis.single_label makes."""
+"""Regression heads: values and true values -> errors, and of their bins the counts of single_label."""
 
 import math
 from collections import Counter
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.analysis.metrics import number, single_label_measures
-from pipeline_ops.models.heads import Head
 from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, sums_of
+from pipeline_ops.models.heads import Head
 
 
 class ValueTally:

@@ -22,7 +22,7 @@ from pipeline_ops.analysis.metrics import (
     single_label_measures,
 )
 from pipeline_ops.models.heads import Head
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 MAX_TRUTHS = 10_000  # different ones: more are no labels but names of documents
 MISTAKES = 20

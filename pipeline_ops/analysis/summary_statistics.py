@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline_ops.output.labelled_output import WHOLE_BYTES, Labelled, read_columns
 from pipeline_ops.schema.units import Reject
 from pipeline_ops.storage.files import StoredFile, join, read_files
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit, WrittenFile
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 SAMPLED_FILES = 96
 SAMPLED_BYTES = 96 * 2**20  # of files that are fetched; a large one counts as WHOLE_BYTES

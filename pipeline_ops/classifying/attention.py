@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.models.resolve import is_decoder
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 
 def attention_of(model: Any, input_ids: Sequence[int], mask: Sequence[int], type_ids: Sequence[int] | None) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline_ops.classifying.forward_pass import ForwardPasses, is_out_of_memory
 from pipeline_ops.schema.bisection import HOPELESS, SUSPICIOUS, halve
-from pipeline_ops.schema.units import Embedding
-from pipeline_ops.tokenizing.encoding import TokenBatches
+from pipeline_ops.schema.output_columns import Embedding
+from pipeline_ops.tokenizing.batching import TokenBatches
 
 UnitLogits = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); what a model raised, by row
 

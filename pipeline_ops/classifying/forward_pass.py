@@ -9,7 +9,8 @@ import numpy as np
 
 from pipeline_ops.classifying.pinned_copy import PinnedCopies
 from pipeline_ops.models.resolve import is_decoder
-from pipeline_ops.schema.units import Embedding, UserError
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import Embedding
 
 OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")  # where torch has no type for it
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from pipeline_ops.schema.units import OutputConfig, UserError
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
 
 Activation = Literal["softmax", "sigmoid", "none"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]

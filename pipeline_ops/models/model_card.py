@@ -4,7 +4,8 @@ import json
 import os
 from typing import Any
 
-from pipeline_ops.models.resolve import ModelConfig, is_hub_id, local_copy
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.fetch import is_hub_id, local_copy
 from pipeline_ops.storage.files import StorageConfig
 
 CARD_KEYS = ("license", "language", "base_model", "datasets", "tags", "pipeline_tag")

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_ops.models.resolve import OFFSET_POSITIONS
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 LOSSES = 50  # that a training reports; each makes a GPU wait for its step
 MAX_ALPHABET = 1000  # characters with entries of their own; rarer ones become [UNK]

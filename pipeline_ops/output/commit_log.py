@@ -35,7 +35,8 @@ from pipeline_ops.storage.files import (
     read_files,
     remove_empty_folders,
 )
-from pipeline_ops.writing.unit_files import REJECTS_FOLDER, Commit
+from pipeline_ops.writing.commit_record import Commit
+from pipeline_ops.writing.unit_files import REJECTS_FOLDER
 
 COMMITS_FOLDER = "_commits"
 JOB_FILE = "_job.json"

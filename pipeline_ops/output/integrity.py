@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.output.rewriting import column_of, read_written, read_written_bytes
-from pipeline_ops.schema.units import OutputConfig, Piece
+from pipeline_ops.output.committed_files import column_of, read_written, read_written_bytes
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import METADATA_KEY, Commit, WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
+from pipeline_ops.writing.unit_files import METADATA_KEY
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.models.heads import Head
-from pipeline_ops.output.rewriting import hive_values
-from pipeline_ops.schema.units import OutputConfig, UserError, output_of
+from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
+from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.schema.errors import UserError, is_outage, store_errors
+from pipeline_ops.schema.output_columns import OutputConfig, output_of
 from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, open_to_read, read_files, stat_file
-from pipeline_ops.schema.errors import is_outage, store_errors
-from pipeline_ops.writing.unit_files import Commit, WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 WHOLE_BYTES = 4 * 2**20  # smaller files are fetched whole and side by side: a range costs as much
 TOGETHER_BYTES = 64 * 2**20  # of these, held at a time

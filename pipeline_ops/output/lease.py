@@ -23,9 +23,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError, is_store_failure
 from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, put_new, read_bytes, remove_folder_if_empty
-from pipeline_ops.schema.errors import is_store_failure
 
 LEASE_FOLDER = "_lease"
 RENEWALS_PER_EXPIRY = 4

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import StorageConfig, join, list_all, put, read_files
-from pipeline_ops.output.schedule_records import iso
 
 RUNS_FOLDER = "_runs"
 TIMELINE_POINTS = 240  # of a run; when there are twice as many, every second one is left out

@@ -16,7 +16,18 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pipeline_ops.storage.files import StorageConfig, StoredFile, delete_many, join, list_all, put, put_new, read_bytes, read_files
+from pipeline_ops.schema.units import iso
+from pipeline_ops.storage.files import (
+    StorageConfig,
+    StoredFile,
+    delete_many,
+    join,
+    list_all,
+    put,
+    put_new,
+    read_bytes,
+    read_files,
+)
 
 SCHEDULE_FOLDER = "_schedule"
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"  # with seconds, so that names sort as times do
@@ -81,10 +92,6 @@ def tick_name(time: datetime) -> str:
 
 def tick_time(name: str) -> datetime:
     return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=UTC)
-
-
-def iso(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def decide(decision: Decision, output: str, storage: StorageConfig) -> bool:

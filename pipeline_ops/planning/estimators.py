@@ -12,7 +12,8 @@ from statistics import NormalDist
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.tokenizing.encoding import Encodings, make_batches
+from pipeline_ops.tokenizing.batching import make_batches
+from pipeline_ops.tokenizing.encoding import Encodings
 from pipeline_ops.writing.unit_files import parquet_bytes
 
 CONFIDENCE = 0.95

@@ -17,19 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import line_records as records
-from pipeline_ops.schema.failures import Failure
-from pipeline_ops.reading.inputs import InputFile, csv_delimiter, csv_header, decode
-from pipeline_ops.models.resolve import JobModel, first_readers, readings_of
+from pipeline_ops.models.config import JobModel, first_readers, readings_of
+from pipeline_ops.planning.estimators import Measures, Sample, Stratum
 from pipeline_ops.planning.work_plan import EXPANSION
+from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading.inputs import InputFile, csv_delimiter, csv_header, decode
 from pipeline_ops.reading.reader import ReadSettings, Span, documents_of_block, read_parts
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
-from pipeline_ops.planning.estimators import Measures, Sample, Stratum
-from pipeline_ops.schema.units import Range, Reject, UserError
-from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.schema.errors import UserError, is_store_failure
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.units import Range, Reject
 from pipeline_ops.storage.files import open_to_read
-from pipeline_ops.schema.errors import is_store_failure
 from pipeline_ops.tokenizing.encoding import Encodings, encode_good
+from pipeline_ops.tokenizing.sequences import TextEncoder
 
 EXACT_BYTES = 8 * 2**20  # decompressed, about: up to this an input is read whole, which takes seconds
 EXACT_FILES = 1000

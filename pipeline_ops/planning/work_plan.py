@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.output.commit_log import current_commits, gaps
-from pipeline_ops.schema.failures import Failure
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
 from pipeline_ops.reading.row_groups import cut_row_groups, within
-from pipeline_ops.schema.units import OutputConfig, Piece, Range
-from pipeline_ops.storage.files import StorageConfig, read_tails
 from pipeline_ops.schema.errors import is_store_failure
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Range
+from pipeline_ops.storage.files import StorageConfig, read_tails
+from pipeline_ops.writing.commit_record import Commit
 
 FOOTER_BYTES = 256 * 1024
 EXPANSION = 4  # decompressed bytes per compressed byte, for sizing only

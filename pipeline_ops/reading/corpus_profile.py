@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import parsing
 from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading import parsing
 from pipeline_ops.reading.inputs import (
     SAMPLED_FILES,
     TRIED_FILES,

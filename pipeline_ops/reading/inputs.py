@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from pipeline_ops.reading import parsing
 from pipeline_ops.reading import line_records as records
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.reading import parsing
+from pipeline_ops.schema.errors import UserError, is_store_failure
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_files, open_to_read
-from pipeline_ops.schema.errors import is_store_failure
 
 FORMATS = {
     ".parquet": "parquet",

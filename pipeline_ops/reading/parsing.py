@@ -18,8 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
+from pipeline_ops.reading.line_records import (
+    BYTE_ORDER_MARK,
+    MAX_RECORD_BYTES,
+    RecordBlock,
+    is_closed,
+    is_document,
+    split_records,
+)
 from pipeline_ops.schema.bisection import halve
-from pipeline_ops.reading.line_records import BYTE_ORDER_MARK, MAX_RECORD_BYTES, RecordBlock, is_closed, is_document, split_records
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS
 
 # Lists and objects in each other: with 50, Parquet readers refuse the file; with 64, Arrow the table.

@@ -17,21 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import parsing
 from pipeline_ops.reading import line_records as records
-from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.reading import parsing
 from pipeline_ops.reading.inputs import InputConfig, InputFile, check_distinct, csv_delimiter, csv_header, decode, is_text
 from pipeline_ops.reading.row_groups import cut_row_groups, read_rows, within
-from pipeline_ops.schema.units import (
-    END_OF_FILE,
-    MAX_DETAIL_CHARACTERS,
-    OutputConfig,
-    Piece,
-    Range,
-    Reject,
-    Unit,
-    UserError,
-)
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import END_OF_FILE, MAX_DETAIL_CHARACTERS, Piece, Range, Reject, Unit
 from pipeline_ops.storage.files import StorageConfig, StoredFile, is_local, open_to_read, try_read_files
 
 PREFETCHED_FILES = 256  # small objects fetched together, so that each does not cost a round trip

@@ -62,3 +62,18 @@ def is_store_failure(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
         return False
     return isinstance(error, (StoreError, *_library_errors()))
+
+
+class UserError(ValueError):
+    """A user's mistake: one line that names the field, the value and the remedy. The command line prints it and exits 2."""
+
+
+def refused(key: str, path: str, what: str, error: BaseException) -> BaseException:
+    """The user's mistake that it is when `path` cannot be read or written; the error itself when the store is failing."""
+    if is_outage(error):
+        return error
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"
+    if type(error).__name__ == "NoCredentialsError":
+        reason += "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; public buckets: storage.anonymous=true"
+    return UserError(f"{key}: {path!r} cannot be {what}: {reason}")

@@ -6,13 +6,11 @@
 import hashlib
 import json
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
-from pipeline_ops.schema.units import Piece, UserError
-from pipeline_ops.storage.files import StorageConfig, StoredFile, delete_many, join, list_all, put, read_files
-from pipeline_ops.schema.errors import StoreError, is_store_failure
+from pipeline_ops.schema.errors import StoreError, UserError, is_store_failure
+from pipeline_ops.schema.units import Piece
 
-FAILED_FOLDER = "_failed"
 MAX_TRIES = 3  # of a unit whose worker process died while it was at work on it
 WORKER_DIED = "WorkerDied"
 LOADING = "load"  # the step that is no unit's fault: the model cannot be loaded, and the run ends
@@ -80,33 +78,3 @@ def run_ending(failure: Failure) -> Exception | None:
 def _failure_id(pieces: tuple[Piece, ...]) -> str:
     identity = [(piece.path, piece.identity, piece.start_row, piece.stop_row) for piece in pieces]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
-
-
-def read_failures(output: str, storage: StorageConfig) -> list[Failure]:
-    """The failures that are set aside in an output, by file and row."""
-    files = _listed(output, storage)
-    found = [Failure.from_json(content) for content in read_files(files, storage)]
-    return sorted(found, key=lambda failure: (failure.pieces[0].path, failure.pieces[0].start_row))
-
-
-def set_aside(failure: Failure, run: str, output: str, storage: StorageConfig) -> None:
-    """Records a failure, so that later runs leave its pieces alone."""
-    put(join(output, FAILED_FOLDER, f"{failure.id}.json"), replace(failure, run=run).to_json().encode(), storage)
-
-
-def forget_failures(failures: list[Failure], output: str, storage: StorageConfig) -> None:
-    """Lets runs take up the pieces of these failures again."""
-    delete_many([join(output, FAILED_FOLDER, f"{failure.id}.json") for failure in failures], storage)
-
-
-def outdated_failures(failures: list[Failure], listed: dict[str, StoredFile]) -> list[Failure]:
-    """Those about a file that is gone or has changed; `listed` is the input by path."""
-    return [
-        failure
-        for failure in failures
-        if any(piece.path not in listed or listed[piece.path].identity != piece.identity for piece in failure.pieces)
-    ]
-
-
-def _listed(output: str, storage: StorageConfig) -> list[StoredFile]:
-    return [file for file in list_all(join(output, FAILED_FOLDER), storage) if file.path.endswith(".json")]

@@ -15,9 +15,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline_ops.schema.errors import PRECONDITION_FAILED, UserError, status_of
 from pipeline_ops.storage.etags import has_right_bytes
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.schema.errors import PRECONDITION_FAILED, status_of
 
 TEMPORARY_PREFIX = ".incomplete-"
 

@@ -27,8 +27,8 @@ from botocore.exceptions import FlexibleChecksumError, HTTPClientError
 from fsspec.asyn import _run_coros_in_chunks, sync_wrapper
 from fsspec.exceptions import FSTimeoutError
 
-from pipeline_ops.storage.etags import MD5_ETAG, PART_BYTES, has_right_bytes, sent_etag
 from pipeline_ops.schema.errors import StoreError, answer_of, status_of
+from pipeline_ops.storage.etags import MD5_ETAG, PART_BYTES, has_right_bytes, sent_etag
 
 REQUEST_TRIES = 5
 CONNECT_TIMEOUT_S = 5

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.load import load_classifier
+from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.reading.inputs import InputConfig, find_inputs
-from pipeline_ops.models.resolve import ModelConfig, load_classifier, resolve_model
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
-from pipeline_ops.schema.units import OutputConfig, Range, UserError
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.tokenizing.encoding import TokenBatches, attention_mask, encode, make_batches, truncating_backend
+from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
+from pipeline_ops.tokenizing.encoding import encode, truncating_backend
 
 UNIT_BYTES = 32 * 2**20
 CHUNK_DOCUMENTS = 256

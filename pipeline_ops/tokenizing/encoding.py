@@ -11,17 +11,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline_ops.tokenizing.early_truncation import Cuts
 from pipeline_ops.schema.bisection import halve
-from pipeline_ops.schema.units import flat_values, list_cell
+from pipeline_ops.tokenizing.early_truncation import Cuts
 
 # Encodings hold about 100 bytes per token: a unit's at once would be gigabytes, and a mebibyte's took a fifth more CPU time
 # than what fits into a core's cache.
 CHUNK_CHARACTERS = 2**17
-PAD_MULTIPLE = 8  # tensor cores and AMX tiles want lengths that are multiples of 8
-PADDING_PER_BATCH = 1 / 32  # of the token budget: with less, small units would take more passes than that saves
 
 
 @dataclass(frozen=True)
@@ -44,24 +40,6 @@ class Encodings:
         if self.windows is None or not len(self.windows):
             return self.lengths
         return np.add.reduceat(self.lengths, np.cumsum(self.windows) - self.windows, dtype=np.int32)
-
-
-@dataclass(frozen=True)
-class TokenBatches:
-    """Padded batches, flat. `rows` documents of batch b fill `rows[b] * widths[b]` ids.
-
-    Where documents are in windows, a document here is a window, and windows of one document may be in different batches.
-
-    ids: int32; type_ids: int8, empty where the model takes none; lengths: int32 (documents,), in batch order, without padding;
-    order: int32 (documents,), the document's row in the unit; rows, widths: int32 (batches,).
-    """
-
-    ids: np.ndarray
-    type_ids: np.ndarray
-    lengths: np.ndarray
-    order: np.ndarray
-    rows: np.ndarray
-    widths: np.ndarray
 
 
 def truncating_backend(tokenizer: Any, max_length: int) -> Any:
@@ -179,89 +157,3 @@ def chunks(sizes: list[int]) -> list[slice]:
             size = 0
         size += characters + 100
     return [slice(start, stop) for start, stop in pairwise([*bounds, len(sizes)])]
-
-
-def make_batches(
-    encodings: Encodings,
-    *,
-    batch_tokens: int,
-    pad_id: int,
-    pad_type_id: int = 0,
-    pad_left: bool = False,
-    pad_multiple: int = PAD_MULTIPLE,
-    max_width: int | None = None,
-) -> TokenBatches:
-    """Sorts by length (ties by row), cuts into batches, pads each to its longest document.
-
-    A batch is full at `batch_tokens` padded tokens, or when more than PADDING_PER_BATCH of that would be padding (rounding up
-    to `pad_multiple` aside): for units of 34 to 1,100 real documents within half a per cent of the cheapest cuts there are,
-    found by dynamic programming, where a pass costs as much as 50 tokens do.
-
-    Args:
-        batch_tokens: padded tokens per batch at the most; a single document may exceed it.
-        pad_multiple: widths are rounded up to a multiple of it; 1: not rounded.
-        max_width: the model's limit, which rounding up does not exceed.
-    """
-    lengths = encodings.lengths
-    order = np.argsort(lengths, kind="stable").astype(np.int32)
-    sorted_lengths = lengths[order].astype(np.int64)
-    widths = -(-np.maximum(sorted_lengths, 1) // pad_multiple) * pad_multiple
-    if max_width is not None:
-        widths = np.maximum(np.minimum(widths, max_width), sorted_lengths)
-    rows = _batch_rows(widths, batch_tokens)
-    batch_widths = widths[np.cumsum(rows) - 1] if len(rows) else np.empty(0, np.int64)
-
-    # where each document's tokens begin: among the encodings, among the sorted ones, and in the padded batches
-    starts = (np.cumsum(lengths, dtype=np.int64) - lengths)[order]
-    sorted_starts = np.cumsum(sorted_lengths) - sorted_lengths
-    row_widths = np.repeat(batch_widths, rows)
-    padded_starts = np.cumsum(row_widths) - row_widths + (row_widths - sorted_lengths if pad_left else 0)
-    positions = np.arange(len(encodings.ids))
-    source = positions + np.repeat(starts - sorted_starts, sorted_lengths)
-    target = positions + np.repeat(padded_starts - sorted_starts, sorted_lengths)
-
-    ids = np.full(int(row_widths.sum()), pad_id, np.int32)
-    ids[target] = encodings.ids[source]
-    type_ids = np.full(0 if encodings.type_ids is None else len(ids), pad_type_id, np.int8)
-    if encodings.type_ids is not None:
-        type_ids[target] = encodings.type_ids[source]
-    return TokenBatches(ids, type_ids, lengths[order], order, rows, batch_widths.astype(np.int32))
-
-
-def _batch_rows(widths: np.ndarray, batch_tokens: int) -> np.ndarray:
-    """Documents per batch, int32, for ascending `widths`; see make_batches."""
-    rows = []
-    start = 0
-    while start < len(widths):
-        # with ascending widths, both grow along the candidates: the last that fits is found by bisection
-        candidates = widths[start : start + batch_tokens // int(widths[start]) + 1]
-        cost = np.arange(1, len(candidates) + 1, dtype=np.int64) * candidates
-        padding = cost - np.cumsum(candidates)
-        count = min(
-            int(np.searchsorted(cost, batch_tokens, side="right")),
-            int(np.searchsorted(padding, batch_tokens * PADDING_PER_BATCH, side="right")),
-        )
-        count = max(count, 1)
-        rows.append(count)
-        start += count
-    return np.array(rows, np.int32)
-
-
-def attention_mask(lengths: np.ndarray, width: int, pad_left: bool) -> np.ndarray:
-    """int64 (documents, width): 0 exactly on padding, whatever the pad id is."""
-    columns = np.arange(width)[None, :]
-    mask = columns >= (width - lengths[:, None]) if pad_left else columns < lengths[:, None]
-    return mask.astype(np.int64)
-
-
-def batches_to_columns(batches: TokenBatches, reading: int = 0) -> dict[str, pa.Array]:
-    """One row of large_list columns, sharing the arrays' memory.
-
-    Args:
-        reading: a number of these batches, where models with several tokenizers read a unit.
-    """
-    return {f"batch_{field.name}_{reading}": list_cell(getattr(batches, field.name)) for field in fields(TokenBatches)}
-
-
-def batches_from_columns(row: pa.Table, reading: int = 0) -> TokenBatches:
-    return TokenBatches(*(flat_values(row, f"batch_{field.name}_{reading}") for field in fields(TokenBatches)))

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.early_truncation import Cuts, cuts_of
-from pipeline_ops.schema.units import UserError
 from pipeline_ops.tokenizing.encoding import Encodings, chunks, encode, encode_texts, is_truncated
 
 Aggregate = Literal["mean", "max", "first"]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.heads import Head, above_threshold, answers_of, best_of, scores_of
-from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.tokenizing.sequences import Windows, aggregated
 
 

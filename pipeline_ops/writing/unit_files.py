@@ -7,125 +7,22 @@ attempt counts is decided by the commit alone.
 import hashlib
 import json
 import urllib.parse
-import uuid
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.writing.postprocessing import count_labels, partitions
-from pipeline_ops.schema.units import OutputConfig, Piece, Reject, Unit, pack_rejects
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Reject, Unit, pack_rejects
 from pipeline_ops.storage.files import StorageConfig, join, put_many
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt, schema_id
+from pipeline_ops.writing.postprocessing import count_labels, partitions
 
 REJECTS_FOLDER = "_rejects"
 ROW_GROUP_ROWS = 128 * 1024
 METADATA_KEY = b"label_corpus"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """A file of the output; `path` is relative to the output folder."""
-
-    path: str
-    rows: int
-    bytes: int
-    md5: str  # of its bytes; on most object stores its etag
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifySeconds:
-    """Where a classifier's time for a unit went, in seconds of the clock. Together: from when it had nothing to do to its row.
-
-    waiting: for the unit, since the unit before it was done, or since the model was loaded; copying: tensors on the host, to
-    the device and back, as far as the device did not compute meanwhile; computing: the model, on a GPU by its own clock;
-    writing: the row for the next stage, and everything else.
-    """
-
-    waiting: float = 0.0
-    copying: float = 0.0
-    computing: float = 0.0
-    writing: float = 0.0
-
-    @property
-    def whole(self) -> float:
-        return self.waiting + self.copying + self.computing + self.writing
-
-    def to_dict(self) -> dict[str, float]:
-        return _fields(self)
-
-    @staticmethod
-    def total(several: Iterable["ClassifySeconds | None"]) -> "ClassifySeconds":
-        """The sum; of those that are not known, nothing."""
-        known = [seconds.to_dict().values() for seconds in several if seconds is not None]
-        return ClassifySeconds(*(sum(column) for column in zip(*known, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What one attempt at a unit wrote. On storage, as `_commits/<unit>.json`, it makes those files part of the output."""
-
-    unit: str
-    attempt: str
-    pieces: tuple[Piece, ...]
-    files: tuple[WrittenFile, ...]
-    rejects_file: WrittenFile | None
-    labeled: int
-    rejected: int
-    tokens: int
-    padded_tokens: int
-    truncated: int
-    labels: dict[str, int]
-    run: str = ""
-    replaces: tuple[str, ...] = ()  # names of earlier commits: their input has changed, or this one has taken over their rows
-    term: int = 0  # of the lease under which it was committed
-    classify_seconds: ClassifySeconds | None = None  # None: labelled before these were measured
-    flops: float | None = None  # of the model, on what went through it without padding; None: not known
-    reasons: dict[str, int] | None = None  # rejects by reason
-    schema: str | None = None  # which columns and types the labelled files have, folders' columns left out (schema_id)
-    stage_seconds: dict[str, float] | None = None  # of the clock: read, tokenize and write, each of one process
-
-    @property
-    def name(self) -> str:
-        """Unit and attempt: a unit that is labelled again, because its input changed back, is another commit."""
-        return f"{self.unit}-{self.attempt}"
-
-    @property
-    def documents(self) -> int:
-        return self.labeled + self.rejected
-
-    def to_json(self) -> str:
-        return json.dumps(self, default=_fields)
-
-    @staticmethod
-    def from_json(text: str | bytes) -> "Commit":
-        fields = json.loads(text)
-        fields["pieces"] = tuple(Piece(**piece) for piece in fields["pieces"])
-        fields["files"] = tuple(WrittenFile(**file) for file in fields["files"])
-        fields["rejects_file"] = WrittenFile(**fields["rejects_file"]) if fields["rejects_file"] else None
-        fields["replaces"] = tuple(fields["replaces"])
-        if fields.get("classify_seconds"):
-            fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
-        return Commit(**fields)
-
-    def all_files(self) -> list[WrittenFile]:
-        return [*self.files, *([self.rejects_file] if self.rejects_file else [])]
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
-
-
-def schema_id(schema: pa.Schema) -> str:
-    """Names a schema, metadata left out: files of equal names have equal columns and types."""
-    return hashlib.sha256(schema.remove_metadata().serialize()).hexdigest()[:12]
-
-
-def new_attempt() -> str:
-    return uuid.uuid4().hex[:12]
 
 
 def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:

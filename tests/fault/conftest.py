@@ -14,10 +14,10 @@ import pytest
 
 from jobs.config import JobConfig, check_config
 from tests.conftest import Bucket
+from tests.servers.s3_proxy import Rule
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import job_settings, keys, output_files, wait_for, write_job_file
-from tests.servers.s3_proxy import Rule
 
 ROWS = 60  # per file
 UNIT_BYTES = 4000  # about thirty units

@@ -24,11 +24,11 @@ from jobs.config import JobConfig, check_config
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import overlaps, pieces_by_file, read_ledger
 from tests.conftest import Bucket
-from tests.support.corpora import one_line, real_documents
 from tests.fault.conftest import every_fault, worker_processes
+from tests.servers.s3_proxy import Rule
+from tests.support.corpora import one_line, real_documents
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import command, job_settings, keys, kill_group, start_command, write_job_file
-from tests.servers.s3_proxy import Rule
 
 SEED = 20261121
 FORMATS = ("jsonl", "parquet", "txt")

@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from jobs.maintenance.compact import compact
 from jobs.label_corpus import run
+from jobs.maintenance.compact import compact
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from tests.fault.conftest import ROWS, Corpus
+from tests.servers.s3_proxy import Rule
 from tests.support.invariant import check_exactly_once, read_labelled
 from tests.support.running import keys, start_command, wait_for
-from tests.servers.s3_proxy import Rule
 
 TIMEOUT_S = 120
 

@@ -7,8 +7,8 @@ import pytest
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, kill, once, worker_processes
-from tests.support.running import command, start_command, wait_for
 from tests.servers.s3_proxy import Rule
+from tests.support.running import command, start_command, wait_for
 
 TIMEOUT_S = 120
 DATA, COMMITS = r"out/label=.*", r"out/_commits/.*"

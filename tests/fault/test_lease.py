@@ -12,10 +12,10 @@ import pytest
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from tests.conftest import Bucket
+from tests.servers.s3_proxy import Rule
 from tests.support.corpora import real_documents, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, start_command, wait_for, write_job_file
-from tests.servers.s3_proxy import Rule
 
 TIMEOUT_S = 120
 LEASE_S = 20

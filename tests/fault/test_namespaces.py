@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.corpora import real_documents, write_parquet
 from tests.fault.conftest import worker_processes
 from tests.fault.test_nodes import ON_GPUS, TIMEOUT_S, classifiers_on, ends_well, run_on
-from tests.support.invariant import check_exactly_once
 from tests.servers.network_namespaces import network_namespaces
-from tests.support.ray_nodes import ray_nodes
-from tests.support.running import job_settings, keys, wait_for, write_job_file
 from tests.servers.s3_proxy import FaultProxy
 from tests.servers.s3_server import S3Server
+from tests.support.corpora import real_documents, write_parquet
+from tests.support.invariant import check_exactly_once
+from tests.support.ray_nodes import ray_nodes
+from tests.support.running import job_settings, keys, wait_for, write_job_file
 
 DOCUMENTS = 400
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.corpora import real_documents, write_parquet
 from tests.fault.conftest import worker_processes
+from tests.support.corpora import real_documents, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.ray_nodes import Node, Nodes, ray_nodes
 from tests.support.running import commit_paths, job_settings, keys, kill_group, start_command, wait_for, write_job_file

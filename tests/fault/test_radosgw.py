@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import pytest
 
-from pipeline_ops.storage.etags import PART_BYTES, sent_etag
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free, read_lease
-from pipeline_ops.storage.s3 import DELETED_TOGETHER
+from pipeline_ops.schema.errors import StoreError
+from pipeline_ops.storage.etags import PART_BYTES, sent_etag
 from pipeline_ops.storage.files import (
     StorageConfig,
     StoredFile,
@@ -28,7 +28,7 @@ from pipeline_ops.storage.files import (
     read_bytes,
     read_files,
 )
-from pipeline_ops.schema.errors import StoreError
+from pipeline_ops.storage.s3 import DELETED_TOGETHER
 from tests.servers.radosgw import missing_programs, radosgw_server
 from tests.servers.s3_proxy import FaultProxy, Kind, Rule
 from tests.servers.s3_server import S3Server

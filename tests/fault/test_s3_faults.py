@@ -7,8 +7,8 @@ import pytest
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, every_fault
-from tests.support.running import command
 from tests.servers.s3_proxy import Rule
+from tests.support.running import command
 
 INPUT, DATA, COMMITS = r"in/.*", r"out/label=.*", r"out/_commits/.*"
 TWO_MINUTES = 120

@@ -11,16 +11,18 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline_ops.classifying.classify import classify, classify_good
-from pipeline_ops.classifying.pinned_copy import PinnedCopies
-from pipeline_ops.models.flops import LEAST_TOKENS, MOST_TOKENS
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler, is_out_of_memory
-from pipeline_ops.models.resolve import JobModel, ModelConfig, resolve_model
+from pipeline_ops.classifying.pinned_copy import PinnedCopies
+from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.device import probe_models
-from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.models.flops import LEAST_TOKENS, MOST_TOKENS
+from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.tokenizing.encoding import TokenBatches, encode, make_batches, truncating_backend
-from tests.support.corpora import real_documents
+from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
+from pipeline_ops.tokenizing.encoding import encode, truncating_backend
 from tests.models.tiny import ARCHITECTURES, Architecture
+from tests.support.corpora import real_documents
 
 NUM_DOCUMENTS = 600
 ATOL = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # logits spread by 0.5

@@ -1,0 +1,1 @@
+"""Tiny seeded classifiers and tokenizers of real architectures, made on the spot."""

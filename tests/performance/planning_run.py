@@ -1,8 +1,8 @@
 """Measures what it costs to plan over many inputs and commits, by hand: python -m tests.performance.planning_run FOLDER [--s3].
 
 For each size: that many input objects of one line each, and two outputs in which each has a commit, as runs leave them: one
-with records that stand alone (`loose`: a run that died) and one with a pack of them (`packed`: one that ended). Then 1 % of the
-inputs change, and 1 % more come. Seconds and memory are of fresh processes: one does jobs.run.prepare.prepare, another one its parts,
+with records that stand alone (`loose`: a run that died) and one with a pack of them (`packed`: one that ended). Then 1 % of
+the inputs change, and 1 % more come. Seconds and memory are of fresh processes: one does prepare(), another one its parts,
 and `garbage`, which `run` does on top. The peak is VmHWM: ru_maxrss begins with what the parent used. With --s3 the server's
 seconds of CPU are told apart, and moto lists from a sorted index: its own way is to look at every key for every page.
 """
@@ -24,15 +24,16 @@ from typing import Any
 import psutil
 
 from jobs.config import JobConfig, check_config
-from jobs.run.prepare import job_record, prepare
-from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, garbage_files, read_job, read_ledger, write_job, write_pack
-from pipeline_ops.schema.failures import read_failures
-from pipeline_ops.reading.inputs import InputFile, find_inputs, input_schema
+from jobs.run.job_record import job_record
+from jobs.run.prepare import prepare
 from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, garbage_files, read_job, read_ledger, write_job, write_pack
+from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.planning.work_plan import make_plan
+from pipeline_ops.reading.inputs import InputFile, find_inputs, input_schema
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import Commit, WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 SIZES = (1_000, 10_000, 100_000)
 LAYOUTS = ("loose", "packed")

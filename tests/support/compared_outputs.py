@@ -10,13 +10,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.output.commit_log import commit_unit, read_ledger, write_job
 from pipeline_ops.models.heads import Head, check_output
+from pipeline_ops.output.commit_log import commit_unit, read_ledger, write_job
+from pipeline_ops.output.compaction import compacted, merge_files, plan_compactions
 from pipeline_ops.output.labelled_output import Labelled, open_labelled
-from pipeline_ops.writing.postprocessing import Classified, label_documents
-from pipeline_ops.output.rewriting import compacted, merge_files, plan_compactions
-from pipeline_ops.schema.units import OutputConfig, Piece, Reject, Unit
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.postprocessing import Classified, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
 STORAGE = StorageConfig()

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.heads import Head
-from pipeline_ops.writing.postprocessing import Classified, label_documents
-from pipeline_ops.output.rewriting import column_of, read_written
-from pipeline_ops.schema.units import OutputConfig, Piece, Reject, Unit, unpack_rejects
+from pipeline_ops.output.committed_files import column_of, read_written
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
 from pipeline_ops.storage.files import StorageConfig, put
-from pipeline_ops.writing.unit_files import Commit, write_unit
+from pipeline_ops.writing.commit_record import Commit
+from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.unit_files import write_unit
 
 STORAGE = StorageConfig()
 LABELS = ("NEGATIVE", "POSITIVE")

@@ -1,4 +1,4 @@
-"""`python -m tests.support.pretended_gpus ARGUMENTS` is `label-corpus ARGUMENTS` with classifiers that take GPUs and compute on a core.
+"""`python -m tests.support.pretended_gpus ...` is `label-corpus ...` with classifiers that take GPUs but compute on a core.
 
 For clusters whose nodes only say that they have GPUs. The job file gives compute.batch_tokens, which a GPU would tell.
 """
@@ -7,10 +7,10 @@ import time
 from functools import partial
 from typing import Any
 
-from jobs.run import chain
 from jobs import label_corpus
-from pipeline_ops.stages.rows import ClassifyActor
+from jobs.run import chain
 from pipeline_ops.models.device import probe_models
+from pipeline_ops.stages.classifier import ClassifyActor
 
 UNIT_S = 0.5  # that a unit takes at least: a run that is over at once sees no nodes come and go
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from tests.support import REPOSITORY
 from tests.support.running import wait_for
 
 START_TIMEOUT_S = 120
 STARTS = 3  # Ray gives a node 30 s, which a busy machine can need twice
 STORE_BYTES = 100 * 2**20
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Nodes:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": "120",  # of 30, which a busy machine can need for one
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
         }
         port, dashboard, self.client_port = free_ports(3)
         self.port, self.dashboard_port = port, dashboard

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.schema.failures import Failure
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs, sample_types
 from pipeline_ops.reading.reader import Attempts, ReadSettings, Span, read_units
-from pipeline_ops.schema.units import OutputConfig, Piece, Range, Reject, Unit
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Range, Reject, Unit
 from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
 

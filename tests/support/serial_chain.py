@@ -14,13 +14,16 @@ import pytest
 from cluster.attempts import AtWork
 from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
+from jobs import label_corpus
 from jobs.run import chain
 from jobs.run import commit_writer as committing
-from jobs import label_corpus
 from jobs.run.prepare import Prepared
-from pipeline_ops.stages.rows import ClassifyActor, TokenizeActor, read_task, write_row
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.reader import read_task
+from pipeline_ops.stages.tokenizer import TokenizeActor
+from pipeline_ops.stages.writer import write_row
+from pipeline_ops.writing.commit_record import Commit
 
 
 class NoDeaths:

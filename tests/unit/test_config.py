@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 SECTIONS: dict[str, Any] = {"input": {"path": "in"}, "model": {"path": "some/model"}, "output": {"path": "out"}}
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.label_corpus import labelled_first
+from pipeline_ops.schema.errors import StoreError, UserError
 from pipeline_ops.schema.failures import LOADING, Failure, failure_of
-from pipeline_ops.schema.units import Piece, UserError
-from pipeline_ops.schema.errors import StoreError
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.units import Piece
+from pipeline_ops.writing.commit_record import Commit
 
 
 def piece(name: str) -> Piece:

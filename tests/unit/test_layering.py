@@ -8,11 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import REPOSITORY
 from tests.support.corpora import write_bytes
 from tests.support.running import job_settings, write_job_file
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = ("jobs", "pipeline_ops", "cluster")
+# each package imports only what stands in the lines above its own
+LEVELS = (
+    ("pipeline_ops.schema",),
+    ("pipeline_ops.storage", "pipeline_ops.tokenizing"),
+    ("pipeline_ops.models", "pipeline_ops.reading"),
+    ("jobs.config", "pipeline_ops.classifying", "pipeline_ops.writing", "pipeline_ops.synthetic"),
+    ("pipeline_ops.output", "pipeline_ops.stages"),
+    ("pipeline_ops.planning", "pipeline_ops.analysis"),
+    ("jobs.run", "jobs.console", "jobs.results"),
+    ("jobs.report", "jobs.remote", "jobs.maintenance", "jobs.benchmark"),
+    ("jobs.label_corpus",),
+    ("jobs.start",),
+    ("jobs.cli",),
+)
+LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+TOP_MODULES = {"jobs.config", "jobs.label_corpus"}
 HEAVY = {"ray", "torch", "transformers", "apscheduler"}
 
 
@@ -32,6 +48,10 @@ def imported(path: Path) -> Iterator[str]:
             above = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*above, *filter(None, [node.module])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def package_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
 
 
 def offenders(folder: str, forbidden: set[str]) -> list[str]:
@@ -57,14 +77,33 @@ def test_imports_of_a_folder_leave_out_what_it_must_not_know(folder: str, forbid
     assert offenders(folder, forbidden) == []
 
 
-def test_imports_of_object_stores_stand_in_storage_and_s3_only() -> None:
-    found = [name for folder in PRODUCT for name in offenders(folder, {"fsspec", "s3fs", "botocore", "pyarrow.fs"})]
-    assert [name for name in found if not name.startswith(("pipeline_ops/storage.py", "pipeline_ops/s3.py"))] == []
-
-
-def test_imports_of_the_stages_never_lead_back_to_the_actors() -> None:
-    found = offenders("pipeline_ops", {"pipeline_ops.stages.rows"})
+def test_packages_import_down_the_levels_only() -> None:
+    found = [
+        f"{path.relative_to(REPOSITORY)} imports {name}"
+        for folder in ("jobs", "pipeline_ops")
+        for path in modules_of(folder)
+        for name in imported(path)
+        if name.startswith(("jobs.", "pipeline_ops."))
+        and package_of(name) != (own := package_of(".".join(path.relative_to(REPOSITORY).with_suffix("").parts)))
+        and LEVEL_OF[package_of(name)] >= LEVEL_OF[own]
+    ]
     assert found == []
+
+
+def test_every_package_has_a_level_a_docstring_and_at_most_twelve_files() -> None:
+    for folder in PRODUCT:
+        for package in {path.parent for path in modules_of(folder)}:
+            modules = [path for path in package.glob("*.py") if path.name != "__init__.py"]
+            assert len(modules) <= 12, package
+            body = ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body
+            assert isinstance(body[0], ast.Expr), f"{package} has no docstring"
+    packages = {".".join(path.parent.relative_to(REPOSITORY).parts) for folder in PRODUCT for path in modules_of(folder)}
+    assert packages - {"jobs", "pipeline_ops", "cluster"} == {name for name in LEVEL_OF if name not in TOP_MODULES}
+
+
+def test_imports_of_object_stores_stand_in_the_storage_package_only() -> None:
+    found = [name for folder in PRODUCT for name in offenders(folder, {"fsspec", "s3fs", "botocore", "pyarrow.fs"})]
+    assert [name for name in found if not name.startswith("pipeline_ops/storage/")] == []
 
 
 def test_environment_is_read_by_the_session_only() -> None:

@@ -27,20 +27,23 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from jobs.config import JobConfig
-from jobs.run.prepare import Prepared, prepare
 from jobs.maintenance.verify import count_documents
-from pipeline_ops.stages.rows import read_task
-from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.schema.failures import Failure
+from jobs.run.prepare import Prepared, prepare
+from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
+from pipeline_ops.models.resolve import ResolvedModel
+from pipeline_ops.output.commit_log import gaps
 from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_header
-from pipeline_ops.models.resolve import ModelConfig, ModelFacts, ResolvedModel
+from pipeline_ops.reading.line_records import cut_records, open_decompressed, split_records
 from pipeline_ops.reading.parsing import csv_fields
 from pipeline_ops.reading.reader import ReadSettings, spans_to_json
-from pipeline_ops.reading.line_records import cut_records, open_decompressed, split_records
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
-from pipeline_ops.schema.units import OutputConfig, Piece, Reject, Unit, UserError, unpack_rejects, unpack_table
-from pipeline_ops.schema.errors import store_errors
+from pipeline_ops.schema.arrow_cells import unpack_table
+from pipeline_ops.schema.errors import UserError, store_errors
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
+from pipeline_ops.stages.reader import read_task
 from tests.fault.fuzz.damage import KINDS, damaged_file, original
 
 LIMIT_S = 60  # a case takes 20 ms; Arrow fills 2 GiB with zeros when a page header asks for them

@@ -15,14 +15,17 @@ import pytest
 from pyarrow.parquet import encryption
 
 from jobs.config import JobConfig
-from jobs.run.prepare import job_record, prepare
+from jobs.run.job_record import job_record
+from jobs.run.prepare import prepare
+from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.output.commit_log import write_job
 from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.models.resolve import ModelConfig
-from pipeline_ops.schema.units import OutputConfig, UserError, binary_cell, pack_table, unpack_table
-from tests.support.corpora import write_bytes, write_jsonl, write_parquet
-from tests.fault.fuzz.fuzzed_job import DIED, HUNG, RESOLVED, WRONG, Worker, do_cases
+from pipeline_ops.schema.arrow_cells import binary_cell, pack_table, unpack_table
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
 from tests.fault.fuzz.damage import KINDS
+from tests.fault.fuzz.fuzzed_job import DIED, HUNG, RESOLVED, WRONG, Worker, do_cases
+from tests.support.corpora import write_bytes, write_jsonl, write_parquet
 from tests.support.reading_path import read_path, try_path
 
 CASES_PER_KIND = 40

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.label_corpus import run
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.integration.conftest import FinishedJob
 from tests.models.tiny import make_model
 from tests.support.running import commit_paths, committed_files, snapshot

@@ -10,7 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.label_corpus import run
-from tests.support.corpora import EDGE_CASES, one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
+from tests.support.corpora import (
+    EDGE_CASES,
+    one_line,
+    real_documents,
+    write_bytes,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+    write_text,
+)
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, labelled_of, make_job
 

@@ -14,12 +14,12 @@ import torch
 from transformers import pipeline
 
 from jobs.label_corpus import run
-from jobs.run.prepare import plan
-from pipeline_ops.schema.units import UserError
+from jobs.run.plan import plan
+from pipeline_ops.schema.errors import UserError
 from tests.conftest import Bucket
+from tests.models.tiny import make_model
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
-from tests.models.tiny import make_model
 from tests.support.running import by_key, command, job_settings, keys, make_job, snapshot, write_job_file
 
 pytestmark = pytest.mark.usefixtures("serial_chain")

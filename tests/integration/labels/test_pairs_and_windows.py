@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ViTConfig
 
 from jobs.label_corpus import run
-from jobs.run.prepare import plan
-from pipeline_ops.schema.units import UserError
+from jobs.run.plan import plan
+from pipeline_ops.schema.errors import UserError
 from tests.models.architectures import make_classifier
+from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.corpora import EDGE_CASES, real_documents, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
-from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.running import keys, make_job
 
 pytestmark = pytest.mark.usefixtures("serial_chain")

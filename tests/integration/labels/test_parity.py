@@ -11,9 +11,9 @@ import torch
 from transformers import AutoTokenizer, pipeline
 
 from jobs.label_corpus import run
+from tests.models.tiny import ARCHITECTURES, Architecture
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
-from tests.models.tiny import ARCHITECTURES, Architecture
 from tests.support.running import keys, make_job
 from tests.support.serial_chain import use_serial_chain
 

@@ -11,13 +11,13 @@ import pytest
 
 from jobs.config import JobConfig, check_config, override
 from jobs.label_corpus import run
-from jobs.run.prepare import plan
 from jobs.maintenance.verify import verify
-from pipeline_ops.schema.units import UserError
+from jobs.run.plan import plan
+from pipeline_ops.schema.errors import UserError
 from tests.models.architectures import make_classifier
+from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
-from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.running import command, job_settings, keys, make_job, write_job_file
 
 pytestmark = pytest.mark.usefixtures("serial_chain")

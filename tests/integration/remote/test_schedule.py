@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.jobs_api import Cluster
-from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.output.schedule_records import Tick, read_ticks, tick_time
+from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.ray_nodes import Nodes, ray_nodes

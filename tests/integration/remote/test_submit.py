@@ -13,12 +13,22 @@ import pytest
 from pipeline_ops.output.commit_log import read_ledger
 from pipeline_ops.output.lease import check_free
 from tests.conftest import Bucket
+from tests.servers.s3_proxy import Rule
+from tests.servers.s3_server import S3Server
 from tests.support.corpora import real_documents, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.ray_nodes import Nodes, ray_nodes
-from tests.support.running import Finished, command, job_settings, keys, kill_group, make_job, start_command, wait_for, write_job_file
-from tests.servers.s3_proxy import Rule
-from tests.servers.s3_server import S3Server
+from tests.support.running import (
+    Finished,
+    command,
+    job_settings,
+    keys,
+    kill_group,
+    make_job,
+    start_command,
+    wait_for,
+    write_job_file,
+)
 
 TIMEOUT_S = 240
 NOBODY = "http://127.0.0.1:1"

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from jobs.results.compare import compare
 from jobs.config import JobConfig
 from jobs.label_corpus import run
+from jobs.results.compare import compare
 from jobs.results.open_output import find_labelled
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
-from pipeline_ops.output.rewriting import compacted, merge_files, plan_compactions
+from pipeline_ops.output.compaction import compacted, merge_files, plan_compactions
 from pipeline_ops.storage.files import StorageConfig
-from tests.support.corpora import real_documents, write_jsonl
 from tests.models.tiny import make_model
-from tests.support.running import command, job_settings, make_job, write_job_file
 from tests.support.compared_outputs import joined_by_duckdb
+from tests.support.corpora import real_documents, write_jsonl
+from tests.support.running import command, job_settings, make_job, write_job_file
 
 pytestmark = pytest.mark.usefixtures("serial_chain")
 TEXTS = [text[:300] for text in real_documents(90, seed=4)]

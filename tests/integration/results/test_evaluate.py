@@ -9,14 +9,14 @@ import duckdb
 import pytest
 
 from jobs.config import JobConfig, check_config
+from jobs.label_corpus import run
+from jobs.report.evaluation import section
 from jobs.results.evaluate import evaluate, keep
 from jobs.results.evaluation_tables import show
-from jobs.label_corpus import run
 from jobs.results.open_output import find_labelled
-from jobs.report.evaluation import section
-from pipeline_ops.schema.units import UserError
-from tests.support.corpora import real_documents, write_jsonl
+from pipeline_ops.schema.errors import UserError
 from tests.models.tiny import make_model
+from tests.support.corpora import real_documents, write_jsonl
 from tests.support.running import command, job_settings, make_job, snapshot
 
 pytestmark = pytest.mark.usefixtures("serial_chain")

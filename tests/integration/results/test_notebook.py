@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from jobs import label_corpus
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once

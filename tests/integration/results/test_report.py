@@ -13,8 +13,8 @@ import pytest
 
 from jobs.config import JobConfig
 from jobs.label_corpus import run
-from jobs.results.open_output import find_labelled
 from jobs.report.publish import make_report
+from jobs.results.open_output import find_labelled
 from jobs.run.result import RunResult
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl

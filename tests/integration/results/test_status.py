@@ -9,7 +9,7 @@ import pytest
 
 from jobs.label_corpus import run
 from jobs.results.status import status
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once

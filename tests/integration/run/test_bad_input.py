@@ -10,7 +10,7 @@ import pytest
 
 from jobs.config import JobConfig, check_config, override
 from jobs.label_corpus import run
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.running import command, job_settings, write_job_file
 

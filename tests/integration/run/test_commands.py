@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, pipeline
 
-from jobs.run.prepare import plan
 from jobs.maintenance.verify import verify
-from tests.support.corpora import write_jsonl
+from jobs.run.plan import plan
 from tests.integration.conftest import FinishedJob
+from tests.support.corpora import write_jsonl
 from tests.support.running import command, commit_paths, committed_files, snapshot
 
 PROBLEMS = ("missing", "doubled", "unreferenced", "broken")

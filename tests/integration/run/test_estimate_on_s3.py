@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jobs.run.estimate import plan_on, target_of
 from jobs.label_corpus import run
+from jobs.run.estimate import plan_on, target_of
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once

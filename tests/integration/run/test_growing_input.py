@@ -12,10 +12,10 @@ from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from pipeline_ops.storage.files import StorageConfig
 from tests.conftest import Bucket
-from tests.support.invariant import check_exactly_once
-from tests.support.running import keys, make_job
 from tests.servers.s3_proxy import Rule
 from tests.servers.s3_server import S3Server
+from tests.support.invariant import check_exactly_once
+from tests.support.running import keys, make_job
 
 pytestmark = pytest.mark.usefixtures("serial_chain")
 INPUT = "in/.*"

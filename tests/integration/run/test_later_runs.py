@@ -11,9 +11,9 @@ import pytest
 
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
-from pipeline_ops.schema.units import UserError
-from tests.support.corpora import real_documents, write_jsonl, write_parquet
+from pipeline_ops.schema.errors import UserError
 from tests.integration.conftest import FinishedJob
+from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, keys, make_job, snapshot
 

@@ -15,12 +15,13 @@ from prometheus_client.samples import Sample
 
 from cluster.metrics import DECLARED
 from tests.models import tiny as models
+from tests.support import REPOSITORY
 from tests.support.corpora import real_documents, write_bytes, write_parquet
 from tests.support.invariant import read_rejects
 from tests.support.ray_nodes import ray_nodes
 from tests.support.running import Finished, commit_paths, job_settings, kill_group, start_command, write_job_file
 
-DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana" / "label-corpus.json"
+DASHBOARD = REPOSITORY / "cluster" / "grafana" / "label-corpus.json"
 ROWS = 30
 TIMEOUT_S = 400
 pytestmark = pytest.mark.timeout(600)  # a model that dies is loaded again, and Ray sends what it counts every ten seconds

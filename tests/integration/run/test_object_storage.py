@@ -12,11 +12,11 @@ import pytest
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.conftest import Bucket
+from tests.models.tiny import Architecture
+from tests.servers.s3_server import S3Server
 from tests.support.corpora import real_documents, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
-from tests.models.tiny import Architecture
 from tests.support.running import by_key, command, job_settings, keys, make_job, output_files, write_job_file
-from tests.servers.s3_server import S3Server
 
 WRITES = "PutObject|DeleteObjects?|CreateMultipartUpload|UploadPart|CompleteMultipartUpload"
 INPUT_KEYS = "in/.*"

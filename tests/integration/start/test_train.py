@@ -7,8 +7,9 @@ import pytest
 
 from jobs.config import check_config
 from jobs.start.train import TrainConfig, read_labelled, train
-from pipeline_ops.models.resolve import ModelConfig, resolve_model
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
 from tests.conftest import Bucket
 from tests.support.corpora import write_csv, write_jsonl, write_parquet

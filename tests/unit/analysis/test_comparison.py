@@ -10,9 +10,10 @@ import pytest
 
 from jobs.results.compare import compare
 from pipeline_ops.analysis import comparison as comparing
-from pipeline_ops.models.heads import Head
 from pipeline_ops.analysis.alignment import match_inputs, pair
-from pipeline_ops.schema.units import END_OF_FILE, Piece, UserError
+from pipeline_ops.models.heads import Head
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.units import END_OF_FILE, Piece
 from tests.support.compared_outputs import MadeOutput, joined_by_duckdb, spread_logits
 from tests.support.labeled_units import whole
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as untyped
 
-from pipeline_ops.models.heads import Head, Kind
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.analysis.single_label import MISTAKES, Rows, SingleLabelTally
 from pipeline_ops.analysis.multi_label import MultiLabelTally
 from pipeline_ops.analysis.regression import ValueTally
+from pipeline_ops.analysis.single_label import MISTAKES, Rows, SingleLabelTally
+from pipeline_ops.models.heads import Head, Kind
+from pipeline_ops.schema.errors import UserError
 
 metrics: Any = untyped
 NAMES = ("art", "law", "maths", "news", "sport")

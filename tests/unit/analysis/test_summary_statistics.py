@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pipeline_ops.analysis import summary_statistics as describing
-from pipeline_ops.output.commit_log import Ledger
 from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows, labels_of, notable_rows, partitions_of, share_below
+from pipeline_ops.output.commit_log import Ledger
 from pipeline_ops.output.labelled_output import Labelled
-from pipeline_ops.schema.units import OutputConfig
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.writing.commit_record import Commit
 from tests.support.labeled_units import STORAGE, whole, write_pieces
 
 COLUMNS = ["label", "score", "num_tokens", "text"]

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from cluster.attempts import AttemptCounts
 from jobs.benchmark.scaling import sleep_seconds, sleeping_classifier
-from pipeline_ops.stages.rows import TokenizeActor, write_row
-from pipeline_ops.schema.units import OutputConfig
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.stages.tokenizer import TokenizeActor
+from pipeline_ops.stages.writer import write_row
+from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_jsonl
 from tests.unit.stages.test_stages import STORAGE, models_of, rows_of
 

@@ -14,10 +14,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2
 from pipeline_ops.classifying.classify import classify, classify_good, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler, is_out_of_memory
 from pipeline_ops.schema.bisection import SUSPICIOUS
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.tokenizing.encoding import Encodings, TokenBatches, encode, make_batches, truncating_backend
-from tests.support.corpora import real_documents
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
+from pipeline_ops.tokenizing.encoding import Encodings, encode, truncating_backend
 from tests.models.tiny import ARCHITECTURES, Architecture
+from tests.support.corpora import real_documents
 
 torch.set_num_threads(1)
 

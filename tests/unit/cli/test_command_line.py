@@ -7,7 +7,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from jobs.cli import PANELS, app
+from jobs.cli.app import PANELS, app
 from tests.support.running import command
 
 COMMANDS = [str(info.name) for _, commands in PANELS for info in commands.registered_commands]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from jobs.config import check_config
+from jobs.run.plan import plan
 from jobs.start.demo import demo
-from jobs.run.prepare import plan
 from jobs.start.train import TrainConfig, train
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import write_jsonl, write_parquet
 from tests.support.running import command, make_job
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from docker.utils.build import exclude_paths
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support import REPOSITORY
+
 DOCKERFILE = REPOSITORY / "cluster" / "Dockerfile"
 MACHINES = REPOSITORY / "cluster" / "ray-up-aws.yaml"
 

@@ -17,11 +17,12 @@ import yaml
 from cluster.manifests import NAME_LENGTH, cronjob
 from jobs.config import load_job
 from jobs.remote.kubernetes import kubernetes_manifests, made_manifests, name_of
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
+from tests.support import REPOSITORY
 from tests.support.running import command
 
-MANIFESTS = Path(__file__).resolve().parents[2] / "cluster" / "manifests"
-SST2 = Path(__file__).resolve().parents[2] / "jobs" / "sst2.yaml"
+MANIFESTS = REPOSITORY / "cluster" / "manifests"
+SST2 = REPOSITORY / "jobs" / "sst2.yaml"
 WHEN = ("0 2 * * *", "Europe/Berlin", "registry.example.com/it:0.1.0")
 UNITS = {"": 1, "m": 0.001, "Mi": 2**20, "Gi": 2**30}
 
@@ -89,7 +90,7 @@ def ray_object(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_manifests_made_from_rayjob_are_up_to_date() -> None:
     made = {name: (MANIFESTS / name).read_text() == text for name, text in made_manifests().items()}
-    assert made == dict.fromkeys(made, True), "run `python -m jobs.remote.kubernetes`"
+    assert made == dict.fromkeys(made, True), "run jobs.remote.kubernetes.write_manifests()"
 
 
 def test_manifest_head_has_no_resources_and_is_on_demand(ray_object: dict[str, Any]) -> None:

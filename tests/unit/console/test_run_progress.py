@@ -12,9 +12,9 @@ from rich.console import Console
 
 from cluster.attempts import AtWork
 from cluster.resources import ComputeConfig, Machines, Pools, resolve_pools
-from jobs.label_corpus import run
 from jobs.console.run_progress import Progress
-from pipeline_ops.writing.unit_files import Commit
+from jobs.label_corpus import run
+from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_jsonl
 from tests.support.running import make_job
 

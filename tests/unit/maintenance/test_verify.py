@@ -7,15 +7,17 @@ import pytest
 
 from jobs.config import JobConfig, check_config
 from jobs.maintenance.verify import count_documents, verify
-from pipeline_ops.output.commit_log import commit_unit, read_ledger
-from pipeline_ops.schema.failures import Failure, set_aside
 from pipeline_ops.models.heads import Head
+from pipeline_ops.output.commit_log import commit_unit, read_ledger
+from pipeline_ops.output.failed_units import set_aside
 from pipeline_ops.reading.inputs import find_inputs
-from pipeline_ops.writing.postprocessing import Classified, label_documents
 from pipeline_ops.reading.reader import read_units
-from pipeline_ops.schema.units import OutputConfig
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import Commit, write_unit
+from pipeline_ops.writing.commit_record import Commit
+from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.unit_files import write_unit
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import input_of, prepare, read_path, spans_of, try_path
 

@@ -21,7 +21,8 @@ from pipeline_ops.models.heads import (
     resolve_head,
     scores_of,
 )
-from pipeline_ops.schema.units import OutputConfig, UserError
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
 
 MULTI = "multi_label_classification"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.model_card import card_of
-from pipeline_ops.models.resolve import ModelConfig
 from pipeline_ops.storage.files import StorageConfig
 
 

@@ -24,16 +24,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipeline_ops.models.resolve import (
-    ModelConfig,
-    ModelFacts,
-    is_hub_id,
-    load_classifier,
-    local_copy,
-    resolve_max_length,
-    resolve_model,
-)
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.models.config import ModelConfig, ModelFacts
+from pipeline_ops.models.fetch import is_hub_id, local_copy
+from pipeline_ops.models.load import load_classifier
+from pipeline_ops.models.resolve import resolve_max_length, resolve_model
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig, join, put
 from tests.models.tiny import ARCHITECTURES, Architecture, make_model
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline_ops.schema.units import UserError
 from pipeline_ops.models.training import (
     ArchitectureConfig,
     TrainingConfig,
@@ -17,6 +16,7 @@ from pipeline_ops.models.training import (
     train_classifier,
     train_wordpiece,
 )
+from pipeline_ops.schema.errors import UserError
 
 WORDS = {
     "fruit": ["apple", "pear", "plum", "cherry", "quince"],

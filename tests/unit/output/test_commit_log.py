@@ -23,11 +23,11 @@ from pipeline_ops.output.commit_log import (
     write_job,
     write_pack,
 )
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.output.lease import LeaseError
+from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.schema.units import Piece, Range
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_all, put
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit, WrittenFile
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 STORAGE = StorageConfig()
 UNIT, OTHER_UNIT = "a" * 24, "b" * 24

@@ -21,22 +21,32 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-import jobs.run.commit_writer
 import jobs.maintenance.sweep
-from jobs.run.commit_writer import Writer, needs_writing, tidy, writing
+import jobs.run.commit_writer
 from jobs.config import JobConfig
-from jobs.run.prepare import Prepared
 from jobs.maintenance.sweep import holding
-from pipeline_ops.output.commit_log import Ledger, commit_unit, gaps, garbage_files, overlaps, pieces_by_file, read_ledger, sweep
-from pipeline_ops.reading.inputs import InputFile
+from jobs.run.commit_writer import Writer, needs_writing, tidy, writing
+from jobs.run.prepare import Prepared
+from pipeline_ops.output.commit_log import (
+    Ledger,
+    commit_unit,
+    gaps,
+    garbage_files,
+    overlaps,
+    pieces_by_file,
+    read_ledger,
+    sweep,
+)
+from pipeline_ops.output.compaction import joined_pieces
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
+from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
-from pipeline_ops.output.rewriting import joined_pieces
-from pipeline_ops.schema.units import OutputConfig, Piece, UserError
+from pipeline_ops.schema.errors import UserError, is_store_failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_all, put, read_bytes
-from pipeline_ops.schema.errors import is_store_failure
-from pipeline_ops.writing.unit_files import Commit, WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from tests.servers.stepped_store import Fault, Interrupted, Killed, Program, SteppedFileSystem
 
 STORAGE = StorageConfig()
@@ -360,7 +370,9 @@ def run_machine(how: settings) -> None:
         patch.setattr(jobs.run.commit_writer, "LOOSE_RECORDS", LOOSE_RECORDS)
         patch.setattr(jobs.run.commit_writer, "acquire", clocked_acquire)
         patch.setattr(jobs.maintenance.sweep, "acquire", clocked_acquire)
-        patch.setattr(jobs.maintenance.sweep, "check_free", lambda output, storage: check_free(output, storage, _here.driver.clock))
+        patch.setattr(
+            jobs.maintenance.sweep, "check_free", lambda output, storage: check_free(output, storage, _here.driver.clock)
+        )
         run_state_machine_as_test(CommitProtocol, settings=how)
 
 

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from pipeline_ops.output.committed_files import read_written
 from pipeline_ops.output.integrity import Seen, check_commit
-from pipeline_ops.output.rewriting import read_written
-from pipeline_ops.schema.units import OutputConfig, Piece
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig, put
-from pipeline_ops.writing.unit_files import Commit, WrittenFile, parquet_bytes, written_file
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
+from pipeline_ops.writing.unit_files import parquet_bytes, written_file
 from tests.support.labeled_units import flip_byte, whole, write_pieces
 
 STORAGE = StorageConfig()

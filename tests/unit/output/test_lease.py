@@ -14,14 +14,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline_ops.output.lease import Lease, LeaseError, LeaseRecord, acquire, check_free, read_lease
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import StoreError, UserError
 from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, put, read_bytes
-from pipeline_ops.schema.errors import StoreError
 from tests.servers.stepped_store import Fault, Program
+from tests.support import REPOSITORY
 
 STORAGE = StorageConfig()
 SECONDS = 60.0
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Clock:

@@ -9,19 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_ops.output.commit_log import Ledger, commit_unit, read_ledger, sweep
-from pipeline_ops.output.rewriting import (
-    Compaction,
-    compacted,
-    hive_values,
-    joined_pieces,
-    merge_files,
-    nothing_left,
-    plan_compactions,
-    without_sources,
-)
-from pipeline_ops.schema.units import OutputConfig, Piece
+from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.output.compaction import Compaction, compacted, joined_pieces, merge_files, plan_compactions
+from pipeline_ops.output.rewriting import nothing_left, without_sources
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import METADATA_KEY, ClassifySeconds, Commit, WrittenFile, hive_folder
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
+from pipeline_ops.writing.unit_files import METADATA_KEY, hive_folder
 from tests.support.labeled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
 
 STORAGE = StorageConfig()

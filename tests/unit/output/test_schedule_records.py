@@ -13,12 +13,12 @@ from jobs.maintenance.sweep import sweep_output
 from jobs.maintenance.verify import verify
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.commit_log import has_garbage, read_ledger
-from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, list_files, put, read_bytes
 from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name
+from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, list_files, put, read_bytes
+from tests.servers import stepped_store  # noqa: F401 registers stepped://
 from tests.support.corpora import write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job, output_files
-from tests.servers import stepped_store  # noqa: F401 registers stepped://
 
 STORAGE = StorageConfig()
 TWO = datetime(2026, 11, 22, 2, tzinfo=UTC)

@@ -10,10 +10,11 @@ from transformers import AutoTokenizer
 
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.planning import sampler as drawing
+from pipeline_ops.planning.estimators import Sample, compressed_bytes, padding_share, t_quantile
 from pipeline_ops.planning.sampler import draw_sample
 from pipeline_ops.reading.reader import ReadSettings, Span
-from pipeline_ops.planning.estimators import Sample, compressed_bytes, padding_share, t_quantile
-from pipeline_ops.schema.units import Range, UserError
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.units import Range
 from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
 from tests.support.running import make_job
 

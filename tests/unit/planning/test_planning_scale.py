@@ -8,9 +8,10 @@ import pytest
 
 from jobs.config import JobConfig
 from jobs.label_corpus import needs_writing
-from jobs.run.prepare import job_record, prepare
+from jobs.run.job_record import job_record
+from jobs.run.prepare import prepare
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, commit_unit, read_ledger, write_job, write_pack
-from pipeline_ops.schema.failures import FAILED_FOLDER
+from pipeline_ops.output.failed_units import FAILED_FOLDER
 from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.storage.files import join, put_many
 from tests.conftest import Bucket

@@ -6,13 +6,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.schema.failures import Failure, failure_of
-from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.planning.work_plan import Plan, is_all_stale, make_plan
+from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
-from pipeline_ops.schema.units import END_OF_FILE, OutputConfig, Piece, Range
+from pipeline_ops.schema.failures import Failure, failure_of
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_files
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_parquet
 
 MEBIBYTE = 2**20

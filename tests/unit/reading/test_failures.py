@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.attempts import AttemptCounts
-from pipeline_ops.reading import line_records as records
 from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
+from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
-from pipeline_ops.schema.units import END_OF_FILE, OutputConfig, Piece, Range, Unit
+from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Unit
 from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, put_many
 from tests.support.corpora import write_jsonl, write_parquet
 from tests.support.reading_path import (

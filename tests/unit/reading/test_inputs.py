@@ -17,7 +17,7 @@ from pipeline_ops.reading.inputs import (
     suffixes,
 )
 from pipeline_ops.reading.parsing import text_for_null
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import input_of

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.reading.parsing import parse_csv, parse_jsonl, parse_text
 from pipeline_ops.reading.line_records import RecordBlock, cut_records, split_records
+from pipeline_ops.reading.parsing import parse_csv, parse_jsonl, parse_text
 
 TARGETS = (1, 7, 100, 10_000, 10**9)
 TEXT_SCHEMA = pa.schema([("text", pa.string())])

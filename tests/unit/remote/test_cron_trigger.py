@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from jobs.remote.cron_trigger import cron_trigger, newest_due, next_tick
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 
 SUNDAY = datetime(2026, 11, 22, tzinfo=UTC)
 

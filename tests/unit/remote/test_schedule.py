@@ -15,7 +15,7 @@ from jobs.remote.schedule_status import describe, health, history
 from jobs.remote.scheduler import Schedule, Target
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.lease import acquire, check_free
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
 from tests.support.running import make_job
 

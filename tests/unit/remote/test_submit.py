@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 from cluster import job_log as following
-from cluster.session import WORKER_ENVIRONMENT, environment_values, jobs_address, jobs_address_is, worker_environment
 from cluster.jobs_api import ClusterError, Submission
+from cluster.session import WORKER_ENVIRONMENT, environment_values, jobs_address, jobs_address_is, worker_environment
 from jobs.config import load_job
-from jobs.remote.follow import exit_code, follow, result_in
 from jobs.console.signals import LeftRunning
+from jobs.remote.follow import exit_code, follow, result_in
 from jobs.remote.submit import SubmitOptions, entrypoint_request, submission_prefix, submit_job
 from jobs.remote.submit import submission_id as identity_of
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.support.running import write_job_file
 
 TICK = datetime(2026, 11, 22, 2, 0, 30, tzinfo=UTC)

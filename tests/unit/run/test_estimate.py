@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from jobs.config import JobConfig, check_config
-from jobs.run.estimate import Target, plan_on, show_estimate, target_of
 from jobs.label_corpus import run
+from jobs.run.estimate import Target, plan_on, show_estimate, target_of
 from pipeline_ops.models.flops import GPUS, peak_flops, token_flops_of
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.running import command, job_settings, make_job, write_job_file
 

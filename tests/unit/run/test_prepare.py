@@ -8,13 +8,17 @@ import pytest
 from cluster.resources import Machines
 from jobs.config import JobConfig, check_config, override
 from jobs.run.fingerprint import check_same_job, fingerprint, result_settings
-from jobs.run.prepare import Prepared, job_record, plan, prepare
+from jobs.run.job_record import job_record
+from jobs.run.plan import plan
+from jobs.run.prepare import Prepared, prepare
+from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.output.commit_log import commit_unit, write_job
-from pipeline_ops.schema.failures import failure_of, set_aside
-from pipeline_ops.models.resolve import with_dtypes
-from pipeline_ops.schema.units import END_OF_FILE, Piece, UserError
+from pipeline_ops.output.failed_units import set_aside
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.failures import failure_of
+from pipeline_ops.schema.units import END_OF_FILE, Piece
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import Commit
+from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 
 ROWS = [{"id": row, "text": f"text {row}", "year": 2000 + row % 3} for row in range(30)]

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.run.result import RunResult, Timeline, summarize
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 
 def commit_of(unit: str, flops: float | None = 40e12, seconds: ClassifySeconds | None = None) -> Commit:

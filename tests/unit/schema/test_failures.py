@@ -5,20 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_ops.schema.failures import (
-    MAX_TRIES,
-    WORKER_DIED,
-    Failure,
-    failure_of,
-    forget_failures,
-    outdated_failures,
-    read_failures,
-    set_aside,
-    worker_died,
-)
+from pipeline_ops.output.failed_units import forget_failures, outdated_failures, read_failures, set_aside
+from pipeline_ops.schema.errors import StoreError
+from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, failure_of, worker_died
 from pipeline_ops.schema.units import END_OF_FILE, Piece
 from pipeline_ops.storage.files import StorageConfig, StoredFile
-from pipeline_ops.schema.errors import StoreError
 
 STORAGE = StorageConfig()
 PIECES = (Piece("s3://b/ü.jsonl", "v1", 40, END_OF_FILE, True, 900, END_OF_FILE), Piece("s3://b/b.jsonl", "v2", 0, 7, False))

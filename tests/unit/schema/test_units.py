@@ -6,19 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.schema.units import (
-    OutputConfig,
-    Piece,
-    Reject,
-    Unit,
-    binary_cell,
-    flat_values,
-    list_cell,
-    pack_rejects,
-    pack_table,
-    unpack_rejects,
-    unpack_table,
-)
+from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, list_cell, pack_table, unpack_table
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Reject, Unit, pack_rejects, unpack_rejects
 
 TABLE = pa.table(
     {

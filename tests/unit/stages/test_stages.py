@@ -15,17 +15,25 @@ import pytest
 import torch
 
 from cluster.attempts import AttemptCounts
-from pipeline_ops.stages.rows import ClassifyActor, TokenizeActor, failed_row, read_task, write_row
-from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
+from pipeline_ops.models.config import JobModel, ModelConfig
+from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.reading.inputs import InputFile
-from pipeline_ops.models.resolve import JobModel, ModelConfig, resolve_model
 from pipeline_ops.reading.reader import Attempts, ReadSettings, spans_to_json
-from pipeline_ops.schema.units import OutputConfig, Unit, UserError, pack_rejects, unpack_table
+from pipeline_ops.schema.arrow_cells import unpack_table
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Unit, pack_rejects
+from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.reader import read_task
+from pipeline_ops.stages.rows import failed_row
+from pipeline_ops.stages.tokenizer import TokenizeActor
+from pipeline_ops.stages.writer import write_row
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.tokenizing.encoding import truncating_backend
-from pipeline_ops.writing.unit_files import ClassifySeconds, Commit
-from tests.support.corpora import real_documents, write_bytes, write_jsonl
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 from tests.models.harmful import KNOWN_WORDS, UNEMBEDDED_WORD, UNKNOWN_WORD, with_unembedded_word, with_word_tokenizer
+from tests.support.corpora import real_documents, write_bytes, write_jsonl
 from tests.support.reading_path import prepare, spans_of
 
 STORAGE = StorageConfig()

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from jobs.config import load_job
+from jobs.run.plan import plan
 from jobs.start.init import init
-from jobs.run.prepare import plan
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from tests.conftest import Bucket
 from tests.support.corpora import one_line, real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.running import command

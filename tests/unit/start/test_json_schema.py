@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from jsonschema import Draft202012Validator
 from jobs.config import JobConfig, check_config
 from jobs.start.json_schema import schema_of
 from jobs.start.train import TrainConfig
+from tests.support import REPOSITORY
 from tests.support.running import command
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 JOBS = [
     "{input: {path: a}, model: {path: m}, output: {path: o}}",

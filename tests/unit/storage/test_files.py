@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_ops.schema.units import UserError
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import (
     StorageConfig,
     check_writable,

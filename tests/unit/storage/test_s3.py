@@ -6,10 +6,10 @@ import threading
 import pytest
 from botocore.exceptions import NoCredentialsError
 
-from pipeline_ops.storage.etags import has_right_bytes, sent_etag
-from pipeline_ops.storage.s3 import REQUEST_TRIES
-from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, open_to_read, put_many, put_new, read_files
 from pipeline_ops.schema.errors import StoreError, is_outage, is_store_failure
+from pipeline_ops.storage.etags import has_right_bytes, sent_etag
+from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, open_to_read, put_many, put_new, read_files
+from pipeline_ops.storage.s3 import REQUEST_TRIES
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule
 

@@ -13,9 +13,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from pipeline_ops.tokenizing.early_truncation import Cuts, cuts_of
 from pipeline_ops.tokenizing.encoding import Encodings, encode
-from tests.support.corpora import real_documents
-from tests.models.tokenizer_families import FAMILIES, GPT_4O, definition_of
 from tests.models.harmful import KNOWN_WORDS, UNKNOWN_WORD
+from tests.models.tokenizer_families import FAMILIES, GPT_4O, definition_of
+from tests.support.corpora import real_documents
 
 # Cut from the left, they see a beginning that is none, or a rounding that differs: nothing is cut.
 ONLY_FROM_THE_RIGHT = {"deberta_of_old", "unsplit_unigram", "llama", "llama_of_old", "gemma"}

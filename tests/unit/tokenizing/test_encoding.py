@@ -13,20 +13,17 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from pipeline_ops.schema.bisection import SUSPICIOUS
-from pipeline_ops.tokenizing.encoding import (
-    Encodings,
+from pipeline_ops.tokenizing.batching import (
     TokenBatches,
     attention_mask,
     batches_from_columns,
     batches_to_columns,
-    encode,
-    encode_good,
     make_batches,
-    truncating_backend,
 )
-from tests.support.corpora import real_documents
-from tests.models.tiny import ARCHITECTURES, Architecture
+from pipeline_ops.tokenizing.encoding import Encodings, encode, encode_good, truncating_backend
 from tests.models.harmful import KNOWN_WORDS, UNKNOWN_WORD, save_word_tokenizer
+from tests.models.tiny import ARCHITECTURES, Architecture
+from tests.support.corpora import real_documents
 
 TRANSFORMERS_LIBRARY = "We are very happy to show you the 🤗 Transformers library."
 TRANSFORMERS_LIBRARY_IDS = [101, 2057, 2024, 2200, 3407, 2000, 2265, 2017, 1996, 100, 19081, 3075, 1012, 102]

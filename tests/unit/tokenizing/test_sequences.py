@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing import sequences
-from pipeline_ops.schema.units import UserError
-from pipeline_ops.tokenizing.sequences import LongDocumentsConfig, TextEncoder, Windows, aggregated, documents_of, resolve_windows
 from pipeline_ops.tokenizing.encoding import Encodings, encode_good
-from tests.support.corpora import EDGE_CASES, real_documents
+from pipeline_ops.tokenizing.sequences import (
+    LongDocumentsConfig,
+    TextEncoder,
+    Windows,
+    aggregated,
+    documents_of,
+    resolve_windows,
+)
 from tests.models.tokenizer_families import FAMILIES, definition_of
+from tests.support.corpora import EDGE_CASES, real_documents
 
 SIDES = ["right", "left"]
 FEW = ["bert", "roberta", "xlm_roberta", "llama_3"]  # with token types, without, with a token twice in the middle, without any

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline_ops.models.heads import Activation, Head
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.writing.postprocessing import Classified, label_documents, partitions
-from pipeline_ops.schema.units import OutputConfig
 
 LABELS = ("NEGATIVE", "POSITIVE")
 

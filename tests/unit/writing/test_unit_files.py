@@ -10,9 +10,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_ops.schema.units import OutputConfig, Piece, Reject, Unit
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.unit_files import Commit, hive_folder, write_unit
+from pipeline_ops.writing.commit_record import Commit
+from pipeline_ops.writing.unit_files import hive_folder, write_unit
 
 UNIT = Unit("a" * 24, (Piece("in.jsonl", "v1", 0, 4, True),))
 LABELLED = pa.table(

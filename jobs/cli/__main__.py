@@ -1,0 +1,5 @@
+"""`python -m jobs.cli NAME` is `label-corpus NAME`."""
+
+from jobs.cli import main
+
+main()

@@ -1,0 +1,38 @@
+"""Content of _job.json."""
+
+import base64
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from jobs.run.fingerprint import fingerprint, result_settings
+from jobs.run.prepare import Prepared
+from pipeline_ops.models.config import with_dtypes
+from pipeline_ops.models.model_card import card_of
+
+
+def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str, Any]:
+    """What `_job.json` says. The job file holds no secrets, so neither does this.
+
+    Args:
+        dtypes: of the models, as probing.probe_models gives them.
+    """
+    models = with_dtypes(prepared.models, dtypes)
+    settings = result_settings(prepared.job, models)
+    return {
+        "fingerprint": fingerprint(settings),
+        "settings": settings,
+        "config": prepared.job.model_dump(mode="json"),
+        "models": {
+            model.name: {
+                **model.facts.to_dict(),
+                "dtype": model.dtype,
+                "output": model.output.model_dump(mode="json"),
+                "card": card_of(model.config, prepared.job.storage),
+            }
+            for model in models
+        },
+        "line_types": base64.b64encode(prepared.line_types.serialize().to_pybytes()).decode(),
+        "versions": {name: version(name) for name in ("label-corpus", "ray", "torch", "transformers", "pyarrow")},
+        "run": run,
+    }

@@ -1,0 +1,120 @@
+"""Plan command: summary and table."""
+
+import sys
+from typing import Any
+
+from cluster.resources import Machines, Pools, resolve_pools
+from cluster.session import this_machine
+from jobs.config import JobConfig
+from jobs.run.prepare import Prepared, prepare
+from pipeline_ops.models.config import JobModel
+from pipeline_ops.models.device import resolve_dtype
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.tokenizing.sequences import describe_windows
+
+BY_GPU = "decided by the GPU"
+GENERIC = "without names: model.id2label gives them some"
+
+
+def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
+    """Files, bytes, units, what is committed and what would run, and the resolved settings with their sources."""
+    return summary_of(prepare(job, leased=False), machines or this_machine())
+
+
+def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
+    """plan(), of a job that is prepared; raises UserError for pools that these machines can never hold."""
+    job, work = prepared.job, prepared.plan
+    pools = _pools(prepared, machines)
+    resolved: dict[str, tuple[Any, str]] = {}
+    for model in prepared.models:
+        settings = _resolved(model, pools.use_gpu)
+        prefix = f"{model.name}: " if model.name else ""
+        resolved |= {f"{prefix}{key}": setting for key, setting in settings.items()}
+    resolved |= {
+        **{f"compute.{key}": (_shown(pools, key), source) for key, source in pools.sources.items()},
+        **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
+        "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),
+    }
+    return {
+        "files": work.files,
+        "bytes": work.bytes,
+        "files_done": work.files_done,
+        "bytes_done": work.bytes_done,
+        "files_to_run": work.files - work.files_done,
+        "bytes_to_run": work.bytes - work.bytes_done,
+        "units_done": work.units_done,
+        "units_to_run": work.num_units,
+        "documents_done": sum(commit.documents for commit in prepared.ledger.current.values()),
+        "files_changed": len(work.changed),
+        "files_removed": len(work.removed),
+        "units_failed": len(prepared.failures),
+        "files_passed_over": len(prepared.passed_over),
+        "drop_removed": job.output.drop_removed,
+        "output": prepared.job.output.path,
+        "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
+    }
+
+
+def _resolved(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
+    """{setting: (value, where it is from)} of a model."""
+    config, facts = model.config, model.facts
+    return {
+        "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
+        "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
+        "model.dtype": (_dtype_here(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
+        **{
+            key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
+            for key, value in describe_windows(facts.windows).items()
+        },
+        "activation": (facts.head.activation, "the model's head" if config.activation == "auto" else "job file"),
+        "head": (facts.head.kind, "the model's head" if config.problem_type == "auto" else "job file"),
+        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.generic_labels),
+    }
+
+
+def _shown(pools: Pools, key: str) -> Any:
+    """A pool's size, or the range of one that grows."""
+    size, least = getattr(pools, key), getattr(pools, f"min_{key}", None)
+    return size if least in (None, size) else f"{least} to {size}"
+
+
+def _pools(prepared: Prepared, machines: Machines):
+    try:
+        return resolve_pools(prepared.job.compute, machines, prepared.token_flops)
+    except ValueError as error:
+        raise UserError(f"{error}; for another machine, plan --cluster 8xH100") from error
+
+
+def _dtype_here(dtype: str, use_gpu: bool) -> str:
+    return BY_GPU if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Prints a plan for people, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stderr)
+    console.print(
+        f"{summary['files']:,} files, {summary['bytes'] / 2**20:,.1f} MiB; {summary['files_done']:,} done"
+        f" ({summary['documents_done']:,} documents in {summary['units_done']:,} units)"
+    )
+    console.print(
+        f"to run: {summary['files_to_run']:,} files, {summary['bytes_to_run'] / 2**20:,.1f} MiB,"
+        f" about {summary['units_to_run']:,} units -> {summary['output']}"
+    )
+    for key, what in {
+        "files_changed": "have changed and are labelled again",
+        "files_removed": "are gone; their labels are dropped" if summary["drop_removed"] else "are gone; their labels stay",
+        "files_passed_over": "have no known suffix and are passed over",
+    }.items():
+        if summary[key]:
+            console.print(f"{summary[key]:,} files {what}")
+    if summary["units_failed"]:
+        console.print(
+            f"{summary['units_failed']:,} units have failed before and are left alone; run --retry-failed takes them up"
+        )
+    table = Table("setting", "value", "from")
+    for key, setting in summary["settings"].items():
+        table.add_row(key, str(setting["value"]), setting["from"])
+    console.print(table)

@@ -1,0 +1,109 @@
+"""Local copies; hub commit; hashes."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.files import StorageConfig, is_local, list_all, read_files
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
+
+
+def is_hub_id(path: str) -> bool:
+    return is_local(path) and not os.path.isdir(os.path.expanduser(path))
+
+
+def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) -> str:
+    """A path that from_pretrained takes: hub ids and local folders as they are, object storage fetched once per node.
+
+    A fetched folder is built beside its place and renamed, so that a second process on the node sees all of it or nothing.
+
+    Raises:
+        UserError: a folder that holds no config.json.
+    """
+    if is_local(config.path):
+        if is_hub_id(config.path):
+            return config.path
+        folder = os.path.abspath(os.path.expanduser(config.path))
+        if not os.path.exists(os.path.join(folder, "config.json")):
+            raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
+        return folder
+    files = list_all(config.path, storage)
+    if not any(file.path.endswith("/config.json") for file in files):
+        raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
+    if not weights:
+        files = [file for file in files if not file.path.endswith(WEIGHT_SUFFIXES)]
+    listing = json.dumps([(file.path, file.identity, file.size) for file in files])
+    target = os.path.join(os.path.expanduser(storage.cache_folder), "models", hashlib.sha256(listing.encode()).hexdigest()[:32])
+    if not os.path.isdir(target):
+        beside = f"{target}.{uuid.uuid4().hex}"
+        try:
+            for file in files:
+                path = os.path.join(beside, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                (content,) = read_files([file], storage)
+                with open(path, "xb") as copy:
+                    copy.write(content)
+            os.rename(beside, target)
+        except OSError:
+            if not os.path.isdir(target):  # else another process was first; its copy is the same
+                raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def _check_weights(config: ModelConfig, storage: StorageConfig) -> None:
+    """Raises UserError for a folder of pickled weights alone; of models on the hub it is found when they are loaded."""
+    if config.allow_pickled_weights or is_hub_id(config.path):
+        return
+    weights = [file.path for file in list_all(config.path, storage) if file.path.endswith(WEIGHT_SUFFIXES)]
+    if weights and not any(path.endswith(".safetensors") for path in weights):
+        raise UserError(
+            f"model.path: {config.path!r} has no safetensors, but weights that can run code ({os.path.basename(weights[0])}):"
+            f" save it with save_pretrained, or set model.allow_pickled_weights if you trust it"
+        )
+
+
+def hub_commit(config: ModelConfig) -> str:
+    """The commit that `model.path` and `model.revision` name on the hub, or in its local cache when the hub is not reached.
+
+    Raises:
+        UserError: there is no such model or revision, or it may not be read.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return str(HfApi().model_info(config.path, revision=config.revision, timeout=10).sha)
+    except HFValidationError as error:
+        raise UserError(f"model.path: {config.path!r} is no existing folder, and no hub id of the form user/name") from error
+    except HfHubHTTPError as error:
+        what = str(error).strip().splitlines()[-1]
+        raise UserError(f"model.path: {config.path!r} at revision {config.revision or 'main'!r}: {what}") from error
+    except Exception as error:  # not reached; which HTTP library says so differs by huggingface_hub version
+        cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
+        if isinstance(cached, str):
+            return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
+        raise UserError(
+            f"model.path: {config.path!r} is no existing folder, and the hub cannot be reached to look for it"
+            f" ({type(error).__name__}); it is not in the local cache either"
+        ) from error
+
+
+def weights_identity(path: str, storage: StorageConfig) -> str:
+    """Hash of the weight files: of their bytes in a local folder, of their names, sizes and etags on object storage."""
+    digest = hashlib.sha256()
+    for file in list_all(path, storage):
+        if file.path.endswith(WEIGHT_SUFFIXES):
+            digest.update(os.path.basename(file.path).encode())
+            if is_local(path):
+                with open(file.path, "rb") as weights:
+                    digest.update(hashlib.file_digest(weights, "sha256").digest())
+            else:
+                digest.update(f"{file.size} {file.identity}".encode())
+    return "sha256:" + digest.hexdigest()

@@ -1,0 +1,59 @@
+"""Load weights for inference."""
+
+from typing import Any
+
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.fetch import local_copy
+from pipeline_ops.models.resolve import is_decoder
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.files import StorageConfig
+
+NO_TOKEN = -1
+
+
+def load_classifier(
+    config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str, attention: str | None = None
+) -> Any:
+    """The sequence classification model in eval mode on `device`; "meta" checks that it can be loaded, without the weights.
+
+    Attention is torch's fused one (SDPA) where the architecture has it, else its own: what transformers does unless told.
+    BigBird's is the full one, for all: transformers switches to it for good at the first short text.
+
+    Args:
+        attention: an implementation of transformers instead of those, such as "eager".
+
+    Raises:
+        UserError: no weights, pickled ones, no classification head, or a kind of model that has none.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            local_copy(config, storage, weights=True),
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=None if config.allow_pickled_weights else True,
+            output_loading_info=True,
+            **({"device_map": "meta"} if device == "meta" else {}),
+            **({"attn_implementation": attention} if attention is not None else {}),
+        )
+        if model.config.model_type == "big_bird" and device != "meta":
+            model.base_model.set_attention_type("original_full")
+        if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
+            model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {what}") from error
+    missing = sorted(report["missing_keys"])
+    if missing and not config.allow_new_weights:
+        raise UserError(
+            f"model.path: {config.path!r} has no trained classification head ({', '.join(missing[:4])} would be made up);"
+            f" fine-tune it first (label-corpus train), or set model.allow_new_weights"
+        )
+    return model.eval() if device == "meta" else model.to(device).eval()

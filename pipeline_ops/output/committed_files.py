@@ -1,0 +1,53 @@
+"""Read a committed file, checked."""
+
+import hashlib
+import urllib.parse
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_ops.storage.files import StorageConfig, StoredFile, join, read_files
+from pipeline_ops.writing.commit_record import WrittenFile
+from pipeline_ops.writing.unit_files import NULL_PARTITION
+
+
+def hive_values(path: str) -> dict[str, str | None]:
+    """The partition values in a relative path, by column."""
+    found = {}
+    for folder in path.split("/")[:-1]:
+        name, equals, value = folder.partition("=")
+        if equals:
+            found[urllib.parse.unquote(name)] = None if value == NULL_PARTITION else urllib.parse.unquote(value)
+    return found
+
+
+def read_written(file: WrittenFile, output: str, storage: StorageConfig) -> pa.Table:
+    """A committed Parquet file's rows, without its partition columns.
+
+    Raises:
+        OSError: its bytes or its rows are not what its commit says.
+    """
+    content = read_written_bytes(file, output, storage)
+    try:
+        # ParquetFile, not read_table: that would take the folders' names for columns
+        table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read(use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise OSError(f"{file.path}: {error}") from error
+    if table.num_rows != file.rows:
+        raise OSError(f"{file.path}: {table.num_rows} rows, its commit says {file.rows}")
+    return table
+
+
+def read_written_bytes(file: WrittenFile, output: str, storage: StorageConfig) -> bytes:
+    """A committed file's content; raises OSError when it is not what was written."""
+    (content,) = read_files([StoredFile(join(output, file.path), file.bytes, file.md5)], storage)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != file.md5:
+        raise OSError(f"{file.path}: {len(content)} bytes, which are not those that were written (MD5)")
+    return content
+
+
+def column_of(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
+    """A column of a written file, also one that its folders hold: then as text."""
+    if name in table.column_names:
+        return table.column(name)
+    return pa.chunked_array([pa.array([hive_values(path)[name]] * table.num_rows, pa.string())])

@@ -1,0 +1,204 @@
+"""Merge small committed files."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_ops.output.committed_files import read_written, read_written_bytes
+from pipeline_ops.output.rewriting import _put, _unit_id
+from pipeline_ops.schema.units import Piece
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt
+from pipeline_ops.writing.unit_files import REJECTS_FOLDER, ROW_GROUP_ROWS
+
+ROW_GROUP_BYTES = 64 * 2**20  # of small files' rows that are put together into a row group, in memory
+GROUPED_PIECES = 8192  # keeps a compacted commit's record below a few megabytes
+GROUPED_TARGETS = 64  # times the target size: the most that one compacted commit takes over
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Files of one partition that become one, in order; `path` is how the new one's begins, relative."""
+
+    path: str
+    files: tuple[WrittenFile, ...]
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """Commits that become one, and what has to be merged for it."""
+
+    unit: str
+    attempt: str
+    commits: tuple[Commit, ...]
+    merges: tuple[Merge, ...]
+    kept: tuple[WrittenFile, ...]  # files that stay as they are
+
+
+def plan_compactions(commits: Iterable[Commit], target_bytes: int) -> list[Compaction]:
+    """Which commits to put together, so that the files of a partition come near `target_bytes`; nothing that would not help.
+
+    Files of more than half the target stay as they are. Rows stay in the order of the input.
+    """
+    ordered = sorted((commit for commit in commits if commit.pieces), key=lambda c: (c.pieces[0].path, c.pieces[0].start_row))
+    return [found for group in _groups(ordered, target_bytes) if (found := _compaction(group, target_bytes)).merges]
+
+
+def _groups(commits: list[Commit], target_bytes: int) -> Iterator[list[Commit]]:
+    group: list[Commit] = []
+    pieces = size = 0
+    for commit in commits:
+        commit_bytes = sum(file.bytes for file in commit.files)
+        if group and (pieces + len(commit.pieces) > GROUPED_PIECES or size + commit_bytes > GROUPED_TARGETS * target_bytes):
+            yield group
+            group, pieces, size = [], 0, 0
+        group.append(commit)
+        pieces += len(commit.pieces)
+        size += commit_bytes
+    if group:
+        yield group
+
+
+def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
+    unit, attempt = _unit_id(["compacted", *(commit.name for commit in commits)]), new_attempt()
+    by_folder: dict[str, list[WrittenFile]] = defaultdict(list)
+    for commit in commits:
+        for file in commit.files:
+            by_folder[file.path.rpartition("/")[0]].append(file)
+    kept: list[WrittenFile] = []
+    merges: list[Merge] = []
+
+    def close(folder: str, together: list[WrittenFile]) -> None:
+        if len(together) > 1:
+            path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{len(merges)}"]))
+            merges.append(Merge(path, tuple(together)))
+        else:
+            kept.extend(together)
+
+    for folder, files in by_folder.items():
+        together: list[WrittenFile] = []
+        size = 0
+        for file in files:
+            if file.bytes > target_bytes / 2:
+                kept.append(file)
+                continue
+            if size + file.bytes > target_bytes:
+                close(folder, together)
+                together, size = [], 0
+            together.append(file)
+            size += file.bytes
+        close(folder, together)
+    return Compaction(unit, attempt, tuple(commits), tuple(merges), tuple(kept))
+
+
+def merge_files(merge: Merge, output: str, storage: StorageConfig) -> list[WrittenFile]:
+    """Puts the rows of some files into one, or into one for each run of equal schemas; returns what was written.
+
+    Memory: the new file as it is on storage, and one row group.
+
+    Raises:
+        OSError: a file cannot be read, or is not what was written.
+    """
+    written: list[WrittenFile] = []
+    tables = (read_written(file, output, storage) for file in merge.files)
+    for number, (schema, run) in enumerate(groupby(tables, key=_Schema)):
+        sink = pa.BufferOutputStream()
+        rows = 0
+        with pq.ParquetWriter(sink, schema.schema, compression="zstd", write_page_checksum=True) as writer:
+            for table in _row_groups(run):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                rows += table.num_rows
+        written.append(_put(f"{merge.path}-{number}.parquet", rows, sink.getvalue(), output, storage))
+    return written
+
+
+class _Schema:
+    """The schema of a table, equal to another one only with its metadata."""
+
+    def __init__(self, table: pa.Table):
+        self.schema = table.schema
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Schema) and self.schema.equals(other.schema, check_metadata=True)
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables put together into some that are worth a row group each: small ones make a file slow to read."""
+    held: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        held.append(table)
+        rows, size = rows + table.num_rows, size + table.nbytes
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, storage: StorageConfig) -> Commit:
+    """Writes the rejects of the commits into one file; returns the commit that takes over from them.
+
+    Args:
+        merged: what merge_files wrote for the compaction's merges.
+    """
+    commits = compaction.commits
+    rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
+    rejects_file = rejects[0] if rejects else None
+    if len(rejects) > 1:
+        content = b"".join(read_written_bytes(file, output, storage) for file in rejects)
+        path = f"{REJECTS_FOLDER}/{compaction.unit}-{compaction.attempt}.jsonl"
+        rejects_file = _put(path, sum(file.rows for file in rejects), content, output, storage)
+    labels: Counter[str] = Counter()
+    for commit in commits:
+        labels.update(commit.labels)
+    known = all(commit.classify_seconds is not None for commit in commits)  # of some only would say too little
+    schemas = {commit.schema for commit in commits if commit.files}
+    known_flops = [commit.flops for commit in commits if commit.flops is not None]
+    return Commit(
+        unit=compaction.unit,
+        attempt=compaction.attempt,
+        pieces=tuple(joined_pieces(piece for commit in commits for piece in commit.pieces)),
+        files=(*compaction.kept, *merged),
+        rejects_file=rejects_file,
+        labeled=sum(commit.labeled for commit in commits),
+        rejected=sum(commit.rejected for commit in commits),
+        tokens=sum(commit.tokens for commit in commits),
+        padded_tokens=sum(commit.padded_tokens for commit in commits),
+        truncated=sum(commit.truncated for commit in commits),
+        labels=dict(labels),
+        replaces=tuple(commit.name for commit in commits),
+        classify_seconds=ClassifySeconds.total(commit.classify_seconds for commit in commits) if known else None,
+        flops=sum(known_flops) if len(known_flops) == len(commits) else None,
+        reasons=_sum_of([commit.reasons for commit in commits]),
+        schema=schemas.pop() if len(schemas) == 1 else None,
+        stage_seconds=_sum_of([commit.stage_seconds for commit in commits]),
+    )
+
+
+def _sum_of(several: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The sums by key; None where one of them is not known."""
+    total: dict[str, Any] = defaultdict(int)
+    for counts in several:
+        if counts is None:
+            return None
+        for key, count in counts.items():
+            total[key] += count
+    return dict(total)
+
+
+def joined_pieces(pieces: Iterable[Piece]) -> list[Piece]:
+    """The pieces in row order, those that follow each other as one."""
+    joined: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: (piece.path, piece.start_row, piece.stop_row)):
+        before = joined[-1] if joined else None
+        if before and (before.path, before.identity, before.stop_row) == (piece.path, piece.identity, piece.start_row):
+            joined[-1] = replace(before, stop_row=piece.stop_row, stop_byte=piece.stop_byte, last=piece.last or before.last)
+        else:
+            joined.append(piece)
+    return joined
