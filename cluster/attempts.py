@@ -20,11 +20,11 @@ ANSWER_S = 5  # after which a look at the counts is given up
 
 
 @dataclass(frozen=True)
-class AtWork:
+class StageActivity:
     """What the stages are at work on."""
 
     busy: dict[str, int] = field(default_factory=dict)  # by stage: units; of read: tasks
-    begun_again: int = 0  # units, so far, that the process at work on them had not survived
+    retries: int = 0  # units, so far, that the process at work on them had not survived
 
 
 class AttemptCounts:
@@ -49,9 +49,9 @@ class AttemptCounts:
     def end(self, key: str) -> None:
         del self._begun[key]
 
-    def at_work(self) -> AtWork:
+    def at_work(self) -> StageActivity:
         busy = Counter(_stage(key) for key in self._begun)
-        return AtWork({stage: busy[stage] for stage in STAGES.values()}, self._begun_again)
+        return StageActivity({stage: busy[stage] for stage in STAGES.values()}, self._begun_again)
 
 
 def _stage(key: str) -> str | None:
@@ -85,7 +85,7 @@ class Attempts:
         return ray.get(getattr(self._counts, method).remote(key))
 
     @contextmanager
-    def watched(self, tell: Callable[[AtWork], None]) -> Iterator[None]:
+    def watched(self, tell: Callable[[StageActivity], None]) -> Iterator[None]:
         """While the block runs, `tell` hears every second what the stages are at work on, from a thread of its own.
 
         Ray Data says it of no running Dataset in a public way (2.60): its State API needs the dashboard, and what

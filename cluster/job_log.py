@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from cluster.jobs_api import Cluster, ClusterError, told_in_a_line
+from cluster.jobs_api import Cluster, ClusterError, translate_client_errors
 
 IDLE_S = 1  # at most, between two pieces of the log
 PATIENCE_S = 120  # with a cluster that does not answer: a dashboard starts anew in less
@@ -45,7 +45,7 @@ def read_log(cluster: Cluster, submission_id: str) -> Iterator[str]:
 
 def _stream(cluster: Cluster, submission_id: str) -> Iterator[str]:
     """What Ray's websocket tells, until it ends for whatever reason; empty texts while it tells nothing."""
-    with told_in_a_line(cluster.address), asyncio.Runner() as runner:
+    with translate_client_errors(cluster.address), asyncio.Runner() as runner:
         texts = cluster.client.tail_job_logs(submission_id)
 
         async def following() -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.session import jobs_address_is
 
 # loggers that tell of uploads and closed sockets
-TALKATIVE = tuple(
+NOISY_LOGGERS = tuple(
     f"ray.{name}" for name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk")
 )
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -53,10 +53,10 @@ class Cluster:
 
     def __init__(self, address: str):
         self.address = address
-        with told_in_a_line(address):
+        with translate_client_errors(address):
             from ray.job_submission import JobSubmissionClient
 
-            for name in TALKATIVE:
+            for name in NOISY_LOGGERS:
                 logging.getLogger(name).setLevel(logging.WARNING)
             with jobs_address_is(address):
                 self.client = JobSubmissionClient(address)
@@ -80,7 +80,7 @@ class Cluster:
         Raises:
             ClusterError: the cluster refuses it, or is gone.
         """
-        with told_in_a_line(self.address):
+        with translate_client_errors(self.address):
             try:
                 self.client.submit_job(
                     entrypoint=entrypoint,
@@ -101,7 +101,7 @@ class Cluster:
 
     def list(self, prefix: str = "") -> list[Submission]:
         """Submitted jobs whose id begins with `prefix`, oldest first; the cluster forgets them when it ends."""
-        with told_in_a_line(self.address):
+        with translate_client_errors(self.address):
             details = [job for job in self.client.list_jobs() if job.submission_id]
         jobs = [
             Submission(
@@ -125,7 +125,7 @@ class Cluster:
         Raises:
             ClusterError: the node is gone that ran the driver.
         """
-        with told_in_a_line(self.address):
+        with translate_client_errors(self.address):
             return self.client.get_job_logs(submission_id)
 
     def stop(self, submission_id: str) -> bool:
@@ -134,12 +134,12 @@ class Cluster:
         Raises:
             ClusterError: there is no such job.
         """
-        with told_in_a_line(self.address):
+        with translate_client_errors(self.address):
             return self.client.stop_job(submission_id)
 
 
 @contextmanager
-def told_in_a_line(address: str) -> Iterator[None]:
+def translate_client_errors(address: str) -> Iterator[None]:
     """Turns what Ray's client raises into a ClusterError."""
     from aiohttp import ClientError
     from ray.exceptions import AuthenticationError, RpcError

@@ -37,9 +37,11 @@ class Metric:
 
 EVERYWHERE = ("run", "output")
 UNITS = Metric("label_corpus_units_total", "Units that this run has committed.")
-DOCUMENTS = Metric("label_corpus_documents_total", "Documents of committed units, labelled or rejected.", ("outcome",))
+DOCUMENTS = Metric("label_corpus_documents_total", "Documents of committed units, labeled or rejected.", ("outcome",))
 REJECTS = Metric("label_corpus_rejects_total", "Rejected documents, by why.", ("reason",))
-FAILED_UNITS = Metric("label_corpus_failed_units_total", "Units set aside, by the step that could not finish them.", ("step",))
+FAILED_UNITS = Metric(
+    "label_corpus_failed_units_total", "Units quarantined, by the step that could not finish them.", ("step",)
+)
 RETRIES = Metric(
     "label_corpus_retries_total",
     "Units (at read: tasks of the reader) that were begun again because the process at work on them had died.",
@@ -47,7 +49,7 @@ RETRIES = Metric(
 )
 TOKENS = Metric(
     "label_corpus_tokens_total",
-    "Tokens without padding that went through a model, of units that were labelled.",
+    "Tokens without padding that went through a model, of units that were labeled.",
     ("model",),
 )
 PADDING = Metric("label_corpus_padding_tokens_total", "Padding that went through a model beside the tokens.", ("model",))

@@ -16,7 +16,7 @@ LOOK_EVERY_S = 1
 Say = Callable[[str], None]
 
 
-def pools_when_there(compute: ComputeConfig, machines: Machines, token_flops: float | None, say: Say) -> Pools:
+def wait_for_pools(compute: ComputeConfig, machines: Machines, token_flops: float | None, say: Say) -> Pools:
     """resolve_pools, once the cluster has the nodes for it.
 
     On a cluster with an autoscaler it returns at once: what the pools ask for is what makes nodes come.
@@ -97,7 +97,7 @@ def _autoscaler_news() -> str:
 
 
 @contextmanager
-def saying_what_is_missing(pools: Pools, say: Say, every_s: float = SAY_EVERY_S) -> Iterator[None]:
+def warn_about_missing_nodes(pools: Pools, say: Say, every_s: float = SAY_EVERY_S) -> Iterator[None]:
     """While the block runs, says in a line now and then that the cluster lacks nodes which are needed."""
     over = threading.Event()
 

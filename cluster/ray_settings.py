@@ -4,8 +4,8 @@
 |---|---|
 | a request to object storage | repeated where it is made (s3.py), not by Ray; then the run ends with one line |
 | a document | rejected with its error |
-| an input file, or a unit | set aside with its reason; the run goes on, and ends with exit 1 |
-| a worker process, at work on a unit | Ray runs the unit again elsewhere; the fourth time it is set aside (attempts.py) |
+| an input file, or a unit | quarantined with its reason; the run goes on, and ends with exit 1 |
+| a worker process, at work on a unit | Ray runs the unit again elsewhere; the fourth time it is quarantined (attempts.py) |
 | a node | the same; units that were written keep their commits |
 | an actor's start | another one is started, three times in a row; then the run ends |
 | the driver | the next run continues |

@@ -55,7 +55,7 @@ class ComputeConfig(BaseModel):
         default="auto", description="tokens of a forward pass, padding included"
     )
     unit_bytes: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="input per unit, about: read, labelled and committed as a whole"
+        default="auto", description="input per unit, about: read, labeled and committed as a whole"
     )
     max_failed_units: int | None = Field(
         default=100, ge=0, description="failed units at which a run stops early; null: it never does"

@@ -24,7 +24,7 @@ class NamedModelConfig(ModelConfig):
 
 
 class JobConfig(BaseModel):
-    """A labelling job."""
+    """A labeling job."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -37,7 +37,7 @@ class JobConfig(BaseModel):
         },
     )
 
-    input: InputConfig = Field(description="what is labelled, and how it is read")
+    input: InputConfig = Field(description="what is labeled, and how it is read")
     model: ModelConfig | None = Field(description="the classifier that labels it")
     models: tuple[NamedModelConfig, ...] | None = Field(
         default=None, min_length=1, description="in place of model: several that label it in one pass, each with a name"

@@ -5,7 +5,7 @@ In a notebook:
     from jobs import label_corpus
 
     result = label_corpus.run("reviews.yaml")                       # or the settings as a dict, or a JobConfig
-    frame = label_corpus.labels("labelled/", as_="pandas", columns=["text", "label", "score"])
+    frame = label_corpus.labels("labeled/", as_="pandas", columns=["text", "label", "score"])
 """
 
 import sys
@@ -15,7 +15,7 @@ from contextlib import closing, nullcontext
 from typing import Any
 
 from cluster.metrics import Meter
-from cluster.node_wait import pools_when_there, saying_what_is_missing, why_waiting
+from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_waiting
 from cluster.resources import Machines, Pools
 from cluster.session import connected
 from cluster.streaming import run_tasks
@@ -27,7 +27,7 @@ from jobs.console.step_progress import Steps
 from jobs.report.publish import with_report
 from jobs.results.labels import labels
 from jobs.run.chain import label_units
-from jobs.run.commit_writer import Writer, needs_writing, tidy, writing
+from jobs.run.commit_writer import Writer, finalize, needs_writing, writing
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
 from jobs.run.metrics import count_commit, count_failure
@@ -36,9 +36,9 @@ from jobs.run.result import RunResult, Timeline, summarize
 from jobs.run.run_recorder import Recording
 from pipeline_ops.models.device import probe_models
 from pipeline_ops.output.commit_log import incomplete_files, write_job
-from pipeline_ops.output.failed_units import forget_failures, set_aside
+from pipeline_ops.output.failed_units import clear_failures, quarantine
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.failures import Failure, run_ending
+from pipeline_ops.schema.failures import Failure, fatal_error_of
 from pipeline_ops.writing.commit_record import Commit
 
 __all__ = ["RunResult", "labels", "run"]
@@ -52,11 +52,11 @@ def run(
     as_json: bool = False,
     report: bool = True,
 ) -> RunResult:
-    """Labels what is not labelled yet.
+    """Labels what is not labeled yet.
 
     Args:
         job: the settings, or the path of a job file.
-        retry_failed: take up what earlier runs have set aside.
+        retry_failed: take up what earlier runs have quarantined.
         as_json: events go to the logger of jobs.console.json_logging, not to stderr as text.
         report: make the page about the output when the run ends, if it has changed anything.
 
@@ -82,14 +82,14 @@ def run(
         )
         if needs_writing(prepared):
             with writing(prepared) as lease:
-                if lease.took_over:
+                if lease.must_fence:
                     progress.say("an earlier run has not ended properly: what it may still commit is void from now on")
-                forget_failures(prepared.outdated_failures, job.output.path, job.storage)
+                clear_failures(prepared.outdated_failures, job.output.path, job.storage)
                 recording = Recording(meter.run, lease.term, prepared, timeline)
                 try:
                     _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed)
                     progress.doing("sweeping the output")
-                    tidy(prepared, lease)
+                    finalize(prepared, lease)
                     result, incomplete = _result(prepared, timeline, failed, skipped)
                     recording.end(result)
                 except BaseException as error:
@@ -99,12 +99,12 @@ def run(
                     progress.doing("making the report")
                     result = with_report(result, job, prepared.ledger, progress.say)
         else:
-            progress.say("nothing to do: every input file is labelled" if not failed else "nothing to do but what has failed")
+            progress.say("nothing to do: every input file is labeled" if not failed else "nothing to do but what has failed")
             result, incomplete = _result(prepared, timeline, failed, skipped)
         for path in incomplete:
-            progress.say(f"not completely labelled: {path}")
+            progress.say(f"not completely labeled: {path}")
         if failed:
-            progress.say(f"{len(failed)} failed units are set aside; `run --retry-failed` takes them up again")
+            progress.say(f"{len(failed)} failed units are quarantined; `run --retry-failed` takes them up again")
         progress.end(result.to_dict())
     return result
 
@@ -126,15 +126,15 @@ def _label(
                 recording.add(done)
                 continue
             failed.append(done)
-            recording.set_aside()
-            progress.set_aside(done)
+            recording.quarantine()
+            progress.quarantine(done)
             if most is not None and len(failed) - before > most:
                 progress.say(f"stopping early: more than compute.max_failed_units ({most}) have failed")
                 break
 
 
 def _result(prepared: Prepared, timeline: Timeline, failed: list[Failure], skipped: int) -> tuple[RunResult, list[str]]:
-    """What came of the run, and the input files that are not completely labelled."""
+    """What came of the run, and the input files that are not completely labeled."""
     # the end is a comparison with the input, not the absence of an error
     incomplete = incomplete_files(prepared.files, prepared.ledger.commits)
     result = summarize(
@@ -165,7 +165,7 @@ def _label_and_commit(
         if not plan.tasks:
             return
         try:
-            pools = pools_when_there(job.compute, machines, prepared.token_flops, progress.say)
+            pools = wait_for_pools(job.compute, machines, prepared.token_flops, progress.say)
         except ValueError as error:
             raise UserError(str(error)) from error
         progress.doing("trying the model")
@@ -173,14 +173,14 @@ def _label_and_commit(
         record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
-        recording.timeline.starts_labelling(pools.classifiers, probed["device"], probed["dtypes"], pools.gpus_per_classifier)
+        recording.timeline.starts_labeling(pools.classifiers, probed["device"], probed["dtypes"], pools.gpus_per_classifier)
         recorded = False
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
-        watched = nullcontext() if machines.here else saying_what_is_missing(pools, progress.say)
-        progress.doing("labelling the first units: actors start and load the model", pools)
+        watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, progress.say)
+        progress.doing("labeling the first units: actors start and load the model", pools)
         tell = progress.works if progress.watches else None
         with watched, closing(label_units(prepared, pools, probed, meter, tell=tell)) as finished:
-            for done in labelled_first(finished, job.compute.max_failed_units):
+            for done in defer_failures(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
                     write_job(record, job.output.path, job.storage)
@@ -190,7 +190,7 @@ def _label_and_commit(
                         progress.say("the model's labels have no names (LABEL_0, ...): model.id2label can give them some")
                 if isinstance(done, Failure):
                     writer.lease.check()
-                    set_aside(done, writer.run, job.output.path, job.storage)
+                    quarantine(done, writer.run, job.output.path, job.storage)
                     count_failure(meter, done)
                     yield done
                 elif writer.put(done):
@@ -200,32 +200,32 @@ def _label_and_commit(
                     yield commit
 
 
-def labelled_first(finished: Iterable[Commit | Failure], most_failed: int | None) -> Iterator[Commit | Failure]:
-    """The same, failures not before the model has labelled something: nothing is put for a job whose model cannot be loaded.
+def defer_failures(finished: Iterable[Commit | Failure], most_failed: int | None) -> Iterator[Commit | Failure]:
+    """The same, failures not before the model has labeled something: nothing is put for a job whose model cannot be loaded.
 
     Args:
         most_failed: with more failures than these it does not go on for a label's sake.
 
     Raises:
-        Exception: the first failure that is no unit's fault (failures.run_ending).
+        Exception: the first failure that is no unit's fault (failures.fatal_error_of).
     """
-    labelled = False
+    labeled = False
     postponed: list[Failure] = []
     for done in finished:
         if isinstance(done, Failure):
-            error = run_ending(done)
+            error = fatal_error_of(done)
             if error is not None:
                 raise error
-            if not labelled:
+            if not labeled:
                 postponed.append(done)
                 if most_failed is None or len(postponed) <= most_failed:
                     continue
                 done = postponed.pop()
         yield done
-        if not labelled:
-            labelled = True
+        if not labeled:
+            labeled = True
             yield from postponed
-    if not labelled:
+    if not labeled:
         yield from postponed
 
 

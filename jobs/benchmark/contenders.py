@@ -113,7 +113,7 @@ class TextClassifier:
 def ray_data(task: dict[str, Any]) -> dict[str, Any]:
     """read -> map_batches(TextClassifier) -> write_parquet, the pattern of Ray Data's guide (see TextClassifier).
 
-    Where the guide leaves things open they are chosen in its favour: one single-thread actor per core, as many logical CPUs as
+    Where the guide leaves things open they are chosen in its favor: one single-thread actor per core, as many logical CPUs as
     the job has, so that reading does not wait for the actors' ones, and batches small enough that all actors have work.
     """
     import ray.data

@@ -22,10 +22,10 @@ from jobs.benchmark.report import steady_rate, steady_start
 from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.config import JobConfig, check_config
 from jobs.run.chain import label_units
-from jobs.run.commit_writer import Writer, tidy, writing
+from jobs.run.commit_writer import Writer, finalize, writing
 from jobs.run.prepare import prepare
 from pipeline_ops.classifying.classify import UnitLogits
-from pipeline_ops.models.config import readings_of
+from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.planning.forecast import (
     UNIT_CPU_SECONDS,
     driver_bytes,
@@ -90,8 +90,8 @@ def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
 
     class SleepingClassifyActor(ClassifyActor):
         def __init__(self, **told: Any):
-            self.models, self.attempts, self.refusal = told["models"], told["attempts"], None
-            self.readings = readings_of(self.models)
+            self.models, self.attempts, self.load_error = told["models"], told["attempts"], None
+            self.readings = tokenization_ids(self.models)
             self.flops = [None] * len(self.models)
             self.called = self.left = time.monotonic()
 
@@ -131,7 +131,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
         {
             "input": {"path": corpus["path"]},
             "model": {"path": task["model"], "dtype": "float32"},
-            "output": {"path": f"{corpus['path']}-labelled"},
+            "output": {"path": f"{corpus['path']}-labeled"},
             "compute": {
                 "classifiers": actors,
                 "gpus_per_classifier": 1,
@@ -157,7 +157,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
                 if len(stamps) % max(1, prepared.plan.num_units // 10) == 0:
                     print(f"benchmark: {actors} actors: {len(stamps)} units", file=sys.stderr, flush=True)
         puts = sum(len(commit.all_files()) + 1 for commit in prepared.ledger.commits.values())
-        tidy(prepared, lease)
+        finalize(prepared, lease)
         puts += lease.record.generation
     times = [stamp[0] for stamp in stamps]
     start = steady_start(len(stamps), actors)

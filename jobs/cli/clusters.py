@@ -42,7 +42,7 @@ def submit_command(
     address: Address = None,
     follow: Annotated[bool, typer.Option("--follow", help="show the log, and end as the job ends")] = False,
     check: Annotated[bool, typer.Option("--check", help="look for input and model from here first, as plan does")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     tick: Annotated[str | None, typer.Option("--tick", help="the time this run is for, part of its id; default: now")] = None,
     working_dir: WorkingDir = None,

@@ -56,11 +56,11 @@ def run_command(
     job: JobFile,
     overrides: Overrides = None,
     quiet: Quiet = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have set aside")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     no_report: Annotated[bool, typer.Option("--no-report", help="leave OUTPUT/_report/report.html as it is")] = False,
 ) -> None:
-    """Label what is not labelled yet."""
+    """Label what is not labeled yet."""
     if log_format is LogFormat.json:
         from jobs.console.json_logging import to_json
 
@@ -89,7 +89,7 @@ def run_command(
 def verify_command(
     job: JobFile,
     overrides: Overrides = None,
-    deep: Annotated[bool, typer.Option("--deep", help="read every labelled file: bytes, rows, keys, schemas")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="read every labeled file: bytes, rows, keys, schemas")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Recount the input against the commits and the files."""

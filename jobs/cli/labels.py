@@ -1,4 +1,4 @@
-"""The sub-commands about what a job has labelled: status, report, evaluate, compare."""
+"""The sub-commands about what a job has labeled: status, report, evaluate, compare."""
 
 import sys
 import webbrowser
@@ -17,7 +17,7 @@ app = typer.Typer()
     "status",
     epilog=examples(
         "label-corpus status job.yaml",
-        "label-corpus status s3://bucket/labelled/   # from anywhere, while it runs",
+        "label-corpus status s3://bucket/labeled/   # from anywhere, while it runs",
     ),
 )
 def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
@@ -35,7 +35,7 @@ def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = F
     "report",
     epilog=examples(
         "label-corpus report job.yaml --open",
-        "label-corpus report s3://bucket/labelled/",
+        "label-corpus report s3://bucket/labeled/",
     ),
 )
 def report_command(
@@ -46,24 +46,24 @@ def report_command(
 ) -> None:
     """Make a page about the labels: distribution, scores, documents, speed, files, runs."""
     from jobs.report.publish import make_report
-    from jobs.results.open_output import find_labelled
+    from jobs.results.open_output import find_labeled
     from pipeline_ops.schema.errors import UserError
     from pipeline_ops.storage.files import is_local
 
-    labelled = find_labelled(target, overrides)
-    if show and not is_local(labelled.path):
-        raise UserError(f"--open: {labelled.path!r} is not on this machine; leave it out, and open the page from the bucket")
-    path = make_report(labelled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
+    labeled = find_labeled(target, overrides)
+    if show and not is_local(labeled.path):
+        raise UserError(f"--open: {labeled.path!r} is not on this machine; leave it out, and open the page from the bucket")
+    path = make_report(labeled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
     if show and not webbrowser.open(f"file://{path}"):
         print(f"no browser could be opened from here; the page is {path}", file=sys.stderr)
-    emit({"report": path, "documents": sum(commit.documents for commit in labelled.commits), "output": labelled.path})
+    emit({"report": path, "documents": sum(commit.documents for commit in labeled.commits), "output": labeled.path})
 
 
 @app.command(
     "evaluate",
     epilog=examples(
         "label-corpus evaluate job.yaml --truth label",
-        "label-corpus evaluate labelled/ --truth topic --model topics",
+        "label-corpus evaluate labeled/ --truth topic --model topics",
     ),
 )
 def evaluate_command(
@@ -77,12 +77,12 @@ def evaluate_command(
     from jobs.report.publish import make_report
     from jobs.results.evaluate import evaluate, keep, line_of
     from jobs.results.evaluation_tables import show
-    from jobs.results.open_output import find_labelled
+    from jobs.results.open_output import find_labeled
 
-    labelled = find_labelled(target, overrides)
-    result = evaluate(labelled, truth, model, quiet=quiet)
-    keep(result, labelled)
-    path = make_report(labelled, lambda text: None)
+    labeled = find_labeled(target, overrides)
+    result = evaluate(labeled, truth, model, quiet=quiet)
+    keep(result, labeled)
+    path = make_report(labeled, lambda text: None)
     if not quiet:
         show(result)
     emit({**line_of(result), "report": path})
@@ -92,7 +92,7 @@ def evaluate_command(
     "compare",
     epilog=examples(
         "label-corpus compare old.yaml new.yaml --html changes.html",
-        "label-corpus compare s3://bucket/labelled-v1/ s3://bucket/labelled-v2/",
+        "label-corpus compare s3://bucket/labeled-v1/ s3://bucket/labeled-v2/",
     ),
 )
 def compare_command(
@@ -109,9 +109,9 @@ def compare_command(
     """Compare two outputs over the same input: agreement, changed labels, documents."""
     from jobs.results.compare import compare
     from jobs.results.comparison_tables import progress, show
-    from jobs.results.open_output import find_labelled
+    from jobs.results.open_output import find_labeled
 
-    found = [find_labelled(target, overrides) for target in (a, b)]
+    found = [find_labeled(target, overrides) for target in (a, b)]
     with progress(quiet) as tell:
         result = compare(*found, model=model, model_b=model_b, tell=tell)
     if html is not None:

@@ -23,7 +23,7 @@ def compact_command(
     target_bytes: Annotated[int, typer.Option("--target-bytes", min=1, help="size that merged files come near")] = 256 * 2**20,
     quiet: Quiet = False,
 ) -> None:
-    """Merge small labelled files of a partition."""
+    """Merge small labeled files of a partition."""
     from jobs.config import load_job
     from jobs.maintenance.compact import compact
 
@@ -34,7 +34,7 @@ def compact_command(
     "sweep",
     epilog=examples(
         "label-corpus sweep job.yaml",
-        "label-corpus sweep job.yaml output.path=s3://bucket/labelled",
+        "label-corpus sweep job.yaml output.path=s3://bucket/labeled",
     ),
 )
 def sweep_command(job: JobFile, overrides: Overrides = None) -> None:

@@ -21,7 +21,7 @@ def train_command(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a classifier on a labelled corpus."""
+    """Fine-tune a classifier on a labeled corpus."""
     from jobs.config import load_config
     from jobs.start.train import TrainConfig, train
 

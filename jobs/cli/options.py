@@ -60,9 +60,9 @@ def emit_end(result: dict[str, Any]) -> None:
 def load_light_job(path: str, overrides: list[str] | None) -> Any:
     """The job of a command that loads no model in its own process."""
     from jobs.config import load_job
-    from pipeline_ops.models.resolve import without_torch
+    from pipeline_ops.models.resolve import block_torch_import
 
     job = load_job(path, overrides)
     if not any(model.trust_remote_code for model in job.named_models().values()):  # code of the model's may ask for torch
-        without_torch()
+        block_torch_import()
     return job

@@ -47,7 +47,7 @@ def init_command(
     job: Annotated[str, typer.Option("--job", metavar="FILE", help="the job file to write")] = "job.yaml",
     model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")] = DEFAULT_MODEL,
     output: Annotated[
-        str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labelled, here")
+        str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labeled, here")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a job file that is there")] = False,
 ) -> None:

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from cluster.attempts import AtWork
+from cluster.attempts import StageActivity
 from cluster.resources import Pools
 from jobs.console.json_logging import LOGGER, about
 from jobs.console.live_view import LINE_SECONDS
@@ -42,7 +42,7 @@ class JsonLines:
     def doing(self, what: str, pools: Pools | None = None) -> None:
         """Nothing that a machine would have to be told."""
 
-    def works(self, at_work: AtWork) -> None:
+    def works(self, at_work: StageActivity) -> None:
         """The metrics tell it better."""
 
     def say(self, text: str) -> None:
@@ -75,10 +75,10 @@ class JsonLines:
                 documents_per_second=round(self.documents / (now - self.started), 1),
             )
 
-    def set_aside(self, failure: Failure) -> None:
+    def quarantine(self, failure: Failure) -> None:
         self._tell(
             "unit_failed",
-            f"set aside: {failure.where}: {failure.error}: {failure.message}",
+            f"quarantined: {failure.where}: {failure.error}: {failure.message}",
             logging.WARNING,
             failure=failure.id,
             where=failure.where,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 LOGGER = logging.getLogger("label_corpus")
-COLOURS = re.compile(r"\x1b\[[\d;]*m")  # which Ray's own lines have
+COLORS = re.compile(r"\x1b\[[\d;]*m")  # which Ray's own lines have
 _about: dict[str, str] = {}  # what stands in every line
 
 
@@ -49,7 +49,7 @@ class _ForeignLines(io.TextIOBase):
         *lines, self.begun = (self.begun + text).split("\n")
         for line in lines:
             if line.strip():
-                LOGGER.warning("%s", COLOURS.sub("", line))
+                LOGGER.warning("%s", COLORS.sub("", line))
         return len(text)
 
     def fileno(self) -> int:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from cluster.attempts import AtWork
+from cluster.attempts import StageActivity
 from cluster.resources import Pools
 from jobs.console.live_view import Live
 from jobs.console.widgets import Recent, bar, block, columns, duration, fitted, rate
@@ -35,7 +35,7 @@ class Progress:
         self.units = self.documents = self.tokens = self.rejected = self.failed = 0
         self.total = plan.num_units
         self.labels: Counter[str] = Counter()
-        self.at_work = AtWork()
+        self.at_work = StageActivity()
         self.pools: Pools | None = None
         self.doing_now = "starting"
         self.summary: dict[str, Any] | None = None
@@ -71,13 +71,13 @@ class Progress:
         if not self.units:
             self.recent = Recent(self.since, kinds=3)
 
-    def works(self, at_work: AtWork) -> None:
+    def works(self, at_work: StageActivity) -> None:
         """What the stages are at work on."""
         self.at_work = at_work
 
-    def set_aside(self, failure: Failure) -> None:
+    def quarantine(self, failure: Failure) -> None:
         self.failed += 1
-        self.say(f"set aside: {failure.where}: {failure.error}: {failure.message}")
+        self.say(f"quarantined: {failure.where}: {failure.error}: {failure.message}")
 
     def end(self, summary: dict[str, Any]) -> None:
         """The run has ended: its JSON line follows."""
@@ -197,8 +197,8 @@ class Progress:
                 line.append("●" * busy, "green")
                 line.append("○" * (most - busy), "bright_black")
             line.append("  ")
-        if self.at_work.begun_again:
-            line.append(f"{self.at_work.begun_again} died", "yellow")
+        if self.at_work.retries:
+            line.append(f"{self.at_work.retries} died", "yellow")
         line.rstrip()
         return line
 
@@ -234,7 +234,7 @@ def ending(summary: dict[str, Any]) -> Text:
     seconds, per_second = duration(summary["seconds"]), rate(summary["documents_per_second"])
     return Text.assemble(
         ("incomplete: " if incomplete else "done: ", "bold red" if incomplete else "bold green"),
-        f"{summary['documents']:,} documents, {summary['labeled']:,} labelled{rejected}{failed}\n"
+        f"{summary['documents']:,} documents, {summary['labeled']:,} labeled{rejected}{failed}\n"
         f"this run: {summary['documents_run']:,} documents in {seconds}, {per_second} documents/s\n"
         f"{summary['output']}",
     )

@@ -1,4 +1,4 @@
-"""`label-corpus compact`: merges the small labelled files of a partition, on Ray. Nothing is labelled again.
+"""`label-corpus compact`: merges the small labeled files of a partition, on Ray. Nothing is labeled again.
 
 plan -> merge -> commit: each group of commits becomes one, whose record takes over from theirs when all its files are written.
 A reader of commits sees the old files or the new ones; what is interrupted is swept, and done again by the next compaction.
@@ -31,7 +31,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
     """Merges files of up to half of `target_bytes` into files of up to that size.
 
     Returns:
-        files_before and files_after (labelled files of the whole output), merged (files that are now part of another one),
+        files_before and files_after (labeled files of the whole output), merged (files that are now part of another one),
         bytes_before, bytes_after, commits (records after it) and output.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`label-corpus sweep`: removes what no commit names, without labelling, as a run does when it starts and when it ends."""
+"""`label-corpus sweep`: removes what no commit names, without labeling, as a run does when it starts and when it ends."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 from jobs.config import JobConfig
 from pipeline_ops.output.commit_log import Ledger, read_ledger, sweep, write_pack
 from pipeline_ops.output.lease import Lease, acquire, check_free
-from pipeline_ops.schema.errors import UserError, refused, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.storage.files import full_path
 
 
@@ -28,11 +28,11 @@ def holding(job: JobConfig) -> Iterator[tuple[str, Ledger, Lease]]:
             raise UserError(f"output.path: {output!r} holds no labels; run the job first")
         lease = acquire(output, job.storage, job.output.lease_seconds, seen, pack_term=ledger.pack_term)
     except store_errors() as error:
-        raise refused("output.path", output, "read or written", error) from error
+        raise as_user_error("output.path", output, "read or written", error) from error
     interrupted = False
     try:
         with lease.renewed():
-            if lease.took_over:
+            if lease.must_fence:
                 write_pack(ledger, lease.term, output, job.storage)
             yield output, ledger, lease
     except BaseException as error:

@@ -13,7 +13,7 @@ from jobs.console.step_progress import Steps
 from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_ledger
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
-from pipeline_ops.output.integrity import Seen, check_commit
+from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
 from pipeline_ops.schema.errors import UserError, is_store_failure, store_errors
@@ -28,7 +28,7 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
     """Compares inputs, commits and files.
 
     Args:
-        deep: read the labelled files too: see checking.check_commit.
+        deep: read the labeled files too: see checking.check_commit.
 
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
@@ -56,7 +56,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     for number, file in enumerate(files, 1):
         found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
         if len(found) < len(pieces.get(file.path, [])):
-            missing.append(f"{file.path}: has changed since it was labelled")
+            missing.append(f"{file.path}: has changed since it was labeled")
         missing += [
             f"{file.path}: rows {gap.start_row} to {'the end' if gap.stop_row is None else gap.stop_row - 1}"
             for gap in gaps(found)
@@ -78,12 +78,12 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     listed = {file.path for file in files}
     removed = sorted(path for path in pieces if path not in listed)
     if not removed and not missing and labeled + rejected != documents:
-        missing.append(f"{output}: {documents} documents in the input, {labeled} labelled and {rejected} rejected")
+        missing.append(f"{output}: {documents} documents in the input, {labeled} labeled and {rejected} rejected")
     steps.begin("looking at the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
     broken = list(_broken_files(output, current, job.storage, steps))
     deep_facts = {}
     if deep:
-        seen = Seen()
+        seen = VerifyState()
         num_bytes = sum(file.bytes for commit in current.values() for file in commit.all_files())
         steps.begin("reading the committed files", num_bytes, is_bytes=True)
         read = itertools.count(1)
@@ -121,7 +121,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
 def count_documents(
     file: InputFile, config: InputConfig, storage: StorageConfig, told: Callable[[int], None] | None = None
 ) -> int:
-    """The documents in an input file, rejects included, counted without what labelling recorded.
+    """The documents in an input file, rejects included, counted without what labeling recorded.
 
     Parquet by its footer; line formats by reading them: blank JSON and CSV lines are no documents, blank text lines are.
 
@@ -174,9 +174,9 @@ def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfi
                 yield f"{file.path}: not the bytes that were written (MD5)"
             elif (rows := _rows(there[path], storage)) != file.rows:
                 yield f"{file.path}: {rows} rows, its commit says {file.rows}"
-        labelled = sum(file.rows for file in commit.files)
-        if labelled != commit.labeled:
-            yield f"unit {commit.unit}: {labelled} rows in its files, {commit.labeled} labelled"
+        labeled = sum(file.rows for file in commit.files)
+        if labeled != commit.labeled:
+            yield f"unit {commit.unit}: {labeled} rows in its files, {commit.labeled} labeled"
 
 
 def _is_as_written(file: WrittenFile, output: str, storage: StorageConfig) -> bool:

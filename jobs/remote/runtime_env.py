@@ -57,10 +57,10 @@ def packed(job_file: str, options: SubmitOptions) -> Iterator[tuple[dict[str, An
     runtime_env = _further_keys(options)
     variables = dict(runtime_env.get("env_vars") or {})
     try:
-        travelling = environment_values(options.env)
+        traveling = environment_values(options.env)
     except ValueError as error:
         raise UserError(f"--env {error}") from error
-    runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **variables, **travelling}
+    runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **variables, **traveling}
     if options.image is not None:
         if options.working_dir is not None or options.ship_code:
             raise UserError("--image: Ray lets no folder travel beside an image; leave out --working-dir and --ship-code")

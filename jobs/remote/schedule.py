@@ -21,7 +21,7 @@ from jobs.remote.scheduler import POLL_S, Follower, Schedule, Target, say
 from jobs.remote.submit import check_output, named_address, output_key, submission_id, submit_job
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.schedule_records import Tick
-from pipeline_ops.schema.errors import UserError, refused, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.storage.files import full_path
 
 ONCE_POLL_S = 2  # somebody waits
@@ -48,7 +48,7 @@ def schedule(
         _check_cluster(target, answered_before=follower.last is not None)
         follower.begin()
     except store_errors() as error:
-        raise refused("output.path", target.output, "read or written", error) from error
+        raise as_user_error("output.path", target.output, "read or written", error) from error
     say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
     code = _keep(follower)
     follower.beat(ends=True)
@@ -134,7 +134,7 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
     except ClusterError as error:
         raise UserError(f"--address: {error}") from error
     except store_errors() as error:
-        raise refused("output.path", target.output, "read or written", error) from error
+        raise as_user_error("output.path", target.output, "read or written", error) from error
     waiting = True
     while tick.name in follower.open:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from jobs.config import JobConfig
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.schedule_records import Tick, tick_time
-from pipeline_ops.schema.errors import refused, store_errors
+from pipeline_ops.schema.errors import as_user_error, store_errors
 from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import full_path
 
@@ -26,7 +26,7 @@ def health(job: JobConfig) -> dict[str, Any]:
     try:
         found = ticks.read_health(output, job.storage)
     except store_errors() as error:
-        raise refused("output.path", output, "read", error) from error
+        raise as_user_error("output.path", output, "read", error) from error
     if found is None:
         reason = "no scheduler has ever run for this output"
         return {"healthy": False, "reason": reason, "age_s": None, "heartbeat": None, "output": output}
@@ -45,7 +45,7 @@ def history(job: JobConfig) -> dict[str, Any]:
     try:
         known = ticks.read_ticks(output, job.storage, LISTED_TICKS)
     except store_errors() as error:
-        raise refused("output.path", output, "read", error) from error
+        raise as_user_error("output.path", output, "read", error) from error
     return {"ticks": [describe(tick) for tick in known], **health(job)}
 
 

@@ -1,4 +1,4 @@
-"""The report's pictures: numbers in, <svg> out, in the colours of svg.py."""
+"""The report's pictures: numbers in, <svg> out, in the colors of svg.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -139,14 +139,14 @@ def throughput(points: Sequence[Point], what: str) -> str:
 def stacked(rows: dict[str, dict[str, float]], what: str) -> str:
     """A bar per row of seconds, divided into its parts, each with a share."""
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
-    colours = dict(zip(parts, (ACCENT, *SERIES[1:]), strict=False))
+    colors = dict(zip(parts, (ACCENT, *SERIES[1:]), strict=False))
     drawn = figure(WIDTH, 0.75 + 0.42 * len(rows))
     axes = axes_of(drawn)
     for place, row in zip(range(len(rows))[::-1], rows.values(), strict=True):
         total, left = sum(row.values()), 0.0
         for part, spent in row.items():
             share = spent / total if total else 0.0
-            axes.barh(place, share, left=left, color=colours[part], height=0.6, label=part)
+            axes.barh(place, share, left=left, color=colors[part], height=0.6, label=part)
             if share > 0.12:
                 axes.text(left + share / 2, place, f"{part} {share:.0%}", ha="center", va="center", fontsize=9, color=INK)
             left += share

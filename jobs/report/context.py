@@ -12,7 +12,7 @@ from jobs.report import charts as pictures
 from pipeline_ops.analysis import summary_statistics as describing
 from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows
 from pipeline_ops.output.failed_units import read_failures
-from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.reading.inputs import decode
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -36,25 +36,25 @@ class Document:
     score: float
 
 
-def gather(labelled: Labelled, say: Callable[[str], None]) -> dict[str, Any]:
+def gather(labeled: Labeled, say: Callable[[str], None]) -> dict[str, Any]:
     """All of the report but what evaluate has found, by the names that the template has for it.
 
     Raises:
         OSError: a file that commits name cannot be read.
     """
-    commits = labelled.commits
-    runs = read_runs(labelled.path, labelled.storage, LISTED_RUNS)
-    failures = read_failures(labelled.path, labelled.storage)
+    commits = labeled.commits
+    runs = read_runs(labeled.path, labeled.storage, LISTED_RUNS)
+    failures = read_failures(labeled.path, labeled.storage)
     partitions = describing.partitions_of(commits)
     classify, stages = describing.seconds_of(commits)
     padded = sum(commit.padded_tokens for commit in commits)
     tokens = sum(commit.tokens for commit in commits)
-    sample = _sample(labelled)
+    sample = _sample(labeled)
     say(f"report: {len(commits):,} units, {sample.num_rows:,} documents looked at")
-    by_model = labelled.columns.by_model()
+    by_model = labeled.columns.by_model()
     return {
-        "output": labelled.path,
-        "input": labelled.record["config"]["input"]["path"],
+        "output": labeled.path,
+        "input": labeled.record["config"]["input"]["path"],
         "documents": sum(commit.documents for commit in commits),
         "labeled": sum(commit.labeled for commit in commits),
         "rejected": sum(commit.rejected for commit in commits),
@@ -68,33 +68,33 @@ def gather(labelled: Labelled, say: Callable[[str], None]) -> dict[str, Any]:
         "files": sum(partition.files for partition in partitions),
         "bytes": sum(partition.bytes for partition in partitions),
         "sampled": sample.num_rows,
-        "models": [_model(labelled, name, output, sample) for name, output in by_model.items()],
+        "models": [_model(labeled, name, output, sample) for name, output in by_model.items()],
         "reasons": describing.reasons_of(commits),
-        "reject_examples": describing.reject_examples(labelled),
+        "reject_examples": describing.reject_examples(labeled),
         "failures": failures[:LISTED_FAILURES],
         "num_failures": len(failures),
         "runs": runs[::-1],
         "last_run": _last(runs),
         "throughput": _throughput(_last(runs)),
         "stages": _stages(classify.to_dict(), stages),
-        "config": yaml.safe_dump(labelled.record["config"], sort_keys=False, allow_unicode=True),
-        "versions": labelled.record["versions"],
-        "fingerprint": labelled.record["fingerprint"],
+        "config": yaml.safe_dump(labeled.record["config"], sort_keys=False, allow_unicode=True),
+        "versions": labeled.record["versions"],
+        "fingerprint": labeled.record["fingerprint"],
     }
 
 
-def _sample(labelled: Labelled) -> pa.Table:
-    source = labelled.record["config"]["input"]
+def _sample(labeled: Labeled) -> pa.Table:
+    source = labeled.record["config"]["input"]
     texts = [name for name in (source["text_column"], source["text_pair_column"]) if name]
-    columns = [labelled.columns.source_file_column, labelled.columns.source_row_column, *texts]
-    for output in labelled.columns.by_model().values():
+    columns = [labeled.columns.source_file_column, labeled.columns.source_row_column, *texts]
+    for output in labeled.columns.by_model().values():
         columns += [output.label_column, output.score_column, output.num_tokens_column]
-    return draw_rows(labelled, list(dict.fromkeys(columns)))
+    return draw_rows(labeled, list(dict.fromkeys(columns)))
 
 
-def _model(labelled: Labelled, name: str, output: OutputConfig, sample: pa.Table) -> dict[str, Any]:
-    head, facts = labelled.head(name), labelled.record["models"][name]
-    counts = describing.labels_of(labelled.commits, name)
+def _model(labeled: Labeled, name: str, output: OutputConfig, sample: pa.Table) -> dict[str, Any]:
+    head, facts = labeled.head(name), labeled.record["models"][name]
+    counts = describing.labels_of(labeled.commits, name)
     weights = sample[WEIGHT].to_numpy()
     given = sample[output.label_column].cast(pa.string())
     scores = _numbers(sample, output.score_column)
@@ -129,7 +129,7 @@ def _model(labelled: Labelled, name: str, output: OutputConfig, sample: pa.Table
         "max_length": facts["max_length"],
         "windows": in_windows,
         "examples": [
-            {"label": label, "documents": counts[label], "groups": _notable(labelled, sample, rows, scores)}
+            {"label": label, "documents": counts[label], "groups": _notable(labeled, sample, rows, scores)}
             for label, rows in of_label.items()
             if len(rows)
         ],
@@ -151,17 +151,17 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def _notable(labelled: Labelled, sample: pa.Table, rows: np.ndarray, scores: np.ndarray) -> dict[str, list[Document]]:
+def _notable(labeled: Labeled, sample: pa.Table, rows: np.ndarray, scores: np.ndarray) -> dict[str, list[Document]]:
     chosen = describing.notable_rows(scores[rows], SHOWN_DOCUMENTS)
     return {
-        what: [_document(labelled, sample, int(rows[place]), scores) for place in places]
+        what: [_document(labeled, sample, int(rows[place]), scores) for place in places]
         for what, places in chosen.items()
         if places
     }
 
 
-def _document(labelled: Labelled, sample: pa.Table, row: int, scores: np.ndarray) -> Document:
-    source, names = labelled.record["config"]["input"], labelled.columns
+def _document(labeled: Labeled, sample: pa.Table, row: int, scores: np.ndarray) -> Document:
+    source, names = labeled.record["config"]["input"], labeled.columns
     one = sample.slice(row, 1)
     texts = [
         decode(one.column(name))[0][0].as_py()

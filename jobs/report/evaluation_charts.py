@@ -1,4 +1,4 @@
-"""The report's pictures of an evaluation: confusion, calibration, thresholds; each an <svg> element in the page's colours."""
+"""The report's pictures of an evaluation: confusion, calibration, thresholds; each an <svg> element in the page's colors."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def confusion_picture(confusion: dict[str, Any]) -> str:
             if size <= MAX_NUMBERED:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=9 if size <= 12 else 7, color=INK)
     axes.add_collection(PatchCollection(cells, facecolor=SERIES[0], alpha=opacity, edgecolor="none"))
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="labelled as", ylabel="truth", aspect="equal")
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="labeled as", ylabel="truth", aspect="equal")
     font = 9 if size <= MAX_NUMBERED else max(LABELS_HEIGHT / size, 3)
     axes.set_xticks(range(size), names, rotation=90 if size > 3 else 0, fontsize=font)
     axes.set_yticks(range(size), names, fontsize=font)
@@ -77,8 +77,8 @@ def sweep_picture(sweep: dict[str, Any]) -> str:
     axes = axes_of(drawn)
     across = [one["threshold"] for one in sweep["overall"]]
     lines = {"precision": "precision", "recall": "recall", "micro_f1": "micro F1", "macro_f1": "macro F1"}
-    for colour, (key, name) in zip(SERIES, lines.items(), strict=False):
-        axes.plot(across, [one[key] for one in sweep["overall"]], color=colour, label=name, linewidth=1.6)
+    for color, (key, name) in zip(SERIES, lines.items(), strict=False):
+        axes.plot(across, [one[key] for one in sweep["overall"]], color=color, label=name, linewidth=1.6)
     axes.axvline(sweep["best_overall"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="one threshold for all labels")
     axes.grid(axis="y", color=GRID)

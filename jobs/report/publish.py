@@ -12,7 +12,7 @@ from jobs.config import JobConfig
 from jobs.results.evaluate import EVALUATION
 from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
-from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import join, put, read_bytes
 
@@ -20,19 +20,19 @@ REPORT_FOLDER = "_report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
 
 
-def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
+def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
     """Puts the report of an output into it; returns its path.
 
     Raises:
-        OSError: what is labelled cannot be read, or the report not be written.
+        OSError: what is labeled cannot be read, or the report not be written.
     """
     from jobs.report.context import gather
     from jobs.report.evaluation import section
     from jobs.report.html import render
 
-    facts = gather(labelled, say)
+    facts = gather(labeled, say)
     secrets = secret_values()
-    evaluation = _evaluation(labelled)
+    evaluation = _evaluation(labeled)
     page = render(
         "report.html.j2",
         secrets,
@@ -41,8 +41,8 @@ def make_report(labelled: Labelled, say: Callable[[str], None]) -> str:
         evaluated_documents=evaluation["documents"] if evaluation else None,
         made_at=iso(datetime.now(UTC)),
     )
-    path = join(labelled.path, REPORT_FILE)
-    put(path, page.encode(errors="replace"), labelled.storage)
+    path = join(labeled.path, REPORT_FILE)
+    put(path, page.encode(errors="replace"), labeled.storage)
     return path
 
 
@@ -54,9 +54,9 @@ def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable
     began = time.monotonic()
     try:
         record = read_job(job.output.path, job.storage)
-        if record is None:  # nothing has ever been labelled here
+        if record is None:  # nothing has ever been labeled here
             return result
-        path = make_report(Labelled(job.output.path, job.storage, record, ledger), say)
+        path = make_report(Labeled(job.output.path, job.storage, record, ledger), say)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         say(f"the report could not be made: {reason}; `label-corpus report` tries again")
@@ -64,9 +64,9 @@ def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable
     return replace(result, report=path, report_seconds=round(time.monotonic() - began, 2))
 
 
-def _evaluation(labelled: Labelled) -> dict[str, Any] | None:
+def _evaluation(labeled: Labeled) -> dict[str, Any] | None:
     """What the last `evaluate` has found."""
     try:
-        return json.loads(read_bytes(join(labelled.path, EVALUATION), labelled.storage))
+        return json.loads(read_bytes(join(labeled.path, EVALUATION), labeled.storage))
     except FileNotFoundError:
         return None

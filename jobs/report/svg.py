@@ -1,6 +1,6 @@
-"""matplotlib's figures as SVG that stands in the page and takes its colours, light or dark, from it.
+"""matplotlib's figures as SVG that stands in the page and takes its colors, light or dark, from it.
 
-Figures are drawn in the colours below; each is replaced by a variable of the page's style sheet. Text stays text.
+Figures are drawn in the colors below; each is replaced by a variable of the page's style sheet. Text stays text.
 """
 
 import io
@@ -13,7 +13,7 @@ SERIES = tuple(f"#0500{number:02x}" for number in range(1, 9))  # by number: --s
 ACCENT, GOOD, BAD = "#070101", "#060101", "#060202"
 _VARIABLES = {
     **{INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", ACCENT: "--accent", GOOD: "--good", BAD: "--bad"},
-    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
+    **{color: f"--series-{number}" for number, color in enumerate(SERIES, 1)},
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def figure(width: float, height: float) -> Any:
-    """An empty figure of that many inches in the page's style; to be drawn in the colours of this module."""
+    """An empty figure of that many inches in the page's style; to be drawn in the colors of this module."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -67,7 +67,7 @@ def to_svg(drawn: Any, what: str) -> str:
     text = sink.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups, and other pictures have the same
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
     label = what.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

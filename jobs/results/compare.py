@@ -16,7 +16,7 @@ from pipeline_ops.analysis.agreement import (
     value_differences,
 )
 from pipeline_ops.analysis.comparison import Change, Comparison, Side, compare_outputs
-from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.errors import UserError
 
 LISTED_FLOWS = 20
@@ -27,8 +27,8 @@ SETTING_CHARACTERS = 200
 
 
 def compare(
-    a: Labelled,
-    b: Labelled,
+    a: Labeled,
+    b: Labeled,
     *,
     model: str | None = None,
     model_b: str | None = None,
@@ -45,7 +45,7 @@ def compare(
 
     Raises:
         UserError: as comparing.compare_outputs, or a model that is not there.
-        OSError: a labelled file cannot be read.
+        OSError: a labeled file cannot be read.
     """
     started = time.monotonic()
     sides = (
@@ -72,8 +72,8 @@ def compare(
     }
 
 
-def _model_of(labelled: Labelled, asked: str | None, option: str, which: str) -> str:
-    names = list(labelled.record["models"])
+def _model_of(labeled: Labeled, asked: str | None, option: str, which: str) -> str:
+    names = list(labeled.record["models"])
     if names == [""]:  # whatever the other output's model is called
         return ""
     if asked is None and len(names) == 1:
@@ -85,12 +85,12 @@ def _model_of(labelled: Labelled, asked: str | None, option: str, which: str) ->
 
 
 def _told(side: Side) -> dict[str, Any]:
-    facts = side.labelled.record["models"][side.model]
+    facts = side.labeled.record["models"][side.model]
     return {
-        "output": side.labelled.path,
+        "output": side.labeled.path,
         "model": facts["path"],
         **({"model_name": side.model} if side.model else {}),
-        "documents": sum(commit.labeled for commit in side.labelled.commits),
+        "documents": sum(commit.labeled for commit in side.labeled.commits),
     }
 
 
@@ -106,7 +106,7 @@ def _settings(side: Side) -> dict[str, Any]:
     prefix = f"models.{side.model}."
     return {
         key.replace(prefix, "model.", 1): value
-        for key, value in side.labelled.record["settings"].items()
+        for key, value in side.labeled.record["settings"].items()
         if key.startswith(prefix) or not key.startswith("models.")
     }
 

@@ -21,7 +21,7 @@ def progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     if quiet or not console.is_terminal:
         yield lambda done, of: None
         return
-    with console.status("reading what both have labelled") as status:
+    with console.status("reading what both have labeled") as status:
         yield lambda done, of: status.update(f"compared {done:,} of {of:,} parts")
 
 
@@ -89,13 +89,13 @@ def headlines(result: dict[str, Any]) -> list[str]:
     for side in "ab":
         told = result[side]
         name = f"{told['model_name']}: " if "model_name" in told else ""
-        lines.append(f"{side.upper()}  {told['output']}  ({name}{told['model']}, {told['documents']:,} labelled)")
-    lines.append(f"{result['documents']:,} documents are labelled in both, matched by {result['matched_by']} and row")
+        lines.append(f"{side.upper()}  {told['output']}  ({name}{told['model']}, {told['documents']:,} labeled)")
+    lines.append(f"{result['documents']:,} documents are labeled in both, matched by {result['matched_by']} and row")
     for side, other in ("ab", "ba"):
         if count := result[f"only_{side}"]:
             rejected = result[f"rejected_in_{other}"]
             rest = f", {rejected:,} of them rejected in {other.upper()}" if rejected else ""
-            lines.append(f"{count:,} are labelled in {side.upper()} only{rest}")
+            lines.append(f"{count:,} are labeled in {side.upper()} only{rest}")
     if result["changed_files"]:
         files = "1 input file has" if result["changed_files"] == 1 else f"{result['changed_files']:,} input files have"
         lines.append(f"{files} changed between the two: {result['changed_input']:,} documents are not compared")

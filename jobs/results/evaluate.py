@@ -20,7 +20,7 @@ from pipeline_ops.analysis.regression import ValueTally
 from pipeline_ops.analysis.single_label import Mistake, Rows, SingleLabelTally, as_text, slices_of
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.output.labelled_output import Labelled, read_columns
+from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import join, open_to_read, put, stat_file
@@ -33,7 +33,7 @@ MAX_LINE_LABELS = 200
 Tally = SingleLabelTally | MultiLabelTally | ValueTally
 
 
-def evaluate(labelled: Labelled, truth: str, model: str | None = None, *, quiet: bool = True) -> dict[str, Any]:
+def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: bool = True) -> dict[str, Any]:
     """Measures of a model's labels, by the head's kind, and the most confident mistakes.
 
     Args:
@@ -45,16 +45,16 @@ def evaluate(labelled: Labelled, truth: str, model: str | None = None, *, quiet:
         UserError: a column or model that there is not, or truths that are nothing like the model's labels.
         OSError: a file cannot be read.
     """
-    name, added = _model_of(labelled, model)
-    head = labelled.head(name)
-    kinds = _columns(labelled)
-    _check_truth(labelled, truth, kinds)
+    name, added = _model_of(labeled, model)
+    head = labeled.head(name)
+    kinds = _columns(labeled)
+    _check_truth(labeled, truth, kinds)
     tally, has_scores = _tally(head, added)
     if is_list(kinds[truth]) and not isinstance(tally, MultiLabelTally):
         raise UserError(f"--truth: {truth!r} holds lists, and {_why_one_label(head)}")
     wanted = [truth, added.label_column, added.score_column, *([added.scores_column] if has_scores else [])]
     for number, (_, table) in enumerate(
-        _told(read_columns(labelled.path, labelled.files, wanted, labelled.storage), labelled, quiet)
+        _told(read_columns(labeled.path, labeled.files, wanted, labeled.storage), labeled, quiet)
     ):
         for first, rows in slices_of(table, len(head.labels)):
             tally.add(
@@ -68,24 +68,24 @@ def evaluate(labelled: Labelled, truth: str, model: str | None = None, *, quiet:
             )
     _check_truths(tally, truth, head)
     return {
-        "output": labelled.path,
+        "output": labeled.path,
         "truth": truth,
         "model": name or None,
         "kind": "multi_label" if has_scores and head.kind == "multi_label" else head.kind,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "documents": sum(commit.documents for commit in labelled.commits),
-        "labeled": sum(commit.labeled for commit in labelled.commits),
-        "rejected": sum(commit.rejected for commit in labelled.commits),
+        "documents": sum(commit.documents for commit in labeled.commits),
+        "labeled": sum(commit.labeled for commit in labeled.commits),
+        "rejected": sum(commit.rejected for commit in labeled.commits),
         "without_truth": tally.without_truth,
         **tally.result(),
-        "confident_mistakes": _found_again(tally.mistakes.worst_first(), labelled, kinds),
+        "confident_mistakes": _found_again(tally.mistakes.worst_first(), labeled, kinds),
     }
 
 
-def keep(result: dict[str, Any], labelled: Labelled) -> str:
+def keep(result: dict[str, Any], labeled: Labeled) -> str:
     """Puts the result into the output, in place of an earlier one; returns where."""
-    path = join(labelled.path, EVALUATION)
-    put(path, json.dumps(result, ensure_ascii=False).encode("utf-8", errors="backslashreplace"), labelled.storage)
+    path = join(labeled.path, EVALUATION)
+    put(path, json.dumps(result, ensure_ascii=False).encode("utf-8", errors="backslashreplace"), labeled.storage)
     return path
 
 
@@ -102,9 +102,9 @@ def line_of(result: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def _model_of(labelled: Labelled, model: str | None) -> tuple[str, OutputConfig]:
+def _model_of(labeled: Labeled, model: str | None) -> tuple[str, OutputConfig]:
     """(the model's name in the records, its columns)."""
-    models = labelled.columns.by_model()
+    models = labeled.columns.by_model()
     if model is None and len(models) == 1:
         return next(iter(models.items()))
     if "" in models:
@@ -133,19 +133,19 @@ def _why_one_label(head: Head) -> str:
     return "the model gives one label per document; give a column with one"
 
 
-def _columns(labelled: Labelled) -> dict[str, pa.DataType]:
-    """{column: type} of all labelled files, one of each schema read; what folders hold is text.
+def _columns(labeled: Labeled) -> dict[str, pa.DataType]:
+    """{column: type} of all labeled files, one of each schema read; what folders hold is text.
 
     Raises:
-        UserError: nothing is labelled.
+        UserError: nothing is labeled.
     """
-    by_schema = {commit.schema: commit.files[0] for commit in labelled.commits if commit.files}
+    by_schema = {commit.schema: commit.files[0] for commit in labeled.commits if commit.files}
     if not by_schema:
-        raise UserError(f"{labelled.path!r} holds no labelled documents; run the job first")
+        raise UserError(f"{labeled.path!r} holds no labeled documents; run the job first")
     found: dict[str, pa.DataType] = {}
     for file in by_schema.values():
         with open_to_read(
-            stat_file(join(labelled.path, file.path), labelled.storage), labelled.storage, sequential=False
+            stat_file(join(labeled.path, file.path), labeled.storage), labeled.storage, sequential=False
         ) as source:
             schema = pq.ParquetFile(source).schema_arrow
         for column in schema:
@@ -155,11 +155,11 @@ def _columns(labelled: Labelled) -> dict[str, pa.DataType]:
     return found
 
 
-def _check_truth(labelled: Labelled, truth: str, kinds: dict[str, pa.DataType]) -> None:
-    added = set(labelled.columns.added_columns().values())
+def _check_truth(labeled: Labeled, truth: str, kinds: dict[str, pa.DataType]) -> None:
+    added = set(labeled.columns.added_columns().values())
     if truth in added:
         raise UserError(
-            f"--truth: {truth!r} is what labelling itself has added; give a column of the input (if that has the same name,"
+            f"--truth: {truth!r} is what labeling itself has added; give a column of the input (if that has the same name,"
             " label with another output.label_column)"
         )
     if truth not in kinds:
@@ -175,7 +175,7 @@ def _check_truths(tally: Tally, truth: str, head: Head) -> None:
     """Raises UserError where the truths are not about what the model says."""
     truths = tally.truths()
     if not truths and not getattr(tally, "evaluated", 0):
-        raise UserError(f"--truth: {truth!r} is null in all {tally.without_truth:,} labelled documents; give another column")
+        raise UserError(f"--truth: {truth!r} is null in all {tally.without_truth:,} labeled documents; give another column")
     found = _listed([name for name, _ in truths.most_common(5)])
     if isinstance(tally, ValueTally):
         if not tally.evaluated:
@@ -196,27 +196,27 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _told(files: Any, labelled: Labelled, quiet: bool) -> Any:
+def _told(files: Any, labeled: Labeled, quiet: bool) -> Any:
     """The files as they come, with a bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(file=sys.stderr)
-    total = len(labelled.files)
+    total = len(labeled.files)
     return track(files, "evaluate", total, console=console, transient=True, disable=quiet or not console.is_terminal)
 
 
-def _found_again(mistakes: list[Mistake], labelled: Labelled, kinds: dict[str, pa.DataType]) -> list[dict[str, Any]]:
+def _found_again(mistakes: list[Mistake], labeled: Labeled, kinds: dict[str, pa.DataType]) -> list[dict[str, Any]]:
     """What is known of the mistakes' documents: where they came from, and their text if the output has kept it."""
-    columns = labelled.columns
-    text = labelled.record["config"]["input"]["text_column"]
+    columns = labeled.columns
+    text = labeled.record["config"]["input"]["text_column"]
     wanted = [columns.source_file_column, columns.source_row_column, *([text] if text in kinds else [])]
     rows_of: dict[int, list[int]] = defaultdict(list)
     for mistake in mistakes:
         rows_of[mistake.file].append(mistake.row)
     documents = {}
     for file, rows in rows_of.items():
-        for _, table in read_columns(labelled.path, [labelled.files[file]], wanted, labelled.storage, rows=max(rows) + 1):
+        for _, table in read_columns(labeled.path, [labeled.files[file]], wanted, labeled.storage, rows=max(rows) + 1):
             documents |= {(file, row): table.slice(row, 1).to_pylist()[0] for row in rows}
     told = []
     for mistake in mistakes:

@@ -75,7 +75,7 @@ def _print_confusion(console: Any, confusion: dict[str, Any]) -> None:
             table.add_row(_cut(name, 40), *(f"{count:,}" if count else "" for count in counts))
         console.print(table)
     elif confusion["mistakes"]:
-        table = _table(Table, "what is most often taken for something else", ["truth", "labelled as"], ["documents"])
+        table = _table(Table, "what is most often taken for something else", ["truth", "labeled as"], ["documents"])
         for one in confusion["mistakes"][:MAX_CONFUSIONS]:
             table.add_row(_cut(one["truth"], 40), _cut(one["label"], 40), f"{one['documents']:,}")
         console.print(table)

@@ -10,9 +10,9 @@ from typing import Any, Literal, overload
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from jobs.results.open_output import find_labelled
+from jobs.results.open_output import find_labeled
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.output.labelled_output import Labelled, read_columns, schema_of
+from pipeline_ops.output.labeled_output import Labeled, read_columns, schema_of
 from pipeline_ops.storage.files import StorageConfig, arrow_filesystem, join
 from pipeline_ops.writing.commit_record import WrittenFile
 
@@ -51,9 +51,9 @@ def labels(
         storage: as `storage` of a job file, for a folder that is reached in another way than by default.
 
     Raises:
-        UserError: nothing is labelled there, or it has no such column.
+        UserError: nothing is labeled there, or it has no such column.
     """
-    found = find_labelled(output, [f"storage.{key}={value}" for key, value in (storage or {}).items()])
+    found = find_labeled(output, [f"storage.{key}={value}" for key, value in (storage or {}).items()])
     schema = schema_of(found, columns)
     if as_ == "ray":
         return _ray_dataset(found, schema)
@@ -61,7 +61,7 @@ def labels(
     return dataset if as_ == "arrow" else dataset.to_table().to_pandas()
 
 
-def _arrow_dataset(found: Labelled, schema: pa.Schema) -> ds.Dataset:
+def _arrow_dataset(found: Labeled, schema: pa.Schema) -> ds.Dataset:
     filesystem, place = arrow_filesystem(found.path, found.storage)
     parquet = ds.ParquetFileFormat()
     fragments = []
@@ -73,7 +73,7 @@ def _arrow_dataset(found: Labelled, schema: pa.Schema) -> ds.Dataset:
     return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
 
-def _ray_dataset(found: Labelled, schema: pa.Schema) -> Any:
+def _ray_dataset(found: Labeled, schema: pa.Schema) -> Any:
     import ray.data
 
     files = found.files

@@ -5,7 +5,7 @@ import os
 from pydantic import BaseModel, ConfigDict
 
 from jobs.config import check_config, load_job, override
-from pipeline_ops.output.labelled_output import Labelled, open_labelled
+from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig, full_path, is_local
 
@@ -42,11 +42,11 @@ def place_of(target: str, overrides: list[str] | None = None) -> tuple[str, Stor
     return full_path(target), storage
 
 
-def find_labelled(target: str, overrides: list[str] | None = None) -> Labelled:
+def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
     """The output that `target` names, as it is now; arguments as place_of.
 
     Raises:
-        UserError: as place_of, or nothing is labelled there.
+        UserError: as place_of, or nothing is labeled there.
     """
     path, storage = place_of(target, overrides)
-    return open_labelled(path, storage, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
+    return open_labeled(path, storage, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")

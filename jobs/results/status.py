@@ -8,10 +8,10 @@ from typing import Any
 from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.failed_units import read_failures
-from pipeline_ops.output.labelled_output import open_labelled
+from pipeline_ops.output.labeled_output import open_labeled
 from pipeline_ops.output.lease import read_lease
 from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
-from pipeline_ops.schema.errors import refused, store_errors
+from pipeline_ops.schema.errors import as_user_error, store_errors
 from pipeline_ops.storage.files import StorageConfig
 
 LISTED_LABELS = 12
@@ -23,26 +23,26 @@ def status(path: str, storage: StorageConfig) -> dict[str, Any]:
 
     Returns:
         documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. state: `running` (a run
-        holds the lease, and says that it goes on), `starting` (one holds the lease, and has labelled nothing yet), the last
+        holds the lease, and says that it goes on), `starting` (one holds the lease, and has labeled nothing yet), the last
         run's outcome, `killed` where it never said one, or `unknown` without any record. run: its record: times, counts of
         this run, units_planned, documents_per_second of its last minute, seconds_left; holder of the lease.
 
     Raises:
-        UserError: nobody has labelled there, or begun to.
+        UserError: nobody has labeled there, or begun to.
         OSError: the store cannot be read.
     """
     try:
         lease = read_lease(path, storage)
     except store_errors() as error:
-        raise refused("output.path", path, "read", error) from error
+        raise as_user_error("output.path", path, "read", error) from error
     held = lease is not None and lease.is_held(time.time())
     holder = lease.holder if held and lease is not None else None
     if held and read_job(path, storage) is None:
         counts = dict.fromkeys(("documents", "labeled", "rejected", "units", "units_failed"), 0)
         return {"state": STARTING, **counts, "labels": {}, "holder": holder, "run": None, "output": path}
-    labelled = open_labelled(path, storage)
-    commits = labelled.commits
-    runs = read_runs(labelled.path, labelled.storage, newest=1)
+    labeled = open_labeled(path, storage)
+    commits = labeled.commits
+    runs = read_runs(labeled.path, labeled.storage, newest=1)
     last = runs[-1] if runs else None
     return {
         "state": _state(last, held),
@@ -50,13 +50,13 @@ def status(path: str, storage: StorageConfig) -> dict[str, Any]:
         "labeled": sum(commit.labeled for commit in commits),
         "rejected": sum(commit.rejected for commit in commits),
         "units": len(commits),
-        "units_failed": len(read_failures(labelled.path, labelled.storage)),
-        "labels": {name: labels_of(commits, name) for name in labelled.columns.by_model()}
-        if len(labelled.columns.by_model()) > 1
+        "units_failed": len(read_failures(labeled.path, labeled.storage)),
+        "labels": {name: labels_of(commits, name) for name in labeled.columns.by_model()}
+        if len(labeled.columns.by_model()) > 1
         else labels_of(commits),
         "holder": holder,
         "run": _told(last, held) if last is not None else None,
-        "output": labelled.path,
+        "output": labeled.path,
     }
 
 
@@ -116,10 +116,10 @@ def show(found: dict[str, Any]) -> None:
 
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     console.print(f"{escape(found['output'])}: [bold]{found['state']}[/]")
-    failed = f", {found['units_failed']:,} units set aside" if found["units_failed"] else ""
+    failed = f", {found['units_failed']:,} units quarantined" if found["units_failed"] else ""
     console.print(
         f"{found['documents']:,} documents in {found['units']:,} units:"
-        f" {found['labeled']:,} labelled, {found['rejected']:,} rejected{failed}"
+        f" {found['labeled']:,} labeled, {found['rejected']:,} rejected{failed}"
     )
     run = found["run"]
     if run is not None:

@@ -5,7 +5,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.attempts import Attempts, AtWork
+from cluster.attempts import Attempts, StageActivity
 from cluster.metrics import Meter, metered, metered_actor
 from cluster.ray_settings import configure_ray_data
 from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
@@ -44,14 +44,14 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
     """
     job = prepared.job
     models = with_dtypes(prepared.models, probed["dtypes"])
-    made_with = fingerprint(result_settings(job, models))
-    of_models = {model.name: {**model.facts.to_dict(), "dtype": model.dtype} for model in models}
+    job_fingerprint = fingerprint(result_settings(job, models))
+    model_metadata = {model.name: {**model.facts.to_dict(), "dtype": model.dtype} for model in models}
     told = [replace(model, tokenizer="") for model in models]  # of megabytes, which only the tokenizers need
     return Stages(
         tasks=[{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks],
         read={
             "settings": ReadSettings(
-                job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, made_with
+                job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, job_fingerprint
             ),
             "attempts": attempts,
         },
@@ -73,13 +73,13 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
             "models": told,
             "output": job.output,
             "storage": job.storage,
-            "metadata": {**of_models.get("", {"models": of_models}), "fingerprint": made_with},
+            "metadata": {**model_metadata.get("", {"models": model_metadata}), "fingerprint": job_fingerprint},
             "attempts": attempts,
         },
     )
 
 
-def told_by(row: dict[str, Any]) -> Commit | Failure:
+def decode_outcome(row: dict[str, Any]) -> Commit | Failure:
     """What the last stage's row says."""
     return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
@@ -90,7 +90,7 @@ def label_units(
     probed: dict[str, Any],
     meter: Meter,
     classify_actor: type[ClassifyActor] = ClassifyActor,
-    tell: Callable[[AtWork], None] | None = None,
+    tell: Callable[[StageActivity], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
     """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
 
@@ -145,4 +145,4 @@ def label_units(
         for row in rows:
             if row["failure"] is None:
                 count_row(meter, row, paths)
-            yield told_by(row)
+            yield decode_outcome(row)

@@ -1,7 +1,7 @@
-"""What a run does to its output besides labelling: who may write, what is put when, and what goes when something comes instead.
+"""What a run does to its output besides labeling: who may write, what is put when, and what goes when something comes instead.
 
 A commit is put under the lease, behind those that keep what is still right of the commits it replaces. So a reader of commits
-sees a changed file's old rows or its new ones, and its neighbours' rows always.
+sees a changed file's old rows or its new ones, and its neighbors' rows always.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from cluster.streaming import run_tasks
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_pack
 from pipeline_ops.output.lease import Lease, acquire
-from pipeline_ops.output.rewriting import nothing_left, without_sources
+from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.planning.work_plan import is_all_stale
-from pipeline_ops.schema.errors import UserError, is_store_failure, refused, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failure, store_errors
 from pipeline_ops.storage.files import check_writable, remove_folder_if_empty
 from pipeline_ops.writing.commit_record import Commit
 
@@ -51,11 +51,11 @@ def writing(prepared: Prepared) -> Iterator[Lease]:
             pack_term=prepared.ledger.pack_term,
         )
     except store_errors() as error:
-        raise refused("output.path", job.output.path, "written", error) from error
+        raise as_user_error("output.path", job.output.path, "written", error) from error
     forget = interrupted = False
     try:
         with lease.renewed():
-            if lease.took_over:  # what the other run may still commit is void from now on
+            if lease.must_fence:  # what the other run may still commit is void from now on
                 write_pack(prepared.ledger, lease.term, job.output.path, job.storage)
             sweep(job.output.path, prepared.ledger, job.storage, lease.confirm)
             yield lease
@@ -76,7 +76,7 @@ def writing(prepared: Prepared) -> Iterator[Lease]:
             remove_folder_if_empty(folder, job.storage)
 
 
-def tidy(prepared: Prepared, lease: Lease) -> None:
+def finalize(prepared: Prepared, lease: Lease) -> None:
     """Ends a run: packs the records that stand alone if they are many, for each costs the next run a request, and sweeps."""
     job, ledger = prepared.job, prepared.ledger
     if ledger.loose > LOOSE_RECORDS:
@@ -124,7 +124,7 @@ class Writer:
         changed = set(plan.changed)
         removed = [commit for commit in gone if not any(piece.path in changed for piece in commit.pieces)]
         if removed:
-            self.put(nothing_left(removed))
+            self.put(tombstone(removed))
 
     def partly_outdated(self) -> list[Commit]:
         """The commits of which some rows have to go."""
@@ -136,7 +136,7 @@ class Writer:
         job, plan, removed = self.prepared.job, self.prepared.plan, set(self.prepared.plan.removed)
         outdated = self.partly_outdated()
         calls = [(commit, plan.stale[commit.unit], job.output, job.storage) for commit in outdated]
-        for number, rest in run_tasks(without_sources, calls):
+        for number, rest in run_tasks(drop_sources, calls):
             commit = outdated[number]
             if removed.intersection(plan.stale[commit.unit]):
                 self.put(rest)

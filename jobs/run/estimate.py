@@ -13,7 +13,7 @@ from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, t
 from jobs.config import JobConfig
 from jobs.run.plan import summary_of
 from jobs.run.prepare import Prepared, prepare
-from pipeline_ops.models.config import first_readers, readings_of
+from pipeline_ops.models.config import distinct_tokenizations, tokenization_ids
 from pipeline_ops.models.flops import GPUS, gpu_dtype, peak_flops
 from pipeline_ops.planning.estimators import Estimate, Sample, compressed_bytes, padding_share
 from pipeline_ops.planning.forecast import (
@@ -32,7 +32,7 @@ from pipeline_ops.planning.forecast import (
 )
 from pipeline_ops.planning.sampler import draw_sample
 from pipeline_ops.reading.reader import WHOLE_BYTES, ReadSettings
-from pipeline_ops.schema.errors import UserError, is_outage, refused, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failing, store_errors
 
 CPU = "CPU"
 CORES_PER_NODE = 16  # of a cluster of cores
@@ -92,7 +92,7 @@ def plan_on(job: JobConfig, target: Target) -> dict[str, Any]:
 
 
 def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
-    """What labelling what is left would take there.
+    """What labeling what is left would take there.
 
     Returns:
         sample: documents and files that were read, `exact` when these are all; documents, rejected, characters, text_bytes,
@@ -110,7 +110,7 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
     try:
         sample = draw_sample(prepared.plan.tasks, prepared.models, settings)
     except store_errors() as error:
-        raise error if is_outage(error) else refused("input.path", job.input.path, "read", error) from error
+        raise error if is_store_failing(error) else as_user_error("input.path", job.input.path, "read", error) from error
     work = _work(prepared, sample)
     rate, from_where = _rate(prepared, target, sample)
     on_cores = target.name == CPU
@@ -198,7 +198,7 @@ def _work(prepared: Prepared, sample: Sample) -> Work:
         documents=documents,
         text_bytes=text_bytes,
         tokens=sample.total("tokens").value,
-        tokenized=sum(sample.total(f"tokens_{reading}").value for reading in set(readings_of(prepared.models))),
+        tokenized=sum(sample.total(f"tokens_{reading}").value for reading in set(tokenization_ids(prepared.models))),
         stored_bytes=stored,
         output_bytes=kept + documents * (LABEL_BYTES + 4 * numbers),
         units=units,
@@ -246,7 +246,7 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     if target.rate is not None:
         return target.rate, "yours"
     flops = tokens = 0.0
-    for model, reading in zip(prepared.models, readings_of(prepared.models), strict=True):
+    for model, reading in zip(prepared.models, tokenization_ids(prepared.models), strict=True):
         if model.token_flops is None:
             raise UserError(
                 "--cluster: the model's FLOPs per token are not known; give --rate with what `label-corpus benchmark` or a run"
@@ -297,7 +297,7 @@ def _padding(prepared: Prepared, sample: Sample, work: Work, on_cores: bool) -> 
     unit_documents = round(work.documents / max(work.units, 1))
     return max(
         padding_share(lengths, unit_documents, batch_tokens=_batch_tokens(prepared, on_cores), max_width=model.facts.max_length)
-        for lengths, model in zip(sample.lengths, first_readers(prepared.models), strict=True)
+        for lengths, model in zip(sample.lengths, distinct_tokenizations(prepared.models), strict=True)
     )
 
 

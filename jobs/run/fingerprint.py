@@ -12,20 +12,20 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.tokenizing.sequences import describe_windows
 
-NO_RESULT = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
+NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
 
 
 # what the settings are of an output that was made before they came
 _WITHOUT_SETTINGS = {
     f"output.{key}": value
     for key, value in OutputConfig(path="", labels=False, num_windows=False).model_dump(mode="json").items()
-    if key not in NO_RESULT
+    if key not in NON_RESULT_KEYS
 }
 
 
 def result_settings(job: JobConfig, models: Sequence[JobModel]) -> dict[str, Any]:
     """All that changes results, by config key; a dtype is None where it is not known yet."""
-    of_models: dict[str, Any] = {}
+    model_metadata: dict[str, Any] = {}
     for model in models:
         settings = {
             "model.path": model.facts.path,
@@ -39,10 +39,12 @@ def result_settings(job: JobConfig, models: Sequence[JobModel]) -> dict[str, Any
         }
         if model.name:
             settings = {key.replace("model.", f"models.{model.name}.", 1): value for key, value in settings.items()}
-        of_models |= settings
+        model_metadata |= settings
     reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
-    writing = {f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NO_RESULT}
-    return {**of_models, **reading, **writing}
+    writing = {
+        f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NON_RESULT_KEYS
+    }
+    return {**model_metadata, **reading, **writing}
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ def show(summary: dict[str, Any]) -> None:
         f" about {summary['units_to_run']:,} units -> {summary['output']}"
     )
     for key, what in {
-        "files_changed": "have changed and are labelled again",
+        "files_changed": "have changed and are labeled again",
         "files_removed": "are gone; their labels are dropped" if summary["drop_removed"] else "are gone; their labels stay",
         "files_passed_over": "have no known suffix and are passed over",
     }.items():

@@ -20,7 +20,7 @@ from pipeline_ops.output.lease import LeaseRecord, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text
 from pipeline_ops.reading.reader import check_columns
-from pipeline_ops.schema.errors import UserError, refused, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.storage.files import full_path, is_local, join
 from pipeline_ops.tokenizing.encoding import truncating_backend
@@ -56,7 +56,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
     """Everything that can be known, and every mistake that can be found, before anything is started or written.
 
     Args:
-        retry_failed: take up again what earlier runs have set aside.
+        retry_failed: take up again what earlier runs have quarantined.
         leased: the caller is about to write; a plan may be made while another run does.
 
     Raises:
@@ -73,17 +73,17 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
     try:
         lease = check_free(job.output.path, job.storage) if leased else None
     except store_errors() as error:
-        raise refused("output.path", job.output.path, "read", error) from error
+        raise as_user_error("output.path", job.output.path, "read", error) from error
     try:
         files, passed_over = find_inputs(job.input, job.storage)
     except store_errors() as error:
-        raise refused("input.path", job.input.path, "read", error) from error
+        raise as_user_error("input.path", job.input.path, "read", error) from error
     try:
         record = read_job(job.output.path, job.storage)
         ledger = read_ledger(job.output.path, job.storage)
         failures = read_failures(job.output.path, job.storage)
     except store_errors() as error:
-        raise refused("output.path", job.output.path, "read", error) from error
+        raise as_user_error("output.path", job.output.path, "read", error) from error
     models = tuple(_resolve(name, config, job) for name, config in job.named_models().items())
     job = _with_models(job, models)
     _check_partitions(job)
@@ -106,7 +106,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
         line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
-        raise refused("input.path", job.input.path, "read", error) from error
+        raise as_user_error("input.path", job.input.path, "read", error) from error
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
     if record is not None:
@@ -180,7 +180,7 @@ def _check_label_folders(job: JobConfig, models: Sequence[JobModel]) -> None:
 def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> pa.Schema:
     """Looks at the first file of each format that can be read; returns the JSON Lines columns' types.
 
-    Files that cannot be read are set aside when it is their turn, be they all of a format, unless nothing else is there.
+    Files that cannot be read are quarantined when it is their turn, be they all of a format, unless nothing else is there.
 
     Args:
         checked: an earlier run has found columns that do; then nothing is refused because it cannot be read.

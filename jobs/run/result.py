@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline_ops.models.flops import peak_flops, utilisation
+from pipeline_ops.models.flops import peak_flops, utilization
 from pipeline_ops.output.commit_log import current_commits
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
@@ -18,16 +18,16 @@ class Timeline:
     """What a run has done, when, and on what; filled in while it goes. Times are of time.monotonic."""
 
     started: float = field(default_factory=time.monotonic)
-    labelling: float | None = None  # when the first unit could have been read: Ray, model and plan were ready
+    labeling: float | None = None  # when the first unit could have been read: Ray, model and plan were ready
     first_commit: float | None = None
     last_commit: float | None = None
-    labelled: list[Commit] = field(default_factory=list)
+    labeled: list[Commit] = field(default_factory=list)
     classifiers: int = 0
     peak_flops: float | None = None  # per second, of the part of a GPU that a classifier has; None: not known
 
-    def starts_labelling(self, classifiers: int, device: str | None, dtypes: Sequence[str], gpus_per_classifier: float) -> None:
+    def starts_labeling(self, classifiers: int, device: str | None, dtypes: Sequence[str], gpus_per_classifier: float) -> None:
         """To be called when the chain starts."""
-        self.labelling, self.classifiers = time.monotonic(), classifiers
+        self.labeling, self.classifiers = time.monotonic(), classifiers
         peak = peak_flops(device, dtypes[0]) if len(set(dtypes)) == 1 else None
         self.peak_flops = peak and peak * gpus_per_classifier
 
@@ -35,7 +35,7 @@ class Timeline:
         self.last_commit = time.monotonic()
         if self.first_commit is None:
             self.first_commit = self.last_commit
-        self.labelled.append(commit)
+        self.labeled.append(commit)
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class RunResult:
 
     Attributes:
         labels: documents by label; of several models `name=label`.
-        units_skipped: were there before this run; units_failed: set aside, by this run or an earlier one.
+        units_skipped: were there before this run; units_failed: quarantined, by this run or an earlier one.
         failed: where and why, of the first of these.
         seconds: all of this run but the report; startup_seconds: of these until the first unit was committed, Ray's start and
-            loading models included; labelling_seconds: from when plan, Ray and the model's check were done to the last commit,
+            loading models included; labeling_seconds: from when plan, Ray and the model's check were done to the last commit,
             the actors' start included; finish_seconds: from the last commit to the end.
         documents_per_second, tokens_per_second: of `seconds`; tokens without padding.
         padding_share: of the tokens that went through the model.
         classifiers: how many actors held the model; classify_seconds: where the time of all of them went (ClassifySeconds).
-        model_flops_per_second: of all classifiers together, on tokens without padding, in labelling_seconds.
-        mfu: model FLOPs utilisation: FLOP/s of a classifier, waiting included, over its GPU's peak (estimating).
+        model_flops_per_second: of all classifiers together, on tokens without padding, in labeling_seconds.
+        mfu: model FLOPs utilization: FLOP/s of a classifier, waiting included, over its GPU's peak (estimating).
         report: the page about the output; report_error: why there is none, report_seconds: that it took.
     """
 
@@ -78,7 +78,7 @@ class RunResult:
     padding_share: float
     seconds: float
     startup_seconds: float | None
-    labelling_seconds: float | None
+    labeling_seconds: float | None
     finish_seconds: float | None
     documents_per_second: float
     tokens_per_second: float
@@ -93,7 +93,7 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every input document stands in the output, labelled or rejected."""
+        """Whether every input document stands in the output, labeled or rejected."""
         return not self.files_incomplete and not self.units_failed
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,19 +116,19 @@ def summarize(
 
     Args:
         commits: of the whole output, by unit id; skipped: how many counted before the run.
-        failed: where and why units are set aside.
-        files: of the input; incomplete: not labelled from the first row to the last; changed and removed: since they were.
+        failed: where and why units are quarantined.
+        files: of the input; incomplete: not labeled from the first row to the last; changed and removed: since they were.
     """
     ended = time.monotonic()
-    labelled, seconds = timeline.labelled, ended - timeline.started
+    labeled, seconds = timeline.labeled, ended - timeline.started
     current = [commit for commit in current_commits(commits).values() if commit.pieces]
-    documents_run = sum(commit.documents for commit in labelled)
-    tokens_run, padded_run = sum(c.tokens for c in labelled), sum(c.padded_tokens for c in labelled)
-    classify = ClassifySeconds.total(commit.classify_seconds for commit in labelled)
-    known_flops = [commit.flops for commit in labelled if commit.flops is not None]
-    flops = sum(known_flops) if labelled and len(known_flops) == len(labelled) else None
-    labelling = _between(timeline.labelling, timeline.last_commit)
-    mfu = utilisation(flops, classify.whole, timeline.peak_flops)
+    documents_run = sum(commit.documents for commit in labeled)
+    tokens_run, padded_run = sum(c.tokens for c in labeled), sum(c.padded_tokens for c in labeled)
+    classify = ClassifySeconds.total(commit.classify_seconds for commit in labeled)
+    known_flops = [commit.flops for commit in labeled if commit.flops is not None]
+    flops = sum(known_flops) if labeled and len(known_flops) == len(labeled) else None
+    labeling = _between(timeline.labeling, timeline.last_commit)
+    mfu = utilization(flops, classify.whole, timeline.peak_flops)
     labels: Counter[str] = Counter()
     for commit in current:
         labels.update(commit.labels)
@@ -152,13 +152,13 @@ def summarize(
         padding_share=round(1 - tokens_run / padded_run, 4) if padded_run else 0.0,
         seconds=round(seconds, 2),
         startup_seconds=_rounded(_between(timeline.started, timeline.first_commit)),
-        labelling_seconds=_rounded(labelling),
+        labeling_seconds=_rounded(labeling),
         finish_seconds=_rounded(_between(timeline.last_commit, ended)),
         documents_per_second=round(documents_run / seconds, 1),
         tokens_per_second=round(tokens_run / seconds, 1),
         classifiers=timeline.classifiers,
         classify_seconds={name: round(value, 2) for name, value in classify.to_dict().items()},
-        model_flops_per_second=round(flops / labelling) if flops is not None and labelling else None,
+        model_flops_per_second=round(flops / labeling) if flops is not None and labeling else None,
         mfu=None if mfu is None else round(mfu, 4),
         output=output,
     )

@@ -38,12 +38,12 @@ class Recording:
         self.put_at = self.point_at = 0.0
 
     def begin(self, device: str | None, dtypes: Sequence[str], classifiers: int) -> None:
-        """The first unit is labelled."""
+        """The first unit is labeled."""
         record = self.record
         record.device, record.dtypes, record.classifiers = device, list(dtypes), classifiers
-        if self.timeline.labelling is not None:
-            record.labelling_from = round(self.timeline.labelling - self.timeline.started, 2)
-            record.add_point(Point(record.labelling_from, 0, 0, 0))
+        if self.timeline.labeling is not None:
+            record.labeling_from = round(self.timeline.labeling - self.timeline.started, 2)
+            record.add_point(Point(record.labeling_from, 0, 0, 0))
         self.begun = True
         self._put()
 
@@ -60,7 +60,7 @@ class Recording:
         if now - self.put_at >= RECORD_SECONDS:
             self._put()
 
-    def set_aside(self) -> None:
+    def quarantine(self) -> None:
         """A unit has failed."""
         self.record.units_failed += 1
 

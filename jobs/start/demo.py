@@ -1,6 +1,6 @@
 """`label-corpus demo`: all of it on this machine, offline: trains a small classifier, labels a real corpus, counts, shows.
 
-The corpus is made of the installed Python packages (pipeline_ops/passages.py): the classifier tells code, data, licences and
+The corpus is made of the installed Python packages (pipeline_ops/passages.py): the classifier tells code, data, licenses and
 prose apart, and labels passages of packages that it was not trained on, so the accuracy that is shown means something.
 Everything stays in one folder; the model is kept for the next time.
 """
@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from jobs.config import JobConfig, check_config
 from jobs.start.train import TrainConfig, train
-from pipeline_ops.models.resolve import without_torch
+from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages
 
 NUM_PASSAGES = 6000  # to train on, and again to label
-# DistilBERT's shape, small. Dropout would halve the speed on a CPU; the classifier sees its texts only twice.
+# DistilBERT's shape, small. Dropout would bisect_failures the speed on a CPU; the classifier sees its texts only twice.
 ARCHITECTURE = {
     "model_type": "distilbert",
     "vocab_size": 8000,
@@ -55,7 +55,7 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     from jobs.maintenance.verify import verify
     from jobs.report.publish import make_report
     from jobs.results.evaluate import evaluate, keep
-    from jobs.results.open_output import find_labelled
+    from jobs.results.open_output import find_labeled
 
     folder = os.path.abspath(os.path.expanduser(folder))
     try:
@@ -70,18 +70,18 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
         {
             "input": {"path": _write_corpus(held_out, folder)},
             "model": {"path": model},
-            "output": {"path": _cleared(os.path.join(folder, "labelled"))},
+            "output": {"path": _cleared(os.path.join(folder, "labeled"))},
         },
     )
-    without_torch()
-    _say(f"labelling {held_out.num_rows:,} passages of packages that the model has not seen")
+    block_torch_import()
+    _say(f"labeling {held_out.num_rows:,} passages of packages that the model has not seen")
     summary = run(job, report=False)
-    labelled = find_labelled(job.output.path)
-    found = evaluate(labelled, "kind")
-    keep(found, labelled)
+    labeled = find_labeled(job.output.path)
+    found = evaluate(labeled, "kind")
+    keep(found, labeled)
     return {
         **summary.to_dict(),
-        "report": make_report(labelled, lambda text: None),  # with what was right
+        "report": make_report(labeled, lambda text: None),  # with what was right
         "accuracy": round(found["accuracy"], 4),
         "verified": verify(job)["ok"],
         "confusion": _by_kind(found),
@@ -167,12 +167,12 @@ def show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(file=sys.stderr, highlight=False)
-    table = Table("really", *[f"labelled {kind}" for kind in KINDS])
+    table = Table("really", *[f"labeled {kind}" for kind in KINDS])
     for kind, counts in result["confusion"].items():
         table.add_row(kind, *[f"{counts[label]:,}" for label in KINDS])
     console.print(table)
     console.print(
-        f"{result['documents']:,} documents: {result['labeled']:,} labelled, {result['rejected']:,} rejected (no text);"
+        f"{result['documents']:,} documents: {result['labeled']:,} labeled, {result['rejected']:,} rejected (no text);"
         f" {result['accuracy']:.1%} of the labels are right;"
         f" {result['documents_per_second']:,.0f} documents/s, Ray's start included",
         soft_wrap=True,

@@ -19,7 +19,7 @@ from jobs.config import JobConfig, check_config, load_job, override, section_of
 from pipeline_ops.reading.column_guess import Guess, guess
 from pipeline_ops.reading.corpus_profile import Corpus, look_at
 from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.schema.errors import UserError, refused, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig, full_path, is_local, join
 
@@ -88,7 +88,7 @@ def _look(config: InputConfig, storage: StorageConfig) -> Corpus:
     try:
         return look_at(config, storage)
     except store_errors() as error:
-        raise refused("input.path", config.path, "read", error) from error
+        raise as_user_error("input.path", config.path, "read", error) from error
 
 
 def _labels_of(model: str) -> list[str]:
@@ -116,11 +116,11 @@ def _beside(path: str) -> str:
     while any(character in source for character in "*?["):
         source = os.path.dirname(source)
     name = re.split(r"\.(?=\w)", os.path.basename(source) or "corpus")[0] or "corpus"
-    target = f"{name}-labelled"
+    target = f"{name}-labeled"
     if is_local(source):
         here = full_path(target)
         if join(here, "").startswith(join(source, "")):
-            target = join(os.path.dirname(source), f"{name}-labelled")
+            target = join(os.path.dirname(source), f"{name}-labeled")
         while join(source, "").startswith(join(full_path(target), "")):
             target += "-2"
     return target
@@ -141,7 +141,7 @@ def _text_column(path: str, corpus: Corpus, guessed: Guess) -> str:
 
 
 def _clashes(corpus: Corpus, output: OutputConfig) -> dict[str, str]:
-    """{key of output: another name} for columns that labelling adds under a name that the input has."""
+    """{key of output: another name} for columns that labeling adds under a name that the input has."""
     kept, taken = output.input_columns(), {*corpus.columns, *output.added_columns().values()}
     added = output.added_columns() | {key: getattr(output, key) for key in MULTI_LABEL}
     renamed = {}

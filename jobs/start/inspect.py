@@ -86,7 +86,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     embedding = values[:, len(head.labels) :] if output.embedding is not None else None
     classified = Classified(logits, encodings.num_tokens, encodings.truncated, encodings.windows, embedding)
     finite = classified.finite()
-    labelled = label_documents(
+    labeled = label_documents(
         pa.table({"text": [text]}).filter(pa.array(finite)),
         classified.of(finite),
         head=head,
@@ -94,7 +94,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         windows=facts.windows,
     )
     shown = {"label", "score", "labels", "top_labels", "top_scores", "embedding"}
-    answer = labelled.select([name for name in labelled.column_names if name in shown])
+    answer = labeled.select([name for name in labeled.column_names if name in shown])
     windows = _windows(batches, facts, tokenizer, logits)
     if attention:
         for window in windows:
@@ -116,7 +116,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         "truncated": bool(encodings.truncated[0]),
         "activation": head.activation,
         **{
-            name: _by_label(head, labelled[name][0].as_py() if finite.all() else [math.nan] * len(head.labels))
+            name: _by_label(head, labeled[name][0].as_py() if finite.all() else [math.nan] * len(head.labels))
             for name in ("logits", "scores")
         },
         **(answer.to_pylist()[0] if finite.all() else dict.fromkeys(answer.column_names)),

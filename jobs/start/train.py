@@ -1,4 +1,4 @@
-"""`label-corpus train`: fine-tunes a sequence classifier on a labelled corpus; its folder then serves as `model.path`.
+"""`label-corpus train`: fine-tunes a sequence classifier on a labeled corpus; its folder then serves as `model.path`.
 
 Read (the job's own readers) -> train on this machine, without Ray -> publish. Guarantee: the output folder holds a whole model
 or is no model yet: local folders are built beside and renamed, on object storage config.json is put last.
@@ -45,7 +45,7 @@ READ_BYTES = 8 * 2**20  # of a line format at a time: reading stops soon after m
 RECORD = "training.json"  # settings, versions and measured quality, beside the model
 
 
-class LabelledInputConfig(InputConfig):
+class LabeledInputConfig(InputConfig):
     """The job's input, with labels."""
 
     label_column: str = Field(default="label", description="the column that holds each document's label")
@@ -88,7 +88,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training")
 
-    input: LabelledInputConfig = Field(description="the labelled corpus, and how it is read")
+    input: LabeledInputConfig = Field(description="the labeled corpus, and how it is read")
     model: StartConfig = Field(description="what training starts from")
     training: TrainingConfig = Field(default=TrainingConfig(), description="how the classifier is trained")
     output: TargetConfig = Field(description="where the model goes")
@@ -105,7 +105,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     _check_target(target, config)
     with Steps("train", quiet=quiet) as steps:
         steps.begin("reading the documents")
-        texts, labels, skipped = read_labelled(config.input, config.storage, config.training.max_documents)
+        texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
         steps.say(f"training: {len(texts):,} documents, {len(set(labels))} labels")
         steps.begin("getting the model and the tokens ready")
         start = None
@@ -163,7 +163,7 @@ def _check_target(target: str, config: TrainConfig) -> None:
         raise UserError(f"output.path: {target!r} cannot be written: {error}") from error
 
 
-def read_labelled(config: LabelledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
+def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
     """The first `max_documents` texts and their labels, and how many rows of what was read had no usable text or label.
 
     Raises:
@@ -194,7 +194,7 @@ def read_labelled(config: LabelledInputConfig, storage: StorageConfig, max_docum
     return texts, labels, skipped
 
 
-def _tables(config: LabelledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
+def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
     """The input in pieces: text and label column, and the number of rejected rows."""
     files, _ = find_inputs(config.model_copy(update={"path": full_path(config.path)}), storage)
     # what the reader adds is not used: named so that no label column is called like it

@@ -1,8 +1,8 @@
-"""How much two labellings of the same documents agree, from tallies that parts of the documents are added to. Pure.
+"""How much two labelings of the same documents agree, from tallies that parts of the documents are added to. Pure.
 
 Nothing here grows with the number of documents. Formulas:
 
-Cohen's kappa: (p - e) / (1 - e), p the share of documents with equal labels and e the share that two labellers with these
+Cohen's kappa: (p - e) / (1 - e), p the share of documents with equal labels and e the share that two labelers with these
 distributions would have by chance, the sum over labels of the product of its shares. J. Cohen, A Coefficient of Agreement for
 Nominal Scales, Educational and Psychological Measurement 20 (1960).
 
@@ -27,7 +27,7 @@ LANDIS_KOCH = ((0.8, "almost perfect"), (0.6, "substantial"), (0.4, "moderate"),
 
 
 @dataclass(frozen=True)
-class Answered:
+class AlignedPredictions:
     """What one output says of some documents, in the order in which the other one says it.
 
     labels: int64 ids of names that both share; score: float64; scores: float32 (documents, labels), or None; given: bool
@@ -40,7 +40,9 @@ class Answered:
     given: np.ndarray | None = None
 
 
-def distances(a: Answered, b: Answered, activation: Activation | None, fallbacks: Sequence[int]) -> np.ndarray:
+def distances(
+    a: AlignedPredictions, b: AlignedPredictions, activation: Activation | None, fallbacks: Sequence[int]
+) -> np.ndarray:
     """How far apart two answers are: float64 (documents,), from 0 to 1, of values without a limit.
 
     With all scores: of distributions (softmax) the total variation distance, half the sum of the differences; of labels each
@@ -72,7 +74,7 @@ def fallback_ids(heads: Sequence[Head], names: dict[str, int]) -> list[int]:
 
 @dataclass
 class Tally:
-    """What has been found about the documents that both outputs have labelled."""
+    """What has been found about the documents that both outputs have labeled."""
 
     documents: int = 0
     flows: Counter[tuple[int, int]] = field(default_factory=Counter)  # (label in A, label in B): documents
@@ -83,7 +85,7 @@ class Tally:
     absolute_sum: float = 0.0  # of the differences of values
     moments: tuple[int, float, float, float, float, float] = (0, 0.0, 0.0, 0.0, 0.0, 0.0)  # n, means, squares, products
 
-    def add(self, a: Answered, b: Answered) -> None:
+    def add(self, a: AlignedPredictions, b: AlignedPredictions) -> None:
         self.documents += len(a.labels)
         if not len(a.labels):
             return

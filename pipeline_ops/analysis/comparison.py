@@ -1,6 +1,6 @@
 """Two outputs over the same input -> what differs, document by document, in the memory of one part of each (PART_BYTES).
 
-Documents are the same by source_file and source_row. The commits of both say which rows each labelled, so what is joined at a
+Documents are the same by source_file and source_row. The commits of both say which rows each labeled, so what is joined at a
 time is small: see pairing.py. What is counted: see agreeing.py.
 """
 
@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline_ops.analysis.agreement import Answered, Tally, distances, fallback_ids
+from pipeline_ops.analysis.agreement import AlignedPredictions, Tally, distances, fallback_ids
 from pipeline_ops.analysis.alignment import Matching, Part, match_inputs, pair
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.output.labelled_output import Labelled, read_columns
+from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import unpack_rejects
@@ -32,18 +32,18 @@ MOST_CHANGED = 20
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two outputs, as one of its models has labelled it."""
+    """One of the two outputs, as one of its models has labeled it."""
 
-    labelled: Labelled
+    labeled: Labeled
     model: str = ""
 
     @cached_property
     def columns(self) -> OutputConfig:
-        return self.labelled.columns.by_model()[self.model]
+        return self.labeled.columns.by_model()[self.model]
 
     @cached_property
     def head(self) -> Head:
-        return self.labelled.head(self.model)
+        return self.labeled.head(self.model)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -54,8 +54,8 @@ class Side:
     @property
     def text_column(self) -> str | None:
         """The column with the document's text, if the output has it."""
-        name = self.labelled.record["config"]["input"]["text_column"]
-        kept = self.labelled.columns.input_columns()
+        name = self.labeled.record["config"]["input"]["text_column"]
+        kept = self.labeled.columns.input_columns()
         return name if kept is None or name in kept else None
 
 
@@ -81,7 +81,7 @@ class Comparison:
     matching: Matching
     names: dict[str, int]  # labels, and the ids by which `tally` knows them
     tally: Tally = field(default_factory=Tally)
-    only_a: int = 0  # documents that A has labelled and B not
+    only_a: int = 0  # documents that A has labeled and B not
     only_b: int = 0
     rejected_in_b: int = 0  # of those in only_a
     rejected_in_a: int = 0
@@ -96,30 +96,32 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Labelled rows of a part; file: int64 ids of the part's names."""
+    """Labeled rows of a part; file: int64 ids of the part's names."""
 
     file: np.ndarray
     row: np.ndarray
-    answered: Answered
+    answered: AlignedPredictions
 
     def take(self, where: np.ndarray) -> "_Rows":
         answered = self.answered
         lists = [None if values is None else values[where] for values in (answered.scores, answered.given)]
-        return _Rows(self.file[where], self.row[where], Answered(answered.labels[where], answered.score[where], *lists))
+        return _Rows(
+            self.file[where], self.row[where], AlignedPredictions(answered.labels[where], answered.score[where], *lists)
+        )
 
 
 def compare_outputs(a: Side, b: Side, tell: Callable[[int, int], None] = lambda done, of: None) -> Comparison:
-    """Compares what both have labelled, as it is now.
+    """Compares what both have labeled, as it is now.
 
     Args:
         tell: called with the parts that are done, and their number.
 
     Raises:
-        UserError: the same output twice, heads of different kinds, nothing labelled, or no input file in common.
-        OSError: a labelled file cannot be read.
+        UserError: the same output twice, heads of different kinds, nothing labeled, or no input file in common.
+        OSError: a labeled file cannot be read.
     """
     _check(a, b)
-    found_a, found_b = a.labelled.commits, b.labelled.commits
+    found_a, found_b = a.labeled.commits, b.labeled.commits
     matching = match_inputs(found_a, found_b, _input_of(a), _input_of(b))
     known = dict.fromkeys(name for side in (a, b) for name in (*side.answers, *side.head.labels))
     comparison = Comparison(matching, {name: number for number, name in enumerate(known)})
@@ -153,33 +155,33 @@ class _Lists:
 
 
 def _check(a: Side, b: Side) -> None:
-    if a.labelled.path == b.labelled.path and a.model == b.model:
+    if a.labeled.path == b.labeled.path and a.model == b.model:
         raise UserError(
-            f"A and B are the same output {a.labelled.path!r}; give two, or two of its models by --model and --model-b"
+            f"A and B are the same output {a.labeled.path!r}; give two, or two of its models by --model and --model-b"
         )
     if (a.head.kind == "value") != (b.head.kind == "value"):
         value, other = ("A", "B") if a.head.kind == "value" else ("B", "A")
         raise UserError(f"the model of {value} gives a value, that of {other} labels; give two outputs of the same kind")
     for name, side in (("A", a), ("B", b)):
-        if not side.labelled.commits:
-            raise UserError(f"{name}: nothing is labelled in {side.labelled.path!r} yet; run the job first")
+        if not side.labeled.commits:
+            raise UserError(f"{name}: nothing is labeled in {side.labeled.path!r} yet; run the job first")
 
 
 def _input_of(side: Side) -> str:
-    return side.labelled.record["config"]["input"]["path"]
+    return side.labeled.record["config"]["input"]["path"]
 
 
 def _count_unread(side: Side, root: str, alone: Sequence[Commit], matching: Matching) -> tuple[int, int]:
     """(documents of changed files in an output; documents of other files in those of its commits that share no rows)."""
     changed: dict[str, int] = {}
-    for commit in side.labelled.commits:
+    for commit in side.labeled.commits:
         are_changed = {piece.path.removeprefix(root) in matching.changed for piece in commit.pieces}
         if are_changed == {True}:
             changed[commit.name] = commit.labeled
         elif True in are_changed:
             numbers = {piece.path: int(piece.path.removeprefix(root) in matching.changed) for piece in commit.pieces}
             column = side.columns.source_file_column
-            tables = read_columns(side.labelled.path, commit.files, [column], side.labelled.storage)
+            tables = read_columns(side.labeled.path, commit.files, [column], side.labeled.storage)
             changed[commit.name] = sum(int(_ids(table.column(column), numbers.__getitem__).sum()) for _, table in tables)
     return sum(changed.values()), sum(commit.labeled - changed.get(commit.name, 0) for commit in alone)
 
@@ -267,7 +269,7 @@ def _read(
     wanted += [columns.scores_column] * lists.scores + [columns.labels_column] * lists.labels
     files = [file for commit in commits for file in commit.files]
     parts = []
-    for _, table in read_columns(side.labelled.path, files, wanted, side.labelled.storage):
+    for _, table in read_columns(side.labeled.path, files, wanted, side.labeled.storage):
         scores = given = None
         if lists.scores:
             flat = pc.list_flatten(table.column(columns.scores_column).combine_chunks())
@@ -279,7 +281,7 @@ def _read(
             _Rows(
                 _ids(table.column(columns.source_file_column), lambda path: numbers.get(path.removeprefix(root), -1)),
                 table.column(columns.source_row_column).cast(pa.int64()).to_numpy(),
-                Answered(
+                AlignedPredictions(
                     _ids(table.column(columns.label_column), names.__getitem__),
                     table.column(columns.score_column).cast(pa.float64()).to_numpy(),
                     scores,
@@ -292,14 +294,14 @@ def _read(
 
 def _joined(parts: list[_Rows]) -> _Rows:
     if not parts:
-        return _Rows(np.empty(0, np.int64), np.empty(0, np.int64), Answered(np.empty(0, np.int64), np.empty(0)))
+        return _Rows(np.empty(0, np.int64), np.empty(0, np.int64), AlignedPredictions(np.empty(0, np.int64), np.empty(0)))
     answered = [part.answered for part in parts]
     scores = [one.scores for one in answered if one.scores is not None]
     given = [one.given for one in answered if one.given is not None]
     return _Rows(
         np.concatenate([part.file for part in parts]),
         np.concatenate([part.row for part in parts]),
-        Answered(
+        AlignedPredictions(
             np.concatenate([one.labels for one in answered]),
             np.concatenate([one.score for one in answered]),
             np.concatenate(scores) if scores else None,
@@ -329,8 +331,8 @@ def _rejected(keys: np.ndarray, side: Side, commits: Iterable[Commit], root: str
     rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
     found = []
     for file in rejects:
-        stored = StoredFile(join(side.labelled.path, file.path), file.bytes, file.md5)
-        for reject in unpack_rejects(read_files([stored], side.labelled.storage)[0]):
+        stored = StoredFile(join(side.labeled.path, file.path), file.bytes, file.md5)
+        for reject in unpack_rejects(read_files([stored], side.labeled.storage)[0]):
             number = numbers.get(reject.source_file.removeprefix(root), -1)
             if number >= 0 and reject.source_row < stride:
                 found.append(number * stride + reject.source_row)
@@ -346,13 +348,13 @@ def _with_texts(changes: list[Change], a: Side, b: Side, matching: Matching) -> 
     wanted = {(root + change.name, change.source_row): change.label_a if side is a else change.label_b for change in changes}
     files: dict[str, WrittenFile] = {}
     for (path, row), label in wanted.items():
-        for commit in side.labelled.commits:
+        for commit in side.labeled.commits:
             if any(piece.path == path and piece.start_row <= row < piece.stop_row for piece in commit.pieces):
                 files |= {file.path: file for file in commit.files if _may_hold(file, side.columns.label_column, label)}
     columns = side.columns
     names = [columns.source_file_column, columns.source_row_column, side.text_column]
     paths = pa.array(sorted({path for path, _ in wanted}), pa.string())
-    for _, table in read_columns(side.labelled.path, list(files.values()), names, side.labelled.storage):
+    for _, table in read_columns(side.labeled.path, list(files.values()), names, side.labeled.storage):
         near = table.filter(pc.is_in(table.column(0).cast(pa.string()), paths))
         rows = near.column(1).cast(pa.int64())
         near = near.filter(pc.is_in(rows, pa.array(sorted({row for _, row in wanted}), pa.int64())))

@@ -84,9 +84,9 @@ class ValueTally:
         self.squared += float(((truth - value) ** 2).sum())
         both = np.stack([truth, value])
         means = both.mean(axis=1)
-        centred, shift = both - means[:, None], means - self.means
+        centered, shift = both - means[:, None], means - self.means
         total = self.numbers + len(truth)
-        self.spread += centred @ centred.T + np.outer(shift, shift) * self.numbers * len(truth) / total
+        self.spread += centered @ centered.T + np.outer(shift, shift) * self.numbers * len(truth) / total
         self.means += shift * len(truth) / total
         self.numbers = total
 

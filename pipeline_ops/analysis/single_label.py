@@ -1,4 +1,4 @@
-"""Labelled rows and their truths -> counts, a table at a time; pipeline_ops.analysis.metrics says what they mean.
+"""Labeled rows and their truths -> counts, a table at a time; pipeline_ops.analysis.metrics says what they mean.
 
 Columns in: the truth, what a model has added, and where a document came from. Memory does not grow with the documents: labels
 by labels, bins and thresholds, and the worst few mistakes. A null truth is counted and left out.
@@ -31,7 +31,7 @@ CELLS = 4 * 2**20  # documents by labels, handled at a time
 
 @dataclass(frozen=True)
 class Rows:
-    """Some labelled documents of a file. truth: as the input has it; scores: float32 (documents, labels), or None."""
+    """Some labeled documents of a file. truth: as the input has it; scores: float32 (documents, labels), or None."""
 
     truth: pa.Array
     label: pa.Array
@@ -42,7 +42,7 @@ class Rows:
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """A document that is labelled wrong; the larger the worse."""
+    """A document that is labeled wrong; the larger the worse."""
 
     worse: float
     file: int

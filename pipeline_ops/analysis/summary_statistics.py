@@ -1,4 +1,4 @@
-"""An output in numbers, for its report: exact from commits where they say it, else from a bounded sample of the labelled rows.
+"""An output in numbers, for its report: exact from commits where they say it, else from a bounded sample of the labeled rows.
 
 The sample is drawn file by file from every partition, so that rare labels are in it; each row then stands for as many as its
 partition has per sampled row.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.output.labelled_output import WHOLE_BYTES, Labelled, read_columns
+from pipeline_ops.output.labeled_output import WHOLE_BYTES, Labeled, read_columns
 from pipeline_ops.schema.units import Reject
 from pipeline_ops.storage.files import StoredFile, join, read_files
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
@@ -86,8 +86,8 @@ def seconds_of(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, fl
     return ClassifySeconds.total(commit.classify_seconds for commit in commits), dict(stages)
 
 
-def draw_rows(labelled: Labelled, columns: Sequence[str], seed: int = 0) -> pa.Table:
-    """A sample of the labelled rows, with a column WEIGHT (float64): how many rows each stands for.
+def draw_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Table:
+    """A sample of the labeled rows, with a column WEIGHT (float64): how many rows each stands for.
 
     At most SAMPLED_FILES files and SAMPLED_BYTES are read, and SAMPLED_ROWS rows of each. The same output gives the same rows.
 
@@ -96,7 +96,7 @@ def draw_rows(labelled: Labelled, columns: Sequence[str], seed: int = 0) -> pa.T
     """
     chooser = random.Random(seed)
     strata: dict[str, list[WrittenFile]] = defaultdict(list)
-    for file in labelled.files:
+    for file in labeled.files:
         strata[folder_of(file)].append(file)
     rows_of = {folder: sum(file.rows for file in files) for folder, files in strata.items()}
     ordered = sorted(strata, key=lambda folder: (-rows_of[folder], folder))
@@ -106,7 +106,7 @@ def draw_rows(labelled: Labelled, columns: Sequence[str], seed: int = 0) -> pa.T
     drawn: list[tuple[str, pa.Table]] = []
     sampled: Counter[str] = Counter()
     draw = np.random.default_rng(seed)
-    for file, table in read_columns(labelled.path, chosen, columns, labelled.storage, rows=READ_ROWS):
+    for file, table in read_columns(labeled.path, chosen, columns, labeled.storage, rows=READ_ROWS):
         if table.num_rows > SAMPLED_ROWS:
             table = table.take(pa.array(np.sort(draw.choice(table.num_rows, SAMPLED_ROWS, replace=False))))
         drawn.append((folder_of(file), table))
@@ -135,14 +135,14 @@ def _in_turns(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
     return chosen
 
 
-def reject_examples(labelled: Labelled, seed: int = 0) -> dict[str, list[Reject]]:
+def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
     """By reason, up to REJECT_EXAMPLES of what REJECT_FILES files of rejects hold."""
-    files = [commit.rejects_file for commit in labelled.commits if commit.rejects_file is not None]
+    files = [commit.rejects_file for commit in labeled.commits if commit.rejects_file is not None]
     files = [file for file in files if file.bytes <= WHOLE_BYTES] or files[:1]
     random.Random(seed).shuffle(files)
-    stored = [StoredFile(join(labelled.path, file.path), file.bytes, file.md5) for file in files[:REJECT_FILES]]
+    stored = [StoredFile(join(labeled.path, file.path), file.bytes, file.md5) for file in files[:REJECT_FILES]]
     found: dict[str, list[Reject]] = defaultdict(list)
-    for content in read_files(stored, labelled.storage):
+    for content in read_files(stored, labeled.storage):
         for line in content.splitlines()[:REJECT_LINES]:
             reject = Reject(**json.loads(line))
             if len(found[reject.reason]) < REJECT_EXAMPLES:

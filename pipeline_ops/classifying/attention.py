@@ -1,4 +1,4 @@
-"""What a classifier looks at: the attention of the token that its head reads. For people; no part of labelling."""
+"""What a classifier looks at: the attention of the token that its head reads. For people; no part of labeling."""
 
 from collections.abc import Sequence
 from typing import Any

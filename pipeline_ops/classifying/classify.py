@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.classifying.forward_pass import ForwardPasses, is_out_of_memory
-from pipeline_ops.schema.bisection import HOPELESS, SUSPICIOUS, halve
+from pipeline_ops.schema.bisection import ALL_FAILED_MIN, MAX_CONSECUTIVE_FAILURES, bisect_failures
 from pipeline_ops.schema.output_columns import Embedding
 from pipeline_ops.tokenizing.batching import TokenBatches
 
@@ -43,7 +43,7 @@ def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: i
 
     Raises:
         ValueError: the model gives another number of logits than its config says.
-        Exception: nothing but exceptions came (poison.halve), the memory does not do for a single document, or the device is
+        Exception: all documents fail (bisect_failures), the memory does not do for a single document, or the device is
             lost: then the documents are not at fault.
     """
     import torch
@@ -65,14 +65,14 @@ def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: i
     with torch.inference_mode():
         for batch, count in enumerate(batches.rows.tolist()):
             # other batches may still show that it is the documents
-            parts, bad = halve(partial(classify_rows, batch), count, _is_documents_fault, may_all_fail=True)
+            parts, bad = bisect_failures(partial(classify_rows, batch), count, _is_documents_fault, may_all_fail=True)
             for start, stop, logits in parts:
                 outputs.append(logits)
                 places.append(batches.order[starts[batch] + start : starts[batch] + stop])
             failed |= {int(batches.order[starts[batch] + row]): error for row, error in bad.items()}
-            if not outputs and len(failed) >= HOPELESS:
+            if not outputs and len(failed) >= MAX_CONSECUTIVE_FAILURES:
                 raise next(iter(failed.values()))
-        if not outputs and len(failed) >= SUSPICIOUS:
+        if not outputs and len(failed) >= ALL_FAILED_MIN:
             raise failed[min(failed)]
         if not outputs:
             return np.full((len(batches.order), num_values), np.nan, np.float32), failed

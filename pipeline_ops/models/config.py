@@ -72,7 +72,7 @@ class JobModel:
         return (facts.tokenizer, facts.max_length, *padding, facts.has_type_ids, facts.pairs, windows)
 
 
-def readings_of(models: Sequence[JobModel]) -> list[int]:
+def tokenization_ids(models: Sequence[JobModel]) -> list[int]:
     """For each model the number of what it reads: the same for models that read the same tokens."""
     numbers: dict[tuple[Any, ...], int] = {}
     return [numbers.setdefault(model.reads, len(numbers)) for model in models]
@@ -83,7 +83,7 @@ def with_dtypes(models: Sequence[JobModel], dtypes: Sequence[str]) -> tuple[JobM
     return tuple(replace(model, dtype=dtype) for model, dtype in zip(models, dtypes, strict=True))
 
 
-def first_readers(models: Sequence[JobModel]) -> list[JobModel]:
-    """For each number of readings_of the first model that has it."""
-    numbers = readings_of(models)
+def distinct_tokenizations(models: Sequence[JobModel]) -> list[JobModel]:
+    """For each number of tokenization_ids the first model that has it."""
+    numbers = tokenization_ids(models)
     return [models[numbers.index(number)] for number in range(max(numbers) + 1)]

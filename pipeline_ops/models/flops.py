@@ -206,8 +206,8 @@ def token_budget_of(model: Any, free_bytes: float, max_length: int) -> int:
     )
 
 
-def utilisation(flops: float | None, seconds: float, peak: float | None) -> float | None:
-    """Model FLOPs utilisation (MFU): FLOP/s on real tokens over the device's peak; None where one of them is not known."""
+def utilization(flops: float | None, seconds: float, peak: float | None) -> float | None:
+    """Model FLOPs utilization (MFU): FLOP/s on real tokens over the device's peak; None where one of them is not known."""
     if flops is None or peak is None or seconds <= 0:
         return None
     return flops / seconds / peak

@@ -218,7 +218,7 @@ def scores_of(logits: np.ndarray, activation: Activation) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a head says to each document.
 
     names: all that `labels` may point to; labels: int32 (documents,), into names; score: float32 (documents,), the best
@@ -230,7 +230,7 @@ class Answers:
     score: np.ndarray
 
 
-def answers_of(scores: np.ndarray, head: Head) -> Answers:
+def answers_of(scores: np.ndarray, head: Head) -> Predictions:
     """The label of each document: the best one, the value's bin, or the fallback where the best is not good enough.
 
     Args:
@@ -239,11 +239,11 @@ def answers_of(scores: np.ndarray, head: Head) -> Answers:
     best = scores.argmax(axis=1).astype(np.int32) if len(scores) else np.empty(0, np.int32)
     score = scores[np.arange(len(best)), best]
     if head.bins:
-        return Answers(head.bin_labels, np.searchsorted(head.bins, score, side="right").astype(np.int32), score)
+        return Predictions(head.bin_labels, np.searchsorted(head.bins, score, side="right").astype(np.int32), score)
     if head.min_score is None or head.fallback_label is None:
-        return Answers(head.labels, best, score)
+        return Predictions(head.labels, best, score)
     unsure = np.int32(len(head.labels))
-    return Answers((*head.labels, head.fallback_label), np.where(score < head.min_score, unsure, best), score)
+    return Predictions((*head.labels, head.fallback_label), np.where(score < head.min_score, unsure, best), score)
 
 
 def above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ MORE_THAN_TEXT = {"layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "m
 UNLIMITED = 10**6  # transformers writes 10**30 where a tokenizer has no limit
 
 
-def without_torch() -> None:
+def block_torch_import() -> None:
     """Has transformers do without torch in this process, which configurations and tokenizers do not need: 2 s of CPU less.
 
     Nothing changes where torch is imported already. No model can be loaded in this process afterwards.

@@ -1,4 +1,4 @@
-"""Labelled texts -> a fine-tuned sequence classifier in a folder that the labelling job can use as `model.path`.
+"""Labeled texts -> a fine-tuned sequence classifier in a folder that the labeling job can use as `model.path`.
 
 Starts from a checkpoint, or from scratch with a WordPiece vocabulary of the same texts. A share of each label's texts is
 never trained on; accuracy and macro-F1 are measured on it. The texts are held in memory. The same texts, settings and

@@ -1,4 +1,4 @@
-"""Commit records: which rows are labelled, which remain, and which files count. They alone say what is done.
+"""Commit records: which rows are labeled, which remain, and which files count. They alone say what is done.
 
 A record stands alone, as `_commits/<unit>.json`, or in a pack, `_commits/pack-<term>.jsonl.zst`, with all others that counted
 when the pack was made. What stands alone after that is `_commits/<unit>-<term of the pack>.json`. The newest pack seals what
@@ -216,7 +216,7 @@ def incomplete_files(files: Iterable[InputFile], commits: dict[str, Commit]) -> 
 
 
 def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
-    """Neighbouring pieces, in row order, that share rows; there are none unless something went wrong."""
+    """Neighboring pieces, in row order, that share rows; there are none unless something went wrong."""
     return [(left, right) for left, right in pairwise(pieces) if right.start_row < left.stop_row]
 
 

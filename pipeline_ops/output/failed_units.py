@@ -9,18 +9,18 @@ FAILED_FOLDER = "_failed"
 
 
 def read_failures(output: str, storage: StorageConfig) -> list[Failure]:
-    """The failures that are set aside in an output, by file and row."""
+    """The failures that are quarantined in an output, by file and row."""
     files = _listed(output, storage)
     found = [Failure.from_json(content) for content in read_files(files, storage)]
     return sorted(found, key=lambda failure: (failure.pieces[0].path, failure.pieces[0].start_row))
 
 
-def set_aside(failure: Failure, run: str, output: str, storage: StorageConfig) -> None:
+def quarantine(failure: Failure, run: str, output: str, storage: StorageConfig) -> None:
     """Records a failure, so that later runs leave its pieces alone."""
     put(join(output, FAILED_FOLDER, f"{failure.id}.json"), replace(failure, run=run).to_json().encode(), storage)
 
 
-def forget_failures(failures: list[Failure], output: str, storage: StorageConfig) -> None:
+def clear_failures(failures: list[Failure], output: str, storage: StorageConfig) -> None:
     """Lets runs take up the pieces of these failures again."""
     delete_many([join(output, FAILED_FOLDER, f"{failure.id}.json") for failure in failures], storage)
 

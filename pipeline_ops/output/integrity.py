@@ -16,11 +16,11 @@ from pipeline_ops.writing.unit_files import METADATA_KEY
 
 
 @dataclass
-class Seen:
+class VerifyState:
     """What the files read so far have in common, to compare the next ones with."""
 
     metadata: bytes | None = None
-    added_types: dict[str, pa.DataType] = field(default_factory=dict)  # of the columns that labelling adds
+    added_types: dict[str, pa.DataType] = field(default_factory=dict)  # of the columns that labeling adds
     schemas: dict[str, pa.Schema] = field(default_factory=dict)  # by input file
     documents: int = 0
 
@@ -29,7 +29,7 @@ def check_commit(
     commit: Commit,
     output: OutputConfig,
     storage: StorageConfig,
-    seen: Seen,
+    seen: VerifyState,
     told: Callable[[WrittenFile], None] | None = None,
 ) -> Iterator[str]:
     """Reads all files of a commit; yields a sentence, the path first, for each thing that is not as it should be.
@@ -90,10 +90,10 @@ def _check_keys(source: str, found: np.ndarray, pieces: list[Piece], unit: str) 
         yield f"{source}: row {unique[~inside][0]} is in unit {unit}, which does not cover it"
 
 
-def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputConfig, seen: Seen) -> Iterator[str]:
+def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputConfig, seen: VerifyState) -> Iterator[str]:
     metadata = (table.schema.metadata or {}).get(METADATA_KEY)
     if metadata is None:
-        yield f"{path}: no metadata that says which model labelled it"
+        yield f"{path}: no metadata that says which model labeled it"
     elif seen.metadata is None:
         seen.metadata = metadata
     elif metadata != seen.metadata:

@@ -50,7 +50,7 @@ class LeaseRecord:
     renewed: float
     expires_s: float
     released: bool = False
-    took_over: bool = False  # from a holder that has not released it
+    must_fence: bool = False  # from a holder that has not released it
     interrupted: bool = False  # released by a holder that left a request under way
 
     def age(self, now: float) -> float:
@@ -110,9 +110,9 @@ class Lease:
         return self.record.term
 
     @property
-    def took_over(self) -> bool:
+    def must_fence(self) -> bool:
         """Whether an earlier holder may still commit: what is committed has to be sealed first (commits.write_pack)."""
-        return self.record.took_over
+        return self.record.must_fence
 
     def check(self) -> None:
         """Returns while nobody can have taken the lease; asks the store only when half of its time is over.
@@ -227,11 +227,11 @@ def acquire(
     """
     generation = max(seen.generation if seen else 0, pack_term) + 1
     # one who took over and released without having sealed leaves that to the next
-    unsealed = seen is not None and seen.took_over and pack_term < seen.term
-    took_over = seen is not None and (not seen.released or seen.interrupted or unsealed)
+    unsealed = seen is not None and seen.must_fence and pack_term < seen.term
+    must_fence = seen is not None and (not seen.released or seen.interrupted or unsealed)
     now = clock()
     record = LeaseRecord(
-        generation, generation, uuid.uuid4().hex, this_holder(), _this_process(), now, now, seconds, took_over=took_over
+        generation, generation, uuid.uuid4().hex, this_holder(), _this_process(), now, now, seconds, must_fence=must_fence
     )
     path = _path(output, generation)
     if not put_new(path, _to_bytes(record), storage):
@@ -246,7 +246,7 @@ def acquire(
         delete_many([path], storage)
         raise UserError(
             f"storage: the store of {output!r} ignores conditional puts (If-None-Match), so it cannot tell two runs at once"
-            f" apart; use a store that honours them"
+            f" apart; use a store that honors them"
         )
     delete_many([_path(output, older) for older in generations[:-1]], storage)
     return Lease(output, storage, record, clock)

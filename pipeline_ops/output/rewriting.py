@@ -1,4 +1,4 @@
-"""Committed files -> other files with the same rows, or with those of some input files left out. Nothing is labelled again.
+"""Committed files -> other files with the same rows, or with those of some input files left out. Nothing is labeled again.
 
 A rewritten commit takes over the rows of those it replaces: its record names the new files, those of the old ones that stay as
 they are, and the commits that no longer count. Until that record is put nothing has changed for anybody.
@@ -24,7 +24,7 @@ from pipeline_ops.writing.postprocessing import count_labels
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, parquet_bytes, written_file
 
 
-def without_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, storage: StorageConfig) -> Commit:
+def drop_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, storage: StorageConfig) -> Commit:
     """Writes what is left of a commit's files without the rows of the input files in `gone`; returns the commit to put.
 
     Files that have no such rows are taken over as they are.
@@ -89,7 +89,7 @@ def reasons_of(lines: Iterable[bytes]) -> dict[str, int]:
     return dict(Counter(json.loads(line)["reason"] for line in lines))
 
 
-def nothing_left(commits: Iterable[Commit]) -> Commit:
+def tombstone(commits: Iterable[Commit]) -> Commit:
     """The commit that says no more than that these, of which no row is to stay, do not count."""
     names = tuple(sorted(commit.name for commit in commits))
     return Commit(_unit_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)

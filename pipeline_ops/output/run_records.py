@@ -1,6 +1,6 @@
 """Records of runs: when each began, what it found, how fast it went, how it ended. One object each, put again while it goes.
 
-They are for people, and for reports: what is labelled is what commits say. A run that labels nothing leaves none.
+They are for people, and for reports: what is labeled is what commits say. A run that labels nothing leaves none.
 """
 
 import json
@@ -44,7 +44,7 @@ class RunRecord:
     device: str | None = None  # the GPU; None: CPUs
     dtypes: list[str] = field(default_factory=list)
     classifiers: int = 0
-    labelling_from: float | None = None  # seconds since it began: Ray, model and plan were ready
+    labeling_from: float | None = None  # seconds since it began: Ray, model and plan were ready
     documents: int = 0
     units: int = 0
     tokens: int = 0

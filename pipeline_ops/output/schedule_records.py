@@ -3,7 +3,7 @@
 `_schedule/<tick>.json` says that a run is submitted for the tick, or that it is skipped and why; `<tick>.submitted.json` that
 the cluster has the run; `<tick>.end.json` how it ended. Each is only ever created, by a put that only the first caller wins. So
 several schedulers, or one that is started again, never decide a tick twice; and a decision that stands alone after a crash is
-carried out later: the cluster recognises what it has been given by its submission id, which the decision names.
+carried out later: the cluster recognizes what it has been given by its submission id, which the decision names.
 
 `_begun.json` is the time from which missed ticks are caught up, `_health.json` what the scheduler last said of itself.
 """

@@ -60,7 +60,7 @@ class Sample:
     documents: int  # that were read
     files: int
     tables: tuple[pa.Table, ...]  # of the columns that the output keeps
-    lengths: tuple[np.ndarray, ...]  # of the sequences (documents, or windows), by reading (models.readings_of)
+    lengths: tuple[np.ndarray, ...]  # of the sequences (documents, or windows), by reading (models.tokenization_ids)
     unreadable: tuple[str, ...]  # what could not be read of it
     row_groups_per_byte: float  # of the Parquet files
     seconds: float
@@ -74,7 +74,7 @@ class Sample:
 
         Args:
             name: documents, rejected, characters, text_bytes; truncated: documents, by one of the models; tokens: of all
-                models together, special ones included; tokens_0, tokens_1, …: by reading (models.readings_of).
+                models together, special ones included; tokens_0, tokens_1, …: by reading (models.tokenization_ids).
         """
         return self._estimate(name, None, 0.0)
 

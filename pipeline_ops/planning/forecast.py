@@ -183,8 +183,8 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
     jobs = min(jobs, cluster.devices)
     startup = (STARTUP_SECONDS + work.tokenized / work.units / cluster.tokens_per_core) if work.units else 0.0
     held_back = max(machines, shares["driver"] / jobs, shares["requests"] / jobs)
-    labelling = makespan(work.units / jobs, max(cluster.devices // jobs, 1), unit_seconds * held_back)
-    seconds = startup + labelling
+    labeling = makespan(work.units / jobs, max(cluster.devices // jobs, 1), unit_seconds * held_back)
+    seconds = startup + labeling
     hours = seconds * cluster.devices / 3600
     return Forecast(
         device_seconds=device_seconds,
@@ -193,7 +193,7 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
         bottleneck=max(shares, key=lambda name: shares[name]),
         seconds=seconds,
         startup_seconds=startup,
-        tail_seconds=labelling - pace * held_back if work.units else 0.0,
+        tail_seconds=labeling - pace * held_back if work.units else 0.0,
         device_hours=hours,
         cost=None if cluster.price is None else hours * cluster.price,
         tokenizer_cores=tokenizing / pace,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_ops.models.config import JobModel, first_readers, readings_of
+from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.estimators import Measures, Sample, Stratum
 from pipeline_ops.planning.work_plan import EXPANSION
 from pipeline_ops.reading import line_records as records
@@ -41,7 +41,7 @@ MOST_RECORD_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class _Left:
+class RemainingFile:
     """What is left of a file: ranges of rows (Parquet) or of bytes, and the stored bytes that they are, about."""
 
     file: InputFile
@@ -62,14 +62,14 @@ def draw_sample(tasks: Sequence[Sequence[Span]], models: Sequence[JobModel], set
     return _Sampler(models, settings, seed).run(_left_of(tasks, settings))
 
 
-def _left_of(tasks: Sequence[Sequence[Span]], settings: ReadSettings) -> list[_Left]:
+def _left_of(tasks: Sequence[Sequence[Span]], settings: ReadSettings) -> list[RemainingFile]:
     ranges: dict[str, list[Range]] = defaultdict(list)
     files: dict[str, InputFile] = {}
     for task in tasks:
         for span in task:
             files[span.file.path] = span.file
             ranges[span.file.path] += span.ranges
-    return [_Left(file, tuple(ranges[path]), _size_left(file, ranges[path], settings)) for path, file in files.items()]
+    return [RemainingFile(file, tuple(ranges[path]), _size_left(file, ranges[path], settings)) for path, file in files.items()]
 
 
 def _size_left(file: InputFile, ranges: Sequence[Range], settings: ReadSettings) -> float:
@@ -96,7 +96,7 @@ def _metadata(file: InputFile, settings: ReadSettings) -> pq.FileMetaData:
         return pq.read_metadata(source)
 
 
-def _is_small(files: Sequence[_Left], size: float) -> bool:
+def _is_small(files: Sequence[RemainingFile], size: float) -> bool:
     """Whether files of one kind are read whole."""
     is_compressed = files[0].file.format == "parquet" or files[0].file.compression is not None
     return size * (EXPANSION if is_compressed else 1) <= EXACT_BYTES and len(files) <= EXACT_FILES
@@ -114,9 +114,9 @@ class _Sampler:
                 pairs=model.facts.pairs,
                 windows=model.facts.windows,
             )
-            for model in first_readers(models)
+            for model in distinct_tokenizations(models)
         ]
-        self.readings = readings_of(models)
+        self.readings = tokenization_ids(models)
         self.tables: list[pa.Table] = []
         self.lengths: list[list[np.ndarray]] = [[] for _ in self.encoders]
         self.unreadable: list[str] = []
@@ -124,9 +124,9 @@ class _Sampler:
         self.bytes_read = 0
         self.footers: dict[str, pq.FileMetaData] = {}
 
-    def run(self, left: Sequence[_Left]) -> Sample:
+    def run(self, left: Sequence[RemainingFile]) -> Sample:
         began = time.monotonic()
-        kinds: dict[tuple[str, str | None], list[_Left]] = defaultdict(list)
+        kinds: dict[tuple[str, str | None], list[RemainingFile]] = defaultdict(list)
         for file in left:
             kinds[file.file.format, file.file.compression].append(file)
         sizes = {kind: sum(file.size for file in files) for kind, files in kinds.items()}
@@ -154,7 +154,7 @@ class _Sampler:
             seconds=time.monotonic() - began,
         )
 
-    def count(self, files: Sequence[_Left]) -> Measures:
+    def count(self, files: Sequence[RemainingFile]) -> Measures:
         """Reads all of them."""
         counted: Measures = defaultdict(float)
         for left in files:
@@ -163,7 +163,7 @@ class _Sampler:
             self.read.add(left.file.path)
         return counted
 
-    def draw(self, files: Sequence[_Left], count: int) -> list[tuple[Measures, float, float]]:
+    def draw(self, files: Sequence[RemainingFile], count: int) -> list[tuple[Measures, float, float]]:
         """Stratum.draws."""
         draws = []
         weights = np.array([file.size for file in files])
@@ -182,7 +182,7 @@ class _Sampler:
                 self.unreadable.append(f"{left.file.path}: {type(error).__name__}: {' '.join(str(error).split())}")
         return draws
 
-    def draw_of(self, left: _Left) -> tuple[Measures, float, float]:
+    def draw_of(self, left: RemainingFile) -> tuple[Measures, float, float]:
         """(what was found, in how many stored bytes, of how many that were meant)."""
         file = left.file
         if file.format == "parquet":
@@ -193,7 +193,7 @@ class _Sampler:
             return self.draw_lines(left)
         return self.draw_near_beginning(left)
 
-    def draw_rows(self, left: _Left) -> tuple[Measures, float, float]:
+    def draw_rows(self, left: RemainingFile) -> tuple[Measures, float, float]:
         file = left.file
         if file.path not in self.footers:
             self.footers[file.path] = _metadata(file, self.settings)
@@ -225,7 +225,7 @@ class _Sampler:
         meant = count * file.stored.size / footer.num_rows
         return self.measure(self.parts(file, (Range(start, start + count),))), meant, meant
 
-    def draw_lines(self, left: _Left) -> tuple[Measures, float, float]:
+    def draw_lines(self, left: RemainingFile) -> tuple[Measures, float, float]:
         parts = _bytes_left(left.file, left.ranges)
         sizes = np.array([stop - start for start, stop in parts], float)
         start, stop = parts[int(self.random.choice(len(parts), p=sizes / sizes.sum()))]
@@ -252,7 +252,7 @@ class _Sampler:
         block = records.RecordBlock(found, 0, 0, begin + skipped, last=False)
         return self.measure([documents_of_block(left.file, block, [], self.settings)]), len(found), meant
 
-    def draw_near_beginning(self, left: _Left) -> tuple[Measures, float, float]:
+    def draw_near_beginning(self, left: RemainingFile) -> tuple[Measures, float, float]:
         file, config, storage = left.file, self.settings.input, self.settings.storage
         quote = config.quote if file.format == "csv" else None
         delimiter = csv_delimiter(file, config)

@@ -44,7 +44,7 @@ class Plan:
     bytes_done: int
     units_done: int
     unit_bytes: int
-    changed: tuple[str, ...] = ()  # inputs that are not what they were when they were labelled
+    changed: tuple[str, ...] = ()  # inputs that are not what they were when they were labeled
     removed: tuple[str, ...] = ()  # inputs that commits name and that are no longer there
     stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows have to go
     files_set_aside: int = 0  # files of which something failed before and waits for a retry
@@ -89,11 +89,11 @@ def make_plan(
                 done[piece.path].append(piece)
         if gone:
             stale[commit.unit] = tuple(sorted(gone))
-    set_aside = set()
+    quarantine = set()
     for failure in failures:
         for piece in failure.pieces:
             done[piece.path].append(piece)
-            set_aside.add(piece.path)
+            quarantine.add(piece.path)
 
     spans, files_done, bytes_done = [], 0, 0
     for file in files:
@@ -101,7 +101,7 @@ def make_plan(
         open_ranges = gaps(pieces)
         if open_ranges:
             spans.append(Span(file, tuple(open_ranges), tuple(sorted(changed.get(file.path, ())))))
-        elif file.path not in set_aside:
+        elif file.path not in quarantine:
             files_done += 1
             bytes_done += file.stored.size
     # the rows of an earlier version stay until there are others
@@ -124,14 +124,14 @@ def make_plan(
         changed=tuple(sorted(changed)),
         removed=tuple(sorted(removed)),
         stale=stale,
-        files_set_aside=len(set_aside),
+        files_set_aside=len(quarantine),
     )
 
 
 def automatic_unit_bytes(num_bytes: int) -> int:
     """Bytes per unit for `num_bytes` of input: UNITS units, none smaller than SMALLEST_UNIT or larger than LARGEST_UNIT.
 
-    A unit is labelled by one classifier: a CPU replica works on 32 MiB for a quarter of an hour, while others have none left.
+    A unit is labeled by one classifier: a CPU replica works on 32 MiB for a quarter of an hour, while others have none left.
     """
     return min(max(num_bytes // UNITS, SMALLEST_UNIT), LARGEST_UNIT)
 

@@ -163,7 +163,7 @@ def begin_of(file: InputFile, config: InputConfig, storage: StorageConfig) -> Be
 def _strings(lines: Sequence[bytes]) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = defaultdict(list)
     for line in lines:
-        with suppress(ValueError, RecursionError):  # it becomes a reject when it is labelled
+        with suppress(ValueError, RecursionError):  # it becomes a reject when it is labeled
             document = json.loads(line)
             for name, value in document.items() if isinstance(document, dict) else ():
                 if isinstance(value, str):

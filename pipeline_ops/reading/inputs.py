@@ -40,13 +40,13 @@ class UnreadableInput(UserError):
 
 
 class InputConfig(BaseModel):
-    """What is labelled and how it is read."""
+    """What is labeled and how it is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str = Field(description="file, folder (recursive) or glob; local, s3:// or what fsspec knows")
     format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field(default="auto", description="auto: by suffix, per file")
-    text_column: str = Field(default="text", description="the column that is labelled")
+    text_column: str = Field(default="text", description="the column that is labeled")
     text_pair_column: str | None = Field(
         default=None, description="the second text of each document, for models that read two: premise and hypothesis, ..."
     )
@@ -174,7 +174,7 @@ def spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
 
 
 def readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
-    """Each file that can be read, and what `read` gives of it: one that is broken is set aside later, when it is its turn.
+    """Each file that can be read, and what `read` gives of it: one that is broken is quarantined later, when it is its turn.
 
     Raises:
         UnreadableInput: none can be read, and why the first cannot.

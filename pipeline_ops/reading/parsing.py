@@ -26,7 +26,7 @@ from pipeline_ops.reading.line_records import (
     is_document,
     split_records,
 )
-from pipeline_ops.schema.bisection import halve
+from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS
 
 # Lists and objects in each other: with 50, Parquet readers refuse the file; with 64, Arrow the table.
@@ -325,7 +325,7 @@ def _parse_records(
         return table
 
     # a file of nothing but broken records is a file of rejects
-    parts, failed = halve(
+    parts, failed = bisect_failures(
         parse_range,
         len(good),
         lambda error: isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError),

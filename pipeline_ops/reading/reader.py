@@ -315,7 +315,7 @@ def _require_text_columns(names: list[str], file: InputFile, settings: ReadSetti
 
 
 def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
-    """Raises UserError when one of the input's `columns` that are kept has the name of a column that labelling adds."""
+    """Raises UserError when one of the input's `columns` that are kept has the name of a column that labeling adds."""
     kept = output.input_columns()
     for key, name in output.added_columns().items():
         if name in columns and (kept is None or name in kept):
@@ -353,7 +353,7 @@ def _documents(
 
 
 def _unusable(table: pa.Table, name: str, keep: np.ndarray, rows: np.ndarray, path: str, config: InputConfig) -> list[Reject]:
-    """A reject for each row of `keep` (bool, per row) whose text in that column cannot be labelled; takes it out of `keep`."""
+    """A reject for each row of `keep` (bool, per row) whose text in that column cannot be labeled; takes it out of `keep`."""
     column, rejects = table.column(name), list[Reject]()
     which = f"{name}: " if config.text_pair_column is not None else ""
 

@@ -5,11 +5,11 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-HOPELESS = 256  # so many that fail one after the other, without one that does not, are not at fault themselves
-SUSPICIOUS = 16  # neither are so many, when they are all there are
+MAX_CONSECUTIVE_FAILURES = 256  # so many that fail one after the other, without one that does not, are not at fault themselves
+ALL_FAILED_MIN = 16  # neither are so many, when they are all there are
 
 
-def halve(
+def bisect_failures(
     work: Callable[[int, int], Result],
     count: int,
     is_fault: Callable[[BaseException], bool],
@@ -27,8 +27,8 @@ def halve(
         (start, stop and result of each part that worked, in order; the exception of each single thing that did not).
 
     Raises:
-        BaseException: one that is no thing's fault; or the first HOPELESS things fail one by one, or all of at least
-            SUSPICIOUS, which is nobody's fault but that of `work`, unless `may_all_fail`.
+        BaseException: no item is at fault; or the first MAX_CONSECUTIVE_FAILURES items fail one by one, or all of at least
+            ALL_FAILED_MIN, which is nobody's fault but that of `work`, unless `may_all_fail`.
     """
     done: list[tuple[int, int, Result]] = []
     failed: dict[int, BaseException] = {}
@@ -42,7 +42,7 @@ def halve(
                 raise
             if stop - start == 1:
                 failed[start] = error
-                if not done and len(failed) >= HOPELESS and not may_all_fail:
+                if not done and len(failed) >= MAX_CONSECUTIVE_FAILURES and not may_all_fail:
                     raise
                 return
         # outside the handler: what the frames of the exception hold, such as a batch on a GPU, is let go first
@@ -52,6 +52,6 @@ def halve(
 
     if count:
         attempt(0, count)
-    if not done and len(failed) >= SUSPICIOUS and not may_all_fail:
+    if not done and len(failed) >= ALL_FAILED_MIN and not may_all_fail:
         raise failed[0]
     return done, failed

@@ -36,7 +36,7 @@ def _library_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(module, name) for module, name in loaded if hasattr(module, name))
 
 
-def is_outage(error: BaseException) -> bool:
+def is_store_failing(error: BaseException) -> bool:
     """Whether a store that answers, or has answered, is failing.
 
     One that cannot be reached, or is asked without credentials, is more likely a mistake in the job.
@@ -68,9 +68,9 @@ class UserError(ValueError):
     """A user's mistake: one line that names the field, the value and the remedy. The command line prints it and exits 2."""
 
 
-def refused(key: str, path: str, what: str, error: BaseException) -> BaseException:
+def as_user_error(key: str, path: str, what: str, error: BaseException) -> BaseException:
     """The user's mistake that it is when `path` cannot be read or written; the error itself when the store is failing."""
-    if is_outage(error):
+    if is_store_failing(error):
         return error
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"

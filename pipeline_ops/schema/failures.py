@@ -13,7 +13,7 @@ from pipeline_ops.schema.units import Piece
 
 MAX_TRIES = 3  # of a unit whose worker process died while it was at work on it
 WORKER_DIED = "WorkerDied"
-LOADING = "load"  # the step that is no unit's fault: the model cannot be loaded, and the run ends
+MODEL_LOAD_STEP = "load"  # the step that is no unit's fault: the model cannot be loaded, and the run ends
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Failure:
     """Why a unit, or the rest of a file, could not be finished."""
 
     id: str
-    pieces: tuple[Piece, ...]  # what is set aside; stop_row and stop_byte are END_OF_FILE where the end was not reached
-    step: str  # read, tokenize, classify, write, or LOADING
+    pieces: tuple[Piece, ...]  # what is quarantined; stop_row and stop_byte are END_OF_FILE where the end was not reached
+    step: str  # read, tokenize, classify, write, or MODEL_LOAD_STEP
     error: str  # the exception's class, or WORKER_DIED
     message: str
-    store: bool  # the object store is at fault: the run ends, and nothing is set aside
+    store: bool  # the object store is at fault: the run ends, and nothing is quarantined
     traceback: str = ""
     run: str = ""
 
@@ -64,11 +64,11 @@ def worker_died(pieces: tuple[Piece, ...], step: str) -> Failure:
     return Failure(_failure_id(pieces), pieces, step, WORKER_DIED, message, store=False)
 
 
-def run_ending(failure: Failure) -> Exception | None:
+def fatal_error_of(failure: Failure) -> Exception | None:
     """What ends the run, where a failure is no unit's fault: the store's, or that of a model that cannot be loaded."""
     if failure.store:
         return StoreError(f"{failure.where}: {failure.message}")
-    if failure.step != LOADING:
+    if failure.step != MODEL_LOAD_STEP:
         return None
     if failure.error == UserError.__name__:
         return UserError(failure.message)

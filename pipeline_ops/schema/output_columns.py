@@ -9,7 +9,7 @@ Embedding = Literal["cls", "mean"]
 
 
 class OutputConfig(BaseModel):
-    """Where the labels go and what they look like. Each column that labelling adds can be renamed."""
+    """Where the labels go and what they look like. Each column that labeling adds can be renamed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,11 +64,11 @@ class OutputConfig(BaseModel):
         return self
 
     def check_names(self) -> None:
-        """Raises ValueError where two of the columns that labelling adds have the same name."""
+        """Raises ValueError where two of the columns that labeling adds have the same name."""
         names = list(self.added_columns().values())
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"two of the columns that labelling adds are called {twice[0]!r}; give each a name of its own")
+            raise ValueError(f"two of the columns that labeling adds are called {twice[0]!r}; give each a name of its own")
 
     def by_model(self) -> dict[str, "OutputConfig"]:
         """{name of a model: its columns' settings}; of a job's only model the name is empty."""

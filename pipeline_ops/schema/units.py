@@ -40,7 +40,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is read, labelled, written and committed as a whole.
+    """What is read, labeled, written and committed as a whole.
 
     Its id follows from its pieces, what it replaces, and the job's fingerprint.
     """
@@ -60,7 +60,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Reject:
-    """A document that cannot be labelled, and why. `reason` is one of REASONS; `detail` is for people."""
+    """A document that cannot be labeled, and why. `reason` is one of REASONS; `detail` is for people."""
 
     source_file: str
     source_row: int

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from pipeline_ops.classifying.classify import UnitLogits, classify_good, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
-from pipeline_ops.models.config import JobModel, readings_of
+from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
 from pipeline_ops.models.load import load_classifier
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, list_cell, unpack_table
-from pipeline_ops.schema.failures import LOADING, failure_of
+from pipeline_ops.schema.failures import MODEL_LOAD_STEP, failure_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.rows import failed_row, guarded, has_failed, rejects_of, with_cell
@@ -36,20 +36,20 @@ class ClassifyActor:
 
         if not use_gpu:
             torch.set_num_threads(1)  # one single-thread replica per core beats one replica with many threads
-        self.models, self.readings, self.output, self.attempts = models, readings_of(models), output, attempts
+        self.models, self.readings, self.output, self.attempts = models, tokenization_ids(models), output, attempts
         # counted behind the first unit, whose labels are waited for
         self.flops: list[DocumentFlops | None] | None = None
-        self.refusal: Exception | None = None
+        self.load_error: Exception | None = None
         try:
             self.passes = [_load(model, storage, "cuda" if use_gpu else "cpu") for model in models]
         except Exception as error:  # told by the first unit: of an actor that does not start, Ray says no more than a traceback
-            self.refusal = error
+            self.load_error = error
         self.called = self.left = time.monotonic()  # the last call's beginning and end
 
     def __call__(self, row: pa.Table) -> pa.Table:
         self.called = time.monotonic()
-        if self.refusal is not None and not has_failed(row):
-            done = failed_row(failure_of(self.refusal, Unit.from_json(row["unit"][0].as_py()).pieces, LOADING))
+        if self.load_error is not None and not has_failed(row):
+            done = failed_row(failure_of(self.load_error, Unit.from_json(row["unit"][0].as_py()).pieces, MODEL_LOAD_STEP))
         else:
             done = guarded(self.classify, row, "classify", self.attempts)
         self.left = time.monotonic()

@@ -1,7 +1,7 @@
 """The stages as Ray Data calls them: one row, a unit, in and out (readers: several units out). Plain classes, no ray.
 
 The row's columns: unit, rejects, documents and read_seconds from the reader; batch_*, num_tokens_*, truncated_* and
-windows_*, numbered by what models read (models.readings_of), and tokenize_seconds from the tokenizer; logits_* and embedding_*,
+windows_*, numbered by tokenization (tokenization_ids), and tokenize_seconds from the tokenizer; logits_* and embedding_*,
 numbered by model, model_errors, padded_tokens, passes (JSON: what went through each model), classify_seconds and flops from the
 classifier; commit from the writer. A unit may be read, tokenized, classified or written more than once when a worker dies; only
 its commit counts.

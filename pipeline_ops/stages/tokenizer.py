@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.models.config import JobModel, first_readers
+from pipeline_ops.models.config import JobModel, distinct_tokenizations
 from pipeline_ops.reading.inputs import decode
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table, unpack_table
@@ -31,7 +31,7 @@ class TokenizeActor:
         attempts: Attempts,
     ):
         # each text is tokenized once for all models that read the same
-        self.readers = first_readers(models)
+        self.readers = distinct_tokenizations(models)
         self.encoders = [
             TextEncoder(
                 model.tokenizer,
@@ -95,15 +95,15 @@ class TokenizeActor:
             found.append(read)
             bad = failed | bad
         if bad and len(found) > 1:  # each has left out its own only
-            found = self.encode_but(bad, texts)
+            found = self.encode_excluding(bad, texts)
         if all(read.lengths.all() for read in found):
             return found, bad, {}
         rows = np.array([row for row in range(len(texts[0])) if row not in bad])
         without = {int(row) for read in found for row in rows[read.num_tokens == 0]}
         empty: dict[int, BaseException] = {row: ValueError("the tokenizer gives it no token") for row in without}
-        return self.encode_but(bad | empty, texts), bad, empty
+        return self.encode_excluding(bad | empty, texts), bad, empty
 
-    def encode_but(self, left_out: Collection[int], texts: list[list[str]]) -> list[Encodings]:
+    def encode_excluding(self, left_out: Collection[int], texts: list[list[str]]) -> list[Encodings]:
         good = [[text for row, text in enumerate(column) if row not in left_out] for column in texts]
         return [encoder.encode(good) for encoder in self.encoders]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.models.config import JobModel, readings_of
+from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import flat_values, unpack_table
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -29,22 +29,22 @@ def write_row(
     attempts: Attempts,
 ) -> pa.Table:
     """Labels a classified unit and writes its files; gives one row with what the commit has to say, as JSON."""
-    return guarded(lambda good: write_good_row(good, models, output, storage, metadata), row, "write", attempts)
+    return guarded(lambda good: label_and_write(good, models, output, storage, metadata), row, "write", attempts)
 
 
-def write_good_row(
+def label_and_write(
     row: pa.Table, models: Sequence[JobModel], output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
 ) -> pa.Table:
     """As write_row, for a row that has not failed."""
     began = time.monotonic()
     unit = Unit.from_json(row["unit"][0].as_py())
     documents = unpack_table(row["documents"][0])
-    found = [_classified(row, number, reading, models) for number, reading in enumerate(readings_of(models))]
+    found = [_classified(row, number, reading, models) for number, reading in enumerate(tokenization_ids(models))]
     finite = np.logical_and.reduce([classified.finite() for classified in found])
-    labelled = documents.filter(pa.array(finite))
+    labeled = documents.filter(pa.array(finite))
     for model, classified in zip(models, found, strict=True):
-        labelled = label_documents(
-            labelled, classified.of(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
+        labeled = label_documents(
+            labeled, classified.of(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
         )
     rejects = unpack_rejects(row["rejects"][0].as_py())
     finite[flat_values(row, "model_errors")] = True  # these have been rejected where they failed
@@ -55,7 +55,7 @@ def write_good_row(
         rejects.append(Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number"))
     commit = write_unit(
         unit,
-        labelled,
+        labeled,
         rejects,
         output,
         storage,

@@ -20,24 +20,24 @@ from zlib import crc32
 
 import pyarrow as pa
 
-KINDS = ("code", "data", "licence", "prose")
+KINDS = ("code", "data", "license", "prose")
 SCHEMA = pa.schema([(name, pa.string()) for name in ("text", "kind", "package", "path")])
 
 CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".h", ".hpp", ".js"}
 DATA_SUFFIXES = {".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".csv", ".xml"}
 DATA_NAMES = {"RECORD", "entry_points.txt"}
 PROSE_SUFFIXES = {".md", ".rst"}
-LICENCE_NAME = re.compile(r"(un)?licen[cs]e|copying|notice|copyright", re.IGNORECASE)
+LICENSE_NAME = re.compile(r"(un)?licen[cs]e|copying|notice|copyright", re.IGNORECASE)
 # copies of other packages, which may stand on the other side; and what only looks like its kind
 SKIPPED = re.compile(r"vendor|third_?party|extern|template", re.IGNORECASE)
 
 OWN_PACKAGE = "label-corpus"  # left out: the corpus would change with every edit of the project
-# Files read per package: torch alone has 12,000 of code, and parsing is what takes the time. Licences repeat from
+# Files read per package: torch alone has 12,000 of code, and parsing is what takes the time. Licenses repeat from
 # package to package, so every one of them is needed.
-MAX_FILES = {"code": 16, "data": 64, "licence": 10_000, "prose": 64}
+MAX_FILES = {"code": 16, "data": 64, "license": 10_000, "prose": 64}
 MAX_PASSAGES = 300  # per package and kind: numpy's tables of test values are no third of what data looks like
-MAX_FILE_BYTES = {"code": 60_000, "data": 60_000, "licence": 200_000, "prose": 60_000}
-LINES_PER_CUT = {"code": 12, "data": 12, "licence": 4, "prose": 12}  # licences are few: smaller passages, more of them
+MAX_FILE_BYTES = {"code": 60_000, "data": 60_000, "license": 200_000, "prose": 60_000}
+LINES_PER_CUT = {"code": 12, "data": 12, "license": 4, "prose": 12}  # licenses are few: smaller passages, more of them
 SPLIT_SEED = 42  # one of the few in 300 that leave about as many passages of each kind, JSON and YAML on both sides
 MAX_LINE = 1000  # characters; a longer line (minified JSON) is cut
 
@@ -66,7 +66,7 @@ def collect_passages(*, max_training: int, max_held_out: int, folders: list[str]
         side = training if is_training_package(package) else held_out
         for passage in _package_passages(package, folder, paths):
             key = _comparable(passage.text)
-            if key not in seen:  # the first package keeps a text: many licences are the same words everywhere
+            if key not in seen:  # the first package keeps a text: many licenses are the same words everywhere
                 seen.add(key)
                 side.append(passage)
     return _to_table(_balance(training, max_training)), _to_table(_balance(held_out, max_held_out))
@@ -110,14 +110,14 @@ def _package_passages(package: str, folder: str, paths: list[str]) -> Iterator[P
 def _kind_of_file(path: str) -> str | None:
     *folders, name = path.split("/")
     suffix = os.path.splitext(name)[1].lower()
-    if SKIPPED.search(path) and not LICENCE_NAME.match(name):
+    if SKIPPED.search(path) and not LICENSE_NAME.match(name):
         return None
     if suffix in CODE_SUFFIXES:
         return "code"
     if suffix in DATA_SUFFIXES or name in DATA_NAMES:
         return "data"
-    if LICENCE_NAME.match(name) or ("licenses" in folders and not name.startswith("AUTHORS")):
-        return "licence"
+    if LICENSE_NAME.match(name) or ("licenses" in folders and not name.startswith("AUTHORS")):
+        return "license"
     return "prose" if suffix in PROSE_SUFFIXES or name == "METADATA" else None
 
 
@@ -147,7 +147,7 @@ def _parts(kind: str, path: str, source: str) -> Iterable[tuple[str, str]]:
 
 
 def _without_opening_comment(source: str) -> str:
-    """Source without the comments it opens with: mostly the licence, which is not what makes it code."""
+    """Source without the comments it opens with: mostly the license, which is not what makes it code."""
     return re.sub(r"\A(\s*(#[^\n]*\n|//[^\n]*\n|/\*.*?\*/))+", "", source, flags=re.DOTALL)
 
 

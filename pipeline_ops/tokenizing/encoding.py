@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.schema.bisection import halve
+from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.tokenizing.early_truncation import Cuts
 
 # Encodings hold about 100 bytes per token: a unit's at once would be gigabytes, and a mebibyte's took a fifth more CPU time
@@ -121,7 +121,7 @@ def encode_good(encode_rows: Callable[[slice], Encodings], count: int) -> tuple[
         (the encodings of the others, in order; the exception of each that does, by its row).
 
     Raises:
-        Exception: what poison.halve says: then the tokenizer is at fault.
+        Exception: what poison.bisect_failures says: then the tokenizer is at fault.
     """
 
     def encode_part(start: int, stop: int) -> Encodings:
@@ -132,7 +132,7 @@ def encode_good(encode_rows: Callable[[slice], Encodings], count: int) -> tuple[
                 raise RuntimeError(f"the tokenizer panicked: {error}") from error
             raise
 
-    parts, failed = halve(encode_part, count, _is_texts_fault)
+    parts, failed = bisect_failures(encode_part, count, _is_texts_fault)
     if len(parts) == 1:
         return parts[0][2], failed
     encodings = [part for _, _, part in parts] or [encode_rows(slice(0, 0))]

@@ -41,7 +41,7 @@ class LongDocumentsConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Windows:
-    """How long documents are labelled piece by piece, as resolved."""
+    """How long documents are labeled piece by piece, as resolved."""
 
     stride: int
     max_windows: int | None

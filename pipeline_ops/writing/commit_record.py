@@ -68,15 +68,15 @@ class Commit:
     run: str = ""
     replaces: tuple[str, ...] = ()  # names of earlier commits: their input has changed, or this one has taken over their rows
     term: int = 0  # of the lease under which it was committed
-    classify_seconds: ClassifySeconds | None = None  # None: labelled before these were measured
+    classify_seconds: ClassifySeconds | None = None  # None: labeled before these were measured
     flops: float | None = None  # of the model, on what went through it without padding; None: not known
     reasons: dict[str, int] | None = None  # rejects by reason
-    schema: str | None = None  # which columns and types the labelled files have, folders' columns left out (schema_id)
+    schema: str | None = None  # which columns and types the labeled files have, folders' columns left out (schema_id)
     stage_seconds: dict[str, float] | None = None  # of the clock: read, tokenize and write, each of one process
 
     @property
     def name(self) -> str:
-        """Unit and attempt: a unit that is labelled again, because its input changed back, is another commit."""
+        """Unit and attempt: a unit that is labeled again, because its input changed back, is another commit."""
         return f"{self.unit}-{self.attempt}"
 
     @property

@@ -1,4 +1,4 @@
-"""Documents and logits -> labelled documents, and these by partition. Pure.
+"""Documents and logits -> labeled documents, and these by partition. Pure.
 
 Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and
 what the head and the output's settings add. A row with a non-finite logit becomes a reject, never a label.
@@ -52,7 +52,7 @@ class Classified:
 def label_documents(
     documents: pa.Table, classified: Classified, *, head: Head, output: OutputConfig, windows: Windows | None = None
 ) -> pa.Table:
-    """Adds the labelling columns of a model.
+    """Adds the labeling columns of a model.
 
     Args:
         documents: as read, with source_file and source_row, and what other models have added.
@@ -108,7 +108,7 @@ def count_labels(column: Callable[[str], pa.ChunkedArray], output: OutputConfig)
     A label of one of several models is told as `name=label`.
 
     Args:
-        column: gives a column of the labelled documents by its name.
+        column: gives a column of the labeled documents by its name.
     """
     tokens, truncated, labels = 0, np.zeros(0, bool), {}
     for name, part in output.by_model().items():

@@ -1,4 +1,4 @@
-"""A labelled unit -> Parquet files and a rejects file -> the facts that its commit records.
+"""A labeled unit -> Parquet files and a rejects file -> the facts that its commit records.
 
 Guarantee: at least once. File names carry unit and attempt, so a repeated attempt never touches an earlier one's files; which
 attempt counts is decided by the commit alone.
@@ -36,7 +36,7 @@ def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
 
 def write_unit(
     unit: Unit,
-    labelled: pa.Table,
+    labeled: pa.Table,
     rejects: list[Reject],
     output: OutputConfig,
     storage: StorageConfig,
@@ -49,19 +49,19 @@ def write_unit(
     """Writes a unit's files, one PUT each, and returns what its commit has to say.
 
     Args:
-        labelled: the documents with their labels and the columns to keep.
+        labeled: the documents with their labels and the columns to keep.
         metadata: recorded in each file's schema metadata under `label_corpus`, as JSON.
         padded_tokens: tokens that went through the model, padding included.
         flops: of the model, without padding.
     """
     attempt = new_attempt()
     name = f"{unit.id}-{attempt}"
-    labelled = labelled.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
+    labeled = labeled.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     columns = output.partition_columns()
-    schema = schema_id(labelled.schema) if not columns else schema_id(labelled.drop_columns(list(columns)).schema)
+    schema = schema_id(labeled.schema) if not columns else schema_id(labeled.drop_columns(list(columns)).schema)
     contents: dict[str, Any] = {}
     files = []
-    for values, part in partitions(labelled, columns):
+    for values, part in partitions(labeled, columns):
         path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
         contents[path] = parquet_bytes(part)
         files.append(written_file(path, part.num_rows, contents[path]))
@@ -71,14 +71,14 @@ def write_unit(
         contents[path] = pack_rejects(rejects)
         rejects_file = written_file(path, len(rejects), contents[path])
     put_many({join(output.path, path): content for path, content in contents.items()}, storage)
-    tokens, truncated, labels = count_labels(labelled.column, output)
+    tokens, truncated, labels = count_labels(labeled.column, output)
     return Commit(
         unit=unit.id,
         attempt=attempt,
         pieces=unit.pieces,
         files=tuple(files),
         rejects_file=rejects_file,
-        labeled=labelled.num_rows,
+        labeled=labeled.num_rows,
         rejected=len(rejects),
         tokens=tokens,
         padded_tokens=padded_tokens,

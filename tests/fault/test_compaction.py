@@ -9,15 +9,15 @@ from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from tests.fault.conftest import ROWS, Corpus
 from tests.servers.s3_proxy import Rule
-from tests.support.invariant import check_exactly_once, read_labelled
+from tests.support.invariant import check_exactly_once, read_labeled
 from tests.support.running import keys, start_command, wait_for
 
 TIMEOUT_S = 120
 
 
 def rows_of(corpus: Corpus) -> list[dict]:
-    labelled = read_labelled(corpus.output, corpus.bucket.filesystem)
-    return labelled.sort_by([("source_file", "ascending"), ("source_row", "ascending")]).to_pylist()
+    labeled = read_labeled(corpus.output, corpus.bucket.filesystem)
+    return labeled.sort_by([("source_file", "ascending"), ("source_row", "ascending")]).to_pylist()
 
 
 @pytest.mark.usefixtures("serial_chain")
@@ -51,13 +51,11 @@ def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray
     assert run(corpus.job, quiet=True).documents_run == 0
     assert compact(corpus.job, target_bytes=2**20, quiet=True)["merged"] == 0
 
-    # a file that changes is labelled alone: the others' rows are taken out of the merged files
+    # a file that changes is labeled alone: the others' rows are taken out of the merged files
     filesystem.pipe_file(f"{corpus.bucket.name}/in/b.txt", b"one line\nand another one\n")
     assert run(corpus.job, quiet=True).documents_run == 2
     rest = [key for key in corpus.expected if not key[0].endswith("b.txt")]
-    labelled, _ = check_exactly_once(
-        corpus.output, [*rest, *keys(f"{corpus.bucket.url}/in/b.txt", 2)], corpus.bucket.filesystem
-    )
-    assert isinstance(labelled, pa.Table)
-    assert labelled.num_rows == 2 * ROWS + 2
+    labeled, _ = check_exactly_once(corpus.output, [*rest, *keys(f"{corpus.bucket.url}/in/b.txt", 2)], corpus.bucket.filesystem)
+    assert isinstance(labeled, pa.Table)
+    assert labeled.num_rows == 2 * ROWS + 2
     assert verify(corpus.job, deep=True)["ok"]

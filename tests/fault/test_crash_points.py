@@ -49,7 +49,7 @@ def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: s
     assert bool(committed) == (point == "between_two_commits")
     summary = run(corpus.job, quiet=True)
     corpus.check_exactly_once()
-    assert summary.units_skipped == len(committed), "what was committed is not labelled again"
+    assert summary.units_skipped == len(committed), "what was committed is not labeled again"
     assert verify(corpus.job, deep=True)["ok"]
 
 

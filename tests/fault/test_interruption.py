@@ -78,5 +78,5 @@ def test_run_stopped_in_the_middle_is_continued_exactly_once(
     check_exactly_once(output, corpus)
     assert 0 < num_committed == summary.units_skipped < summary.units, "it was stopped in the middle"
     assert 0 < summary.documents_run < summary.documents == summary.labeled + summary.rejected == len(corpus)
-    assert committed.items() <= snapshot(output).items(), "what was committed is not labelled again"
+    assert committed.items() <= snapshot(output).items(), "what was committed is not labeled again"
     assert command("verify", job_file).code == 0

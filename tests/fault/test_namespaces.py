@@ -21,7 +21,7 @@ DOCUMENTS = 400
 @pytest.mark.campaign
 @pytest.mark.timeout(2 * TIMEOUT_S)
 def test_node_whose_network_is_cut_loses_nothing_and_doubles_nothing(s3_server: S3Server, model: Path, tmp_path: Path):
-    """Its processes live on, and may have labelled files still to put: they do not reach the store, nor the driver them."""
+    """Its processes live on, and may have labeled files still to put: they do not reach the store, nor the driver them."""
     filesystem = s3_server.filesystem()
     with (
         network_namespaces(2) as network,

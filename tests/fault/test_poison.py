@@ -1,4 +1,4 @@
-"""Documents, units and files that do harm: each is set aside with its reason, and everything else is labelled."""
+"""Documents, units and files that do harm: each is quarantined with its reason, and everything else is labeled."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, 
     assert verify(job, deep=True)["ok"]
 
 
-def test_unit_that_kills_its_worker_is_set_aside_and_labelled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
+def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
     """The segmentation fault is a real one, in the process that holds the model."""
     source = write_parquet(
         tmp_path / "in.parquet", [{"text": text} for text in texts_with({25: models.KILLING_WORD})], row_group_size=10
@@ -55,7 +55,7 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labelled_by_a_retry(ray_add
     found = read_keys(output)
     assert first.code == 1, first.stderr
     assert failed_rows <= set(keys(source, 60)) - found
-    assert len(found) >= 50, "the rest is labelled"
+    assert len(found) >= 50, "the rest is labeled"
     assert (first.result["units_failed"], first.result["files_incomplete"]) == (1, 1)
     (why,) = first.result["failed"]
     assert str(source) in why
@@ -95,8 +95,8 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(mo
     assert str(truncated) in failed
     assert str(broken) in failed
     assert (summary.units_failed, summary.files_incomplete) == (2, 2)
-    labelled = read_keys(output)
-    assert {key for key in labelled if key[0] != str(broken)} == {key for path in good for key in keys(path, 30)}
+    labeled = read_keys(output)
+    assert {key for key in labeled if key[0] != str(broken)} == {key for path in good for key in keys(path, 30)}
     assert not verify(job)["ok"]
 
     assert run(job, quiet=True).documents_run == 0, "left alone"
@@ -128,10 +128,10 @@ def read_keys(output: Path) -> set[Key]:
     """What stands in an output that is not complete; nothing twice."""
     from fsspec.implementations.local import LocalFileSystem
 
-    from tests.support.invariant import read_labelled, read_rejects
+    from tests.support.invariant import read_labeled, read_rejects
 
-    labelled = read_labelled(output, LocalFileSystem())
-    found = list(zip(labelled["source_file"].to_pylist(), labelled["source_row"].to_pylist(), strict=True))
+    labeled = read_labeled(output, LocalFileSystem())
+    found = list(zip(labeled["source_file"].to_pylist(), labeled["source_row"].to_pylist(), strict=True))
     found += [(reject["source_file"], reject["source_row"]) for reject in read_rejects(output, LocalFileSystem())]
     assert len(found) == len(set(found))
     return set(found)

@@ -169,7 +169,7 @@ def test_lease_is_renewed_taken_over_when_it_has_expired_and_released(place: Pla
         check_free(place.url, place.storage, clock)
     clock.now += 0.1
     second = acquire(place.url, place.storage, LEASE_S, check_free(place.url, place.storage, clock), clock)
-    assert (second.took_over, second.term > first.term) == (True, True)
+    assert (second.must_fence, second.term > first.term) == (True, True)
     with pytest.raises(LeaseError, match="was silent for longer than"):
         first.confirm()
     first.release(forget=True)

@@ -18,7 +18,7 @@ REJECTED = 2
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A corpus of one schema in two formats, labelled by the command."""
+    """A corpus of one schema in two formats, labeled by the command."""
 
     source: Path
     model: Path

@@ -1,7 +1,7 @@
 """Tiny sequence classifiers of real architectures, built on the spot, loaded offline like any checkpoint.
 
-Weights are seeded and drawn wide enough that logits differ between documents, then the head is centred on a sample of texts,
-so that every label occurs; a default initialisation would answer the same label with the same score to everything.
+Weights are seeded and drawn wide enough that logits differ between documents, then the head is centered on a sample of texts,
+so that every label occurs; a default initialization would answer the same label with the same score to everything.
 """
 
 import json
@@ -59,7 +59,7 @@ def make_model(
     Args:
         labels: the head's labels in id order; one label makes a regression unless `problem_type` says otherwise.
         max_length: positions for tokens, special ones included; also the tokenizer's `model_max_length`.
-        texts: what the tokenizer is trained and the head is centred on; default: real documents.
+        texts: what the tokenizer is trained and the head is centered on; default: real documents.
     """
     texts = [text[:2000] for text in (real_documents(400) if texts is None else texts)]
     tokenizer = _train_tokenizer(architecture, texts, max_length)
@@ -76,7 +76,7 @@ def save_classifier(
     problem_type: str | None = None,
     texts: Sequence[str] = (),
 ) -> Path:
-    """Saves a classifier with seeded weights and a head that is centred on `texts`."""
+    """Saves a classifier with seeded weights and a head that is centered on `texts`."""
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = problem_type

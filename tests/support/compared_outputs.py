@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline_ops.models.heads import Head, check_output
 from pipeline_ops.output.commit_log import commit_unit, read_ledger, write_job
 from pipeline_ops.output.compaction import compacted, merge_files, plan_compactions
-from pipeline_ops.output.labelled_output import Labelled, open_labelled
+from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.files import StorageConfig
@@ -57,9 +57,9 @@ class MadeOutput:
             )
             classified = Classified(logits, np.ones(len(rows), np.int32), np.zeros(len(rows), bool))
             parts.append(label_documents(documents, classified, head=self.head, output=self.output))
-        labelled = pa.concat_tables(parts)
+        labeled = pa.concat_tables(parts)
         unit = Unit(uuid.uuid4().hex[:24], pieces)
-        commit = write_unit(unit, labelled, rejects, self.output, STORAGE, metadata={}, padded_tokens=1)
+        commit = write_unit(unit, labeled, rejects, self.output, STORAGE, metadata={}, padded_tokens=1)
         commit_unit(commit, read_ledger(self.output.path, STORAGE), self.output.path, STORAGE)
 
     def compact(self, target_bytes: int = 2**20) -> None:
@@ -73,8 +73,8 @@ class MadeOutput:
                     if file not in compaction.kept:
                         Path(self.output.path, file.path).unlink()
 
-    def opened(self) -> Labelled:
-        return open_labelled(self.output.path, STORAGE)
+    def opened(self) -> Labeled:
+        return open_labeled(self.output.path, STORAGE)
 
 
 def spread_logits(labels: int, seed: int) -> Answer:

@@ -1,6 +1,6 @@
 """Real documents for the tests, from what stands on every machine that has Python, and files that hold them.
 
-The documents are source code, docstrings and licence texts of the Python installation, long and short, and a few texts that
+The documents are source code, docstrings and license texts of the Python installation, long and short, and a few texts that
 readers and tokenizers have got wrong before: empty, one character, other scripts, line separators that are not `\\n`.
 """
 

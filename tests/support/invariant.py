@@ -16,7 +16,7 @@ Key = tuple[str, int]  # source_file, source_row
 def check_exactly_once(
     output: str | Path, expected_keys: Iterable[Key], filesystem: AbstractFileSystem | None = None
 ) -> tuple[pa.Table, list[dict]]:
-    """Asserts that every expected document stands exactly once in labelled + rejected, and that nothing else does.
+    """Asserts that every expected document stands exactly once in labeled + rejected, and that nothing else does.
 
     Reads the output as a user would, by its plain files: a file that no commit names counts too, and is an error.
 
@@ -25,14 +25,14 @@ def check_exactly_once(
         expected_keys: (source_file, source_row) of every input document.
 
     Returns:
-        The labelled rows with all their columns, partition columns included, and the rejects.
+        The labeled rows with all their columns, partition columns included, and the rejects.
     """
     filesystem = filesystem or LocalFileSystem()
-    labelled = read_labelled(output, filesystem)
+    labeled = read_labeled(output, filesystem)
     rejects = read_rejects(output, filesystem)
     found = Counter((reject["source_file"], reject["source_row"]) for reject in rejects)
-    if labelled.num_rows:
-        found.update(zip(labelled["source_file"].to_pylist(), labelled["source_row"].to_pylist(), strict=True))
+    if labeled.num_rows:
+        found.update(zip(labeled["source_file"].to_pylist(), labeled["source_row"].to_pylist(), strict=True))
     expected = Counter(expected_keys)
     assert max(expected.values(), default=1) == 1, "the expected keys are not unique"
     problems = {
@@ -43,10 +43,10 @@ def check_exactly_once(
     assert not any(problems.values()), "; ".join(
         f"{len(keys)} {problem}, such as {keys[:3]}" for problem, keys in problems.items() if keys
     )
-    return labelled, rejects
+    return labeled, rejects
 
 
-def read_labelled(output: str | Path, filesystem: AbstractFileSystem) -> pa.Table:
+def read_labeled(output: str | Path, filesystem: AbstractFileSystem) -> pa.Table:
     """All Parquet files below the hive partitions; an empty table where everything was rejected."""
     dataset = pyarrow.dataset.dataset(str(output), format="parquet", partitioning="hive", filesystem=filesystem)
     return dataset.to_table()

@@ -32,7 +32,7 @@ def write_pieces(
     """A unit of these pieces: each `reject_every`th row a reject, labels and truncation in turns, row % 7 tokens.
 
     Args:
-        extra: further columns, one value per labelled row.
+        extra: further columns, one value per labeled row.
     """
     rows = [(piece.path, row) for piece in pieces for row in range(piece.start_row, piece.stop_row)]
     rejects = [Reject(path, row, "null_text", "none\r\n\u2028") for path, row in rows if row % reject_every == reject_every - 1]
@@ -48,9 +48,9 @@ def write_pieces(
     )
     logits = np.stack([numbers % 3 == 0, numbers % 3 != 0], axis=1).astype(np.float32)
     classified = Classified(logits, (numbers % 7).astype(np.int32), numbers % 2 == 0)
-    labelled = label_documents(documents, classified, head=Head(LABELS, "softmax"), output=output)
+    labeled = label_documents(documents, classified, head=Head(LABELS, "softmax"), output=output)
     unit = Unit(uuid.uuid4().hex[:24], pieces)
-    return write_unit(unit, labelled, rejects, output, STORAGE, metadata=metadata or {"model": "m"}, padded_tokens=len(rows))
+    return write_unit(unit, labeled, rejects, output, STORAGE, metadata=metadata or {"model": "m"}, padded_tokens=len(rows))
 
 
 def whole(path: str, rows: int = 12, identity: str = "v1") -> Piece:
@@ -58,7 +58,7 @@ def whole(path: str, rows: int = 12, identity: str = "v1") -> Piece:
 
 
 def rows_of(commit: Commit, output: OutputConfig) -> list[tuple[Key, str, int, bool]]:
-    """(key, label, tokens, truncated) of each labelled row that the commit's files hold, sorted."""
+    """(key, label, tokens, truncated) of each labeled row that the commit's files hold, sorted."""
     found = []
     for file in commit.files:
         table = read_written(file, output.path, STORAGE)

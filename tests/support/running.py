@@ -146,7 +146,7 @@ def commit_paths(output: Path) -> list[Path]:
 
 
 def committed_files(output: Path) -> list[Path]:
-    """The labelled files that the commits name."""
+    """The labeled files that the commits name."""
     commits = [json.loads(path.read_text()) for path in commit_paths(output)]
     return [output / file["path"] for commit in commits for file in commit["files"]]
 
@@ -157,8 +157,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
-def labelled_of(output: Path, source: Path) -> pa.Table:
-    """The labelled rows of one input file with all columns and types that their files have, in the file's order."""
+def labeled_of(output: Path, source: Path) -> pa.Table:
+    """The labeled rows of one input file with all columns and types that their files have, in the file's order."""
     tables = []
     for path in sorted(output.glob("**/*.parquet")):
         table = pq.ParquetFile(path).read()
@@ -172,10 +172,10 @@ def labelled_of(output: Path, source: Path) -> pa.Table:
     return pa.concat_tables(tables).sort_by("source_row")
 
 
-def by_key(labelled: pa.Table, columns: Sequence[str]) -> dict[tuple[str, int], tuple]:
+def by_key(labeled: pa.Table, columns: Sequence[str]) -> dict[tuple[str, int], tuple]:
     """{(source file's name, row): the values of `columns`}; names without folders, to compare outputs of moved inputs."""
-    files = [name.rsplit("/", 1)[-1] for name in labelled["source_file"].to_pylist()]
-    values = zip(*(labelled[column].to_pylist() for column in columns), strict=True)
-    found = dict(zip(zip(files, labelled["source_row"].to_pylist(), strict=True), values, strict=True))
-    assert len(found) == labelled.num_rows
+    files = [name.rsplit("/", 1)[-1] for name in labeled["source_file"].to_pylist()]
+    values = zip(*(labeled[column].to_pylist() for column in columns), strict=True)
+    found = dict(zip(zip(files, labeled["source_row"].to_pylist(), strict=True), values, strict=True))
+    assert len(found) == labeled.num_rows
     return found

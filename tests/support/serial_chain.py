@@ -1,6 +1,6 @@
 """The chain without Ray: the same stages with the same rows, one unit after the other, in the tests' process.
 
-For tests of what is read, labelled, committed and swept, which Ray's processes would make twenty times as long. What Ray makes
+For tests of what is read, labeled, committed and swept, which Ray's processes would make twenty times as long. What Ray makes
 of the chain is what the tests that ask for `ray_address` are about.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.attempts import AtWork
+from cluster.attempts import StageActivity
 from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs import label_corpus
@@ -41,14 +41,14 @@ def label_serially(
     pools: Pools,
     probed: dict[str, Any],
     meter: Meter,
-    tell: Callable[[AtWork], None] | None = None,
+    tell: Callable[[StageActivity], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
     """As chain.label_units."""
     stages = chain.stages_of(prepared, pools, probed, NoDeaths())
     tokenize, classify = TokenizeActor(**stages.tokenize), ClassifyActor(**stages.classify)
     for task in stages.tasks:
         for row in read_task(pa.Table.from_pylist([task]), **stages.read):
-            yield chain.told_by(write_row(classify(tokenize(row)), **stages.write).to_pylist()[0])
+            yield chain.decode_outcome(write_row(classify(tokenize(row)), **stages.write).to_pylist()[0])
 
 
 def run_serially(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:

@@ -173,7 +173,7 @@ def _check(file: InputFile, found: Found, job: JobConfig, damage: str) -> str:
         assert len(found.failures) <= 1, f"{len(found.failures)} failures"
     rejected = [reject.source_row for reject in found.rejects]
     assert len(set(rejected)) == len(rejected), "a row rejected twice"
-    assert not set(rejected) & set(found.texts), "a row labelled and rejected"
+    assert not set(rejected) & set(found.texts), "a row labeled and rejected"
     expected = _count(file, job)
     if isinstance(expected, str):
         assert found.failures, f"all was read, but counting raised {expected}"

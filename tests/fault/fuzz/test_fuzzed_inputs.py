@@ -1,4 +1,4 @@
-"""Damaged input files: each row is labelled, rejected or set aside, or the job says in one line why it does not begin.
+"""Damaged input files: each row is labeled, rejected or quarantined, or the job says in one line why it does not begin.
 
 720 seeded cases; `python -m tests.fault.fuzz.fuzzed_job KIND SEED` does one of them, with a range of seeds as many as wanted.
 """
@@ -30,7 +30,7 @@ from tests.support.reading_path import read_path, try_path
 
 CASES_PER_KIND = 40
 FIRST_SEED = 20_260_101
-MAX_DEATHS = 2  # of a kind's cases: a run sets aside what kills a worker process, but it costs several processes
+MAX_DEATHS = 2  # of a kind's cases: a run quarantines what kills a worker process, but it costs several processes
 
 
 @pytest.fixture(scope="module")

@@ -45,22 +45,22 @@ def label(tmp_path: Path) -> Callable[..., pa.Table]:
     rows = [{"text": text, "other": other, "question": QUESTION} for text, other in zip(TEXTS, PAIRS, strict=True)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
 
-    def labelled(model: Path, *overrides: str) -> pa.Table:
+    def labeled(model: Path, *overrides: str) -> pa.Table:
         run(make_job(source, model, tmp_path / "out", "output.scores=true", *overrides), quiet=True)
         table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(TEXTS)))
         assert rejects == []
         return table.sort_by("source_row")
 
-    return labelled
+    return labeled
 
 
-def check(labelled: pa.Table, expected: list[list[dict[str, Any]]]) -> None:
+def check(labeled: pa.Table, expected: list[list[dict[str, Any]]]) -> None:
     """Compares with the pipeline's answers, of each document the best first."""
-    assert labelled["label"].to_pylist() == [answers[0]["label"] for answers in expected]
-    np.testing.assert_allclose(labelled["score"], [answers[0]["score"] for answers in expected], rtol=0, atol=TOLERANCE)
+    assert labeled["label"].to_pylist() == [answers[0]["label"] for answers in expected]
+    np.testing.assert_allclose(labeled["score"], [answers[0]["score"] for answers in expected], rtol=0, atol=TOLERANCE)
     names = [answer["label"] for answer in sorted(expected[0], key=lambda answer: LABELS.index(answer["label"]))]
     scores = [[{answer["label"]: answer["score"] for answer in answers}[name] for name in names] for answers in expected]
-    np.testing.assert_allclose(labelled["scores"].to_pylist(), scores, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(labeled["scores"].to_pylist(), scores, rtol=0, atol=TOLERANCE)
 
 
 def said_by_pipeline(model: Path, documents: list[Any], **arguments: Any) -> list[Any]:
@@ -106,23 +106,23 @@ def read_pairs(model: Path, label: Callable[..., pa.Table]) -> None:
 
 
 def read_windows(model: Path, label: Callable[..., pa.Table], how: str) -> None:
-    labelled = label(model, "model.long_documents=windows", f"model.stride={STRIDE}", f"model.aggregate_on={how}")
-    check(labelled, said_window_by_window(model, [(text,) for text in TEXTS], how))
-    assert max(labelled["num_windows"].to_pylist()) > 3
-    assert not any(labelled["truncated"].to_pylist())
+    labeled = label(model, "model.long_documents=windows", f"model.stride={STRIDE}", f"model.aggregate_on={how}")
+    check(labeled, said_window_by_window(model, [(text,) for text in TEXTS], how))
+    assert max(labeled["num_windows"].to_pylist()) > 3
+    assert not any(labeled["truncated"].to_pylist())
 
 
 def read_windows_of_pairs(model: Path, label: Callable[..., pa.Table]) -> None:
     """One of the texts is short, as a question is: else transformers has no windows of pairs to compare with."""
-    labelled = label(
+    labeled = label(
         model,
         "input.text_column=question",
         "input.text_pair_column=text",
         "model.long_documents=windows",
         f"model.stride={STRIDE}",
     )
-    check(labelled, said_window_by_window(model, [(QUESTION, text) for text in TEXTS], "logits"))
-    assert max(labelled["num_windows"].to_pylist()) > 3
+    check(labeled, said_window_by_window(model, [(QUESTION, text) for text in TEXTS], "logits"))
+    assert max(labeled["num_windows"].to_pylist()) > 3
 
 
 READ: dict[str, Callable[[Callable[..., Path], Callable[..., pa.Table]], None]] = {

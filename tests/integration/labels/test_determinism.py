@@ -16,7 +16,7 @@ from tests.support.running import commit_paths, committed_files, snapshot
 
 
 def files_by_unit(output: Path) -> dict[str, pa.Table]:
-    """The labelled files' rows, by unit and partition: what is left of the name without the attempt."""
+    """The labeled files' rows, by unit and partition: what is left of the name without the attempt."""
     return {f"{path.parent.name}/{path.name.split('-')[0]}": pq.ParquetFile(path).read() for path in committed_files(output)}
 
 

@@ -21,7 +21,7 @@ from tests.support.corpora import (
     write_text,
 )
 from tests.support.invariant import check_exactly_once
-from tests.support.running import keys, labelled_of, make_job
+from tests.support.running import keys, labeled_of, make_job
 
 NESTED = pa.struct([("depth", pa.int32()), ("weights", pa.list_(pa.float64()))])
 
@@ -89,7 +89,7 @@ def test_run_on_a_folder_of_all_formats_labels_or_rejects_every_document(ray_add
         *keys(windows, 4),  # in text a blank line is one
         *keys(only_rejects, 3),
     ]
-    labelled, rejects = check_exactly_once(output, expected)
+    labeled, rejects = check_exactly_once(output, expected)
     assert {(reject["source_file"], reject["source_row"]): reject["reason"] for reject in rejects} == {
         (str(parquet), 20): "null_text",
         (str(broken), 1): "broken_json",
@@ -103,25 +103,25 @@ def test_run_on_a_folder_of_all_formats_labels_or_rejects_every_document(ray_add
         **{(str(only_rejects), row): "null_text" for row in range(3)},
     }
     assert all(reject["detail"] for reject in rejects)
-    assert (summary.documents, summary.labeled, summary.rejected) == (len(expected), labelled.num_rows, len(rejects))
+    assert (summary.documents, summary.labeled, summary.rejected) == (len(expected), labeled.num_rows, len(rejects))
 
-    found = labelled_of(output, parquet)
+    found = labeled_of(output, parquet)
     kept = table.filter(pa.array([row != 20 for row in range(31)]))
     assert found.select(table.column_names).equals(kept)
-    found = labelled_of(output, json_lines)
+    found = labeled_of(output, json_lines)
     assert found.select(list(json_rows[0])).to_pylist() == json_rows
     assert found.schema.field("code").type == found.schema.field("date").type == pa.string()
-    found = labelled_of(output, quoted)
+    found = labeled_of(output, quoted)
     assert found["text"].to_pylist() == texts
     assert found["title"].to_pylist() == [f"0{index}" for index in range(30)]
-    assert labelled_of(output, ragged)["text"].to_pylist() == ["one", 'a "quoted",\ntext']
-    assert labelled_of(output, tabs).select(["text", "name"]).to_pylist() == [{"text": "Tab, separated", "name": "NA"}]
-    assert labelled_of(output, plain)["text"].to_pylist() == lines
-    assert labelled_of(output, windows)["text"].to_pylist() == ["one", "two\x0cstill two\u2028still", ""]
-    assert labelled_of(output, broken)["text"].to_pylist() == ["good", "the last one needs no newline"]
+    assert labeled_of(output, ragged)["text"].to_pylist() == ["one", 'a "quoted",\ntext']
+    assert labeled_of(output, tabs).select(["text", "name"]).to_pylist() == [{"text": "Tab, separated", "name": "NA"}]
+    assert labeled_of(output, plain)["text"].to_pylist() == lines
+    assert labeled_of(output, windows)["text"].to_pylist() == ["one", "two\x0cstill two\u2028still", ""]
+    assert labeled_of(output, broken)["text"].to_pylist() == ["good", "the last one needs no newline"]
 
     for path in (parquet, json_lines, quoted, plain):  # the same texts by four ways have the same answer
-        found = labelled_of(output, path)
+        found = labeled_of(output, path)
         logits = np.array(found["logits"].to_pylist(), np.float32)
         assert found.schema.field("logits").type == found.schema.field("scores").type == pa.list_(pa.float32(), 2)
         scores = np.array(found["scores"].to_pylist())
@@ -129,7 +129,7 @@ def test_run_on_a_folder_of_all_formats_labels_or_rejects_every_document(ray_add
         np.testing.assert_array_equal(found["score"].to_numpy(), scores.max(axis=1).astype(np.float32))
         assert found["label"].to_pylist() == [["NEGATIVE", "POSITIVE"][best] for best in logits.argmax(axis=1)]
         if path in (json_lines, quoted):
-            np.testing.assert_allclose(logits, labelled_of(output, parquet)["logits"].to_pylist(), atol=1e-5)
+            np.testing.assert_allclose(logits, labeled_of(output, parquet)["logits"].to_pylist(), atol=1e-5)
 
     named = "".join(path.read_text() for path in (output / "_commits").iterdir())
     assert all(str(path) in named for path in (*empty, header_only, no_rows)), "empty files are done, too"
@@ -173,9 +173,9 @@ def test_run_partitioned_by_input_columns_writes_folders_that_readers_decode(mod
     rows = [{"text": text, "group": groups[index % 3]} for index, text in enumerate(EDGE_CASES)]
     write_jsonl(source, rows)
     run(make_job(source, model, tmp_path / "out", "output.partition_by=[group, label]"), quiet=True)
-    labelled, rejects = check_exactly_once(tmp_path / "out", keys(source, len(rows)))
+    labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, len(rows)))
     assert rejects == []
-    found = labelled.sort_by("source_row").select(["text", "group"]).to_pylist()
+    found = labeled.sort_by("source_row").select(["text", "group"]).to_pylist()
     assert found == rows
 
 
@@ -187,14 +187,14 @@ def test_run_on_text_files_as_whole_documents_labels_each_file(model: Path, tmp_
     bad = write_bytes(source / "bad.txt", b"\xff\xfe\x00")
     overrides = ("input.text_unit=file", "input.min_characters=1", "model.max_length=16")
     run(make_job(f"{source}/*.txt", model, tmp_path / "out", *overrides), quiet=True)
-    labelled, rejects = check_exactly_once(tmp_path / "out", [*((str(path), 0) for path in paths), (str(bad), 0)])
-    assert labelled.sort_by("source_file")["text"].to_pylist() == [texts[0], texts[2]]
+    labeled, rejects = check_exactly_once(tmp_path / "out", [*((str(path), 0) for path in paths), (str(bad), 0)])
+    assert labeled.sort_by("source_file")["text"].to_pylist() == [texts[0], texts[2]]
     assert {reject["source_file"]: reject["reason"] for reject in rejects} == {
         str(paths[1]): "too_short",
         str(bad): "undecodable",
     }
-    assert max(labelled["num_tokens"].to_pylist()) == 16
-    assert labelled.sort_by("source_file")["truncated"].to_pylist() == [False, True]
+    assert max(labeled["num_tokens"].to_pylist()) == 16
+    assert labeled.sort_by("source_file")["truncated"].to_pylist() == [False, True]
 
 
 @pytest.mark.usefixtures("serial_chain")

@@ -56,13 +56,13 @@ def label(tmp_path: Path, texts: list[str], head_model: Callable[[str], Path]) -
     """Labels the texts with a head's model; the rows in input order."""
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
 
-    def labelled(head: str, *overrides: str) -> pa.Table:
+    def labeled(head: str, *overrides: str) -> pa.Table:
         run(make_job(source, head_model(head), tmp_path / "out", *overrides), quiet=True)
         rows, rejects = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))
         assert rejects == []
         return rows.sort_by("source_row")
 
-    return labelled
+    return labeled
 
 
 def said_by_pipeline(model: Path, texts: list[str], **arguments: Any) -> list[Any]:
@@ -76,45 +76,45 @@ def said_by_pipeline(model: Path, texts: list[str], **arguments: Any) -> list[An
 def test_label_and_score_are_those_of_the_pipeline(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str], head: str, activation: str
 ) -> None:
-    labelled = label(head, f"model.activation={activation}")
+    labeled = label(head, f"model.activation={activation}")
     arguments = {} if activation == "auto" else {"function_to_apply": activation}
     expected = said_by_pipeline(head_model(head), texts, **arguments)
-    assert labelled["label"].to_pylist() == [answer["label"] for answer in expected]
-    np.testing.assert_allclose(labelled["score"], [answer["score"] for answer in expected], rtol=0, atol=TOLERANCE)
-    assert len(set(labelled["label"].to_pylist())) == len(HEADS[head][0]), "each label occurs"
+    assert labeled["label"].to_pylist() == [answer["label"] for answer in expected]
+    np.testing.assert_allclose(labeled["score"], [answer["score"] for answer in expected], rtol=0, atol=TOLERANCE)
+    assert len(set(labeled["label"].to_pylist())) == len(HEADS[head][0]), "each label occurs"
 
 
 def test_multi_label_gives_all_labels_from_the_threshold_on_and_every_score(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str]
 ) -> None:
-    labelled = label("multi_label", "model.threshold={law: 0.6, art: 0.55}", "output.partition_by=[]")
+    labeled = label("multi_label", "model.threshold={law: 0.6, art: 0.55}", "output.partition_by=[]")
     expected = said_by_pipeline(head_model("multi_label"), texts, top_k=None)
     thresholds = {"law": 0.6, "art": 0.55}
-    for row, answers in zip(labelled.to_pylist(), expected, strict=True):
+    for row, answers in zip(labeled.to_pylist(), expected, strict=True):
         given = [answer["label"] for answer in answers if answer["score"] >= thresholds.get(answer["label"], 0.5)]
         assert row["labels"] == given
         assert row["label"] == answers[0]["label"]
         scores = {answer["label"]: answer["score"] for answer in answers}
         np.testing.assert_allclose(row["scores"], [scores[name] for name in TOPICS], rtol=0, atol=TOLERANCE)
-    counts = {len(row) for row in labelled["labels"].to_pylist()}
+    counts = {len(row) for row in labeled["labels"].to_pylist()}
     assert {0, 1, 2} <= counts, "none, one or several"
 
 
 def test_multi_label_is_partitioned_by_the_best_label_and_may_leave_its_lists_out(label: Callable[..., pa.Table]) -> None:
-    labelled = label("multi_label", "output.labels=false")
-    assert set(labelled["label"].to_pylist()) == set(TOPICS)
-    assert not {"labels", "scores"} & set(labelled.column_names)
+    labeled = label("multi_label", "output.labels=false")
+    assert set(labeled["label"].to_pylist()) == set(TOPICS)
+    assert not {"labels", "scores"} & set(labeled.column_names)
 
 
 def test_top_labels_are_the_pipelines(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str]
 ) -> None:
-    labelled = label("single_label", "output.top_k=3")
+    labeled = label("single_label", "output.top_k=3")
     expected = said_by_pipeline(head_model("single_label"), texts, top_k=3)
-    assert labelled["top_labels"].to_pylist() == [[answer["label"] for answer in answers] for answers in expected]
+    assert labeled["top_labels"].to_pylist() == [[answer["label"] for answer in answers] for answers in expected]
     scores = [[answer["score"] for answer in answers] for answers in expected]
-    np.testing.assert_allclose(labelled["top_scores"].to_pylist(), scores, rtol=0, atol=TOLERANCE)
-    assert labelled["label"].to_pylist() == [answers[0]["label"] for answers in expected]
+    np.testing.assert_allclose(labeled["top_scores"].to_pylist(), scores, rtol=0, atol=TOLERANCE)
+    assert labeled["label"].to_pylist() == [answers[0]["label"] for answers in expected]
 
 
 def test_more_top_labels_than_there_are_give_all(label: Callable[..., pa.Table]) -> None:
@@ -124,24 +124,24 @@ def test_more_top_labels_than_there_are_give_all(label: Callable[..., pa.Table])
 def test_value_is_put_into_bins_that_partition_the_output(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str]
 ) -> None:
-    labelled = label("regression", "model.bins=[-0.5, 0.5]", "model.bin_labels=[low, middle, high]")
+    labeled = label("regression", "model.bins=[-0.5, 0.5]", "model.bin_labels=[low, middle, high]")
     values = [answer["score"] for answer in said_by_pipeline(head_model("regression"), texts)]
-    np.testing.assert_allclose(labelled["score"], values, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(labeled["score"], values, rtol=0, atol=TOLERANCE)
     expected = ["low" if value < -0.5 else "middle" if value < 0.5 else "high" for value in values]
-    assert labelled["label"].to_pylist() == expected
+    assert labeled["label"].to_pylist() == expected
     assert set(expected) == {"low", "middle", "high"}
 
 
 def test_document_that_is_not_sure_gets_the_fallback_label(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str]
 ):
-    labelled = label("single_label", "model.min_score=0.35", "model.fallback_label=other", "model.id2label={law: legal}")
+    labeled = label("single_label", "model.min_score=0.35", "model.fallback_label=other", "model.id2label={law: legal}")
     answers = said_by_pipeline(head_model("single_label"), texts)
     names = {"law": "legal"}
     expected = [names.get(one["label"], one["label"]) if one["score"] >= 0.35 else "other" for one in answers]
-    assert labelled["label"].to_pylist() == expected
+    assert labeled["label"].to_pylist() == expected
     assert {"other", "legal"} <= set(expected)
-    np.testing.assert_allclose(labelled["score"], [one["score"] for one in answers], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(labeled["score"], [one["score"] for one in answers], rtol=0, atol=TOLERANCE)
 
 
 def test_labels_without_names_are_told_and_can_be_named(tmp_path: Path, head_model: Callable[[str], Path], texts: list[str]):
@@ -151,8 +151,8 @@ def test_labels_without_names_are_told_and_can_be_named(tmp_path: Path, head_mod
     named = make_job(source, head_model("without_names"), tmp_path / "out", "model.id2label={LABEL_0: bad, 1: good}")
     assert "id2label gives" not in plan(named)["settings"]["labels"]["from"]
     run(named, quiet=True)
-    labelled, _ = check_exactly_once(tmp_path / "out", keys(source, 5))
-    assert set(labelled["label"].to_pylist()) <= {"bad", "good"}
+    labeled, _ = check_exactly_once(tmp_path / "out", keys(source, 5))
+    assert set(labeled["label"].to_pylist()) <= {"bad", "good"}
     before = snapshot(tmp_path / "out")
     with pytest.raises(UserError, match=r"model\.labels \(was \['bad', 'good'\], is \['LABEL_0', 'LABEL_1'\]\)"):
         run(job, quiet=True)
@@ -166,9 +166,9 @@ def test_label_names_of_any_kind_come_back_from_the_folders(tmp_path: Path, text
     model = make_model(tmp_path / "model", "bert", ODD_LABELS)
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
     run(make_job(source, model, tmp_path / "out"), quiet=True)
-    labelled, _ = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))
+    labeled, _ = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))
     expected = said_by_pipeline(model, texts)
-    assert labelled.sort_by("source_row")["label"].to_pylist() == [answer["label"] for answer in expected]
+    assert labeled.sort_by("source_row")["label"].to_pylist() == [answer["label"] for answer in expected]
     assert len({answer["label"] for answer in expected}) == len(ODD_LABELS)
     everything = f"'{tmp_path}/out/label=*/*.parquet', hive_partitioning = true"
     rows = duckdb.execute(f"SELECT label, count(*) FROM read_parquet({everything}) GROUP BY label").fetchall()
@@ -182,12 +182,12 @@ def test_label_too_long_for_a_folder_is_refused_on_disk_and_written_to_s3(s3: Bu
         run(make_job(source, model, tmp_path / "out"), quiet=True)
     assert not (tmp_path / "out").exists()
     run(make_job(source, model, tmp_path / "out", "output.partition_by=[]"), quiet=True)
-    labelled, _ = check_exactly_once(tmp_path / "out", keys(source, 20))
+    labeled, _ = check_exactly_once(tmp_path / "out", keys(source, 20))
     run(make_job(source, model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}"), quiet=True)
     on_s3, _ = check_exactly_once(f"{s3.name}/out", keys(source, 20), s3.filesystem)
     assert set(on_s3["label"].to_pylist()) == {"short", "long " * 60}
     columns = ["label", "num_tokens"]
-    assert by_key(on_s3, columns) == by_key(labelled, columns)
+    assert by_key(on_s3, columns) == by_key(labeled, columns)
 
 
 def test_a_thousand_labels_are_written_with_and_without_folders(tmp_path: Path, texts: list[str]) -> None:

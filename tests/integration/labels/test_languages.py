@@ -1,4 +1,4 @@
-"""Text in any script and of any characters: labelled as transformers does it, or rejected with a reason; never a crash."""
+"""Text in any script and of any characters: labeled as transformers does it, or rejected with a reason; never a crash."""
 
 import json
 import random
@@ -140,7 +140,7 @@ WRITERS: dict[str, Callable[[Path, list[str]], Path]] = {
 
 @pytest.mark.usefixtures("serial_chain")
 @pytest.mark.parametrize("file_format", WRITERS)
-def test_documents_in_any_script_are_labelled_as_the_pipeline_does(
+def test_documents_in_any_script_are_labeled_as_the_pipeline_does(
     file_format: str, classifier: Path, given: list[str], expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     source = WRITERS[file_format](tmp_path / f"in.{file_format}", given)
@@ -182,7 +182,7 @@ def rows_of(encodings: Any) -> list[list[int]]:
 
 
 @pytest.mark.usefixtures("serial_chain")
-def test_long_lines_are_labelled_in_windows_and_in_pairs(classifier: Path, tmp_path: Path) -> None:
+def test_long_lines_are_labeled_in_windows_and_in_pairs(classifier: Path, tmp_path: Path) -> None:
     long = long_lines()
     rows = [{"text": text, "other": other} for text, other in zip(long, long[::-1], strict=True)]
     source = write_bytes(tmp_path / "in.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -35,28 +35,28 @@ def label(tmp_path: Path, classifier: Path) -> Callable[..., pa.Table]:
     """Labels the texts; the rows in input order."""
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
 
-    def labelled(*overrides: str, model: Path = classifier, name: str = "out") -> pa.Table:
+    def labeled(*overrides: str, model: Path = classifier, name: str = "out") -> pa.Table:
         run(make_job(source, model, tmp_path / name, *overrides), quiet=True)
         table, rejects = check_exactly_once(tmp_path / name, keys(source, len(TEXTS)))
         assert rejects == []
         return table.sort_by("source_row")
 
-    return labelled
+    return labeled
 
 
 def test_windows_have_their_number_and_scores_in_columns(label: Callable[..., pa.Table]) -> None:
-    labelled = label(
+    labeled = label(
         *WINDOWS, "output.window_scores=true", "output.scores=true", "model.aggregate=max", "model.aggregate_on=scores"
     )
-    assert labelled.schema.field("num_windows").type == pa.int32()
-    assert labelled.schema.field("window_scores").type == pa.list_(pa.list_(pa.float32(), 3))
-    for row in labelled.to_pylist():
+    assert labeled.schema.field("num_windows").type == pa.int32()
+    assert labeled.schema.field("window_scores").type == pa.list_(pa.list_(pa.float32(), 3))
+    for row in labeled.to_pylist():
         assert len(row["window_scores"]) == row["num_windows"]
         np.testing.assert_allclose(np.max(row["window_scores"], axis=0), row["scores"], rtol=0, atol=1e-6)
         assert row["label"] == LABELS[int(np.argmax(row["scores"]))]
         assert row["score"] == pytest.approx(max(row["scores"]))
         assert not row["truncated"]
-    assert max(labelled["num_windows"].to_pylist()) > 1
+    assert max(labeled["num_windows"].to_pylist()) > 1
 
 
 def test_first_window_says_what_truncation_says(label: Callable[..., pa.Table]) -> None:
@@ -89,9 +89,9 @@ def test_embedding_is_the_pooled_last_hidden_state(
     label: Callable[..., pa.Table], classifier: Path, tmp_path: Path, architecture: str, kind: str
 ) -> None:
     model = make_classifier(tmp_path / "model", architecture, LABELS, 64)
-    labelled = label(f"output.embedding={kind}", model=model)
-    assert labelled.schema.field("embedding").type == pa.list_(pa.float32(), 32)
-    np.testing.assert_allclose(labelled["embedding"].to_pylist(), hidden_states(model, TEXTS, kind), rtol=0, atol=1e-5)
+    labeled = label(f"output.embedding={kind}", model=model)
+    assert labeled.schema.field("embedding").type == pa.list_(pa.float32(), 32)
+    np.testing.assert_allclose(labeled["embedding"].to_pylist(), hidden_states(model, TEXTS, kind), rtol=0, atol=1e-5)
 
 
 def hidden_states(model: Path, texts: list[str], kind: str) -> np.ndarray:
@@ -125,8 +125,8 @@ def test_document_of_which_one_window_makes_the_model_raise_is_rejected_once(tmp
     bad = " ".join(["word"] * 400 + [RAISING_WORD] + ["word"] * 400 + [RAISING_WORD])
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}, {"text": bad}, {"text": "word " * 500}])
     run(make_job(source, model, tmp_path / "out", *WINDOWS, "model.trust_remote_code=true"), quiet=True)
-    labelled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
-    assert sorted(labelled["source_row"].to_pylist()) == [0, 2]
+    labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
+    assert sorted(labeled["source_row"].to_pylist()) == [0, 2]
     assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(1, "model_error")]
 
 
@@ -141,10 +141,10 @@ def test_pairs_are_read_from_every_format_and_may_be_left_out_of_the_output(
     for columns in ("all", "[id]", "[other]", "none"):
         job = make_job(source, classifier, tmp_path / columns, "input.text_pair_column=other", f"output.columns={columns}")
         run(job, quiet=True)
-        labelled, _ = check_exactly_once(tmp_path / columns, keys(source, 20))
-        found[columns] = labelled.sort_by("source_row")
+        labeled, _ = check_exactly_once(tmp_path / columns, keys(source, 20))
+        found[columns] = labeled.sort_by("source_row")
         kept = {"all": {"id", "text", "other"}, "[id]": {"id"}, "[other]": {"other"}, "none": set()}[columns]
-        assert {"id", "text", "other"} & set(labelled.column_names) == kept
+        assert {"id", "text", "other"} & set(labeled.column_names) == kept
     assert all(table["score"].equals(found["all"]["score"]) for table in found.values())
 
 
@@ -153,8 +153,8 @@ def test_pair_of_which_one_text_is_missing_is_rejected_and_says_which(classifier
     rows += [{"text": "a"}, {"text": "a", "other": 5}, {"text": None, "other": None}, {"text": "", "other": ""}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     run(make_job(source, classifier, tmp_path / "out", "input.text_pair_column=other"), quiet=True)
-    labelled, rejects = check_exactly_once(tmp_path / "out", keys(source, 7))
-    assert sorted(labelled["source_row"].to_pylist()) == [0, 6]
+    labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 7))
+    assert sorted(labeled["source_row"].to_pylist()) == [0, 6]
     found = {reject["source_row"]: (reject["reason"], reject["detail"]) for reject in rejects}
     assert {row: reason for row, (reason, _) in found.items()} == dict.fromkeys((1, 2, 3, 5), "null_text") | {4: "not_a_string"}
     assert found[1][1].startswith("other: ")
@@ -201,8 +201,8 @@ def test_text_without_any_token_is_rejected(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": ""}, {"text": "a"}, {"text": ""}, {"text": " "}])
     for name, settings in {"cut": (), "windows": WINDOWS}.items():
         run(make_job(source, model, tmp_path / name, *settings), quiet=True)
-        labelled, rejects = check_exactly_once(tmp_path / name, keys(source, 4))
-        assert sorted(labelled["source_row"].to_pylist()) == [1, 3]
+        labeled, rejects = check_exactly_once(tmp_path / name, keys(source, 4))
+        assert sorted(labeled["source_row"].to_pylist()) == [1, 3]
         assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(0, "too_short"), (2, "too_short")]
 
 

@@ -28,7 +28,7 @@ def documents() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def labelled_by_job(
+def labeled_by_job(
     ray_address: str,
     model_of: Callable[[Architecture], Path],
     documents: list[str],
@@ -44,9 +44,9 @@ def labelled_by_job(
             if architecture != ON_RAY:
                 use_serial_chain(patches)
             run(make_job(source, model_of(architecture), folder / "out", "output.logits=true"), quiet=True)
-        labelled, rejects = check_exactly_once(folder / "out", keys(source, NUM_DOCUMENTS))
+        labeled, rejects = check_exactly_once(folder / "out", keys(source, NUM_DOCUMENTS))
         assert rejects == []
-        return labelled.sort_by("source_row")
+        return labeled.sort_by("source_row")
 
     return label
 
@@ -56,23 +56,23 @@ def test_run_on_real_documents_agrees_with_the_pipeline(
     architecture: Architecture,
     documents: list[str],
     model_of: Callable[[Architecture], Path],
-    labelled_by_job: Callable[[Architecture], pa.Table],
+    labeled_by_job: Callable[[Architecture], pa.Table],
 ):
-    labelled = labelled_by_job(architecture)
+    labeled = labeled_by_job(architecture)
     folder = str(model_of(architecture))
     torch.set_num_threads(1)  # threads only get in each other's way in a model this small
     classify = pipeline("text-classification", model=folder, device="cpu", dtype=torch.float32)
     expected = classify(documents, truncation=True, batch_size=1)
-    assert labelled["text"].to_pylist() == documents
-    assert labelled["label"].to_pylist() == [answer["label"] for answer in expected]
-    np.testing.assert_allclose(labelled["score"].to_numpy(), [answer["score"] for answer in expected], rtol=0, atol=TOLERANCE)
+    assert labeled["text"].to_pylist() == documents
+    assert labeled["label"].to_pylist() == [answer["label"] for answer in expected]
+    np.testing.assert_allclose(labeled["score"].to_numpy(), [answer["score"] for answer in expected], rtol=0, atol=TOLERANCE)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     cut = tokenizer(documents, truncation=True)["input_ids"]
     whole = tokenizer([text[:3000] for text in documents], verbose=False)["input_ids"]
-    assert labelled["num_tokens"].to_pylist() == [len(ids) for ids in cut]
-    assert labelled["truncated"].to_pylist() == [len(ids) > 128 for ids in whole]
-    assert min(labelled["label"].value_counts().field("counts").to_pylist()) > NUM_DOCUMENTS // 10, "both labels occur"
-    assert 0 < sum(labelled["truncated"].to_pylist()) < NUM_DOCUMENTS // 2, "long and short ones occur"
+    assert labeled["num_tokens"].to_pylist() == [len(ids) for ids in cut]
+    assert labeled["truncated"].to_pylist() == [len(ids) > 128 for ids in whole]
+    assert min(labeled["label"].value_counts().field("counts").to_pylist()) > NUM_DOCUMENTS // 10, "both labels occur"
+    assert 0 < sum(labeled["truncated"].to_pylist()) < NUM_DOCUMENTS // 2, "long and short ones occur"
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_run_with_other_batches_units_and_actors_gives_the_same_logits(
     compute: tuple[str, ...],
     documents: list[str],
     model_of: Callable[[Architecture], Path],
-    labelled_by_job: Callable[[Architecture], pa.Table],
+    labeled_by_job: Callable[[Architecture], pa.Table],
     tmp_path: Path,
 ):
     table = pa.table({"text": documents})
     source = write_parquet(tmp_path / "corpus.parquet", table, row_group_size=300)
     job = make_job(source, model_of(ON_RAY), tmp_path / "out", "output.logits=true", *compute)
     summary = run(job, quiet=True)
-    labelled = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))[0].sort_by("source_row")
-    reference = labelled_by_job(ON_RAY)
-    assert labelled["label"].equals(reference["label"])
+    labeled = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))[0].sort_by("source_row")
+    reference = labeled_by_job(ON_RAY)
+    assert labeled["label"].equals(reference["label"])
     np.testing.assert_allclose(
-        np.array(labelled["logits"].to_pylist()), np.array(reference["logits"].to_pylist()), rtol=0, atol=TOLERANCE
+        np.array(labeled["logits"].to_pylist()), np.array(reference["logits"].to_pylist()), rtol=0, atol=TOLERANCE
     )
     assert (summary.units > 3) == ("compute.unit_bytes=50000" in compute)

@@ -54,9 +54,9 @@ def job_of(source: Path, models: dict[str, Any], target: Path, *overrides: str) 
 
 
 def rows_of(target: Path, source: Path) -> pa.Table:
-    labelled, rejects = check_exactly_once(target, keys(source, len(TEXTS)))
+    labeled, rejects = check_exactly_once(target, keys(source, len(TEXTS)))
     assert rejects == []
-    return labelled.sort_by("source_row")
+    return labeled.sort_by("source_row")
 
 
 def test_each_model_gives_what_it_gives_alone(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
@@ -95,12 +95,12 @@ def test_settings_of_each_model_are_its_own(models: dict[str, Path], source: Pat
         "windows": {"path": str(models["topic"]), "max_length": 32, "long_documents": "windows", "stride": 4},
     }
     run(job_of(source.parent, given, tmp_path / "out", "output.partition_by=[]", "output.embedding=mean"), quiet=True)
-    labelled = rows_of(tmp_path / "out", source)
-    assert "unsure" in labelled["quality_label"].to_pylist()
-    assert max(map(len, labelled["topic_labels"].to_pylist())) > 1
-    assert max(labelled["windows_num_windows"].to_pylist()) > 2
-    assert {"quality_labels", "topic_num_windows", "quality_num_windows"}.isdisjoint(labelled.column_names)
-    assert all(f"{name}_embedding" in labelled.column_names for name in given)
+    labeled = rows_of(tmp_path / "out", source)
+    assert "unsure" in labeled["quality_label"].to_pylist()
+    assert max(map(len, labeled["topic_labels"].to_pylist())) > 1
+    assert max(labeled["windows_num_windows"].to_pylist()) > 2
+    assert {"quality_labels", "topic_num_windows", "quality_num_windows"}.isdisjoint(labeled.column_names)
+    assert all(f"{name}_embedding" in labeled.column_names for name in given)
 
 
 def test_changed_input_replaces_the_rows_of_all_models(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
@@ -109,10 +109,10 @@ def test_changed_input_replaces_the_rows_of_all_models(models: dict[str, Path], 
     run(job, quiet=True)
     write_jsonl(other, [{"text": f"a changed text {row}", "label": "x"} for row in range(7)])
     summary = run(job, quiet=True)
-    labelled, _ = check_exactly_once(tmp_path / "out", [*keys(source, len(TEXTS)), *keys(other, 7)])
+    labeled, _ = check_exactly_once(tmp_path / "out", [*keys(source, len(TEXTS)), *keys(other, 7)])
     for name in models:
         counted = {key: count for key, count in summary.labels.items() if key.startswith(f"{name}=")}
-        assert sum(counted.values()) == labelled.num_rows
+        assert sum(counted.values()) == labeled.num_rows
     assert verify(job, deep=True)["ok"]
 
 
@@ -126,8 +126,8 @@ def test_document_that_one_of_the_models_cannot_read_is_rejected_once(models: di
         "second": {"path": str(poisonous), "trust_remote_code": True, "max_length": 64},
     }
     run(job_of(source, given, tmp_path / "out", "output.partition_by=[]"), quiet=True)
-    labelled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
-    assert sorted(labelled["source_row"].to_pylist()) == [0, 2]
+    labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
+    assert sorted(labeled["source_row"].to_pylist()) == [0, 2]
     assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(1, "model_error")]
 
 

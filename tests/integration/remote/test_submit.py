@@ -79,10 +79,10 @@ def test_job_submitted_and_followed_labels_with_secrets_that_travel_and_show_now
     job_file = write_job_file(tmp_path / "nightly" / "reviews of mine.yaml", settings)
     # TOKENIZERS_PARALLELISM is one that the job itself gives its workers
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TOKENIZERS_PARALLELISM")
-    travelling = [option for name in names for option in ("--env", name)]
+    traveling = [option for name in names for option in ("--env", name)]
     finished = cluster.command(
         "submit",
-        *(job_file, "output.scores=true", "--follow", "--check", "--working-dir", job_file.parent, *travelling),
+        *(job_file, "output.scores=true", "--follow", "--check", "--working-dir", job_file.parent, *traveling),
         AWS_ACCESS_KEY_ID=store.access_key,
         AWS_SECRET_ACCESS_KEY=store.secret_key,  # the nodes have another, which this server refuses
         TOKENIZERS_PARALLELISM="false",
@@ -93,8 +93,8 @@ def test_job_submitted_and_followed_labels_with_secrets_that_travel_and_show_now
     assert result["submission_id"].startswith("reviews-of-mine-")
     assert result["address"] == cluster.nodes.dashboard
     assert len(finished.stdout.splitlines()) == 1, "stdout holds the JSON line alone"
-    labelled, _ = check_exactly_once("submitted/out", keys("s3://submitted/in/in.parquet", 60), filesystem)
-    assert "scores" in labelled.column_names, "overrides travel"
+    labeled, _ = check_exactly_once("submitted/out", keys("s3://submitted/in/in.parquet", 60), filesystem)
+    assert "scores" in labeled.column_names, "overrides travel"
 
     again = cluster.command("jobs", "--follow", result["submission_id"])
     assert (again.code, again.result) == (0, result), "the log of a job that has ended"

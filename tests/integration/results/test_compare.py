@@ -11,7 +11,7 @@ import pytest
 from jobs.config import JobConfig
 from jobs.label_corpus import run
 from jobs.results.compare import compare
-from jobs.results.open_output import find_labelled
+from jobs.results.open_output import find_labeled
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
 from pipeline_ops.output.compaction import compacted, merge_files, plan_compactions
 from pipeline_ops.storage.files import StorageConfig
@@ -68,7 +68,7 @@ def test_another_model_and_other_units_are_compared_document_by_document(
     run(make_job(source, other_model, tmp_path / "new", "compute.unit_bytes=7000", *renamed), quiet=True)
     rows = joined_by_duckdb(old.output.path, str(tmp_path / "new"), "a.label, b.topic, a.text")
     merge(tmp_path / "old")
-    a, b = find_labelled(str(tmp_path / "old")), find_labelled(str(tmp_path / "new"))
+    a, b = find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "new"))
     assert len(a.commits) < len(b.commits), "merged"
     result = compare(a, b)
     assert result["documents"] == len(rows) == 90
@@ -85,7 +85,7 @@ def test_a_file_that_changed_between_the_runs_is_left_out(
 ) -> None:
     write_jsonl(source / "second.jsonl", [{"text": text} for text in TEXTS[:7]])
     run(make_job(source, other_model, tmp_path / "new"), quiet=True)
-    result = compare(find_labelled(str(tmp_path / "old")), find_labelled(str(tmp_path / "new")))
+    result = compare(find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "new")))
     assert (result["documents"], result["changed_files"], result["changed_input"]) == (50, 1, 40)
     rows = joined_by_duckdb(
         old.output.path,
@@ -101,7 +101,7 @@ def test_a_moved_input_is_matched_by_what_follows_its_folder(
 ) -> None:
     shutil.copytree(source, tmp_path / "elsewhere" / "corpus")
     run(make_job(tmp_path / "elsewhere" / "corpus", other_model, tmp_path / "new"), quiet=True)
-    result = compare(find_labelled(str(tmp_path / "old")), find_labelled(str(tmp_path / "new")))
+    result = compare(find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "new")))
     assert (result["documents"], result["matched_by"]) == (90, "path below the input")
     rows = joined_by_duckdb(
         old.output.path,
@@ -123,7 +123,7 @@ def test_one_model_of_several_is_compared_with_a_single_one(
     from jobs.config import check_config
 
     run(check_config(JobConfig, settings), quiet=True)
-    single, both = find_labelled(str(tmp_path / "old")), find_labelled(str(tmp_path / "both"))
+    single, both = find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "both"))
     same = compare(single, both, model="one")
     assert (same["documents"], same["agreement"]) == (90, 1)
     assert "model.path" not in same["differences"]

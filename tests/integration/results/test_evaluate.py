@@ -13,7 +13,7 @@ from jobs.label_corpus import run
 from jobs.report.evaluation import section
 from jobs.results.evaluate import evaluate, keep
 from jobs.results.evaluation_tables import show
-from jobs.results.open_output import find_labelled
+from jobs.results.open_output import find_labeled
 from pipeline_ops.schema.errors import UserError
 from tests.models.tiny import make_model
 from tests.support.corpora import real_documents, write_jsonl
@@ -41,7 +41,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def labelled(tmp_path: Path, rows: list[dict[str, Any]], model: Path):
+def labeled(tmp_path: Path, rows: list[dict[str, Any]], model: Path):
     source = write_jsonl(tmp_path / "in" / "a.jsonl", rows)
 
     def label(model_path: Path = model, *overrides: str) -> Path:
@@ -57,9 +57,9 @@ def query(output: Path, sql: str) -> list[tuple]:
     return duckdb.execute(sql.replace("OUTPUT", files)).fetchall()
 
 
-def test_accuracy_and_confusion_are_duckdbs(labelled, capsys: pytest.CaptureFixture[str]) -> None:
-    output = labelled()
-    result = evaluate(find_labelled(str(output)), "label")
+def test_accuracy_and_confusion_are_duckdbs(labeled, capsys: pytest.CaptureFixture[str]) -> None:
+    output = labeled()
+    result = evaluate(find_labeled(str(output)), "label")
     [(accuracy, count)] = query(output, "SELECT avg((label = predicted)::int), count(*) FROM OUTPUT WHERE label IS NOT NULL")
     assert (result["evaluated"], result["accuracy"]) == (count, pytest.approx(accuracy, abs=1e-6))
     assert (result["documents"], result["labeled"], result["rejected"], result["without_truth"]) == (60, 59, 1, 6)
@@ -82,9 +82,9 @@ def test_accuracy_and_confusion_are_duckdbs(labelled, capsys: pytest.CaptureFixt
     assert "[bold]" in screen, "texts are no markup"
 
 
-def test_evaluation_is_kept_and_its_section_escapes_texts(labelled, model: Path) -> None:
-    output = labelled()
-    found = find_labelled(str(output))
+def test_evaluation_is_kept_and_its_section_escapes_texts(labeled, model: Path) -> None:
+    output = labeled()
+    found = find_labeled(str(output))
     result = evaluate(found, "label")
     assert keep(result, found) == f"{output}/_report/evaluation.json"
     kept = json.loads((output / "_report" / "evaluation.json").read_text())
@@ -95,22 +95,22 @@ def test_evaluation_is_kept_and_its_section_escapes_texts(labelled, model: Path)
     assert "<b>" not in page
     assert f"{result['accuracy']:.4f}" in page
     assert page.count("<svg") == 2, "confusion and calibration"
-    assert not re.search(r"#0\d0\d0", page), "every colour is the page's"
+    assert not re.search(r"#0\d0\d0", page), "every color is the page's"
     before = snapshot(output)
-    labelled()
+    labeled()
     assert snapshot(output).keys() == before.keys(), "a later run leaves it alone"
 
 
-def test_text_that_the_output_has_not_kept_is_not_told(labelled, model: Path) -> None:
-    result = evaluate(find_labelled(str(labelled(model, "output.columns=[label]"))), "label")
+def test_text_that_the_output_has_not_kept_is_not_told(labeled, model: Path) -> None:
+    result = evaluate(find_labeled(str(labeled(model, "output.columns=[label]"))), "label")
     assert {one["text"] for one in result["confident_mistakes"]} == {None}
     assert {one["source_file"].rsplit("/", 1)[-1] for one in result["confident_mistakes"]} == {"a.jsonl"}
 
 
-def test_several_labels_by_their_lists(labelled, tmp_path: Path) -> None:
+def test_several_labels_by_their_lists(labeled, tmp_path: Path) -> None:
     several = make_model(tmp_path / "topics", "bert", TOPICS, problem_type="multi_label_classification")
-    output = labelled(several, "model.threshold={law: 0.6}")
-    result = evaluate(find_labelled(str(output)), "topics")
+    output = labeled(several, "model.threshold={law: 0.6}")
+    result = evaluate(find_labeled(str(output)), "topics")
     [(whole, count)] = query(
         output,
         "SELECT avg((list_sort(topics) = list_sort(labels))::int), count(*) FROM OUTPUT WHERE topics IS NOT NULL",
@@ -127,10 +127,10 @@ def test_several_labels_by_their_lists(labelled, tmp_path: Path) -> None:
     show(result)
 
 
-def test_values_and_their_bins(labelled, tmp_path: Path) -> None:
+def test_values_and_their_bins(labeled, tmp_path: Path) -> None:
     grades = make_model(tmp_path / "grades", "bert", ("LABEL_0",), problem_type="regression")
-    output = labelled(grades, "model.bins=[0.4, 1.2]")
-    result = evaluate(find_labelled(str(output)), "grade")
+    output = labeled(grades, "model.bins=[0.4, 1.2]")
+    result = evaluate(find_labeled(str(output)), "grade")
     [(error, accuracy)] = query(
         output,
         "SELECT avg(abs(grade - score)), avg((predicted::int = (grade >= 0.4)::int + (grade >= 1.2)::int)::int) FROM OUTPUT",
@@ -150,14 +150,14 @@ def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model
         {"name": name, "path": str(path), "dtype": "float32"} for name, path in (("mood", model), ("topic", topics))
     ]
     run(check_config(JobConfig, settings), quiet=True)
-    found = find_labelled(str(tmp_path / "out"))
+    found = find_labeled(str(tmp_path / "out"))
     result = evaluate(found, "label", "mood")
     [(accuracy,)] = query(tmp_path / "out", "SELECT avg((label = mood_label)::int) FROM OUTPUT WHERE label IS NOT NULL")
     assert (result["model"], result["accuracy"]) == ("mood", pytest.approx(accuracy, abs=1e-6))
     for name, said in ((None, "'mood', 'topic'; name one"), ("moods", "'moods' is none of the output's")):
         with pytest.raises(UserError, match=f"--model: .*{said}"):
             evaluate(found, "label", name)
-    with pytest.raises(UserError, match="'topic_label' is what labelling itself has added"):
+    with pytest.raises(UserError, match="'topic_label' is what labeling itself has added"):
         evaluate(found, "topic_label", "mood")
 
 
@@ -165,27 +165,27 @@ def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model
     ("truth", "said"),
     [
         ("lable", "no column 'lable' of the input; did you mean 'label'.*output.columns"),
-        ("predicted", "'predicted' is what labelling itself has added"),
+        ("predicted", "'predicted' is what labeling itself has added"),
         ("topics", "'topics' holds lists, and the model gives one label"),
         ("grade", "'0', .* and the model gives 'NEGATIVE', 'POSITIVE': no value in common.*model.id2label"),
     ],
 )
-def test_truth_that_cannot_be_compared_is_refused(labelled, truth: str, said: str) -> None:
-    found = find_labelled(str(labelled()))
+def test_truth_that_cannot_be_compared_is_refused(labeled, truth: str, said: str) -> None:
+    found = find_labeled(str(labeled()))
     with pytest.raises(UserError, match=f"^--truth: .*{said}"):
         evaluate(found, truth)
 
 
-def test_output_without_labelled_documents_is_refused(tmp_path: Path, model: Path) -> None:
+def test_output_without_labeled_documents_is_refused(tmp_path: Path, model: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": None, "label": "NEGATIVE"}, {"text": None, "label": "POSITIVE"}])
     named = ("output.label_column=predicted", "output.partition_by=[predicted]", "input.column_types={text: string}")
     run(make_job(source, model, tmp_path / "out", *named), quiet=True)
-    with pytest.raises(UserError, match="no labelled documents"):
-        evaluate(find_labelled(str(tmp_path / "out")), "label")
+    with pytest.raises(UserError, match="no labeled documents"):
+        evaluate(find_labeled(str(tmp_path / "out")), "label")
 
 
-def test_command_prints_its_line_and_ends_with_2_for_a_mistake(labelled) -> None:
-    output = labelled()
+def test_command_prints_its_line_and_ends_with_2_for_a_mistake(labeled) -> None:
+    output = labeled()
     finished = command("evaluate", output, "--truth", "label")
     assert finished.code == 0, finished.stderr
     kept = json.loads((output / "_report" / "evaluation.json").read_text())

@@ -19,7 +19,7 @@ LABELS = {0: "1", 1: "a/b=c"}  # a number to those that guess, and a name that a
 
 
 @pytest.fixture
-def labelled(model: Path, tmp_path: Path) -> Path:
+def labeled(model: Path, tmp_path: Path) -> Path:
     """Files of two kinds: one has a column that the other has not."""
     texts = real_documents(40)
     first = write_parquet(tmp_path / "in" / "a.parquet", [{"text": text, "views": row} for row, text in enumerate(texts[:25])])
@@ -43,29 +43,29 @@ def test_run_takes_the_path_of_a_job_file(model: Path, tmp_path: Path) -> None:
     assert label_corpus.run(str(job_file), quiet=True).documents == 1
 
 
-def test_labels_are_the_committed_rows_however_they_are_asked_for(labelled: Path, ray_address: str) -> None:
-    (labelled / "label=1" / "not-committed.parquet").write_bytes(next(labelled.glob("label=*/*.parquet")).read_bytes())
-    frame = label_corpus.labels(str(labelled))
+def test_labels_are_the_committed_rows_however_they_are_asked_for(labeled: Path, ray_address: str) -> None:
+    (labeled / "label=1" / "not-committed.parquet").write_bytes(next(labeled.glob("label=*/*.parquet")).read_bytes())
+    frame = label_corpus.labels(str(labeled))
     assert set(frame.label) == set(LABELS.values())
     assert len(frame) == frame.drop_duplicates(["source_file", "source_row"]).shape[0] == 40
     assert frame.views.notna().sum() == 25
-    dataset = label_corpus.labels(str(labelled), "arrow")
+    dataset = label_corpus.labels(str(labeled), "arrow")
     assert dataset.count_rows() == 40
     assert dataset.schema.field("label").type == pa.string()
     assert as_tuples(dataset.to_table().to_pandas()) == as_tuples(frame)
     only = dataset.to_table(columns=["score"], filter=pa.compute.field("label") == "a/b=c")
     assert only.num_rows == (frame.label == "a/b=c").sum()
-    on_ray = label_corpus.labels(str(labelled), "ray", columns=["source_file", "source_row", "label", "score"])
+    on_ray = label_corpus.labels(str(labeled), "ray", columns=["source_file", "source_row", "label", "score"])
     assert as_tuples(on_ray.to_pandas()) == as_tuples(frame)
 
 
-def test_labels_of_some_columns_are_these_in_that_order(labelled: Path) -> None:
-    frame = label_corpus.labels(str(labelled), columns=["label", "views"])
+def test_labels_of_some_columns_are_these_in_that_order(labeled: Path) -> None:
+    frame = label_corpus.labels(str(labeled), columns=["label", "views"])
     assert list(frame.columns) == ["label", "views"]
     with pytest.raises(UserError, match="did you mean 'score'"):
-        label_corpus.labels(str(labelled), columns=["scor"])
+        label_corpus.labels(str(labeled), columns=["scor"])
     with pytest.raises(UserError, match="neither a job file"):
-        label_corpus.labels(str(labelled / "nothing"))
+        label_corpus.labels(str(labeled / "nothing"))
 
 
 def test_labels_on_object_storage_equal_what_duckdb_reads(s3: Bucket, model: Path, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from tests.support.running import commit_paths
 
 def test_run_by_command_answers_counts_that_agree_with_the_files(finished_job: FinishedJob):
     result = finished_job.result
-    labelled, rejects = check_exactly_once(finished_job.output, finished_job.expected)
+    labeled, rejects = check_exactly_once(finished_job.output, finished_job.expected)
     assert (result["documents"], result["labeled"], result["rejected"]) == (NUM_DOCUMENTS + REJECTED, NUM_DOCUMENTS, REJECTED)
-    assert (labelled.num_rows, len(rejects)) == (NUM_DOCUMENTS, REJECTED)
+    assert (labeled.num_rows, len(rejects)) == (NUM_DOCUMENTS, REJECTED)
     assert result["labels"] == {
-        label: labelled["label"].to_pylist().count(label) for label in sorted(set(labelled["label"].to_pylist()))
+        label: labeled["label"].to_pylist().count(label) for label in sorted(set(labeled["label"].to_pylist()))
     }
     assert set(result["labels"]) == {"NEGATIVE", "POSITIVE"}
-    assert result["tokens"] == sum(labelled["num_tokens"].to_pylist())
-    assert result["truncated"] == sum(labelled["truncated"].to_pylist()) > 0
+    assert result["tokens"] == sum(labeled["num_tokens"].to_pylist())
+    assert result["truncated"] == sum(labeled["truncated"].to_pylist()) > 0
     assert result["units"] == len(list((finished_job.output / "_commits").iterdir()))
     assert (result["units_skipped"], result["units_failed"]) == (0, 0)
     assert 0 <= result["padding_share"] < 0.5
@@ -44,10 +44,10 @@ def test_run_by_command_says_where_the_time_went_as_its_commits_do(finished_job:
     busy = sum(result["classify_seconds"].values())
     assert 0 < busy <= result["seconds"]
     assert 0 < result["startup_seconds"] <= result["seconds"] - result["finish_seconds"] + 0.01
-    assert 0 < result["labelling_seconds"] <= result["seconds"]
+    assert 0 < result["labeling_seconds"] <= result["seconds"]
     flops = sum(commit["flops"] for commit in commits)
     assert flops > 2 * 12 * 32**2 * result["tokens"], "two layers of 12 h² multiplications and additions, and more"
-    assert result["model_flops_per_second"] == pytest.approx(flops / result["labelling_seconds"], rel=0.05)
+    assert result["model_flops_per_second"] == pytest.approx(flops / result["labeling_seconds"], rel=0.05)
     assert result["mfu"] is None, "no peak is known of a CPU"
 
 

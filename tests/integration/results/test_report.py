@@ -14,7 +14,7 @@ import pytest
 from jobs.config import JobConfig
 from jobs.label_corpus import run
 from jobs.report.publish import make_report
-from jobs.results.open_output import find_labelled
+from jobs.results.open_output import find_labeled
 from jobs.run.result import RunResult
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl
@@ -89,7 +89,7 @@ def test_report_escapes_texts_masks_secrets_and_loads_nothing(reported: Reported
     assert "@import" not in reported.page
     assert "url(http" not in reported.page
     monkeypatch.setenv("HF_TOKEN", "correct-horse-battery")
-    page = Path(make_report(find_labelled(reported.job.output.path), lambda text: None)).read_text()
+    page = Path(make_report(find_labeled(reported.job.output.path), lambda text: None)).read_text()
     for secret in (SECRET, "hunter2hunter2", "correct-horse-battery"):
         assert secret not in page
 
@@ -112,7 +112,7 @@ def test_report_of_few_documents_shows_them_all_escaped_and_masked(
     assert "the key is ▇▇▇ and password = ▇▇▇" in shown
     assert "correct-horse-battery" in shown, "nothing says that it is a secret"
     monkeypatch.setenv("HF_TOKEN", "correct-horse-battery")
-    again = Path(make_report(find_labelled(str(tmp_path / "out")), lambda text: None)).read_text()
+    again = Path(make_report(find_labeled(str(tmp_path / "out")), lambda text: None)).read_text()
     assert "correct-horse-battery" not in again
 
 
@@ -143,7 +143,7 @@ def test_report_of_documents_that_were_all_rejected(model: Path, tmp_path: Path)
     result = run(make_job(tmp_path / "in.jsonl", model, tmp_path / "out", "input.min_characters=1"), quiet=True)
     assert (result.rejected, result.report_error) == (4, None)
     shown = text_of((tmp_path / "out" / "_report" / "report.html").read_text())
-    assert "Nothing is labelled" in shown
+    assert "Nothing is labeled" in shown
     assert "null_text 3" in shown
     assert "too_short 1" in shown
 
@@ -277,7 +277,7 @@ def test_report_in_a_browser_is_whole_quiet_and_fits(reported: Reported, browser
         assert box["height"] > 30
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ink, paper = page.evaluate("['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])")
-    dark = [sum(map(int, re.findall(r"\d+", colour)[:3])) < 384 for colour in (ink, paper)]
+    dark = [sum(map(int, re.findall(r"\d+", color)[:3])) < 384 for color in (ink, paper)]
     assert dark == ([True, False] if scheme == "light" else [False, True])
     shot = page.screenshot(full_page=True)
     assert shot.startswith(b"\x89PNG")

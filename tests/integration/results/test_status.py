@@ -35,7 +35,7 @@ def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model
     assert (found["state"], found["units_failed"], found["documents"]) == ("incomplete", 1, 23)
 
 
-def test_status_of_what_nobody_has_labelled_is_refused(tmp_path: Path) -> None:
+def test_status_of_what_nobody_has_labeled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no labels"):
         status(str(tmp_path), STORAGE)
 

@@ -21,7 +21,7 @@ TEXTS = ["one", "two", "three"]
 def folder(tmp_path: Path) -> Path:
     """Inputs of all kinds beside each other; the output is not there yet."""
     write_parquet(tmp_path / "in" / "corpus.parquet", [{"body": text, "year": 2024, "text": text} for text in TEXTS])
-    write_parquet(tmp_path / "labelled.parquet", [{"text": text, "label": "mine", "score": 1} for text in TEXTS])
+    write_parquet(tmp_path / "labeled.parquet", [{"text": text, "label": "mine", "score": 1} for text in TEXTS])
     write_jsonl(tmp_path / "corpus.jsonl", [{"body": text, "lang": "en"} for text in TEXTS])
     write_csv(tmp_path / "corpus.csv", [{"title": "t", "content": text} for text in TEXTS])
     write_parquet(tmp_path / "numbers.parquet", pa.table({"text": [1, 2, 3]}))
@@ -46,8 +46,8 @@ MISTAKES = {
     "text_column_of_numbers": ("numbers.parquet", [], r"input\.text_column: .*int64"),
     "no_such_output_column": ("in", ["output.columns=[author]"], r"output\.columns: .*'author'.*'body', 'year', 'text'"),
     "no_such_partition": ("in", ["output.partition_by=[author]"], r"output\.partition_by: .*'author'"),
-    "column_named_label": ("labelled.parquet", [], r"output\.label_column: .*'label'"),
-    "column_named_score": ("labelled.parquet", ["output.label_column=mood"], r"output\.score_column: .*'score'"),
+    "column_named_label": ("labeled.parquet", [], r"output\.label_column: .*'label'"),
+    "column_named_score": ("labeled.parquet", ["output.label_column=mood"], r"output\.score_column: .*'score'"),
     "not_parquet": ("broken.parquet", [], r"input\.path: .*broken\.parquet"),
     "unknown_key": ("in", ["compute.batch_token=9"], r"compute\.batch_token: unknown key; did you mean compute\.batch_tokens"),
     "unknown_section": ("in", ["ouput.scores=true"], r"ouput: unknown key; did you mean output"),

@@ -31,8 +31,8 @@ def texts() -> list[str]:
     return [f"document {number}, which is about number {number * number}" for number in range(100)]
 
 
-def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(s3: Bucket, model: Path, texts: list[str]):
-    """Small files share units: the unchanged ones are neither read nor labelled again."""
+def test_changed_file_is_read_alone_and_its_neighbors_rows_stay(s3: Bucket, model: Path, texts: list[str]):
+    """Small files share units: the unchanged ones are neither read nor labeled again."""
     paths = [put_lines(s3, f"{number}.jsonl", texts[10 * number : 10 * number + 10]) for number in range(5)]
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
     first = run(job, quiet=True)
@@ -44,8 +44,8 @@ def test_changed_file_is_read_alone_and_its_neighbours_rows_stay(s3: Bucket, mod
     second = run(job, quiet=True)
     assert {request.key for request in s3.journal.requests("GetObject", INPUT)} == {"in/1.jsonl", "in/9.jsonl"}
     expected = [key for path in paths if path != paths[1] for key in keys(path, 10)] + keys(paths[1], 3) + keys(new, 4)
-    labelled, _ = check_exactly_once(f"{s3.name}/out", expected, s3.filesystem)
-    rows = {(row["source_file"], row["source_row"]): row["text"] for row in labelled.to_pylist()}
+    labeled, _ = check_exactly_once(f"{s3.name}/out", expected, s3.filesystem)
+    rows = {(row["source_file"], row["source_row"]): row["text"] for row in labeled.to_pylist()}
     assert [rows[paths[1], row] for row in range(3)] == texts[50:53]
     assert [rows[paths[4], row] for row in range(10)] == texts[40:50]
     assert (second.documents, second.documents_run, second.files_changed) == (47, 7, 1)

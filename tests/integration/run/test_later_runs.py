@@ -44,20 +44,20 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model
     job = make_job(source, model, output)
     same = write_parquet(source / "same.parquet", pa.table({"text": TEXTS[:10]}))
     changing = write_texts(source / "changing.jsonl", TEXTS[10:20], modified=1e9)
-    neighbour = write_texts(source / "neighbour.jsonl", TEXTS[20:30], modified=1e9)  # in one unit with the changing file
+    neighbor = write_texts(source / "neighbor.jsonl", TEXTS[20:30], modified=1e9)  # in one unit with the changing file
     first = run(job, quiet=True)
-    check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbour, 10))
+    check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbor, 10))
     written_of_same = {path: stamp for path, stamp in snapshot(output).items() if str(same) in source_files(Path(path))}
-    assert len(written_of_same) > 1, "the labelled file and its commit"
+    assert len(written_of_same) > 1, "the labeled file and its commit"
 
-    # the old rows of the changed file are gone, also from the unit that it shares with its neighbour
+    # the old rows of the changed file are gone, also from the unit that it shares with its neighbor
     new = write_texts(source / "new.jsonl", TEXTS[30:35], modified=1e9)
     write_texts(changing, TEXTS[35:], modified=1.1e9)
     second = run(job, quiet=True)
-    labelled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 5) + keys(neighbour, 10) + keys(new, 5))
-    assert texts_of(labelled, changing) == TEXTS[35:]
-    assert texts_of(labelled, neighbour) == TEXTS[20:30]
-    assert (second.documents, second.documents_run) == (30, 10), "what has not changed is not labelled again"
+    labeled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 5) + keys(neighbor, 10) + keys(new, 5))
+    assert texts_of(labeled, changing) == TEXTS[35:]
+    assert texts_of(labeled, neighbor) == TEXTS[20:30]
+    assert (second.documents, second.documents_run) == (30, 10), "what has not changed is not labeled again"
     assert (first.documents, first.units_skipped) == (30, 0)
     assert written_of_same.items() <= snapshot(output).items()
     assert verify(job)["ok"]
@@ -69,12 +69,12 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model
     assert snapshot(output) == before
     assert verify(job)["removed"] == [str(new)]
 
-    # the same bytes and the same time as at first: the unit of then is labelled and committed once more
+    # the same bytes and the same time as at first: the unit of then is labeled and committed once more
     write_texts(new, TEXTS[30:35], modified=1e9)
     write_texts(changing, TEXTS[10:20], modified=1e9)
     third = run(job, quiet=True)
-    labelled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbour, 10) + keys(new, 5))
-    assert texts_of(labelled, changing) == TEXTS[10:20]
+    labeled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbor, 10) + keys(new, 5))
+    assert texts_of(labeled, changing) == TEXTS[10:20]
     assert third.documents == 35
     assert verify(job)["ok"]
 
@@ -86,8 +86,8 @@ def test_run_on_one_file_that_changed_back_labels_it_again(model: Path, tmp_path
     for texts, modified in ((TEXTS[:5], 1e9), (TEXTS[5:12], 1.1e9), (TEXTS[:5], 1e9)):
         write_texts(source, texts, modified)
         summary = run(job, quiet=True)
-        labelled, _ = check_exactly_once(output, keys(source, len(texts)))
-        assert texts_of(labelled, source) == texts
+        labeled, _ = check_exactly_once(output, keys(source, len(texts)))
+        assert texts_of(labeled, source) == texts
         assert summary.documents == len(texts)
 
 
@@ -135,13 +135,13 @@ def labels(output: Path) -> set[str]:
     return set(filter(is_label, snapshot(output)))
 
 
-def texts_of(labelled: pa.Table, source: Path) -> list[str]:
-    rows = labelled.sort_by("source_row").to_pylist()
+def texts_of(labeled: pa.Table, source: Path) -> list[str]:
+    rows = labeled.sort_by("source_row").to_pylist()
     return [row["text"] for row in rows if row["source_file"] == str(source)]
 
 
 def source_files(path: Path) -> set[str]:
-    """The input files that a labelled file or a commit of the output is about."""
+    """The input files that a labeled file or a commit of the output is about."""
     if path.suffix == ".parquet":
         return set(pq.ParquetFile(path).read()["source_file"].to_pylist())
     if path.parent.name == "_commits":

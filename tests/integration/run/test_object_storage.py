@@ -44,7 +44,7 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     s3.journal.clear()
     first = run(job, quiet=True)
     expected = keys(f"{s3.url}/in/a.parquet", 25) + keys(f"{s3.url}/in/b.jsonl.zst", 25) + keys(f"{s3.url}/in/c.csv", 10)
-    labelled, rejects = check_exactly_once(f"{s3.name}/out", expected, s3.filesystem)
+    labeled, rejects = check_exactly_once(f"{s3.name}/out", expected, s3.filesystem)
     assert len(s3.journal.requests("GetObject", "models/mine/model.safetensors")) == 1, "fetched once per node"
     assert verify(job)["ok"]
 
@@ -53,8 +53,8 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
         tmp_path / "out", [(file.replace(f"{s3.url}/in", str(corpus)), row) for file, row in expected]
     )
     columns = ["text", "id", "label", "num_tokens", "truncated"]
-    assert by_key(labelled, columns) == by_key(local, columns)
-    here, there = by_key(local, ["logits"]), by_key(labelled, ["logits"])
+    assert by_key(labeled, columns) == by_key(local, columns)
+    here, there = by_key(local, ["logits"]), by_key(labeled, ["logits"])
     np.testing.assert_allclose(
         np.array([here[key] for key in sorted(here)]), np.array([there[key] for key in sorted(here)]), rtol=0, atol=1e-5
     )
@@ -101,12 +101,12 @@ def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(s3: Bucket, mod
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", *settings)
     s3.journal.clear()
     run(job, quiet=True)
-    labelled, _ = check_exactly_once(f"{s3.name}/out", keys(f"{s3.url}/in/wide.parquet", rows), s3.filesystem)
+    labeled, _ = check_exactly_once(f"{s3.name}/out", keys(f"{s3.url}/in/wide.parquet", rows), s3.filesystem)
     moved = s3.journal.bytes_down("GetObject", INPUT_KEYS)
     # twice: over plain http each range is fetched twice and compared
     assert 2 * text_bytes <= moved < 2 * (1.1 * text_bytes + 4 * 64 * 1024), "the column, and the footer a few times"
     added = {"source_file", "source_row", "label", "score", "num_tokens", "truncated"}
-    assert set(labelled.column_names) == added
+    assert set(labeled.column_names) == added
 
 
 def test_run_with_wrong_credentials_exits_2_quickly(s3_server_with_checks: S3Server, model: Path, tmp_path: Path):

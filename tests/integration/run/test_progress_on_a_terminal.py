@@ -42,8 +42,8 @@ def test_run_shows_how_it_goes_survives_a_killed_classifier_and_ends_with_a_summ
 
         assert terminal.end(COMMAND_TIMEOUT_S) == 0
         summary = json.loads((tmp_path / "stdout").read_text())
-        labelled, rejected = f"{summary['labeled']} labelled", f"{summary['rejected']} rejected"
-        assert f"done: {DOCUMENTS} documents, {labelled}, {rejected}" in terminal.lines
+        labeled, rejected = f"{summary['labeled']} labeled", f"{summary['rejected']} rejected"
+        assert f"done: {DOCUMENTS} documents, {labeled}, {rejected}" in terminal.lines
         assert "at work" not in terminal.text, "the picture is gone"
         assert str(output) in terminal.text.replace("\n", "")
         assert not terminal.cursor_is_hidden

@@ -1,4 +1,4 @@
-"""train: from a labelled corpus to a model folder that the job accepts; what it refuses, and what it leaves untouched."""
+"""train: from a labeled corpus to a model folder that the job accepts; what it refuses, and what it leaves untouched."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.config import check_config
-from jobs.start.train import TrainConfig, read_labelled, train
+from jobs.start.train import TrainConfig, read_labeled, train
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
@@ -100,18 +100,18 @@ def test_train_that_fails_leaves_the_old_model(corpus: Path, tmp_path: Path):
     assert snapshot(target) == before
 
 
-def test_read_labelled_stops_at_the_limit(corpus: Path, tmp_path: Path):
+def test_read_labeled_stops_at_the_limit(corpus: Path, tmp_path: Path):
     config = configured(corpus, tmp_path / "model")
-    texts, labels, skipped = read_labelled(config.input, config.storage, 15)
+    texts, labels, skipped = read_labeled(config.input, config.storage, 15)
     assert texts == [row["review"] for row in ROWS[:15]]
     assert labels == [str(row["stars"]) for row in ROWS[:15]]
     assert skipped == 0
 
 
-def test_read_labelled_label_named_like_a_column_that_the_job_adds(corpus: Path, tmp_path: Path):
+def test_read_labeled_label_named_like_a_column_that_the_job_adds(corpus: Path, tmp_path: Path):
     config = configured(corpus, tmp_path / "model")
     source = config.input.model_copy(update={"label_column": "score"})
-    assert set(read_labelled(source, config.storage, 1000)[1]) == {"0.5"}
+    assert set(read_labeled(source, config.storage, 1000)[1]) == {"0.5"}
 
 
 @pytest.mark.parametrize(

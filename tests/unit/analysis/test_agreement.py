@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipeline_ops.analysis.agreement import (
-    Answered,
+    AlignedPredictions,
     Tally,
     agreement_of,
     changed_flows,
@@ -21,8 +21,8 @@ from pipeline_ops.analysis.agreement import (
 RANDOM = np.random.default_rng(5)
 
 
-def answered(labels: list[int], score: list[float], scores: np.ndarray | None = None) -> Answered:
-    return Answered(np.array(labels, np.int64), np.array(score, float), scores)
+def answered(labels: list[int], score: list[float], scores: np.ndarray | None = None) -> AlignedPredictions:
+    return AlignedPredictions(np.array(labels, np.int64), np.array(score, float), scores)
 
 
 def tally_of(a: np.ndarray, b: np.ndarray, parts: int = 1) -> Tally:
@@ -87,8 +87,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("labels", [2, 5, 40])
 def test_distance_from_best_scores_is_a_bound_of_the_one_from_all(labels: int) -> None:
     first, second = softmax(RANDOM.normal(size=(2000, labels)) * 3), softmax(RANDOM.normal(size=(2000, labels)) * 3)
-    whole = [Answered(one.argmax(axis=1), one.max(axis=1), one) for one in (first, second)]
-    best = [Answered(one.labels, one.score) for one in whole]
+    whole = [AlignedPredictions(one.argmax(axis=1), one.max(axis=1), one) for one in (first, second)]
+    best = [AlignedPredictions(one.labels, one.score) for one in whole]
     exact, bound = (distances(*pair, activation="softmax", fallbacks=[]) for pair in (whole, best))
     np.testing.assert_allclose(exact, np.maximum(first - second, 0).sum(axis=1), atol=1e-12)
     assert (bound <= exact + 1e-12).all()
@@ -111,7 +111,7 @@ def test_score_differences_are_of_documents_with_equal_labels() -> None:
     labels_a, labels_b = RANDOM.integers(0, 2, 4000), RANDOM.integers(0, 2, 4000)
     tally = Tally()
     for at in np.array_split(np.arange(4000), 3):
-        tally.add(Answered(labels_a[at], scores_a[at]), Answered(labels_b[at], scores_b[at]))
+        tally.add(AlignedPredictions(labels_a[at], scores_a[at]), AlignedPredictions(labels_b[at], scores_b[at]))
     difference = (scores_b - scores_a)[labels_a == labels_b]
     found = score_differences(tally)
     assert found is not None

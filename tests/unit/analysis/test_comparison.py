@@ -239,7 +239,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
         compare(a.opened(), b.opened())
     with pytest.raises(UserError, match="the same output"):
         compare(a.opened(), a.opened())
-    with pytest.raises(UserError, match="B: nothing is labelled"):
+    with pytest.raises(UserError, match="B: nothing is labeled"):
         compare(a.opened(), empty.opened())
     with pytest.raises(UserError, match="gives a value"):
         compare(a.opened(), value.opened())

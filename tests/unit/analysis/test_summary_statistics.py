@@ -9,7 +9,7 @@ import pytest
 from pipeline_ops.analysis import summary_statistics as describing
 from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows, labels_of, notable_rows, partitions_of, share_below
 from pipeline_ops.output.commit_log import Ledger
-from pipeline_ops.output.labelled_output import Labelled
+from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.labeled_units import STORAGE, whole, write_pieces
@@ -17,20 +17,20 @@ from tests.support.labeled_units import STORAGE, whole, write_pieces
 COLUMNS = ["label", "score", "num_tokens", "text"]
 
 
-def output_of(folder: Path, rows: list[int]) -> tuple[Labelled, list[Commit]]:
+def output_of(folder: Path, rows: list[int]) -> tuple[Labeled, list[Commit]]:
     """An output with a unit of so many rows each, a third of them in another partition than the rest."""
     output = OutputConfig(path=str(folder))
     commits = [write_pieces(output, whole(f"{number}.jsonl", count)) for number, count in enumerate(rows)]
     record = {"config": {"output": output.model_dump(mode="json")}, "models": {"": {}}}
-    return Labelled(str(folder), STORAGE, record, Ledger({commit.unit: commit for commit in commits})), commits
+    return Labeled(str(folder), STORAGE, record, Ledger({commit.unit: commit for commit in commits})), commits
 
 
 def test_labels_and_partitions_are_counted_from_the_commits(tmp_path: Path) -> None:
-    labelled, commits = output_of(tmp_path, [12, 30])
+    labeled, commits = output_of(tmp_path, [12, 30])
     counts = labels_of(commits)
     assert sum(counts.values()) == sum(commit.labeled for commit in commits)
     assert list(counts.values()) == sorted(counts.values(), reverse=True)
-    partitions = partitions_of(labelled.commits)
+    partitions = partitions_of(labeled.commits)
     assert {partition.folder.removeprefix("label="): partition.rows for partition in partitions} == counts
     assert sum(partition.files for partition in partitions) == 4
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("label=*/*.parquet"))
@@ -49,22 +49,22 @@ def test_reasons_of_old_commits_are_unknown_not_lost(tmp_path: Path) -> None:
     assert describing.reasons_of([told, untold]) == {"unknown": untold.rejected, "null_text": told.rejected}
 
 
-def test_sample_weights_stand_for_every_labelled_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_weights_stand_for_every_labeled_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 files 7 are read, 5 rows of each: the weights of each partition still add up to its rows."""
     monkeypatch.setattr(describing, "SAMPLED_FILES", 7)
     monkeypatch.setattr(describing, "SAMPLED_ROWS", 5)
-    labelled, commits = output_of(tmp_path, [40] * 30)
-    sample = draw_rows(labelled, COLUMNS)
+    labeled, commits = output_of(tmp_path, [40] * 30)
+    sample = draw_rows(labeled, COLUMNS)
     assert sample.num_rows == 35
     weights, labels = sample[WEIGHT].to_numpy(), np.array(sample["label"].to_pylist())
     for label, count in labels_of(commits).items():
         assert weights[labels == label].sum() == pytest.approx(count)
-    assert draw_rows(labelled, COLUMNS).equals(sample), "the same output gives the same sample"
+    assert draw_rows(labeled, COLUMNS).equals(sample), "the same output gives the same sample"
 
 
 def test_sample_of_an_output_without_labels_is_empty(tmp_path: Path) -> None:
-    labelled, _ = output_of(tmp_path, [])
-    assert draw_rows(labelled, COLUMNS).num_rows == 0
+    labeled, _ = output_of(tmp_path, [])
+    assert draw_rows(labeled, COLUMNS).num_rows == 0
 
 
 def test_share_below_adds_what_is_expected_to_be_wrong() -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2
 
 from pipeline_ops.classifying.classify import classify, classify_good, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler, is_out_of_memory
-from pipeline_ops.schema.bisection import SUSPICIOUS
+from pipeline_ops.schema.bisection import ALL_FAILED_MIN
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import Encodings, encode, truncating_backend
@@ -146,7 +146,7 @@ def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: P
 
 @pytest.mark.parametrize("batch_tokens", [1, 512, 10**6])
 def test_logits_of_documents_that_all_make_the_model_raise_blame_the_model(model: Path, batch_tokens: int) -> None:
-    classifier, batches = load(model)[0], batches_for(model, SUSPICIOUS, batch_tokens)
+    classifier, batches = load(model)[0], batches_for(model, ALL_FAILED_MIN, batch_tokens)
     with pytest.raises(IndexError, match="token id"):
         classify_good(
             with_unembedded(batches, classifier, {*range(60)}), ForwardPasses(classifier, pad_left=False), num_labels=2
@@ -234,7 +234,7 @@ def test_logits_beside_bad_documents_with_too_little_memory_are_the_same(model: 
 
 
 def test_logits_of_a_document_that_does_not_fit_alone_fail_and_say_the_remedy(model: Path) -> None:
-    """Memory is no document's fault, and may be free again: the unit is set aside, not the document rejected for good."""
+    """Memory is no document's fault, and may be free again: the unit is quarantined, not the document rejected for good."""
     small = Small(load(model)[0], 100)
     with pytest.raises(MemoryError, match=r"104 tokens alone .* model\.max_length, .*Tried to allocate"):
         classify_good(batches_for(model, 60, 2048), ForwardPasses(small, pad_left=False), num_labels=2)

@@ -256,12 +256,12 @@ def test_schedule_keeps_ticks_apart_and_catches_up_one_at_most() -> None:
 
 
 def test_schedule_may_create_rayjobs_in_its_namespace_and_nothing_else() -> None:
-    schedule = read(cronjob("it", "a: 1\n", *WHEN, namespace="labelling"))
-    assert {document["metadata"]["namespace"] for document in schedule} == {"labelling"}
-    assert rayjob_of(schedule)["metadata"]["namespace"] == "labelling"
+    schedule = read(cronjob("it", "a: 1\n", *WHEN, namespace="labeling"))
+    assert {document["metadata"]["namespace"] for document in schedule} == {"labeling"}
+    assert rayjob_of(schedule)["metadata"]["namespace"] == "labeling"
     account, role, binding = (of_kind(schedule, kind) for kind in ("ServiceAccount", "Role", "RoleBinding"))
     assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["get", "list", "create"]}]
-    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["metadata"]["name"], "namespace": "labelling"}]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["metadata"]["name"], "namespace": "labeling"}]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     pod = of_kind(schedule, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == account["metadata"]["name"]

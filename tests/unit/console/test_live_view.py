@@ -61,7 +61,7 @@ def test_line_written_to_descriptor_2_stands_whole_above_the_picture() -> None:
         assert sum("copying" in line for line in terminal.lines) == 1, "it is drawn in its place"
 
 
-def test_the_one_line_of_ray_that_says_nothing_is_spared_and_its_neighbours_are_not() -> None:
+def test_the_one_line_of_ray_that_says_nothing_is_spared_and_its_neighbors_are_not() -> None:
     with on_terminal(at_work(HARMLESS)) as terminal:
         assert terminal.end(COMMAND_TIMEOUT_S) == 0
         lines = terminal.scrolled.split("\n")

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from cluster.attempts import AtWork
+from cluster.attempts import StageActivity
 from cluster.resources import ComputeConfig, Machines, Pools, resolve_pools
 from jobs.console.run_progress import Progress
 from jobs.label_corpus import run
@@ -32,7 +32,7 @@ def progress(monkeypatch: pytest.MonkeyPatch, commits: list[Commit], units: int 
     plan: Any = SimpleNamespace(num_units=units)
     told = Progress(plan, quiet=False)
     now += 10
-    told.doing("labelling", pools())
+    told.doing("labeling", pools())
     for done in commits:
         now += 1
         told.add(done)
@@ -52,7 +52,7 @@ def seen(told: Progress, width: int = 80, height: int = 24) -> list[str]:
 
 def test_picture_shows_counts_rates_time_left_stages_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     told = progress(monkeypatch, [commit({"good": 60, "bad": 40}, rejected=10, tokens=2200)] * 10)
-    told.works(AtWork({"read": 1, "tokenize": 1, "classify": 1, "write": 0}))
+    told.works(StageActivity({"read": 1, "tokenize": 1, "classify": 1, "write": 0}))
     text = " ".join("\n".join(seen(told)).split())
     assert "50% about 0:10 left" in text, "ten units in ten seconds, ten to go"
     assert "documents 1,100 units 10 of about 20 rejects 100" in text
@@ -68,7 +68,7 @@ def test_picture_shows_counts_rates_time_left_stages_and_labels(monkeypatch: pyt
 def test_before_the_first_unit_it_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     told = progress(monkeypatch, [])
     text = "\n".join(seen(told))
-    assert "labelling  0:00" in text
+    assert "labeling  0:00" in text
     assert "%" not in text, "there is nothing yet of which it could be a share"
     assert "classify 0 of 2" in text
 
@@ -87,8 +87,8 @@ def test_more_units_than_expected_have_no_time_left_and_no_more_than_all(monkeyp
 
 def test_deaths_and_growing_pools_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     told = progress(monkeypatch, [commit({"good": 1})])
-    told.doing("labelling", pools(classifiers={"min": 1, "max": 3}))
-    told.works(AtWork({"classify": 2}, begun_again=3))
+    told.doing("labeling", pools(classifiers={"min": 1, "max": 3}))
+    told.works(StageActivity({"classify": 2}, retries=3))
     text = "\n".join(seen(told))
     assert "classify 2 of 1-3" in text
     assert "3 died" in text

@@ -1,4 +1,4 @@
-"""Counting the documents of an input without what labelling recorded, and comparing the two."""
+"""Counting the documents of an input without what labeling recorded, and comparing the two."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from jobs.config import JobConfig, check_config
 from jobs.maintenance.verify import count_documents, verify
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
-from pipeline_ops.output.failed_units import set_aside
+from pipeline_ops.output.failed_units import quarantine
 from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.schema.failures import Failure
@@ -40,16 +40,16 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
         count = documents.num_rows
         logits = np.tile(np.array([0.5, -0.5], np.float32), (count, 1))
         classified = Classified(logits, np.ones(count, np.int32), np.zeros(count, bool))
-        labelled = label_documents(documents, classified, head=Head(("A", "B"), "softmax"), output=output)
-        commit = write_unit(unit, labelled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
+        labeled = label_documents(documents, classified, head=Head(("A", "B"), "softmax"), output=output)
+        commit = write_unit(unit, labeled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
         assert commit_unit(commit, ledger, output.path, STORAGE)
         commits.append(commit)
     return commits
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> Path:
-    """A folder with a labelled corpus of 42 documents, 2 of them rejects, in several units."""
+def labeled(tmp_path: Path) -> Path:
+    """A folder with a labeled corpus of 42 documents, 2 of them rejects, in several units."""
     write_jsonl(tmp_path / "in" / "a.jsonl.gz", [{"text": text[:500]} for text in real_documents(30)])
     write_bytes(tmp_path / "in" / "b.jsonl", b'broken\n\n{"text": null}\n' + b'{"text": "a"}\n' * 10)
     assert len(label_all(tmp_path)) > 2
@@ -73,76 +73,76 @@ def test_count_of_documents_is_what_reading_gives(tmp_path: Path, name: str) -> 
     assert count_documents(file, config, STORAGE) == len(result.documents) + len(result.rejects)
 
 
-def test_verify_of_a_finished_output_is_ok(labelled: Path) -> None:
-    report = verify(job_of(labelled))
+def test_verify_of_a_finished_output_is_ok(labeled: Path) -> None:
+    report = verify(job_of(labeled))
     assert report["ok"]
     assert (report["documents"], report["labeled"], report["rejected"]) == (42, 40, 2)
     assert not any(report[kind] for kind in ("missing", "doubled", "unreferenced", "broken", "removed"))
 
 
-def test_verify_without_one_commit_names_the_missing_rows_and_the_files_without_one(labelled: Path) -> None:
-    commit = sorted((labelled / "out" / "_commits").iterdir())[0]
+def test_verify_without_one_commit_names_the_missing_rows_and_the_files_without_one(labeled: Path) -> None:
+    commit = sorted((labeled / "out" / "_commits").iterdir())[0]
     commit.unlink()
-    report = verify(job_of(labelled))
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert any("rows" in line for line in report["missing"])
     assert any(commit.stem in line for line in report["unreferenced"])
 
 
-def test_verify_without_one_file_names_it(labelled: Path) -> None:
-    path = next((labelled / "out").glob("label=*/*.parquet"))
+def test_verify_without_one_file_names_it(labeled: Path) -> None:
+    path = next((labeled / "out").glob("label=*/*.parquet"))
     path.unlink()
-    report = verify(job_of(labelled))
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert any(path.name in line for line in report["broken"])
 
 
 @pytest.mark.parametrize("change", ["cut off", "same size"])
-def test_verify_of_a_damaged_file_names_it(labelled: Path, change: str) -> None:
-    path = next((labelled / "out").glob("label=*/*.parquet"))
+def test_verify_of_a_damaged_file_names_it(labeled: Path, change: str) -> None:
+    path = next((labeled / "out").glob("label=*/*.parquet"))
     data = path.read_bytes()
     path.write_bytes(data[:-10] if change == "cut off" else bytes(len(data)))
-    report = verify(job_of(labelled))
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert any(path.name in line for line in report["broken"])
 
 
-def test_verify_of_a_changed_input_names_it(labelled: Path) -> None:
-    write_bytes(labelled / "in" / "b.jsonl", b'{"text": "new"}\n')
-    report = verify(job_of(labelled))
+def test_verify_of_a_changed_input_names_it(labeled: Path) -> None:
+    write_bytes(labeled / "in" / "b.jsonl", b'{"text": "new"}\n')
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert any("b.jsonl" in line for line in report["missing"])
 
 
-def test_verify_of_a_new_input_names_it(labelled: Path) -> None:
-    write_jsonl(labelled / "in" / "c.jsonl", [{"text": "new"}])
-    report = verify(job_of(labelled))
+def test_verify_of_a_new_input_names_it(labeled: Path) -> None:
+    write_jsonl(labeled / "in" / "c.jsonl", [{"text": "new"}])
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert any("c.jsonl" in line for line in report["missing"])
 
 
-def test_verify_of_an_output_with_failed_units_names_them(labelled: Path) -> None:
-    path = write_jsonl(labelled / "in" / "c.jsonl.gz", [{"text": "a"}])
+def test_verify_of_an_output_with_failed_units_names_them(labeled: Path) -> None:
+    path = write_jsonl(labeled / "in" / "c.jsonl.gz", [{"text": "a"}])
     path.write_bytes(path.read_bytes()[:-9])
-    (failure,) = try_path(labelled / "in").failures
-    set_aside(failure, "run", str(labelled / "out"), STORAGE)
-    report = verify(job_of(labelled))
+    (failure,) = try_path(labeled / "in").failures
+    quarantine(failure, "run", str(labeled / "out"), STORAGE)
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert (len(report["failed"]), len(report["missing"])) == (1, 1)
     assert all(str(path) in line for line in [*report["failed"], *report["missing"]])
     assert not any(report[kind] for kind in ("doubled", "unreferenced", "broken", "removed"))
 
 
-def test_verify_of_a_removed_input_reports_it_and_is_ok(labelled: Path) -> None:
-    (labelled / "in" / "b.jsonl").unlink()
-    report = verify(job_of(labelled))
+def test_verify_of_a_removed_input_reports_it_and_is_ok(labeled: Path) -> None:
+    (labeled / "in" / "b.jsonl").unlink()
+    report = verify(job_of(labeled))
     assert report["ok"]
     assert [line for line in report["removed"] if "b.jsonl" in line]
 
 
-def test_verify_of_doubled_rows_names_them(labelled: Path) -> None:
-    label_all(labelled, unit_bytes=10**9)
-    report = verify(job_of(labelled))
+def test_verify_of_doubled_rows_names_them(labeled: Path) -> None:
+    label_all(labeled, unit_bytes=10**9)
+    report = verify(job_of(labeled))
     assert not report["ok"]
     assert report["doubled"]
 

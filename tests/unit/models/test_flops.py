@@ -26,7 +26,7 @@ from pipeline_ops.models.flops import (
     peak_flops,
     token_budget,
     token_budget_of,
-    utilisation,
+    utilization,
 )
 
 SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -180,8 +180,8 @@ def test_token_budget_of_a_model_is_that_of_its_sizes() -> None:
     )
 
 
-def test_utilisation_is_not_known_without_a_peak_or_flops_or_time() -> None:
-    assert utilisation(50e12, 2, 100e12) == 0.25
-    assert utilisation(None, 2, 100e12) is None
-    assert utilisation(50e12, 2, None) is None
-    assert utilisation(50e12, 0, 100e12) is None
+def test_utilization_is_not_known_without_a_peak_or_flops_or_time() -> None:
+    assert utilization(50e12, 2, 100e12) == 0.25
+    assert utilization(None, 2, 100e12) is None
+    assert utilization(50e12, 2, None) is None
+    assert utilization(50e12, 0, 100e12) is None

@@ -1,7 +1,7 @@
 """Several drivers at once on one output: whatever the order of their requests, nothing is lost and nothing stands twice.
 
 Drivers are programs of the product's own functions in the product's own order (jobs/committing.py, jobs/compact.py), with
-tiny files in place of labelled ones. Each can stall before any of its requests for any time, lose a request or an answer, be
+tiny files in place of labeled ones. Each can stall before any of its requests for any time, lose a request or an answer, be
 interrupted or be killed. More examples than in the suite: `python -m tests.unit.output.test_commit_protocol 2000`.
 """
 
@@ -25,7 +25,7 @@ import jobs.maintenance.sweep
 import jobs.run.commit_writer
 from jobs.config import JobConfig
 from jobs.maintenance.sweep import holding
-from jobs.run.commit_writer import Writer, needs_writing, tidy, writing
+from jobs.run.commit_writer import Writer, finalize, needs_writing, writing
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import (
     Ledger,
@@ -110,7 +110,7 @@ class Driver:
         if needs_writing(prepared):
             with writing(prepared) as lease:
                 self._label(plan, Writer(prepared, lease, "run"))
-                tidy(prepared, lease)
+                finalize(prepared, lease)
 
     def _label(self, plan: Plan, writer: Writer) -> None:
         writer.drop_removed()
@@ -181,7 +181,7 @@ def check_output(world: World) -> dict[str, list[Piece]]:
 
 
 def check_complete(world: World) -> None:
-    """Every input file is labelled from its first row to its last as it is now, and nothing else is."""
+    """Every input file is labeled from its first row to its last as it is now, and nothing else is."""
     found = check_output(world)
     assert set(found) == set(world.inputs), f"{sorted(found)}, not {sorted(world.inputs)}"
     for path, identity in world.inputs.items():

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline_ops.output.committed_files import read_written
-from pipeline_ops.output.integrity import Seen, check_commit
+from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig, put
@@ -21,7 +21,7 @@ STORAGE = StorageConfig()
 
 
 def check(output: OutputConfig, *commits: Commit) -> list[str]:
-    seen = Seen()
+    seen = VerifyState()
     return [line for commit in commits for line in check_commit(commit, output, STORAGE, seen)]
 
 
@@ -51,7 +51,7 @@ def test_check_of_good_commits_finds_nothing(tmp_path: Path, partition_by: tuple
         write_pieces(output, whole("empty", 0)),
         write_pieces(output, whole("rejects", 4), reject_every=1),
     ]
-    seen = Seen()
+    seen = VerifyState()
     assert [line for commit in commits for line in check_commit(commit, output, STORAGE, seen)] == []
     assert seen.documents == 12 + 9 + 4
 
@@ -102,7 +102,7 @@ def test_check_finds_a_doubled_row(output: OutputConfig) -> None:
     assert "stands 2 times" in line
 
 
-def test_check_finds_a_row_that_is_labelled_and_rejected(output: OutputConfig) -> None:
+def test_check_finds_a_row_that_is_labeled_and_rejected(output: OutputConfig) -> None:
     commit = write_pieces(output, whole("a"))
     other = write_pieces(output, whole("a"), reject_every=2)
     (line,) = check(output, replace(commit, rejects_file=other.rejects_file))
@@ -138,10 +138,10 @@ def test_check_finds_metadata_unlike_that_of_other_files(output: OutputConfig) -
     lines = check(output, good, other)
     assert lines == [f"{file.path}: metadata unlike that of the other files: max_length" for file in other.files]
     bare = rewritten(good, output, 0, lambda table: table.replace_schema_metadata(None))
-    assert check(output, bare) == [f"{bare.files[0].path}: no metadata that says which model labelled it"]
+    assert check(output, bare) == [f"{bare.files[0].path}: no metadata that says which model labeled it"]
 
 
-def test_check_finds_another_type_of_a_column_that_labelling_adds(output: OutputConfig) -> None:
+def test_check_finds_another_type_of_a_column_that_labeling_adds(output: OutputConfig) -> None:
     def widen(table: pa.Table) -> pa.Table:
         index = table.column_names.index("score")
         return table.set_column(index, "score", table["score"].cast(pa.float64()))

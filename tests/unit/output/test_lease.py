@@ -59,7 +59,7 @@ def objects(output: str) -> list[str]:
 def test_lease_of_a_new_output_is_free_and_then_held(output: str, clock: Clock) -> None:
     assert check_free(output, STORAGE, clock) is None
     lease = take(output, clock)
-    assert (lease.term, lease.took_over) == (1, False)
+    assert (lease.term, lease.must_fence) == (1, False)
     with pytest.raises(LeaseError):
         check_free(output, STORAGE, clock)
     assert objects(output) == ["_lease/0000000001.json"]
@@ -81,7 +81,7 @@ def test_lease_that_is_released_is_free_at_once_and_nobody_is_taken_over_from(ou
     first.release()
     second = take(output, clock)
     assert second.term > first.term
-    assert not second.took_over
+    assert not second.must_fence
     assert len(objects(output)) == 1
 
 
@@ -92,7 +92,7 @@ def test_lease_that_expires_can_be_taken_over_and_not_a_moment_sooner(output: st
         check_free(output, STORAGE, clock)
     clock.now += 0.1
     second = take(output, clock)
-    assert second.took_over
+    assert second.must_fence
     assert second.term > first.term
 
 
@@ -208,9 +208,9 @@ def test_released_lease_whose_holder_has_not_sealed_is_taken_over(output: str, c
     second = take(output, clock)
     second.release()  # without the pack that it had to write
     third = take(output, clock)
-    assert third.took_over
+    assert third.must_fence
     third.release()
-    assert not take(output, clock, pack_term=third.term).took_over
+    assert not take(output, clock, pack_term=third.term).must_fence
 
 
 def test_forgotten_lease_leaves_nothing(tmp_path: Path, output: str, clock: Clock) -> None:
@@ -275,7 +275,7 @@ def test_lease_of_a_process_of_this_machine_is_held_until_it_is_killed(tmp_path:
                 seen = check_free(str(tmp_path), STORAGE)
             except LeaseError:
                 assert time.monotonic() < deadline
-    assert acquire(str(tmp_path), STORAGE, SECONDS, seen).took_over
+    assert acquire(str(tmp_path), STORAGE, SECONDS, seen).must_fence
 
 
 class CarelessFileSystem(MemoryFileSystem):

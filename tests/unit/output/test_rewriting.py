@@ -11,7 +11,7 @@ import pytest
 from pipeline_ops.output.commit_log import Ledger, commit_unit, read_ledger, sweep
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.compaction import Compaction, compacted, joined_pieces, merge_files, plan_compactions
-from pipeline_ops.output.rewriting import nothing_left, without_sources
+from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig
@@ -43,7 +43,7 @@ def test_without_sources_leaves_the_rows_of_the_others(
     output = output_at(tmp_path, partition_by=partition_by)
     commit = write_pieces(output, whole("a"), whole("b", 9), whole("c", 1))
     before, rejects = rows_of(commit, output), rejects_of(commit, output)
-    rest = without_sources(commit, gone, output, STORAGE)
+    rest = drop_sources(commit, gone, output, STORAGE)
     assert rows_of(rest, output) == [row for row in before if row[0][0] not in gone]
     assert rejects_of(rest, output) == [key for key in rejects if key[0] not in gone]
     check_counts(rest, output)
@@ -57,7 +57,7 @@ def test_without_sources_takes_over_files_that_have_no_such_rows(tmp_path: Path)
     output = output_at(tmp_path, partition_by=("source_file",))
     commit = write_pieces(output, whole("a"), whole("b"), whole("c"))
     files = {path.name for path in tmp_path.rglob("*.parquet")}
-    rest = without_sources(commit, ["b"], output, STORAGE)
+    rest = drop_sources(commit, ["b"], output, STORAGE)
     assert rest.files == tuple(file for file in commit.files if "source_file=b" not in file.path)
     assert {path.name for path in tmp_path.rglob("*.parquet")} == files, "nothing had to be written but the rejects"
 
@@ -68,7 +68,7 @@ def test_without_sources_whose_names_lie_between_those_of_a_file_takes_it_over(t
     commit = replace(
         write_pieces(output, whole("a"), whole("c"), reject_every=99), pieces=(whole("a"), whole("b", 0), whole("c"))
     )
-    rest = without_sources(commit, ["b"], output, STORAGE)
+    rest = drop_sources(commit, ["b"], output, STORAGE)
     assert rest.files == commit.files
     assert rest.pieces == (whole("a"), whole("c"))
     check_counts(rest, output)
@@ -77,8 +77,8 @@ def test_without_sources_whose_names_lie_between_those_of_a_file_takes_it_over(t
 def test_without_sources_keeps_rejects_of_others_and_drops_a_file_of_none(tmp_path: Path) -> None:
     output = output_at(tmp_path)
     commit = write_pieces(output, whole("a"), whole("b", 3))
-    assert without_sources(commit, ["b"], output, STORAGE).rejects_file == commit.rejects_file
-    assert without_sources(commit, ["a"], output, STORAGE).rejects_file is None
+    assert drop_sources(commit, ["b"], output, STORAGE).rejects_file == commit.rejects_file
+    assert drop_sources(commit, ["a"], output, STORAGE).rejects_file is None
 
 
 @pytest.mark.parametrize("partition_by", PARTITIONS)
@@ -89,7 +89,7 @@ def test_without_sources_of_any_name_finds_their_rows(tmp_path: Path, odd: str, 
         output = output.model_copy(update={"partition_by": ("odd % = name",)})
     commit = write_pieces(output, whole(odd), whole("other"))
     for gone, stays in ((odd, "other"), ("other", odd)):
-        rest = without_sources(commit, [gone], output, STORAGE)
+        rest = drop_sources(commit, [gone], output, STORAGE)
         assert {key[0] for key, *_ in rows_of(rest, output)} == {key[0] for key in rejects_of(rest, output)} == {stays}
         check_counts(rest, output)
 
@@ -97,7 +97,7 @@ def test_without_sources_of_any_name_finds_their_rows(tmp_path: Path, odd: str, 
 def test_without_sources_can_be_applied_to_its_own_result(tmp_path: Path) -> None:
     output = output_at(tmp_path)
     commit = write_pieces(output, whole("a"), whole("b"), whole("c"))
-    rest = without_sources(without_sources(commit, ["a"], output, STORAGE), ["b"], output, STORAGE)
+    rest = drop_sources(drop_sources(commit, ["a"], output, STORAGE), ["b"], output, STORAGE)
     assert {key[0] for key, *_ in rows_of(rest, output)} == {"c"}
     check_counts(rest, output)
 
@@ -107,14 +107,14 @@ def test_without_sources_of_a_damaged_file_fails_and_names_it(tmp_path: Path) ->
     commit = write_pieces(output, whole("a"), whole("b"))
     flip_byte(tmp_path / commit.files[0].path, 10)
     with pytest.raises(OSError, match=commit.name):
-        without_sources(commit, ["b"], output, STORAGE)
+        drop_sources(commit, ["b"], output, STORAGE)
 
 
 def test_files_of_a_rewritten_commit_are_ours_to_sweep(tmp_path: Path) -> None:
     output = output_at(tmp_path)
     commit = write_pieces(output, whole("a"), whole("b"))
-    rest = without_sources(commit, ["b"], output, STORAGE)
-    gone = nothing_left([rest])
+    rest = drop_sources(commit, ["b"], output, STORAGE)
+    gone = tombstone([rest])
     ledger = Ledger()
     for record in (commit, rest):
         assert commit_unit(record, ledger, output.path, STORAGE)
@@ -128,10 +128,10 @@ def test_files_of_a_rewritten_commit_are_ours_to_sweep(tmp_path: Path) -> None:
 
 def test_nothing_left_says_only_that_the_others_do_not_count(tmp_path: Path) -> None:
     commits = [write_pieces(output_at(tmp_path), whole(name)) for name in "ab"]
-    gone = nothing_left(commits)
+    gone = tombstone(commits)
     assert gone.replaces == tuple(sorted(commit.name for commit in commits))
     assert (gone.pieces, gone.all_files(), gone.documents, gone.labels) == ((), [], 0, {})
-    assert nothing_left(reversed(commits)).unit == gone.unit
+    assert tombstone(reversed(commits)).unit == gone.unit
 
 
 def sized(number: int, *sizes: int, folder: str = "label=A", start: int = 0) -> Commit:
@@ -171,7 +171,7 @@ def test_plan_of_compactions_merges_within_a_folder_and_keeps_large_files() -> N
         [sized(1, 30)],
         [sized(1, 51), sized(2, 51)],
         [sized(1, 30), sized(2, 30, folder="label=B")],
-        [nothing_left([sized(1, 30)]), nothing_left([sized(2, 30)])],
+        [tombstone([sized(1, 30)]), tombstone([sized(2, 30)])],
     ],
 )
 def test_plan_of_compactions_is_empty_where_nothing_would_help(commits: list[Commit]) -> None:

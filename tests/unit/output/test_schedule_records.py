@@ -130,6 +130,6 @@ def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_pa
     assert verify(job, deep=True)["ok"]
     assert {path: read_bytes(path, STORAGE) for path in output_files(join(output, "_schedule"))} == records
     check_exactly_once(output, keys(files[0], 2) + keys(files[1], 1))
-    labelled = [file.path for file in list_files(output, STORAGE)]
-    assert labelled
-    assert not [path for path in labelled if "_schedule" in path]
+    labeled = [file.path for file in list_files(output, STORAGE)]
+    assert labeled
+    assert not [path for path in labeled if "_schedule" in path]

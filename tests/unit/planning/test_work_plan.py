@@ -196,7 +196,7 @@ def test_plan_of_a_partly_done_line_file_continues_behind_it() -> None:
     assert plan.files_done == 0
 
 
-def test_plan_with_a_changed_file_reads_it_alone_again_and_keeps_its_neighbours() -> None:
+def test_plan_with_a_changed_file_reads_it_alone_again_and_keeps_its_neighbors() -> None:
     commits = [committed("u1", whole("a.jsonl"), whole("b.jsonl")), committed("u2", whole("c.jsonl"))]
     files = [listed("a.jsonl", 10, identity="v2"), listed("b.jsonl", 10), listed("c.jsonl", 10)]
     plan = plan_of(files, commits)
@@ -248,7 +248,7 @@ def test_plan_does_not_count_commits_that_others_replace() -> None:
 
 
 def test_plan_after_replacing_one_of_two_files_of_a_unit_reads_the_other(tmp_path: Path) -> None:
-    """The run that labelled the changed file again died before it came to its neighbour."""
+    """The run that labeled the changed file again died before it came to its neighbor."""
     commits = [
         committed("old", whole("a.jsonl"), whole("b.jsonl")),
         committed("new", whole("a.jsonl", "v2"), replaces=("old-attempt",)),

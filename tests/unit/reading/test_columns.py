@@ -130,7 +130,7 @@ def test_read_of_chosen_columns_gives_those_and_the_text(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
-def test_read_of_a_column_that_labelling_adds_names_the_key_that_renames_it(tmp_path: Path, name: str) -> None:
+def test_read_of_a_column_that_labeling_adds_names_the_key_that_renames_it(tmp_path: Path, name: str) -> None:
     path = write_rows(tmp_path / name, [{"text": "a", "label": "x"}])
     (failure,) = try_path(path).failures
     assert failure.error == "UserError"

@@ -53,7 +53,7 @@ def check_tiles(pieces: list[Piece]) -> None:
     assert gaps(pieces) == []
 
 
-def with_neighbours(path: Path) -> dict[str, list[str]]:
+def with_neighbors(path: Path) -> dict[str, list[str]]:
     """Writes a file before and one behind `path`; their texts."""
     texts = {str(path.parent / name): [f"{name} {row}" for row in range(3)] for name in ("0.jsonl", "z.jsonl")}
     for name, found in texts.items():
@@ -84,7 +84,7 @@ def test_read_of_a_truncated_stream_gives_what_comes_before_and_a_failure(tmp_pa
     expected = read_path(path, unit_bytes=10_000)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    neighbours = with_neighbours(path)
+    neighbors = with_neighbors(path)
     result = try_path(tmp_path, unit_bytes=10_000)
     (failure,) = result.failures
     assert str(path) in failure.message
@@ -93,7 +93,7 @@ def test_read_of_a_truncated_stream_gives_what_comes_before_and_a_failure(tmp_pa
     texts = texts_by_file(result)
     before = texts.pop(str(path), [])
     assert before == expected.column("text")[: len(before)]
-    assert texts == neighbours
+    assert texts == neighbors
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.zst"])
@@ -105,7 +105,7 @@ def test_read_of_a_stream_broken_in_the_middle_fails_from_that_row_on(tmp_path: 
     middle = len(whole) * 3 // 4
     damage = b"\xff" * 2**18  # two blocks: within one, other bytes may be decoded to other text
     path.write_bytes(whole[:middle] + damage + whole[middle + len(damage) :])
-    neighbours = with_neighbours(path)
+    neighbors = with_neighbors(path)
     result = try_path(tmp_path, unit_bytes=10**6)
     (failure,) = result.failures
     check_tiles(pieces_of(result, path))
@@ -114,7 +114,7 @@ def test_read_of_a_stream_broken_in_the_middle_fails_from_that_row_on(tmp_path: 
     assert failure.where == f"{path} from row {rest.start_row}"
     texts = texts_by_file(result)
     assert texts.pop(str(path)) == expected.column("text")[: rest.start_row]
-    assert texts == neighbours
+    assert texts == neighbors
     # once it is whole again, a later run continues exactly there
     path.write_bytes(whole)
     files, settings = prepare(path, unit_bytes=10**6)
@@ -128,12 +128,12 @@ def test_read_of_a_broken_parquet_fails_whole_and_the_others_are_read(tmp_path: 
     path = write_parquet(tmp_path / "a.parquet", ROWS[:50])
     data = path.read_bytes()
     path.write_bytes({"cut off": data[:-100], "empty": b"", "other bytes": b"x" * len(data)}[damage])
-    neighbours = with_neighbours(path)
+    neighbors = with_neighbors(path)
     result = try_path(tmp_path)
     (failure,) = result.failures
     assert [place(piece) for piece in failure.pieces] == [failed_whole(path)]
     assert str(path) in failure.message
-    assert texts_by_file(result) == neighbours
+    assert texts_by_file(result) == neighbors
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.jsonl.zst"])
@@ -167,7 +167,7 @@ def test_read_of_a_flipped_byte_in_parquet_fails_from_its_rows_on_instead_of_giv
 @pytest.mark.parametrize("change", ["gone", "grown", "same size"])
 def test_read_of_a_file_that_changed_since_it_was_listed_fails_whole(tmp_path: Path, name: str, change: str) -> None:
     path = write_rows(tmp_path / name, ROWS[:20])
-    neighbours = with_neighbours(path)
+    neighbors = with_neighbors(path)
     files, settings = prepare(tmp_path)
     path.unlink()
     if change != "gone":
@@ -178,7 +178,7 @@ def test_read_of_a_file_that_changed_since_it_was_listed_fails_whole(tmp_path: P
     assert [place(piece) for piece in failure.pieces] == [failed_whole(path)]
     assert str(path) in failure.message
     assert failure.store is False
-    assert texts_by_file(result) == neighbours
+    assert texts_by_file(result) == neighbors
 
 
 def test_read_of_an_object_that_changed_or_went_since_it_was_listed_fails_whole_and_the_others_are_read() -> None:

@@ -183,7 +183,7 @@ def test_sample_of_a_text_column_with_other_values_is_text(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2"])
 @pytest.mark.parametrize("num_broken", [1, 12, 19])
 def test_sample_with_truncated_files_is_one_of_the_others(tmp_path: Path, name: str, num_broken: int) -> None:
-    """A file that cannot be read is set aside when it is its turn."""
+    """A file that cannot be read is quarantined when it is its turn."""
     for index, text in enumerate(real_documents(20)):
         write_jsonl(tmp_path / f"{index:02}-{name}", [{"text": text, "number": index}])
     for path in sorted(tmp_path.iterdir())[:num_broken]:

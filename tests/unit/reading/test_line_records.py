@@ -185,7 +185,7 @@ def test_json_blank_lines_count_as_rows_but_are_no_documents() -> None:
     ],
 )
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_json_line_that_does_not_parse_is_bad_and_its_neighbours_are_not(line: bytes, reason: str, position: int) -> None:
+def test_json_line_that_does_not_parse_is_bad_and_its_neighbors_are_not(line: bytes, reason: str, position: int) -> None:
     lines = [b'{"text": "good", "year": 1}', b'{"text": "good too", "year": 2}']
     lines.insert(position, line)
     schema = pa.schema([("text", pa.string()), ("year", pa.int64())])
@@ -295,7 +295,7 @@ def test_csv_row_of_empty_fields_is_a_document_also_where_tabs_separate() -> Non
     ],
 )
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_csv_record_that_does_not_parse_is_bad_and_its_neighbours_are_not(line: bytes, reason: str, position: int) -> None:
+def test_csv_record_that_does_not_parse_is_bad_and_its_neighbors_are_not(line: bytes, reason: str, position: int) -> None:
     lines = [b"1,good", b"2,good too"]
     lines.insert(position, line)
     documents, rows, bad = comma_separated(b"\n".join(lines), ["id", "text"], id=pa.int32())

@@ -1,4 +1,4 @@
-"""Pictures of a report: text stays text in any script, names cannot be markup or formulas, colours are the page's."""
+"""Pictures of a report: text stays text in any script, names cannot be markup or formulas, colors are the page's."""
 
 import re
 import warnings
@@ -41,7 +41,7 @@ def test_more_labels_than_bars_are_counted_as_one() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
-def test_every_colour_of_a_picture_is_a_variable_of_the_page(count: int) -> None:
+def test_every_color_of_a_picture_is_a_variable_of_the_page(count: int) -> None:
     draw = np.random.default_rng(0)
     scores, weights = draw.random(200), np.ones(200)
     drawn = [

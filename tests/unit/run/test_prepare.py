@@ -13,7 +13,7 @@ from jobs.run.plan import plan
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.output.commit_log import commit_unit, write_job
-from pipeline_ops.output.failed_units import set_aside
+from pipeline_ops.output.failed_units import quarantine
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import failure_of
 from pipeline_ops.schema.units import END_OF_FILE, Piece
@@ -121,7 +121,7 @@ def test_plan_of_a_job_with_failed_files_leaves_them_alone_until_they_change_or_
     record(prepared)
     for file in prepared.files:
         piece = Piece(file.path, file.stored.identity, 0, END_OF_FILE, True, 0, END_OF_FILE)
-        set_aside(failure_of(OSError("broken"), (piece,), "read"), "run", str(folder / "out"), StorageConfig())
+        quarantine(failure_of(OSError("broken"), (piece,), "read"), "run", str(folder / "out"), StorageConfig())
     summary = plan(job)
     assert (summary["units_failed"], summary["units_to_run"], summary["files_done"]) == (3, 0, 0)
 
@@ -183,7 +183,7 @@ def test_missing_columns_of_csv_and_parquet_are_named(folder: Path, model: Path,
     assert "nothing" in mistake(job)
 
 
-def test_input_column_that_labelling_adds_is_named_with_its_key(folder: Path, model: Path) -> None:
+def test_input_column_that_labeling_adds_is_named_with_its_key(folder: Path, model: Path) -> None:
     write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "label": "x"}])
     assert "output.label_column" in mistake(job_of(folder, model))
     assert prepare(job_of(folder, model, "output.label_column=class")).files

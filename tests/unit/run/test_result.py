@@ -15,18 +15,18 @@ def commit_of(unit: str, flops: float | None = 40e12, seconds: ClassifySeconds |
 
 
 def timeline_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", share: float = 1.0) -> Timeline:
-    """Ten seconds of start, then four of labelling, then one."""
+    """Ten seconds of start, then four of labeling, then one."""
     now = time.monotonic()
     timeline = Timeline(started=now - 15)
-    timeline.starts_labelling(2, device, ["bfloat16"], share)
+    timeline.starts_labeling(2, device, ["bfloat16"], share)
     for commit in commits:
         timeline.add(commit)
-    timeline.labelling, timeline.first_commit, timeline.last_commit = now - 5, now - 3, now - 1
+    timeline.labeling, timeline.first_commit, timeline.last_commit = now - 5, now - 3, now - 1
     return timeline
 
 
 def summary_of(timeline: Timeline) -> RunResult:
-    return summarize({commit.unit: commit for commit in timeline.labelled}, timeline, skipped=0, output="out")
+    return summarize({commit.unit: commit for commit in timeline.labeled}, timeline, skipped=0, output="out")
 
 
 def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
@@ -35,7 +35,7 @@ def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
     assert summary.mfu == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
     assert summary.model_flops_per_second == pytest.approx(80e12 / 4)
     assert summary.classify_seconds == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
-    assert (summary.startup_seconds, summary.labelling_seconds) == (12, 4)
+    assert (summary.startup_seconds, summary.labeling_seconds) == (12, 4)
     assert summary.finish_seconds == pytest.approx(1, abs=0.9), "it goes on while this is measured"
     assert (summary.tokens_per_second, summary.documents_per_second) == pytest.approx((10.7, 1.3), rel=0.1)
     assert (summary.padding_share, summary.classifiers) == (0.2, 2)
@@ -54,15 +54,15 @@ def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() 
         ([commit_of("a", seconds=ClassifySeconds(computing=1))], "Some GPU"),
     ],
 )
-def test_summary_without_flops_or_peak_makes_up_no_utilisation(commits: list[Commit], device: str | None) -> None:
+def test_summary_without_flops_or_peak_makes_up_no_utilization(commits: list[Commit], device: str | None) -> None:
     summary = summary_of(timeline_of(*commits, device=device))
     assert summary.mfu is None
     assert (summary.model_flops_per_second is None) == (commits[0].flops is None)
 
 
-def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labelling() -> None:
+def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labeling() -> None:
     summary = summarize({}, Timeline(), skipped=3, output="out")
     assert (summary.units_skipped, summary.classifiers, summary.tokens_per_second) == (3, 0, 0)
-    for key in ("startup_seconds", "labelling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
+    for key in ("startup_seconds", "labeling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
         assert getattr(summary, key) is None
     assert set(summary.classify_seconds.values()) == {0}

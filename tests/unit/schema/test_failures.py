@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_ops.output.failed_units import forget_failures, outdated_failures, read_failures, set_aside
+from pipeline_ops.output.failed_units import clear_failures, outdated_failures, quarantine, read_failures
 from pipeline_ops.schema.errors import StoreError
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, failure_of, worker_died
 from pipeline_ops.schema.units import END_OF_FILE, Piece
@@ -69,7 +69,7 @@ def test_failure_id_is_that_of_the_pieces() -> None:
 def test_failures_that_are_set_aside_are_read_by_file_and_row(tmp_path: Path) -> None:
     failures = [of_file("b"), of_file("a", 9), of_file("a", 10**6), of_file("a")]
     for failure in failures:
-        set_aside(failure, "run1", str(tmp_path), STORAGE)
+        quarantine(failure, "run1", str(tmp_path), STORAGE)
     found = read_failures(str(tmp_path), STORAGE)
     assert [(failure.pieces[0].path, failure.pieces[0].start_row) for failure in found] == [
         ("a", 0),
@@ -81,8 +81,8 @@ def test_failures_that_are_set_aside_are_read_by_file_and_row(tmp_path: Path) ->
 
 
 def test_failure_set_aside_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    set_aside(of_file("a"), "run1", str(tmp_path), STORAGE)
-    set_aside(of_file("a"), "run2", str(tmp_path), STORAGE)
+    quarantine(of_file("a"), "run1", str(tmp_path), STORAGE)
+    quarantine(of_file("a"), "run2", str(tmp_path), STORAGE)
     assert [failure.run for failure in read_failures(str(tmp_path), STORAGE)] == ["run2"]
 
 
@@ -93,12 +93,12 @@ def test_failures_of_an_output_without_any_are_none(tmp_path: Path) -> None:
 
 def test_failures_that_are_forgotten_are_gone_and_the_others_stay(tmp_path: Path) -> None:
     for path in "abc":
-        set_aside(of_file(path), "run", str(tmp_path), STORAGE)
+        quarantine(of_file(path), "run", str(tmp_path), STORAGE)
     first, second, third = read_failures(str(tmp_path), STORAGE)
-    forget_failures([], str(tmp_path), STORAGE)
-    forget_failures([first, third], str(tmp_path), STORAGE)
+    clear_failures([], str(tmp_path), STORAGE)
+    clear_failures([first, third], str(tmp_path), STORAGE)
     assert read_failures(str(tmp_path), STORAGE) == [second]
-    forget_failures([first, second], str(tmp_path), STORAGE)  # one of them by an earlier run, which then died
+    clear_failures([first, second], str(tmp_path), STORAGE)  # one of them by an earlier run, which then died
     assert read_failures(str(tmp_path), STORAGE) == []
 
 

@@ -21,7 +21,7 @@ from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, run_ending, worker_died
+from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, fatal_error_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.classifier import ClassifyActor
@@ -87,7 +87,7 @@ def rejects_in(folder: Path, commit: Commit) -> list[tuple[int, str, str]]:
     return sorted((reject["source_row"], reject["reason"], reject["detail"]) for reject in rejects)
 
 
-def labelled(folder: Path) -> list[dict[str, Any]]:
+def labeled(folder: Path) -> list[dict[str, Any]]:
     """The rows of a written output, in input order."""
     table = ds.dataset(folder, partitioning="hive", format="parquet").to_table()
     return sorted(table.to_pylist(), key=lambda row: (row["source_file"], row["source_row"]))
@@ -104,7 +104,7 @@ def test_chain_labels_every_document_once_whatever_the_units_and_batches_are(tmp
         commits = [commit_of(label(row, model, output, batch_tokens)) for row in rows]
         assert sum(commit.labeled for commit in commits) == 40
         assert all(commit.tokens <= commit.padded_tokens for commit in commits)
-        found.append(labelled(tmp_path / f"out-{unit_bytes}"))
+        found.append(labeled(tmp_path / f"out-{unit_bytes}"))
     first, second = found
     assert [row["text"] for row in first] == texts
     assert [row["source_row"] for row in first] == list(range(40))
@@ -124,7 +124,7 @@ def test_chain_with_a_compiled_model_gives_the_same_labels_and_logits(tmp_path: 
     for compiled in (False, True):
         folder = tmp_path / f"compiled-{compiled}"
         commit_of(label(row, model, OutputConfig(path=str(folder), logits=True), 10**6, compile=compiled))
-        found.append(labelled(folder))
+        found.append(labeled(folder))
     assert [row["label"] for row in found[0]] == [row["label"] for row in found[1]]
     eager, compiled = ([row["logits"] for row in rows] for rows in found)
     np.testing.assert_allclose(compiled, eager, atol=1e-5)
@@ -148,7 +148,7 @@ def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path:
     assert 0 < total.whole <= lived + 0.001
     assert min(total.to_dict().values()) >= 0
     assert total.computing > 0
-    lengths = np.array([row["num_tokens"] for row in labelled(tmp_path / "out")])
+    lengths = np.array([row["num_tokens"] for row in labeled(tmp_path / "out")])
     assert sum(commit.flops or 0 for commit in commits) == pytest.approx(flops_of(lengths), rel=1e-9)
 
 
@@ -162,7 +162,7 @@ def test_flops_leave_out_documents_that_made_the_model_raise(tmp_path: Path, mod
     (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
     folder, output = with_unembedded_word(model, tmp_path / "model"), OutputConfig(path=str(tmp_path / "out"))
     commit = commit_of(label(row, folder, output))
-    lengths = np.array([row["num_tokens"] for row in labelled(tmp_path / "out")])
+    lengths = np.array([row["num_tokens"] for row in labeled(tmp_path / "out")])
     assert (commit.rejected, len(lengths)) == (1, 3)
     assert commit.flops == pytest.approx(flops_of(lengths), rel=1e-9)
 
@@ -186,7 +186,7 @@ def test_chain_with_chosen_columns_writes_those(tmp_path: Path, model: Path, col
     output = OutputConfig(path=str(tmp_path / "out"), columns=columns)
     (row,) = rows_of(path, columns=columns)
     commit_of(label(row, model, output))
-    (document,) = labelled(tmp_path / "out")
+    (document,) = labeled(tmp_path / "out")
     assert document.keys() - set(output.added_columns().values()) == kept
 
 
@@ -195,7 +195,7 @@ def test_chain_with_chosen_columns_of_csv_writes_those(tmp_path: Path, model: Pa
     output = OutputConfig(path=str(tmp_path / "out"), columns=("id",))
     (row,) = rows_of(path, columns=("id",))
     commit_of(label(row, model, output))
-    (document,) = labelled(tmp_path / "out")
+    (document,) = labeled(tmp_path / "out")
     assert document.keys() - set(output.added_columns().values()) == {"id"}
 
 
@@ -214,7 +214,7 @@ def test_chain_with_a_model_that_gives_nan_rejects_what_it_touches(tmp_path: Pat
     commit = commit_of(write_row(actor(tokenizer(row)), models, output, STORAGE, {}, attempts))
     assert (commit.labeled, commit.rejected) == (2, 1)
     assert [reject[:2] for reject in rejects_in(tmp_path / "out", commit)] == [(1, "non_finite_logits")]
-    assert [document["text"] for document in labelled(tmp_path / "out")] == [texts[0], texts[2]]
+    assert [document["text"] for document in labeled(tmp_path / "out")] == [texts[0], texts[2]]
 
 
 def test_read_failure_is_a_row_that_names_the_file_and_goes_through_the_later_stages(tmp_path: Path, model: Path) -> None:
@@ -237,7 +237,7 @@ def test_read_failure_between_files_names_that_file_and_leaves_the_others(tmp_pa
     first, failed, last = [label(row, model, output) for row in read(files, settings)]
     assert str(tmp_path / "in" / "b.jsonl") in failure_of(failed).message
     assert commit_of(first).labeled == commit_of(last).labeled == 1
-    assert [row["text"] for row in labelled(tmp_path / "out")] == ["a", "c"]
+    assert [row["text"] for row in labeled(tmp_path / "out")] == ["a", "c"]
 
 
 def test_users_mistake_in_a_stage_is_told_from_other_failures(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_documents_that_make_the_tokenizer_raise_are_rejected_alone(tmp_path: Pa
     rejects = rejects_in(tmp_path / "out", commit)
     assert [reject[:2] for reject in rejects] == sorted([*((row, "tokenizer_error") for row in bad), (3, "broken_json")])
     assert all("UNK" in detail for _, reason, detail in rejects if reason == "tokenizer_error")
-    assert [document["source_row"] for document in labelled(tmp_path / "out")] == sorted({*range(30)} - {*bad, 3})
+    assert [document["source_row"] for document in labeled(tmp_path / "out")] == sorted({*range(30)} - {*bad, 3})
     assert (commit.labeled, commit.rejected) == (25, 5)
 
 
@@ -289,11 +289,11 @@ def test_documents_that_make_the_model_raise_are_rejected_alone(tmp_path: Path, 
     rejects = rejects_in(tmp_path / "out", commit)
     assert [reject[:2] for reject in rejects] == [(row, "model_error") for row in bad]
     assert all("IndexError: token id" in detail for _, _, detail in rejects)
-    found = labelled(tmp_path / "out")
+    found = labeled(tmp_path / "out")
     assert [document["source_row"] for document in found] == sorted({*range(40)} - {*bad})
     assert (commit.labeled, commit.rejected) == (36, 4)
     commit_of(label(row, model, OutputConfig(path=str(tmp_path / "healthy"), logits=True), batch_tokens))
-    healthy = {document["source_row"]: document["logits"] for document in labelled(tmp_path / "healthy")}
+    healthy = {document["source_row"]: document["logits"] for document in labeled(tmp_path / "healthy")}
     assert all(document["logits"] == pytest.approx(healthy[document["source_row"]], abs=1e-5) for document in found)
 
 
@@ -344,7 +344,7 @@ def test_unit_that_has_killed_its_workers_is_given_up_in_that_step(tmp_path: Pat
     assert commit_of(label(rows[0], model, output, attempts=attempts)).labeled == 1, "other units are"
 
 
-def test_unit_that_is_labelled_often_is_never_given_up(tmp_path: Path, model: Path) -> None:
+def test_unit_that_is_labeled_often_is_never_given_up(tmp_path: Path, model: Path) -> None:
     (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "one"}]))
     attempts = AttemptCounts()
     for _ in range(MAX_TRIES + 2):
@@ -399,9 +399,9 @@ def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, m
     (sound,) = models_of(model, output)
     headless = replace(sound, config=ModelConfig(path=str(model_without_head)))
     actor = ClassifyActor([headless], STORAGE, output, False, AttemptCounts())
-    error = run_ending(failure_of(actor(row)))
+    error = fatal_error_of(failure_of(actor(row)))
     assert isinstance(error, UserError)
     assert "head" in str(error)
     failed = worker_died((), "read")
     assert failure_of(actor(failed_row(failed))) == failed, "what has failed before is that unit's own failure"
-    assert run_ending(failed) is None
+    assert fatal_error_of(failed) is None

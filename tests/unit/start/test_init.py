@@ -75,7 +75,7 @@ def test_column_of_texts_is_found_in_every_format(name: str, tmp_path: Path, wri
     assert found["candidates"] == ["body", "title"]
     assert found["id_columns"] == ["id"]
     assert (found["documents_estimate"], found["documents_counted"]) == (DOCUMENTS, True)
-    assert found["output"] == "in-labelled"
+    assert found["output"] == "in-labeled"
     assert load_job("job.yaml").input.text_column == "body"
     assert "'title'" in Path("job.yaml").read_text()
 
@@ -150,7 +150,7 @@ def test_guess_goes_by_values_and_names(
     assert found["pair"] == (["premise", "hypothesis"] if column == "premise" else None)
 
 
-def test_columns_that_labelling_would_add_get_other_names(tmp_path: Path, write: Callable[..., dict[str, Any]]) -> None:
+def test_columns_that_labeling_would_add_get_other_names(tmp_path: Path, write: Callable[..., dict[str, Any]]) -> None:
     names = ("label", "score", "labels", "source_file", "predicted_label")
     write_jsonl(tmp_path / "in.jsonl", [{"text": text, **dict.fromkeys(names, "x")} for text in TEXTS])
     found = write(tmp_path / "in.jsonl")
@@ -197,7 +197,7 @@ def test_output_is_never_inside_the_input(tmp_path: Path, model: Path, monkeypat
         monkeypatch.chdir(tmp_path / here)
         for source in (str(tmp_path / "reviews"), f"{tmp_path}/reviews/*/*.jsonl"):
             init(source, "job.yaml", str(model), force=True)
-            assert plan(load_job("job.yaml"))["output"] == str(tmp_path / "reviews-labelled")
+            assert plan(load_job("job.yaml"))["output"] == str(tmp_path / "reviews-labeled")
             Path("job.yaml").unlink()
 
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 from botocore.exceptions import NoCredentialsError
 
-from pipeline_ops.schema.errors import StoreError, is_outage, is_store_failure
+from pipeline_ops.schema.errors import StoreError, is_store_failing, is_store_failure
 from pipeline_ops.storage.etags import has_right_bytes, sent_etag
 from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, open_to_read, put_many, put_new, read_files
 from pipeline_ops.storage.s3 import REQUEST_TRIES
@@ -141,9 +141,9 @@ def test_etags_and_sizes_tell_right_bytes_from_wrong_ones() -> None:
 
 
 def test_outages_are_told_from_mistakes_and_from_the_objects_own_faults() -> None:
-    assert is_outage(StoreError("busy"))
-    assert not is_outage(StoreError("no connection", unreachable=True))
-    assert not is_outage(NoCredentialsError())
+    assert is_store_failing(StoreError("busy"))
+    assert not is_store_failing(StoreError("no connection", unreachable=True))
+    assert not is_store_failing(NoCredentialsError())
     for error in (StoreError("busy"), StoreError("no connection", unreachable=True), NoCredentialsError()):
         assert is_store_failure(error)
     for error in (FileNotFoundError(), PermissionError(), OSError("broken zstd"), ValueError()):

@@ -20,8 +20,8 @@ def write_output(folder: Path, positive: list[int], negative: list[int], rejecte
 
 
 def test_invariant_every_document_once_passes(tmp_path: Path):
-    labelled, rejects = check_exactly_once(write_output(tmp_path, [0, 3], [1], [2]), EXPECTED)
-    assert sorted(zip(labelled["source_row"].to_pylist(), labelled["label"].to_pylist(), strict=True)) == [
+    labeled, rejects = check_exactly_once(write_output(tmp_path, [0, 3], [1], [2]), EXPECTED)
+    assert sorted(zip(labeled["source_row"].to_pylist(), labeled["label"].to_pylist(), strict=True)) == [
         (0, "POSITIVE"),
         (1, "NEGATIVE"),
         (3, "POSITIVE"),
@@ -31,8 +31,8 @@ def test_invariant_every_document_once_passes(tmp_path: Path):
 
 def test_invariant_only_rejects_passes(tmp_path: Path):
     write_jsonl(tmp_path / "_rejects" / "u.jsonl", [{"source_file": "corpus.jsonl", "source_row": row} for row in range(4)])
-    labelled, rejects = check_exactly_once(tmp_path, EXPECTED)
-    assert (labelled.num_rows, len(rejects)) == (0, 4)
+    labeled, rejects = check_exactly_once(tmp_path, EXPECTED)
+    assert (labeled.num_rows, len(rejects)) == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline_ops.synthetic.package_corpus import KINDS, SCHEMA, collect_passages, cut_passages, is_training_package
 
-LICENCE = "\n".join(f"Permission number {word} is hereby granted to use it." for word in "abcdefghijklmnop")
+LICENSE = "\n".join(f"Permission number {word} is hereby granted to use it." for word in "abcdefghijklmnop")
 TRAINING_NAMES = [name for name in map("package{}".format, range(40)) if is_training_package(name)]
 HELD_OUT_NAMES = [name for name in map("package{}".format, range(40)) if not is_training_package(name)]
 
@@ -19,7 +19,7 @@ def install(folder: Path, name: str, files: dict[str, str]) -> None:
     readme = "\n".join(sentence + "x" * length for length in range(20, 40))
     files = {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: {'s' * 100}\n\n{readme}\n",
-        f"{info}/licenses/LICENSE": LICENCE,
+        f"{info}/licenses/LICENSE": LICENSE,
         **files,
     }
     files[f"{info}/RECORD"] = "".join(f"{path},sha256={name}{index},{index}\n" for index, path in enumerate(files)) + (
@@ -62,7 +62,7 @@ def test_passages_kinds_follow_from_place(installed: Path):
         if row["path"].endswith("settings.json") or row["path"].endswith("RECORD"):
             assert row["kind"] == "data"
         if row["path"].endswith("LICENSE"):
-            assert row["kind"] == "licence"
+            assert row["kind"] == "license"
         if row["path"].endswith("code.py"):
             assert row["kind"] == ("prose" if "docstring" in row["text"] else "code")
             assert "Licensed" not in row["text"]

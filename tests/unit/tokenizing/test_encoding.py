@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from pipeline_ops.schema.bisection import SUSPICIOUS
+from pipeline_ops.schema.bisection import ALL_FAILED_MIN
 from pipeline_ops.tokenizing.batching import (
     TokenBatches,
     attention_mask,
@@ -41,7 +41,7 @@ def load(folder: Path, **settings: Any) -> Any:
 
 
 def backend(tokenizer: Any, max_length: int) -> Any:
-    """What the actors have: it has travelled as JSON."""
+    """What the actors have: it has traveled as JSON."""
     return Tokenizer.from_str(truncating_backend(tokenizer, max_length).to_str())
 
 
@@ -212,7 +212,7 @@ def test_encode_of_few_texts_that_all_raise_gives_none_and_of_many_blames_the_to
     assert all("UNK" in str(error) for error in failed.values())
     assert (len(encodings.ids), len(encodings.lengths), len(encodings.truncated)) == (0, 0, 0)
     with pytest.raises(Exception, match="UNK"):
-        encode_rows_of([UNKNOWN_WORD] * SUSPICIOUS, backend(tokenizer, 5), True)
+        encode_rows_of([UNKNOWN_WORD] * ALL_FAILED_MIN, backend(tokenizer, 5), True)
 
 
 class PanicException(BaseException):
@@ -234,14 +234,14 @@ class Panicking:
         return self.backend.encode_batch_fast(texts, **settings)
 
 
-@pytest.mark.parametrize("count", [3, SUSPICIOUS])
+@pytest.mark.parametrize("count", [3, ALL_FAILED_MIN])
 def test_encode_of_texts_that_make_rust_panic_gives_exceptions_that_handlers_see(model: Path, count: int) -> None:
     tokenizer = SimpleNamespace(backend_tokenizer=Panicking(load(model).backend_tokenizer), truncation_side="right")
     encodings, failed = encode_rows_of(["a panic", "a text"], truncating_backend(tokenizer, 128), False)
     assert encodings.ids.tolist() == load(model)("a text")["input_ids"]
     assert isinstance(failed[0], Exception)
     assert "panicked: index out of bounds" in str(failed[0])
-    if count == SUSPICIOUS:
+    if count == ALL_FAILED_MIN:
         with pytest.raises(RuntimeError, match="panicked"):
             encode_rows_of(["a panic"] * count, truncating_backend(tokenizer, 128), False)
 

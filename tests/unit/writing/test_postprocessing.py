@@ -31,7 +31,7 @@ def test_labels_of_known_logits_are_the_published_ones() -> None:
     assert finite.tolist() == [True, True]
 
 
-def test_labelled_documents_have_the_columns_and_types_of_the_contract() -> None:
+def test_labeled_documents_have_the_columns_and_types_of_the_contract() -> None:
     documents, _ = label([[0, 1], [1, 0]], scores=True, logits=True)
     assert documents.schema == pa.schema(
         [
@@ -50,7 +50,7 @@ def test_labelled_documents_have_the_columns_and_types_of_the_contract() -> None
     assert documents["truncated"].to_pylist() == [False, True]
 
 
-def test_labelled_documents_have_the_columns_names_of_the_configuration() -> None:
+def test_labeled_documents_have_the_columns_names_of_the_configuration() -> None:
     documents, _ = label([[0, 1]], label_column="class", score_column="p", num_tokens_column="n", truncated_column="cut")
     assert documents.column_names == ["text", "class", "p", "n", "cut"]
 

@@ -1,4 +1,4 @@
-"""A labelled unit -> files in hive folders, and what its commit says about them."""
+"""A labeled unit -> files in hive folders, and what its commit says about them."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from pipeline_ops.writing.commit_record import Commit
 from pipeline_ops.writing.unit_files import hive_folder, write_unit
 
 UNIT = Unit("a" * 24, (Piece("in.jsonl", "v1", 0, 4, True),))
-LABELLED = pa.table(
+LABELED = pa.table(
     {
         "text": ["a", "b", "c"],
         "nested": [{"x": [1]}, None, {"x": []}],
@@ -30,10 +30,10 @@ LABELLED = pa.table(
 REJECTS = [Reject("in.jsonl", 3, "broken_json", "nothing")]
 
 
-def write(folder: Path, labelled: pa.Table = LABELLED, rejects: list[Reject] = REJECTS, **output: Any) -> Commit:
+def write(folder: Path, labeled: pa.Table = LABELED, rejects: list[Reject] = REJECTS, **output: Any) -> Commit:
     return write_unit(
         UNIT,
-        labelled,
+        labeled,
         rejects,
         OutputConfig(path=str(folder), **output),
         StorageConfig(),
@@ -62,10 +62,10 @@ def test_write_of_a_unit_gives_the_files_and_counts_that_it_returns(tmp_path: Pa
 def test_write_of_a_unit_can_be_read_back_with_its_types(tmp_path: Path) -> None:
     write(tmp_path)
     table = ds.dataset(tmp_path, partitioning="hive", exclude_invalid_files=True).to_table().sort_by("num_tokens")
-    expected = LABELLED.select(table.column_names)
+    expected = LABELED.select(table.column_names)
     assert table.to_pylist() == expected.to_pylist()
     for name in ("text", "nested", "score", "num_tokens", "truncated"):
-        assert table.schema.field(name).type == LABELLED.schema.field(name).type
+        assert table.schema.field(name).type == LABELED.schema.field(name).type
 
 
 def test_write_of_rejects_gives_a_line_each(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_write_again_gives_other_files_and_keeps_the_first(tmp_path: Path) -> No
 
 
 def test_write_of_no_documents_and_no_rejects_gives_no_file(tmp_path: Path) -> None:
-    commit = write(tmp_path / "out", LABELLED.slice(0, 0), [])
+    commit = write(tmp_path / "out", LABELED.slice(0, 0), [])
     assert (commit.files, commit.rejects_file, commit.documents, commit.labels) == ((), None, 0, {})
     assert files_below(tmp_path) == set()
 
@@ -94,12 +94,12 @@ def test_write_of_no_documents_and_no_rejects_gives_no_file(tmp_path: Path) -> N
 def test_write_without_partitions_gives_one_file_with_the_label(tmp_path: Path) -> None:
     commit = write(tmp_path, partition_by=())
     (file,) = commit.files
-    assert pq.read_table(tmp_path / file.path).drop_columns([]).to_pylist() == LABELLED.to_pylist()
+    assert pq.read_table(tmp_path / file.path).drop_columns([]).to_pylist() == LABELED.to_pylist()
 
 
 def test_write_by_label_and_an_input_column_nests_the_folders(tmp_path: Path) -> None:
-    labelled = LABELLED.append_column("year", pa.array([1, 1, None], pa.int16()))
-    commit = write(tmp_path, labelled, [], partition_by=("label", "year"))
+    labeled = LABELED.append_column("year", pa.array([1, 1, None], pa.int16()))
+    commit = write(tmp_path, labeled, [], partition_by=("label", "year"))
     assert {str(Path(file.path).parent) for file in commit.files} == {
         "label=POSITIVE/year=1",
         "label=NEGATIVE/year=1",
@@ -122,8 +122,8 @@ LABELS = ["a/b", "ü", "a=b", "100%", "%41", "a b", "..", "a:b*?", "🤗", "null
 
 
 def test_hive_folders_of_any_label_come_back_as_they_were(tmp_path: Path) -> None:
-    columns = {name: LABELLED.column(name).slice(0, 1).to_pylist() * len(LABELS) for name in LABELLED.column_names}
-    table = pa.table({**columns, "label": LABELS}, schema=LABELLED.schema)
+    columns = {name: LABELED.column(name).slice(0, 1).to_pylist() * len(LABELS) for name in LABELED.column_names}
+    table = pa.table({**columns, "label": LABELS}, schema=LABELED.schema)
     commit = write(tmp_path, table, [])
     assert len(commit.files) == len(LABELS)
     assert all(len(Path(file.path).parts) == 2 for file in commit.files)
@@ -138,8 +138,8 @@ def test_hive_folder_of_null_is_the_readers_word_for_it() -> None:
 
 
 def test_hive_folder_of_an_empty_text_is_not_that_of_null(tmp_path: Path) -> None:
-    labelled = LABELLED.append_column("kind", pa.array(["", None, "x"]))
-    write(tmp_path, labelled, [], partition_by=("kind",))
+    labeled = LABELED.append_column("kind", pa.array(["", None, "x"]))
+    write(tmp_path, labeled, [], partition_by=("kind",))
     partitioning = ds.partitioning(pa.schema([("kind", pa.string())]), flavor="hive")
     read = ds.dataset(tmp_path, partitioning=partitioning).to_table().sort_by("num_tokens")
     assert read["kind"].to_pylist() == ["", None, "x"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.schema.errors import UserError, is_outage, store_errors
+from pipeline_ops.schema.errors import UserError, is_store_failing, store_errors
 from pipeline_ops.schema.output_columns import OutputConfig, output_of
 from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, open_to_read, read_files, stat_file
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
@@ -27,7 +27,7 @@ READ_BUFFER = 2**20
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """What an output's records say of it."""
 
     path: str
@@ -64,14 +64,14 @@ class Labelled:
         return [file for commit in self.commits for file in commit.files]
 
 
-def open_labelled(path: str, storage: StorageConfig, key: str = "output.path") -> Labelled:
+def open_labeled(path: str, storage: StorageConfig, key: str = "output.path") -> Labeled:
     """The output in a folder, as it is now.
 
     Args:
         key: what the user has named it by.
 
     Raises:
-        UserError: there is no labelled output, or it cannot be read.
+        UserError: there is no labeled output, or it cannot be read.
         StoreError: the store keeps failing.
     """
     path = full_path(path)
@@ -79,18 +79,18 @@ def open_labelled(path: str, storage: StorageConfig, key: str = "output.path") -
         record = read_job(path, storage)
         ledger = read_ledger(path, storage)
     except store_errors() as error:
-        if is_outage(error):
+        if is_store_failing(error):
             raise
         raise UserError(f"{key}: {path!r} cannot be read: {type(error).__name__}: {error}") from error
     if record is None or "config" not in record:
         raise UserError(
             f"{key}: {path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"
         )
-    return Labelled(path, storage, record, ledger)
+    return Labeled(path, storage, record, ledger)
 
 
-def schema_of(labelled: Labelled, columns: Sequence[str] | None = None) -> pa.Schema:
-    """The columns of the labelled rows; folders' are text, and behind the others. Reads a footer of each kind of file.
+def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Schema:
+    """The columns of the labeled rows; folders' are text, and behind the others. Reads a footer of each kind of file.
 
     Args:
         columns: these, in this order; None: all.
@@ -100,24 +100,24 @@ def schema_of(labelled: Labelled, columns: Sequence[str] | None = None) -> pa.Sc
     """
     examples: dict[str | None, WrittenFile] = {}
     unknown = []
-    for commit in labelled.commits:
+    for commit in labeled.commits:
         if commit.files and commit.schema is None:
             unknown += commit.files
         elif commit.files:
             examples.setdefault(commit.schema, commit.files[0])
     schemas = []
     for file in [*examples.values(), *unknown]:
-        stored = stat_file(join(labelled.path, file.path), labelled.storage)
-        with open_to_read(stored, labelled.storage, sequential=False) as source:
+        stored = stat_file(join(labeled.path, file.path), labeled.storage)
+        with open_to_read(stored, labeled.storage, sequential=False) as source:
             schemas.append(pq.read_schema(source).remove_metadata())
-    in_folders = [pa.field(name, pa.string()) for name in labelled.columns.partition_columns()]
+    in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
     schemas.append(pa.schema(in_folders))
     known = list(dict.fromkeys(name for schema in schemas for name in schema.names))
     for name in columns or ():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-            raise UserError(f"column {name!r} is not in the labels of {labelled.path!r}; {remedy}")
+            raise UserError(f"column {name!r} is not in the labels of {labeled.path!r}; {remedy}")
     wanted = known if columns is None else columns
     try:
         unified = pa.unify_schemas(
@@ -125,9 +125,7 @@ def schema_of(labelled: Labelled, columns: Sequence[str] | None = None) -> pa.Sc
             promote_options="permissive",
         )
     except pa.ArrowException as error:
-        raise UserError(
-            f"{labelled.path!r}: a column has types that do not go together: {error}; name other columns"
-        ) from error
+        raise UserError(f"{labeled.path!r}: a column has types that do not go together: {error}; name other columns") from error
     return pa.schema([unified.field(name) for name in wanted])
 
 
