@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Put a label on every document of a text corpus.",
     epilog=examples(
-        "label-corpus init reviews/     # looks at the corpus and writes job.yaml",
+        "label-corpus init reviews/     # profiles the corpus and writes job.yaml",
         "label-corpus plan job.yaml",
         "label-corpus run job.yaml",
         "label-corpus run --help        # each command has examples",

@@ -1,4 +1,4 @@
-"""The sub-commands to start with: demo, init, inspect."""
+"""Commands for a first look: demo, init, inspect."""
 
 from typing import Annotated, Any
 
@@ -20,14 +20,14 @@ app = typer.Typer()
     ),
 )
 def demo_command(
-    folder: Annotated[str, typer.Option("--folder", help="where the corpus, the model and the labels go")] = DEMO_FOLDER,
+    folder: Annotated[str, typer.Option("--folder", help="folder for the corpus, the model and the labels")] = DEMO_FOLDER,
     fresh: Annotated[bool, typer.Option("--fresh", help="train the model again")] = False,
 ) -> None:
     """Train a small classifier and label real text with it, all on this machine."""
-    from jobs.start.demo import demo, show
+    from jobs.start.demo import demo, print_result
 
     result = demo(folder, fresh)
-    show(result)
+    print_result(result)
     emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
 
 
@@ -49,14 +49,14 @@ def init_command(
     output: Annotated[
         str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labeled, here")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a job file that is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing job file")] = False,
 ) -> None:
-    """Look at a corpus and write a job file for it."""
-    from jobs.start.init import init, show
+    """Profile a corpus and write a job file for it."""
+    from jobs.start.init import init, print_summary
 
-    found = init(source, job, model, output, overrides or [], force=force)
-    show(found)
-    emit(found)
+    summary = init(source, job, model, output, overrides or [], force=force)
+    print_summary(summary)
+    emit(summary)
 
 
 @app.command(
@@ -64,7 +64,7 @@ def init_command(
     epilog=examples(
         'label-corpus inspect "What a film!" --model my-classifier',
         'label-corpus inspect "A man sleeps." --pair "He is awake." --model my-nli',
-        'label-corpus inspect "What a film!" --model my-classifier --plot film.png',
+        'label-corpus inspect "What a film!" --model my-classifier --attention',
     ),
 )
 def inspect_command(
@@ -72,25 +72,19 @@ def inspect_command(
     model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="e.g. model.max_length=128")] = None,
     pair: Annotated[str | None, typer.Option("--pair", help="the second text, for models that read two")] = None,
-    attention: Annotated[bool, typer.Option("--attention", help="shade the text by how much the head looks at it")] = False,
-    plot: Annotated[str | None, typer.Option("--plot", help="draw the attention into this .png or .svg")] = None,
+    attention: Annotated[bool, typer.Option("--attention", help="shade each token by its attention weight")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
 ) -> None:
     """Show each step for one text: tokens, ids, mask, logits, scores, label."""
     from jobs.config import check_config, override
-    from jobs.start.attention_plot import check_picture
-    from jobs.start.inspect import InspectConfig, inspect_text, plot_attention, show
+    from jobs.start.inspect import InspectConfig, inspect_text, print_steps
 
     settings: dict[str, Any] = {"model": {"path": model}}
     for setting in overrides or []:
         override(settings, setting)
     config = check_config(InspectConfig, settings)
-    if plot is not None:
-        check_picture(plot)
-    steps = inspect_text(text, config, pair=pair, attention=attention or plot is not None)
-    if plot is not None:
-        plot_attention(steps, plot)
+    steps = inspect_text(text, config, pair=pair, attention=attention)
     if as_json:
         emit(steps)
     else:
-        show(steps)
+        print_steps(steps)

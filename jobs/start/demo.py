@@ -161,8 +161,8 @@ def _say(text: str) -> None:
     print(f"demo: {text}", file=sys.stderr, flush=True)
 
 
-def show(result: dict[str, Any]) -> None:
-    """Prints what came out, for people, on stderr."""
+def print_result(result: dict[str, Any]) -> None:
+    """Print the confusion matrix, the counts and how to read the output, on stderr."""
     from rich.console import Console
     from rich.table import Table
 

@@ -278,8 +278,8 @@ def _inline(value: Any) -> str:
     return yaml.safe_dump([value], default_flow_style=True, width=10**9, allow_unicode=True).strip()[1:-1]
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """Prints what was found and what to type next, on stderr."""
+def print_summary(found: Mapping[str, Any]) -> None:
+    """Print the corpus profile and the next commands on stderr."""
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)

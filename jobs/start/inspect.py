@@ -1,4 +1,4 @@
-"""`label-corpus inspect`: the steps under the hood for one text, with the same functions that the job uses."""
+"""`label-corpus inspect`: tokenize, classify and label one text with the functions that the job uses."""
 
 import math
 import sys
@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.start.attention_plot import pieces_of, plot, shaded
-from pipeline_ops.classifying.attention import attention_of, over_text
+from jobs.start.attention_shading import readable_tokens, shade_tokens
+from pipeline_ops.classifying.attention import attention_weights, normalize_over_text
 from pipeline_ops.classifying.classify import classify
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.device import resolve_dtype
@@ -24,12 +24,13 @@ from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.tokenizing.sequences import TextEncoder
 from pipeline_ops.writing.postprocessing import Classified, label_documents
 
-MAX_SHOWN_TOKENS = 40
-MAX_SHOWN_WINDOWS = 3
+MAX_PRINTED_TOKENS = 40
+MAX_PRINTED_WINDOWS = 3
+ANSWER_COLUMNS = {"label", "score", "labels", "top_labels", "top_scores", "embedding"}
 
 
 class InspectOutputConfig(BaseModel):
-    """What is shown beside the label."""
+    """Optional output beside the label."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +39,7 @@ class InspectOutputConfig(BaseModel):
 
 
 class InspectConfig(BaseModel):
-    """The keys that inspecting takes from the command line: model.*, storage.*, and of output.* what shows in an answer."""
+    """Settings that inspect accepts as KEY.SUB=VALUE: model.*, storage.*, output.top_k and output.embedding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -48,20 +49,20 @@ class InspectConfig(BaseModel):
 
 
 def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, attention: bool = False) -> dict[str, Any]:
-    """Tokens, input_ids, attention_mask, logits, scores and label of one text, as the job would have them.
+    """Compute tokens, input_ids, attention_mask, logits, scores and label of one text, as the job does.
 
     Args:
         pair: the second text, for models that read two.
-        attention: look as well at which tokens the classifier looks.
+        attention: add `pieces` (readable tokens) and `attention` (a weight per token; they sum to 1) to each window.
 
     Raises:
-        UserError: as resolve_model, load_classifier and attention_of.
+        UserError: as resolve_model, load_classifier and attention_weights.
     """
     model, storage = config.model, config.storage
     facts, tokenizer, _ = resolve_model(model, storage, pairs=pair is not None)
     head = facts.head
-    asked = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
-    output = check_output(head, asked, windows=facts.windows is not None)
+    requested = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
+    output = check_output(head, requested, windows=facts.windows is not None)
     dtype = resolve_dtype(model.dtype, use_gpu=False)
     encoder = TextEncoder(
         truncating_backend(tokenizer, facts.max_length).to_str(),
@@ -93,15 +94,14 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         output=output,
         windows=facts.windows,
     )
-    shown = {"label", "score", "labels", "top_labels", "top_scores", "embedding"}
-    answer = labeled.select([name for name in labeled.column_names if name in shown])
+    answer = labeled.select([name for name in labeled.column_names if name in ANSWER_COLUMNS])
     windows = _windows(batches, facts, tokenizer, logits)
     if attention:
         for window in windows:
-            weights = attention_of(classifier, window["input_ids"], window["attention_mask"], window.get("token_type_ids"))
-            of_text = ~np.isin(window["input_ids"], tokenizer.all_special_ids)
-            window["pieces"] = pieces_of(window["tokens"], tokenizer)
-            window["attention"] = over_text(weights, of_text).tolist()
+            weights = attention_weights(classifier, window["input_ids"], window["attention_mask"], window.get("token_type_ids"))
+            is_text = ~np.isin(window["input_ids"], tokenizer.all_special_ids)
+            window["pieces"] = readable_tokens(window["tokens"], tokenizer)
+            window["attention"] = normalize_over_text(weights, is_text).tolist()
     first = {key: value for key, value in windows[0].items() if key != "logits"}
     return {
         "text": text,
@@ -124,14 +124,19 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
 
 
 def _windows(batches: TokenBatches, facts: ModelFacts, tokenizer: Any, logits: np.ndarray) -> list[dict[str, Any]]:
-    """What the model reads, window by window, and says to each; `batches` of one each."""
+    """Tokens, ids, mask and logits of each window, in text order.
+
+    Args:
+        batches: one window per batch.
+        logits: float32 (windows, labels).
+    """
     starts = np.cumsum(batches.widths) - batches.widths
-    found = []
+    windows = []
     for batch in np.argsort(batches.order):
         width = int(batches.widths[batch])
         cells = slice(starts[batch], starts[batch] + width)
         ids = batches.ids[cells].tolist()
-        found.append(
+        windows.append(
             {
                 "tokens": tokenizer.convert_ids_to_tokens(ids),
                 "input_ids": ids,
@@ -140,27 +145,21 @@ def _windows(batches: TokenBatches, facts: ModelFacts, tokenizer: Any, logits: n
                 "logits": _by_label(facts.head, logits[batches.order[batch]].tolist()),
             }
         )
-    return found
+    return windows
 
 
-def _without_specials(window: dict[str, Any]) -> tuple[list[str], list[float]]:
-    """(pieces, attention) of a window's text; special tokens and padding, which have none, left out."""
-    shown = [(piece, share) for piece, share in zip(window["pieces"], window["attention"], strict=True) if share]
-    return [piece for piece, _ in shown], [share for _, share in shown]
-
-
-def plot_attention(steps: dict[str, Any], path: str) -> None:
-    """Writes the picture of what inspect_text has found with `attention`."""
-    title = f"{steps['label']} {steps['score']:.3f}" if steps["label"] is not None else "rejected"
-    plot(path, f"{title}    {steps['model']}", [_without_specials(window) for window in steps.get("windows", [steps])])
+def _without_special_tokens(window: dict[str, Any]) -> tuple[list[str], list[float]]:
+    """(pieces, attention) of a window without special tokens and padding, whose attention is 0."""
+    weighted = [(piece, share) for piece, share in zip(window["pieces"], window["attention"], strict=True) if share]
+    return [piece for piece, _ in weighted], [share for _, share in weighted]
 
 
 def _by_label(head: Head, values: Iterable[float]) -> dict[str, float]:
     return dict(zip(head.labels, values, strict=True))
 
 
-def show(steps: dict[str, Any]) -> None:
-    """Prints the steps for people, on stdout."""
+def print_steps(steps: dict[str, Any]) -> None:
+    """Print the steps as tables on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -170,23 +169,23 @@ def show(steps: dict[str, Any]) -> None:
             console.print(f"{name:<11} {steps[name]!r}", markup=False, highlight=False)
     console.print(f"model       {steps['model']}  max_length {steps['max_length']}  {steps['dtype']}", highlight=False)
     windows = steps.get("windows", [steps])
-    for number, window in enumerate(windows[:MAX_SHOWN_WINDOWS], 1):
+    for number, window in enumerate(windows[:MAX_PRINTED_WINDOWS], 1):
         columns = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in window]
-        which = f", window {number} of {len(windows)}" if "windows" in steps else ""
-        tokens = Table("token", *(name.removesuffix("s") for name in columns), title=f"tokenized{which}")
+        suffix = f", window {number} of {len(windows)}" if "windows" in steps else ""
+        tokens = Table("token", *(name.removesuffix("s") for name in columns), title=f"tokenized{suffix}")
         rows = list(zip(window["tokens"], *(window[name] for name in columns), strict=True))
-        for token, *values in rows[:MAX_SHOWN_TOKENS]:
+        for token, *values in rows[:MAX_PRINTED_TOKENS]:
             tokens.add_row(token.replace("[", r"\["), *map(str, values))
-        if len(rows) > MAX_SHOWN_TOKENS:
-            tokens.add_row(f"... {len(rows) - MAX_SHOWN_TOKENS} more")
+        if len(rows) > MAX_PRINTED_TOKENS:
+            tokens.add_row(f"... {len(rows) - MAX_PRINTED_TOKENS} more")
         console.print(tokens)
         if "attention" in window:
-            console.print("where the head's token looks", style="bold")
-            console.print(shaded(*_without_specials(window)))
-    cut = ", truncated" if steps["truncated"] else ""
-    console.print(f"{steps['num_tokens']} tokens{cut}; a mask of 0 is padding", highlight=False)
+            console.print("attention of the token that the head reads", style="bold")
+            console.print(shade_tokens(*_without_special_tokens(window)))
+    truncated = ", truncated" if steps["truncated"] else ""
+    console.print(f"{steps['num_tokens']} tokens{truncated}; attention_mask 0 is padding", highlight=False)
     if "windows" in steps:
-        console.print(f"{len(windows)} windows; what they say together follows", highlight=False)
+        console.print(f"{len(windows)} windows; their combined logits and scores:", highlight=False)
     scores = Table("label", "logit", f"score ({steps['activation']})", title="classified")
     for label in steps["logits"]:
         scores.add_row(label, f"{steps['logits'][label]:.4f}", f"{steps['scores'][label]:.6f}")

@@ -1,4 +1,4 @@
-"""What a classifier looks at: the attention of the token that its head reads. For people; no part of labeling."""
+"""Attention weights of the token that a classifier's head reads, for `label-corpus inspect`; labeling does not use them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,20 @@ from pipeline_ops.models.resolve import is_decoder
 from pipeline_ops.schema.errors import UserError
 
 
-def attention_of(model: Any, input_ids: Sequence[int], mask: Sequence[int], type_ids: Sequence[int] | None) -> np.ndarray:
-    """float32 (tokens,): how much the last layer's heads, on average, look from the token that the head reads at each token.
+def attention_weights(model: Any, input_ids: Sequence[int], mask: Sequence[int], type_ids: Sequence[int] | None) -> np.ndarray:
+    """Attention from the token that the classification head reads to every token, in the last layer, averaged over its heads.
 
-    That token is the first one, a decoder's the last one. The numbers sum to 1, those of special tokens included.
+    The head reads the first token; in decoders, the last one.
 
     Args:
-        model: a sequence classification model that was loaded with its own ("eager") attention: fused ones keep no weights.
-        input_ids, mask, type_ids: (tokens,), of a single sequence; type_ids None where the model takes none.
+        model: a sequence classification model loaded with `attn_implementation="eager"`: fused kernels return no weights.
+        input_ids, mask, type_ids: (tokens,), of a single sequence; type_ids is None where the model takes none.
+
+    Returns:
+        float32 (tokens,); sums to 1 over all tokens, special ones included.
 
     Raises:
-        UserError: the model does not tell its attention, or not as weights between all tokens.
+        UserError: the model returns no attention, or not as a (tokens, tokens) matrix.
     """
     import torch
 
@@ -31,19 +34,21 @@ def attention_of(model: Any, input_ids: Sequence[int], mask: Sequence[int], type
     count = len(input_ids)
     if not layers or layers[-1] is None or layers[-1].shape[-2:] != (count, count):
         raise UserError(
-            f"--attention: a {model.config.model_type} model does not tell how much each token looks at each other one; leave"
-            f" it out"
+            f"--attention: models of type {model.config.model_type} return no attention weights between tokens; leave the"
+            " option out"
         )
-    places = np.flatnonzero(np.asarray(mask))
-    reader = int(places[-1] if is_decoder(model.config) else places[0])
-    return layers[-1][0, :, reader].float().mean(dim=0).numpy()
+    positions = np.flatnonzero(np.asarray(mask))
+    head_position = int(positions[-1] if is_decoder(model.config) else positions[0])
+    return layers[-1][0, :, head_position].float().mean(dim=0).numpy()
 
 
-def over_text(weights: np.ndarray, is_text: np.ndarray) -> np.ndarray:
-    """The share of each token in what goes to the text's tokens, float32 (tokens,): special tokens, where most goes, aside.
+def normalize_over_text(weights: np.ndarray, is_text: np.ndarray) -> np.ndarray:
+    """Weights with special tokens set to 0 and the rest scaled to sum to 1, float32 (tokens,).
+
+    Most attention goes to special tokens, which would hide the text's.
 
     Args:
         weights: float32 (tokens,); is_text: bool (tokens,).
     """
-    kept = np.where(is_text, weights, 0)
-    return kept / max(float(kept.sum()), 1e-30)
+    text_weights = np.where(is_text, weights, 0)
+    return text_weights / max(float(text_weights.sum()), 1e-30)

@@ -145,15 +145,13 @@ def test_inspect_as_json_gives_each_step_and_the_pipelines_label(model: Path):
     assert sum(steps["scores"].values()) == pytest.approx(1)
 
 
-def test_inspect_of_a_pair_in_windows_shows_each_window_and_where_the_head_looks(model: Path, tmp_path: Path):
+def test_inspect_of_a_pair_in_windows_shows_each_window_and_where_the_head_looks(model: Path):
     text, other = "It is a pleasure to read. " * 60, "Is it?"
-    pictures = [tmp_path / "attention.png", tmp_path / "attention.svg"]
-    for picture in pictures:
-        finished = command(
-            *("inspect", text, "--pair", other, "--model", model, "--json", "--plot", picture),
-            *("model.dtype=float32", "model.long_documents=windows", "model.max_length=64", "output.embedding=mean"),
-        )
-        assert finished.code == 0, finished.stderr
+    finished = command(
+        *("inspect", text, "--pair", other, "--model", model, "--json", "--attention"),
+        *("model.dtype=float32", "model.long_documents=windows", "model.max_length=64", "output.embedding=mean"),
+    )
+    assert finished.code == 0, finished.stderr
     steps = finished.result
     assert len(steps["windows"]) > 3
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -165,22 +163,12 @@ def test_inspect_of_a_pair_in_windows_shows_each_window_and_where_the_head_looks
         assert sum(window["attention"]) == pytest.approx(1, abs=1e-4)
         assert [share for token, share in zip(window["tokens"], window["attention"], strict=True) if token == "[SEP]"] == [0, 0]
     assert len(steps["embedding"]) == 32
-    assert pictures[0].read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in pictures[1].read_text()
     shown = command("inspect", "A pleasure to read", "--attention", "--model", model, "model.dtype=float32", "output.top_k=2")
     assert shown.code == 0, shown.stderr
-    assert "pleasure to read" in shown.stdout.split("where the head's token looks")[1]
+    assert "pleasure to read" in shown.stdout.split("attention of the token that the head reads")[1]
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--plot", "picture.gif"], "--plot: 'picture.gif'"),
-        (["--plot", "nowhere/picture.png"], "--plot: there is no folder"),
-        (["output.scores=true"], "output.scores: unknown key"),
-    ],
-)
-def test_inspect_with_a_mistake_exits_2_with_one_line(model: Path, options: list[str], said: str):
-    finished = command("inspect", "a text", "--model", model, *options)
+def test_inspect_with_a_mistake_exits_2_with_one_line(model: Path):
+    finished = command("inspect", "a text", "--model", model, "output.scores=true")
     assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
-    assert said in finished.error_lines[0]
+    assert "output.scores: unknown key" in finished.error_lines[0]
