@@ -1,11 +1,11 @@
-"""`label-corpus schedule`: submits the job to a Ray cluster at each tick of a cron, until it is told to end.
+"""`label-corpus schedule`: submits the job to a Ray cluster at each tick of a cron, until Ctrl-C or SIGTERM.
 
-APScheduler wakes it up; what is due, decided and over is on storage (ticking.py). Everything happens in one of its threads, so
-whatever hangs there stops the heartbeat too, which `--health` looks at.
+This loop only wakes up; what is due, decided and finished is on storage (scheduler.py). All steps run one after the other, so
+one that hangs stops the heartbeat too, which `--health` checks.
 """
 
-import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline_ops.storage.files import full_path
 
 ONCE_POLL_S = 2  # somebody waits
 HEARTBEAT_S = 60
+CLEAN_UP_S = 24 * 3600
 ANOTHER_RUN = 3  # exit code
 
 
@@ -71,48 +72,25 @@ def _check_cluster(target: Target, *, answered_before: bool) -> None:
 
 
 def _keep(follower: Schedule) -> int:
-    """Runs the scheduler; returns the exit code of the signal that ended it, and raises what went wrong in its thread."""
-    from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
-    from apscheduler.executors.pool import ThreadPoolExecutor
-    from apscheduler.schedulers.blocking import BlockingScheduler
-
-    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # what it tells of late and failed jobs is said here
-    scheduler = BlockingScheduler(
-        executors={"default": ThreadPoolExecutor(1)},
-        job_defaults={"coalesce": True, "misfire_grace_time": None},  # a tick slept through is attended on waking
-        timezone=UTC,
-    )
-    raised: list[BaseException] = []
-
-    def fail(event: JobExecutionEvent) -> None:
-        assert event.exception is not None
-        raised.append(event.exception)
-        if scheduler.running:
-            scheduler.shutdown(wait=False)
-
-    def poll() -> None:
-        stopping.check()  # the scheduler's loop may have swallowed what the handler raised
-        follower.attend()
-
-    now = datetime.now(UTC)
-    scheduler.add_listener(fail, EVENT_JOB_ERROR)
-    scheduler.add_job(follower.beat, "interval", seconds=HEARTBEAT_S, next_run_time=now)
-    scheduler.add_job(poll, "interval", seconds=POLL_S, next_run_time=now)
-    scheduler.add_job(follower.attend, follower.trigger)
-    scheduler.add_job(follower.forget, "interval", days=1, next_run_time=now)
-    try:
-        scheduler.start()
-    except (KeyboardInterrupt, SystemExit) as stop:
-        raised.insert(0, stop)
-        if scheduler.running:
-            scheduler.shutdown()  # ends the step under way: what is claimed is submitted
-    match raised[0]:
-        case KeyboardInterrupt():
+    """Attends to ticks and runs until a signal, and returns that signal's exit code; raises what a step raises."""
+    beat_due = clean_up_due = 0.0
+    # steps run in a thread: a signal interrupts the main one, and what a step has decided is still submitted
+    with ThreadPoolExecutor(1) as steps:
+        try:
+            while True:
+                if time.monotonic() >= beat_due:
+                    steps.submit(follower.beat).result()
+                    beat_due = time.monotonic() + HEARTBEAT_S
+                if time.monotonic() >= clean_up_due:
+                    steps.submit(follower.forget).result()
+                    clean_up_due = time.monotonic() + CLEAN_UP_S
+                steps.submit(follower.attend).result()
+                stopping.check()
+                time.sleep(min(follower.seconds_to_next(), POLL_S))
+        except KeyboardInterrupt:
             return INTERRUPTED
-        case SystemExit(code=int() as code):
-            return code
-        case error:
-            raise error
+        except SystemExit:
+            return TERMINATED
 
 
 def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tuple[dict[str, Any], int]:

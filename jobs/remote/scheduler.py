@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable, Submission
-from jobs.remote.cron_trigger import newest_due, next_tick
+from jobs.remote.cron_trigger import CronTrigger, newest_due, next_tick
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.lease import LeaseError, check_free, this_holder
 from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name, tick_time
@@ -156,7 +155,7 @@ class Follower:
 class Schedule(Follower):
     """A follower that knows by itself which tick is due."""
 
-    def __init__(self, target: Target, trigger: Any, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
+    def __init__(self, target: Target, trigger: CronTrigger, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
         super().__init__(target, clock)
         self.trigger = trigger
         self.trouble: str | None = None
@@ -213,6 +212,11 @@ class Schedule(Follower):
     def next(self) -> str | None:
         tick = next_tick(self.trigger, self.clock())
         return iso(tick) if tick else None
+
+    def seconds_to_next(self) -> float:
+        """From now to the next tick."""
+        tick = next_tick(self.trigger, self.clock())
+        return max((tick - self.clock()).total_seconds(), 0.0) if tick else float("inf")
 
 
 def say(event: str) -> None:

@@ -29,7 +29,7 @@ LEVELS = (
 )
 LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 TOP_MODULES = {"jobs.config", "jobs.label_corpus"}
-HEAVY = {"ray", "torch", "transformers", "apscheduler"}
+HEAVY = {"ray", "torch", "transformers"}
 
 
 def modules_of(folder: str) -> list[Path]:
