@@ -34,12 +34,12 @@ def run_tasks(
     *,
     num_gpus: float = 0,
     accelerator_type: str | None = None,
-    waits: Callable[[], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """(number of the call, what it returned) of a task per call, of a CPU and so many GPUs, each as soon as it is done.
 
     Args:
-        waits: called every WAIT_S seconds in which none is done.
+        on_wait: called every WAIT_S seconds in which none is done.
 
     Raises:
         Exception: what a call raised.
@@ -52,8 +52,8 @@ def run_tasks(
     while waiting:
         done, _ = ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
         if not done:
-            if waits is not None:
-                waits()
+            if on_wait is not None:
+                on_wait()
             continue
         ready = done[0]
         try:

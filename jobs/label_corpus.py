@@ -17,8 +17,6 @@ from typing import Any
 from cluster.metrics import Meter
 from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_waiting
 from cluster.resources import Machines, Pools
-from cluster.session import connected
-from cluster.streaming import run_tasks
 from jobs.config import JobConfig, job_of
 from jobs.console import signals as stopping
 from jobs.console.json_events import JsonLines
@@ -26,7 +24,7 @@ from jobs.console.run_progress import Progress
 from jobs.console.step_progress import Steps
 from jobs.report.publish import with_report
 from jobs.results.labels import labels
-from jobs.run.chain import label_units
+from jobs.run.chain import Executor, RayExecutor, label_units
 from jobs.run.commit_writer import Writer, finalize, needs_writing, writing
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
@@ -51,6 +49,7 @@ def run(
     retry_failed: bool = False,
     as_json: bool = False,
     report: bool = True,
+    executor: Executor = RayExecutor(),
 ) -> RunResult:
     """Labels what is not labeled yet.
 
@@ -59,6 +58,7 @@ def run(
         retry_failed: take up what earlier runs have quarantined.
         as_json: events go to the logger of jobs.console.json_logging, not to stderr as text.
         report: make the page about the output when the run ends, if it has changed anything.
+        executor: where the work is done.
 
     Raises:
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
@@ -87,7 +87,7 @@ def run(
                 clear_failures(prepared.outdated_failures, job.output.path, job.storage)
                 recording = Recording(meter.run, lease.term, prepared, timeline)
                 try:
-                    _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed)
+                    _label(prepared, Writer(prepared, lease, meter.run), progress, recording, meter, failed, executor)
                     progress.doing("sweeping the output")
                     finalize(prepared, lease)
                     result, incomplete = _result(prepared, timeline, failed, skipped)
@@ -116,10 +116,11 @@ def _label(
     recording: Recording,
     meter: Meter,
     failed: list[Failure],
+    executor: Executor,
 ) -> None:
     """Labels and commits what is left, until too much of it fails; what fails is added to `failed`."""
     most, before = prepared.job.compute.max_failed_units, len(failed)
-    with closing(_label_and_commit(prepared, writer, progress, recording, meter)) as finished:
+    with closing(_label_and_commit(prepared, writer, progress, recording, meter, executor)) as finished:
         for done in finished:
             stopping.check()
             if isinstance(done, Commit):
@@ -152,16 +153,21 @@ def _result(prepared: Prepared, timeline: Timeline, failed: list[Failure], skipp
 
 
 def _label_and_commit(
-    prepared: Prepared, writer: Writer, progress: Progress | JsonLines, recording: Recording, meter: Meter
+    prepared: Prepared,
+    writer: Writer,
+    progress: Progress | JsonLines,
+    recording: Recording,
+    meter: Meter,
+    executor: Executor,
 ) -> Generator[Commit | Failure, None, None]:
     job, plan, ledger = prepared.job, prepared.plan, prepared.ledger
     writer.drop_removed()
     if not plan.tasks and not writer.partly_outdated():
         return
     progress.doing("starting Ray")
-    with connected() as machines:
+    with executor.connected() as machines:
         progress.doing("looking at what there is to run on")
-        writer.rewrite_outdated()
+        writer.rewrite_outdated(executor)
         if not plan.tasks:
             return
         try:
@@ -169,7 +175,7 @@ def _label_and_commit(
         except ValueError as error:
             raise UserError(str(error)) from error
         progress.doing("trying the model")
-        probed = _probe(prepared, pools, machines, progress)
+        probed = _probe(prepared, pools, machines, progress, executor)
         record = job_record(prepared, probed["dtypes"], writer.run)
         if prepared.record is not None:
             check_same_job(prepared.record, record["settings"])
@@ -178,8 +184,8 @@ def _label_and_commit(
         # closed before Ray is shut down: Ray ends a process whose executor still runs then
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, progress.say)
         progress.doing("labeling the first units: actors start and load the model", pools)
-        tell = progress.works if progress.watches else None
-        with watched, closing(label_units(prepared, pools, probed, meter, tell=tell)) as finished:
+        on_activity = progress.works if progress.watches else None
+        with watched, closing(label_units(prepared, pools, probed, meter, executor, on_activity)) as finished:
             for done in defer_failures(finished, job.compute.max_failed_units):
                 if not recorded:
                     writer.lease.check()
@@ -229,16 +235,18 @@ def defer_failures(finished: Iterable[Commit | Failure], most_failed: int | None
         yield from postponed
 
 
-def _probe(prepared: Prepared, pools: Pools, machines: Machines, progress: Progress | JsonLines) -> dict[str, Any]:
+def _probe(
+    prepared: Prepared, pools: Pools, machines: Machines, progress: Progress | JsonLines, executor: Executor
+) -> dict[str, Any]:
     """What probe_models finds where classifiers run."""
-    told = (prepared.models, prepared.job.storage, pools.gpus_per_classifier)
+    arguments = (prepared.models, prepared.job.storage, pools.gpus_per_classifier)
     if machines.here and not pools.use_gpu:
-        return probe_models(*told)
-    ((_, probed),) = run_tasks(
+        return probe_models(*arguments)
+    ((_, probed),) = executor.run_tasks(
         probe_models,
-        [told],
+        [arguments],
         num_gpus=pools.gpus_per_classifier,
         accelerator_type=pools.accelerator_type,
-        waits=None if machines.here else lambda: progress.say(why_waiting(pools)),
+        on_wait=None if machines.here else lambda: progress.say(why_waiting(pools)),
     )
     return probed

@@ -34,7 +34,6 @@ from tests.models import tiny as models  # noqa: E402
 from tests.servers.s3_proxy import FaultProxy, Journal  # noqa: E402
 from tests.servers.s3_server import S3Server, moto_server  # noqa: E402
 from tests.support import REPOSITORY  # noqa: E402
-from tests.support.serial_chain import use_serial_chain  # noqa: E402
 
 MARKED_FOLDERS = {"integration", "fault", "gpu"}
 RAY_CPUS = 4  # logical: pools and tasks of one job need more slots than a small machine has cores
@@ -62,12 +61,6 @@ def ray_address() -> Iterator[str]:
     )
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
-
-
-@pytest.fixture
-def serial_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process do without Ray."""
-    use_serial_chain(monkeypatch)
 
 
 @pytest.fixture(scope="session")

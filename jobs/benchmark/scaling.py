@@ -21,7 +21,7 @@ from cluster.session import connected, this_machine
 from jobs.benchmark.report import steady_rate, steady_start
 from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.config import JobConfig, check_config
-from jobs.run.chain import label_units
+from jobs.run.chain import RayExecutor, label_units
 from jobs.run.commit_writer import Writer, finalize, writing
 from jobs.run.prepare import prepare
 from pipeline_ops.classifying.classify import UnitLogits
@@ -148,7 +148,8 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     meter = Meter("benchmark", prepared.job.output.path)
     with writing(prepared) as lease:
         writer = Writer(prepared, lease, meter.run)
-        with closing(label_units(prepared, pools, probed, meter, sleeping_classifier(sleeping))) as finished:
+        executor = RayExecutor(classify_actor=sleeping_classifier(sleeping))
+        with closing(label_units(prepared, pools, probed, meter, executor)) as finished:
             for done in finished:
                 if isinstance(done, Failure):
                     raise RuntimeError(f"{done.where}: {done.message}")

@@ -1,15 +1,17 @@
-"""The chain: read -> tokenize -> classify -> postprocess + write, a unit per row. Here Ray is told about the stages."""
+"""The chain: read -> tokenize -> classify -> label and write, a unit per row, on an executor: Ray, or what the tests bring."""
 
-from collections.abc import Callable, Generator
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from cluster.attempts import Attempts, StageActivity
 from cluster.metrics import Meter, metered, metered_actor
 from cluster.ray_settings import configure_ray_data
-from cluster.resources import READER_CPUS, WRITER_CPUS, Pools
-from cluster.streaming import stream_rows
+from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools
+from cluster.session import connected
+from cluster.streaming import run_tasks, stream_rows
 from jobs.run.fingerprint import fingerprint, result_settings
 from jobs.run.metrics import count_row
 from jobs.run.prepare import Prepared
@@ -84,64 +86,128 @@ def decode_outcome(row: dict[str, Any]) -> Commit | Failure:
     return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
 
+class Executor(Protocol):
+    """Where the work of a run is done."""
+
+    def connected(self) -> AbstractContextManager[Machines]:
+        """The machines to work on, connected for the duration of the block."""
+        ...
+
+    def stream_units(
+        self,
+        stages_with: Callable[[reading.Attempts], Stages],
+        pools: Pools,
+        meter: Meter,
+        on_activity: Callable[[StageActivity], None] | None,
+    ) -> Generator[dict[str, Any], None, None]:
+        """The write stage's row of each unit, as soon as it is written. Closing the generator stops the work.
+
+        Args:
+            stages_with: the stages, given the counter of attempts that they shall use.
+            on_activity: called every second, from another thread, with what the stages are working on.
+        """
+        ...
+
+    def run_tasks(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        *,
+        num_gpus: float = 0,
+        accelerator_type: str | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """(number of the call, its result) of independent calls, each as soon as it has finished; see streaming.run_tasks."""
+        ...
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """The Executor of every run: Ray Data for units, Ray tasks for the rest.
+
+    Attributes:
+        classify_actor: the benchmark replaces it by one that only sleeps.
+    """
+
+    classify_actor: type[ClassifyActor] = ClassifyActor
+
+    def connected(self) -> AbstractContextManager[Machines]:
+        return connected()
+
+    def stream_units(
+        self,
+        stages_with: Callable[[reading.Attempts], Stages],
+        pools: Pools,
+        meter: Meter,
+        on_activity: Callable[[StageActivity], None] | None,
+    ) -> Generator[dict[str, Any], None, None]:
+        import ray.data
+        from ray.data import ActorPoolStrategy
+
+        attempts = Attempts(meter)
+        stages = stages_with(attempts)
+        unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+        configure_ray_data(stages.read["settings"].unit_bytes)
+        written = (
+            ray.data.from_items(stages.tasks, override_num_blocks=len(stages.tasks))
+            .map_batches(
+                metered("read", read_task, meter, has_failed),
+                fn_kwargs=stages.read,
+                num_cpus=READER_CPUS,
+                **unit,
+            )
+            .map_batches(
+                metered_actor("tokenize", TokenizeActor, meter, has_failed),
+                fn_constructor_kwargs=stages.tokenize,
+                compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
+                num_cpus=1,
+                **unit,
+            )
+            .map_batches(
+                metered_actor("classify", self.classify_actor, meter, has_failed),
+                fn_constructor_kwargs=stages.classify,
+                compute=ActorPoolStrategy(
+                    min_size=pools.min_classifiers,
+                    max_size=pools.classifiers,
+                    max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2,
+                ),
+                **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
+                **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),
+                **unit,
+            )
+            .map_batches(
+                metered("write", write_row, meter, has_failed),
+                fn_kwargs=stages.write,
+                num_cpus=WRITER_CPUS,
+                **unit,
+            )
+        )
+        with closing(stream_rows(written)) as rows, nullcontext() if on_activity is None else attempts.watched(on_activity):
+            yield from rows
+
+    def run_tasks(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any
+    ) -> Iterator[tuple[int, Any]]:
+        return run_tasks(function, calls, **options)
+
+
 def label_units(
     prepared: Prepared,
     pools: Pools,
     probed: dict[str, Any],
     meter: Meter,
-    classify_actor: type[ClassifyActor] = ClassifyActor,
-    tell: Callable[[StageActivity], None] | None = None,
+    executor: Executor,
+    on_activity: Callable[[StageActivity], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
-    """The chain, on Ray Data: yields what was written of each unit, or why it was not, as soon as it is known.
+    """Labels and writes the plan's units; yields what each shall commit, or why it failed, as soon as it is known.
 
     Args:
-        probed: what probing.probe_models has found.
-        classify_actor: the benchmark puts one in its place that only takes its time.
-        tell: hears every second what the stages are at work on, from another thread.
+        probed: the result of probe_models.
+        on_activity: called every second, from another thread, with what the stages are working on.
     """
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
-    attempts = Attempts(meter)
-    stages = stages_of(prepared, pools, probed, attempts)
     paths = [model.config.path for model in prepared.models]
-    unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-    configure_ray_data(prepared.plan.unit_bytes)
-    written = (
-        ray.data.from_items(stages.tasks, override_num_blocks=len(stages.tasks))
-        .map_batches(
-            metered("read", read_task, meter, has_failed),
-            fn_kwargs=stages.read,
-            num_cpus=READER_CPUS,
-            **unit,
-        )
-        .map_batches(
-            metered_actor("tokenize", TokenizeActor, meter, has_failed),
-            fn_constructor_kwargs=stages.tokenize,
-            compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
-            num_cpus=1,
-            **unit,
-        )
-        .map_batches(
-            metered_actor("classify", classify_actor, meter, has_failed),
-            fn_constructor_kwargs=stages.classify,
-            compute=ActorPoolStrategy(
-                min_size=pools.min_classifiers,
-                max_size=pools.classifiers,
-                max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2,
-            ),
-            **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
-            **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),
-            **unit,
-        )
-        .map_batches(
-            metered("write", write_row, meter, has_failed),
-            fn_kwargs=stages.write,
-            num_cpus=WRITER_CPUS,
-            **unit,
-        )
-    )
-    with closing(stream_rows(written)) as rows, nullcontext() if tell is None else attempts.watched(tell):
+    stages_with = partial(stages_of, prepared, pools, probed)
+    with closing(executor.stream_units(stages_with, pools, meter, on_activity)) as rows:
         for row in rows:
             if row["failure"] is None:
                 count_row(meter, row, paths)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from cluster.streaming import run_tasks
+from jobs.run.chain import Executor
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_pack
 from pipeline_ops.output.lease import Lease, acquire
@@ -130,13 +130,15 @@ class Writer:
         """The commits of which some rows have to go."""
         return [commit for commit in self._outdated() if not is_all_stale(commit, self.prepared.plan)]
 
-    def rewrite_outdated(self) -> None:
-        """Writes, on Ray, what is to stay of the partly outdated commits; each is committed when other rows come, or at once
-        where none will."""
+    def rewrite_outdated(self, executor: Executor) -> None:
+        """Writes, on the executor, what stays of partly outdated commits.
+
+        Each is committed together with the rows that replace the others, or at once where none will.
+        """
         job, plan, removed = self.prepared.job, self.prepared.plan, set(self.prepared.plan.removed)
         outdated = self.partly_outdated()
         calls = [(commit, plan.stale[commit.unit], job.output, job.storage) for commit in outdated]
-        for number, rest in run_tasks(drop_sources, calls):
+        for number, rest in executor.run_tasks(drop_sources, calls):
             commit = outdated[number]
             if removed.intersection(plan.stale[commit.unit]):
                 self.put(rest)

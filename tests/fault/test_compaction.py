@@ -1,9 +1,7 @@
 """Small files merged: the same rows in fewer files, whatever happens to the compaction, and runs go on from there."""
 
 import pyarrow as pa
-import pytest
 
-from jobs.label_corpus import run
 from jobs.maintenance.compact import compact
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
@@ -11,6 +9,7 @@ from tests.fault.conftest import ROWS, Corpus
 from tests.servers.s3_proxy import Rule
 from tests.support.invariant import check_exactly_once, read_labeled
 from tests.support.running import keys, start_command, wait_for
+from tests.support.serial_chain import run_serially
 
 TIMEOUT_S = 120
 
@@ -20,9 +19,8 @@ def rows_of(corpus: Corpus) -> list[dict]:
     return labeled.sort_by([("source_file", "ascending"), ("source_row", "ascending")]).to_pylist()
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray_address: str, corpus: Corpus):
-    run(corpus.job, quiet=True)
+    run_serially(corpus.job, quiet=True)
     before, filesystem = rows_of(corpus), corpus.bucket.filesystem
     files = filesystem.glob(f"{corpus.output}/label=*/*.parquet")
     committed = read_ledger(corpus.job.output.path, corpus.job.storage).current
@@ -48,12 +46,12 @@ def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray
     assert verify(corpus.job, deep=True)["ok"]
 
     # a finished job stays finished, and there is nothing left to merge
-    assert run(corpus.job, quiet=True).documents_run == 0
+    assert run_serially(corpus.job, quiet=True).documents_run == 0
     assert compact(corpus.job, target_bytes=2**20, quiet=True)["merged"] == 0
 
     # a file that changes is labeled alone: the others' rows are taken out of the merged files
     filesystem.pipe_file(f"{corpus.bucket.name}/in/b.txt", b"one line\nand another one\n")
-    assert run(corpus.job, quiet=True).documents_run == 2
+    assert run_serially(corpus.job, quiet=True).documents_run == 2
     rest = [key for key in corpus.expected if not key[0].endswith("b.txt")]
     labeled, _ = check_exactly_once(corpus.output, [*rest, *keys(f"{corpus.bucket.url}/in/b.txt", 2)], corpus.bucket.filesystem)
     assert isinstance(labeled, pa.Table)

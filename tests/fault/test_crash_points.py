@@ -9,6 +9,7 @@ from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, kill, once, worker_processes
 from tests.servers.s3_proxy import Rule
 from tests.support.running import command, start_command, wait_for
+from tests.support.serial_chain import run_serially
 
 TIMEOUT_S = 120
 DATA, COMMITS = r"out/label=.*", r"out/_commits/.*"
@@ -28,7 +29,6 @@ CRASH_POINTS = {
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS)
-@pytest.mark.usefixtures("serial_chain")
 def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: str, corpus: Corpus, point: str):
     rule, proxy = CRASH_POINTS[point], corpus.bucket.proxy
     if point == "in_the_first_sweep":  # something has to be swept: a run that died before
@@ -47,7 +47,7 @@ def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: s
             process.communicate()
     committed = set(corpus.commits())
     assert bool(committed) == (point == "between_two_commits")
-    summary = run(corpus.job, quiet=True)
+    summary = run_serially(corpus.job, quiet=True)
     corpus.check_exactly_once()
     assert summary.units_skipped == len(committed), "what was committed is not labeled again"
     assert verify(corpus.job, deep=True)["ok"]
@@ -58,25 +58,23 @@ def leave_garbage(corpus: Corpus) -> None:
         corpus.bucket.filesystem.pipe_file(f"{corpus.output}/label=POSITIVE/{name}.parquet", b"left by a run that died")
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_commit_that_was_put_but_whose_answer_was_lost_counts_as_ours(corpus: Corpus):
     with corpus.bucket.proxy.faults(
         Rule("after_reset", "PutObject", COMMITS, times=2),
         Rule("after_status", "PutObject", COMMITS, skip=2, times=2, status=500),
     ):
-        summary = run(corpus.job, quiet=True)
+        summary = run_serially(corpus.job, quiet=True)
     assert sum(corpus.bucket.journal.faults("PutObject", COMMITS).values()) == 4
     assert summary.files_incomplete == 0
     corpus.check_exactly_once()
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_address: str, corpus: Corpus):
     with corpus.bucket.proxy.faults(Rule("after_reset", "PutObject", COMMITS, times=None)):
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
     assert finished.code == 1
     assert len(corpus.commits()) == 1
-    assert run(corpus.job, quiet=True).units_skipped == 1
+    assert run_serially(corpus.job, quiet=True).units_skipped == 1
     corpus.check_exactly_once()
 
 
@@ -89,7 +87,6 @@ def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str
     assert verify(corpus.job)["ok"]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corpus: Corpus):
     process = start_command("run", corpus.job_file, "--quiet", ray_address=ray_address)
     try:
@@ -99,5 +96,5 @@ def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corp
     finally:
         process.kill()
     assert process.returncode == 143, stderr
-    assert run(corpus.job, quiet=True).units_skipped >= 1
+    assert run_serially(corpus.job, quiet=True).units_skipped >= 1
     corpus.check_exactly_once()

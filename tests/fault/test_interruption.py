@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.label_corpus import run
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import (
@@ -23,6 +22,7 @@ from tests.support.running import (
     wait_for,
     write_job_file,
 )
+from tests.support.serial_chain import run_serially
 
 FIRST_COMMIT_TIMEOUT_S = 180  # a local Ray starts in 5 s on an idle machine, and has two times 30
 CTRL_C_TIMEOUT_S = 60  # 2 s on an idle machine
@@ -51,7 +51,7 @@ def gone_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("gone_cluster", "serial_chain")
+@pytest.mark.usefixtures("gone_cluster")
 @pytest.mark.parametrize(
     ("stop", "unit_bytes_after"),
     [(signal.SIGKILL, UNIT_BYTES), (signal.SIGINT, 32 * UNIT_BYTES)],  # how the rest is cut may change in between
@@ -74,7 +74,7 @@ def test_run_stopped_in_the_middle_is_continued_exactly_once(
             assert process.wait(CTRL_C_TIMEOUT_S) == 130
     stamps, num_committed = snapshot(output), len(commit_paths(output))
     committed = {str(path): stamps[str(path)] for path in committed_files(output)}  # the records themselves may be packed
-    summary = run(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"), quiet=True)
+    summary = run_serially(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"), quiet=True)
     check_exactly_once(output, corpus)
     assert 0 < num_committed == summary.units_skipped < summary.units, "it was stopped in the middle"
     assert 0 < summary.documents_run < summary.documents == summary.labeled + summary.rejected == len(corpus)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.models import tiny as models
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, output_files, write_job_file
+from tests.support.serial_chain import run_serially
 
 UNIT_BYTES = 4000
 
@@ -28,12 +28,11 @@ def texts_with(poison: dict[int, str], count: int = 60) -> list[str]:
     return texts
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, tmp_path: Path):
     poison = {7: models.RAISING_WORD, 8: models.RAISING_WORD, 30: models.UNKNOWN_WORD, 59: models.RAISING_WORD}
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_with(poison)])
     job = make_job(source, poisonous, tmp_path / "out", "model.trust_remote_code=true", f"compute.unit_bytes={UNIT_BYTES}")
-    summary = run(job, quiet=True)
+    summary = run_serially(job, quiet=True)
     _, rejects = check_exactly_once(tmp_path / "out", keys(source, 60))
     assert {reject["source_row"]: reject["reason"] for reject in rejects} == dict.fromkeys(poison, "model_error")
     assert "a poisonous document" in next(reject["detail"] for reject in rejects if reject["source_row"] == 7)
@@ -79,7 +78,6 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_addr
     assert command("verify", job_file).code == 0
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(model: Path, tmp_path: Path):
     source, output = tmp_path / "in", tmp_path / "out"
     texts = [{"text": text[:300]} for text in real_documents(90, seed=4)]
@@ -90,7 +88,7 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(mo
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     job = make_job(source, model, output, f"compute.unit_bytes={UNIT_BYTES}")
-    summary = run(job, quiet=True)
+    summary = run_serially(job, quiet=True)
     failed = json.dumps(summary.failed)
     assert str(truncated) in failed
     assert str(broken) in failed
@@ -99,26 +97,25 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(mo
     assert {key for key in labeled if key[0] != str(broken)} == {key for path in good for key in keys(path, 30)}
     assert not verify(job)["ok"]
 
-    assert run(job, quiet=True).documents_run == 0, "left alone"
+    assert run_serially(job, quiet=True).documents_run == 0, "left alone"
 
     write_bytes(broken, b"")
     broken.write_bytes(whole)
     write_parquet(truncated, texts[:30])
-    mended = run(job, quiet=True)
+    mended = run_serially(job, quiet=True)
     everything = [key for path in [*good, truncated] for key in keys(path, 30)] + keys(broken, 90)
     check_exactly_once(output, everything)
     assert (mended.units_failed, mended.files_incomplete) == (0, 0)
     assert verify(job)["ok"]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_with_more_failures_than_allowed_stops_early(model: Path, tmp_path: Path):
     source = tmp_path / "in"
     write_jsonl(source / "0.jsonl", [{"text": "a good one"}])
     for number in range(1, 9):
         write_bytes(source / f"{number}.parquet", b"this is no Parquet file")
     job = make_job(source, model, tmp_path / "out", "compute.max_failed_units=2")
-    summary = run(job, quiet=True)
+    summary = run_serially(job, quiet=True)
     assert summary.units_failed == 3
     assert summary.files_incomplete >= 8
     assert all("Parquet" in why or "parquet" in why for why in summary.failed), "though no file of the format can be read"

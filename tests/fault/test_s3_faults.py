@@ -9,6 +9,7 @@ from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, every_fault
 from tests.servers.s3_proxy import Rule
 from tests.support.running import command
+from tests.support.serial_chain import run_serially
 
 INPUT, DATA, COMMITS = r"in/.*", r"out/label=.*", r"out/_commits/.*"
 TWO_MINUTES = 120
@@ -50,11 +51,10 @@ def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str
     assert verify(corpus.job, deep=True)["ok"]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_faults_at_random_are_survived(corpus: Corpus):
     """Every tenth request fails in some way."""
     with corpus.bucket.proxy.faults(*every_fault(0.0125), in_a_row=3):
-        summary = run(corpus.job, quiet=True)
+        summary = run_serially(corpus.job, quiet=True)
     assert sum(corpus.bucket.journal.faults().values()) > 4
     assert (summary.files_incomplete, summary.units_failed) == (0, 0)
     corpus.check_exactly_once()
@@ -78,7 +78,6 @@ QUICK = ("inputs_have_wrong_bytes", "listings_fail", "files_cannot_be_put", "com
 @pytest.mark.parametrize(
     "fault", [case if case in QUICK else pytest.param(case, marks=pytest.mark.campaign) for case in PERMANENT]
 )
-@pytest.mark.usefixtures("serial_chain")
 def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(ray_address: str, corpus: Corpus, fault: str):
     with corpus.bucket.proxy.faults(PERMANENT[fault]):
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
@@ -89,24 +88,22 @@ def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(
     assert len(said) == 1, finished.stderr
     assert "s3://" in said[0]
     committed = len(corpus.commits())
-    assert run(corpus.job, quiet=True).units_skipped == committed
+    assert run_serially(corpus.job, quiet=True).units_skipped == committed
     corpus.check_exactly_once()
 
 
 @pytest.mark.campaign
-@pytest.mark.usefixtures("serial_chain")
 def test_store_that_never_answers_ends_the_run_within_two_minutes(ray_address: str, corpus: Corpus):
     with corpus.bucket.proxy.faults(Rule("stall", "PutObject", COMMITS, times=None, seconds=600)):
         finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address, timeout_s=2 * TWO_MINUTES)
     assert (finished.code, "Traceback" in finished.stderr) == (1, False), finished.stderr
     assert finished.seconds < TWO_MINUTES
-    run(corpus.job, quiet=True)
+    run_serially(corpus.job, quiet=True)
     corpus.check_exactly_once()
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_flipped_byte_in_a_written_file_is_found_by_a_deep_verify(corpus: Corpus, tmp_path: Path):
-    run(corpus.job, quiet=True)
+    run_serially(corpus.job, quiet=True)
     victim = next(path for path in corpus.output_files() if path.endswith(".parquet"))
     content = bytes(corpus.bucket.filesystem.cat_file(victim))  # pyright: ignore[reportArgumentType]
     corpus.bucket.filesystem.pipe_file(victim, content[:100] + bytes([content[100] ^ 1]) + content[101:])

@@ -1,14 +1,16 @@
 """`python -m tests.support.pretended_gpus ...` is `label-corpus ...` with classifiers that take GPUs but compute on a core.
 
-For clusters whose nodes only say that they have GPUs. The job file gives compute.batch_tokens, which a GPU would tell.
+For clusters whose nodes only claim to have GPUs. The job file gives compute.batch_tokens, which otherwise follows from the GPU.
 """
 
 import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from jobs import label_corpus
-from jobs.run import chain
+from jobs.run.chain import RayExecutor
 from pipeline_ops.models.device import probe_models
 from pipeline_ops.stages.classifier import ClassifyActor
 
@@ -18,8 +20,8 @@ UNIT_S = 0.5  # that a unit takes at least: a run that is over at once sees no n
 class CoreClassifyActor(ClassifyActor):
     """The classifier, on a core."""
 
-    def __init__(self, **told: Any):
-        super().__init__(**{**told, "use_gpu": False})
+    def __init__(self, **arguments: Any):
+        super().__init__(**{**arguments, "use_gpu": False})
 
     def classify(self, row: Any) -> Any:
         time.sleep(UNIT_S)
@@ -31,10 +33,21 @@ def probe_on_a_core(models: Any, storage: Any, gpus_per_classifier: float) -> di
     return probe_models(models, storage, 0)
 
 
+@dataclass(frozen=True)
+class CoreExecutor(RayExecutor):
+    """Ray, with the model probed and run on a core."""
+
+    classify_actor: type[ClassifyActor] = CoreClassifyActor
+
+    def run_tasks(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **needs: Any
+    ) -> Iterator[tuple[int, Any]]:
+        return super().run_tasks(probe_on_a_core if function is probe_models else function, calls, **needs)
+
+
 if __name__ == "__main__":
     from jobs.cli import main
     from tests.support import pretended_gpus  # by its name, for the workers: here it is __main__
 
-    label_corpus.probe_models = pretended_gpus.probe_on_a_core
-    label_corpus.label_units = partial(chain.label_units, classify_actor=pretended_gpus.CoreClassifyActor)
+    label_corpus.run = partial(label_corpus.run, executor=pretended_gpus.CoreExecutor())
     main()

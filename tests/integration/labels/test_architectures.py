@@ -11,14 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from jobs.label_corpus import run
 from tests.models.architectures import ARCHITECTURES, make_classifier
 from tests.support.corpora import EDGE_CASES, real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
+from tests.support.serial_chain import run_serially
 from tests.unit.test_layering import REPOSITORY
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 TOLERANCE = 1e-5
 LABELS = ("art", "law", "maths")
 MAX_LENGTH = 64
@@ -46,7 +45,7 @@ def label(tmp_path: Path) -> Callable[..., pa.Table]:
     source = write_jsonl(tmp_path / "in.jsonl", rows)
 
     def labeled(model: Path, *overrides: str) -> pa.Table:
-        run(make_job(source, model, tmp_path / "out", "output.scores=true", *overrides), quiet=True)
+        run_serially(make_job(source, model, tmp_path / "out", "output.scores=true", *overrides), quiet=True)
         table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(TEXTS)))
         assert rejects == []
         return table.sort_by("source_row")

@@ -13,6 +13,7 @@ from pipeline_ops.schema.errors import UserError
 from tests.integration.conftest import FinishedJob
 from tests.models.tiny import make_model
 from tests.support.running import commit_paths, committed_files, snapshot
+from tests.support.serial_chain import run_serially
 
 
 def files_by_unit(output: Path) -> dict[str, pa.Table]:
@@ -54,14 +55,13 @@ def test_run_with_another_model_or_columns_refuses_and_names_the_keys(finished_j
     assert snapshot(finished_job.output) == before
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_with_weights_or_tokenizer_changed_in_place_refuses(finished_job: FinishedJob, tmp_path: Path):
     model = Path(shutil.copytree(finished_job.model, tmp_path / "model"))
     job = finished_job.job(tmp_path / "out", f"model.path={model}")
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     make_model(model, seed=2)
     with pytest.raises(UserError, match=r"model\.weights \(was "):
-        run(job, quiet=True)
+        run_serially(job, quiet=True)
     shutil.copytree(finished_job.model, model, dirs_exist_ok=True)
     settings = json.loads((model / "tokenizer.json").read_text())
     vocabulary = settings["model"]["vocab"]
@@ -69,7 +69,7 @@ def test_run_with_weights_or_tokenizer_changed_in_place_refuses(finished_job: Fi
     vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
     (model / "tokenizer.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=r"model\.tokenizer \(was "):
-        run(job, quiet=True)
+        run_serially(job, quiet=True)
 
 
 def test_run_with_settings_that_change_no_label_goes_on(finished_job: FinishedJob):

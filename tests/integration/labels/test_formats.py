@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from jobs.label_corpus import run
 from tests.support.corpora import (
@@ -22,6 +21,7 @@ from tests.support.corpora import (
 )
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, labeled_of, make_job
+from tests.support.serial_chain import run_serially
 
 NESTED = pa.struct([("depth", pa.int32()), ("weights", pa.list_(pa.float64()))])
 
@@ -137,7 +137,6 @@ def test_run_on_a_folder_of_all_formats_labels_or_rejects_every_document(ray_add
     assert b"label_corpus" in metadata
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_with_chosen_columns_and_names_writes_just_these(model: Path, tmp_path: Path):
     source = tmp_path / "corpus.jsonl"
     rows = [{"body": text, "label": index, "id": f"{index:02}"} for index, text in enumerate(real_documents(12))]
@@ -154,7 +153,7 @@ def test_run_with_chosen_columns_and_names_writes_just_these(model: Path, tmp_pa
         "output.partition_by=[]",
         *renamed,
     )
-    summary = run(job, quiet=True)
+    summary = run_serially(job, quiet=True)
     (path,) = (tmp_path / "out").glob("*.parquet")
     table = pq.read_table(path)
     assert sorted(table.column_names) == sorted(["id", "label", *names])
@@ -166,27 +165,25 @@ def test_run_with_chosen_columns_and_names_writes_just_these(model: Path, tmp_pa
     assert summary.labeled == summary.documents == table.num_rows == 12
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_partitioned_by_input_columns_writes_folders_that_readers_decode(model: Path, tmp_path: Path):
     source = tmp_path / "corpus.jsonl"
     groups = ["a/b", "ü =%", None]
     rows = [{"text": text, "group": groups[index % 3]} for index, text in enumerate(EDGE_CASES)]
     write_jsonl(source, rows)
-    run(make_job(source, model, tmp_path / "out", "output.partition_by=[group, label]"), quiet=True)
+    run_serially(make_job(source, model, tmp_path / "out", "output.partition_by=[group, label]"), quiet=True)
     labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, len(rows)))
     assert rejects == []
     found = labeled.sort_by("source_row").select(["text", "group"]).to_pylist()
     assert found == rows
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_on_text_files_as_whole_documents_labels_each_file(model: Path, tmp_path: Path):
     source = tmp_path / "in"
     texts = ["one\ntwo\n", "", EDGE_CASES[10]]
     paths = [write_bytes(source / f"{index}.txt", text.encode()) for index, text in enumerate(texts)]
     bad = write_bytes(source / "bad.txt", b"\xff\xfe\x00")
     overrides = ("input.text_unit=file", "input.min_characters=1", "model.max_length=16")
-    run(make_job(f"{source}/*.txt", model, tmp_path / "out", *overrides), quiet=True)
+    run_serially(make_job(f"{source}/*.txt", model, tmp_path / "out", *overrides), quiet=True)
     labeled, rejects = check_exactly_once(tmp_path / "out", [*((str(path), 0) for path in paths), (str(bad), 0)])
     assert labeled.sort_by("source_file")["text"].to_pylist() == [texts[0], texts[2]]
     assert {reject["source_file"]: reject["reason"] for reject in rejects} == {
@@ -197,12 +194,11 @@ def test_run_on_text_files_as_whole_documents_labels_each_file(model: Path, tmp_
     assert labeled.sort_by("source_file")["truncated"].to_pylist() == [False, True]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_with_nothing_to_label_is_complete(model: Path, tmp_path: Path):
     write_bytes(tmp_path / "in" / "empty.jsonl", b"")
     rejected = write_bytes(tmp_path / "in" / "rejected.jsonl", b'{"text": null}\n')
     job = make_job(tmp_path / "in", model, tmp_path / "out")
-    first, second = run(job, quiet=True), run(job, quiet=True)
+    first, second = run_serially(job, quiet=True), run_serially(job, quiet=True)
     for summary in (first, second):
         assert (summary.documents, summary.labeled, summary.rejected) == (1, 0, 1)
     assert (first.units_skipped, second.units_skipped) == (0, first.units)

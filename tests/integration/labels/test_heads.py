@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import pipeline
 
-from jobs.label_corpus import run
 from jobs.run.plan import plan
 from pipeline_ops.schema.errors import UserError
 from tests.conftest import Bucket
@@ -21,8 +20,8 @@ from tests.models.tiny import make_model
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import by_key, command, job_settings, keys, make_job, snapshot, write_job_file
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 NUM_DOCUMENTS = 200
 TOLERANCE = 1e-5
 TOPICS = ("art", "law", "maths", "news", "sport")
@@ -57,7 +56,7 @@ def label(tmp_path: Path, texts: list[str], head_model: Callable[[str], Path]) -
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
 
     def labeled(head: str, *overrides: str) -> pa.Table:
-        run(make_job(source, head_model(head), tmp_path / "out", *overrides), quiet=True)
+        run_serially(make_job(source, head_model(head), tmp_path / "out", *overrides), quiet=True)
         rows, rejects = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))
         assert rejects == []
         return rows.sort_by("source_row")
@@ -150,12 +149,12 @@ def test_labels_without_names_are_told_and_can_be_named(tmp_path: Path, head_mod
     assert "id2label" in plan(job)["settings"]["labels"]["from"]
     named = make_job(source, head_model("without_names"), tmp_path / "out", "model.id2label={LABEL_0: bad, 1: good}")
     assert "id2label gives" not in plan(named)["settings"]["labels"]["from"]
-    run(named, quiet=True)
+    run_serially(named, quiet=True)
     labeled, _ = check_exactly_once(tmp_path / "out", keys(source, 5))
     assert set(labeled["label"].to_pylist()) <= {"bad", "good"}
     before = snapshot(tmp_path / "out")
     with pytest.raises(UserError, match=r"model\.labels \(was \['bad', 'good'\], is \['LABEL_0', 'LABEL_1'\]\)"):
-        run(job, quiet=True)
+        run_serially(job, quiet=True)
     assert snapshot(tmp_path / "out") == before
 
 
@@ -165,7 +164,7 @@ ODD_LABELS = ("a/b c", "x=y&z", "ü 漢字 \U0001f600", "%41", "..", "__HIVE__",
 def test_label_names_of_any_kind_come_back_from_the_folders(tmp_path: Path, texts: list[str]) -> None:
     model = make_model(tmp_path / "model", "bert", ODD_LABELS)
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
-    run(make_job(source, model, tmp_path / "out"), quiet=True)
+    run_serially(make_job(source, model, tmp_path / "out"), quiet=True)
     labeled, _ = check_exactly_once(tmp_path / "out", keys(source, NUM_DOCUMENTS))
     expected = said_by_pipeline(model, texts)
     assert labeled.sort_by("source_row")["label"].to_pylist() == [answer["label"] for answer in expected]
@@ -179,11 +178,11 @@ def test_label_too_long_for_a_folder_is_refused_on_disk_and_written_to_s3(s3: Bu
     model = make_model(tmp_path / "model", "bert", ("short", "long " * 60))
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in real_documents(20)])
     with pytest.raises(UserError, match=r"output\.partition_by: .*model\.id2label"):
-        run(make_job(source, model, tmp_path / "out"), quiet=True)
+        run_serially(make_job(source, model, tmp_path / "out"), quiet=True)
     assert not (tmp_path / "out").exists()
-    run(make_job(source, model, tmp_path / "out", "output.partition_by=[]"), quiet=True)
+    run_serially(make_job(source, model, tmp_path / "out", "output.partition_by=[]"), quiet=True)
     labeled, _ = check_exactly_once(tmp_path / "out", keys(source, 20))
-    run(make_job(source, model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}"), quiet=True)
+    run_serially(make_job(source, model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}"), quiet=True)
     on_s3, _ = check_exactly_once(f"{s3.name}/out", keys(source, 20), s3.filesystem)
     assert set(on_s3["label"].to_pylist()) == {"short", "long " * 60}
     columns = ["label", "num_tokens"]
@@ -195,7 +194,7 @@ def test_a_thousand_labels_are_written_with_and_without_folders(tmp_path: Path, 
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
     for name, partitions in (("folders", "[label]"), ("flat", "[]")):
         job = make_job(source, model, tmp_path / name, f"output.partition_by={partitions}", "output.top_k=3")
-        run(job, quiet=True)
+        run_serially(job, quiet=True)
     by_folder, _ = check_exactly_once(tmp_path / "folders", keys(source, NUM_DOCUMENTS))
     flat, _ = check_exactly_once(tmp_path / "flat", keys(source, NUM_DOCUMENTS))
     assert by_key(by_folder, ["label", "top_labels"]) == by_key(flat, ["label", "top_labels"])

@@ -14,13 +14,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from jobs.label_corpus import run
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.tokenizing.sequences import TextEncoder, Windows
 from tests.models.architectures import make_classifier
 from tests.support.corpora import EDGE_CASES, write_bytes, write_csv, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
+from tests.support.serial_chain import run_serially
 
 TOLERANCE = 1e-5
 MAX_LENGTH = 64
@@ -138,13 +138,12 @@ WRITERS: dict[str, Callable[[Path, list[str]], Path]] = {
 }
 
 
-@pytest.mark.usefixtures("serial_chain")
 @pytest.mark.parametrize("file_format", WRITERS)
 def test_documents_in_any_script_are_labeled_as_the_pipeline_does(
     file_format: str, classifier: Path, given: list[str], expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     source = WRITERS[file_format](tmp_path / f"in.{file_format}", given)
-    run(make_job(source, classifier, tmp_path / "out"), quiet=True)
+    run_serially(make_job(source, classifier, tmp_path / "out"), quiet=True)
     table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(given)))
     assert rejects == []
     table = table.sort_by("source_row")
@@ -181,19 +180,17 @@ def rows_of(encodings: Any) -> list[list[int]]:
     return [encodings.ids[stop - count : stop].tolist() for stop, count in zip(ends, encodings.lengths, strict=True)]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_long_lines_are_labeled_in_windows_and_in_pairs(classifier: Path, tmp_path: Path) -> None:
     long = long_lines()
     rows = [{"text": text, "other": other} for text, other in zip(long, long[::-1], strict=True)]
     source = write_bytes(tmp_path / "in.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     windows = ("model.long_documents=windows", "model.stride=8", "model.max_windows=50")
     for name, settings in {"windows": windows, "pairs": ("input.text_pair_column=other",)}.items():
-        run(make_job(source, classifier, tmp_path / name, *settings), quiet=True)
+        run_serially(make_job(source, classifier, tmp_path / name, *settings), quiet=True)
         table, rejects = check_exactly_once(tmp_path / name, keys(source, len(long)))
         assert (table.num_rows, rejects) == (len(long), [])
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_texts_that_are_no_unicode_are_rejected_with_a_reason(classifier: Path, tmp_path: Path) -> None:
     lines = [
         (rb'{"text": "half a pair: \ud800"}', "column_type"),
@@ -206,7 +203,7 @@ def test_texts_that_are_no_unicode_are_rejected_with_a_reason(classifier: Path, 
         (b'{"text": "a bare \x00 is no JSON"}', "broken_json"),
     ]
     source = write_bytes(tmp_path / "in" / "a.jsonl", b"\n".join(line for line, _ in lines))
-    run(make_job(source, classifier, tmp_path / "out"), quiet=True)
+    run_serially(make_job(source, classifier, tmp_path / "out"), quiet=True)
     table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(lines)))
     assert sorted(table["source_row"].to_pylist()) == [row for row, (_, reason) in enumerate(lines) if reason is None]
     found = {reject["source_row"]: reject["reason"] for reject in rejects}

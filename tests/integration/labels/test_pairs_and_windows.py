@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ViTConfig
 
-from jobs.label_corpus import run
 from jobs.run.plan import plan
 from pipeline_ops.schema.errors import UserError
 from tests.models.architectures import make_classifier
@@ -18,8 +17,8 @@ from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.corpora import EDGE_CASES, real_documents, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 LABELS = ("art", "law", "maths")
 WINDOWS = ("model.long_documents=windows", "model.max_length=32")
 TEXTS = [text[:1500] for text in (*real_documents(40, seed=9), *EDGE_CASES) if text]
@@ -36,7 +35,7 @@ def label(tmp_path: Path, classifier: Path) -> Callable[..., pa.Table]:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
 
     def labeled(*overrides: str, model: Path = classifier, name: str = "out") -> pa.Table:
-        run(make_job(source, model, tmp_path / name, *overrides), quiet=True)
+        run_serially(make_job(source, model, tmp_path / name, *overrides), quiet=True)
         table, rejects = check_exactly_once(tmp_path / name, keys(source, len(TEXTS)))
         assert rejects == []
         return table.sort_by("source_row")
@@ -124,7 +123,7 @@ def test_document_of_which_one_window_makes_the_model_raise_is_rejected_once(tmp
     model = make_poisonous_model(tmp_path / "model", tmp_path / "cured")
     bad = " ".join(["word"] * 400 + [RAISING_WORD] + ["word"] * 400 + [RAISING_WORD])
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}, {"text": bad}, {"text": "word " * 500}])
-    run(make_job(source, model, tmp_path / "out", *WINDOWS, "model.trust_remote_code=true"), quiet=True)
+    run_serially(make_job(source, model, tmp_path / "out", *WINDOWS, "model.trust_remote_code=true"), quiet=True)
     labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
     assert sorted(labeled["source_row"].to_pylist()) == [0, 2]
     assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(1, "model_error")]
@@ -140,7 +139,7 @@ def test_pairs_are_read_from_every_format_and_may_be_left_out_of_the_output(
     found = {}
     for columns in ("all", "[id]", "[other]", "none"):
         job = make_job(source, classifier, tmp_path / columns, "input.text_pair_column=other", f"output.columns={columns}")
-        run(job, quiet=True)
+        run_serially(job, quiet=True)
         labeled, _ = check_exactly_once(tmp_path / columns, keys(source, 20))
         found[columns] = labeled.sort_by("source_row")
         kept = {"all": {"id", "text", "other"}, "[id]": {"id"}, "[other]": {"other"}, "none": set()}[columns]
@@ -152,7 +151,7 @@ def test_pair_of_which_one_text_is_missing_is_rejected_and_says_which(classifier
     rows: list[dict[str, Any]] = [{"text": "a", "other": "b"}, {"text": "a", "other": None}, {"text": None, "other": "b"}]
     rows += [{"text": "a"}, {"text": "a", "other": 5}, {"text": None, "other": None}, {"text": "", "other": ""}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
-    run(make_job(source, classifier, tmp_path / "out", "input.text_pair_column=other"), quiet=True)
+    run_serially(make_job(source, classifier, tmp_path / "out", "input.text_pair_column=other"), quiet=True)
     labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 7))
     assert sorted(labeled["source_row"].to_pylist()) == [0, 6]
     found = {reject["source_row"]: (reject["reason"], reject["detail"]) for reject in rejects}
@@ -189,18 +188,18 @@ def test_setting_that_does_not_do_is_refused_before_anything_is_read(
 
 def test_output_of_other_windows_is_refused_with_the_keys_that_differ(classifier: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}])
-    run(make_job(source, classifier, tmp_path / "out", *WINDOWS, "model.stride=4"), quiet=True)
+    run_serially(make_job(source, classifier, tmp_path / "out", *WINDOWS, "model.stride=4"), quiet=True)
     with pytest.raises(UserError, match=r"model\.stride \(was 4, is 5\)"):
-        run(make_job(source, classifier, tmp_path / "out", *WINDOWS, "model.stride=5"), quiet=True)
+        run_serially(make_job(source, classifier, tmp_path / "out", *WINDOWS, "model.stride=5"), quiet=True)
     with pytest.raises(UserError, match=r"model\.long_documents"):
-        run(make_job(source, classifier, tmp_path / "out", "model.max_length=32"), quiet=True)
+        run_serially(make_job(source, classifier, tmp_path / "out", "model.max_length=32"), quiet=True)
 
 
 def test_text_without_any_token_is_rejected(tmp_path: Path) -> None:
     model = make_classifier(tmp_path / "model", "Qwen2, no padding id", LABELS, 64)
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": ""}, {"text": "a"}, {"text": ""}, {"text": " "}])
     for name, settings in {"cut": (), "windows": WINDOWS}.items():
-        run(make_job(source, model, tmp_path / name, *settings), quiet=True)
+        run_serially(make_job(source, model, tmp_path / name, *settings), quiet=True)
         labeled, rejects = check_exactly_once(tmp_path / name, keys(source, 4))
         assert sorted(labeled["source_row"].to_pylist()) == [1, 3]
         assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(0, "too_short"), (2, "too_short")]

@@ -15,7 +15,7 @@ from tests.models.tiny import ARCHITECTURES, Architecture
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
-from tests.support.serial_chain import use_serial_chain
+from tests.support.serial_chain import run_serially
 
 NUM_DOCUMENTS = 1000
 TOLERANCE = 1e-5
@@ -40,10 +40,8 @@ def labeled_by_job(
     def label(architecture: Architecture) -> pa.Table:
         folder = tmp_path_factory.mktemp(f"parity-{architecture}")
         source = write_jsonl(folder / "corpus.jsonl", [{"text": text} for text in documents])
-        with pytest.MonkeyPatch.context() as patches:
-            if architecture != ON_RAY:
-                use_serial_chain(patches)
-            run(make_job(source, model_of(architecture), folder / "out", "output.logits=true"), quiet=True)
+        label_job = run if architecture == ON_RAY else run_serially
+        label_job(make_job(source, model_of(architecture), folder / "out", "output.logits=true"), quiet=True)
         labeled, rejects = check_exactly_once(folder / "out", keys(source, NUM_DOCUMENTS))
         assert rejects == []
         return labeled.sort_by("source_row")

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from jobs.config import JobConfig, check_config, override
-from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from jobs.run.plan import plan
 from pipeline_ops.schema.errors import UserError
@@ -19,8 +18,8 @@ from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, write_job_file
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 TEXTS = [text[:800] for text in real_documents(60, seed=3)]
 ANSWERS = ("label", "score", "num_tokens", "truncated", "logits")
 PARTITIONS = ("output.partition_by=[quality_label]",)
@@ -61,7 +60,7 @@ def rows_of(target: Path, source: Path) -> pa.Table:
 
 def test_each_model_gives_what_it_gives_alone(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    summary = run(job_of(source.parent, models, target, *PARTITIONS, "output.logits=true"), quiet=True)
+    summary = run_serially(job_of(source.parent, models, target, *PARTITIONS, "output.logits=true"), quiet=True)
     together = rows_of(target, source)
     assert {path.name for path in target.glob("quality_label=*")} == {"quality_label=good", "quality_label=bad"}
     assert set(together["label"].to_pylist()) == {"an input's own"}
@@ -69,7 +68,9 @@ def test_each_model_gives_what_it_gives_alone(models: dict[str, Path], source: P
     for name, path in models.items():
         alone_folder = tmp_path / name
         columns = [f"output.{column}_column=its_{column}" for column in ANSWERS]
-        run(make_job(source.parent, path, alone_folder, "output.logits=true", "output.partition_by=[]", *columns), quiet=True)
+        run_serially(
+            make_job(source.parent, path, alone_folder, "output.logits=true", "output.partition_by=[]", *columns), quiet=True
+        )
         alone = rows_of(alone_folder, source)
         for column in ANSWERS:
             found, expected = together[f"{name}_{column}"].to_pylist(), alone[f"its_{column}"].to_pylist()
@@ -94,7 +95,7 @@ def test_settings_of_each_model_are_its_own(models: dict[str, Path], source: Pat
         "topic": {"path": str(models["topic"]), "problem_type": "multi_label_classification", "threshold": 0.2},
         "windows": {"path": str(models["topic"]), "max_length": 32, "long_documents": "windows", "stride": 4},
     }
-    run(job_of(source.parent, given, tmp_path / "out", "output.partition_by=[]", "output.embedding=mean"), quiet=True)
+    run_serially(job_of(source.parent, given, tmp_path / "out", "output.partition_by=[]", "output.embedding=mean"), quiet=True)
     labeled = rows_of(tmp_path / "out", source)
     assert "unsure" in labeled["quality_label"].to_pylist()
     assert max(map(len, labeled["topic_labels"].to_pylist())) > 1
@@ -106,9 +107,9 @@ def test_settings_of_each_model_are_its_own(models: dict[str, Path], source: Pat
 def test_changed_input_replaces_the_rows_of_all_models(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
     other = write_jsonl(source.parent / "b.jsonl", [{"text": f"another text {row}", "label": "x"} for row in range(5)])
     job = job_of(source.parent, models, tmp_path / "out", *PARTITIONS)
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     write_jsonl(other, [{"text": f"a changed text {row}", "label": "x"} for row in range(7)])
-    summary = run(job, quiet=True)
+    summary = run_serially(job, quiet=True)
     labeled, _ = check_exactly_once(tmp_path / "out", [*keys(source, len(TEXTS)), *keys(other, 7)])
     for name in models:
         counted = {key: count for key, count in summary.labels.items() if key.startswith(f"{name}=")}
@@ -125,7 +126,7 @@ def test_document_that_one_of_the_models_cannot_read_is_rejected_once(models: di
         "quality": models["quality"],
         "second": {"path": str(poisonous), "trust_remote_code": True, "max_length": 64},
     }
-    run(job_of(source, given, tmp_path / "out", "output.partition_by=[]"), quiet=True)
+    run_serially(job_of(source, given, tmp_path / "out", "output.partition_by=[]"), quiet=True)
     labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
     assert sorted(labeled["source_row"].to_pylist()) == [0, 2]
     assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(1, "model_error")]
@@ -133,14 +134,14 @@ def test_document_that_one_of_the_models_cannot_read_is_rejected_once(models: di
 
 def test_model_that_comes_later_is_refused_with_the_reason(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
     two = {name: models[name] for name in ("quality", "topic")}
-    run(job_of(source.parent, two, tmp_path / "out", *PARTITIONS), quiet=True)
+    run_serially(job_of(source.parent, two, tmp_path / "out", *PARTITIONS), quiet=True)
     with pytest.raises(UserError, match=r"^models: the output holds labels of quality, topic, this job has language, quality"):
-        run(job_of(source.parent, models, tmp_path / "out", *PARTITIONS), quiet=True)
+        run_serially(job_of(source.parent, models, tmp_path / "out", *PARTITIONS), quiet=True)
     with pytest.raises(UserError, match="this job has one model without a name"):
-        run(make_job(source.parent, models["quality"], tmp_path / "out", "output.label_column=its"), quiet=True)
+        run_serially(make_job(source.parent, models["quality"], tmp_path / "out", "output.label_column=its"), quiet=True)
     changed = {"quality": models["quality"], "topic": {"path": str(models["topic"]), "max_length": 32}}
     with pytest.raises(UserError, match=r"models\.topic\.max_length \(was 64, is 32\)"):
-        run(job_of(source.parent, changed, tmp_path / "out", *PARTITIONS), quiet=True)
+        run_serially(job_of(source.parent, changed, tmp_path / "out", *PARTITIONS), quiet=True)
 
 
 def test_plan_says_what_each_model_is(models: dict[str, Path], source: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from jobs.config import JobConfig
-from jobs.label_corpus import run
 from jobs.results.compare import compare
 from jobs.results.open_output import find_labeled
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
@@ -19,8 +18,8 @@ from tests.models.tiny import make_model
 from tests.support.compared_outputs import joined_by_duckdb
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.running import command, job_settings, make_job, write_job_file
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 TEXTS = [text[:300] for text in real_documents(90, seed=4)]
 OTHER_LABELS = ("NEGATIVE", "NEUTRAL", "POSITIVE")
 
@@ -40,7 +39,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def old(source: Path, model: Path, tmp_path: Path) -> JobConfig:
     job = make_job(source, model, tmp_path / "old", "compute.unit_bytes=3000")
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     return job
 
 
@@ -65,7 +64,7 @@ def test_another_model_and_other_units_are_compared_document_by_document(
     old: JobConfig, source: Path, other_model: Path, tmp_path: Path
 ) -> None:
     renamed = ("output.label_column=topic", "output.partition_by=[]", "output.source_row_column=source_row")
-    run(make_job(source, other_model, tmp_path / "new", "compute.unit_bytes=7000", *renamed), quiet=True)
+    run_serially(make_job(source, other_model, tmp_path / "new", "compute.unit_bytes=7000", *renamed), quiet=True)
     rows = joined_by_duckdb(old.output.path, str(tmp_path / "new"), "a.label, b.topic, a.text")
     merge(tmp_path / "old")
     a, b = find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "new"))
@@ -84,7 +83,7 @@ def test_a_file_that_changed_between_the_runs_is_left_out(
     old: JobConfig, source: Path, other_model: Path, tmp_path: Path
 ) -> None:
     write_jsonl(source / "second.jsonl", [{"text": text} for text in TEXTS[:7]])
-    run(make_job(source, other_model, tmp_path / "new"), quiet=True)
+    run_serially(make_job(source, other_model, tmp_path / "new"), quiet=True)
     result = compare(find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "new")))
     assert (result["documents"], result["changed_files"], result["changed_input"]) == (50, 1, 40)
     rows = joined_by_duckdb(
@@ -100,7 +99,7 @@ def test_a_moved_input_is_matched_by_what_follows_its_folder(
     old: JobConfig, source: Path, other_model: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(source, tmp_path / "elsewhere" / "corpus")
-    run(make_job(tmp_path / "elsewhere" / "corpus", other_model, tmp_path / "new"), quiet=True)
+    run_serially(make_job(tmp_path / "elsewhere" / "corpus", other_model, tmp_path / "new"), quiet=True)
     result = compare(find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "new")))
     assert (result["documents"], result["matched_by"]) == (90, "path below the input")
     rows = joined_by_duckdb(
@@ -122,7 +121,7 @@ def test_one_model_of_several_is_compared_with_a_single_one(
     ]
     from jobs.config import check_config
 
-    run(check_config(JobConfig, settings), quiet=True)
+    run_serially(check_config(JobConfig, settings), quiet=True)
     single, both = find_labeled(str(tmp_path / "old")), find_labeled(str(tmp_path / "both"))
     same = compare(single, both, model="one")
     assert (same["documents"], same["agreement"]) == (90, 1)
@@ -139,7 +138,7 @@ def compared(old: JobConfig, source: Path, other_model: Path, tmp_path: Path) ->
     for name, model in (("old", old.model.path if old.model else ""), ("new", other_model)):
         settings = job_settings(source, model, tmp_path / name)
         write_job_file(tmp_path / f"{name}.yaml", settings)
-        run(make_job(source, model, tmp_path / name), quiet=True)
+        run_serially(make_job(source, model, tmp_path / name), quiet=True)
     return tmp_path
 
 

@@ -9,7 +9,6 @@ import duckdb
 import pytest
 
 from jobs.config import JobConfig, check_config
-from jobs.label_corpus import run
 from jobs.report.evaluation import section
 from jobs.results.evaluate import evaluate, keep
 from jobs.results.evaluation_tables import show
@@ -18,8 +17,8 @@ from pipeline_ops.schema.errors import UserError
 from tests.models.tiny import make_model
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.running import command, job_settings, make_job, snapshot
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 NAMES = ("NEGATIVE", "POSITIVE")
 TOPICS = ("art", "law", "maths")
 NUM_DOCUMENTS = 60
@@ -46,7 +45,7 @@ def labeled(tmp_path: Path, rows: list[dict[str, Any]], model: Path):
 
     def label(model_path: Path = model, *overrides: str) -> Path:
         named = ("output.label_column=predicted", "output.partition_by=[predicted]", *overrides)
-        run(make_job(source, model_path, tmp_path / "out", "compute.unit_bytes=8000", *named), quiet=True)
+        run_serially(make_job(source, model_path, tmp_path / "out", "compute.unit_bytes=8000", *named), quiet=True)
         return tmp_path / "out"
 
     return label
@@ -149,7 +148,7 @@ def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model
     settings["models"] = [
         {"name": name, "path": str(path), "dtype": "float32"} for name, path in (("mood", model), ("topic", topics))
     ]
-    run(check_config(JobConfig, settings), quiet=True)
+    run_serially(check_config(JobConfig, settings), quiet=True)
     found = find_labeled(str(tmp_path / "out"))
     result = evaluate(found, "label", "mood")
     [(accuracy,)] = query(tmp_path / "out", "SELECT avg((label = mood_label)::int) FROM OUTPUT WHERE label IS NOT NULL")
@@ -179,7 +178,7 @@ def test_truth_that_cannot_be_compared_is_refused(labeled, truth: str, said: str
 def test_output_without_labeled_documents_is_refused(tmp_path: Path, model: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": None, "label": "NEGATIVE"}, {"text": None, "label": "POSITIVE"}])
     named = ("output.label_column=predicted", "output.partition_by=[predicted]", "input.column_types={text: string}")
-    run(make_job(source, model, tmp_path / "out", *named), quiet=True)
+    run_serially(make_job(source, model, tmp_path / "out", *named), quiet=True)
     with pytest.raises(UserError, match="no labeled documents"):
         evaluate(find_labeled(str(tmp_path / "out")), "label")
 

@@ -13,8 +13,8 @@ from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import job_settings, keys, make_job, write_job_file
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 LABELS = {0: "1", 1: "a/b=c"}  # a number to those that guess, and a name that a folder cannot have
 
 
@@ -26,7 +26,7 @@ def labeled(model: Path, tmp_path: Path) -> Path:
     second = write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text} for text in texts[25:]])
     settings = job_settings(tmp_path / "in", model, tmp_path / "out", "compute.unit_bytes=4000")
     settings["model"]["id2label"] = LABELS
-    result = label_corpus.run(settings, quiet=True)
+    result = run_serially(settings, quiet=True)
     assert result.complete
     assert (result.documents, result.labeled, sum(result.labels.values())) == (40, 40, 40)
     check_exactly_once(tmp_path / "out", keys(first, 25) + keys(second, 15))
@@ -40,7 +40,7 @@ def as_tuples(frame: pd.DataFrame) -> list[tuple]:
 def test_run_takes_the_path_of_a_job_file(model: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "one"}])
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out"))
-    assert label_corpus.run(str(job_file), quiet=True).documents == 1
+    assert run_serially(str(job_file), quiet=True).documents == 1
 
 
 def test_labels_are_the_committed_rows_however_they_are_asked_for(labeled: Path, ray_address: str) -> None:
@@ -71,7 +71,7 @@ def test_labels_of_some_columns_are_these_in_that_order(labeled: Path) -> None:
 def test_labels_on_object_storage_equal_what_duckdb_reads(s3: Bucket, model: Path, tmp_path: Path) -> None:
     rows = b"".join(b'{"text": "document %d"}\n' % row for row in range(30))
     s3.filesystem.pipe_file(f"{s3.name}/in/a.jsonl", rows)
-    label_corpus.run(
+    run_serially(
         make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}"), quiet=True, report=False
     )
     frame = label_corpus.labels(f"{s3.url}/out", storage={"endpoint_url": s3.endpoint_url})

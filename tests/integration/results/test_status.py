@@ -7,30 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from jobs.label_corpus import run
 from jobs.results.status import status
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, running_command, wait_for, write_job_file
+from tests.support.serial_chain import run_serially
 
 STORAGE = StorageConfig()
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in real_documents(20)])
     job = make_job(tmp_path / "in", model, tmp_path / "out")
-    run(job, quiet=True, report=False)
+    run_serially(job, quiet=True, report=False)
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": "one more"}, {"text": None}])
-    result = run(job, quiet=True, report=False)
+    result = run_serially(job, quiet=True, report=False)
     found = command("status", tmp_path / "out").result
     assert (found["state"], found["documents"], found["rejected"], found["labels"]) == ("complete", 22, 1, result.labels)
     assert (found["run"]["documents"], found["run"]["rejected"], found["holder"]) == (2, 1, None)
     write_jsonl(tmp_path / "in" / "c.jsonl", [{"text": "and another"}])
     (tmp_path / "in" / "d.parquet").write_bytes(b"no Parquet")
-    run(job, quiet=True, report=False)
+    run_serially(job, quiet=True, report=False)
     found = status(str(tmp_path / "out"), STORAGE)
     assert (found["state"], found["units_failed"], found["documents"]) == ("incomplete", 1, 23)
 

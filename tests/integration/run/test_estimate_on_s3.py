@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from jobs.label_corpus import run
 from jobs.run.estimate import plan_on, target_of
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
+from tests.support.serial_chain import run_serially
 
 KINDS = {"put": "PutObject", "get": "GetObject", "list": "ListObjects.*", "delete": "DeleteObjects?"}
 DOCUMENTS = 300
 
 
-def test_requests_of_a_run_are_about_those_of_the_estimate(s3: Bucket, model: Path, tmp_path: Path, serial_chain: None) -> None:
+def test_requests_of_a_run_are_about_those_of_the_estimate(s3: Bucket, model: Path, tmp_path: Path) -> None:
     texts = real_documents(DOCUMENTS)
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts[:150]])
     write_parquet(tmp_path / "in" / "b.parquet", [{"text": text} for text in texts[150:]], row_group_size=5)
@@ -26,7 +26,9 @@ def test_requests_of_a_run_are_about_those_of_the_estimate(s3: Bucket, model: Pa
     assert found["documents"]["value"] == DOCUMENTS
     assert s3.filesystem.find(f"{s3.name}/out") == [], "nothing is written"
     s3.journal.clear()
-    summary = run(job, quiet=True, report=False)  # which reads a hundred files at the most, nothing to a run worth estimating
+    summary = run_serially(
+        job, quiet=True, report=False
+    )  # which reads a hundred files at the most, nothing to a run worth estimating
     asked = {kind: len(s3.journal.requests(operation)) for kind, operation in KINDS.items()}
     check_exactly_once(f"{s3.name}/out", keys(f"{s3.url}/in/a.jsonl", 150) + keys(f"{s3.url}/in/b.parquet", 150), s3.filesystem)
     # the proxy's http has each range read twice, and a unit's documents may all have one label

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from pipeline_ops.storage.files import StorageConfig
@@ -16,8 +15,8 @@ from tests.servers.s3_proxy import Rule
 from tests.servers.s3_server import S3Server
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
+from tests.support.serial_chain import run_serially
 
-pytestmark = pytest.mark.usefixtures("serial_chain")
 INPUT = "in/.*"
 
 
@@ -35,13 +34,13 @@ def test_changed_file_is_read_alone_and_its_neighbors_rows_stay(s3: Bucket, mode
     """Small files share units: the unchanged ones are neither read nor labeled again."""
     paths = [put_lines(s3, f"{number}.jsonl", texts[10 * number : 10 * number + 10]) for number in range(5)]
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
-    first = run(job, quiet=True)
+    first = run_serially(job, quiet=True)
     assert first.units == 1, "they share a unit"
 
     put_lines(s3, "1.jsonl", texts[50:53])
     new = put_lines(s3, "9.jsonl", texts[60:64])
     s3.journal.clear()
-    second = run(job, quiet=True)
+    second = run_serially(job, quiet=True)
     assert {request.key for request in s3.journal.requests("GetObject", INPUT)} == {"in/1.jsonl", "in/9.jsonl"}
     expected = [key for path in paths if path != paths[1] for key in keys(path, 10)] + keys(paths[1], 3) + keys(new, 4)
     labeled, _ = check_exactly_once(f"{s3.name}/out", expected, s3.filesystem)
@@ -53,7 +52,7 @@ def test_changed_file_is_read_alone_and_its_neighbors_rows_stay(s3: Bucket, mode
 
     # nothing has changed: the input is listed once, and nothing else of it is asked for
     s3.journal.clear()
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     assert [request.operation for request in s3.journal.requests(key=INPUT)] == []
     assert s3.journal.requests("PutObject|DeleteObjects?") == []
 
@@ -61,10 +60,10 @@ def test_changed_file_is_read_alone_and_its_neighbors_rows_stay(s3: Bucket, mode
 def test_unchanged_input_is_listed_once(s3: Bucket, model: Path, texts: list[str]):
     put_lines(s3, "a.jsonl", texts[:5])
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     put_lines(s3, "b.jsonl", texts[5:9])
     s3.journal.clear()
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     asked = [request.prefix for request in s3.journal.requests("ListObjects")]
     assert asked.count("in/") == 1, asked
     assert s3.journal.requests("HeadObject", INPUT) == []
@@ -77,7 +76,7 @@ def test_reader_of_commits_never_sees_both_versions_of_a_changed_file(
     paths = [put_lines(s3, f"{number}.jsonl", texts[10 * number : 10 * number + 10]) for number in range(3)]
     storage = f"storage.endpoint_url={s3.endpoint_url}"
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", storage)
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     put_lines(s3, "1.jsonl", texts[50:60])
     seen: list[list[tuple[str, str]]] = []
     done = threading.Event()
@@ -91,7 +90,7 @@ def test_reader_of_commits_never_sees_both_versions_of_a_changed_file(
     reader.start()
     try:
         with s3.proxy.faults(Rule("delay", "PutObject|DeleteObjects", times=None, seconds=0.2)):
-            run(job, quiet=True)
+            run_serially(job, quiet=True)
     finally:
         done.set()
         reader.join()
@@ -113,12 +112,12 @@ def test_removed_file_is_reported_and_dropped_only_on_request(s3: Bucket, model:
     s3.filesystem.pipe_file(f"{s3.name}/in/alone.txt", b"of another format, so in a unit of its own\n")
     storage = f"storage.endpoint_url={s3.endpoint_url}"
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", storage, "input.min_characters=1", f"output.drop_removed={drop}")
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     for path in (gone, alone):
         s3.filesystem.rm_file(path.removeprefix("s3://"))
     put_lines(s3, "new.jsonl", texts[10:12])
     s3.journal.clear()
-    summary = run(job, quiet=True)
+    summary = run_serially(job, quiet=True)
     assert summary.files_removed == 2
     assert {request.key for request in s3.journal.requests("GetObject", INPUT)} == {"in/new.jsonl"}
     expected = keys(kept, 5) + keys(f"{s3.url}/in/new.jsonl", 2)
@@ -134,11 +133,11 @@ def test_removed_file_is_reported_and_dropped_only_on_request(s3: Bucket, model:
 def test_changed_file_that_cannot_be_read_keeps_its_old_labels(s3: Bucket, model: Path, texts: list[str]):
     paths = [put_lines(s3, f"{name}.jsonl", texts[:5]) for name in "ab"]
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     put_lines(s3, "a.jsonl", texts[20:29])
     with s3.proxy.faults(Rule("status", "GetObject", "in/a.jsonl", skip=1, times=None, status=403, code="AccessDenied")):
-        summary = run(job, quiet=True)
+        summary = run_serially(job, quiet=True)
     assert (summary.units_failed, summary.files_incomplete) == (1, 1)
     check_exactly_once(f"{s3.name}/out", [key for path in paths for key in keys(path, 5)], s3.filesystem)
-    run(job, quiet=True, retry_failed=True)
+    run_serially(job, quiet=True, retry_failed=True)
     check_exactly_once(f"{s3.name}/out", keys(paths[0], 9) + keys(paths[1], 5), s3.filesystem)

@@ -16,6 +16,7 @@ from tests.integration.conftest import FinishedJob
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, keys, make_job, snapshot
+from tests.support.serial_chain import run_serially
 
 TEXTS = real_documents(40, seed=1)
 
@@ -38,14 +39,13 @@ def test_run_of_a_finished_job_writes_nothing_and_exits_0(finished_job: Finished
         assert again.result[count] == finished_job.result[count]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model: Path, tmp_path: Path):
     source, output = tmp_path / "in", tmp_path / "out"
     job = make_job(source, model, output)
     same = write_parquet(source / "same.parquet", pa.table({"text": TEXTS[:10]}))
     changing = write_texts(source / "changing.jsonl", TEXTS[10:20], modified=1e9)
     neighbor = write_texts(source / "neighbor.jsonl", TEXTS[20:30], modified=1e9)  # in one unit with the changing file
-    first = run(job, quiet=True)
+    first = run_serially(job, quiet=True)
     check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbor, 10))
     written_of_same = {path: stamp for path, stamp in snapshot(output).items() if str(same) in source_files(Path(path))}
     assert len(written_of_same) > 1, "the labeled file and its commit"
@@ -53,7 +53,7 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model
     # the old rows of the changed file are gone, also from the unit that it shares with its neighbor
     new = write_texts(source / "new.jsonl", TEXTS[30:35], modified=1e9)
     write_texts(changing, TEXTS[35:], modified=1.1e9)
-    second = run(job, quiet=True)
+    second = run_serially(job, quiet=True)
     labeled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 5) + keys(neighbor, 10) + keys(new, 5))
     assert texts_of(labeled, changing) == TEXTS[35:]
     assert texts_of(labeled, neighbor) == TEXTS[20:30]
@@ -65,27 +65,26 @@ def test_run_on_an_input_that_grew_and_changed_and_changed_back_follows_it(model
     # the removed file's labels stay
     new.unlink()
     before = snapshot(output)
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     assert snapshot(output) == before
     assert verify(job)["removed"] == [str(new)]
 
     # the same bytes and the same time as at first: the unit of then is labeled and committed once more
     write_texts(new, TEXTS[30:35], modified=1e9)
     write_texts(changing, TEXTS[10:20], modified=1e9)
-    third = run(job, quiet=True)
+    third = run_serially(job, quiet=True)
     labeled, _ = check_exactly_once(output, keys(same, 10) + keys(changing, 10) + keys(neighbor, 10) + keys(new, 5))
     assert texts_of(labeled, changing) == TEXTS[10:20]
     assert third.documents == 35
     assert verify(job)["ok"]
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_on_one_file_that_changed_back_labels_it_again(model: Path, tmp_path: Path):
     source, output = tmp_path / "corpus.jsonl", tmp_path / "out"
     job = make_job(source, model, output)
     for texts, modified in ((TEXTS[:5], 1e9), (TEXTS[5:12], 1.1e9), (TEXTS[:5], 1e9)):
         write_texts(source, texts, modified)
-        summary = run(job, quiet=True)
+        summary = run_serially(job, quiet=True)
         labeled, _ = check_exactly_once(output, keys(source, len(texts)))
         assert texts_of(labeled, source) == texts
         assert summary.documents == len(texts)

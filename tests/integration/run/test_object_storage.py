@@ -17,6 +17,7 @@ from tests.servers.s3_server import S3Server
 from tests.support.corpora import real_documents, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import by_key, command, job_settings, keys, make_job, output_files, write_job_file
+from tests.support.serial_chain import run_serially
 
 WRITES = "PutObject|DeleteObjects?|CreateMultipartUpload|UploadPart|CompleteMultipartUpload"
 INPUT_KEYS = "in/.*"
@@ -82,7 +83,6 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     assert (third.documents_run, third.units_skipped) == (1, first.units)
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(s3: Bucket, model: Path, tmp_path: Path):
     rows, groups = 300, 3
     texts = real_documents(10 * rows)
@@ -100,7 +100,7 @@ def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(s3: Bucket, mod
     settings = ("output.columns=none", "compute.unit_bytes=33554432", f"storage.endpoint_url={s3.endpoint_url}")
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", *settings)
     s3.journal.clear()
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     labeled, _ = check_exactly_once(f"{s3.name}/out", keys(f"{s3.url}/in/wide.parquet", rows), s3.filesystem)
     moved = s3.journal.bytes_down("GetObject", INPUT_KEYS)
     # twice: over plain http each range is fetched twice and compared

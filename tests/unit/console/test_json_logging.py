@@ -11,10 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from jobs.console import json_logging as logs
-from jobs.label_corpus import run
 from tests.support.corpora import real_documents, write_bytes, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import (
@@ -28,6 +25,7 @@ from tests.support.running import (
     wait_for,
     write_job_file,
 )
+from tests.support.serial_chain import run_serially
 
 
 @contextmanager
@@ -53,7 +51,6 @@ def lines_of(text: str) -> list[dict[str, Any]]:
     return lines
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_run_tells_its_events_under_one_run_id(model: Path, tmp_path: Path) -> None:
     texts = [text[:300] for text in real_documents(40, seed=4)]
     texts[7] = ""
@@ -62,7 +59,7 @@ def test_run_tells_its_events_under_one_run_id(model: Path, tmp_path: Path) -> N
     output = tmp_path / "out"
     job = make_job(tmp_path / "in", model, output, "compute.unit_bytes=3000", "input.min_characters=1")
     with json_stderr() as written:
-        summary = run(job, as_json=True)
+        summary = run_serially(job, as_json=True)
     lines = lines_of(written.getvalue())
 
     events = Counter(line["event"] for line in lines)
@@ -86,15 +83,14 @@ def test_run_tells_its_events_under_one_run_id(model: Path, tmp_path: Path) -> N
     }
     assert ended["level"] == "warning", "something is missing"
     broken.unlink()
-    assert run(job, as_json=True).units_failed == 0
+    assert run_serially(job, as_json=True).units_failed == 0
     check_exactly_once(output, keys(source, 40))
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_quiet_run_tells_nothing(model: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "one"}])
     with json_stderr() as written:
-        run(make_job(source, model, tmp_path / "out"), quiet=True, as_json=True)
+        run_serially(make_job(source, model, tmp_path / "out"), quiet=True, as_json=True)
     assert [line for line in lines_of(written.getvalue()) if line["event"] != "output"] == []
 
 

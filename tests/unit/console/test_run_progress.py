@@ -13,10 +13,10 @@ from rich.console import Console
 from cluster.attempts import StageActivity
 from cluster.resources import ComputeConfig, Machines, Pools, resolve_pools
 from jobs.console.run_progress import Progress
-from jobs.label_corpus import run
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_jsonl
 from tests.support.running import make_job
+from tests.support.serial_chain import run_serially
 
 
 def commit(labels: dict[str, int], rejected: int = 0, tokens: int = 1000) -> Commit:
@@ -122,8 +122,7 @@ def test_line_tells_rates_time_left_and_what_went_wrong(monkeypatch: pytest.Monk
     assert told.line().endswith(", 3 rejected, 2 units failed")
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_quiet_run_is_silent(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "one"}])
-    assert run(make_job(source, model, tmp_path / "out"), quiet=True).documents == 1
+    assert run_serially(make_job(source, model, tmp_path / "out"), quiet=True).documents == 1
     assert capsys.readouterr().err == ""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.label_corpus import run
 from jobs.maintenance.sweep import sweep_output
 from jobs.maintenance.verify import verify
 from pipeline_ops.output import schedule_records as ticks
@@ -19,6 +18,7 @@ from tests.servers import stepped_store  # noqa: F401 registers stepped://
 from tests.support.corpora import write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job, output_files
+from tests.support.serial_chain import run_serially
 
 STORAGE = StorageConfig()
 TWO = datetime(2026, 11, 22, 2, tzinfo=UTC)
@@ -108,7 +108,6 @@ def test_old_ticks_are_forgotten_with_all_their_records(output: str) -> None:
     assert len(list_all(output, STORAGE)) == 2 * 3 + 2
 
 
-@pytest.mark.usefixtures("serial_chain")
 def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_path: Path) -> None:
     """They are there before the first run, between two and after them; no command takes them for labels, garbage or input."""
     source, output = tmp_path / "in", str(tmp_path / "out")
@@ -116,7 +115,7 @@ def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_pa
     ticks.decide(decision(TWO), output, STORAGE)
     files = [write_jsonl(source / "a.jsonl", [{"text": "one"}, {"text": "two"}])]
     job = make_job(source, model, output)
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     ticks.note_submitted(tick_name(TWO), TWO, output, STORAGE)
     ticks.note_ending(tick_name(TWO), ending(), output, STORAGE)
     ticks.beat({}, output, STORAGE)
@@ -124,7 +123,7 @@ def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_pa
     assert len(records) == 5
 
     files.append(write_jsonl(source / "b.jsonl", [{"text": "three"}]))
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     assert not has_garbage(output, read_ledger(output, STORAGE), STORAGE)
     assert sweep_output(job)["removed"] == 0
     assert verify(job, deep=True)["ok"]

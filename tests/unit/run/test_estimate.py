@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from jobs.config import JobConfig, check_config
-from jobs.label_corpus import run
 from jobs.run.estimate import Target, plan_on, show_estimate, target_of
 from pipeline_ops.models.flops import GPUS, peak_flops, token_flops_of
 from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.running import command, job_settings, make_job, write_job_file
+from tests.support.serial_chain import run_serially
 
 DOCUMENTS = 400
 
@@ -103,9 +103,9 @@ def test_several_models_read_each_their_tokens_of_one_tokenizing(source: Path, m
     assert both["files_per_unit"] == 2
 
 
-def test_nothing_left_takes_nothing(source: Path, model: Path, tmp_path: Path, serial_chain: None) -> None:
+def test_nothing_left_takes_nothing(source: Path, model: Path, tmp_path: Path) -> None:
     job = make_job(source, model, tmp_path / "out")
-    run(job, quiet=True)
+    run_serially(job, quiet=True)
     target = target_of("64xH100", 1000.0, 2.5)
     assert target is not None
     found = plan_on(job, target)["estimate"]
