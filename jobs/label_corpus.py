@@ -192,7 +192,7 @@ def _label_and_commit(
                     write_job(record, job.output.path, job.storage)
                     recording.begin(probed["device"], probed["dtypes"], pools.classifiers)
                     recorded = True
-                    if any(model.facts.head.generic_labels for model in prepared.models):
+                    if any(model.facts.head.has_generic_labels for model in prepared.models):
                         progress.say("the model's labels have no names (LABEL_0, ...): model.id2label can give them some")
                 if isinstance(done, Failure):
                     writer.lease.check()

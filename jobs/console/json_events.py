@@ -60,7 +60,7 @@ class JsonLines:
             rejected=commit.rejected,
             tokens=commit.tokens,
             padded_tokens=commit.padded_tokens,
-            classify_seconds=round(seconds.whole - seconds.waiting, 6),
+            classify_seconds=round(seconds.total - seconds.waiting, 6),
         )
         now = time.monotonic()
         if now - self.last_line >= LINE_SECONDS:

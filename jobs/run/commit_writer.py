@@ -14,7 +14,7 @@ from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garba
 from pipeline_ops.output.lease import Lease, acquire
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.planning.work_plan import is_all_stale
-from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failure, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, is_store_fault, store_errors
 from pipeline_ops.storage.files import check_writable, remove_folder_if_empty
 from pipeline_ops.writing.commit_record import Commit
 
@@ -63,7 +63,7 @@ def writing(prepared: Prepared) -> Iterator[Lease]:
         forget = prepared.lease is None and not prepared.ledger.commits
         raise
     except Exception as error:
-        if is_store_failure(error):  # then the lease cannot be released either: do not wait for that, it expires
+        if is_store_fault(error):  # then the lease cannot be released either: do not wait for that, it expires
             lease = None
         raise
     except BaseException:  # Ctrl-C or SIGTERM, perhaps in the middle of a request

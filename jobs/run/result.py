@@ -124,11 +124,11 @@ def summarize(
     current = [commit for commit in current_commits(commits).values() if commit.pieces]
     documents_run = sum(commit.documents for commit in labeled)
     tokens_run, padded_run = sum(c.tokens for c in labeled), sum(c.padded_tokens for c in labeled)
-    classify = ClassifySeconds.total(commit.classify_seconds for commit in labeled)
+    classify = ClassifySeconds.sum_of(commit.classify_seconds for commit in labeled)
     known_flops = [commit.flops for commit in labeled if commit.flops is not None]
     flops = sum(known_flops) if labeled and len(known_flops) == len(labeled) else None
     labeling = _between(timeline.labeling, timeline.last_commit)
-    mfu = utilization(flops, classify.whole, timeline.peak_flops)
+    mfu = utilization(flops, classify.total, timeline.peak_flops)
     labels: Counter[str] = Counter()
     for commit in current:
         labels.update(commit.labels)

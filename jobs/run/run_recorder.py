@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from jobs.run.prepare import Prepared
 from jobs.run.result import RunResult, Timeline
 from pipeline_ops.output.run_records import Point, RunRecord, write_run
-from pipeline_ops.schema.errors import is_store_failure
+from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import iso
 from pipeline_ops.writing.commit_record import Commit
 
@@ -73,7 +73,7 @@ class Recording:
     def end_by(self, error: BaseException) -> None:
         """The run ends by an exception, which the caller raises again. Nothing is asked of a store that has failed."""
         if isinstance(error, Exception):
-            if not is_store_failure(error):
+            if not is_store_fault(error):
                 self._end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         else:
             self._end("interrupted")
