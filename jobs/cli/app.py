@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
+from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
@@ -49,29 +50,42 @@ for panel, commands in PANELS:
     app.add_typer(commands)
 
 
-def main(*command: str) -> None:
-    """Runs the command line, behind `command`, and turns what it raises into a line on stderr and an exit code."""
+def main() -> NoReturn:
+    """Run the command line as this process: its settings, its signals and its end are the command's."""
     from cluster.session import quiet_environment
 
     quiet_environment()
     stopping.install()
-    code: Any
-    try:
-        app([*command, *sys.argv[1:]], prog_name="label-corpus")
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-        if code == INTERRUPTED:  # typer's own answer to Ctrl-C
-            _say("interrupted; run it again to continue", code)
-        if code in (TERMINATED, signal.SIGTERM):  # the latter from Ray's own handler, while it starts
-            code = TERMINATED
-            _say("ended by SIGTERM; run it again to continue", code)
-    except Exception as error:
-        code = _explain(error)
+    code = execute(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     # Ray's and torch's threads have nothing left to do; waiting for them costs a second
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    os._exit(code)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command in this process and print what it prints; what it raises becomes a line on stderr.
+
+    Signal handlers, and a connection to Ray that exists, stay as they are.
+
+    Args:
+        arguments: the words behind `label-corpus`.
+
+    Returns:
+        The exit code, see the module.
+    """
+    try:
+        app(list(arguments), prog_name="label-corpus")
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer's own answer to Ctrl-C
+            _say("interrupted; run it again to continue", INTERRUPTED)
+        if stop.code in (TERMINATED, signal.SIGTERM):  # the latter from Ray's own handler, while it starts
+            _say("ended by SIGTERM; run it again to continue", TERMINATED)
+            return TERMINATED
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        return _explain(error)
+    return 0
 
 
 def _say(message: str, code: int, error: Exception | None = None) -> None:

@@ -28,7 +28,7 @@ from tests.fault.conftest import every_fault, worker_processes
 from tests.servers.s3_proxy import Rule
 from tests.support.corpora import one_line, real_documents
 from tests.support.invariant import Key, check_exactly_once
-from tests.support.running import command, job_settings, keys, kill_group, start_command, write_job_file
+from tests.support.running import command_in_own_process, job_settings, keys, kill_group, start_command, write_job_file
 
 SEED = 20261121
 FORMATS = ("jsonl", "parquet", "txt")
@@ -196,7 +196,9 @@ def test_campaign_of_random_faults_loses_and_doubles_nothing(
     faults = s3.journal.faults()
     s3.proxy.heal()
     assert landed == rounds
-    finished = command("run", campaign.job_file, "--quiet", "--retry-failed", ray_address=ray_address, timeout_s=280)
+    finished = command_in_own_process(
+        "run", campaign.job_file, "--quiet", "--retry-failed", ray_address=ray_address, timeout_s=280
+    )
     assert finished.code == 0, finished.stderr
     check_exactly_once(f"{s3.name}/out", campaign.expected, s3.filesystem)
     assert verify(campaign.job, deep=True)["ok"]

@@ -1,6 +1,7 @@
 """Small files merged: the same rows in fewer files, whatever happens to the compaction, and runs go on from there."""
 
 import pyarrow as pa
+import pytest
 
 from jobs.maintenance.compact import compact
 from jobs.maintenance.verify import verify
@@ -19,6 +20,7 @@ def rows_of(corpus: Corpus) -> list[dict]:
     return labeled.sort_by([("source_file", "ascending"), ("source_row", "ascending")]).to_pylist()
 
 
+@pytest.mark.slow
 def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray_address: str, corpus: Corpus):
     run_serially(corpus.job, quiet=True)
     before, filesystem = rows_of(corpus), corpus.bucket.filesystem

@@ -8,7 +8,7 @@ from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, kill, once, worker_processes
 from tests.servers.s3_proxy import Rule
-from tests.support.running import command, start_command, wait_for
+from tests.support.running import command_in_own_process, start_command, wait_for
 from tests.support.serial_chain import run_serially
 
 TIMEOUT_S = 120
@@ -28,7 +28,12 @@ CRASH_POINTS = {
 }
 
 
-@pytest.mark.parametrize("point", CRASH_POINTS)
+QUICK = "after_the_files_before_the_commit"
+
+
+@pytest.mark.parametrize(
+    "point", [QUICK, *(pytest.param(point, marks=pytest.mark.slow) for point in CRASH_POINTS if point != QUICK)]
+)
 def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: str, corpus: Corpus, point: str):
     rule, proxy = CRASH_POINTS[point], corpus.bucket.proxy
     if point == "in_the_first_sweep":  # something has to be swept: a run that died before
@@ -69,9 +74,10 @@ def test_commit_that_was_put_but_whose_answer_was_lost_counts_as_ours(corpus: Co
     corpus.check_exactly_once()
 
 
+@pytest.mark.slow
 def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_address: str, corpus: Corpus):
     with corpus.bucket.proxy.faults(Rule("after_reset", "PutObject", COMMITS, times=None)):
-        finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
+        finished = command_in_own_process("run", corpus.job_file, "--quiet", ray_address=ray_address)
     assert finished.code == 1
     assert len(corpus.commits()) == 1
     assert run_serially(corpus.job, quiet=True).units_skipped == 1
@@ -87,6 +93,7 @@ def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str
     assert verify(corpus.job)["ok"]
 
 
+@pytest.mark.slow
 def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corpus: Corpus):
     process = start_command("run", corpus.job_file, "--quiet", ray_address=ray_address)
     try:

@@ -51,6 +51,7 @@ def gone_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gone_cluster")
 @pytest.mark.parametrize(
     ("stop", "unit_bytes_after"),

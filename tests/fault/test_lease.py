@@ -11,11 +11,13 @@ import pytest
 
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
+from pipeline_ops.output.lease import acquire
+from pipeline_ops.storage.files import StorageConfig
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule
 from tests.support.corpora import real_documents, write_parquet
 from tests.support.invariant import check_exactly_once
-from tests.support.running import command, job_settings, keys, make_job, start_command, wait_for, write_job_file
+from tests.support.running import command, job_settings, keys, make_job, snapshot, start_command, wait_for, write_job_file
 
 TIMEOUT_S = 120
 LEASE_S = 20
@@ -31,6 +33,19 @@ def stopped(process: Popen[str]) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
+def test_run_beside_another_exits_3_names_the_holder_and_writes_nothing(model: Path, tmp_path: Path):
+    source, output = write_parquet(tmp_path / "in.parquet", [{"text": "one"}]), tmp_path / "out"
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, output))
+    held = acquire(str(output), StorageConfig(), LEASE_S, None)
+    before = snapshot(output)
+    refused = command("run", job_file, "--quiet")
+    assert (refused.code, refused.stdout, len(refused.error_lines)) == (3, "", 1), refused.stderr
+    assert f"process {os.getpid()}" in refused.stderr
+    assert snapshot(output) == before
+    held.release()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [pytest.param("local", marks=pytest.mark.campaign), "s3"])
 def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_nothing_more(
     ray_address: str, model: Path, tmp_path: Path, s3: Bucket, where: str
@@ -69,12 +84,13 @@ def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_no
     assert "lost" in stderr
     assert committed() == between, "nothing that was committed after the lease was lost counts"
 
-    third = command("run", job_file, "--quiet", ray_address=ray_address)
+    third = command("run", job_file, "--quiet")
     assert third.code == 0, third.stderr
     check_exactly_once(output, keys(source, 80), filesystem)
     assert verify(job)["ok"]
 
 
+@pytest.mark.slow
 def test_run_after_a_killed_one_on_the_same_machine_does_not_wait_for_the_expiry(ray_address: str, model: Path, tmp_path: Path):
     source = write_parquet(tmp_path / "in.parquet", [{"text": "one"}, {"text": "two"}], row_group_size=1)
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out", "output.lease_seconds=3600"))
@@ -84,6 +100,6 @@ def test_run_after_a_killed_one_on_the_same_machine_does_not_wait_for_the_expiry
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.communicate()
-    second = command("run", job_file, "--quiet", ray_address=ray_address)
+    second = command("run", job_file, "--quiet")
     assert second.code == 0, second.stderr
     check_exactly_once(tmp_path / "out", keys(source, 2))

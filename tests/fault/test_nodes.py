@@ -63,6 +63,7 @@ def has_commits(process: subprocess.Popen[str], output: Path, count: int) -> Non
     assert process.poll() is None, process.communicate()[1]
 
 
+@pytest.mark.slow
 def test_pool_waits_for_its_first_node_grows_to_the_next_and_outlives_the_first(nodes: Nodes, model: Path, tmp_path: Path):
     job_file = gpu_job(model, tmp_path, "compute.classifiers={min: 1, max: 2}", "compute.tokenizers={min: 1, max: 2}")
     with run_on(nodes, job_file) as process:
@@ -103,6 +104,7 @@ def test_node_that_holds_a_model_goes_away_and_the_run_completes(
     check_exactly_once(tmp_path / "out", keys(tmp_path / "in.parquet", DOCUMENTS))
 
 
+@pytest.mark.slow
 def test_request_for_more_gpus_than_there_are_ends_in_a_line(nodes: Nodes, model: Path, tmp_path: Path):
     nodes.add_node(num_cpus=4, num_gpus=1)
     job_file = gpu_job(model, tmp_path, "compute.classifiers=3", "compute.wait_for_nodes=5")

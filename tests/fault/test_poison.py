@@ -41,6 +41,7 @@ def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, 
     assert verify(job, deep=True)["ok"]
 
 
+@pytest.mark.slow
 def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
     """The segmentation fault is a real one, in the process that holds the model."""
     source = write_parquet(
@@ -49,7 +50,7 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_addr
     output = tmp_path / "out"
     settings = job_settings(source, poisonous, output, "model.trust_remote_code=true", "compute.unit_bytes=1")
     job_file = write_job_file(tmp_path / "job.yaml", settings)
-    first = command("run", job_file, "--quiet", ray_address=ray_address)
+    first = command("run", job_file, "--quiet")
     failed_rows = set(keys(source, range(25, 26)))
     found = read_keys(output)
     assert first.code == 1, first.stderr
@@ -62,7 +63,7 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_addr
 
     # a later run leaves it alone, and says so
     before = output_files(output)
-    again = command("run", job_file, "--quiet", ray_address=ray_address)
+    again = command("run", job_file, "--quiet")
     assert (again.code, again.result["units_failed"], again.result["documents_run"]) == (1, 1, 0)
     assert output_files(output) == before
     assert command("verify", job_file).code == 1
@@ -70,7 +71,7 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_addr
     cured = poisonous.parent / "cured"
     cured.touch()
     try:
-        retried = command("run", job_file, "--quiet", "--retry-failed", ray_address=ray_address)
+        retried = command("run", job_file, "--quiet", "--retry-failed")
     finally:
         cured.unlink()
     assert (retried.code, retried.result["units_failed"]) == (0, 0), retried.stderr

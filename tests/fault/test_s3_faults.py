@@ -8,7 +8,7 @@ from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, every_fault
 from tests.servers.s3_proxy import Rule
-from tests.support.running import command
+from tests.support.running import command, command_in_own_process
 from tests.support.serial_chain import run_serially
 
 INPUT, DATA, COMMITS = r"in/.*", r"out/label=.*", r"out/_commits/.*"
@@ -51,6 +51,7 @@ def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str
     assert verify(corpus.job, deep=True)["ok"]
 
 
+@pytest.mark.slow
 def test_faults_at_random_are_survived(corpus: Corpus):
     """Every tenth request fails in some way."""
     with corpus.bucket.proxy.faults(*every_fault(0.0125), in_a_row=3):
@@ -78,9 +79,10 @@ QUICK = ("inputs_have_wrong_bytes", "listings_fail", "files_cannot_be_put", "com
 @pytest.mark.parametrize(
     "fault", [case if case in QUICK else pytest.param(case, marks=pytest.mark.campaign) for case in PERMANENT]
 )
+@pytest.mark.slow
 def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(ray_address: str, corpus: Corpus, fault: str):
     with corpus.bucket.proxy.faults(PERMANENT[fault]):
-        finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address)
+        finished = command("run", corpus.job_file, "--quiet")
     assert finished.code == 1, finished.stderr
     assert finished.seconds < TWO_MINUTES
     assert "Traceback" not in finished.stderr
@@ -95,7 +97,7 @@ def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(
 @pytest.mark.campaign
 def test_store_that_never_answers_ends_the_run_within_two_minutes(ray_address: str, corpus: Corpus):
     with corpus.bucket.proxy.faults(Rule("stall", "PutObject", COMMITS, times=None, seconds=600)):
-        finished = command("run", corpus.job_file, "--quiet", ray_address=ray_address, timeout_s=2 * TWO_MINUTES)
+        finished = command_in_own_process("run", corpus.job_file, "--quiet", ray_address=ray_address, timeout_s=2 * TWO_MINUTES)
     assert (finished.code, "Traceback" in finished.stderr) == (1, False), finished.stderr
     assert finished.seconds < TWO_MINUTES
     run_serially(corpus.job, quiet=True)

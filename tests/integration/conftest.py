@@ -48,7 +48,7 @@ def finished_job(ray_address: str, model: Path, tmp_path_factory: pytest.TempPat
     write_parquet(parquet, pa.Table.from_pylist(rows[:70]), row_group_size=20)
     write_jsonl(lines, [*rows[70:], *({"id": f"r{index}", "text": None} for index in range(REJECTED))])
     job_file = write_job_file(folder / "job.yaml", job_settings(folder / "in", model, folder / "out"))
-    finished = command("run", job_file, ray_address=ray_address)
+    finished = command("run", job_file)
     assert finished.code == 0, finished.stderr
     texts = {(str(parquet), index): row["text"] for index, row in enumerate(rows[:70])}
     texts |= {(str(lines), index): row["text"] for index, row in enumerate(rows[70:])}

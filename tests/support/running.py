@@ -1,4 +1,4 @@
-"""Jobs as the tests start them: in this process on the shared Ray, or by the command, as a user does."""
+"""Jobs as the tests start them: by run() or by the command, in this process or in one of its own."""
 
 import json
 import os
@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ import yaml
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from jobs.cli.app import execute
 from jobs.config import JobConfig, check_config, override
 
 COMMAND_TIMEOUT_S = 120
@@ -65,13 +68,31 @@ class Finished:
         return self.stderr.splitlines()
 
 
-def command(
+def command(*arguments: object, environment: Mapping[str, str] | None = None) -> Finished:
+    """Runs `label-corpus ARGUMENTS` in this process.
+
+    A command that needs Ray takes the tests' (fixture `ray_address`), or starts one of its own for its time. What child
+    processes and C++ write past Python is not in the result.
+
+    Args:
+        environment: variables for the time of the command, in addition to this process's.
+    """
+    import torch  # noqa: F401  # some commands import transformers without torch, and it stays so in a process
+
+    out, err = StringIO(), StringIO()
+    started = time.monotonic()
+    with redirect_stdout(out), redirect_stderr(err), mock.patch.dict(os.environ, environment or {}):
+        code = execute([*map(str, arguments)])
+    return Finished(code, out.getvalue(), err.getvalue(), time.monotonic() - started)
+
+
+def command_in_own_process(
     *arguments: object,
     ray_address: str | None = None,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = COMMAND_TIMEOUT_S,
 ) -> Finished:
-    """Runs `label-corpus ARGUMENTS`; on the Ray at `ray_address`, or on one of its own if it needs one."""
+    """Runs `label-corpus ARGUMENTS` as a user does; on the Ray at `ray_address`, or on one of its own if it needs one."""
     started = time.monotonic()
     process = start_command(*arguments, ray_address=ray_address, environment=environment)
     try:

@@ -40,6 +40,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     worker.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_file_has_every_row_accounted_for(worker: Worker, kind: str) -> None:
     cases = [(kind, FIRST_SEED + index) for index in range(CASES_PER_KIND)]

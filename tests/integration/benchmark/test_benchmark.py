@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.corpora import real_documents, write_parquet
-from tests.support.running import command, running_command, wait_for
+from tests.support.running import command, command_in_own_process, running_command, wait_for
 
 TIMEOUT_S = 280
 CONTENDERS = ("limit", "job")  # all of them take minutes
@@ -38,11 +38,12 @@ def processes_below(folder: Path) -> list[str]:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     output = tmp_path_factory.mktemp("benchmark")
     chosen = [word for name in CONTENDERS for word in ("--contender", name)]
-    finished = command(*TINY, *chosen, "--output", output, timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*TINY, *chosen, "--output", output, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     return finished.result, output
 
 
+@pytest.mark.slow
 def test_every_contender_labels_everything_alike(compared: tuple[dict[str, Any], Path]) -> None:
     result, _ = compared
     contenders = result["contenders"]
@@ -66,7 +67,7 @@ def check_alike(result: dict[str, Any]) -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
 def test_every_contender_there_is_labels_everything_alike() -> None:
-    finished = command(*TINY, timeout_s=2 * TIMEOUT_S)
+    finished = command_in_own_process(*TINY, timeout_s=2 * TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     contenders = finished.result["contenders"]
     kinds = {"limit", "job", "job-s3", "pipeline-float32", "ray-data-float32"}
@@ -75,6 +76,7 @@ def test_every_contender_there_is_labels_everything_alike() -> None:
     assert contenders["job"]["runs"][0]["units"] == contenders["job-s3"]["runs"][0]["units"] >= 6
 
 
+@pytest.mark.slow
 def test_ratios_and_facts_fit_together(compared: tuple[dict[str, Any], Path]) -> None:
     result, output = compared
     contenders = result["contenders"]
@@ -95,7 +97,7 @@ def test_ratios_and_facts_fit_together(compared: tuple[dict[str, Any], Path]) ->
 def test_own_corpus_and_model_are_used_as_they_are(tmp_path: Path, model: Path) -> None:
     texts = [f"{row} {text}" for row, text in enumerate(real_documents(200))]
     write_parquet(tmp_path / "in" / "texts.parquet", pa.table({"body": texts, "n": list(range(200))}), row_group_size=10)
-    finished = command(
+    finished = command_in_own_process(
         *TINY,
         *("--model", model, "--corpus", tmp_path / "in", "--text-column", "body"),
         *("--contender", "limit", "--contender", "job"),
@@ -111,7 +113,7 @@ def test_own_corpus_and_model_are_used_as_they_are(tmp_path: Path, model: Path) 
 
 @pytest.mark.campaign
 def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
-    finished = command(*TINY, "--host-ceiling", timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*TINY, "--host-ceiling", timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     result = finished.result
     tokenizer, job = result["contenders"]["tokenizer"], result["contenders"]["job"]
@@ -124,7 +126,7 @@ def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
 @pytest.mark.campaign
 def test_scaling_runs_the_job_with_sleeping_classifiers(tmp_path: Path) -> None:
     sleeping = ("--actors", 2, "--actors", 3, "--units", 24, "--unit-seconds", 0.5)
-    finished = command(*TINY, "--scaling", *sleeping, "--output", tmp_path, timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*TINY, "--scaling", *sleeping, "--output", tmp_path, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     rows = finished.result["actors"]
     assert [(row["actors"], row["units"], row["sleep_seconds"]) for row in rows] == [(2, 24, 0.5), (3, 24, 0.5)]
@@ -168,6 +170,7 @@ def test_documents_without_text_are_refused(tmp_path: Path, model: Path) -> None
     assert "in.parquet row 1: null_text" in finished.error_lines[-1]
 
 
+@pytest.mark.slow
 def test_interrupted_command_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # what it starts is told of files in there
     with running_command(*TINY, "--contender", "job") as process:

@@ -25,6 +25,7 @@ def units(output: Path) -> list[str]:
     return sorted(json.loads(path.read_text())["unit"] for path in commit_paths(output))
 
 
+@pytest.mark.slow
 def test_two_runs_give_equal_files_with_the_rows_in_the_same_order(finished_job: FinishedJob, tmp_path: Path):
     overrides = ("compute.classifiers=2", "output.logits=true", "compute.unit_bytes=3000")
     for name in ("one", "two"):

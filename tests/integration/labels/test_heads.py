@@ -71,7 +71,9 @@ def said_by_pipeline(model: Path, texts: list[str], **arguments: Any) -> list[An
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("activation", ["auto", "softmax", "sigmoid", "none"])
+@pytest.mark.parametrize(
+    "activation", ["auto", *(pytest.param(one, marks=pytest.mark.slow) for one in ("softmax", "sigmoid", "none"))]
+)
 def test_label_and_score_are_those_of_the_pipeline(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str], head: str, activation: str
 ) -> None:

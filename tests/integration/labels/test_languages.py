@@ -138,6 +138,7 @@ WRITERS: dict[str, Callable[[Path, list[str]], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", WRITERS)
 def test_documents_in_any_script_are_labeled_as_the_pipeline_does(
     file_format: str, classifier: Path, given: list[str], expected: list[dict[str, Any]], tmp_path: Path
@@ -152,6 +153,7 @@ def test_documents_in_any_script_are_labeled_as_the_pipeline_does(
     np.testing.assert_allclose(table["score"], [answer["score"] for answer in expected], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", TOKENIZERS)
 def test_ids_of_any_text_are_those_of_transformers(architecture: str, tmp_path: Path) -> None:
     given = [*texts(), *(text[:50_000] for text in long_lines())]
@@ -180,6 +182,7 @@ def rows_of(encodings: Any) -> list[list[int]]:
     return [encodings.ids[stop - count : stop].tolist() for stop, count in zip(ends, encodings.lengths, strict=True)]
 
 
+@pytest.mark.slow
 def test_long_lines_are_labeled_in_windows_and_in_pairs(classifier: Path, tmp_path: Path) -> None:
     long = long_lines()
     rows = [{"text": text, "other": other} for text, other in zip(long, long[::-1], strict=True)]

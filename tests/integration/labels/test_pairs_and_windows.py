@@ -82,7 +82,10 @@ def test_windows_give_the_same_whatever_the_units_and_batches_are(label: Callabl
     )
 
 
-@pytest.mark.parametrize("architecture", ["RoBERTa", "ModernBERT", "Longformer", "Qwen2, no padding id"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["RoBERTa", *(pytest.param(one, marks=pytest.mark.slow) for one in ("ModernBERT", "Longformer", "Qwen2, no padding id"))],
+)
 @pytest.mark.parametrize("kind", ["cls", "mean"])
 def test_embedding_is_the_pooled_last_hidden_state(
     label: Callable[..., pa.Table], classifier: Path, tmp_path: Path, architecture: str, kind: str

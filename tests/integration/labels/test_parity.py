@@ -49,7 +49,9 @@ def labeled_by_job(
     return label
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [one if one == ON_RAY else pytest.param(one, marks=pytest.mark.slow) for one in ARCHITECTURES]
+)
 def test_run_on_real_documents_agrees_with_the_pipeline(
     architecture: Architecture,
     documents: list[str],
@@ -73,6 +75,7 @@ def test_run_on_real_documents_agrees_with_the_pipeline(
     assert 0 < sum(labeled["truncated"].to_pylist()) < NUM_DOCUMENTS // 2, "long and short ones occur"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compute",
     [

@@ -16,7 +16,16 @@ from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.ray_nodes import Nodes, ray_nodes
-from tests.support.running import Finished, command, job_settings, keys, running_command, wait_for, write_job_file
+from tests.support.running import (
+    Finished,
+    command,
+    command_in_own_process,
+    job_settings,
+    keys,
+    running_command,
+    wait_for,
+    write_job_file,
+)
 
 STORAGE = StorageConfig()
 EVERY_TEN_SECONDS = "*/10 * * * * *"
@@ -56,6 +65,7 @@ def a_run_that_began_after(output: Path, moment: datetime) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_document_once(
     nodes: Nodes, model: Path, tmp_path: Path
@@ -148,27 +158,29 @@ def test_health_of_an_output_without_a_scheduler_is_exit_1_with_a_line(model: Pa
     assert command("schedule", job_file, "--list").result["ticks"] == []
 
 
+@pytest.mark.slow
 def test_once_waits_for_the_run_and_ends_as_it_does(nodes: Nodes, model: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     expected = grow(source, "first", real_documents(20))
     job_file = write_job_file(tmp_path / "once.yaml", job_settings(source, model, output))
-    finished = command("schedule", job_file, "--once", *on(nodes))
+    finished = command_in_own_process("schedule", job_file, "--once", *on(nodes))
     assert finished.code == 0, finished.stderr
     assert (finished.result["outcome"], finished.result["exit_code"]) == ("SUCCEEDED", 0)
     check_exactly_once(output, expected)
 
     wrong = write_job_file(tmp_path / "wrong.yaml", job_settings(tmp_path / "gone", model, tmp_path / "none"))
-    finished = command("schedule", wrong, "--once", *on(nodes))
+    finished = command_in_own_process("schedule", wrong, "--once", *on(nodes))
     assert (finished.code, finished.result["outcome"], finished.result["exit_code"]) == (2, "FAILED", 2), finished.stderr
 
 
+@pytest.mark.slow
 def test_schedule_that_is_not_let_in_ends_at_once_with_a_line(
     nodes: Nodes, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "in", model, tmp_path / "out"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     for mode in (("--cron", "0 2 * * *"), ("--once",)):
-        finished = command("schedule", job_file, *mode, *on(nodes))
+        finished = command_in_own_process("schedule", job_file, *mode, *on(nodes))
         assert finished.code == 2
         assert len(finished.error_lines) == 1, finished.stderr
         assert "RAY_AUTH_TOKEN" in finished.stderr
@@ -176,13 +188,14 @@ def test_schedule_that_is_not_let_in_ends_at_once_with_a_line(
     assert ticks_of(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_once_beside_another_run_is_skipped_with_the_code_of_a_held_lease(nodes: Nodes, model: Path, tmp_path: Path) -> None:
     from pipeline_ops.output.lease import acquire
 
     output = tmp_path / "out"
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "in", model, output))
     acquire(str(output), STORAGE, 600, None, time.time)
-    finished = command("schedule", job_file, "--once", *on(nodes))
+    finished = command_in_own_process("schedule", job_file, "--once", *on(nodes))
     assert finished.code == 3, finished.stderr
     assert finished.result["decision"] == "skip"
     assert str(os.getpid()) in finished.result["reason"]

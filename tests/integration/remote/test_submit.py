@@ -21,6 +21,7 @@ from tests.support.ray_nodes import Nodes, ray_nodes
 from tests.support.running import (
     Finished,
     command,
+    command_in_own_process,
     job_settings,
     keys,
     kill_group,
@@ -48,7 +49,7 @@ class Submitting:
 
     def command(self, name: str, *arguments: object, **environment: str) -> Finished:
         variables = self.nodes.environment | environment
-        return command(*self._arguments(name, *arguments), environment=variables, timeout_s=TIMEOUT_S)
+        return command_in_own_process(*self._arguments(name, *arguments), environment=variables, timeout_s=TIMEOUT_S)
 
     def start(self, name: str, *arguments: object) -> Any:
         return start_command(*self._arguments(name, *arguments), environment=self.nodes.environment)
@@ -67,6 +68,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitting]:
         yield Submitting(nodes, token)
 
 
+@pytest.mark.slow
 def test_job_submitted_and_followed_labels_with_secrets_that_travel_and_show_nowhere(
     cluster: Submitting, s3_server_with_checks: S3Server, model: Path, tmp_path: Path
 ):
@@ -107,6 +109,7 @@ def test_job_submitted_and_followed_labels_with_secrets_that_travel_and_show_now
         assert cluster.token not in shown.stdout + shown.stderr
 
 
+@pytest.mark.slow
 def test_mistake_that_the_job_finds_ends_the_command_with_2_and_check_finds_it_before(
     cluster: Submitting, model: Path, tmp_path: Path
 ):
@@ -123,6 +126,7 @@ def test_mistake_that_the_job_finds_ends_the_command_with_2_and_check_finds_it_b
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_environment_that_cannot_be_made_is_one_line_and_exit_1(cluster: Submitting, model: Path, tmp_path: Path):
     source = write_parquet(tmp_path / "in.parquet", [{"text": "a"}])
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out"))
@@ -138,6 +142,7 @@ def test_environment_that_cannot_be_made_is_one_line_and_exit_1(cluster: Submitt
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_job_is_submitted_once_survives_its_follower_and_is_stopped_in_order(
     cluster: Submitting, s3: Bucket, model: Path, tmp_path: Path
 ):
@@ -201,6 +206,7 @@ def test_job_is_submitted_once_survives_its_follower_and_is_stopped_in_order(
     assert cluster.command("jobs", "--stop", finished.result["submission_id"]).result["jobs"][0]["status"] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["submit", "jobs"])
 def test_wrong_token_and_unknown_job_are_one_line_and_exit_2(cluster: Submitting, model: Path, tmp_path: Path, name: str):
     source = write_parquet(tmp_path / "in.parquet", [{"text": "a"}])
@@ -215,10 +221,11 @@ def test_wrong_token_and_unknown_job_are_one_line_and_exit_2(cluster: Submitting
         assert (unknown.code, unknown.stdout, len(unknown.error_lines)) == (2, "", 1), unknown.stderr
 
 
+@pytest.mark.slow
 def test_address_that_is_named_wins_over_the_environments(cluster: Submitting):
     listed = cluster.command("jobs", RAY_API_SERVER_ADDRESS=NOBODY, RAY_ADDRESS=NOBODY)
     assert listed.code == 0, listed.stderr
-    found = command("jobs", environment=cluster.nodes.environment | {"RAY_ADDRESS": cluster.nodes.dashboard})
+    found = command_in_own_process("jobs", environment=cluster.nodes.environment | {"RAY_ADDRESS": cluster.nodes.dashboard})
     assert (found.code, found.result) == (0, listed.result)
 
 

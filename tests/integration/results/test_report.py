@@ -18,7 +18,7 @@ from jobs.run.result import RunResult
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
-from tests.support.running import command, keys, make_job, wait_for
+from tests.support.running import command, command_in_own_process, keys, make_job, wait_for
 from tests.support.serial_chain import run_serially
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -204,11 +204,12 @@ def test_report_has_what_evaluate_found_and_says_when_the_output_has_grown(model
     assert "Made when the output had 20 documents; it has 30 now" in text_of(Path(evaluated.result["report"]).read_text())
 
 
+@pytest.mark.slow
 def test_report_is_opened_in_the_browser_of_the_environment(reported: Reported, tmp_path: Path) -> None:
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
     browser.chmod(0o755)
-    finished = command("report", reported.job.output.path, "--open", environment={"BROWSER": f"{browser} %s"})
+    finished = command_in_own_process("report", reported.job.output.path, "--open", environment={"BROWSER": f"{browser} %s"})
     assert finished.code == 0, finished.stderr
     wait_for((tmp_path / "opened").exists, "the browser was started", 10)
     assert (tmp_path / "opened").read_text().strip() == reported.path.as_uri()
@@ -253,6 +254,7 @@ def browser() -> Iterator[object]:
         opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_report_in_a_browser_is_whole_quiet_and_fits(reported: Reported, browser, scheme: str, width: int) -> None:

@@ -40,6 +40,7 @@ def test_status_of_what_nobody_has_labeled_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.slow
 def test_status_of_a_job_follows_it_while_it_runs_and_when_it_is_killed(model: Path, tmp_path: Path) -> None:
     """A run in another process: it starts, it runs, it is gone without a word; the next one completes it."""
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in real_documents(2000)])

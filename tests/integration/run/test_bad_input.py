@@ -83,7 +83,7 @@ def test_run_with_a_model_without_head_exits_2_unless_allowed(ray_address: str, 
     settings = settings_for(folder, model_without_head, "in")
     job_file = write_job_file(folder / "job.yaml", settings)
     before = sorted(folder.rglob("*"))
-    finished = command("run", job_file, "--quiet", ray_address=ray_address)  # else it says what it waits for, on a slow machine
+    finished = command("run", job_file, "--quiet")  # else it says what it waits for, on a slow machine
     assert (finished.code, finished.stdout) == (2, ""), finished.stderr
     # Ray has been started: it says of each actor pool what https://github.com/ray-project/ray/issues/53727 is about
     (line,) = [line for line in finished.error_lines if "ray-project/ray/issues/53727" not in line]

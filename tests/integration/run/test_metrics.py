@@ -101,6 +101,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
     return Scraped(finished, output, samples)
 
 
+@pytest.mark.slow
 def test_metrics_of_a_run_add_up_to_its_json_line(scraped: Scraped) -> None:
     line, total = scraped.finished.result, scraped.total
     rejects = Counter(reject["reason"] for reject in read_rejects(scraped.output, LocalFileSystem()))
@@ -118,6 +119,7 @@ def test_metrics_of_a_run_add_up_to_its_json_line(scraped: Scraped) -> None:
         assert seconds == pytest.approx(line["classify_seconds"][part], abs=0.006), "the line is rounded"
 
 
+@pytest.mark.slow
 def test_metrics_of_tokens_are_those_of_the_json_line(scraped: Scraped) -> None:
     line = scraped.finished.result
     tokens, padding = (scraped.total(f"ray_label_corpus_{name}_total") for name in ("tokens", "padding_tokens"))
@@ -126,6 +128,7 @@ def test_metrics_of_tokens_are_those_of_the_json_line(scraped: Scraped) -> None:
     assert line["padding_share"] == pytest.approx((padding + rejected) / (padding + tokens), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_metrics_of_stages_count_each_unit(scraped: Scraped) -> None:
     units = scraped.finished.result["units"]
     read = units + scraped.total("ray_label_corpus_failed_units_total", step="classify")
@@ -141,6 +144,7 @@ def test_metrics_of_stages_count_each_unit(scraped: Scraped) -> None:
     assert scraped.total("ray_label_corpus_stage_seconds_total", stage="tokenize", state="working") > 0
 
 
+@pytest.mark.slow
 def test_every_declared_metric_is_exported_under_the_run_and_its_output(scraped: Scraped) -> None:
     (run,) = {json.loads(path.read_text())["run"] for path in commit_paths(scraped.output)}
     for metric in DECLARED:
@@ -183,6 +187,7 @@ def test_names_of_a_query_are_told_from_functions_labels_and_numbers() -> None:
     assert labels_in(query) == {"le", "stage", "run", "x"}
 
 
+@pytest.mark.slow
 def test_every_query_of_the_dashboard_names_metrics_and_labels_that_there_are(scraped: Scraped) -> None:
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
@@ -206,6 +211,7 @@ def test_dashboard_asks_for_every_declared_metric_and_leaves_the_data_source_ope
     assert board["templating"]["list"][0]["type"] == "datasource"
 
 
+@pytest.mark.slow
 def test_json_log_has_an_object_per_line_one_run_and_the_committed_units(scraped: Scraped) -> None:
     lines = [json.loads(line) for line in scraped.finished.error_lines if not is_rays_own(line)]
     events = Counter(line["event"] for line in lines)

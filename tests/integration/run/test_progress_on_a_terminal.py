@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.models import tiny as models
 from tests.support.corpora import real_documents, write_jsonl
@@ -18,6 +19,7 @@ DOCUMENTS = 600
 LABELS = [f"topic-{number}" for number in range(20)]
 
 
+@pytest.mark.slow
 def test_run_shows_how_it_goes_survives_a_killed_classifier_and_ends_with_a_summary(tmp_path: Path) -> None:
     texts = [text[:400] for text in real_documents(DOCUMENTS, seed=5)]
     texts[3] = ""
