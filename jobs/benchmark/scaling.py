@@ -22,7 +22,7 @@ from jobs.benchmark.report import steady_rate, steady_start
 from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.config import JobConfig, check_config
 from jobs.run.chain import RayExecutor, label_units
-from jobs.run.commit_writer import Writer, finalize, writing
+from jobs.run.commit_writer import CommitWriter, finalize, output_lease
 from jobs.run.prepare import prepare
 from pipeline_ops.classifying.classify import UnitLogits
 from pipeline_ops.models.config import tokenization_ids
@@ -146,8 +146,8 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
     stamps: list[tuple[float, float, float, int]] = []
     meter = Meter("benchmark", prepared.job.output.path)
-    with writing(prepared) as lease:
-        writer = Writer(prepared, lease, meter.run)
+    with output_lease(prepared) as lease:
+        writer = CommitWriter(prepared, lease, meter.run)
         executor = RayExecutor(classify_actor=sleeping_classifier(sleeping))
         with closing(label_units(prepared, pools, probed, meter, executor)) as finished:
             for done in finished:

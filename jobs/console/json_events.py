@@ -1,14 +1,12 @@
-"""What a run tells about itself as JSON lines (logs.py), with the same calls as progress.Progress, which tells it to people."""
+"""The events of a run as JSON lines (json_logging.py): what run_progress.py shows to people, for machines."""
 
 import logging
 import time
 from typing import Any
 
-from cluster.attempts import StageActivity
-from cluster.resources import Pools
 from jobs.console.json_logging import LOGGER, about
 from jobs.console.live_view import LINE_SECONDS
-from pipeline_ops.planning.work_plan import Plan
+from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
@@ -18,41 +16,56 @@ ENDED = (  # of the run's JSON line
 )
 
 
-class JsonLines:
-    """A run's events as records of LOGGER."""
+class JsonEvents:
+    """Logs a run's events to LOGGER while a with block runs."""
 
-    watches = False
+    is_drawn = False
 
-    def __init__(self, run: str, plan: Plan, *, quiet: bool):
-        self.quiet = quiet
-        self.units = self.documents = 0
-        self.total = plan.num_units
-        self.started = self.last_line = time.monotonic()
-        about(run=run)
+    def __init__(self, state: RunState, *, quiet: bool):
+        self.state, self.quiet = state, quiet
+        self.last_line = time.monotonic()
 
-    def __enter__(self) -> "JsonLines":
+    def __enter__(self) -> "JsonEvents":
+        state = self.state
+        about(run=state.run)
+        self._log(
+            "run_started",
+            "the run has begun",
+            output=state.output,
+            files=state.files,
+            units_skipped=state.units_skipped,
+            units_expected=state.units_planned,
+        )
+        state.observers.append(self.observe)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        result = self.state.result
+        if result is not None and exception[0] is None:
+            summary = result.to_dict()
+            level = logging.INFO if result.complete else logging.WARNING
+            self._log("run_ended", "the run has ended", level, **{name: summary[name] for name in ENDED})
 
-    def begin(self, **facts: Any) -> None:
-        self._tell("run_started", "the run has begun", **facts)
+    def observe(self, event: Event) -> None:
+        match event:
+            case Notice():
+                self._log("notice", event.text)
+            case Commit():
+                self._log_commit(event)
+            case Failure():
+                self._log(
+                    "unit_failed",
+                    f"quarantined: {event.where}: {event.error}: {event.message}",
+                    logging.WARNING,
+                    failure=event.id,
+                    where=event.where,
+                    step=event.step,
+                    error=event.error,
+                )
 
-    def doing(self, what: str, pools: Pools | None = None) -> None:
-        """Nothing that a machine would have to be told."""
-
-    def works(self, at_work: StageActivity) -> None:
-        """The metrics tell it better."""
-
-    def say(self, text: str) -> None:
-        self._tell("notice", text)
-
-    def add(self, commit: Commit) -> None:
-        self.units += 1
-        self.documents += commit.documents
+    def _log_commit(self, commit: Commit) -> None:
         seconds = commit.classify_seconds or ClassifySeconds()
-        self._tell(
+        self._log(
             "unit_committed",
             f"{commit.documents} documents are committed",
             unit=commit.unit,
@@ -60,37 +73,20 @@ class JsonLines:
             rejected=commit.rejected,
             tokens=commit.tokens,
             padded_tokens=commit.padded_tokens,
-            classify_seconds=round(seconds.total - seconds.waiting, 6),
+            classify_seconds=round(seconds.whole - seconds.waiting, 6),
         )
-        now = time.monotonic()
+        now, state = time.monotonic(), self.state
         if now - self.last_line >= LINE_SECONDS:
             self.last_line = now
-            expected = max(self.units, self.total)
-            self._tell(
+            self._log(
                 "progress",
-                f"{self.documents:,} documents, {self.units:,} of about {expected:,} units",
-                units=self.units,
-                units_expected=expected,
-                documents=self.documents,
-                documents_per_second=round(self.documents / (now - self.started), 1),
+                f"{state.documents:,} documents, {state.units:,} of about {state.units_expected:,} units",
+                units=state.units,
+                units_expected=state.units_expected,
+                documents=state.documents,
+                documents_per_second=round(state.documents / (now - state.started), 1),
             )
 
-    def quarantine(self, failure: Failure) -> None:
-        self._tell(
-            "unit_failed",
-            f"quarantined: {failure.where}: {failure.error}: {failure.message}",
-            logging.WARNING,
-            failure=failure.id,
-            where=failure.where,
-            step=failure.step,
-            error=failure.error,
-        )
-
-    def end(self, summary: dict[str, Any]) -> None:
-        counts = {name: summary[name] for name in ENDED}
-        incomplete = bool(summary["units_failed"] or summary["files_incomplete"])
-        self._tell("run_ended", "the run has ended", logging.WARNING if incomplete else logging.INFO, **counts)
-
-    def _tell(self, event: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
+    def _log(self, event: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         if not self.quiet:
             LOGGER.log(level, "%s", message, extra={"facts": {"event": event, **facts}})

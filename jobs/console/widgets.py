@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 
 def rate(value: float) -> str:
     """With a decimal where that says something."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if round(value, 1) >= 100 else f"{value:.1f}"
 
 
 def fitted(text: str, width: int) -> str:

@@ -1,26 +1,29 @@
-"""What a run does to its output besides labeling: who may write, what is put when, and what goes when something comes instead.
+"""What a run writes to its output besides the labels, under the lease: commits, their replacements, quarantined units.
 
-A commit is put under the lease, behind those that keep what is still right of the commits it replaces. So a reader of commits
-sees a changed file's old rows or its new ones, and its neighbors' rows always.
+A commit is put under the lease, after the commits that keep the valid rows of those it replaces. So a reader of the commits
+sees a changed file's old rows or its new ones, and always the rows of the other files.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from jobs.run.chain import Executor
 from jobs.run.prepare import Prepared
-from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_pack
+from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_job, write_pack
+from pipeline_ops.output.failed_units import clear_failures, quarantine
 from pipeline_ops.output.lease import Lease, acquire
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.planning.work_plan import is_all_stale
-from pipeline_ops.schema.errors import UserError, as_user_error, is_store_fault, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failure, store_errors
+from pipeline_ops.schema.failures import Failure
 from pipeline_ops.storage.files import check_writable, remove_folder_if_empty
 from pipeline_ops.writing.commit_record import Commit
 
 
 def needs_writing(prepared: Prepared) -> bool:
-    """Whether a run would change anything: a finished job's next run writes nothing, not even a lease."""
+    """Whether a run would change anything: the next run of a finished job writes nothing, not even a lease."""
     job = prepared.job
     return bool(
         prepared.plan.tasks
@@ -31,10 +34,11 @@ def needs_writing(prepared: Prepared) -> bool:
 
 
 @contextmanager
-def writing(prepared: Prepared) -> Iterator[Lease]:
-    """The lease on a job's output, swept, for the time of the block. What was read of the output before is still true.
+def output_lease(prepared: Prepared) -> Iterator[Lease]:
+    """Holds the output's lease and deletes orphaned files; the ledger from prepare() stays current.
 
-    An output that was empty, and still is when a user's mistake ends the block, is left as it was.
+    Failures that are to be retried leave quarantine. When a user's mistake ends the block, an output that was empty before
+    and still is has no trace of the run.
 
     Raises:
         UserError: the output cannot be written.
@@ -55,15 +59,16 @@ def writing(prepared: Prepared) -> Iterator[Lease]:
     forget = interrupted = False
     try:
         with lease.renewed():
-            if lease.must_fence:  # what the other run may still commit is void from now on
+            if lease.must_fence:  # voids what the earlier holder may still commit
                 write_pack(prepared.ledger, lease.term, job.output.path, job.storage)
             sweep(job.output.path, prepared.ledger, job.storage, lease.confirm)
+            clear_failures(prepared.outdated_failures, job.output.path, job.storage)
             yield lease
     except UserError:
         forget = prepared.lease is None and not prepared.ledger.commits
         raise
     except Exception as error:
-        if is_store_fault(error):  # then the lease cannot be released either: do not wait for that, it expires
+        if is_store_failure(error):  # then releasing would fail as well, after a long wait; it expires by itself
             lease = None
         raise
     except BaseException:  # Ctrl-C or SIGTERM, perhaps in the middle of a request
@@ -77,7 +82,7 @@ def writing(prepared: Prepared) -> Iterator[Lease]:
 
 
 def finalize(prepared: Prepared, lease: Lease) -> None:
-    """Ends a run: packs the records that stand alone if they are many, for each costs the next run a request, and sweeps."""
+    """Packs the loose commit records if they are many, since each costs the next run a request, and deletes orphaned files."""
     job, ledger = prepared.job, prepared.ledger
     if ledger.loose > LOOSE_RECORDS:
         lease.confirm()
@@ -85,16 +90,38 @@ def finalize(prepared: Prepared, lease: Lease) -> None:
     sweep(job.output.path, ledger, job.storage, lease.confirm)
 
 
-class Writer:
-    """Puts commits, each under the lease and together with what it makes outdated."""
+class CommitWriter:
+    """Puts commits under the lease, each together with what replaces the commits it makes outdated."""
 
     def __init__(self, prepared: Prepared, lease: Lease, run: str):
         self.prepared, self.lease, self.run = prepared, lease, run
-        self.rewritten: dict[str, Commit] = {}  # name of a commit that is partly outdated -> what takes over from it
+        self.job_record: dict[str, Any] | None = None  # to be put before the first outcome
+        self.rewritten: dict[str, Commit] = {}  # name of a partly outdated commit -> the commit of its valid rows
         self.loose = prepared.ledger.loose
 
+    def write(self, outcome: Commit | Failure) -> Commit | Failure | None:
+        """Puts the commit of a unit, or quarantines its failure, after the job record.
+
+        Returns:
+            What has been recorded; None where another attempt at the unit is committed already.
+
+        Raises:
+            LeaseError: another run has the lease.
+            StoreError: the store kept failing.
+        """
+        output, storage = self.prepared.job.output.path, self.prepared.job.storage
+        if self.job_record is not None:
+            self.lease.check()
+            write_job(self.job_record, output, storage)
+            self.job_record = None
+        if isinstance(outcome, Commit):
+            return self.prepared.ledger.commits[outcome.unit] if self.put(outcome) else None
+        self.lease.check()
+        quarantine(outcome, self.run, output, storage)
+        return outcome
+
     def put(self, commit: Commit) -> bool:
-        """Puts a commit, behind those that keep what is still right of the ones it replaces; False: another attempt counts."""
+        """Puts a commit, after those of the valid rows of the commits it replaces; False: another attempt is committed."""
         for name in commit.replaces:
             if name in self.rewritten:
                 self._put(self.rewritten.pop(name))
@@ -107,18 +134,18 @@ class Writer:
         ledger = self.prepared.ledger
         try:
             counts = commit_unit(commit, ledger, job.output.path, job.storage)
-        except FileNotFoundError:  # what was written beside it, on local disk, has been swept: by a run that took over
+        except FileNotFoundError:  # on local disk its temporary file has been swept, by a run that took over
             self.lease.confirm()
             raise
         self.loose += 1
-        if self.loose > max(LOOSE_RECORDS, len(ledger.packed) // 10):  # a tenth: packing all of them again costs as much
+        if self.loose > max(LOOSE_RECORDS, len(ledger.packed) // 10):  # repacking costs as much as a tenth
             self.lease.confirm()
             write_pack(ledger, self.lease.term, job.output.path, job.storage)
             self.loose = 0
         return counts
 
     def drop_removed(self) -> None:
-        """Commits that nothing counts of the commits whose input files are all gone, where that is asked for."""
+        """Replaces the commits whose input files are all gone by a tombstone, with output.drop_removed."""
         plan = self.prepared.plan
         gone = [commit for commit in self._outdated() if is_all_stale(commit, plan)]
         changed = set(plan.changed)
@@ -127,13 +154,13 @@ class Writer:
             self.put(tombstone(removed))
 
     def partly_outdated(self) -> list[Commit]:
-        """The commits of which some rows have to go."""
+        """The commits of which some rows are outdated, not all."""
         return [commit for commit in self._outdated() if not is_all_stale(commit, self.prepared.plan)]
 
     def rewrite_outdated(self, executor: Executor) -> None:
-        """Writes, on the executor, what stays of partly outdated commits.
+        """Writes the valid rows of the partly outdated commits, on the executor.
 
-        Each is committed together with the rows that replace the others, or at once where none will.
+        Each is committed together with the rows that replace the outdated ones, or at once where no rows do.
         """
         job, plan, removed = self.prepared.job, self.prepared.plan, set(self.prepared.plan.removed)
         outdated = self.partly_outdated()

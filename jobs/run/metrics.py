@@ -1,4 +1,4 @@
-"""What the driver tells Prometheus of units; what it has seen is lost with no worker's process."""
+"""Prometheus counters of units, kept by the driver: the death of a worker loses none of them."""
 
 import json
 from collections.abc import Sequence
@@ -15,14 +15,16 @@ from cluster.metrics import (
     UNITS,
     Meter,
 )
+from jobs.run.state import Event
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 
 def count_row(meter: Meter, row: dict[str, Any], models: Sequence[str]) -> None:
-    """The last stage's row of a unit that has not failed.
+    """Counts what went through the models for a unit that has not failed.
 
     Args:
+        row: of the last stage.
         models: their paths, in the job's order.
     """
     for model, passed in zip(models, json.loads(row["passes"]), strict=True):
@@ -32,15 +34,16 @@ def count_row(meter: Meter, row: dict[str, Any], models: Sequence[str]) -> None:
             meter.observe(BATCH_SECONDS, passed["seconds"] / passed["batches"], model=model)
 
 
-def count_commit(meter: Meter, commit: Commit) -> None:
-    meter.count(UNITS)
-    meter.count(DOCUMENTS, commit.labeled, outcome="labeled")
-    meter.count(DOCUMENTS, commit.rejected, outcome="rejected")
-    for reason, documents in (commit.reasons or {}).items():
-        meter.count(REJECTS, documents, reason=reason)
-    for part, seconds in (commit.classify_seconds or ClassifySeconds()).to_dict().items():
-        meter.count(CLASSIFIER_SECONDS, seconds, part=part)
-
-
-def count_failure(meter: Meter, failure: Failure) -> None:
-    meter.count(FAILED_UNITS, step=failure.step)
+def count_outcome(meter: Meter, event: Event) -> None:
+    """Counts a unit that has been committed or quarantined; an observer of RunState."""
+    match event:
+        case Commit():
+            meter.count(UNITS)
+            meter.count(DOCUMENTS, event.labeled, outcome="labeled")
+            meter.count(DOCUMENTS, event.rejected, outcome="rejected")
+            for reason, documents in (event.reasons or {}).items():
+                meter.count(REJECTS, documents, reason=reason)
+            for part, seconds in (event.classify_seconds or ClassifySeconds()).to_dict().items():
+                meter.count(CLASSIFIER_SECONDS, seconds, part=part)
+        case Failure():
+            meter.count(FAILED_UNITS, step=event.step)

@@ -1,95 +1,99 @@
-"""What a run writes down about itself while it goes, as `_runs/…` (pipeline_ops/runs.py): for `status`, and for the report."""
+"""Writes the record of a run under `_runs/` while it goes (output/run_records.py): for `status`, and for the report."""
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from jobs.run.prepare import Prepared
-from jobs.run.result import RunResult, Timeline
+from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.output.run_records import Point, RunRecord, write_run
-from pipeline_ops.schema.errors import is_store_fault
+from pipeline_ops.schema.errors import is_store_failure
 from pipeline_ops.schema.units import iso
-from pipeline_ops.writing.commit_record import Commit
+from pipeline_ops.storage.files import StorageConfig
 
 RECORD_SECONDS = 20  # between two puts of the record
 POINT_SECONDS = 2  # between two points of the timeline, until it has many
-OF_THE_OUTPUT = ("labels", "failed", "report", "report_error", "report_seconds")  # of a result: not known yet, or long
+NOT_RECORDED = ("labels", "failed", "report", "report_error", "report_seconds")  # of a result: long, or not known yet
 
 
-class Recording:
-    """Keeps a run's record. Nothing is put before `begin`: a run that labels nothing leaves none."""
+@contextmanager
+def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
+    """Records the run while the block runs, and how the block ends, with `state.result` where it ends well.
 
-    def __init__(self, run: str, term: int, prepared: Prepared, timeline: Timeline):
-        self.output, self.storage, self.timeline = prepared.job.output.path, prepared.job.storage, timeline
+    Nothing is put before the first unit is committed or quarantined: a run that labels nothing leaves no record.
+
+    Args:
+        term: of the run's lease.
+    """
+    recorder = _Recorder(state, prepared, term)
+    state.observers.append(recorder.observe)
+    try:
+        yield
+    except Exception as error:
+        if not is_store_failure(error):  # a store that fails is not asked again
+            recorder.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        raise
+    except BaseException:
+        recorder.end("interrupted")
+        raise
+    result = state.result
+    assert result is not None, "the block has set it"
+    recorder.record.result = {name: value for name, value in result.to_dict().items() if name not in NOT_RECORDED}
+    recorder.end("complete" if result.complete else "incomplete")
+
+
+class _Recorder:
+    """The record of a run that goes on, and when it was put last."""
+
+    def __init__(self, state: RunState, prepared: Prepared, term: int):
+        self.state = state
+        self.storage: StorageConfig = prepared.job.storage
         before = prepared.ledger.current.values()
-        began = datetime.fromtimestamp(time.time() - (time.monotonic() - timeline.started), UTC)
+        began = iso(datetime.fromtimestamp(time.time() - (time.monotonic() - state.started), UTC))
         self.record = RunRecord(
-            run=run,
+            run=state.run,
             term=term,
-            started=iso(began),
-            written=iso(began),
+            started=began,
+            written=began,
             host=socket.gethostname(),
-            units_planned=prepared.plan.num_units,
+            units_planned=state.units_planned,
             documents_before=sum(commit.documents for commit in before),
             units_before=sum(bool(commit.pieces) for commit in before),
         )
-        self.begun = False
-        self.put_at = self.point_at = 0.0
+        self.put_at: float | None = None
+        self.point_at = 0.0
 
-    def begin(self, device: str | None, dtypes: Sequence[str], classifiers: int) -> None:
-        """The first unit is labeled."""
-        record = self.record
-        record.device, record.dtypes, record.classifiers = device, list(dtypes), classifiers
-        if self.timeline.labeling is not None:
-            record.labeling_from = round(self.timeline.labeling - self.timeline.started, 2)
-            record.add_point(Point(record.labeling_from, 0, 0, 0))
-        self.begun = True
-        self._put()
-
-    def add(self, commit: Commit) -> None:
-        """A unit is committed."""
-        self.timeline.add(commit)
-        record, now = self.record, time.monotonic()
-        record.documents += commit.documents
-        record.tokens += commit.tokens
-        record.rejected += commit.rejected
-        record.units += 1
+    def observe(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            return
+        now = time.monotonic()
+        if self.put_at is None and self.state.labeling_started is not None:
+            self.record.labeling_from = round(self.state.labeling_started - self.state.started, 2)
+            self.record.add_point(Point(self.record.labeling_from, 0, 0, 0))
         if now - self.point_at >= POINT_SECONDS:
-            self._point(now)
-        if now - self.put_at >= RECORD_SECONDS:
+            self._add_point(now)
+        if self.put_at is None or now - self.put_at >= RECORD_SECONDS:
             self._put()
 
-    def quarantine(self) -> None:
-        """A unit has failed."""
-        self.record.units_failed += 1
-
-    def end(self, result: RunResult) -> None:
-        """The run has come to its end."""
-        told = {name: value for name, value in result.to_dict().items() if name not in OF_THE_OUTPUT}
-        self.record.result = told
-        self._end("complete" if result.complete else "incomplete")
-
-    def end_by(self, error: BaseException) -> None:
-        """The run ends by an exception, which the caller raises again. Nothing is asked of a store that has failed."""
-        if isinstance(error, Exception):
-            if not is_store_fault(error):
-                self._end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
-        else:
-            self._end("interrupted")
-
-    def _end(self, outcome: str, message: str | None = None) -> None:
-        if not self.begun:
+    def end(self, outcome: str, message: str | None = None) -> None:
+        if self.put_at is None:
             return
-        self._point(time.monotonic())
+        self._add_point(time.monotonic())
         self.record.outcome, self.record.message, self.record.ended = outcome, message, iso(datetime.now(UTC))
         self._put()
 
-    def _point(self, now: float) -> None:
-        record = self.record
-        record.add_point(Point(now - self.timeline.started, record.documents, record.tokens, record.units))
+    def _add_point(self, now: float) -> None:
+        state = self.state
+        self.record.add_point(Point(now - state.started, state.documents, state.tokens, state.units))
         self.point_at = now
 
     def _put(self) -> None:
-        write_run(self.record, self.output, self.storage)
+        record, state = self.record, self.state
+        record.device, record.dtypes = state.device, list(state.dtypes)
+        record.classifiers = state.pools.classifiers if state.pools else 0
+        record.documents, record.tokens, record.rejected = state.documents, state.tokens, state.rejected
+        record.units, record.units_failed = state.units, state.failed_units
+        write_run(record, state.output, self.storage)
         self.put_at = time.monotonic()

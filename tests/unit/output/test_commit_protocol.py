@@ -25,7 +25,7 @@ import jobs.maintenance.sweep
 import jobs.run.commit_writer
 from jobs.config import JobConfig
 from jobs.maintenance.sweep import holding
-from jobs.run.commit_writer import Writer, finalize, needs_writing, writing
+from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import (
     Ledger,
@@ -42,7 +42,7 @@ from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
-from pipeline_ops.schema.errors import UserError, is_store_fault
+from pipeline_ops.schema.errors import UserError, is_store_failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_all, put, read_bytes
@@ -108,11 +108,11 @@ class Driver:
         plan = self.world.plan(ledger)
         prepared = cast(Prepared, SimpleNamespace(job=job, ledger=ledger, lease=seen, plan=plan, outdated_failures=[]))
         if needs_writing(prepared):
-            with writing(prepared) as lease:
-                self._label(plan, Writer(prepared, lease, "run"))
+            with output_lease(prepared) as lease:
+                self._label(plan, CommitWriter(prepared, lease, "run"))
                 finalize(prepared, lease)
 
-    def _label(self, plan: Plan, writer: Writer) -> None:
+    def _label(self, plan: Plan, writer: CommitWriter) -> None:
         writer.drop_removed()
         for commit in writer.partly_outdated():
             gone = plan.stale[commit.unit]
@@ -343,7 +343,7 @@ def check_error(driver: Driver, program: Program) -> None:
     cause = error.__cause__ or error if isinstance(error, UserError) else error
     nothing_there = isinstance(error, UserError) and "holds no labels" in str(error)
     is_planned = nothing_there or isinstance(cause, LeaseError | Interrupted | Killed)
-    if cause is not None and not is_planned and not is_store_fault(cause):
+    if cause is not None and not is_planned and not is_store_failure(cause):
         raise AssertionError(f"a driver failed: {type(error).__name__}: {error}") from error
     assert error is not None or not driver.voided, "a run ended well, but what it committed does not count"
 

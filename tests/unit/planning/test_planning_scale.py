@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config import JobConfig
-from jobs.label_corpus import needs_writing
+from jobs.run.commit_writer import needs_writing
 from jobs.run.job_record import job_record
 from jobs.run.prepare import prepare
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, commit_unit, read_ledger, write_job, write_pack

@@ -1,10 +1,10 @@
-"""What the job does with units as they come out of the chain."""
+"""Which outcomes of units reach the output, and when."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from jobs.label_corpus import defer_failures
+from jobs.run.labeling import defer_failures
 from pipeline_ops.schema.errors import StoreError, UserError
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP, Failure, failure_of
 from pipeline_ops.schema.units import Piece

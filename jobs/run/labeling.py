@@ -1,0 +1,108 @@
+"""Labels what is left of the input: connects, sizes the pools, checks the model on a worker, streams the outcomes of units."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
+from typing import Any
+
+from cluster.attempts import StageActivity
+from cluster.metrics import Meter
+from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_waiting
+from cluster.resources import Machines, Pools
+from jobs.run.chain import Executor, label_units
+from jobs.run.commit_writer import CommitWriter
+from jobs.run.fingerprint import check_same_job
+from jobs.run.job_record import job_record
+from jobs.run.prepare import Prepared
+from jobs.run.state import RunState
+from pipeline_ops.models.device import probe_models
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.failures import Failure, fatal_error_of
+from pipeline_ops.writing.commit_record import Commit
+
+
+def label_remaining(
+    prepared: Prepared,
+    writer: CommitWriter,
+    state: RunState,
+    meter: Meter,
+    executor: Executor,
+    on_activity: Callable[[StageActivity], None] | None = None,
+) -> Generator[Commit | Failure, None, None]:
+    """Labels and writes the units that have no commit; yields what each is to commit, or why it failed.
+
+    The rows of input files that have changed or are gone leave the output on the way (CommitWriter). Close the generator to
+    stop early.
+
+    Raises:
+        UserError: the machines are too small for the pools, the model cannot be loaded, or its dtype is not the output's.
+    """
+    job = prepared.job
+    writer.drop_removed()
+    if not prepared.plan.tasks and not writer.partly_outdated():
+        return
+    state.begin_step("starting Ray")
+    with executor.connected() as machines:
+        writer.rewrite_outdated(executor)
+        if not prepared.plan.tasks:
+            return
+        state.begin_step("sizing the actor pools")
+        try:
+            pools = wait_for_pools(job.compute, machines, prepared.token_flops, state.notify)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        state.begin_step("checking the model on a worker")
+        probed = _probe(prepared, pools, machines, state, executor)
+        writer.job_record = job_record(prepared, probed["dtypes"], state.run)
+        if prepared.record is not None:
+            check_same_job(prepared.record, writer.job_record["settings"])
+        if any(model.facts.head.generic_labels for model in prepared.models):
+            state.notify("the model's labels have no names (LABEL_0, ...): set model.id2label to name them")
+        state.begin_labeling(pools, probed["device"], probed["dtypes"])
+        watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
+        # closed before Ray is shut down, which would end this process while Ray Data's executor runs
+        with watched, closing(label_units(prepared, pools, probed, meter, executor, on_activity)) as outcomes:
+            yield from defer_failures(outcomes, job.compute.max_failed_units)
+
+
+def defer_failures(outcomes: Iterable[Commit | Failure], max_failed: int | None) -> Iterator[Commit | Failure]:
+    """Holds failures back until a unit is labeled, so that nothing is put for a job whose model cannot be loaded.
+
+    Args:
+        max_failed: as many failures are held back at the most; None: any number.
+
+    Raises:
+        Exception: the first failure that no unit is the cause of (failures.fatal_error_of).
+    """
+    labeled = False
+    deferred: list[Failure] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            error = fatal_error_of(outcome)
+            if error is not None:
+                raise error
+            if not labeled:
+                deferred.append(outcome)
+                if max_failed is None or len(deferred) <= max_failed:
+                    continue
+                outcome = deferred.pop()
+        yield outcome
+        if not labeled:
+            labeled = True
+            yield from deferred
+    if not labeled:
+        yield from deferred
+
+
+def _probe(prepared: Prepared, pools: Pools, machines: Machines, state: RunState, executor: Executor) -> dict[str, Any]:
+    """probe_models(), run where classifiers run."""
+    arguments = (prepared.models, prepared.job.storage, pools.gpus_per_classifier)
+    if machines.here and not pools.use_gpu:
+        return probe_models(*arguments)
+    ((_, probed),) = executor.run_tasks(
+        probe_models,
+        [arguments],
+        num_gpus=pools.gpus_per_classifier,
+        accelerator_type=pools.accelerator_type,
+        on_wait=None if machines.here else lambda: state.notify(why_waiting(pools)),
+    )
+    return probed

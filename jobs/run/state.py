@@ -1,0 +1,221 @@
+"""RunState: what a run has done so far. The live view, the JSON lines, the run record, the metrics and the result read it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cluster.attempts import StageActivity
+from cluster.resources import Pools
+from jobs.run.prepare import Prepared
+from jobs.run.result import RunResult
+from pipeline_ops.models.flops import peak_flops, utilization
+from pipeline_ops.output.commit_log import current_commits, incomplete_files
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
+
+MAX_LISTED = 100  # failures in the JSON line
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A message about the run as a whole."""
+
+    text: str
+
+
+Event = Commit | Failure | Notice
+Observer = Callable[[Event], None]
+
+
+@dataclass
+class RunState:
+    """A run in progress. The driver's main thread writes it, other threads may read. Times are of time.monotonic.
+
+    Counts are of this run, unless an attribute says otherwise. Observers are called after the counts include the event.
+    """
+
+    run: str  # id
+    output: str
+    files: int  # of the input
+    files_changed: int = 0  # since they were labeled
+    files_removed: int = 0
+    units_planned: int = 0  # estimated: line formats are divided into units while they are read
+    units_skipped: int = 0  # committed before this run
+    quarantined: list[Failure] = field(default_factory=list)  # of all runs, this one's last
+    quarantined_before: int = 0
+    observers: list[Observer] = field(default_factory=list)
+
+    started: float = field(default_factory=time.monotonic)
+    step: str = "starting"
+    step_started: float = field(default_factory=time.monotonic)
+    labeling_started: float | None = None  # when the first unit could have been read: plan, Ray and model were ready
+    first_commit: float | None = None
+    last_commit: float | None = None
+
+    pools: Pools | None = None
+    device: str | None = None  # the GPU's name; None: CPUs
+    dtypes: tuple[str, ...] = ()  # of the models
+    activity: StageActivity = field(default_factory=StageActivity)
+
+    units: int = 0
+    documents: int = 0
+    rejected: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    classify_seconds: ClassifySeconds = field(default_factory=ClassifySeconds)
+    flops: float | None = 0.0  # None: not known of each unit
+    result: RunResult | None = None
+
+    @property
+    def failed_units(self) -> int:
+        """Units quarantined by this run."""
+        return len(self.quarantined) - self.quarantined_before
+
+    @property
+    def units_expected(self) -> int:
+        """Units of this run when it is complete, estimated."""
+        return max(self.units + self.failed_units, self.units_planned)
+
+    def begin_step(self, step: str) -> None:
+        """Sets what the run does from now on, for people."""
+        self.step, self.step_started = step, time.monotonic()
+
+    def begin_labeling(self, pools: Pools, device: str | None, dtypes: Sequence[str]) -> None:
+        """Marks the start of the stages.
+
+        Args:
+            device: the GPU's name, None for CPUs.
+            dtypes: of each model, in the job's order.
+        """
+        self.pools, self.device, self.dtypes = pools, device, tuple(dtypes)
+        self.begin_step("waiting for the first unit: actors start and load the model")
+        self.labeling_started = self.step_started
+
+    def set_activity(self, activity: StageActivity) -> None:
+        """Sets what the stages work on at the moment; may be called from another thread."""
+        self.activity = activity
+
+    def add(self, outcome: Commit | Failure) -> None:
+        """Counts a unit that has been committed or quarantined."""
+        if isinstance(outcome, Commit):
+            self._count(outcome)
+        else:
+            self.quarantined.append(outcome)
+        self._publish(outcome)
+
+    def notify(self, text: str) -> None:
+        """Shows a message about the run as a whole."""
+        self._publish(Notice(text))
+
+    def _count(self, commit: Commit) -> None:
+        self.last_commit = time.monotonic()
+        if self.first_commit is None:
+            self.first_commit = self.last_commit
+        self.units += 1
+        self.documents += commit.documents
+        self.rejected += commit.rejected
+        self.tokens += commit.tokens
+        self.padded_tokens += commit.padded_tokens
+        self.labels.update(commit.labels)
+        self.classify_seconds = ClassifySeconds.total([self.classify_seconds, commit.classify_seconds])
+        self.flops = None if self.flops is None or commit.flops is None else self.flops + commit.flops
+
+    def _publish(self, event: Event) -> None:
+        for observer in self.observers:
+            observer(event)
+
+
+def state_of(prepared: Prepared, run: str, started: float) -> RunState:
+    """The state of a run that has just been prepared.
+
+    Args:
+        started: of time.monotonic, when preparing began.
+    """
+    return RunState(
+        run=run,
+        output=prepared.job.output.path,
+        files=len(prepared.files),
+        files_changed=len(prepared.plan.changed),
+        files_removed=len(prepared.plan.removed),
+        units_planned=prepared.plan.num_units,
+        units_skipped=len(prepared.ledger.current),
+        quarantined=list(prepared.failures),
+        quarantined_before=len(prepared.failures),
+        started=started,
+    )
+
+
+def end_run(state: RunState, prepared: Prepared) -> RunResult:
+    """Sets and returns the result of a run that ends now; names the input files that are not completely labeled."""
+    # completeness is a comparison with the input, not the absence of an error
+    incomplete = incomplete_files(prepared.files, prepared.ledger.commits)
+    for path in incomplete:
+        state.notify(f"not completely labeled: {path}")
+    if state.quarantined:
+        state.notify(f"{len(state.quarantined)} failed units are quarantined; `run --retry-failed` labels them again")
+    state.result = result_of(state, prepared.ledger.commits, len(incomplete))
+    return state.result
+
+
+def result_of(state: RunState, commits: dict[str, Commit], incomplete: int) -> RunResult:
+    """The result of a run that ends now.
+
+    Args:
+        commits: of the whole output, by unit id.
+        incomplete: input files not labeled from the first row to the last.
+    """
+    ended = time.monotonic()
+    seconds = ended - state.started
+    current = [commit for commit in current_commits(commits).values() if commit.pieces]
+    labeling = _between(state.labeling_started, state.last_commit)
+    flops = state.flops if state.units else None
+    mfu = utilization(flops, state.classify_seconds.whole, _peak_flops(state))
+    labels: Counter[str] = Counter()
+    for commit in current:
+        labels.update(commit.labels)
+    return RunResult(
+        documents=sum(commit.documents for commit in current),
+        labeled=sum(commit.labeled for commit in current),
+        rejected=sum(commit.rejected for commit in current),
+        units=len(current),
+        tokens=sum(commit.tokens for commit in current),
+        truncated=sum(commit.truncated for commit in current),
+        labels=dict(sorted(labels.items())),
+        files=state.files,
+        files_incomplete=incomplete,
+        files_changed=state.files_changed,
+        files_removed=state.files_removed,
+        units_skipped=state.units_skipped,
+        units_failed=len(state.quarantined),
+        failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in state.quarantined[:MAX_LISTED]],
+        documents_run=state.documents,
+        tokens_run=state.tokens,
+        padding_share=round(1 - state.tokens / state.padded_tokens, 4) if state.padded_tokens else 0.0,
+        seconds=round(seconds, 2),
+        startup_seconds=_rounded(_between(state.started, state.first_commit)),
+        labeling_seconds=_rounded(labeling),
+        finish_seconds=_rounded(_between(state.last_commit, ended)),
+        documents_per_second=round(state.documents / seconds, 1),
+        tokens_per_second=round(state.tokens / seconds, 1),
+        classifiers=state.pools.classifiers if state.pools else 0,
+        classify_seconds={name: round(value, 2) for name, value in state.classify_seconds.to_dict().items()},
+        model_flops_per_second=round(flops / labeling) if flops is not None and labeling else None,
+        mfu=None if mfu is None else round(mfu, 4),
+        output=state.output,
+    )
+
+
+def _peak_flops(state: RunState) -> float | None:
+    """FLOP/s of the part of a GPU that a classifier has; None where it is not known, or the models' dtypes differ."""
+    peak = peak_flops(state.device, state.dtypes[0]) if len(set(state.dtypes)) == 1 else None
+    return peak * state.pools.gpus_per_classifier if peak and state.pools else None
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else end - begin
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
