@@ -45,8 +45,9 @@ def test_run_beside_another_exits_3_names_the_holder_and_writes_nothing(model: P
     held.release()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", [pytest.param("local", marks=pytest.mark.campaign), "s3"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("local", marks=pytest.mark.campaign), pytest.param("s3", marks=pytest.mark.slow)]
+)
 def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_nothing_more(
     ray_address: str, model: Path, tmp_path: Path, s3: Bucket, where: str
 ):

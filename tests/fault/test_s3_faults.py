@@ -73,13 +73,12 @@ PERMANENT = {
 }
 
 
-QUICK = ("inputs_have_wrong_bytes", "listings_fail", "files_cannot_be_put", "commits_cannot_be_put")
+SLOW = ("inputs_have_wrong_bytes", "listings_fail", "files_cannot_be_put", "commits_cannot_be_put")
 
 
 @pytest.mark.parametrize(
-    "fault", [case if case in QUICK else pytest.param(case, marks=pytest.mark.campaign) for case in PERMANENT]
+    "fault", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else pytest.mark.campaign) for case in PERMANENT]
 )
-@pytest.mark.slow
 def test_permanent_fault_ends_the_run_in_one_line_and_the_next_run_completes_it(ray_address: str, corpus: Corpus, fault: str):
     with corpus.bucket.proxy.faults(PERMANENT[fault]):
         finished = command("run", corpus.job_file, "--quiet")

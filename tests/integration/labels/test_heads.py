@@ -21,6 +21,7 @@ from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import by_key, command, job_settings, keys, make_job, snapshot, write_job_file
 from tests.support.serial_chain import run_serially
+from tests.support.tiers import mostly_slow
 
 NUM_DOCUMENTS = 200
 TOLERANCE = 1e-5
@@ -71,9 +72,7 @@ def said_by_pipeline(model: Path, texts: list[str], **arguments: Any) -> list[An
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(
-    "activation", ["auto", *(pytest.param(one, marks=pytest.mark.slow) for one in ("softmax", "sigmoid", "none"))]
-)
+@pytest.mark.parametrize("activation", mostly_slow(["auto", "softmax", "sigmoid", "none"], quick=["auto"]))
 def test_label_and_score_are_those_of_the_pipeline(
     label: Callable[..., pa.Table], head_model: Callable[[str], Path], texts: list[str], head: str, activation: str
 ) -> None:

@@ -18,6 +18,7 @@ from tests.support.corpora import EDGE_CASES, real_documents, write_csv, write_j
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
 from tests.support.serial_chain import run_serially
+from tests.support.tiers import mostly_slow
 
 LABELS = ("art", "law", "maths")
 WINDOWS = ("model.long_documents=windows", "model.max_length=32")
@@ -83,8 +84,7 @@ def test_windows_give_the_same_whatever_the_units_and_batches_are(label: Callabl
 
 
 @pytest.mark.parametrize(
-    "architecture",
-    ["RoBERTa", *(pytest.param(one, marks=pytest.mark.slow) for one in ("ModernBERT", "Longformer", "Qwen2, no padding id"))],
+    "architecture", mostly_slow(["RoBERTa", "ModernBERT", "Longformer", "Qwen2, no padding id"], quick=["RoBERTa"])
 )
 @pytest.mark.parametrize("kind", ["cls", "mean"])
 def test_embedding_is_the_pooled_last_hidden_state(

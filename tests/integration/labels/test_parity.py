@@ -16,6 +16,7 @@ from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
 from tests.support.serial_chain import run_serially
+from tests.support.tiers import mostly_slow
 
 NUM_DOCUMENTS = 1000
 TOLERANCE = 1e-5
@@ -49,9 +50,7 @@ def labeled_by_job(
     return label
 
 
-@pytest.mark.parametrize(
-    "architecture", [one if one == ON_RAY else pytest.param(one, marks=pytest.mark.slow) for one in ARCHITECTURES]
-)
+@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, quick=[ON_RAY]))
 def test_run_on_real_documents_agrees_with_the_pipeline(
     architecture: Architecture,
     documents: list[str],

@@ -17,6 +17,7 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import Range
 from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
 from tests.support.running import make_job
+from tests.support.tiers import mostly_slow
 
 KINDS = ("jsonl", "jsonl.gz", "csv", "parquet", "txt")
 MEASURES = ("documents", "characters", "text_bytes", "tokens", "truncated")
@@ -74,7 +75,7 @@ def test_small_input_is_counted(tmp_path: Path, model: Path, documents: list[str
     assert found.share("truncated", "documents").value == pytest.approx(expected["truncated"] / 300)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, quick=["jsonl", "parquet"]))
 def test_estimate_of_files_of_very_different_sizes_is_within_its_interval(
     tmp_path: Path, model: Path, documents: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_run_of_a_finished_job_lists_its_output_once_more(s3: Bucket, model: Pat
     assert [request.operation for request in s3.journal.requests()] == ["ListObjects"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["packed", "loose"])
 def test_read_ledger_takes_a_few_kilobytes_per_commit(tmp_path: Path, model: Path, layout: str) -> None:
     number_of_files = 400

@@ -117,6 +117,7 @@ def test_cut_passages_one_long_line_is_cut():
     assert len(passages) > 1
 
 
+@pytest.mark.slow
 def test_passages_of_this_installation_suffice_for_the_demo():
     training, held_out = collect_passages(max_training=2000, max_held_out=2000)
     for table in (training, held_out):

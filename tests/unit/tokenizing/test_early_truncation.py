@@ -16,11 +16,13 @@ from pipeline_ops.tokenizing.encoding import Encodings, encode
 from tests.models.harmful import KNOWN_WORDS, UNKNOWN_WORD
 from tests.models.tokenizer_families import FAMILIES, GPT_4O, definition_of
 from tests.support.corpora import real_documents
+from tests.support.tiers import mostly_slow
 
 # Cut from the left, they see a beginning that is none, or a rounding that differs: nothing is cut.
 ONLY_FROM_THE_RIGHT = {"deberta_of_old", "unsplit_unigram", "llama", "llama_of_old", "gemma"}
 CASES = [(family, "right") for family in FAMILIES]
 CASES += [(family, "left") for family in FAMILIES if family not in ONLY_FROM_THE_RIGHT]
+QUICK = [(family, direction) for family in ("bert", "roberta", "llama_3") for direction in ("right", "left")]
 
 WORDS = [
     *(
@@ -190,7 +192,7 @@ def test_parts_of_any_length_have_tokens_that_begin_or_end_those_of_the_whole(fa
     check()
 
 
-@pytest.mark.parametrize(("family", "direction"), CASES)
+@pytest.mark.parametrize(("family", "direction"), mostly_slow(CASES, quick=QUICK))
 def test_parts_that_end_between_any_two_words_have_tokens_that_begin_or_end_those_of_the_whole(
     family: str, direction: str
 ) -> None:

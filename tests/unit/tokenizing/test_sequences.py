@@ -22,6 +22,7 @@ from pipeline_ops.tokenizing.sequences import (
 )
 from tests.models.tokenizer_families import FAMILIES, definition_of
 from tests.support.corpora import EDGE_CASES, real_documents
+from tests.support.tiers import mostly_slow
 
 SIDES = ["right", "left"]
 FEW = ["bert", "roberta", "xlm_roberta", "llama_3"]  # with token types, without, with a token twice in the middle, without any
@@ -62,7 +63,7 @@ def windows_of(stride: int = 0, max_windows: int | None = None) -> Windows:
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_slow(FAMILIES, quick=FEW))
 def test_pairs_have_the_ids_and_types_that_the_tokenizers_library_gives_them(family: str, side: str) -> None:
     shuffled = random.Random(1).sample(texts(), len(texts()))
     pairs = list(zip(texts(), shuffled, strict=True))
@@ -96,7 +97,7 @@ def test_pairs_of_long_texts_of_which_only_a_part_is_tokenized_are_cut_like_shor
 
 @pytest.mark.parametrize("stride", [0, 1, 5])
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_slow(FAMILIES, quick=FEW))
 def test_windows_are_the_overflow_of_the_tokenizers_library(family: str, side: str, stride: int) -> None:
     plain = reference(family)
     plain.enable_truncation(16, stride=stride, direction=side)
