@@ -19,7 +19,7 @@ from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, list_cell,
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP, failure_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Unit, pack_rejects
-from pipeline_ops.stages.rows import failed_row, guarded, has_failed, rejects_of, with_cell
+from pipeline_ops.stages.rows import Columns, classified_schema, failed_row, guarded, has_failed, rejects_of
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
 from pipeline_ops.tokenizing.sequences import documents_of
@@ -48,14 +48,16 @@ class ClassifyActor:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         self.called = time.monotonic()
+        schema = classified_schema(self.models)
         if self.load_error is not None and not has_failed(row):
-            done = failed_row(failure_of(self.load_error, Unit.from_json(row["unit"][0].as_py()).pieces, MODEL_LOAD_STEP))
+            failure = failure_of(self.load_error, Unit.from_json(row["unit"][0].as_py()).pieces, MODEL_LOAD_STEP)
+            done = failed_row(schema, failure.to_json())
         else:
-            done = guarded(self.classify, row, "classify", self.attempts)
+            done = guarded(self.classify, row, "classify", self.attempts, schema)
         self.left = time.monotonic()
         return done
 
-    def classify(self, row: pa.Table) -> pa.Table:
+    def classify(self, row: pa.Table) -> Columns:
         began = time.monotonic()
         batches = [batches_from_columns(row, reading) for reading in self.readings]
         found, computed = self.forward(batches)
@@ -63,7 +65,7 @@ class ClassifyActor:
         copying = time.monotonic() - began - computing
         if self.flops is None:
             self.flops = self.count_flops()
-        columns: dict[str, pa.Array] = {}
+        columns: Columns = {}
         bad: dict[int, BaseException] = {}
         flops: list[float | None] = []
         for number, (model, read, (values, failed)) in enumerate(zip(self.models, batches, found, strict=True)):
@@ -77,20 +79,18 @@ class ClassifyActor:
             columns[f"logits_{number}"] = list_cell(values[:, :num_labels].reshape(-1))
             if model.output.embedding is not None:
                 columns[f"embedding_{number}"] = list_cell(values[:, num_labels:].reshape(-1))
-        kept = row.drop_columns([name for name in row.column_names if name.startswith("batch_")])
         if bad:
             rejects = rejects_of(unpack_table(row["documents"][0]), bad, "model_error", self.output)
-            kept = with_cell(kept, "rejects", binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects))))
+            columns["rejects"] = binary_cell(pa.py_buffer(row["rejects"][0].as_py() + pack_rejects(rejects)))
         columns["model_errors"] = list_cell(np.array(sorted(bad), np.int64))
         columns["padded_tokens"] = pa.array([sum(len(read.ids) for read in batches)])
         columns["passes"] = pa.array([json.dumps([_passes(*passed) for passed in zip(batches, computed, strict=True)])])
         known = [count for count in flops if count is not None]
         columns["flops"] = pa.array([sum(known) if len(known) == len(flops) else None], pa.float64())
-        for name, column in columns.items():
-            kept = kept.append_column(name, column)
         writing = time.monotonic() - self.called - copying - computing
         seconds = ClassifySeconds(*(round(part, 6) for part in (self.called - self.left, copying, computing, writing)))
-        return kept.append_column("classify_seconds", pa.array([seconds.to_dict()]))
+        columns["classify_seconds"] = pa.array([seconds.to_dict()])
+        return columns
 
     def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
         """(what each model says of its batches, the seconds that it computed)."""

@@ -10,7 +10,7 @@ from pipeline_ops.reading.reader import Attempts, ReadSettings, read_units, span
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, worker_died
 from pipeline_ops.schema.units import pack_rejects
-from pipeline_ops.stages.rows import failed_row
+from pipeline_ops.stages.rows import READ, failed_row, good_row
 
 
 def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Iterator[pa.Table]:
@@ -22,21 +22,20 @@ def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Ite
     # which file it is that kills is only asked once something has
     for unit in read_units(spans_from_json(text), settings, attempts if deaths else None):
         if isinstance(unit, Failure):
-            yield failed_row(unit)
+            yield failed_row(READ, unit.to_json())
             continue
         unit, documents, rejects = unit
         packing = f"pack {unit.id}"
         if deaths and attempts.begin(packing) >= MAX_TRIES:  # it can be read, but is too much for this process
-            yield failed_row(worker_died(unit.pieces, "read"))
+            yield failed_row(READ, worker_died(unit.pieces, "read").to_json())
             continue
-        yield pa.table(
-            {
-                "unit": [unit.to_json()],
-                "rejects": binary_cell(pa.py_buffer(pack_rejects(rejects))),
-                "documents": binary_cell(pack_table(documents)),
-                "read_seconds": [time.monotonic() - began],
-            }
-        )
+        columns = {
+            "unit": pa.array([unit.to_json()]),
+            "rejects": binary_cell(pa.py_buffer(pack_rejects(rejects))),
+            "documents": binary_cell(pack_table(documents)),
+            "read_seconds": pa.array([time.monotonic() - began]),
+        }
+        yield good_row(READ, columns)
         began = time.monotonic()
         if deaths:
             attempts.end(packing)

@@ -13,7 +13,7 @@ from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table, unpack_table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import pack_rejects
-from pipeline_ops.stages.rows import guarded, rejects_of, with_cell
+from pipeline_ops.stages.rows import Columns, guarded, rejects_of, tokenized_schema
 from pipeline_ops.tokenizing.batching import batches_to_columns, make_batches
 from pipeline_ops.tokenizing.encoding import Encodings, encode_good
 from pipeline_ops.tokenizing.sequences import TextEncoder
@@ -31,7 +31,7 @@ class TokenizeActor:
         attempts: Attempts,
     ):
         # each text is tokenized once for all models that read the same
-        self.readers = distinct_tokenizations(models)
+        self.readers, self.schema = distinct_tokenizations(models), tokenized_schema(models)
         self.encoders = [
             TextEncoder(
                 model.tokenizer,
@@ -45,10 +45,11 @@ class TokenizeActor:
         self.attempts = attempts
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        return guarded(self.tokenize, row, "tokenize", self.attempts)
+        return guarded(self.tokenize, row, "tokenize", self.attempts, self.schema)
 
-    def tokenize(self, row: pa.Table) -> pa.Table:
+    def tokenize(self, row: pa.Table) -> Columns:
         began = time.monotonic()
+        columns: Columns = {}
         documents = unpack_table(row["documents"][0])
         texts = [decode(documents.column(name))[0].to_pylist() for name in self.text_columns]
         encodings, bad, empty = self.encode(texts)
@@ -59,12 +60,12 @@ class TokenizeActor:
             good = np.ones(documents.num_rows, bool)
             good[[*bad, *empty]] = False
             documents = documents.filter(pa.array(good))
-            row = with_cell(row, "rejects", binary_cell(pa.py_buffer(rejects)))
-            row = with_cell(row, "documents", binary_cell(pack_table(documents)))
+            columns["rejects"] = binary_cell(pa.py_buffer(rejects))
+            columns["documents"] = binary_cell(pack_table(documents))
         kept = self.output.input_columns()
         if kept is not None and (unwanted := [name for name in self.text_columns if name not in kept]):
             documents = documents.drop_columns(unwanted)
-            row = with_cell(row, "documents", binary_cell(pack_table(documents)))
+            columns["documents"] = binary_cell(pack_table(documents))
         for reading, (model, read) in enumerate(zip(self.readers, encodings, strict=True)):
             batches = make_batches(
                 read,
@@ -74,14 +75,13 @@ class TokenizeActor:
                 pad_left=model.facts.pad_left,
                 max_width=model.facts.max_length,
             )
-            for name, column in {
-                **batches_to_columns(batches, reading),
-                f"num_tokens_{reading}": list_cell(read.num_tokens),
-                f"truncated_{reading}": list_cell(read.truncated.astype(np.uint8)),
-                **({} if read.windows is None else {f"windows_{reading}": list_cell(read.windows)}),
-            }.items():
-                row = row.append_column(name, column)
-        return row.append_column("tokenize_seconds", pa.array([time.monotonic() - began]))
+            columns |= batches_to_columns(batches, reading)
+            columns[f"num_tokens_{reading}"] = list_cell(read.num_tokens)
+            columns[f"truncated_{reading}"] = list_cell(read.truncated.astype(np.uint8))
+            if read.windows is not None:
+                columns[f"windows_{reading}"] = list_cell(read.windows)
+        columns["tokenize_seconds"] = pa.array([time.monotonic() - began])
+        return columns
 
     def encode(self, texts: list[list[str]]) -> tuple[list[Encodings], dict[int, BaseException], dict[int, BaseException]]:
         """(what each tokenizer makes of the good documents; by row, what those that make one raise do; the same of empty ones).

@@ -13,7 +13,7 @@ from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import flat_values, unpack_table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, unpack_rejects
-from pipeline_ops.stages.rows import guarded
+from pipeline_ops.stages.rows import WRITTEN, Columns, guarded
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.writing.commit_record import ClassifySeconds
 from pipeline_ops.writing.postprocessing import Classified, label_documents
@@ -29,13 +29,13 @@ def write_row(
     attempts: Attempts,
 ) -> pa.Table:
     """Labels a classified unit and writes its files; gives one row with what the commit has to say, as JSON."""
-    return guarded(lambda good: label_and_write(good, models, output, storage, metadata), row, "write", attempts)
+    return guarded(lambda good: label_and_write(good, models, output, storage, metadata), row, "write", attempts, WRITTEN)
 
 
 def label_and_write(
     row: pa.Table, models: Sequence[JobModel], output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
-) -> pa.Table:
-    """As write_row, for a row that has not failed."""
+) -> Columns:
+    """As write_row, for a row that has not failed: the columns that it gives."""
     began = time.monotonic()
     unit = Unit.from_json(row["unit"][0].as_py())
     documents = unpack_table(row["documents"][0])
@@ -67,7 +67,7 @@ def label_and_write(
     seconds = {stage: row[f"{stage}_seconds"][0].as_py() for stage in ("read", "tokenize")}
     seconds["write"] = time.monotonic() - began
     commit = replace(commit, stage_seconds={stage: round(spent, 6) for stage, spent in seconds.items()})
-    return pa.table({"failure": pa.nulls(1, pa.string()), "commit": [commit.to_json()], "passes": row["passes"]})
+    return {"commit": pa.array([commit.to_json()])}
 
 
 def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> Classified:

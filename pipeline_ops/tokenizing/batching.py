@@ -112,5 +112,13 @@ def batches_to_columns(batches: TokenBatches, reading: int = 0) -> dict[str, pa.
     return {f"batch_{field.name}_{reading}": list_cell(getattr(batches, field.name)) for field in fields(TokenBatches)}
 
 
+def batch_types(reading: int = 0) -> dict[str, pa.DataType]:
+    """The types of the columns that batches_to_columns gives."""
+    of_field = {"type_ids": pa.int8()}
+    return {
+        f"batch_{field.name}_{reading}": pa.large_list(of_field.get(field.name, pa.int32())) for field in fields(TokenBatches)
+    }
+
+
 def batches_from_columns(row: pa.Table, reading: int = 0) -> TokenBatches:
     return TokenBatches(*(flat_values(row, f"batch_{field.name}_{reading}") for field in fields(TokenBatches)))

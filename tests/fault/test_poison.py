@@ -1,15 +1,18 @@
 """Documents, units and files that do harm: each is quarantined with its reason, and everything else is labeled."""
 
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from tests.models import tiny as models
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
-from tests.support.running import command, job_settings, keys, make_job, output_files, write_job_file
+from tests.support.running import command, job_settings, keys, make_job, output_files, snapshot, write_job_file
 from tests.support.serial_chain import run_serially
 
 UNIT_BYTES = 4000
@@ -108,6 +111,47 @@ def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(mo
     check_exactly_once(output, everything)
     assert (mended.units_failed, mended.files_incomplete) == (0, 0)
     assert verify(job)["ok"]
+
+
+def write_one_good_file(folder: Path, broken: Path) -> list[Key]:
+    """Five documents beside what a server has sent in place of a file."""
+    broken.write_bytes(b"<html>404</html>")
+    return keys(write_jsonl(folder / "ok.jsonl.gz", [{"text": f"a good text, number {row}"} for row in range(5)]), 5)
+
+
+def write_many_good_files(folder: Path, broken: Path) -> list[Key]:
+    """59 files of 20 kB, of which half stand before the broken one."""
+    broken.write_bytes(random.Random(0).randbytes(20_000))
+    texts = [text[:300] for text in real_documents(60)]
+    found = []
+    for number in range(59):
+        path = write_jsonl(folder / f"{'a' if number < 30 else 'c'}{number}.jsonl", [{"text": text} for text in texts])
+        found += keys(path, 60)
+    return found
+
+
+@pytest.mark.usefixtures("ray_address")
+@pytest.mark.parametrize("write_good_files", [write_one_good_file, write_many_good_files])
+def test_small_broken_file_is_quarantined_and_those_beside_it_are_labeled(
+    write_good_files: Callable[[Path, Path], list[Key]], model: Path, tmp_path: Path
+):
+    """Ray puts what is read of small files into one block: there, rows of units that failed stand beside good ones."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    broken = source / "bad.jsonl.gz"
+    expected = write_good_files(source, broken)
+    job = make_job(source, model, output)
+    first = run(job, quiet=True)
+    check_exactly_once(output, expected)
+    assert (first.labeled, first.rejected, first.units_failed, first.files_incomplete) == (len(expected), 0, 1, 1)
+    (why,) = first.failed
+    assert str(broken) in why
+    assert not first.complete, "the command ends with 1"
+
+    before = snapshot(output)
+    again = run(job, quiet=True)
+    assert (again.documents_run, again.labeled, again.failed) == (0, len(expected), first.failed)
+    assert snapshot(output) == before
 
 
 def test_run_with_more_failures_than_allowed_stops_early(model: Path, tmp_path: Path):

@@ -44,6 +44,7 @@ from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
 from pipeline_ops.stages.reader import read_task
+from pipeline_ops.stages.rows import has_failed
 from tests.fault.fuzz.damage import KINDS, damaged_file, original
 
 LIMIT_S = 60  # a case takes 20 ms; Arrow fills 2 GiB with zeros when a page header asks for them
@@ -132,7 +133,7 @@ def _read(prepared: Prepared) -> dict[str, Found]:
     found: dict[str, Found] = defaultdict(lambda: Found([], [], {}, []))
     for spans in prepared.plan.tasks:
         for row in read_task(pa.table({"task": [spans_to_json(list(spans))]}), settings, NoAttempts()):
-            if "failure" in row.column_names:
+            if has_failed(row):
                 failure = Failure.from_json(row["failure"][0].as_py())
                 assert not failure.store, failure.message
                 assert len(failure.message.splitlines()) == 1, f"not one line: {failure.message!r}"

@@ -26,7 +26,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.reader import read_task
-from pipeline_ops.stages.rows import failed_row
+from pipeline_ops.stages.rows import READ, failed_row, has_failed
 from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_row
 from pipeline_ops.storage.files import StorageConfig
@@ -76,7 +76,7 @@ def commit_of(row: pa.Table) -> Commit:
 
 
 def failure_of(row: pa.Table) -> Failure:
-    assert row["commit"][0].as_py() is None
+    assert [name for name in row.column_names if row[name].null_count == 0] == ["failure"]
     return Failure.from_json(row["failure"][0].as_py())
 
 
@@ -360,7 +360,7 @@ def read_until_killed(files: list[InputFile], settings: ReadSettings, attempts: 
     rows: list[pa.Table] = []
     task = pa.table({"task": [spans_to_json(spans_of(files))]})
     for row in read_task(task, settings, attempts):
-        if "documents" in row.column_names and deadly in str(unpack_table(row["documents"][0]).to_pylist()):
+        if not has_failed(row) and deadly in str(unpack_table(row["documents"][0]).to_pylist()):
             raise Killed
         rows.append(row)
     return rows
@@ -379,9 +379,9 @@ def test_read_unit_that_is_too_much_to_hand_over_is_given_up_and_later_ones_are_
         except Killed:
             deaths += 1
     assert deaths <= MAX_TRIES + 1
-    failures = [failure_of(row) for row in rows if "failure" in row.column_names]
+    failures = [failure_of(row) for row in rows if has_failed(row)]
     assert [(failure.where, failure.error) for failure in failures] == [(str(tmp_path / "b.jsonl"), WORKER_DIED)]
-    units = [Unit.from_json(row["unit"][0].as_py()) for row in rows if "unit" in row.column_names]
+    units = [Unit.from_json(row["unit"][0].as_py()) for row in rows if not has_failed(row)]
     assert [piece.path[-7:] for unit in units for piece in unit.pieces] == ["a.jsonl", "c.jsonl", "d.jsonl"]
     assert len(rows) == 4
 
@@ -403,5 +403,29 @@ def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, m
     assert isinstance(error, UserError)
     assert "head" in str(error)
     failed = worker_died((), "read")
-    assert failure_of(actor(failed_row(failed))) == failed, "what has failed before is that unit's own failure"
+    assert failure_of(actor(failed_row(READ, failed.to_json()))) == failed, "what has failed before is that unit's own failure"
     assert fatal_error_of(failed) is None
+
+
+def test_rows_of_good_and_failed_units_have_one_schema_after_each_stage(tmp_path: Path, model: Path) -> None:
+    """Ray may put them into one block, of which a stage is then given slices."""
+    models = [
+        replace(model, output=OutputConfig(path="out", embedding="mean"))
+        for model in models_of(model, OutputConfig(path="out"), long_documents="windows", max_length=16, stride=4)
+    ]
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "a text " * 30}, {"text": "another one"}])
+    write_bytes(tmp_path / "in" / "b.jsonl", b'{"text": "a"}\n')
+    (tmp_path / "in" / "c.jsonl.gz").write_bytes(b"<html>404</html>")
+    read = rows_of(tmp_path / "in", unit_bytes=1)
+    tokenize = TokenizeActor(models, ("text",), output, 512, attempts)
+    classify = ClassifyActor(models, STORAGE, output, False, attempts)
+    stages = [tokenize, classify, lambda row: write_row(row, models, output, STORAGE, {}, attempts)]
+    for stage in [lambda row: row, *stages]:
+        done = [stage(row) for row in read]
+        assert len({str(row.schema) for row in done}) == 1
+        assert [has_failed(row) for row in done] == [False, False, False, True]
+        block = pa.concat_tables(done).combine_chunks()
+        read = [block.slice(number, 1) for number in range(block.num_rows)]
+    assert sum(commit_of(row).labeled for row in read[:3]) == 3
+    assert "c.jsonl.gz" in failure_of(read[3]).where
