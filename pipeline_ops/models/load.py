@@ -17,7 +17,8 @@ def load_classifier(
     """The sequence classification model in eval mode on `device`; "meta" checks that it can be loaded, without the weights.
 
     Attention is torch's fused one (SDPA) where the architecture has it, else its own: what transformers does unless told.
-    BigBird's is the full one, for all: transformers switches to it for good at the first short text.
+    BigBird's, and of BigBird-Pegasus the encoder's, is the full one, for all: transformers switches to it for good at the first
+    short text.
 
     Args:
         attention: an implementation of transformers instead of those, such as "eager".
@@ -43,8 +44,9 @@ def load_classifier(
             **({"device_map": "meta"} if device == "meta" else {}),
             **({"attn_implementation": attention} if attention is not None else {}),
         )
-        if model.config.model_type == "big_bird" and device != "meta":
-            model.base_model.set_attention_type("original_full")
+        if model.config.model_type in ("big_bird", "bigbird_pegasus") and device != "meta":
+            sparse = model.base_model.encoder if model.config.is_encoder_decoder else model.base_model
+            sparse.set_attention_type("original_full")
         if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
             model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -101,7 +101,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         head=resolve_head(config, [str(model.id2label[index]) for index in range(int(model.num_labels))], model.problem_type),
         pad_id=tokenizer.pad_token_id,
         pad_type_id=tokenizer.pad_token_type_id,
-        pad_left=tokenizer.padding_side == "left" or is_decoder(model),
+        pad_left=pads_left(model, tokenizer.padding_side),
         has_type_ids="token_type_ids" in tokenizer.model_input_names,
         pairs=pairs,
         windows=windows,
@@ -136,7 +136,22 @@ def is_decoder(model: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     kind = model.model_type
+    if model.is_encoder_decoder:  # of many kinds the decoder alone is a language model too, but no classifier
+        return False
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def pads_left(model: Any, padding_side: str) -> bool:
+    """Whether batches are padded on the left; decoders' are, for the reason in is_decoder.
+
+    Encoder-decoders' never are: their encoders take no position ids, and would count positions from the padding on, and their
+    decoders would begin with it.
+
+    Args:
+        model: its configuration.
+        padding_side: the tokenizer's, which decides for all others.
+    """
+    return not model.is_encoder_decoder and (padding_side == "left" or is_decoder(model))
 
 
 def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special: int) -> int:

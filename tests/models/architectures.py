@@ -13,8 +13,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     AlbertConfig,
     AlbertTokenizer,
+    BartConfig,
     BertTokenizer,
     BigBirdConfig,
+    BigBirdPegasusConfig,
     DebertaV2Config,
     DebertaV2Tokenizer,
     ElectraConfig,
@@ -25,6 +27,8 @@ from transformers import (
     ModernBertConfig,
     MPNetConfig,
     MPNetTokenizer,
+    PegasusTokenizer,
+    PLBartConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -134,6 +138,17 @@ def _qwen(side: str) -> PreTrainedTokenizerBase:
     return Qwen2Tokenizer(**_byte_level(), pad_token="<|endoftext|>", padding_side=side)
 
 
+def _pegasus(side: str) -> PreTrainedTokenizerBase:
+    return PegasusTokenizer(vocab=_sentence_pieces(("<pad>", "</s>", "<s>", "<unk>")), padding_side=side)
+
+
+def _encoder_decoder(kind: type[PreTrainedConfig], length: int) -> PreTrainedConfig:
+    one_side = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
+    shape: dict[str, Any] = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in one_side.items()}
+    shape |= {"d_model": 32, "init_std": common.INITIALIZER_RANGE, "max_position_embeddings": length}
+    return kind(**shape)
+
+
 def _deberta(length: int) -> PreTrainedConfig:
     of_version_3: dict[str, Any] = {"position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True}
     return DebertaV2Config(
@@ -202,6 +217,9 @@ MORE_ARCHITECTURES: dict[str, Factory] = {
         ),
         lambda: _qwen("right"),
     ),
+    "BART": (lambda length: _encoder_decoder(BartConfig, length), _roberta),
+    "PLBart": (lambda length: _encoder_decoder(PLBartConfig, length), _roberta),
+    "BigBird-Pegasus": (lambda length: _encoder_decoder(BigBirdPegasusConfig, length), lambda: _pegasus("left")),
 }
 ARCHITECTURES = ("BERT", "DistilBERT", "RoBERTa", *MORE_ARCHITECTURES)
 

@@ -23,13 +23,16 @@ from transformers import (
     GPT2Config,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.fetch import is_hub_id, local_copy
 from pipeline_ops.models.load import load_classifier
-from pipeline_ops.models.resolve import resolve_max_length, resolve_model
+from pipeline_ops.models.resolve import pads_left, resolve_max_length, resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig, join, put
+from tests.models.architectures import make_classifier
 from tests.models.tiny import ARCHITECTURES, Architecture, make_model
 
 STORAGE = StorageConfig()
@@ -110,6 +113,40 @@ def test_facts_of_a_model_say_what_results_depend_on(
     assert facts.has_type_ids == (architecture == "bert")
     assert (facts.pad_left, facts.revision) == (False, None)
     json.dumps(asdict(facts))  # recorded in every file
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [("ELECTRA", ["left", "right"]), ("GPT-2", ["left", "left"]), ("BART", ["right", "right"]), ("PLBart", ["right", "right"])],
+)
+def test_padding_is_on_the_side_that_the_architecture_needs_or_else_the_tokenizers(
+    tmp_path: Path, architecture: str, expected: list[str]
+) -> None:
+    folder = make_classifier(tmp_path / "model", architecture, ("A", "B"))
+    found = []
+    for side in ("left", "right"):
+        change_json(folder / "tokenizer_config.json", padding_side=side)
+        found.append("left" if facts_of(folder).pad_left else "right")
+    assert found == expected
+
+
+def test_padding_of_all_kinds_of_encoder_decoders_is_on_the_right() -> None:
+    configs = {kind: CONFIG_MAPPING[kind] for kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}
+    kinds = {kind for kind, config in configs.items() if getattr(config, "is_encoder_decoder", False)}
+    assert kinds >= {"bart", "bigbird_pegasus", "mbart", "plbart", "t5"}
+    assert [kind for kind in kinds for side in ("left", "right") if pads_left(configs[kind], side)] == []
+
+
+@pytest.mark.parametrize("architecture", ["BigBird", "BigBird-Pegasus"])
+def test_logits_of_a_long_text_do_not_depend_on_a_short_one_before_it(tmp_path: Path, architecture: str) -> None:
+    folder = make_classifier(tmp_path / "model", architecture, ("A", "B"))
+    change_json(folder / "config.json", block_size=4, num_random_blocks=1)  # attention is sparse from 29 tokens on
+    model = load(folder)
+    long = torch.tensor([[*range(10, 58), model.config.eos_token_id]])
+    with torch.inference_mode():
+        first = model(input_ids=long).logits
+        model(input_ids=long[:, -8:])
+        assert torch.equal(model(input_ids=long).logits, first)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
