@@ -98,7 +98,7 @@ class RunProgress:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = min(options.max_width - 1, WIDEST), console.size.height - 1  # one for the line below it
         state, now = self.state, time.monotonic()
-        lines = [self._waiting(now, width)] if not state.units else [self._how_far(width), *self._numbers(now, width)]
+        lines = [self._waiting(now)] if not state.units else [self._how_far(width), *self._numbers(now, width)]
         if state.pools is not None:
             lines.append(self._stages(state.pools))
         if state.labels and height - len(lines) >= 3:
@@ -108,7 +108,7 @@ class RunProgress:
             line.truncate(width, overflow="ellipsis")
         yield Group(*lines[:height])
 
-    def _waiting(self, now: float, width: int) -> Text:
+    def _waiting(self, now: float) -> Text:
         turn = SPINNER[int(2 * now) % len(SPINNER)]
         return Text.assemble((f" {turn} ", "green"), self.state.step, (f"  {duration(now - self.state.step_started)}", "dim"))
 

@@ -66,7 +66,7 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
                     (number, first),
                 )
             )
-    _check_truths(tally, truth, head)
+    _check_truths(tally, truth)
     return {
         "output": labeled.path,
         "truth": truth,
@@ -171,7 +171,7 @@ def _check_truth(labeled: Labeled, truth: str, kinds: dict[str, pa.DataType]) ->
         raise UserError(f"--truth: the output has no column {truth!r} of the input; {there}; output.columns has to keep it")
 
 
-def _check_truths(tally: Tally, truth: str, head: Head) -> None:
+def _check_truths(tally: Tally, truth: str) -> None:
     """Raises UserError where the truths are not about what the model says."""
     truths = tally.truths()
     if not truths and not getattr(tally, "evaluated", 0):

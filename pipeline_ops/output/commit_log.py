@@ -82,11 +82,6 @@ def read_ledger(output: str, storage: StorageConfig) -> Ledger:
     raise OSError(f"{join(output, COMMITS_FOLDER)}: changed {LISTINGS} times while it was read")
 
 
-def read_commits(output: str, storage: StorageConfig) -> dict[str, Commit]:
-    """read_ledger's commits, by unit id."""
-    return read_ledger(output, storage).commits
-
-
 def _read_listed(listed: list[StoredFile], storage: StorageConfig) -> Ledger:
     packs = sorted((int(match.group(1)), file) for file in listed if (match := PACK.fullmatch(_file_name(file))))
     ledger = Ledger()

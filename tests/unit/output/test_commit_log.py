@@ -16,7 +16,6 @@ from pipeline_ops.output.commit_log import (
     incomplete_files,
     overlaps,
     pieces_by_file,
-    read_commits,
     read_job,
     read_ledger,
     sweep,
@@ -99,14 +98,14 @@ def test_commit_record_of_a_version_that_measured_nothing_is_read() -> None:
 
 def test_commit_of_a_unit_can_be_read_back(tmp_path: Path) -> None:
     commit_all(str(tmp_path), commit_of())
-    assert read_commits(str(tmp_path), STORAGE) == {UNIT: commit_of()}
+    assert read_ledger(str(tmp_path), STORAGE).commits == {UNIT: commit_of()}
     assert files_below(tmp_path) == {f"_commits/{UNIT}.json"}
 
 
 def test_commit_of_a_second_attempt_loses_and_changes_nothing(tmp_path: Path) -> None:
     ledger = commit_all(str(tmp_path), commit_of())
     assert not commit_unit(commit_of(attempt=OTHER_ATTEMPT), ledger, str(tmp_path), STORAGE)
-    assert read_commits(str(tmp_path), STORAGE) == ledger.commits == {UNIT: commit_of()}
+    assert read_ledger(str(tmp_path), STORAGE).commits == ledger.commits == {UNIT: commit_of()}
 
 
 def test_commit_put_again_is_ours(tmp_path: Path) -> None:
@@ -120,7 +119,7 @@ def test_commit_that_a_run_has_not_seen_ends_it(tmp_path: Path) -> None:
     commit_all(str(tmp_path), commit_of())
     with pytest.raises(OSError, match=f"{UNIT}.json: a commit of another run"):
         commit_unit(commit_of(attempt=OTHER_ATTEMPT), ledger, str(tmp_path), STORAGE)
-    assert read_commits(str(tmp_path), STORAGE) == {UNIT: commit_of()}
+    assert read_ledger(str(tmp_path), STORAGE).commits == {UNIT: commit_of()}
 
 
 def test_broken_record_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -134,7 +133,7 @@ def test_broken_record_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_commits_of_a_new_output_are_none(tmp_path: Path) -> None:
-    assert read_commits(str(tmp_path / "new"), STORAGE) == {}
+    assert read_ledger(str(tmp_path / "new"), STORAGE).commits == {}
     assert read_job(str(tmp_path / "new"), STORAGE) is None
     assert not (tmp_path / "new").exists()
 
@@ -199,15 +198,15 @@ def test_pack_holds_what_counts_and_voids_what_comes_late(tmp_path: Path) -> Non
     assert commit_unit(commit_of(OTHER_UNIT, path="b.jsonl"), stalled, output, STORAGE)  # by the run that has lost its lease
     late = tmp_path / "_commits" / f"{OTHER_UNIT}.json"
     assert late.exists()
-    assert read_commits(output, STORAGE) == {UNIT: commit_of()}
+    assert read_ledger(output, STORAGE).commits == {UNIT: commit_of()}
 
     again = commit_of(OTHER_UNIT, OTHER_ATTEMPT, path="b.jsonl", term=3)
     assert commit_unit(again, ledger, output, STORAGE)
-    assert read_commits(output, STORAGE) == {UNIT: commit_of(), OTHER_UNIT: again}
+    assert read_ledger(output, STORAGE).commits == {UNIT: commit_of(), OTHER_UNIT: again}
     write_files(tmp_path, commit_of(), again)
     sweep(output, ledger, STORAGE, nothing)
     assert not late.exists()
-    assert read_commits(output, STORAGE) == {UNIT: commit_of(), OTHER_UNIT: again}
+    assert read_ledger(output, STORAGE).commits == {UNIT: commit_of(), OTHER_UNIT: again}
 
 
 def test_pack_of_a_stalled_run_does_not_count_when_a_later_one_is_there(tmp_path: Path) -> None:
@@ -234,7 +233,7 @@ def test_pack_written_again_in_one_term_holds_all(tmp_path: Path) -> None:
     write_pack(ledger, 2, output, STORAGE)
     write_files(tmp_path, *ledger.commits.values())
     sweep(output, ledger, STORAGE, nothing)
-    assert set(read_commits(output, STORAGE)) == {UNIT, OTHER_UNIT}
+    assert set(read_ledger(output, STORAGE).commits) == {UNIT, OTHER_UNIT}
     assert [file for file in files_below(tmp_path) if file.startswith("_commits")] == ["_commits/pack-0000000002.jsonl.zst"]
 
 
