@@ -45,7 +45,7 @@ def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, 
 
 
 @pytest.mark.slow
-def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
+def test_unit_that_kills_its_worker_is_quarantined_and_labeled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
     """The segmentation fault is a real one, in the process that holds the model."""
     source = write_parquet(
         tmp_path / "in.parquet", [{"text": text} for text in texts_with({25: models.KILLING_WORD})], row_group_size=10
@@ -82,7 +82,7 @@ def test_unit_that_kills_its_worker_is_set_aside_and_labeled_by_a_retry(ray_addr
     assert command("verify", job_file).code == 0
 
 
-def test_unreadable_files_are_set_aside_by_name_and_taken_up_when_they_change(model: Path, tmp_path: Path):
+def test_unreadable_files_are_quarantined_by_name_and_taken_up_when_they_change(model: Path, tmp_path: Path):
     source, output = tmp_path / "in", tmp_path / "out"
     texts = [{"text": text[:300]} for text in real_documents(90, seed=4)]
     good = [write_parquet(source / "a.parquet", texts[:30]), write_jsonl(source / "z.jsonl", texts[:30])]

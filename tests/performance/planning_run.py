@@ -4,7 +4,7 @@ For each size: that many input objects of one line each, and two outputs in whic
 with records that stand alone (`loose`: a run that died) and one with a pack of them (`packed`: one that ended). Then 1 % of
 the inputs change, and 1 % more come. Seconds and memory are of fresh processes: one does prepare(), another one its parts,
 and `garbage`, which `run` does on top. The peak is VmHWM: ru_maxrss begins with what the parent used. With --s3 the server's
-seconds of CPU are told apart, and moto lists from a sorted index: its own way is to look at every key for every page.
+seconds of CPU are separate, and moto lists from a sorted index: its own way is to look at every key for every page.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def memory_mebibytes(key: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status says no {key}")
+    raise RuntimeError(f"/proc/self/status has no {key}")
 
 
 def cpu_seconds() -> float:

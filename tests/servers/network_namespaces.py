@@ -26,7 +26,7 @@ class Machine:
         return subprocess.run([*inside, sys.executable, "-c", connect], capture_output=True, check=False).returncode == 0
 
     def cut_off(self) -> None:
-        """Pulls the cable: packets go nowhere, and nobody is told."""
+        """Pulls the cable: packets are dropped without an error."""
         _ip("link", "set", self.link, "down")
 
 

@@ -1,4 +1,4 @@
-"""A reverse proxy between the tests' clients and an S3 server: it keeps a journal, and fails the requests it is told to fail.
+"""A reverse proxy between the tests' clients and an S3 server: it keeps a journal, and fails the requests that its rules name.
 
 Without a rule every request passes byte for byte (host, raw path, headers, body), so signatures still hold, and the answer is
 streamed. Tests assert on the journal: which keys were asked for, how many bytes moved, which faults were applied.
@@ -27,7 +27,7 @@ from yarl import URL
 START_TIMEOUT_S = 60
 HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization", "expect"}
 AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # what aiohttp's client would add
-DECOMPRESSED = {"gzip", "deflate", "br", "zstd"}  # by aiohttp's server, in bodies of requests; it cannot be told not to
+DECOMPRESSED = {"gzip", "deflate", "br", "zstd"}  # by aiohttp's server, in bodies of requests; there is no way to turn that off
 UPLOADS = ("PutObject", "UploadPart")
 ERROR = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>a fault of the test</Message></Error>'
 
@@ -47,10 +47,10 @@ class Rule:
         reset: resets the connection instead of answering; the server never sees the request.
         stall: says nothing for `seconds`, then resets the connection; the server never sees the request.
         delay: waits `seconds`, then passes the request on.
-        after_status: the server does what was asked, and the client is told `status` and `code`.
+        after_status: the server does what was asked, and the client gets `status` and `code`.
         after_reset: the server does what was asked, and the connection is reset instead of an answer.
         flip: one bit of the body changes at `byte`: of the request for PutObject and UploadPart, else of the answer.
-        short: the answer ends after `fraction` of its body, and its Content-Length says so: nothing tells that it was cut.
+        short: the answer ends after `fraction` of its body, and its Content-Length agrees: the client cannot see the cut.
         reset_mid: the connection is reset after `fraction` of the body; Content-Length is that of the whole. A reset drops
             what is still on its way, so of large bodies less than that may arrive.
         close_mid: the connection is closed after `fraction` of the body; Content-Length is that of the whole.
@@ -100,7 +100,7 @@ class Request:
     range: str | None  # the Range header, for example bytes=0-99
     bytes_up: int
     bytes_down: int = 0
-    status: int | None = None  # as the client was told; None while, or if never, answered
+    status: int | None = None  # that the client got; None while, or if never, answered
     fault: Kind | None = None
     prefix: str = ""  # of a listing
 

@@ -52,7 +52,7 @@ def input_of(path: Path | str, **settings: Any) -> InputConfig:
 def prepare(
     path: Path | str, *, unit_bytes: int = MEBIBYTE, columns: Any = "all", storage: StorageConfig | None = None, **settings: Any
 ) -> tuple[list[InputFile], ReadSettings]:
-    """The input files at `path`, and what read tasks would be told; `settings` are keys of `input`."""
+    """The input files at `path`, and the settings of the read tasks; `settings` are keys of `input`."""
     config, storage = input_of(path, **settings), storage or StorageConfig()
     files, _ = find_inputs(config, storage)
     types = sample_types([file for file in files if file.format == "jsonl"], config, storage)

@@ -123,7 +123,7 @@ def start_command(
         text=True,
         env=os.environ | ({"RAY_ADDRESS": ray_address} if ray_address else {}) | dict(environment or {}),
         start_new_session=True,
-        # the tests themselves may run in the background of a shell that has told them to ignore Ctrl-C, which is inherited
+        # a shell makes its background jobs ignore Ctrl-C, and children inherit that: the tests may be such a job
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

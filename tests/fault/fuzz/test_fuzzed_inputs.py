@@ -160,7 +160,7 @@ def test_parquet_with_two_text_columns_is_refused(tmp_path: Path) -> None:
         prepare_job(write_parquet(tmp_path / "a.parquet", table), tmp_path / "out")
 
 
-def test_parquet_that_is_nested_too_deep_is_set_aside(tmp_path: Path) -> None:
+def test_parquet_that_is_nested_too_deep_is_quarantined(tmp_path: Path) -> None:
     data_type = pa.int64()
     for _ in range(70):
         data_type = pa.struct([("inner", data_type)])
@@ -182,7 +182,7 @@ class PlainKeys(encryption.KmsClient):
         return base64.b64decode(wrapped_key)
 
 
-def test_parquet_with_an_encrypted_column_is_read_without_it_and_set_aside_with_it(tmp_path: Path) -> None:
+def test_parquet_with_an_encrypted_column_is_read_without_it_and_quarantined_with_it(tmp_path: Path) -> None:
     """Arrow ends the process when it is asked for the metadata of such a column."""
     table = pa.table({"text": ["a"] * 100, "secret": ["b"] * 100})
     properties = encryption.CryptoFactory(PlainKeys).file_encryption_properties(

@@ -172,7 +172,7 @@ def test_documents_without_text_are_refused(tmp_path: Path, model: Path) -> None
 
 @pytest.mark.slow
 def test_interrupted_command_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # what it starts is told of files in there
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # its child processes have files in there among their arguments
     with running_command(*TINY, "--contender", "job") as process:
         wait_for(lambda: any("jobs.cli run" in line for line in processes_below(tmp_path)), "the job runs", TIMEOUT_S)
         os.kill(process.pid, signal.SIGINT)

@@ -121,13 +121,13 @@ def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_documen
     assert result["failed"] == 0
     assert datetime.fromisoformat(result["next"]) > restarted
 
-    told = command("schedule", job_file, "--list").result["ticks"]
-    assert [tick["submission_id"] for tick in told if tick["decision"] == "submit"] == submitted
-    assert {tick["exit_code"] for tick in told if tick["outcome"] == "SUCCEEDED"} == {0}
+    listed = command("schedule", job_file, "--list").result["ticks"]
+    assert [tick["submission_id"] for tick in listed if tick["decision"] == "submit"] == submitted
+    assert {tick["exit_code"] for tick in listed if tick["outcome"] == "SUCCEEDED"} == {0}
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ((), "--once"),
         (("--once", "--cron", "0 2 * * *"), "give one of"),
@@ -141,13 +141,13 @@ def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_documen
     ],
 )
 def test_schedule_with_a_mistake_ends_at_once_with_a_line(
-    model: Path, tmp_path: Path, options: tuple[str, ...], told: str
+    model: Path, tmp_path: Path, options: tuple[str, ...], expected: str
 ) -> None:
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "in", model, tmp_path / "out"))
     finished = command("schedule", job_file, *options)
     assert finished.code == 2, finished.stderr
     assert len(finished.error_lines) == 1, finished.stderr
-    assert told in finished.stderr
+    assert expected in finished.stderr
     assert not (tmp_path / "out").exists()
 
 

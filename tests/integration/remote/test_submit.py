@@ -232,7 +232,7 @@ def test_address_that_is_named_wins_over_the_environments(cluster: Submitting):
 def test_nobody_at_the_address_is_one_line_and_exit_2_and_the_jobs_mistakes_come_first(model: Path, tmp_path: Path):
     source = write_parquet(tmp_path / "in.parquet", [{"text": "a"}])
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out"))
-    for arguments, told in (
+    for arguments, expected in (
         ((job_file, "--address", NOBODY), NOBODY),
         ((job_file,), "--address"),
         ((job_file, "compute.batch_token=9", "--address", NOBODY), "compute.batch_token:"),
@@ -240,4 +240,4 @@ def test_nobody_at_the_address_is_one_line_and_exit_2_and_the_jobs_mistakes_come
     ):
         finished = command("submit", *arguments)
         assert (finished.code, finished.stdout, len(finished.error_lines)) == (2, "", 1), finished.stderr
-        assert told in finished.stderr
+        assert expected in finished.stderr

@@ -218,8 +218,8 @@ def test_json_log_has_an_object_per_line_one_run_and_the_committed_units(scraped
     assert (events["run_started"], events["run_ended"]) == (1, 1)
     commits = [json.loads(path.read_text()) for path in commit_paths(scraped.output)]
     assert {line["run"] for line in lines} == {commit["run"] for commit in commits}
-    told = {line["unit"]: line["documents"] for line in lines if line["event"] == "unit_committed"}
-    assert told == {commit["unit"]: commit["labeled"] + commit["rejected"] for commit in commits}
+    logged = {line["unit"]: line["documents"] for line in lines if line["event"] == "unit_committed"}
+    assert logged == {commit["unit"]: commit["labeled"] + commit["rejected"] for commit in commits}
     assert events["unit_failed"] == scraped.finished.result["units_failed"]
     assert str(scraped.output.parent / "in" / "b.parquet") in {line["where"] for line in lines if "where" in line}
 
