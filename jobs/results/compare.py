@@ -146,7 +146,7 @@ def _labels(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
 def _scores(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
     a, b = (side.head for side in sides)
     if a.kind == "value":
-        return {"value_difference": _all_rounded(value_differences(found.tally))}
+        return {"value_difference": _all_rounded(value_differences(found.tally.values))}
     if a.activation != b.activation or a.activation == "none":
         return {}
     return {"score_difference": _all_rounded(score_differences(found.tally))}

@@ -1,7 +1,7 @@
-"""`label-corpus train`: fine-tunes a sequence classifier on a labeled corpus; its folder then serves as `model.path`.
+"""`label-corpus train`: fine-tune a sequence classifier on a labeled corpus; its folder then serves as `model.path`.
 
-Read (the job's own readers) -> train on this machine, without Ray -> publish. Guarantee: the output folder holds a whole model
-or is no model yet: local folders are built beside and renamed, on object storage config.json is put last.
+Read with the job's readers, train on this machine without Ray, publish. Publishing is atomic for readers: a local folder is
+written under a temporary name and renamed; on object storage config.json, without which a folder is no model, is put last.
 """
 
 import json
@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from jobs.console.step_progress import Steps
 from jobs.console.widgets import rate
+from pipeline_ops.analysis.metrics import single_label_measures
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
-from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingStep, train_classifier
+from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingResult, TrainingStep, train_classifier
 from pipeline_ops.reading.inputs import InputConfig, InputFile, column_names, decode, find_inputs, sample_types
 from pipeline_ops.reading.reader import ReadSettings, Span, read_parts
 from pipeline_ops.schema.errors import UserError, store_errors
@@ -41,12 +42,12 @@ from pipeline_ops.storage.files import (
     put_many,
 )
 
-READ_BYTES = 8 * 2**20  # of a line format at a time: reading stops soon after max_documents
-RECORD = "training.json"  # settings, versions and measured quality, beside the model
+TRAINING_UNIT_BYTES = 8 * 2**20  # small units: reading stops soon after max_documents
+RECORD = "training.json"  # settings, versions and held-out accuracy, in the model's folder
 
 
 class LabeledInputConfig(InputConfig):
-    """The job's input, with labels."""
+    """The job's input section plus the label column."""
 
     label_column: str = Field(default="label", description="the column that holds each document's label")
 
@@ -59,7 +60,7 @@ class LabeledInputConfig(InputConfig):
 
 
 class StartConfig(BaseModel):
-    """What training starts from: a checkpoint, or an architecture with new weights."""
+    """A checkpoint to fine-tune, or an architecture to train from scratch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -75,7 +76,7 @@ class StartConfig(BaseModel):
 
 
 class TargetConfig(BaseModel):
-    """Where the model goes."""
+    """Where the model is written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,7 +85,7 @@ class TargetConfig(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """A training."""
+    """The training file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training")
 
@@ -96,10 +97,14 @@ class TrainConfig(BaseModel):
 
 
 def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
-    """Reads, trains, publishes. Returns train_classifier's report, `skipped` (rows without text or label) and `output`.
+    """Read the corpus, train, and publish the model.
+
+    Returns:
+        The fields of TrainingResult but `held_out`, accuracy and macro_f1 on the held-out documents, `skipped` (rows without
+        text or label) and `output`.
 
     Raises:
-        UserError: a mistake in the config, the input or the output's permissions; nothing has been written.
+        UserError: invalid config, unusable input, or an output that cannot be written; nothing has been written.
     """
     target = full_path(config.output.path)
     _check_target(target, config)
@@ -107,12 +112,12 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
         steps.begin("reading the documents")
         texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
         steps.say(f"training: {len(texts):,} documents, {len(set(labels))} labels")
-        steps.begin("getting the model and the tokens ready")
+        steps.begin("loading the model, tokenizing")
         start = None
         if config.model.path is not None:
             start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
         with tempfile.TemporaryDirectory(prefix="label-corpus-") as folder:
-            report = train_classifier(
+            result = train_classifier(
                 texts,
                 labels,
                 start=start,
@@ -120,8 +125,9 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
                 architecture=config.model.architecture,
                 config=config.training,
                 folder=folder,
-                told=_told(steps),
+                on_step=_progress(steps),
             )
+            report = report_of(result)
             record = {
                 "settings": config.model_dump(exclude={"storage", "output"}),
                 "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
@@ -129,34 +135,51 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
             }
             with open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file:
                 json.dump(record, file, indent=2)
-            steps.begin("putting the model in its place")
+            steps.begin("publishing the model")
             publish(folder, target, config.storage)
     return {**report, "skipped": skipped, "output": target}
 
 
-def _told(steps: Steps) -> Callable[[TrainingStep], None]:
-    """Shows a training's steps."""
+def report_of(result: TrainingResult) -> dict[str, Any]:
+    """The training's fields of the last JSON line."""
+    measures = single_label_measures(result.held_out, result.labels)
+    return {
+        "documents": result.documents,
+        "train_documents": result.train_documents,
+        "held_out_documents": result.held_out_documents,
+        "labels": result.labels,
+        "accuracy": round(measures["accuracy"], 4),
+        "macro_f1": round(measures["macro_f1"], 4),
+        "steps": result.steps,
+        "parameters": result.parameters,
+        "seconds": result.seconds,
+    }
 
-    def told(at: TrainingStep) -> None:
-        if at.step == 1:  # what comes before it takes its own time
+
+def _progress(steps: Steps) -> Callable[[TrainingStep], None]:
+    """Show a training's steps as progress."""
+
+    def on_step(at: TrainingStep) -> None:
+        if at.step == 1:  # includes warm-up, which would distort the rate
             steps.begin("training", at.steps - 1, things="steps")
             return
         seconds = max(time.monotonic() - steps.began, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"
         steps.add(1, f"epoch {at.epoch:.2f}{loss}, {rate((at.step - 1) * at.examples / seconds)} documents/s")
         if at.step == at.steps:
-            steps.begin("measuring on the held-out documents")
+            steps.begin("evaluating on the held-out documents")
 
-    return told
+    return on_step
 
 
 def _check_target(target: str, config: TrainConfig) -> None:
-    """Finds out before an hour of training whether its result can be kept."""
+    """Fail before an hour of training if its result could not be written."""
     try:
-        held = list_all(target, config.storage)
-        if held and not config.output.overwrite:
+        existing = list_all(target, config.storage)
+        if existing and not config.output.overwrite:
             raise UserError(
-                f"output.path: {target!r} holds {os.path.basename(held[0].path)!r}; use another folder or output.overwrite=true"
+                f"output.path: {target!r} holds {os.path.basename(existing[0].path)!r}; use another folder or"
+                " output.overwrite=true"
             )
         check_writable(target, config.storage)
     except store_errors() as error:
@@ -164,7 +187,7 @@ def _check_target(target: str, config: TrainConfig) -> None:
 
 
 def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
-    """The first `max_documents` texts and their labels, and how many rows of what was read had no usable text or label.
+    """The first `max_documents` texts, their labels, and the number of rows read that had no usable text or label.
 
     Raises:
         UserError: no input, or a file without the text or label column.
@@ -195,16 +218,16 @@ def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documen
 
 
 def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
-    """The input in pieces: text and label column, and the number of rejected rows."""
+    """Yield the input unit by unit: a table with the text and label columns, and the number of rejected rows."""
     files, _ = find_inputs(config.model_copy(update={"path": full_path(config.path)}), storage)
-    # what the reader adds is not used: named so that no label column is called like it
+    # the reader's added columns are not used; the prefix keeps them from colliding with the label column
     added = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
     settings = ReadSettings(
         input=config,
         storage=storage,
         output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
         line_types=_line_types(files, config, storage),
-        unit_bytes=READ_BYTES,
+        unit_bytes=TRAINING_UNIT_BYTES,
         fingerprint="",
     )
     for file in files:
@@ -224,25 +247,25 @@ def _line_types(files: list[InputFile], config: InputConfig, storage: StorageCon
 
 
 def publish(folder: str, target: str, storage: StorageConfig) -> None:
-    """Puts the files of the local `folder` at `target`, in place of what is there."""
+    """Copy the files of the local `folder` to `target`, replacing its content."""
     if is_local(target):
-        beside = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        shutil.copytree(folder, beside)
+        temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        shutil.copytree(folder, temporary)
         if os.path.isdir(target):
-            outdated = f"{beside}-outdated"
-            os.rename(target, outdated)  # rename cannot replace a folder that holds something
-            os.rename(beside, target)
+            outdated = f"{temporary}-outdated"
+            os.rename(target, outdated)  # rename cannot replace a folder that is not empty
+            os.rename(temporary, target)
             shutil.rmtree(outdated)
         else:
-            os.rename(beside, target)
+            os.rename(temporary, target)
         return
     contents: dict[str, bytes] = {}
     for name in sorted(os.listdir(folder)):
         with open(os.path.join(folder, name), "rb") as file:
             contents[join(target, name)] = file.read()
     entry = join(target, "config.json")  # without it a folder is no model
-    held = [file.path for file in list_all(target, storage)]
-    delete_many([path for path in held if path == entry], storage)
-    delete_many([path for path in held if path not in contents], storage)
+    existing = [file.path for file in list_all(target, storage)]
+    delete_many([path for path in existing if path == entry], storage)
+    delete_many([path for path in existing if path not in contents], storage)
     put_many({path: data for path, data in contents.items() if path != entry}, storage)
     put(entry, contents[entry], storage)

@@ -5,12 +5,8 @@ Nothing here grows with the number of documents. Formulas:
 Cohen's kappa: (p - e) / (1 - e), p the share of documents with equal labels and e the share that two labelers with these
 distributions would have by chance, the sum over labels of the product of its shares. J. Cohen, A Coefficient of Agreement for
 Nominal Scales, Educational and Psychological Measurement 20 (1960).
-
-Pearson's r from sums of squares about the mean, which are merged part by part: T. F. Chan, G. H. Golub, R. J. LeVeque, Updating
-Formulae and a Pairwise Algorithm for Computing Sample Variances (1979).
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_ops.analysis.moments import PairMoments
 from pipeline_ops.models.heads import Activation, Head
 
 BINS = 2000  # of score differences from -1 to 1: quantiles are right to a thousandth
@@ -82,8 +79,7 @@ class Tally:
     difference_sum: float = 0.0
     jaccard_sum: float = 0.0
     jaccard_documents: int = 0
-    absolute_sum: float = 0.0  # of the differences of values
-    moments: tuple[int, float, float, float, float, float] = (0, 0.0, 0.0, 0.0, 0.0, 0.0)  # n, means, squares, products
+    values: PairMoments = field(default_factory=PairMoments)  # of heads with one value: (A's, B's)
 
     def add(self, a: AlignedPredictions, b: AlignedPredictions) -> None:
         self.documents += len(a.labels)
@@ -102,30 +98,6 @@ class Tally:
             both = (a.given & b.given).sum(axis=1)
             self.jaccard_sum += float(np.where(either > 0, both / np.maximum(either, 1), 1).sum())
             self.jaccard_documents += len(either)
-
-    def add_values(self, a: np.ndarray, b: np.ndarray) -> None:
-        if not len(a):
-            return
-        self.absolute_sum += float(np.abs(a - b).sum())
-        mean_a, mean_b = float(a.mean()), float(b.mean())
-        from_a, from_b = a - mean_a, b - mean_b
-        part = (len(a), mean_a, mean_b, float(from_a @ from_a), float(from_b @ from_b), float(from_a @ from_b))
-        self.moments = _merged(self.moments, part)
-
-
-def _merged(one: tuple, other: tuple) -> tuple[int, float, float, float, float, float]:
-    n, mean_a, mean_b, squares_a, squares_b, products = one
-    m, other_a, other_b, other_squares_a, other_squares_b, other_products = other
-    total = n + m
-    step_a, step_b, weight = other_a - mean_a, other_b - mean_b, n * m / total
-    return (
-        total,
-        mean_a + step_a * m / total,
-        mean_b + step_b * m / total,
-        squares_a + other_squares_a + step_a * step_a * weight,
-        squares_b + other_squares_b + step_b * step_b * weight,
-        products + other_products + step_a * step_b * weight,
-    )
 
 
 def agreement_of(flows: Counter[tuple[int, int]]) -> tuple[int, float | None]:
@@ -198,13 +170,15 @@ def score_differences(tally: Tally) -> dict[str, Any] | None:
     return {"documents": count, "mean": tally.difference_sum / count, **quantiles}
 
 
-def value_differences(tally: Tally) -> dict[str, Any]:
-    """B's value minus A's: mean, mean of the absolute ones, Pearson's r (None where one of the two never varies)."""
-    count, mean_a, mean_b, squares_a, squares_b, products = tally.moments
-    varies = squares_a > 0 and squares_b > 0
+def value_differences(values: PairMoments) -> dict[str, Any]:
+    """Mean and mean absolute difference of B's value minus A's; Pearson's r, None if either is constant.
+
+    Args:
+        values: of pairs (A's value, B's value).
+    """
     return {
-        "documents": count,
-        "mean": mean_b - mean_a,
-        "mean_absolute": tally.absolute_sum / max(count, 1),
-        "pearson_r": products / (math.sqrt(squares_a) * math.sqrt(squares_b)) if varies else None,
+        "documents": values.count,
+        "mean": float(values.means[1] - values.means[0]),
+        "mean_absolute": values.absolute_difference / max(values.count, 1),
+        "pearson_r": values.pearson_r(),
     }

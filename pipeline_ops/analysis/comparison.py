@@ -211,7 +211,7 @@ def _compare_part(part: Part, a: Side, b: Side, lists: _Lists, comparison: Compa
     of_a, of_b = of_a.take(at_a), of_b.take(at_b)
     comparison.tally.add(of_a.answered, of_b.answered)
     if a.head.kind == "value":
-        comparison.tally.add_values(of_a.answered.score, of_b.answered.score)
+        comparison.tally.values.add(of_a.answered.score, of_b.answered.score)
     activation = a.head.activation if a.head.activation == b.head.activation else None
     apart = distances(of_a.answered, of_b.answered, activation, fallback_ids([a.head, b.head], names))
     full = len(comparison.most_changed) == MOST_CHANGED

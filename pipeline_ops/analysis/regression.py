@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.analysis.metrics import number, single_label_measures
+from pipeline_ops.analysis.moments import PairMoments
 from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, sums_of
 from pipeline_ops.models.heads import Head
 
@@ -26,9 +27,7 @@ class ValueTally:
         self.evaluated = self.without_truth = 0
         self.strange: Counter[str] = Counter()  # truths that are neither
         self.mistakes = Mistakes()
-        self.numbers = 0
-        self.absolute = self.squared = 0.0
-        self.means, self.spread = np.zeros(2), np.zeros((2, 2))  # of truths and values; the latter: sums of products
+        self.moments = PairMoments()  # of (truth, value)
 
     def add(self, rows: Rows) -> None:
         numbers, names = self._truths(rows.truth)
@@ -39,7 +38,7 @@ class ValueTally:
         if self.names:
             count_pairs(self.pairs, names, rows.label)
         error = np.abs(numbers - rows.score.astype(np.float64))
-        self._add_numbers(numbers[is_number], rows.score[is_number].astype(np.float64))
+        self.moments.add(numbers[is_number], rows.score[is_number].astype(np.float64))
         wrong = pc.fill_null(pc.not_equal(names, rows.label), False).to_numpy(zero_copy_only=False)
         if not self.names:
             wrong = is_number & (error > 0)
@@ -76,31 +75,16 @@ class ValueTally:
         bins = np.where(by_name >= 0, by_name, by_number)
         return numbers, pa.array(self.names, pa.string()).take(pa.array(bins, mask=bins < 0))
 
-    def _add_numbers(self, truth: np.ndarray, value: np.ndarray) -> None:
-        """Moments of two parts put together: Chan, Golub, LeVeque 1983, Algorithms for Computing the Sample Variance."""
-        if not len(truth):
-            return
-        self.absolute += float(np.abs(truth - value).sum())
-        self.squared += float(((truth - value) ** 2).sum())
-        both = np.stack([truth, value])
-        means = both.mean(axis=1)
-        centered, shift = both - means[:, None], means - self.means
-        total = self.numbers + len(truth)
-        self.spread += centered @ centered.T + np.outer(shift, shift) * self.numbers * len(truth) / total
-        self.means += shift * len(truth) / total
-        self.numbers = total
-
     def truths(self) -> Counter[str]:
         return self.strange if not self.evaluated else sums_of(self.pairs, 0)
 
     def result(self) -> dict[str, Any]:
-        known = self.numbers > 0
-        apart = math.sqrt(self.spread[0, 0] * self.spread[1, 1])
+        moments, count = self.moments, self.moments.count
         return {
             "evaluated": self.evaluated,
-            "mean_absolute_error": number(self.absolute / self.numbers) if known else None,
-            "root_mean_squared_error": number(math.sqrt(self.squared / self.numbers)) if known else None,
-            "pearson_r": number(self.spread[0, 1] / apart) if apart > 0 else None,
+            "mean_absolute_error": number(moments.absolute_difference / count) if count else None,
+            "root_mean_squared_error": number(math.sqrt(moments.squared_difference / count)) if count else None,
+            "pearson_r": number(r) if (r := moments.pearson_r()) is not None else None,
             **(single_label_measures(self.pairs, self.names) if self.names else {}),
         }
 

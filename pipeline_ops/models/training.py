@@ -1,8 +1,8 @@
-"""Labeled texts -> a fine-tuned sequence classifier in a folder that the labeling job can use as `model.path`.
+"""Fine-tune a sequence classifier on labeled texts; its folder can be the labeling job's `model.path`.
 
-Starts from a checkpoint, or from scratch with a WordPiece vocabulary of the same texts. A share of each label's texts is
-never trained on; accuracy and macro-F1 are measured on it. The texts are held in memory. The same texts, settings and
-versions on the same machine give the same weights.
+Starts from a checkpoint, or from scratch with a WordPiece vocabulary learned from the same texts. A share of each label's
+documents is held out and predicted at the end. All texts are held in memory. The same texts, settings and versions on the same
+machine give the same weights.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline_ops.models.resolve import OFFSET_POSITIONS
 from pipeline_ops.schema.errors import UserError
 
-LOSSES = 50  # that a training reports; each makes a GPU wait for its step
+LOGGED_LOSSES = 50  # per training; reading a loss synchronizes the GPU
 MAX_ALPHABET = 1000  # characters with entries of their own; rarer ones become [UNK]
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -39,10 +39,10 @@ class ArchitectureConfig(BaseModel):
 
     model_type: str = Field(description="a transformers model type with a sequence classifier, such as distilbert")
     vocab_size: int = Field(
-        default=8000, ge=100, description="WordPiece entries; more pay only with more text to learn them from"
+        default=8000, ge=100, description="WordPiece entries; more are useful only with more text to learn them from"
     )
     lowercase: bool = Field(
-        default=False, description="true merges cases: a smaller vocabulary, but capitals tell kinds of text apart"
+        default=False, description="true maps texts to lower case: a smaller vocabulary, but capitals are lost as a feature"
     )
     options: dict[str, Any] = Field(
         default={}, description="settings of that model type's transformers config, such as n_layers"
@@ -56,37 +56,56 @@ class TrainingConfig(BaseModel):
 
     epochs: float = Field(default=3, gt=0, description="passes over the training documents; 3 is usual for fine-tuning")
     max_steps: int | None = Field(
-        default=None, ge=1, description="stop after so many batches, to bound the time; null: by epochs"
+        default=None, ge=1, description="stop after this many batches, to bound the time; null: by epochs"
     )
     learning_rate: float = Field(
         default=5e-5, gt=0, description="peak; 5e-5 suits a checkpoint, 1e-3 a small model from scratch"
     )
     batch_size: int = Field(
-        default=32, ge=1, description="documents per step and device; a larger one wants a larger learning_rate"
+        default=32, ge=1, description="documents per step and device; a larger batch needs a larger learning_rate"
     )
     max_length: int = Field(
         default=256, ge=8, description="tokens per document, the rest is cut; stored as the model's max_length"
     )
     warmup_share: float = Field(
-        default=0.1, ge=0, lt=1, description="of the steps, rising from 0: a new head's first steps are wild"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of the steps in which the learning rate rises from 0, as a new head's first gradients are large",
     )
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's; 0.01 as in BERT")
-    held_out_share: float = Field(default=0.1, gt=0, lt=1, description="of each label's documents, only to measure accuracy")
-    max_documents: int = Field(
-        default=200_000, ge=2, description="the first so many are used: texts and ids are held in memory"
+    held_out_share: float = Field(
+        default=0.1, gt=0, lt=1, description="share of each label's documents that only measures accuracy"
     )
-    seed: int = Field(default=0, ge=0, description="of the split, the new weights and the order of the documents")
+    max_documents: int = Field(
+        default=200_000, ge=2, description="only the first ones are used: texts and ids are held in memory"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the split, the new weights and the order of the documents")
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """How far a training is."""
+    """Progress of a training."""
 
     step: int
     steps: int
     epoch: float
-    loss: float | None  # mean of the last steps, some time ago; None: not known yet
-    examples: int  # of this step; the last one of an epoch may have fewer
+    loss: float | None  # mean over the last logging interval; None before the first one
+    examples: int  # nominal batch size
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training."""
+
+    documents: int
+    train_documents: int
+    held_out_documents: int
+    labels: list[str]  # in id2label order
+    held_out: Counter[tuple[str, str]]  # held-out documents by (true label, predicted label)
+    steps: int
+    parameters: int
+    seconds: float
 
 
 def train_classifier(
@@ -98,22 +117,18 @@ def train_classifier(
     config: TrainingConfig,
     folder: str,
     revision: str | None = None,
-    told: Callable[[TrainingStep], None] | None = None,
-) -> dict[str, Any]:
-    """Trains on `texts` and writes model (safetensors) and tokenizer into `folder`, which is created if need be.
+    on_step: Callable[[TrainingStep], None] | None = None,
+) -> TrainingResult:
+    """Train on `texts` and write model (safetensors) and tokenizer into `folder`, which is created if need be.
 
     Args:
         labels: one label name per text.
-        start: folder or hub id of a checkpoint, which gets a new head; None trains `architecture` from scratch.
-        revision: of a hub id.
-        told: hears of each step.
-
-    Returns:
-        documents, train_documents, held_out_documents, labels (names in id2label order), accuracy and macro_f1 on the
-        held-out documents, steps, parameters, seconds.
+        start: folder or hub id of a checkpoint, which gets a new head; None: train `architecture` from scratch.
+        revision: hub revision of `start`.
+        on_step: called after each step.
 
     Raises:
-        UserError: too few labels or documents, a checkpoint or an architecture that cannot be used.
+        UserError: too few labels or documents, or an unusable checkpoint or architecture.
     """
     import torch
 
@@ -133,23 +148,22 @@ def train_classifier(
             model, tokenizer = _load_checkpoint(start, revision, names)
         tokenizer.model_max_length = _check_max_length(config.max_length, model, tokenizer)
         documents = _tokenize(texts, label_ids, tokenizer)
-        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, told)
+        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, on_step)
         trainer.train()
         held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     predicted, truth = np.asarray(held_out.predictions).argmax(axis=1), np.asarray(held_out.label_ids)
-    return {
-        "documents": len(texts),
-        "train_documents": len(train_rows),
-        "held_out_documents": len(held_out_rows),
-        "labels": names,
-        "accuracy": round(accuracy(truth, predicted), 4),
-        "macro_f1": round(macro_f1(truth, predicted), 4),
-        "steps": trainer.state.global_step,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": round(time.monotonic() - started, 2),
-    }
+    return TrainingResult(
+        documents=len(texts),
+        train_documents=len(train_rows),
+        held_out_documents=len(held_out_rows),
+        labels=names,
+        held_out=Counter((names[label], names[best]) for label, best in zip(truth, predicted, strict=True)),
+        steps=trainer.state.global_step,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        seconds=round(time.monotonic() - started, 2),
+    )
 
 
 def train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> Any:
@@ -165,9 +179,9 @@ def train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> A
     characters = Counter(character for text in texts for character in text if not character.isspace())
     frequent = sorted(characters, key=lambda character: (-characters[character], character))[:MAX_ALPHABET]
     rare = dict.fromkeys(map(ord, characters.keys() - set(frequent)), " ")
-    # The trainer numbers the pieces "##x" in the order of a hash map and breaks ties by these numbers: the same texts would
-    # give another vocabulary each time. Special tokens have fixed numbers, so the pieces are passed as such, and the
-    # vocabulary then put into a tokenizer to which they are ordinary entries.
+    # WordPieceTrainer numbers "##x" pieces in hash map order and breaks ties by number, so the vocabulary would differ from
+    # run to run. Special tokens are numbered in the given order: pass the pieces as special tokens to the trainer, then move
+    # the vocabulary to a tokenizer in which they are ordinary entries.
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
@@ -204,19 +218,6 @@ def split_held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndar
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean(truth == predicted))
-
-
-def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 per label, averaged over the labels that occur in either array."""
-    scores = []
-    for label in np.union1d(truth, predicted):
-        hits = np.sum((truth == label) & (predicted == label))
-        scores.append(2 * hits / (np.sum(truth == label) + np.sum(predicted == label)))
-    return float(np.mean(scores))
-
-
 def _label_names(labels: Sequence[str]) -> list[str]:
     names = sorted(set(labels))
     if len(names) < 2:
@@ -245,15 +246,15 @@ def _new_model(architecture: ArchitectureConfig, tokenizer: Any, names: list[str
     known = [name for name in CONFIG_MAPPING if CONFIG_MAPPING[name] in classifiers]
     if architecture.model_type not in known:
         raise UserError(
-            f"model.architecture.model_type: {architecture.model_type!r} is no model type of transformers that has a"
+            f"model.architecture.model_type: {architecture.model_type!r} is not a transformers model type with a"
             f" sequence classifier{_nearest(architecture.model_type, known)}"
         )
     config_class = CONFIG_MAPPING[architecture.model_type]
     allowed = {*config_class().to_dict(), *config_class.attribute_map}
     for option in architecture.options:
-        if option not in allowed:  # transformers would store it and not use it
+        if option not in allowed:  # transformers would store it and ignore it
             remedy = _nearest(option, allowed) or f"; see transformers' {config_class.__name__}"
-            raise UserError(f"model.architecture.options.{option}: no setting of {architecture.model_type}{remedy}")
+            raise UserError(f"model.architecture.options.{option}: not a setting of {architecture.model_type}{remedy}")
     try:
         settings = AutoConfig.for_model(
             architecture.model_type,
@@ -276,12 +277,12 @@ def _load_checkpoint(start: str, revision: str | None, names: list[str]) -> tupl
             revision=revision,
             ignore_mismatched_sizes=True,  # the head of another number of labels
             use_safetensors=True,
-            dtype=torch.float32,  # weights in bfloat16 would lose the small steps
+            dtype=torch.float32,  # bfloat16 weights would round small updates away
             output_loading_info=True,
             **_label_settings(names),
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path: {start!r} is no usable checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(f"model.path: {start!r} is not a usable checkpoint: {str(error).splitlines()[0]}") from error
     body = f"{model.base_model_prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and "pooler" not in key)
     if missing:
@@ -300,7 +301,7 @@ def _check_max_length(max_length: int, model: Any, tokenizer: Any) -> int:
 
 
 def _tokenize(texts: list[str], label_ids: np.ndarray, tokenizer: Any) -> list[dict[str, Any]]:
-    """One dict per document for the Trainer: the tokenizer's arrays (int32) and the label."""
+    """One dict per document for the Trainer: the tokenizer's outputs (int32 arrays) and `labels`."""
     documents: list[dict[str, Any]] = []
     for first in range(0, len(texts), 1000):
         encoded = tokenizer(texts[first : first + 1000], truncation=True)
@@ -316,14 +317,14 @@ def _make_trainer(
     documents: list[dict[str, Any]],
     config: TrainingConfig,
     folder: str,
-    told: Callable[[TrainingStep], None] | None,
+    on_step: Callable[[TrainingStep], None] | None,
 ) -> Any:
     import torch
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     steps = config.max_steps or math.ceil(math.ceil(len(documents) / config.batch_size) * config.epochs)
     arguments = TrainingArguments(
-        output_dir=folder,  # for checkpoints, which are not asked for
+        output_dir=folder,  # required; save_strategy="no" writes nothing there
         max_steps=steps,
         learning_rate=config.learning_rate,
         per_device_train_batch_size=config.batch_size,
@@ -335,33 +336,33 @@ def _make_trainer(
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        logging_steps=math.ceil(steps / LOSSES),
+        logging_steps=math.ceil(steps / LOGGED_LOSSES),
         save_strategy="no",
         report_to="none",
     )
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
     progress = TrainerCallback()
-    if told is not None:
-        progress.on_step_end = partial(_tell, told)
+    if on_step is not None:
+        progress.on_step_end = partial(_report_step, on_step)
     trainer = Trainer(
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=documents,  # pyright: ignore[reportArgumentType] a list is all that it needs
+        train_dataset=documents,  # pyright: ignore[reportArgumentType] a list is a valid map-style dataset
         callbacks=[progress],
     )
-    trainer.remove_callback(PrinterCallback)  # prints on stdout, where the result is the last line
+    trainer.remove_callback(PrinterCallback)  # it prints on stdout, which is for the JSON result
     return trainer
 
 
-def _tell(told: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:
+def _report_step(on_step: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:
     loss = next((logs["loss"] for logs in reversed(state.log_history) if "loss" in logs), None)
-    told(TrainingStep(state.global_step, state.max_steps, state.epoch or 0.0, loss, arguments.train_batch_size))
+    on_step(TrainingStep(state.global_step, state.max_steps, state.epoch or 0.0, loss, arguments.train_batch_size))
 
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without load reports (a new head is always "newly initialized") and progress bars."""
+    """Silence load reports (a new head is always "newly initialized") and progress bars."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

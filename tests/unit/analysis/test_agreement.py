@@ -17,6 +17,7 @@ from pipeline_ops.analysis.agreement import (
     score_differences,
     value_differences,
 )
+from pipeline_ops.analysis.moments import PairMoments
 
 RANDOM = np.random.default_rng(5)
 
@@ -126,16 +127,16 @@ def test_score_differences_are_of_documents_with_equal_labels() -> None:
 def test_value_differences_are_numpys_however_the_documents_are_cut(offset: float) -> None:
     a = RANDOM.normal(size=999) + offset
     b = 0.7 * a + RANDOM.normal(size=999)
-    tally = Tally()
+    values = PairMoments()
     for at in np.array_split(np.arange(999), 5):
-        tally.add_values(a[at], b[at])
-    found = value_differences(tally)
+        values.add(a[at], b[at])
+    found = value_differences(values)
     assert found["pearson_r"] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-9)
     assert found["mean"] == pytest.approx((b - a).mean(), rel=1e-9)
     assert found["mean_absolute"] == pytest.approx(np.abs(b - a).mean(), rel=1e-9)
 
 
 def test_value_differences_of_a_constant_have_no_correlation() -> None:
-    tally = Tally()
-    tally.add_values(np.ones(3), np.arange(3.0))
-    assert value_differences(tally)["pearson_r"] is None
+    values = PairMoments()
+    values.add(np.ones(3), np.arange(3.0))
+    assert value_differences(values)["pearson_r"] is None
