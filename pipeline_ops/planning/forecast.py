@@ -1,6 +1,6 @@
 """What a run would take on a cluster: arithmetic on what is there to do, what was measured, and what has to be assumed.
 
-Three kinds of figures go in. Sampled: the work, from sampling.py. Measured, on the machine of README's "Measured": what the
+Three kinds of figures go in. Sampled: the work, from sampling.py. Measured, on the machine of tests/README.md: what the
 driver, Ray and the stages cost per unit and per byte. Assumed: how fast a GPU is where nobody says, and the machines around it.
 """
 

@@ -1,6 +1,6 @@
 """The vocabulary shared by all stages: what travels between them, and the names of the columns they add.
 
-A unit travels through Ray as one row of plain Arrow columns (design notes in README: "why a unit is one row"). Tables inside
+A unit travels through Ray as one row of plain Arrow columns (design notes in pipeline_ops/README.md). Tables inside
 that row are Arrow IPC streams in a `large_binary` cell: the transport schema is then the same for every unit whatever the
 documents' own columns are, so Ray never has to unify, promote or split them. Writing a stream costs one copy, reading it none.
 """

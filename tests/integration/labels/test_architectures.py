@@ -1,4 +1,4 @@
-"""Each architecture, head and way to read documents: label and score are transformers' own. README's table comes from here."""
+"""Each architecture, head and way to read documents: label and score are transformers' own, as pipeline_ops/README.md says."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from tests.models.architectures import ARCHITECTURES, make_classifier
+from tests.support import REPOSITORY
 from tests.support.corpora import EDGE_CASES, real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
 from tests.support.serial_chain import run_serially
-from tests.unit.test_layering import REPOSITORY
 
 TOLERANCE = 1e-5
 LABELS = ("art", "law", "maths")
@@ -166,4 +166,4 @@ def test_table_in_readme_says_what_has_been_found() -> None:
     lines = [f"| | {' | '.join(READ)} |", "| --- " * (1 + len(READ)) + "|"]
     for architecture in ARCHITECTURES:
         lines.append(f"| {architecture} | {' | '.join(PARITY[architecture, way] for way in READ)} |")
-    assert "\n".join(lines) in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(lines) in (REPOSITORY / "pipeline_ops" / "README.md").read_text(encoding="utf-8")
