@@ -73,7 +73,7 @@ class JsonEvents:
             rejected=commit.rejected,
             tokens=commit.tokens,
             padded_tokens=commit.padded_tokens,
-            classify_seconds=round(seconds.whole - seconds.waiting, 6),
+            classify_seconds=round(seconds.total - seconds.waiting, 6),
         )
         now, state = time.monotonic(), self.state
         if now - self.last_line >= LINE_SECONDS:

@@ -16,7 +16,7 @@ from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
-from pipeline_ops.schema.errors import UserError, is_store_failure, store_errors
+from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
 from pipeline_ops.storage.etags import MD5_ETAG
 from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, list_all, open_to_read, read_files
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
@@ -68,7 +68,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         try:
             documents += count_documents(file, job.input, job.storage, steps.add)
         except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: of the name of a column
-            if is_store_failure(error):
+            if is_store_fault(error):
                 raise
             if not gaps(found):
                 missing.append(f"{file.path}: cannot be read: {error}")
@@ -142,8 +142,8 @@ def count_documents(
     quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
     total = 0
     with records.open_decompressed(file.stored, file.compression, storage, start) as stream:
-        for block in records.cut_records(
-            stream, target_bytes=records.READ_BYTES, quote=quote, delimiter=delimiter, start_byte=start
+        for block in records.read_record_blocks(
+            stream, target_bytes=records.STREAM_CHUNK_BYTES, quote=quote, delimiter=delimiter, start_byte=start
         ):
             lines = records.split_records(block, quote, delimiter)
             total += sum(records.is_document(line, file.format) for line in lines)

@@ -14,7 +14,7 @@ from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.run_records import RunRecord, read_runs
-from pipeline_ops.reading.inputs import decode
+from pipeline_ops.reading.inputs import decode_texts
 from pipeline_ops.schema.output_columns import OutputConfig
 
 LISTED_RUNS = 30
@@ -164,7 +164,7 @@ def _document(labeled: Labeled, sample: pa.Table, row: int, scores: np.ndarray) 
     source, names = labeled.record["config"]["input"], labeled.columns
     one = sample.slice(row, 1)
     texts = [
-        decode(one.column(name))[0][0].as_py()
+        decode_texts(one.column(name))[0][0].as_py()
         for name in (source["text_column"], source["text_pair_column"])
         if name and one.column(name).null_count == 0
     ]

@@ -48,7 +48,7 @@ def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts
     models = with_dtypes(prepared.models, probed["dtypes"])
     job_fingerprint = fingerprint(result_settings(job, models))
     model_metadata = {model.name: {**model.facts.to_dict(), "dtype": model.dtype} for model in models}
-    told = [replace(model, tokenizer="") for model in models]  # of megabytes, which only the tokenizers need
+    told = [replace(model, tokenizer_json="") for model in models]  # of megabytes, which only the tokenizers need
     return Stages(
         tasks=[{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks],
         read={

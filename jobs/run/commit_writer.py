@@ -16,7 +16,7 @@ from pipeline_ops.output.failed_units import clear_failures, quarantine
 from pipeline_ops.output.lease import Lease, acquire
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.planning.work_plan import is_all_stale
-from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failure, store_errors
+from pipeline_ops.schema.errors import UserError, as_user_error, is_store_fault, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.storage.files import check_writable, remove_folder_if_empty
 from pipeline_ops.writing.commit_record import Commit
@@ -68,7 +68,7 @@ def output_lease(prepared: Prepared) -> Iterator[Lease]:
         forget = prepared.lease is None and not prepared.ledger.commits
         raise
     except Exception as error:
-        if is_store_failure(error):  # then releasing would fail as well, after a long wait; it expires by itself
+        if is_store_fault(error):  # then releasing would fail as well, after a long wait; it expires by itself
             lease = None
         raise
     except BaseException:  # Ctrl-C or SIGTERM, perhaps in the middle of a request

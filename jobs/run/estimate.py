@@ -14,7 +14,7 @@ from jobs.config import JobConfig
 from jobs.run.plan import summary_of
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import distinct_tokenizations, tokenization_ids
-from pipeline_ops.models.flops import GPUS, gpu_dtype, peak_flops
+from pipeline_ops.models.flops import GPU_NAMES, gpu_dtype, peak_flops
 from pipeline_ops.planning.estimators import Estimate, Sample, compressed_bytes, padding_share
 from pipeline_ops.planning.forecast import (
     CORES_PER_GPU,
@@ -31,7 +31,7 @@ from pipeline_ops.planning.forecast import (
     forecast,
 )
 from pipeline_ops.planning.sampler import draw_sample
-from pipeline_ops.reading.reader import WHOLE_BYTES, ReadSettings
+from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, ReadSettings
 from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failing, store_errors
 
 CPU = "CPU"
@@ -70,7 +70,7 @@ def target_of(cluster: str | None, rate: float | None, price: float | None) -> T
         raise UserError(
             f"--cluster: {cluster!r} is not a number of GPUs and their name; give it as 64xH100, or 16xCPU for cores"
         )
-    known = {name.lower(): name for name in (*GPUS, CPU)}
+    known = {name.lower(): name for name in (*GPU_NAMES, CPU)}
     wanted = form[2].lower().removeprefix("nvidia ").replace(" ", "-")
     if wanted not in known and rate is None:
         raise UserError(
@@ -227,10 +227,10 @@ def _reads(spans: list[Any], row_groups_per_byte: float, *, some_columns: bool) 
     requests, parquet = 0.0, {}
     for span in spans:
         size = span.file.stored.size
-        if span.file.format == "parquet" and (size > WHOLE_BYTES or some_columns or _is_part(span)):
+        if span.file.format == "parquet" and (size > SINGLE_REQUEST_BYTES or some_columns or _is_part(span)):
             requests += 2  # by its planner, and by its reader
             parquet[span.file.path] = size
-        elif size > WHOLE_BYTES:
+        elif size > SINGLE_REQUEST_BYTES:
             requests += -(-size // LINES_READ_BYTES)
         else:
             requests += 1
@@ -258,7 +258,7 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     each = f"{token_flops / 1e6:,.3g} MFLOP per token"
     if target.name == CPU:
         return CORE_FLOPS / token_flops, f"assumed: {CORE_FLOPS / 1e9:g} GFLOP/s of a core in float32; {each}"
-    device = GPUS[target.name]
+    device = GPU_NAMES[target.name]
     config = prepared.models[0].config
     dtype = gpu_dtype(device) if config.dtype == "auto" else config.dtype
     peak = peak_flops(device, dtype)

@@ -7,10 +7,10 @@ from typing import Any
 
 from jobs.config import JobConfig
 from pipeline_ops.models.config import JobModel
-from pipeline_ops.models.heads import describe
+from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.tokenizing.sequences import describe_windows
+from pipeline_ops.tokenizing.sequences import window_settings
 
 NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
 
@@ -31,10 +31,10 @@ def result_settings(job: JobConfig, models: Sequence[JobModel]) -> dict[str, Any
             "model.path": model.facts.path,
             "model.revision": model.facts.revision,
             "model.weights": model.facts.weights,
-            "model.tokenizer": model.facts.tokenizer,
+            "model.tokenizer": model.facts.tokenizer_hash,
             "model.max_length": model.facts.max_length,
-            **describe(model.facts.head),
-            **describe_windows(model.facts.windows),
+            **head_settings(model.facts.head),
+            **window_settings(model.facts.windows),
             "model.dtype": (model.dtype or None) if model.config.dtype == "auto" else model.config.dtype,
         }
         if model.name:

@@ -55,7 +55,7 @@ def label_remaining(
         writer.job_record = job_record(prepared, probed["dtypes"], state.run)
         if prepared.record is not None:
             check_same_job(prepared.record, writer.job_record["settings"])
-        if any(model.facts.head.generic_labels for model in prepared.models):
+        if any(model.facts.head.has_generic_labels for model in prepared.models):
             state.notify("the model's labels have no names (LABEL_0, ...): set model.id2label to name them")
         state.begin_labeling(pools, probed["device"], probed["dtypes"])
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)

@@ -10,7 +10,7 @@ from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.tokenizing.sequences import describe_windows
+from pipeline_ops.tokenizing.sequences import window_settings
 
 BY_GPU = "decided by the GPU"
 GENERIC = "without names: model.id2label gives them some"
@@ -64,11 +64,11 @@ def _resolved(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
         "model.dtype": (_dtype_here(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
         **{
             key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
-            for key, value in describe_windows(facts.windows).items()
+            for key, value in window_settings(facts.windows).items()
         },
         "activation": (facts.head.activation, "the model's head" if config.activation == "auto" else "job file"),
         "head": (facts.head.kind, "the model's head" if config.problem_type == "auto" else "job file"),
-        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.generic_labels),
+        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.has_generic_labels),
     }
 
 

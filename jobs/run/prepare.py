@@ -18,7 +18,7 @@ from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
-from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text
+from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text_type
 from pipeline_ops.reading.reader import check_columns
 from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.failures import Failure
@@ -218,7 +218,7 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
             if columns.count(name) > 1:
                 raise UserError(f"{key}: {seen.path} has more than one column {name!r}")
             data_type = schema.field(name).type
-            if not is_text(data_type):
+            if not is_text_type(data_type):
                 raise UserError(f"{key}: {name!r} in {seen.path} is {data_type}, not text; name a column of texts")
         check_columns(columns, seen.path, job.output)
         known = {*columns, *job.output.added_columns().values(), *_aliases(job)}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from jobs.run.prepare import Prepared
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.output.run_records import Point, RunRecord, write_run
-from pipeline_ops.schema.errors import is_store_failure
+from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.files import StorageConfig
 
@@ -32,7 +32,7 @@ def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_store_failure(error):  # a store that fails is not asked again
+        if not is_store_fault(error):  # a store that fails is not asked again
             recorder.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         raise
     except BaseException:

@@ -119,7 +119,7 @@ class RunState:
         self.tokens += commit.tokens
         self.padded_tokens += commit.padded_tokens
         self.labels.update(commit.labels)
-        self.classify_seconds = ClassifySeconds.total([self.classify_seconds, commit.classify_seconds])
+        self.classify_seconds = ClassifySeconds.sum_of([self.classify_seconds, commit.classify_seconds])
         self.flops = None if self.flops is None or commit.flops is None else self.flops + commit.flops
 
     def _publish(self, event: Event) -> None:
@@ -171,7 +171,7 @@ def result_of(state: RunState, commits: dict[str, Commit], incomplete: int) -> R
     current = [commit for commit in current_commits(commits).values() if commit.pieces]
     labeling = _between(state.labeling_started, state.last_commit)
     flops = state.flops if state.units else None
-    mfu = utilization(flops, state.classify_seconds.whole, _peak_flops(state))
+    mfu = utilization(flops, state.classify_seconds.total, _peak_flops(state))
     labels: Counter[str] = Counter()
     for commit in current:
         labels.update(commit.labels)

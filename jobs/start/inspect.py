@@ -22,7 +22,7 @@ from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.tokenizing.sequences import TextEncoder
-from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 
 MAX_PRINTED_TOKENS = 40
 MAX_PRINTED_WINDOWS = 3
@@ -85,11 +85,11 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     values = classify(batches, classifier, num_labels=len(head.labels), pad_left=facts.pad_left, embedding=output.embedding)
     logits = values[:, : len(head.labels)]
     embedding = values[:, len(head.labels) :] if output.embedding is not None else None
-    classified = Classified(logits, encodings.num_tokens, encodings.truncated, encodings.windows, embedding)
-    finite = classified.finite()
+    classified = ModelOutputs(logits, encodings.num_tokens, encodings.truncated, encodings.windows, embedding)
+    finite = classified.finite_rows()
     labeled = label_documents(
         pa.table({"text": [text]}).filter(pa.array(finite)),
-        classified.of(finite),
+        classified.filter(finite),
         head=head,
         output=output,
         windows=facts.windows,

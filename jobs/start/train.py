@@ -23,8 +23,8 @@ from pipeline_ops.analysis.metrics import single_label_measures
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingResult, TrainingStep, train_classifier
-from pipeline_ops.reading.inputs import InputConfig, InputFile, column_names, decode, find_inputs, sample_types
-from pipeline_ops.reading.reader import ReadSettings, Span, read_parts
+from pipeline_ops.reading.inputs import InputConfig, InputFile, column_names, decode_texts, find_inputs, infer_column_types
+from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -201,7 +201,7 @@ def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documen
             if not table.num_rows:
                 continue
             for text, label in zip(
-                decode(table.column(config.text_column))[0].to_pylist(),
+                decode_texts(table.column(config.text_column))[0].to_pylist(),
                 table.column(config.label_column).to_pylist(),
                 strict=True,
             ):
@@ -231,7 +231,7 @@ def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tupl
         fingerprint="",
     )
     for file in files:
-        for part in read_parts([Span(file, (Range(0, None),))], settings):
+        for part in read_pieces([Span(file, (Range(0, None),))], settings):
             if isinstance(part, Failure):
                 raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
             _, table, rejects = part
@@ -243,7 +243,7 @@ def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tupl
 
 def _line_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
     line_files = [file for file in files if file.format == "jsonl"]
-    return sample_types(line_files, config, storage) if line_files else pa.schema([])
+    return infer_column_types(line_files, config, storage) if line_files else pa.schema([])
 
 
 def publish(folder: str, target: str, storage: StorageConfig) -> None:

@@ -83,7 +83,7 @@ def seconds_of(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, fl
     stages: Counter[str] = Counter()
     for commit in commits:
         stages.update(commit.stage_seconds or {})
-    return ClassifySeconds.total(commit.classify_seconds for commit in commits), dict(stages)
+    return ClassifySeconds.sum_of(commit.classify_seconds for commit in commits), dict(stages)
 
 
 def draw_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Table:

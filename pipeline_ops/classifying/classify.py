@@ -19,18 +19,20 @@ UnitLogits = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, 
 def classify(
     batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bool, embedding: Embedding | None = None
 ) -> np.ndarray:
-    """The model's logits, float32 (documents, labels), and embeddings behind them, in the unit's order; see classify_good.
+    """As classify_isolating_failures, for documents of which none may make the model raise.
 
     Raises:
         Exception: what the model raises.
     """
-    values, failed = classify_good(batches, ForwardPasses(model, pad_left=pad_left, embedding=embedding), num_labels=num_labels)
+    values, failed = classify_isolating_failures(
+        batches, ForwardPasses(model, pad_left=pad_left, embedding=embedding), num_labels=num_labels
+    )
     for error in failed.values():
         raise error
     return values
 
 
-def classify_good(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> UnitLogits:
+def classify_isolating_failures(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> UnitLogits:
     """The model's logits, and embeddings, for documents of which some may make the model raise.
 
     Args:

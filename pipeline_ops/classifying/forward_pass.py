@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.classifying.pinned_copy import PinnedCopies
+from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.models.resolve import is_decoder
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import Embedding
@@ -73,10 +73,10 @@ class ForwardPasses:
             self.embedding_size = model.config.get_text_config().hidden_size
             self.reads_last = is_decoder(model.config)
             self._hidden: Any = None
-            model.base_model.register_forward_hook(self._keep_hidden)
+            model.base_model.register_forward_hook(self._capture_hidden)
         self.on_gpu = model.device.type == "cuda"
-        self.to_device = PinnedCopies(model.device) if self.on_gpu else _to_tensor
-        self.most_tokens = sys.maxsize
+        self.to_device = PinnedCopier(model.device) if self.on_gpu else _to_tensor
+        self.max_tokens = sys.maxsize
         self._seconds = 0.0
         self._events: list[tuple[Any, Any]] = []
         if compiled:  # now: what the compiler cannot do is no document's fault
@@ -101,7 +101,7 @@ class ForwardPasses:
         waiting, parts, last_try = [(0, len(lengths))], [], False
         while waiting:
             start, stop = waiting.pop()
-            if stop - start > 1 and (stop - start) * width > self.most_tokens:
+            if stop - start > 1 and (stop - start) * width > self.max_tokens:
                 middle = (start + stop) // 2
                 waiting += [(middle, stop), (start, middle)]
                 continue
@@ -120,18 +120,18 @@ class ForwardPasses:
                         f" or have fewer classifiers on a machine or GPU ({what})"
                     ) from error
             # outside the handler: what the frames of the exception hold is let go first
-            self._give_back(stop - start, width)
+            self._shrink_batch(stop - start, width)
             last_try = stop - start == 1
             waiting.append((start, stop))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _give_back(self, rows: int, width: int) -> None:
+    def _shrink_batch(self, rows: int, width: int) -> None:
         import torch
 
         if rows > 1:
-            self.most_tokens = (rows + 1) // 2 * width
+            self.max_tokens = (rows + 1) // 2 * width
             print(
-                f"out of memory: {rows} documents of {width} tokens in a pass; {self.most_tokens} tokens from now on",
+                f"out of memory: {rows} documents of {width} tokens in a pass; {self.max_tokens} tokens from now on",
                 file=sys.stderr,
             )
         if self.on_gpu:
@@ -192,7 +192,7 @@ class ForwardPasses:
             pooled = hidden[torch.arange(len(mask), device=mask.device), found]
         return torch.cat([logits, pooled], dim=1)
 
-    def _keep_hidden(self, module: Any, inputs: Any, output: Any) -> None:
+    def _capture_hidden(self, module: Any, inputs: Any, output: Any) -> None:
         self._hidden = output[0]
 
     def take_seconds(self) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 
-class PinnedCopies:
+class PinnedCopier:
     """Copies to a GPU on a stream of its own, through two pinned buffers that take turns.
 
     The host waits for no copy but the one before the last, which is the one that used the same buffer, and never for the model:

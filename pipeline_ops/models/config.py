@@ -1,4 +1,4 @@
-"""ModelConfig, ModelFacts, JobModel."""
+"""A model's configuration (ModelConfig), what it resolves to (ModelFacts), and what the stages get of it (JobModel)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from pipeline_ops.tokenizing.sequences import LongDocumentsConfig, Windows
 
 
 class ModelConfig(HeadConfig, LongDocumentsConfig):
-    """Which sequence classifier labels the documents, and how its answers are read."""
+    """Which sequence classifier labels the documents, and how its logits become labels."""
 
     path: str = Field(description="hub id, local folder, or folder on object storage")
     revision: str | None = Field(default=None, description="hub revision; resolved to its commit and recorded")
@@ -30,12 +30,12 @@ class ModelConfig(HeadConfig, LongDocumentsConfig):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What results depend on, as resolved; recorded with the output."""
+    """A resolved model as far as results depend on it; recorded with the output."""
 
     path: str
     revision: str | None  # commit on the hub
     weights: str  # identity of the weight files
-    tokenizer: str  # hash of the tokenizer and its settings
+    tokenizer_hash: str  # of the tokenizer and its settings
     max_length: int
     head: Head
     pad_id: int
@@ -46,44 +46,45 @@ class ModelFacts:
     windows: Windows | None = None  # None: long documents are truncated
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, for records."""
+        """One flat dictionary, as files' metadata, `_job.json` and the report have it."""
         fields = asdict(self)
+        fields["tokenizer"] = fields.pop("tokenizer_hash")
         return {**fields.pop("head"), **(fields.pop("windows") or {}), **fields}
 
 
 @dataclass(frozen=True)
 class JobModel:
-    """A model of a job, as the stages are told of it."""
+    """A resolved model, as shipped to the stages."""
 
-    name: str  # begins its columns' names; empty where it is the only one
+    name: str  # prefix of its columns' names; empty for a job's only model
     config: ModelConfig
     facts: ModelFacts
-    tokenizer: str  # JSON of its backend, which cuts at max_length
+    tokenizer_json: str  # a `tokenizers.Tokenizer` that truncates at max_length
     output: OutputConfig  # with its own columns' names
-    token_flops: float | None = None  # about
-    dtype: str = ""  # what config.dtype means where the classifiers run
+    token_flops: float | None = None  # per token, estimated; see flops.token_flops_of
+    dtype: str = ""  # config.dtype, resolved where the classifiers run; empty until then
 
     @property
-    def reads(self) -> tuple[Any, ...]:
-        """Models for which this is equal read the same tokens."""
+    def tokenization_key(self) -> tuple[Any, ...]:
+        """Equal for models whose inputs are the same token ids, padding included."""
         facts = self.facts
         windows = None if facts.windows is None else (facts.windows.stride, facts.windows.max_windows)
         padding = (facts.pad_id, facts.pad_type_id, facts.pad_left)
-        return (facts.tokenizer, facts.max_length, *padding, facts.has_type_ids, facts.pairs, windows)
+        return (facts.tokenizer_hash, facts.max_length, *padding, facts.has_type_ids, facts.pairs, windows)
 
 
 def tokenization_ids(models: Sequence[JobModel]) -> list[int]:
-    """For each model the number of what it reads: the same for models that read the same tokens."""
-    numbers: dict[tuple[Any, ...], int] = {}
-    return [numbers.setdefault(model.reads, len(numbers)) for model in models]
+    """For each model the index of its tokenization; models with equal tokenization_key share one."""
+    ids: dict[tuple[Any, ...], int] = {}
+    return [ids.setdefault(model.tokenization_key, len(ids)) for model in models]
 
 
 def with_dtypes(models: Sequence[JobModel], dtypes: Sequence[str]) -> tuple[JobModel, ...]:
-    """The models with what their dtypes have turned out to be."""
+    """The models with their resolved dtypes, one per model."""
     return tuple(replace(model, dtype=dtype) for model, dtype in zip(models, dtypes, strict=True))
 
 
 def distinct_tokenizations(models: Sequence[JobModel]) -> list[JobModel]:
-    """For each number of tokenization_ids the first model that has it."""
-    numbers = tokenization_ids(models)
-    return [models[numbers.index(number)] for number in range(max(numbers) + 1)]
+    """One model per tokenization, in the order of tokenization_ids: the first of those that share it."""
+    ids = tokenization_ids(models)
+    return [models[ids.index(tokenization)] for tokenization in range(max(ids) + 1)]

@@ -57,7 +57,7 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
     return target
 
 
-def _check_weights(config: ModelConfig, storage: StorageConfig) -> None:
+def check_weights(config: ModelConfig, storage: StorageConfig) -> None:
     """Raises UserError for a folder of pickled weights alone; of models on the hub it is found when they are loaded."""
     if config.allow_pickled_weights or is_hub_id(config.path):
         return

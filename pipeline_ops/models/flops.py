@@ -17,7 +17,7 @@ class DocumentFlops:
     linear: float
     quadratic: float
 
-    def of(self, lengths: np.ndarray) -> float:
+    def total(self, lengths: np.ndarray) -> float:
         """Of documents of so many tokens each, together."""
         tokens = lengths.astype(np.float64)
         return float(self.constant * len(tokens) + self.linear * tokens.sum() + self.quadratic * np.square(tokens).sum())
@@ -114,7 +114,7 @@ def peak_flops(device: str | None, dtype: str) -> float | None:
 
 
 # what people call a GPU -> one of those names; of H100 the usual one, with NVLink
-GPUS = {
+GPU_NAMES = {
     "A10": "A10",
     "A10G": "A10G",
     "A100": "A100",
@@ -138,8 +138,8 @@ def gpu_dtype(device: str) -> str:
     return "float16" if re.search(rf"\b{FLOAT16_ONLY}", device) else "bfloat16"
 
 
-LEAST_TOKENS, MOST_TOKENS = 8192, 262_144  # below, a GPU waits for launches; above, nothing gets faster
-SHARE_FOR_TOKENS = 0.5  # of the memory beside the weights: the rest is for fragments, workspaces and other processes
+MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 8192, 262_144  # below, a GPU waits for launches; above, nothing gets faster
+ACTIVATION_MEMORY_SHARE = 0.5  # of the memory beside the weights: the rest is for fragments, workspaces and other processes
 
 
 def token_budget(
@@ -168,8 +168,8 @@ def token_budget(
     per_token = value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
     if not fused_attention:
         per_token += heads * max_length * (2 * value_bytes + 4)
-    tokens = int(max(SHARE_FOR_TOKENS * (free_bytes - weight_bytes) / per_token, 1))
-    return min(max(2 ** (tokens.bit_length() - 1), LEAST_TOKENS), MOST_TOKENS)
+    tokens = int(max(ACTIVATION_MEMORY_SHARE * (free_bytes - weight_bytes) / per_token, 1))
+    return min(max(2 ** (tokens.bit_length() - 1), MIN_BATCH_TOKENS), MAX_BATCH_TOKENS)
 
 
 def inner_size_of(config: Any) -> int:

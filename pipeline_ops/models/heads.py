@@ -85,7 +85,7 @@ class Head:
     fallback_label: str | None = None
 
     @property
-    def generic_labels(self) -> bool:
+    def has_generic_labels(self) -> bool:
         """Whether nobody has given the labels names."""
         return self.kind != "value" and any(GENERIC_LABEL.fullmatch(label) for label in self.labels)
 
@@ -230,7 +230,7 @@ class Predictions:
     score: np.ndarray
 
 
-def answers_of(scores: np.ndarray, head: Head) -> Predictions:
+def predict(scores: np.ndarray, head: Head) -> Predictions:
     """The label of each document: the best one, the value's bin, or the fallback where the best is not good enough.
 
     Args:
@@ -246,7 +246,7 @@ def answers_of(scores: np.ndarray, head: Head) -> Predictions:
     return Predictions((*head.labels, head.fallback_label), np.where(score < head.min_score, unsure, best), score)
 
 
-def above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
+def labels_above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
     """The labels that each document has, the highest score first.
 
     Returns:
@@ -257,13 +257,13 @@ def above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndar
     return np.concatenate([[0], given.sum(axis=1).cumsum()]).astype(np.int32), order[given]
 
 
-def best_of(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def top_k_labels(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(int32 ids, float32 scores), each (documents, k): the k best labels, the highest score first; the lower id of equals."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
     return order, np.take_along_axis(scores, order, axis=1)
 
 
-def describe(head: Head) -> dict[str, Any]:
+def head_settings(head: Head) -> dict[str, Any]:
     """What results depend on, by config key; of what this head does not have, nothing."""
     settings = {
         "model.labels": list(head.labels),

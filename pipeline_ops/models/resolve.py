@@ -6,7 +6,7 @@ import sys
 from typing import Any, NamedTuple
 
 from pipeline_ops.models.config import ModelConfig, ModelFacts
-from pipeline_ops.models.fetch import _check_weights, hub_commit, is_hub_id, local_copy, weights_identity
+from pipeline_ops.models.fetch import check_weights, hub_commit, is_hub_id, local_copy, weights_identity
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.heads import resolve_head
 from pipeline_ops.schema.errors import UserError
@@ -19,7 +19,17 @@ OFFSET_POSITIONS = {
     *("mpnet", "roberta-prelayernorm", "data2vec-text", "ibert", "xmod"),
 }
 # sequence classifiers that read more than text: where words stand on a page, pictures, tables
-MORE_THAN_TEXT = {"layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "modernvbert", "perceiver", "tapas", "ultravbert"}
+MULTIMODAL_MODEL_TYPES = {
+    "layoutlm",
+    "layoutlmv2",
+    "layoutlmv3",
+    "lilt",
+    "markuplm",
+    "modernvbert",
+    "perceiver",
+    "tapas",
+    "ultravbert",
+}
 UNLIMITED = 10**6  # transformers writes 10**30 where a tokenizer has no limit
 
 
@@ -76,7 +86,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
             f" can be reached from here: {what}"
         ) from error
     _check_kind(config, model)
-    _check_weights(config, storage)
+    check_weights(config, storage)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing
@@ -96,7 +106,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         path=config.path,
         revision=config.revision,
         weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
-        tokenizer="sha256:" + hashlib.sha256((backend.to_str() + json.dumps(settings)).encode()).hexdigest(),
+        tokenizer_hash="sha256:" + hashlib.sha256((backend.to_str() + json.dumps(settings)).encode()).hexdigest(),
         max_length=max_length,
         head=resolve_head(config, [str(model.id2label[index]) for index in range(int(model.num_labels))], model.problem_type),
         pad_id=tokenizer.pad_token_id,
@@ -114,7 +124,7 @@ def _check_kind(config: ModelConfig, model: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     kind = model.model_type
-    if kind in MORE_THAN_TEXT:
+    if kind in MULTIMODAL_MODEL_TYPES:
         raise UserError(f"model.path: {config.path!r} is a {kind} model, which reads more than text; give one that reads text")
     has_code = "AutoModelForSequenceClassification" in (getattr(model, "auto_map", None) or {})
     if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and not has_code:

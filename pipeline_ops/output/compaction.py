@@ -173,7 +173,7 @@ def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, st
         truncated=sum(commit.truncated for commit in commits),
         labels=dict(labels),
         replaces=tuple(commit.name for commit in commits),
-        classify_seconds=ClassifySeconds.total(commit.classify_seconds for commit in commits) if known else None,
+        classify_seconds=ClassifySeconds.sum_of(commit.classify_seconds for commit in commits) if known else None,
         flops=sum(known_flops) if len(known_flops) == len(commits) else None,
         reasons=_sum_of([commit.reasons for commit in commits]),
         schema=schemas.pop() if len(schemas) == 1 else None,

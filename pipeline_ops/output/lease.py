@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline_ops.schema.errors import UserError, is_store_failure
+from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, put_new, read_bytes, remove_folder_if_empty
 
 LEASE_FOLDER = "_lease"
@@ -194,7 +194,7 @@ class Lease:
                     return
                 except Exception as error:
                     # a store that fails for a moment: there are more renewals, and each check looks again
-                    if not is_store_failure(error):
+                    if not is_store_fault(error):
                         raise
 
         thread = threading.Thread(target=keep, name="lease", daemon=True)

@@ -21,14 +21,14 @@ from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokeniz
 from pipeline_ops.planning.estimators import Measures, Sample, Stratum
 from pipeline_ops.planning.work_plan import EXPANSION
 from pipeline_ops.reading import line_records as records
-from pipeline_ops.reading.inputs import InputFile, csv_delimiter, csv_header, decode
-from pipeline_ops.reading.reader import ReadSettings, Span, documents_of_block, read_parts
+from pipeline_ops.reading.inputs import InputFile, csv_delimiter, csv_header, decode_texts
+from pipeline_ops.reading.reader import ReadSettings, Span, parse_block, read_pieces
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
-from pipeline_ops.schema.errors import UserError, is_store_failure
+from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject
 from pipeline_ops.storage.files import open_to_read
-from pipeline_ops.tokenizing.encoding import Encodings, encode_good
+from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
 from pipeline_ops.tokenizing.sequences import TextEncoder
 
 EXACT_BYTES = 8 * 2**20  # decompressed, about: up to this an input is read whole, which takes seconds
@@ -109,7 +109,7 @@ class _Sampler:
         self.settings, self.random = settings, np.random.default_rng(seed)
         self.encoders = [
             TextEncoder(
-                model.tokenizer,
+                model.tokenizer_json,
                 with_type_ids=False,
                 pairs=model.facts.pairs,
                 windows=model.facts.windows,
@@ -177,7 +177,7 @@ class _Sampler:
                 draws.append(self.draw_of(left))
                 self.read.add(left.file.path)
             except Exception as error:  # a broken file can make the parsers raise anything
-                if is_store_failure(error):
+                if is_store_fault(error):
                     raise
                 self.unreadable.append(f"{left.file.path}: {type(error).__name__}: {' '.join(str(error).split())}")
         return draws
@@ -250,7 +250,7 @@ class _Sampler:
                 need *= 2
         self.bytes_read += len(data)
         block = records.RecordBlock(found, 0, 0, begin + skipped, last=False)
-        return self.measure([documents_of_block(left.file, block, [], self.settings)]), len(found), meant
+        return self.measure([parse_block(left.file, block, [], self.settings)]), len(found), meant
 
     def draw_near_beginning(self, left: RemainingFile) -> tuple[Measures, float, float]:
         file, config, storage = left.file, self.settings.input, self.settings.storage
@@ -276,10 +276,10 @@ class _Sampler:
         if found is None:
             raise OSError(f"a record near the beginning has no end within {PREFIX_BYTES} bytes")
         block = records.RecordBlock(found, 0, 0, max(first, 1) if place else first, last=False)
-        return self.measure([documents_of_block(file, block, header, self.settings)]), len(found) * per_byte, meant * per_byte
+        return self.measure([parse_block(file, block, header, self.settings)]), len(found) * per_byte, meant * per_byte
 
     def parts(self, file: InputFile, ranges: Sequence[Range]) -> Iterator[tuple[pa.Table, list[Reject]]]:
-        for part in read_parts([Span(file, tuple(ranges))], self.settings):
+        for part in read_pieces([Span(file, tuple(ranges))], self.settings):
             if isinstance(part, Failure):
                 self.unreadable.append(f"{part.where}: {part.message}")
             else:
@@ -293,13 +293,13 @@ class _Sampler:
             found["documents"] += table.num_rows + len(rejects)
             if not table.num_rows:
                 continue
-            texts = [decode(table.column(name))[0] for name in self.settings.input.text_columns]
+            texts = [decode_texts(table.column(name))[0] for name in self.settings.input.text_columns]
             for text in texts:
                 found["characters"] += pc.sum(pc.utf8_length(text)).as_py()
                 found["text_bytes"] += pc.sum(pc.binary_length(text)).as_py()
             columns, cut = [text.to_pylist() for text in texts], np.zeros(table.num_rows, bool)
             for reading, encoder in enumerate(self.encoders):
-                read, failed = encode_good(partial(_encode_rows, encoder, columns), table.num_rows)
+                read, failed = encode_isolating_failures(partial(_encode_rows, encoder, columns), table.num_rows)
                 found["rejected"] += len(failed)
                 found[f"tokens_{reading}"] += int(read.lengths.sum())
                 found["tokens"] += int(read.lengths.sum()) * self.readings.count(reading)

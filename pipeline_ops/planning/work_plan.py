@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from pipeline_ops.output.commit_log import current_commits, gaps
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
-from pipeline_ops.reading.row_groups import cut_row_groups, within
-from pipeline_ops.schema.errors import is_store_failure
+from pipeline_ops.reading.row_groups import intersect_ranges, split_row_groups
+from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Range
@@ -183,7 +183,7 @@ def _group(
 def _cuts(
     files: list[InputFile], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
 ) -> dict[str, tuple[list[list[tuple[int, int]]], int]]:
-    """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.cut_row_groups.
+    """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.split_row_groups.
 
     None for a file that cannot be read: its reader will say why.
     """
@@ -197,19 +197,19 @@ def _cuts(
                 if FOOTER_BYTES < needed <= file.stored.size:
                     tail = read_tails([file.stored], needed, storage)[0]
             if isinstance(tail, Exception):
-                if is_store_failure(tail):
+                if is_store_fault(tail):
                     raise tail
                 continue
             with contextlib.suppress(Exception):  # a broken footer can make the parser raise anything
                 metadata = pq.read_metadata(pa.BufferReader(tail))
-                found[file.path] = cut_row_groups(metadata, columns, unit_bytes), metadata.num_rows
+                found[file.path] = split_row_groups(metadata, columns, unit_bytes), metadata.num_rows
     return found
 
 
 def _split_parquet(span: Span, cuts: list[list[tuple[int, int]]], num_rows: int) -> Iterator[tuple[tuple[Span, ...], int]]:
     """A task per unit, or, of a row group that is cut into several, one task for all of them."""
     for ranges in cuts:
-        wanted = tuple(_open_at_end(part, num_rows) for part in within(ranges, span.ranges, num_rows))
+        wanted = tuple(_open_at_end(part, num_rows) for part in intersect_ranges(ranges, span.ranges, num_rows))
         if wanted:
             yield (replace(span, ranges=wanted),), len(wanted)
 

@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading import parsing
 from pipeline_ops.reading.inputs import (
-    SAMPLED_FILES,
-    TRIED_FILES,
+    MAX_OPENED_FILES,
+    TYPE_SAMPLE_FILES,
     InputConfig,
     InputFile,
-    check_distinct,
+    check_header_names,
     csv_delimiter,
-    decode,
+    decode_texts,
+    evenly_spread,
     find_inputs,
-    is_text,
-    readable,
-    spread,
+    is_text_type,
+    readable_files,
 )
 from pipeline_ops.reading.row_groups import check_footer
 from pipeline_ops.storage.files import StorageConfig, open_to_read
@@ -88,7 +88,7 @@ class Corpus:
         return {
             name: self.texts[name]
             for name, data_type in named[0].items()
-            if is_text(data_type) and all(name in types and is_text(types[name]) for types in named)
+            if is_text_type(data_type) and all(name in types and is_text_type(types[name]) for types in named)
         }
 
 
@@ -107,9 +107,9 @@ def look_at(config: InputConfig, storage: StorageConfig) -> Corpus:
     for (file_format, _), alike in kinds.items():
         filled = [file for file in alike if file.stored.size]
         documents, stored = 0, 0.0
-        order = list(dict.fromkeys([*spread(filled, SAMPLED_FILES), *spread(filled, TRIED_FILES)]))
+        order = list(dict.fromkeys([*evenly_spread(filled, TYPE_SAMPLE_FILES), *evenly_spread(filled, MAX_OPENED_FILES)]))
         seen = 0
-        for file, beginning in readable(order, lambda file: begin_of(file, config, storage)):
+        for file, beginning in readable_files(order, lambda file: begin_of(file, config, storage)):
             seen += 1
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
@@ -117,7 +117,7 @@ def look_at(config: InputConfig, storage: StorageConfig) -> Corpus:
             corpus.types.setdefault(file_format, {}).update(beginning.types)
             for name, values in beginning.texts.items():
                 corpus.texts[name] += values
-            if seen == SAMPLED_FILES:
+            if seen == TYPE_SAMPLE_FILES:
                 break
         corpus.counted &= seen == len(filled)
         corpus.documents += documents * sum(file.stored.size for file in filled) / stored if stored else 0
@@ -180,7 +180,7 @@ def _fields(file: InputFile, lines: Sequence[bytes], delimiter: str, config: Inp
         if widths[widest] > 1:
             delimiter = other = widest
             header = parsing.csv_fields(lines[0], delimiter, config.quote)
-    check_distinct(header, file)
+    check_header_names(header, file)
     rows = [parsing.csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLED_DOCUMENTS + 1] if line]
     rows = [row for row in rows if len(row) == len(header)]
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
@@ -194,10 +194,12 @@ def _rows(file: InputFile, storage: StorageConfig) -> Beginning:
         parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
         schema, metadata = parquet.schema_arrow, parquet.metadata
         check_footer(metadata, None)
-        columns = [column.name for column in schema if is_text(column.type)]
+        columns = [column.name for column in schema if is_text_type(column.type)]
         texts: dict[str, list[str]] = {}
         for batch in parquet.iter_batches(batch_size=SAMPLED_DOCUMENTS, columns=columns, use_threads=False) if columns else ():
             table = pa.Table.from_batches([batch])
-            texts = {name: [text for text in decode(table.column(name))[0].to_pylist() if text is not None] for name in columns}
+            texts = {
+                name: [text for text in decode_texts(table.column(name))[0].to_pylist() if text is not None] for name in columns
+            }
             break
     return Beginning({column.name: column.type for column in schema}, texts, metadata.num_rows, file.stored.size)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading import parsing
-from pipeline_ops.schema.errors import UserError, is_store_failure
+from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_files, open_to_read
 
 FORMATS = {
@@ -28,9 +28,9 @@ FORMATS = {
     ".text": "text",
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-SAMPLED_FILES = 8
-SAMPLED_BYTES = 2**20
-TRIED_FILES = 100  # of a format, until one can be read: a corpus nobody may read is known to be one within seconds
+TYPE_SAMPLE_FILES = 8
+TYPE_SAMPLE_BYTES = 2**20
+MAX_OPENED_FILES = 100  # of a format, until one can be read: a corpus nobody may read is known to be one within seconds
 
 Content = TypeVar("Content")
 
@@ -99,7 +99,7 @@ class InputFile:
         return self.stored.path
 
 
-def suffixes(path: str) -> tuple[str | None, str | None]:
+def format_and_compression(path: str) -> tuple[str | None, str | None]:
     """(format, compression) by the name's suffixes; None where they say nothing."""
     name = path.rsplit("/", 1)[-1].lower()
     compression = None
@@ -124,7 +124,7 @@ def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[Input
         raise UserError(f"input.path: {config.path!r} {what}; give a file, a folder or a glob that has some")
     files, unknown = [], []
     for stored in listed:
-        by_suffix, compression = suffixes(stored.path)
+        by_suffix, compression = format_and_compression(stored.path)
         file_format = by_suffix if config.format == "auto" else config.format
         if file_format is None:
             unknown.append(stored.path)
@@ -156,10 +156,10 @@ def input_schema(files: list[InputFile], config: InputConfig, storage: StorageCo
                 schema = pq.read_schema(source)
             return pa.schema([(field.name, field.type) for field in schema])  # a name that cannot be decoded raises here
         names = csv_header(file, config, storage)[0] if file.format == "csv" else [config.text_column]
-        check_distinct(names, file)
+        check_header_names(names, file)
         return pa.schema([(name, pa.string()) for name in names])
 
-    file, schema = next(readable(spread(files, TRIED_FILES), read_schema))
+    file, schema = next(readable_files(evenly_spread(files, MAX_OPENED_FILES), read_schema))
     return schema, file
 
 
@@ -167,13 +167,13 @@ def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -
     return input_schema([file], config, storage)[0].names
 
 
-def spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
+def evenly_spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
     """At most `count` of the files, evenly spread; the first is among them."""
     step = max(len(files) / count, 1)
     return [files[int(index * step)] for index in range(min(count, len(files)))]
 
 
-def readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
+def readable_files(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
     """Each file that can be read, and what `read` gives of it: one that is broken is quarantined later, when it is its turn.
 
     Raises:
@@ -185,7 +185,7 @@ def readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -
         try:
             content = read(file)
         except Exception as error:  # a broken file can make the parsers raise anything
-            if is_store_failure(error):
+            if is_store_fault(error):
                 raise
             why = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
             broken.append(str(error) if isinstance(error, UserError) else f"input.path: {file.path} cannot be read: {why}")
@@ -197,7 +197,7 @@ def readable(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -
         )
 
 
-def is_text(data_type: pa.DataType) -> bool:
+def is_text_type(data_type: pa.DataType) -> bool:
     """Whether a column of this type can hold texts; bytes are decoded as UTF-8."""
     if pa.types.is_dictionary(data_type):
         data_type = data_type.value_type
@@ -214,7 +214,7 @@ def is_text(data_type: pa.DataType) -> bool:
     )
 
 
-def decode(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:
+def decode_texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:
     """A text column of any text type as large_string, and per row the decoding error; [] when there is none."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -244,19 +244,19 @@ def csv_header(
     """The column names in a CSV file's first record, and where the next record begins (bytes); ([], 0) for an empty file."""
     with records.open_decompressed(file.stored, file.compression, storage, 0, content) as stream:
         delimiter = csv_delimiter(file, config)
-        block = next(records.cut_records(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
+        block = next(records.read_record_blocks(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
     if block is None:
         return [], 0
     return parsing.csv_fields(block.data, delimiter, config.quote), block.stop_byte
 
 
-def check_distinct(names: list[str], file: InputFile) -> None:
+def check_header_names(names: list[str], file: InputFile) -> None:
     """Raises UserError when a CSV file's header names a column twice."""
     if len(set(names)) < len(names):
         raise UserError(f"input.path: the header of {file.path} names a column twice: {', '.join(names)}")
 
 
-def sample_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
+def infer_column_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
     """Column types of JSON Lines files, from the first mebibyte of some of them, evenly spread; see parsing.types_of_lines.
 
     Rows that do not fit their column's type are rejected later, with the reason `column_type`.
@@ -270,15 +270,15 @@ def sample_types(files: list[InputFile], config: InputConfig, storage: StorageCo
 def _sample(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> tuple[pa.Schema, InputFile]:
     def read_lines(file: InputFile) -> list[bytes]:
         with records.open_decompressed(file.stored, file.compression, storage) as stream:
-            block = next(records.cut_records(stream, target_bytes=SAMPLED_BYTES, quote=None), None)
+            block = next(records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
         return records.split_records(block, None) if block else []
 
     # others than the first choice are only opened in place of what cannot be read
-    order = list(dict.fromkeys([*spread(files, SAMPLED_FILES), *spread(files, TRIED_FILES)]))
-    sampled = list(itertools.islice(readable(order, read_lines), SAMPLED_FILES))
+    order = list(dict.fromkeys([*evenly_spread(files, TYPE_SAMPLE_FILES), *evenly_spread(files, MAX_OPENED_FILES)]))
+    sampled = list(itertools.islice(readable_files(order, read_lines), TYPE_SAMPLE_FILES))
     types = parsing.types_of_lines([line for _, lines in sampled for line in lines])
     for key, column in zip(("input.text_column", "input.text_pair_column"), config.text_columns, strict=False):
-        if column in types.names and not is_text(types.field(column).type) and not _has_texts(sampled, column):
+        if column in types.names and not is_text_type(types.field(column).type) and not _has_texts(sampled, column):
             raise UserError(
                 f"{key}: {column!r} in {sampled[0][0].path} is {types.field(column).type}, not text; name a column of texts"
             )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline_ops.storage.files import StorageConfig, StoredFile, open_to_read
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-READ_BYTES = 4 * 2**20
+STREAM_CHUNK_BYTES = 4 * 2**20
 MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
 
@@ -53,14 +53,14 @@ def open_decompressed(
             return
         with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression) as stream:
             while start_byte > 0:
-                skipped = stream.read(min(start_byte, READ_BYTES))
+                skipped = stream.read(min(start_byte, STREAM_CHUNK_BYTES))
                 if not skipped:
                     raise OSError(f"{file.path}: ends before the position that an earlier run recorded; it changed meanwhile")
                 start_byte -= len(skipped)
             yield stream
 
 
-def cut_records(
+def read_record_blocks(
     stream: BinaryIO,
     *,
     target_bytes: int,
@@ -87,7 +87,7 @@ def cut_records(
     need = target_bytes
     while True:
         while len(buffer) < need and not at_end:
-            left = READ_BYTES if stop_byte is None else min(READ_BYTES, stop_byte - position - len(buffer))
+            left = STREAM_CHUNK_BYTES if stop_byte is None else min(STREAM_CHUNK_BYTES, stop_byte - position - len(buffer))
             chunk = stream.read(left) if left > 0 else b""
             at_end = not chunk
             buffer += chunk
@@ -133,7 +133,7 @@ def _record_pattern(quote: str, delimiter: str) -> re.Pattern[bytes]:
     return re.compile(field + rb"(?:" + d + field + rb")*+\n")
 
 
-def is_closed(record: bytes, quote: str | None, delimiter: str) -> bool:
+def has_closed_quotes(record: bytes, quote: str | None, delimiter: str) -> bool:
     """Whether a CSV record has no quoted field that goes on behind its end; only a file's last record can have one."""
     if quote is None or quote.encode() not in record:
         return True

@@ -22,7 +22,7 @@ from pipeline_ops.reading.line_records import (
     BYTE_ORDER_MARK,
     MAX_RECORD_BYTES,
     RecordBlock,
-    is_closed,
+    has_closed_quotes,
     is_document,
     split_records,
 )
@@ -280,7 +280,7 @@ def parse_csv(
 
     lines = split_records(block, quote, delimiter)
     # Arrow would take what is there of an unfinished field for all of it
-    parsable = [line is not lines[-1] or is_closed(line, quote, delimiter) for line in lines]
+    parsable = [line is not lines[-1] or has_closed_quotes(line, quote, delimiter) for line in lines]
     return _parse_records(lines, "csv", block.start_row, parse, reason, parsable)
 
 

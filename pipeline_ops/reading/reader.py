@@ -19,8 +19,16 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading import parsing
-from pipeline_ops.reading.inputs import InputConfig, InputFile, check_distinct, csv_delimiter, csv_header, decode, is_text
-from pipeline_ops.reading.row_groups import cut_row_groups, read_rows, within
+from pipeline_ops.reading.inputs import (
+    InputConfig,
+    InputFile,
+    check_header_names,
+    csv_delimiter,
+    csv_header,
+    decode_texts,
+    is_text_type,
+)
+from pipeline_ops.reading.row_groups import intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -29,7 +37,7 @@ from pipeline_ops.storage.files import StorageConfig, StoredFile, is_local, open
 
 PREFETCHED_FILES = 256  # small objects fetched together, so that each does not cost a round trip
 PREFETCHED_BYTES = 4 * 2**20
-WHOLE_BYTES = 32 * 2**20  # up to this size, an object of which all is wanted is one request
+SINGLE_REQUEST_BYTES = 32 * 2**20  # up to this size, an object of which all is wanted is one request
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class ReadSettings:
     fingerprint: str
 
 
-Part = tuple[Piece, pa.Table, list[Reject]]
+PieceContent = tuple[Piece, pa.Table, list[Reject]]
 
 
 def spans_to_json(spans: list[Span]) -> str:
@@ -95,9 +103,9 @@ def read_units(
         attempts: given when an earlier process has died over these spans: a file that keeps killing is then given up.
     """
     replaces = {span.file.path: span.replaces for span in spans}
-    pending: list[Part] = []
+    pending: list[PieceContent] = []
     size = 0
-    for part in read_parts(spans, settings, attempts):
+    for part in read_pieces(spans, settings, attempts):
         if isinstance(part, Failure):
             if pending:
                 yield _unit(pending, settings.fingerprint, replaces)
@@ -116,7 +124,9 @@ def read_units(
         yield _unit(pending, settings.fingerprint, replaces)
 
 
-def _unit(parts: list[Part], fingerprint: str, replaces: dict[str, tuple[str, ...]]) -> tuple[Unit, pa.Table, list[Reject]]:
+def _unit(
+    parts: list[PieceContent], fingerprint: str, replaces: dict[str, tuple[str, ...]]
+) -> tuple[Unit, pa.Table, list[Reject]]:
     pieces = tuple(piece for piece, _, _ in parts)
     replaced = tuple(sorted({name for piece in pieces for name in replaces[piece.path]}))
     identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces), *replaced]
@@ -126,15 +136,17 @@ def _unit(parts: list[Part], fingerprint: str, replaces: dict[str, tuple[str, ..
     return Unit(unit_id, pieces, replaced), pa.concat_tables(tables), rejects
 
 
-def read_parts(spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None) -> Iterator[Part | Failure]:
+def read_pieces(
+    spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None
+) -> Iterator[PieceContent | Failure]:
     """The spans' parts in order: (piece, documents, rejects), and a Failure for the rest of a file that cannot be read."""
-    for span, content in _opened(spans, settings):
+    for span, content in _with_contents(spans, settings):
         key = at = f"read {_hash(asdict(span))}"
         done: list[Piece] = []
         try:
             if isinstance(content, Exception):
                 raise content
-            parts = _span_parts(span, content, settings)
+            parts = _read_span(span, content, settings)
             while True:
                 at = f"{key} {len(done)}"
                 if attempts and attempts.begin(at) >= MAX_TRIES:
@@ -154,13 +166,13 @@ def read_parts(spans: list[Span], settings: ReadSettings, attempts: Attempts | N
             yield failure_of(error, _rest(span, done), "read")
 
 
-def _span_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
+def _read_span(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     if span.file.format == "parquet":
-        yield from _parquet_parts(span, content, settings)
+        yield from _read_parquet(span, content, settings)
     elif span.file.format == "text" and settings.input.text_unit == "file":
-        yield _whole_file_part(span.file, content, settings)
+        yield _read_text_file(span.file, content, settings)
     else:
-        yield from _line_parts(span, content, settings)
+        yield from _read_line_file(span, content, settings)
 
 
 def _rest(span: Span, done: list[Piece]) -> tuple[Piece, ...]:
@@ -179,7 +191,7 @@ def _hash(fields: Any) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:24]
 
 
-def _opened(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[Span, bytes | Exception | None]]:
+def _with_contents(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[Span, bytes | Exception | None]]:
     """Each span with its file's content, or the error that it gave, where the file is fetched whole.
 
     Many small objects are fetched together, and cost one round trip. What is fetched whole is checked whole, by length and
@@ -203,21 +215,21 @@ def _is_read_whole(span: Span, settings: ReadSettings) -> bool:
     stored = span.file.stored
     some_columns = span.file.format == "parquet" and settings.output.input_columns() is not None
     some_rows = span.ranges != (Range(0, None),)
-    return not is_local(stored.path) and stored.size <= WHOLE_BYTES and not some_columns and not some_rows
+    return not is_local(stored.path) and stored.size <= SINGLE_REQUEST_BYTES and not some_columns and not some_rows
 
 
-def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
+def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     file, config = span.file, settings.input
     quote = config.quote if file.format == "csv" else None
     header, header_bytes = csv_header(file, config, settings.storage, content) if file.format == "csv" else ([], 0)
     if header:
-        check_distinct(header, file)
+        check_header_names(header, file)
         _require_text_columns(header, file, settings)
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
         with records.open_decompressed(file.stored, file.compression, settings.storage, start_byte, content) as stream:
-            for block in records.cut_records(
+            for block in records.read_record_blocks(
                 stream,
                 target_bytes=settings.unit_bytes,
                 quote=quote,
@@ -236,13 +248,13 @@ def _line_parts(span: Span, content: bytes | None, settings: ReadSettings) -> It
                     block.start_byte,
                     block.stop_byte,
                 )
-                yield piece, *documents_of_block(file, block, header, settings)
+                yield piece, *parse_block(file, block, header, settings)
         if piece is None and gap.stop_row is None:  # no records: the file is done all the same
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
             yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
 
 
-def documents_of_block(
+def parse_block(
     file: InputFile, block: records.RecordBlock, header: list[str], settings: ReadSettings
 ) -> tuple[pa.Table, list[Reject]]:
     """Whole records of a line file, as its parts have them. `header`: of a CSV file, as csv_header gives it."""
@@ -269,14 +281,14 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
     return parsing.parse_jsonl(block, wanted, text_columns=config.text_columns, only_schema=kept is not None)
 
 
-def _whole_file_part(file: InputFile, content: bytes | None, settings: ReadSettings) -> Part:
+def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
     with records.open_decompressed(file.stored, file.compression, settings.storage, 0, content) as stream:
         data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
 
 
-def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[Part]:
+def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     file = span.file
     source = open_to_read(file.stored, settings.storage, sequential=False) if content is None else pa.BufferReader(content)
     with source as opened:
@@ -287,8 +299,8 @@ def _parquet_parts(span: Span, content: bytes | None, settings: ReadSettings) ->
         kept = settings.output.input_columns()
         columns = None if kept is None else [name for name in names if name in (*kept, *settings.input.text_columns)]
         # a file that is small on disk can be large in memory
-        cuts = [cut for group in cut_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
-        ranges = [(part.start_row, part.stop_row or 0) for part in within(cuts, span.ranges, num_rows)]
+        cuts = [cut for group in split_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
+        ranges = [(part.start_row, part.stop_row or 0) for part in intersect_ranges(cuts, span.ranges, num_rows)]
         # one pass over all ranges: they may share a row group, which can only be decoded from its start
         tables = read_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
         row, ahead = ranges[0][0], parquet.schema_arrow.empty_table()
@@ -348,7 +360,7 @@ def _documents(
     if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
         (text_column,) = text_columns
         index = table.schema.get_field_index(text_column)
-        table = table.set_column(index, text_column, decode(table.column(text_column))[0].cast(pa.string()))
+        table = table.set_column(index, text_column, decode_texts(table.column(text_column))[0].cast(pa.string()))
     return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
 
 
@@ -363,11 +375,11 @@ def _unusable(table: pa.Table, name: str, keep: np.ndarray, rows: np.ndarray, pa
             rejects.append(Reject(path, int(rows[index]), reason, words[:MAX_DETAIL_CHARACTERS]))
         keep[bad] = False
 
-    if not is_text(column.type):
+    if not is_text_type(column.type):
         reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
         return rejects
     reject(column.is_null().to_numpy(), "null_text", lambda index: "the text is null or missing")
-    decoded, errors = decode(column)
+    decoded, errors = decode_texts(column)
     reject(np.array([error is not None for error in errors]) if errors else ~keep, "undecodable", lambda i: str(errors[i]))
     min_characters = config.min_characters if name == config.text_column else 0
     if min_characters and len(column):

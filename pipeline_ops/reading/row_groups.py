@@ -53,7 +53,7 @@ def _streamed_rows(source: BinaryIO, index: int, columns: list[str] | None, star
     raise OSError(f"row group {index} has {row} rows, fewer than its footer says")
 
 
-def cut_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, unit_bytes: int) -> list[list[tuple[int, int]]]:
+def split_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, unit_bytes: int) -> list[list[tuple[int, int]]]:
     """Row ranges [start, stop) of about `unit_bytes`: whole row groups, or, of a row group of over two units, its parts.
 
     Returns:
@@ -83,7 +83,7 @@ def cut_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, uni
     return cuts
 
 
-def within(cuts: list[tuple[int, int]], wanted: Sequence[Range], num_rows: int) -> Iterator[Range]:
+def intersect_ranges(cuts: list[tuple[int, int]], wanted: Sequence[Range], num_rows: int) -> Iterator[Range]:
     """What of `cuts` lies in the `wanted` ranges of a file of `num_rows` rows."""
     for begin, end in cuts:
         for gap in wanted:
@@ -102,18 +102,18 @@ def check_footer(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> No
     groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
         raise OSError(f"the row groups have {sum(groups)} rows, the footer says {metadata.num_rows}")
-    parquet = pq.ParquetFile(_NoData(), metadata=metadata, pre_buffer=True)
+    parquet = pq.ParquetFile(_FooterOnlyFile(), metadata=metadata, pre_buffer=True)
     try:  # unlike RowGroupMetaData.column, which must not be called before, a read reports what it finds in the metadata
         parquet.read_row_groups(list(range(len(groups))), columns=None if columns is None else [*columns], use_threads=False)
-    except _DataAsked:
+    except _DataRequested:
         return
 
 
-class _DataAsked(Exception):
+class _DataRequested(Exception):
     pass
 
 
-class _NoData(io.RawIOBase):
+class _FooterOnlyFile(io.RawIOBase):
     """A file as long as any footer may say, of which nothing can be read."""
 
     def readable(self) -> bool:
@@ -129,7 +129,7 @@ class _NoData(io.RawIOBase):
         return END_OF_FILE
 
     def read(self, size: int = -1) -> bytes:
-        raise _DataAsked
+        raise _DataRequested
 
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:

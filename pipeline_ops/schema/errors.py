@@ -44,17 +44,17 @@ def is_store_failing(error: BaseException) -> bool:
     return isinstance(error, StoreError) and not error.unreachable
 
 
-def status_of(error: BaseException) -> int | None:
+def http_status_of(error: BaseException) -> int | None:
     """The HTTP status of the answer that `error` reports; None where there was none."""
-    return answer_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return response_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
-def answer_of(error: BaseException) -> dict[str, Any]:
+def response_of(error: BaseException) -> dict[str, Any]:
     """What botocore has parsed of the answer that `error` reports; {} where there was none."""
     return getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
 
 
-def is_store_failure(error: BaseException) -> bool:
+def is_store_fault(error: BaseException) -> bool:
     """Whether the store is at fault, not the object: other objects will fare no better, so a run ends here.
 
     An object that is gone or may not be read is that object's own fault.

@@ -8,7 +8,7 @@ import json
 import traceback
 from dataclasses import asdict, dataclass
 
-from pipeline_ops.schema.errors import StoreError, UserError, is_store_failure
+from pipeline_ops.schema.errors import StoreError, UserError, is_store_fault
 from pipeline_ops.schema.units import Piece
 
 MAX_TRIES = 3  # of a unit whose worker process died while it was at work on it
@@ -53,7 +53,7 @@ def failure_of(error: BaseException, pieces: tuple[Piece, ...], step: str) -> Fa
         step,
         type(error).__name__,
         f"{' '.join(str(error).split()) or 'no reason given'}{notes}",
-        is_store_failure(error),
+        is_store_fault(error),
         "".join(traceback.format_exception(error)),
     )
 

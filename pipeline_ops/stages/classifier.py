@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.classifying.classify import UnitLogits, classify_good, is_device_lost
+from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
 from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
@@ -22,7 +22,7 @@ from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.rows import Columns, classified_schema, failed_row, guarded, has_failed, rejects_of
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
-from pipeline_ops.tokenizing.sequences import documents_of
+from pipeline_ops.tokenizing.sequences import documents_of_windows
 from pipeline_ops.writing.commit_record import ClassifySeconds
 
 
@@ -70,9 +70,9 @@ class ClassifyActor:
         flops: list[float | None] = []
         for number, (model, read, (values, failed)) in enumerate(zip(self.models, batches, found, strict=True)):
             counted = self.flops[number]
-            flops.append(counted and counted.of(read.lengths[~np.isin(read.order, list(failed))]))
+            flops.append(counted and counted.total(read.lengths[~np.isin(read.order, list(failed))]))
             if model.facts.windows is not None:
-                documents = documents_of(failed, flat_values(row, f"windows_{self.readings[number]}"))
+                documents = documents_of_windows(failed, flat_values(row, f"windows_{self.readings[number]}"))
                 failed = dict(zip(documents, failed.values(), strict=True))
             bad = failed | bad
             num_labels = len(model.facts.head.labels)
@@ -96,7 +96,7 @@ class ClassifyActor:
         """(what each model says of its batches, the seconds that it computed)."""
         try:
             found = [
-                classify_good(read, passes, num_labels=len(model.facts.head.labels))
+                classify_isolating_failures(read, passes, num_labels=len(model.facts.head.labels))
                 for model, passes, read in zip(self.models, self.passes, batches, strict=True)
             ]
         except Exception as error:

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, distinct_tokenizations
-from pipeline_ops.reading.inputs import decode
+from pipeline_ops.reading.inputs import decode_texts
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table, unpack_table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import pack_rejects
 from pipeline_ops.stages.rows import Columns, guarded, rejects_of, tokenized_schema
 from pipeline_ops.tokenizing.batching import batches_to_columns, make_batches
-from pipeline_ops.tokenizing.encoding import Encodings, encode_good
+from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
 from pipeline_ops.tokenizing.sequences import TextEncoder
 
 
@@ -34,7 +34,7 @@ class TokenizeActor:
         self.readers, self.schema = distinct_tokenizations(models), tokenized_schema(models)
         self.encoders = [
             TextEncoder(
-                model.tokenizer,
+                model.tokenizer_json,
                 with_type_ids=model.facts.has_type_ids,
                 pairs=model.facts.pairs,
                 windows=model.facts.windows,
@@ -51,7 +51,7 @@ class TokenizeActor:
         began = time.monotonic()
         columns: Columns = {}
         documents = unpack_table(row["documents"][0])
-        texts = [decode(documents.column(name))[0].to_pylist() for name in self.text_columns]
+        texts = [decode_texts(documents.column(name))[0].to_pylist() for name in self.text_columns]
         encodings, bad, empty = self.encode(texts)
         if bad or empty:
             rejects = row["rejects"][0].as_py()
@@ -91,7 +91,7 @@ class TokenizeActor:
         """
         found, bad = list[Encodings](), dict[int, BaseException]()
         for encoder in self.encoders:
-            read, failed = encode_good(partial(_encode_rows, encoder, texts), len(texts[0]))
+            read, failed = encode_isolating_failures(partial(_encode_rows, encoder, texts), len(texts[0]))
             found.append(read)
             bad = failed | bad
         if bad and len(found) > 1:  # each has left out its own only

@@ -16,7 +16,7 @@ from pipeline_ops.schema.units import Reject, Unit, unpack_rejects
 from pipeline_ops.stages.rows import WRITTEN, Columns, guarded
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.writing.commit_record import ClassifySeconds
-from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
 
@@ -40,11 +40,11 @@ def label_and_write(
     unit = Unit.from_json(row["unit"][0].as_py())
     documents = unpack_table(row["documents"][0])
     found = [_classified(row, number, reading, models) for number, reading in enumerate(tokenization_ids(models))]
-    finite = np.logical_and.reduce([classified.finite() for classified in found])
+    finite = np.logical_and.reduce([classified.finite_rows() for classified in found])
     labeled = documents.filter(pa.array(finite))
     for model, classified in zip(models, found, strict=True):
         labeled = label_documents(
-            labeled, classified.of(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
+            labeled, classified.filter(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
         )
     rejects = unpack_rejects(row["rejects"][0].as_py())
     finite[flat_values(row, "model_errors")] = True  # these have been rejected where they failed
@@ -70,14 +70,14 @@ def label_and_write(
     return {"commit": pa.array([commit.to_json()])}
 
 
-def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> Classified:
+def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> ModelOutputs:
     """What the model of that number says, by what it has read."""
     model = models[number]
     logits = flat_values(row, f"logits_{number}").reshape(-1, len(model.facts.head.labels))
     embedding = None
     if model.output.embedding is not None and len(logits):
         embedding = flat_values(row, f"embedding_{number}").reshape(len(logits), -1)
-    return Classified(
+    return ModelOutputs(
         logits,
         flat_values(row, f"num_tokens_{reading}"),
         flat_values(row, f"truncated_{reading}").astype(bool),

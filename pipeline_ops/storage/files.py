@@ -15,7 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline_ops.schema.errors import PRECONDITION_FAILED, UserError, status_of
+from pipeline_ops.schema.errors import PRECONDITION_FAILED, UserError, http_status_of
 from pipeline_ops.storage.etags import has_right_bytes
 
 TEMPORARY_PREFIX = ".incomplete-"
@@ -286,7 +286,7 @@ def put_new(path: str, data: bytes, config: StorageConfig) -> bool:
         return _holds(path, data, config)
     except OSError as error:
         # s3fs goes by the answer's body: radosgw's lacks the element that it looks for, and a body may be cut
-        if status_of(error) != PRECONDITION_FAILED:
+        if http_status_of(error) != PRECONDITION_FAILED:
             raise
         return _holds(path, data, config)
 

@@ -3,7 +3,7 @@
 | what fails | tried | then |
 |---|---|---|
 | a request: 409, 429, 5xx, "slow down", reset, no answer within 15 s | 5 times, 2 s of pauses in all | StoreError |
-| an answer's body: cut, stalled, not what its checksum says | 5 requests | the client's own error; see is_store_failure |
+| an answer's body: cut, stalled, not what its checksum says | 5 requests | the client's own error; see is_store_fault |
 | an answer that says nothing, not even that a listing is empty | 3 requests | StoreError |
 | a whole object: other length than listed, other MD5 than its etag | 3 reads | StoreError |
 | a put: refused for its checksum | 5 times | StoreError |
@@ -27,7 +27,7 @@ from botocore.exceptions import FlexibleChecksumError, HTTPClientError
 from fsspec.asyn import _run_coros_in_chunks, sync_wrapper
 from fsspec.exceptions import FSTimeoutError
 
-from pipeline_ops.schema.errors import StoreError, answer_of, status_of
+from pipeline_ops.schema.errors import StoreError, http_status_of, response_of
 from pipeline_ops.storage.etags import MD5_ETAG, PART_BYTES, has_right_bytes, sent_etag
 
 REQUEST_TRIES = 5
@@ -214,7 +214,7 @@ def _name_answer(error: Exception) -> None:
 
     Without one s3fs fails with a TypeError where it looks for the message of a 412 (s3fs/core.py, S3File._fetch_range).
     """
-    code = answer_of(error).get("Error", {}).get("Code")
+    code = response_of(error).get("Error", {}).get("Code")
     if code and isinstance(error, OSError) and error.args[-1:] == (None,):
         message = (
             "PreconditionFailed: at least one of the pre-conditions did not hold" if code == "PreconditionFailed" else code
@@ -237,7 +237,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether a request may succeed when it is made again: the store was busy or broken, or the connection was."""
     if isinstance(error, CONNECTION_ERRORS):
         return True
-    return status_of(error) in TRANSIENT_STATUS or answer_of(error).get("Error", {}).get("Code") in TRANSIENT_CODES
+    return http_status_of(error) in TRANSIENT_STATUS or response_of(error).get("Error", {}).get("Code") in TRANSIENT_CODES
 
 
 def _has_other_etags(answer: dict[str, Any]) -> bool:

@@ -50,7 +50,7 @@ _IDEOGRAPH = "[一-鿿]"  # which BertNormalizer puts between spaces
 
 
 @dataclass(frozen=True)
-class Cuts:
+class EarlyTruncation:
     """How one tokenizer's texts may be cut.
 
     joints: matches at a joint, up to the last character that matters for its being one; `_is_plain` has to agree.
@@ -72,7 +72,7 @@ class Cuts:
         return text
 
 
-def cuts_of(definition: str, backend: Any) -> Cuts | None:
+def early_truncation_of(definition: str, backend: Any) -> EarlyTruncation | None:
     """How texts may be cut for a tokenizer; None: they may not.
 
     Args:
@@ -118,7 +118,11 @@ def cuts_of(definition: str, backend: Any) -> Cuts | None:
             joints.append(rf"(?<={_LETTER})[{PAUSES}]")
         if is_bert and normalizers[0]["handle_chinese_chars"] and not any(re.search(_IDEOGRAPH, text) for text in contents):
             joints.append(rf"(?<={_IDEOGRAPH}){_IDEOGRAPH}")
-    return Cuts(re.compile("|".join(joints)), from_end, CHARACTERS_PER_TOKEN * truncation["max_length"]) if joints else None
+    return (
+        EarlyTruncation(re.compile("|".join(joints)), from_end, CHARACTERS_PER_TOKEN * truncation["max_length"])
+        if joints
+        else None
+    )
 
 
 @lru_cache(maxsize=2**16)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.schema.bisection import bisect_failures
-from pipeline_ops.tokenizing.early_truncation import Cuts
+from pipeline_ops.tokenizing.early_truncation import EarlyTruncation
 
 # Encodings hold about 100 bytes per token: a unit's at once would be gigabytes, and a mebibyte's took a fifth more CPU time
 # than what fits into a core's cache.
@@ -53,18 +53,18 @@ def truncating_backend(tokenizer: Any, max_length: int) -> Any:
     return backend
 
 
-def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | None = None) -> Encodings:
+def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: EarlyTruncation | None = None) -> Encodings:
     """Tokenizes as `tokenizer(texts, truncation=True, max_length=max_length)` does, special tokens included.
 
     Args:
         backend: as truncating_backend gives it.
-        cuts: where its long texts may be cut, as cuts_of gives it; the result is the same.
+        cuts: where its long texts may be cut, as early_truncation_of gives it; the result is the same.
     """
     ids, lengths, truncated = array("i"), array("i"), array("b")  # the fastest way from lists to flat memory
     type_ids: list[bytes] = []
     types_of: dict[int, bytes] = {}  # those of one text follow from its number of tokens
     max_length = backend.truncation["max_length"]
-    for chunk in chunks([len(text) for text in texts]):
+    for chunk in chunk_slices([len(text) for text in texts]):
         for encoding in encode_texts(texts[chunk], backend, cuts):
             length = len(encoding)
             ids.fromlist(encoding.ids)
@@ -82,7 +82,7 @@ def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: Cuts | 
     )
 
 
-def encode_texts(texts: list[str], backend: Any, cuts: Cuts | None, *, add_special_tokens: bool = True) -> list[Any]:
+def encode_texts(texts: list[str], backend: Any, cuts: EarlyTruncation | None, *, add_special_tokens: bool = True) -> list[Any]:
     """The texts' encodings. Of long ones only a part is tokenized, at first: that it is truncated shows that it was enough.
 
     Args:
@@ -111,7 +111,9 @@ def is_truncated(encoding: Any, limit: int | None) -> bool:
     return limit is not None and len(encoding) >= limit and bool(encoding.overflowing)
 
 
-def encode_good(encode_rows: Callable[[slice], Encodings], count: int) -> tuple[Encodings, dict[int, BaseException]]:
+def encode_isolating_failures(
+    encode_rows: Callable[[slice], Encodings], count: int
+) -> tuple[Encodings, dict[int, BaseException]]:
     """The encodings of `count` documents of which some may make the tokenizer raise.
 
     Args:
@@ -147,7 +149,7 @@ def _is_texts_fault(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, MemoryError)
 
 
-def chunks(sizes: list[int]) -> list[slice]:
+def chunk_slices(sizes: list[int]) -> list[slice]:
     """Rows to tokenize at once, for texts of so many characters."""
     bounds = []
     size = CHUNK_CHARACTERS

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.tokenizing.early_truncation import Cuts, cuts_of
-from pipeline_ops.tokenizing.encoding import Encodings, chunks, encode, encode_texts, is_truncated
+from pipeline_ops.tokenizing.early_truncation import EarlyTruncation, early_truncation_of
+from pipeline_ops.tokenizing.encoding import Encodings, chunk_slices, encode, encode_texts, is_truncated
 
 Aggregate = Literal["mean", "max", "first"]
 
@@ -133,7 +133,7 @@ def layout_of(backend: Any, *, max_length: int, pairs: bool, from_end: bool, win
     return Layout(tuple(map(tuple, special)), tuple(map(bytes, special_types)), tuple(text_types), room, from_end, windows)
 
 
-def set_limit(backend: Any, layout: Layout) -> None:
+def set_truncation(backend: Any, layout: Layout) -> None:
     """Has `backend` cut each text where no sequence of the layout needs more of it."""
     if layout.limit is None:
         backend.no_truncation()
@@ -165,9 +165,9 @@ class TextEncoder:
                 from_end=cut["direction"] == "left",
                 windows=windows,
             )
-            set_limit(self.backend, self.layout)
+            set_truncation(self.backend, self.layout)
             definition = self.backend.to_str()
-        self.cuts = cuts_of(definition, self.backend)
+        self.cuts = early_truncation_of(definition, self.backend)
 
     def encode(self, columns: Sequence[list[str]]) -> Encodings:
         """Tokenizes documents.
@@ -181,7 +181,7 @@ class TextEncoder:
 
 
 def encode_sequences(
-    columns: Sequence[list[str]], backend: Any, layout: Layout, *, with_type_ids: bool, cuts: Cuts | None = None
+    columns: Sequence[list[str]], backend: Any, layout: Layout, *, with_type_ids: bool, cuts: EarlyTruncation | None = None
 ) -> Encodings:
     """Tokenizes and lays out.
 
@@ -192,8 +192,8 @@ def encode_sequences(
 
     Args:
         columns: texts, or first and second texts of pairs.
-        backend: as set_limit leaves it.
-        cuts: where its long texts may be cut, as cuts_of gives it; the result is the same.
+        backend: as set_truncation leaves it.
+        cuts: where its long texts may be cut, as early_truncation_of gives it; the result is the same.
 
     Returns:
         Encodings with a row of ids and lengths per window, and `windows` unless the layout has none.
@@ -201,7 +201,7 @@ def encode_sequences(
     ids, lengths, truncated, counts = array("i"), array("i"), array("b"), array("i")
     type_ids: list[bytes] = []
     before, *between, behind = (list(special) for special in layout.special)
-    for chunk in chunks([sum(map(len, row)) for row in zip(*columns, strict=True)]):
+    for chunk in chunk_slices([sum(map(len, row)) for row in zip(*columns, strict=True)]):
         encoded = [encode_texts(column[chunk], backend, cuts, add_special_tokens=False) for column in columns]
         for row, document in enumerate(zip(*encoded, strict=True), chunk.start):
             parts, complete = _parts_of(document, [column[row] for column in columns], backend, layout)
@@ -233,10 +233,12 @@ def _type_ids(counts: tuple[int, ...], layout: Layout) -> bytes:
     return found
 
 
-Span = tuple[int, int]  # tokens [start, stop) of a text
+TokenRange = tuple[int, int]  # tokens [start, stop) of a text
 
 
-def _parts_of(document: tuple[Any, ...], texts: list[str], backend: Any, layout: Layout) -> tuple[list[tuple[Span, ...]], bool]:
+def _parts_of(
+    document: tuple[Any, ...], texts: list[str], backend: Any, layout: Layout
+) -> tuple[list[tuple[TokenRange, ...]], bool]:
     """(for each sequence of a document the span of each of its texts, whether all tokens are in one)."""
     cut = [is_truncated(encoding, layout.limit) for encoding in document]
     counts = [len(encoding) for encoding in document]
@@ -268,7 +270,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     return (room - shorter, shorter) if first > second else (shorter, room - shorter)
 
 
-def _windows(count: int, size: int, layout: Layout) -> tuple[list[Span], bool]:
+def _windows(count: int, size: int, layout: Layout) -> tuple[list[TokenRange], bool]:
     """(the spans of `size` tokens that are read of `count`, the first one first; whether they cover all)."""
     most, step = 1, size
     if layout.windows is not None:
@@ -287,7 +289,7 @@ def _count(text: str, backend: Any) -> int:
     return len(encoding) + sum(map(len, encoding.overflowing))
 
 
-def aggregated(values: np.ndarray, windows: np.ndarray, how: Aggregate) -> np.ndarray:
+def aggregate_windows(values: np.ndarray, windows: np.ndarray, how: Aggregate) -> np.ndarray:
     """What the windows of each document say together, float32 (documents, values).
 
     Args:
@@ -303,7 +305,7 @@ def aggregated(values: np.ndarray, windows: np.ndarray, how: Aggregate) -> np.nd
     return (sums / windows[:, None]).astype(np.float32)
 
 
-def documents_of(rows: Iterable[int], windows: np.ndarray) -> list[int]:
+def documents_of_windows(rows: Iterable[int], windows: np.ndarray) -> list[int]:
     """The documents that windows belong to.
 
     Args:
@@ -313,7 +315,7 @@ def documents_of(rows: Iterable[int], windows: np.ndarray) -> list[int]:
     return np.searchsorted(np.cumsum(windows), list(rows), side="right").tolist()
 
 
-def describe_windows(windows: Windows | None) -> dict[str, Any]:
+def window_settings(windows: Windows | None) -> dict[str, Any]:
     """What results depend on, by config key; nothing where long documents are truncated."""
     return (
         {} if windows is None else {"model.long_documents": "windows"} | {f"model.{k}": v for k, v in asdict(windows).items()}

@@ -37,14 +37,14 @@ class ClassifySeconds:
     writing: float = 0.0
 
     @property
-    def whole(self) -> float:
+    def total(self) -> float:
         return self.waiting + self.copying + self.computing + self.writing
 
     def to_dict(self) -> dict[str, float]:
         return _fields(self)
 
     @staticmethod
-    def total(several: Iterable["ClassifySeconds | None"]) -> "ClassifySeconds":
+    def sum_of(several: Iterable["ClassifySeconds | None"]) -> "ClassifySeconds":
         """The sum; of those that are not known, nothing."""
         known = [seconds.to_dict().values() for seconds in several if seconds is not None]
         return ClassifySeconds(*(sum(column) for column in zip(*known, strict=True)))

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.models.heads import Head, above_threshold, answers_of, best_of, scores_of
+from pipeline_ops.models.heads import Head, labels_above_threshold, predict, scores_of, top_k_labels
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.tokenizing.sequences import Windows, aggregated
+from pipeline_ops.tokenizing.sequences import Windows, aggregate_windows
 
 
 @dataclass(frozen=True)
-class Classified:
+class ModelOutputs:
     """What a model says of a unit's documents.
 
     logits: float32 (documents, labels), or (windows, labels), those of a document one behind the other; num_tokens: int32
@@ -30,17 +30,17 @@ class Classified:
     num_windows: np.ndarray | None = None
     embedding: np.ndarray | None = None
 
-    def finite(self) -> np.ndarray:
+    def finite_rows(self) -> np.ndarray:
         """bool (documents,): whether all logits of a document are numbers."""
         finite = np.asarray(np.isfinite(self.logits).all(axis=1))
         if self.num_windows is None:
             return finite
-        return ~aggregated(~finite[:, None], self.num_windows, "max")[:, 0]
+        return ~aggregate_windows(~finite[:, None], self.num_windows, "max")[:, 0]
 
-    def of(self, keep: np.ndarray) -> "Classified":
+    def filter(self, keep: np.ndarray) -> "ModelOutputs":
         """The documents of `keep`, bool (documents,)."""
         rows = keep if self.num_windows is None else np.repeat(keep, self.num_windows)
-        return Classified(
+        return ModelOutputs(
             self.logits[rows],
             self.num_tokens[keep],
             self.truncated[keep],
@@ -50,7 +50,7 @@ class Classified:
 
 
 def label_documents(
-    documents: pa.Table, classified: Classified, *, head: Head, output: OutputConfig, windows: Windows | None = None
+    documents: pa.Table, classified: ModelOutputs, *, head: Head, output: OutputConfig, windows: Windows | None = None
 ) -> pa.Table:
     """Adds the labeling columns of a model.
 
@@ -66,10 +66,10 @@ def label_documents(
         num_windows = np.ones(documents.num_rows, np.int32)
     scores = window_scores = scores_of(logits, head.activation)
     if windows is not None:
-        logits = aggregated(logits, num_windows, windows.aggregate)
+        logits = aggregate_windows(logits, num_windows, windows.aggregate)
         on_scores = windows.aggregate_on == "scores"
-        scores = aggregated(scores, num_windows, windows.aggregate) if on_scores else scores_of(logits, head.activation)
-    answers = answers_of(scores, head)
+        scores = aggregate_windows(scores, num_windows, windows.aggregate) if on_scores else scores_of(logits, head.activation)
+    answers = predict(scores, head)
     added: dict[str, pa.Array] = {
         output.label_column: _names(answers.labels, answers.names),
         output.score_column: pa.array(answers.score, pa.float32()),
@@ -77,10 +77,10 @@ def label_documents(
         output.truncated_column: pa.array(classified.truncated, pa.bool_()),
     }
     if output.labels is True:
-        offsets, given = above_threshold(scores, head)
+        offsets, given = labels_above_threshold(scores, head)
         added[output.labels_column] = pa.ListArray.from_arrays(pa.array(offsets), _names(given, head.labels))
     if output.top_k is not None:
-        best, best_scores = best_of(scores, min(output.top_k, len(head.labels)))
+        best, best_scores = top_k_labels(scores, min(output.top_k, len(head.labels)))
         added[output.top_labels_column] = pa.FixedSizeListArray.from_arrays(
             _names(best.reshape(-1), head.labels), best.shape[1]
         )
@@ -90,7 +90,9 @@ def label_documents(
     if output.logits:
         added[output.logits_column] = _fixed_lists(logits)
     if embedding is not None:
-        pooled = aggregated(embedding, num_windows, "first" if windows is None or windows.aggregate == "first" else "mean")
+        pooled = aggregate_windows(
+            embedding, num_windows, "first" if windows is None or windows.aggregate == "first" else "mean"
+        )
         added[output.embedding_column] = _fixed_lists(pooled, output.embedding_dtype or "float32")
     if output.num_windows is True:
         added[output.num_windows_column] = pa.array(num_windows, pa.int32())
@@ -129,7 +131,7 @@ def _fixed_lists(values: np.ndarray, dtype: str = "float32") -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def partitions(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
+def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
     """The documents of each combination of values in `columns`, without those columns; each document is in exactly one."""
     if not columns:
         return [((), documents)] if documents.num_rows else []

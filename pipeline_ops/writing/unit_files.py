@@ -17,7 +17,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, pack_rejects
 from pipeline_ops.storage.files import StorageConfig, join, put_many
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt, schema_id
-from pipeline_ops.writing.postprocessing import count_labels, partitions
+from pipeline_ops.writing.postprocessing import count_labels, split_by_partition
 
 REJECTS_FOLDER = "_rejects"
 ROW_GROUP_ROWS = 128 * 1024
@@ -61,7 +61,7 @@ def write_unit(
     schema = schema_id(labeled.schema) if not columns else schema_id(labeled.drop_columns(list(columns)).schema)
     contents: dict[str, Any] = {}
     files = []
-    for values, part in partitions(labeled, columns):
+    for values, part in split_by_partition(labeled, columns):
         path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
         contents[path] = parquet_bytes(part)
         files.append(written_file(path, part.num_rows, contents[path]))

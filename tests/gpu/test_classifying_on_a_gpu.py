@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline_ops.classifying.classify import classify, classify_good
+from pipeline_ops.classifying.classify import classify, classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler, is_out_of_memory
-from pipeline_ops.classifying.pinned_copy import PinnedCopies
+from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.device import probe_models
-from pipeline_ops.models.flops import LEAST_TOKENS, MOST_TOKENS
+from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig
@@ -59,7 +59,7 @@ def test_logits_on_a_gpu_are_near_those_of_float32_on_the_cpu(
         torch.compiler.reset()
     passes = ForwardPasses(on_gpu(folder, dtype), pad_left=False, compiled=compiled)
     for batch_tokens in (1, 256, 16384) if not compiled else (256, 16384):  # small ones take the buffers' turns often
-        logits, failed = classify_good(batches_for(folder, batch_tokens), passes, num_labels=2)
+        logits, failed = classify_isolating_failures(batches_for(folder, batch_tokens), passes, num_labels=2)
         assert failed == {}
         np.testing.assert_allclose(logits, expected(folder), atol=ATOL[dtype])
         assert passes.take_seconds() > 0
@@ -67,7 +67,7 @@ def test_logits_on_a_gpu_are_near_those_of_float32_on_the_cpu(
 
 def test_copies_of_many_batches_arrive_unharmed_while_the_gpu_computes() -> None:
     device = torch.device("cuda")
-    copies, rng = PinnedCopies(device), np.random.default_rng(0)
+    copies, rng = PinnedCopier(device), np.random.default_rng(0)
     busy = torch.randn(4096, 4096, device=device)
     sent = [rng.integers(0, 2**31 - 1, int(rng.integers(1, 200_000))).astype(np.int32) for _ in range(60)]
     arrived = []
@@ -82,7 +82,7 @@ def test_documents_that_make_the_model_raise_are_found_on_a_gpu(model: Path) -> 
     passes, batches = ForwardPasses(on_gpu(model, "float32"), pad_left=False), batches_for(model, 2048)
     batches.ids[0], kept = 10**6, batches.ids[0]
     try:
-        logits, failed = classify_good(batches, passes, num_labels=2)
+        logits, failed = classify_isolating_failures(batches, passes, num_labels=2)
     finally:
         batches.ids[0] = kept
     bad = int(batches.order[0])
@@ -94,18 +94,18 @@ def test_documents_that_make_the_model_raise_are_found_on_a_gpu(model: Path) -> 
 def test_memory_that_a_gpu_lacks_makes_passes_smaller_and_changes_no_logits(model: Path) -> None:
     classifier = on_gpu(model, "float32")
     passes, batches = ForwardPasses(classifier, pad_left=False), batches_for(model, 32768)
-    classify_good(batches, passes, num_labels=2)
+    classify_isolating_failures(batches, passes, num_labels=2)
     torch.cuda.empty_cache()
     used = torch.cuda.memory_reserved()
     try:
         torch.cuda.set_per_process_memory_fraction((used + 24 * 2**20) / torch.cuda.get_device_properties(0).total_memory)
         for _ in range(2):
-            logits, failed = classify_good(batches, passes, num_labels=2)
+            logits, failed = classify_isolating_failures(batches, passes, num_labels=2)
             assert failed == {}
             np.testing.assert_allclose(logits, expected(model), atol=ATOL["float32"])
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert passes.most_tokens < 32768
+    assert passes.max_tokens < 32768
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50, device="cuda")
     assert is_out_of_memory(caught.value)
@@ -117,5 +117,5 @@ def test_probe_on_a_gpu_says_what_is_known_only_there(model: Path) -> None:
     probed = probe_models([JobModel("", config, facts, "", OutputConfig(path="out"))], StorageConfig(), 1.0)
     assert probed["dtypes"][0] in ("bfloat16", "float16")
     assert probed["device"] == torch.cuda.get_device_name()
-    assert LEAST_TOKENS <= probed["batch_tokens"] <= MOST_TOKENS
+    assert MIN_BATCH_TOKENS <= probed["batch_tokens"] <= MAX_BATCH_TOKENS
     check_compiler("cuda")

@@ -17,7 +17,7 @@ from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
 STORAGE = StorageConfig()
@@ -55,7 +55,7 @@ class MadeOutput:
                     self.output.source_row_column: rows,
                 }
             )
-            classified = Classified(logits, np.ones(len(rows), np.int32), np.zeros(len(rows), bool))
+            classified = ModelOutputs(logits, np.ones(len(rows), np.int32), np.zeros(len(rows), bool))
             parts.append(label_documents(documents, classified, head=self.head, output=self.output))
         labeled = pa.concat_tables(parts)
         unit = Unit(uuid.uuid4().hex[:24], pieces)

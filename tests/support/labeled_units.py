@@ -14,7 +14,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
 from pipeline_ops.storage.files import StorageConfig, put
 from pipeline_ops.writing.commit_record import Commit
-from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
 STORAGE = StorageConfig()
@@ -47,7 +47,7 @@ def write_pieces(
         }
     )
     logits = np.stack([numbers % 3 == 0, numbers % 3 != 0], axis=1).astype(np.float32)
-    classified = Classified(logits, (numbers % 7).astype(np.int32), numbers % 2 == 0)
+    classified = ModelOutputs(logits, (numbers % 7).astype(np.int32), numbers % 2 == 0)
     labeled = label_documents(documents, classified, head=Head(LABELS, "softmax"), output=output)
     unit = Unit(uuid.uuid4().hex[:24], pieces)
     return write_unit(unit, labeled, rejects, output, STORAGE, metadata=metadata or {"model": "m"}, padded_tokens=len(rows))

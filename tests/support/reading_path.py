@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs, sample_types
+from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs, infer_column_types
 from pipeline_ops.reading.reader import Attempts, ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -55,7 +55,7 @@ def prepare(
     """The input files at `path`, and the settings of the read tasks; `settings` are keys of `input`."""
     config, storage = input_of(path, **settings), storage or StorageConfig()
     files, _ = find_inputs(config, storage)
-    types = sample_types([file for file in files if file.format == "jsonl"], config, storage)
+    types = infer_column_types([file for file in files if file.format == "jsonl"], config, storage)
     return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
 
 

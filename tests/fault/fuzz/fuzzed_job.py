@@ -34,7 +34,7 @@ from pipeline_ops.models.heads import Head
 from pipeline_ops.models.resolve import ResolvedModel
 from pipeline_ops.output.commit_log import gaps
 from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_header
-from pipeline_ops.reading.line_records import cut_records, open_decompressed, split_records
+from pipeline_ops.reading.line_records import open_decompressed, read_record_blocks, split_records
 from pipeline_ops.reading.parsing import csv_fields
 from pipeline_ops.reading.reader import ReadSettings, spans_to_json
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
@@ -242,7 +242,7 @@ def _check_texts(file: InputFile, found: Found, job: JobConfig) -> None:
     lines: list[bytes] = []
     try:
         with open_decompressed(file.stored, file.compression, job.storage, start) as stream:
-            for block in cut_records(stream, target_bytes=1, quote=quote, start_byte=start):
+            for block in read_record_blocks(stream, target_bytes=1, quote=quote, start_byte=start):
                 lines += split_records(block, quote)
     except (OSError, pa.ArrowException):
         pass  # the lines before are checked
@@ -278,8 +278,8 @@ def outcome_of(kind: str, seed: int) -> tuple[str, str]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("jobs.run.prepare.resolve_model", return_value=RESOLVED),
-        mock.patch("pipeline_ops.reading.line_records.READ_BYTES", READ_BYTES),
-        mock.patch("pipeline_ops.reading.inputs.SAMPLED_BYTES", READ_BYTES),
+        mock.patch("pipeline_ops.reading.line_records.STREAM_CHUNK_BYTES", READ_BYTES),
+        mock.patch("pipeline_ops.reading.inputs.TYPE_SAMPLE_BYTES", READ_BYTES),
     ):
         try:
             return examine(kind, seed, Path(folder)), ""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
-from pipeline_ops.classifying.classify import classify, classify_good, is_device_lost
+from pipeline_ops.classifying.classify import classify, classify_isolating_failures, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler, is_out_of_memory
 from pipeline_ops.schema.bisection import ALL_FAILED_MIN
 from pipeline_ops.schema.errors import UserError
@@ -132,7 +132,7 @@ def with_unembedded(batches: TokenBatches, model: Any, documents: set[int]) -> T
 @pytest.mark.parametrize("bad", [{0}, {59}, {3, 4, 5}, {*range(0, 60, 2)}, {*range(1, 60)}])
 def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: Path, bad: set[int], batch_tokens: int) -> None:
     classifier, batches = load(model)[0], batches_for(model, 60, batch_tokens)
-    logits, failed = classify_good(
+    logits, failed = classify_isolating_failures(
         with_unembedded(batches, classifier, bad), ForwardPasses(classifier, pad_left=False), num_labels=2
     )
     expected = classify(batches, classifier, num_labels=2, pad_left=False)
@@ -148,14 +148,14 @@ def test_logits_beside_documents_that_make_the_model_raise_are_the_same(model: P
 def test_logits_of_documents_that_all_make_the_model_raise_blame_the_model(model: Path, batch_tokens: int) -> None:
     classifier, batches = load(model)[0], batches_for(model, ALL_FAILED_MIN, batch_tokens)
     with pytest.raises(IndexError, match="token id"):
-        classify_good(
+        classify_isolating_failures(
             with_unembedded(batches, classifier, {*range(60)}), ForwardPasses(classifier, pad_left=False), num_labels=2
         )
 
 
 def test_logits_of_a_few_documents_that_all_make_the_model_raise_are_not_numbers(model: Path) -> None:
     classifier, batches = load(model)[0], batches_for(model, 3, 512)
-    logits, failed = classify_good(
+    logits, failed = classify_isolating_failures(
         with_unembedded(batches, classifier, {0, 1, 2}), ForwardPasses(classifier, pad_left=False), num_labels=2
     )
     assert sorted(failed) == [0, 1, 2]
@@ -185,7 +185,7 @@ class Failing(torch.nn.Module):
 def test_logits_without_a_device_fail_at_once(model: Path) -> None:
     failing = Failing(load(model)[0], RuntimeError("CUDA error: device-side assert triggered"), 0)
     with pytest.raises(RuntimeError, match="device-side"):
-        classify_good(batches_for(model, 60, 512), ForwardPasses(failing, pad_left=False), num_labels=2)
+        classify_isolating_failures(batches_for(model, 60, 512), ForwardPasses(failing, pad_left=False), num_labels=2)
     assert failing.batches == 1
 
 
@@ -218,7 +218,7 @@ def test_logits_with_too_little_memory_for_batches_are_the_same_and_the_limit_is
     small = Small(load(model)[0], 300, error)
     passes = ForwardPasses(small, pad_left=False)
     for _ in range(3):  # units
-        logits, failed = classify_good(batches_for(model, 60, 2048), passes, num_labels=2)
+        logits, failed = classify_isolating_failures(batches_for(model, 60, 2048), passes, num_labels=2)
         assert failed == {}
         np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
     assert 0 < small.errors <= 4, "2048, 1024, 512 and no more, whatever comes behind them"
@@ -227,7 +227,7 @@ def test_logits_with_too_little_memory_for_batches_are_the_same_and_the_limit_is
 def test_logits_beside_bad_documents_with_too_little_memory_are_the_same(model: Path) -> None:
     small = Small(load(model)[0], 300)
     batches = with_unembedded(batches_for(model, 60, 2048), small, {3, 40})
-    logits, failed = classify_good(batches, ForwardPasses(small, pad_left=False), num_labels=2)
+    logits, failed = classify_isolating_failures(batches, ForwardPasses(small, pad_left=False), num_labels=2)
     good = sorted({*range(60)} - {3, 40})
     assert sorted(failed) == [3, 40]
     np.testing.assert_allclose(logits[good], one_by_one(model, 60)[good], atol=1e-5)
@@ -237,7 +237,7 @@ def test_logits_of_a_document_that_does_not_fit_alone_fail_and_say_the_remedy(mo
     """Memory is no document's fault, and may be free again: the unit is quarantined, not the document rejected for good."""
     small = Small(load(model)[0], 100)
     with pytest.raises(MemoryError, match=r"104 tokens alone .* model\.max_length, .*Tried to allocate"):
-        classify_good(batches_for(model, 60, 2048), ForwardPasses(small, pad_left=False), num_labels=2)
+        classify_isolating_failures(batches_for(model, 60, 2048), ForwardPasses(small, pad_left=False), num_labels=2)
     assert small.errors < 20
 
 
@@ -269,7 +269,7 @@ def test_logits_of_a_compiled_model_are_the_same_from_a_graph_or_two(model: Path
     for batch_tokens in (1, 300, 512, 1024, 4096):
         batches = batches_for(model, 60, batch_tokens)
         shapes |= {*zip(batches.rows.tolist(), batches.widths.tolist(), strict=True)}
-        logits = classify_good(batches, passes, num_labels=2)[0]
+        logits = classify_isolating_failures(batches, passes, num_labels=2)[0]
         np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
     assert len(shapes) > 20
     assert 1 <= compiler.graphs <= 2, "one for any number of documents, one for a single one"
@@ -287,7 +287,9 @@ def test_compiler_that_does_not_work_is_refused_by_key(monkeypatch: pytest.Monke
 
 def test_logits_of_a_model_that_raises_at_large_batches_only_are_the_same(model: Path) -> None:
     failing = Failing(load(model)[0], RuntimeError("too many"), 2)
-    logits, failed = classify_good(batches_for(model, 60, 10**6), ForwardPasses(failing, pad_left=False), num_labels=2)
+    logits, failed = classify_isolating_failures(
+        batches_for(model, 60, 10**6), ForwardPasses(failing, pad_left=False), num_labels=2
+    )
     assert failed == {}
     np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
 

@@ -16,7 +16,7 @@ from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.writing.commit_record import Commit
-from pipeline_ops.writing.postprocessing import Classified, label_documents
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import input_of, prepare, read_path, spans_of, try_path
@@ -39,7 +39,7 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
         unit, documents, rejects = done
         count = documents.num_rows
         logits = np.tile(np.array([0.5, -0.5], np.float32), (count, 1))
-        classified = Classified(logits, np.ones(count, np.int32), np.zeros(count, bool))
+        classified = ModelOutputs(logits, np.ones(count, np.int32), np.zeros(count, bool))
         labeled = label_documents(documents, classified, head=Head(("A", "B"), "softmax"), output=output)
         commit = write_unit(unit, labeled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
         assert commit_unit(commit, ledger, output.path, STORAGE)

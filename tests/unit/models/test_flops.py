@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from pipeline_ops.models.flops import (
-    LEAST_TOKENS,
-    MOST_TOKENS,
+    MAX_BATCH_TOKENS,
+    MIN_BATCH_TOKENS,
     DocumentFlops,
     document_flops,
     peak_flops,
@@ -40,7 +40,7 @@ def traced(config: PreTrainedConfig, max_length: int = 128) -> DocumentFlops | N
 
 def of_one(flops: DocumentFlops | None, length: int) -> float:
     assert flops is not None
-    return flops.of(np.array([length], np.int32))
+    return flops.total(np.array([length], np.int32))
 
 
 def encoder(length: int, layers: int, hidden: int, inner: int, other: int) -> int:
@@ -105,8 +105,8 @@ def test_flops_of_what_cannot_be_traced_are_not_known() -> None:
 def test_flops_of_documents_add_up() -> None:
     flops = DocumentFlops(5.0, 3.0, 2.0)
     lengths = np.array([1, 10, 512], np.int32)
-    assert flops.of(lengths) == sum(5 + 3 * length + 2 * length**2 for length in (1, 10, 512))
-    assert flops.of(lengths[:0]) == 0
+    assert flops.total(lengths) == sum(5 + 3 * length + 2 * length**2 for length in (1, 10, 512))
+    assert flops.total(lengths[:0]) == 0
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def budget(gibibytes: float, **changes: Any) -> int:
 def test_token_budget_is_a_power_of_two_within_its_bounds_and_the_memory(gibibytes: float) -> None:
     tokens = budget(gibibytes)
     assert tokens & (tokens - 1) == 0
-    assert LEAST_TOKENS <= tokens <= MOST_TOKENS
-    assert tokens == LEAST_TOKENS or tokens * 2 * (8 * 768 + 3 * 3072 + 2 * 512) <= (gibibytes * 2**30 - 2 * 110e6) / 2
+    assert MIN_BATCH_TOKENS <= tokens <= MAX_BATCH_TOKENS
+    assert tokens == MIN_BATCH_TOKENS or tokens * 2 * (8 * 768 + 3 * 3072 + 2 * 512) <= (gibibytes * 2**30 - 2 * 110e6) / 2
 
 
 def test_token_budget_follows_the_memory_the_model_and_its_attention() -> None:
-    assert [budget(gibibytes) for gibibytes in (1, 5, 79)] == [8192, 65536, MOST_TOKENS]
+    assert [budget(gibibytes) for gibibytes in (1, 5, 79)] == [8192, 65536, MAX_BATCH_TOKENS]
     assert budget(5, value_bytes=4, weight_bytes=4 * 110_000_000) < budget(5)
     assert budget(5, hidden_size=1024, inner_size=4096) < budget(5)
     assert budget(5, fused_attention=False) < budget(5)
-    assert budget(15, max_length=8192, fused_attention=False) == LEAST_TOKENS
+    assert budget(15, max_length=8192, fused_attention=False) == MIN_BATCH_TOKENS
 
 
 def test_token_budget_of_a_model_is_that_of_its_sizes() -> None:

@@ -12,14 +12,14 @@ from pipeline_ops.models.heads import (
     Activation,
     Head,
     HeadConfig,
-    above_threshold,
     activation_for,
-    answers_of,
-    best_of,
     check_output,
-    describe,
+    head_settings,
+    labels_above_threshold,
+    predict,
     resolve_head,
     scores_of,
+    top_k_labels,
 )
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -33,7 +33,7 @@ def head_of(labels: tuple[str, ...] = ("a", "b", "c"), trained_for: str | None =
 
 def answers(logits: list[list[float]], head: Head) -> list[tuple[str, float]]:
     values = np.array(logits, np.float32).reshape(-1, len(head.labels))
-    found = answers_of(scores_of(values, head.activation), head)
+    found = predict(scores_of(values, head.activation), head)
     return [(found.names[label], round(float(score), 4)) for label, score in zip(found.labels, found.score, strict=True)]
 
 
@@ -126,7 +126,7 @@ def test_labels_from_the_threshold_on_come_with_the_highest_score_first() -> Non
     head = head_of(trained_for=MULTI, threshold={"c": 0.9})
     assert head.thresholds == (0.5, 0.5, 0.9)
     scores = np.array([[0.6, 0.8, 0.89], [0.1, 0.2, 0.3], [0.5, 0.4999, 0.95], [0.7, 0.7, 0.0]], np.float32)
-    offsets, labels = above_threshold(scores, head)
+    offsets, labels = labels_above_threshold(scores, head)
     assert [labels[start:stop].tolist() for start, stop in itertools.pairwise(offsets)] == [
         [1, 0],
         [],
@@ -136,12 +136,12 @@ def test_labels_from_the_threshold_on_come_with_the_highest_score_first() -> Non
 
 
 def test_threshold_of_a_float_is_reached_by_a_score_that_equals_it() -> None:
-    offsets, _ = above_threshold(np.array([[0.7]], np.float32), head_of(("a",), MULTI, threshold=0.7))
+    offsets, _ = labels_above_threshold(np.array([[0.7]], np.float32), head_of(("a",), MULTI, threshold=0.7))
     assert offsets.tolist() == [0, 1]
 
 
 def test_best_labels_are_in_order_and_the_lower_id_of_equals_is_first() -> None:
-    ids, scores = best_of(np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4]], np.float32), 2)
+    ids, scores = top_k_labels(np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4]], np.float32), 2)
     assert ids.tolist() == [[1, 2], [0, 2]]
     np.testing.assert_allclose(scores, [[0.7, 0.2], [0.4, 0.4]])
 
@@ -149,9 +149,9 @@ def test_best_labels_are_in_order_and_the_lower_id_of_equals_is_first() -> None:
 def test_labels_are_renamed_by_id_or_by_name() -> None:
     assert head_of(("LABEL_0", "LABEL_1", "x"), id2label={0: "bad", "LABEL_1": "good"}).labels == ("bad", "good", "x")
     assert head_of(("LABEL_0", "LABEL_1"), id2label={"0": "LABEL_1", "1": "LABEL_0"}).labels == ("LABEL_1", "LABEL_0")
-    assert head_of(("LABEL_0", "good")).generic_labels
-    assert not head_of(("LABEL_0",)).generic_labels, "of a value it does not matter"
-    assert not head_of(("LABEL_0", "LABEL_1"), id2label={0: "bad", 1: "good"}).generic_labels
+    assert head_of(("LABEL_0", "good")).has_generic_labels
+    assert not head_of(("LABEL_0",)).has_generic_labels, "of a value it does not matter"
+    assert not head_of(("LABEL_0", "LABEL_1"), id2label={0: "bad", 1: "good"}).has_generic_labels
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,6 @@ def test_output_of_a_multi_label_head_has_its_lists_unless_told_not_to() -> None
 
 
 def test_settings_that_a_head_does_not_have_are_not_recorded() -> None:
-    assert describe(head_of(("a", "b"))) == {"model.labels": ["a", "b"], "model.activation": "softmax"}
-    assert describe(head_of(("a", "b"), MULTI))["model.threshold"] == [0.5, 0.5]
-    assert describe(head_of(("a",), bins=(0.5,)))["model.bin_labels"] == ["0", "1"]
+    assert head_settings(head_of(("a", "b"))) == {"model.labels": ["a", "b"], "model.activation": "softmax"}
+    assert head_settings(head_of(("a", "b"), MULTI))["model.threshold"] == [0.5, 0.5]
+    assert head_settings(head_of(("a",), bins=(0.5,)))["model.bin_labels"] == ["0", "1"]

@@ -89,10 +89,10 @@ def test_commit_record_of_a_version_that_measured_nothing_is_read() -> None:
     del record["classify_seconds"], record["flops"]
     commit = Commit.from_json(json.dumps(record))
     assert (commit.classify_seconds, commit.flops) == (None, None)
-    assert ClassifySeconds.total([None, ClassifySeconds(1, 2, 3, 4), ClassifySeconds(1, 0, 0, 0)]) == ClassifySeconds(
+    assert ClassifySeconds.sum_of([None, ClassifySeconds(1, 2, 3, 4), ClassifySeconds(1, 0, 0, 0)]) == ClassifySeconds(
         2, 2, 3, 4
     )
-    assert ClassifySeconds.total([]) == ClassifySeconds()
+    assert ClassifySeconds.sum_of([]) == ClassifySeconds()
     assert commit.documents == 5
 
 

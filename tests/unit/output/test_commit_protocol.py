@@ -42,7 +42,7 @@ from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
-from pipeline_ops.schema.errors import UserError, is_store_failure
+from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig, StoredFile, list_all, put, read_bytes
@@ -343,7 +343,7 @@ def check_error(driver: Driver, program: Program) -> None:
     cause = error.__cause__ or error if isinstance(error, UserError) else error
     nothing_there = isinstance(error, UserError) and "holds no labels" in str(error)
     is_planned = nothing_there or isinstance(cause, LeaseError | Interrupted | Killed)
-    if cause is not None and not is_planned and not is_store_failure(cause):
+    if cause is not None and not is_planned and not is_store_fault(cause):
         raise AssertionError(f"a driver failed: {type(error).__name__}: {error}") from error
     assert error is not None or not driver.voided, "a run ended well, but what it committed does not count"
 

@@ -11,10 +11,10 @@ from pipeline_ops.reading.inputs import (
     column_names,
     csv_delimiter,
     find_inputs,
+    format_and_compression,
+    infer_column_types,
     input_schema,
-    is_text,
-    sample_types,
-    suffixes,
+    is_text_type,
 )
 from pipeline_ops.reading.parsing import text_for_null
 from pipeline_ops.schema.errors import UserError
@@ -27,7 +27,7 @@ STORAGE = StorageConfig()
 
 def types_of(rows: list[dict], path: Path, **settings) -> dict[str, pa.DataType]:
     config = input_of(write_jsonl(path, rows), **settings)
-    schema = sample_types(find_inputs(config, STORAGE)[0], config, STORAGE)
+    schema = infer_column_types(find_inputs(config, STORAGE)[0], config, STORAGE)
     return dict(zip(schema.names, schema.types, strict=True))
 
 
@@ -48,7 +48,7 @@ def types_of(rows: list[dict], path: Path, **settings) -> dict[str, pa.DataType]
     ],
 )
 def test_suffixes_say_format_and_compression(name: str, expected: tuple) -> None:
-    assert suffixes(f"s3://bucket/{name}") == expected
+    assert format_and_compression(f"s3://bucket/{name}") == expected
 
 
 def test_find_in_a_mixed_folder_gives_each_files_format_in_path_order(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_sample_joins_the_columns_of_several_files(tmp_path: Path) -> None:
         write_jsonl(tmp_path / f"{index:02}.jsonl", [{"text": "a", "common": index}])
     write_jsonl(tmp_path / "00.jsonl.gz", [{"text": "a", "extra": 1.5}])
     config = input_of(tmp_path)
-    schema = sample_types(find_inputs(config, STORAGE)[0], config, STORAGE)
+    schema = infer_column_types(find_inputs(config, STORAGE)[0], config, STORAGE)
     assert schema.field("common").type == pa.int64()
 
 
@@ -190,7 +190,7 @@ def test_sample_with_truncated_files_is_one_of_the_others(tmp_path: Path, name: 
         path.write_bytes(path.read_bytes()[:-5])
     config = input_of(tmp_path)
     files, _ = find_inputs(config, STORAGE)
-    assert sample_types(files, config, STORAGE) == pa.schema([("text", pa.string()), ("number", pa.int64())])
+    assert infer_column_types(files, config, STORAGE) == pa.schema([("text", pa.string()), ("number", pa.int64())])
     assert input_schema(files, config, STORAGE)[1] in files[num_broken:]
 
 
@@ -234,7 +234,7 @@ def test_unknown_column_type_is_refused_by_name() -> None:
     ],
 )
 def test_text_types_are_told_from_others(data_type: pa.DataType, expected: bool) -> None:
-    assert is_text(data_type) is expected
+    assert is_text_type(data_type) is expected
 
 
 def test_types_inferred_from_text_become_text_at_any_depth() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.reading.line_records import RecordBlock, cut_records, split_records
+from pipeline_ops.reading.line_records import RecordBlock, read_record_blocks, split_records
 from pipeline_ops.reading.parsing import parse_csv, parse_jsonl, parse_text
 
 TARGETS = (1, 7, 100, 10_000, 10**9)
@@ -29,7 +29,7 @@ class Dripping(io.RawIOBase):
 
 
 def cut(data: bytes, target_bytes: int = 10**9, quote: str | None = None, **where: Any) -> list[RecordBlock]:
-    return list(cut_records(io.BytesIO(data), target_bytes=target_bytes, quote=quote, **where))
+    return list(read_record_blocks(io.BytesIO(data), target_bytes=target_bytes, quote=quote, **where))
 
 
 def block_of(data: bytes, start_row: int = 0, start_byte: int = 0) -> RecordBlock:
@@ -86,7 +86,7 @@ def test_cut_of_random_records_tiles_the_stream(make, quote: str | None, seed: i
 def test_cut_of_a_dripping_stream_gives_the_same_blocks(make, quote: str | None, target_bytes: int) -> None:
     data = make(random.Random(99))
     dripping: Any = Dripping(data, seed=target_bytes)
-    assert list(cut_records(dripping, target_bytes=target_bytes, quote=quote)) == cut(data, target_bytes, quote)
+    assert list(read_record_blocks(dripping, target_bytes=target_bytes, quote=quote)) == cut(data, target_bytes, quote)
 
 
 @pytest.mark.parametrize("target_bytes", TARGETS)
@@ -94,7 +94,7 @@ def test_cut_of_a_range_stops_at_its_end_and_is_never_the_last(target_bytes: int
     data = b"one\ntwo\nthree\nfour\n"
     stream = io.BytesIO(data)
     stream.seek(4)
-    blocks = list(cut_records(stream, target_bytes=target_bytes, quote=None, start_row=1, start_byte=4, stop_byte=14))
+    blocks = list(read_record_blocks(stream, target_bytes=target_bytes, quote=None, start_row=1, start_byte=4, stop_byte=14))
     assert b"".join(block.data for block in blocks) == b"two\nthree\n"
     assert (blocks[0].start_row, blocks[0].start_byte, blocks[-1].stop_byte) == (1, 4, 14)
     assert not any(block.last for block in blocks)

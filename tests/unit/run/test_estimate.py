@@ -6,7 +6,7 @@ import pytest
 
 from jobs.config import JobConfig, check_config
 from jobs.run.estimate import Target, plan_on, show_estimate, target_of
-from pipeline_ops.models.flops import GPUS, peak_flops, token_flops_of
+from pipeline_ops.models.flops import GPU_NAMES, peak_flops, token_flops_of
 from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.running import command, job_settings, make_job, write_job_file
@@ -65,7 +65,7 @@ def test_mistakes_are_one_line(cluster: str | None, rate: float | None, price: f
 
 
 def test_known_gpus_have_a_peak() -> None:
-    for device in GPUS.values():
+    for device in GPU_NAMES.values():
         assert peak_flops(f"NVIDIA {device}", "float16"), device
 
 

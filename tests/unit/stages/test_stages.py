@@ -144,8 +144,8 @@ def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path:
     lived = time.monotonic() - ready
     commits = [commit_of(write_row(row, models, output, STORAGE, {}, attempts)) for row in classified]
     assert all(commit.classify_seconds is not None for commit in commits)
-    total = ClassifySeconds.total(commit.classify_seconds for commit in commits)
-    assert 0 < total.whole <= lived + 0.001
+    total = ClassifySeconds.sum_of(commit.classify_seconds for commit in commits)
+    assert 0 < total.total <= lived + 0.001
     assert min(total.to_dict().values()) >= 0
     assert total.computing > 0
     lengths = np.array([row["num_tokens"] for row in labeled(tmp_path / "out")])

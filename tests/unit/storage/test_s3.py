@@ -6,7 +6,7 @@ import threading
 import pytest
 from botocore.exceptions import NoCredentialsError
 
-from pipeline_ops.schema.errors import StoreError, is_store_failing, is_store_failure
+from pipeline_ops.schema.errors import StoreError, is_store_failing, is_store_fault
 from pipeline_ops.storage.etags import has_right_bytes, sent_etag
 from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, open_to_read, put_many, put_new, read_files
 from pipeline_ops.storage.s3 import REQUEST_TRIES
@@ -145,9 +145,9 @@ def test_outages_are_told_from_mistakes_and_from_the_objects_own_faults() -> Non
     assert not is_store_failing(StoreError("no connection", unreachable=True))
     assert not is_store_failing(NoCredentialsError())
     for error in (StoreError("busy"), StoreError("no connection", unreachable=True), NoCredentialsError()):
-        assert is_store_failure(error)
+        assert is_store_fault(error)
     for error in (FileNotFoundError(), PermissionError(), OSError("broken zstd"), ValueError()):
-        assert not is_store_failure(error)
+        assert not is_store_fault(error)
 
 
 def test_create_only_put_refused_without_naming_the_condition_is_recognised(s3: Bucket):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from pipeline_ops.tokenizing.early_truncation import Cuts, cuts_of
+from pipeline_ops.tokenizing.early_truncation import EarlyTruncation, early_truncation_of
 from pipeline_ops.tokenizing.encoding import Encodings, encode
 from tests.models.harmful import KNOWN_WORDS, UNKNOWN_WORD
 from tests.models.tokenizer_families import FAMILIES, GPT_4O, definition_of
@@ -135,10 +135,10 @@ def tokenizer_of(family: str) -> Tokenizer:
     return tokenizer
 
 
-def truncating(family: str, direction: str, max_length: int) -> tuple[Tokenizer, Cuts]:
+def truncating(family: str, direction: str, max_length: int) -> tuple[Tokenizer, EarlyTruncation]:
     tokenizer = tokenizer_of(family)
     tokenizer.enable_truncation(max_length, direction=direction)
-    cuts = cuts_of(tokenizer.to_str(), tokenizer)
+    cuts = early_truncation_of(tokenizer.to_str(), tokenizer)
     assert cuts is not None
     return tokenizer, cuts
 
@@ -348,7 +348,7 @@ def word_level() -> Tokenizer:
 def test_texts_of_tokenizers_that_might_see_a_cut_are_not_cut(build: Callable[[], Tokenizer], direction: str) -> None:
     tokenizer = build()
     tokenizer.enable_truncation(16, direction=direction)
-    assert cuts_of(tokenizer.to_str(), tokenizer) is None
+    assert early_truncation_of(tokenizer.to_str(), tokenizer) is None
 
 
 def test_texts_that_fail_far_behind_the_limit_fail_all_the_same() -> None:
@@ -356,4 +356,4 @@ def test_texts_that_fail_far_behind_the_limit_fail_all_the_same() -> None:
     tokenizer.enable_truncation(4)
     text = " ".join(KNOWN_WORDS) * 500 + " " + UNKNOWN_WORD
     with pytest.raises(Exception, match="UNK"):
-        encode([text], tokenizer, with_type_ids=True, cuts=cuts_of(tokenizer.to_str(), tokenizer))
+        encode([text], tokenizer, with_type_ids=True, cuts=early_truncation_of(tokenizer.to_str(), tokenizer))

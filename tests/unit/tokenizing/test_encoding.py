@@ -20,7 +20,7 @@ from pipeline_ops.tokenizing.batching import (
     batches_to_columns,
     make_batches,
 )
-from pipeline_ops.tokenizing.encoding import Encodings, encode, encode_good, truncating_backend
+from pipeline_ops.tokenizing.encoding import Encodings, encode, encode_isolating_failures, truncating_backend
 from tests.models.harmful import KNOWN_WORDS, UNKNOWN_WORD, save_word_tokenizer
 from tests.models.tiny import ARCHITECTURES, Architecture
 from tests.support.corpora import real_documents
@@ -183,7 +183,7 @@ def word_texts(count: int, bad: set[int]) -> list[str]:
 
 
 def encode_rows_of(texts: list[str], backend: Any, with_type_ids: bool) -> tuple[Encodings, dict[int, BaseException]]:
-    return encode_good(lambda rows: encode(texts[rows], backend, with_type_ids=with_type_ids), len(texts))
+    return encode_isolating_failures(lambda rows: encode(texts[rows], backend, with_type_ids=with_type_ids), len(texts))
 
 
 @pytest.mark.parametrize("with_type_ids", [True, False])

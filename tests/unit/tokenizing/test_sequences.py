@@ -11,13 +11,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing import sequences
-from pipeline_ops.tokenizing.encoding import Encodings, encode_good
+from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
 from pipeline_ops.tokenizing.sequences import (
     LongDocumentsConfig,
     TextEncoder,
     Windows,
-    aggregated,
-    documents_of,
+    aggregate_windows,
+    documents_of_windows,
     resolve_windows,
 )
 from tests.models.tokenizer_families import FAMILIES, definition_of
@@ -165,7 +165,7 @@ def test_windows_of_documents_of_which_one_makes_the_tokenizer_raise_are_the_oth
             raise ValueError("a bad text")
         return encoder.encode([given[rows]])
 
-    found, failed = encode_good(encode, len(given))
+    found, failed = encode_isolating_failures(encode, len(given))
     assert list(failed) == [7]
     assert rows_of(found) == rows_of(expected)
     assert found.windows is not None
@@ -217,14 +217,14 @@ def test_aggregate_is_that_of_a_loop_over_the_documents(how: Any) -> None:
         mine = values[start : start + count]
         expected.append({"mean": mine.mean(axis=0), "max": mine.max(axis=0), "first": mine[0]}[how])
         start += count
-    found = aggregated(values, counts, how)
+    found = aggregate_windows(values, counts, how)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-5, atol=1e-6)
-    assert aggregated(values[:0], counts[:0], how).shape == (0, 5)
+    assert aggregate_windows(values[:0], counts[:0], how).shape == (0, 5)
 
 
 def test_documents_of_windows_are_those_that_have_them() -> None:
-    assert documents_of([0, 1, 2, 3, 5], np.array([2, 1, 3], np.int32)) == [0, 0, 1, 2, 2]
+    assert documents_of_windows([0, 1, 2, 3, 5], np.array([2, 1, 3], np.int32)) == [0, 0, 1, 2, 2]
 
 
 def test_longest_first_keeps_the_odd_token_of_the_longer_text() -> None:

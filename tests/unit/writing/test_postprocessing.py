@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_ops.models.heads import Activation, Head
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.writing.postprocessing import Classified, label_documents, partitions
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents, split_by_partition
 
 LABELS = ("NEGATIVE", "POSITIVE")
 
@@ -17,10 +17,10 @@ LABELS = ("NEGATIVE", "POSITIVE")
 def label(values: Any, labels: tuple[str, ...] = LABELS, activation: Activation = "softmax", **output: Any):
     array = np.array(values, np.float32).reshape(-1, len(labels))
     documents = pa.table({"text": [f"text {row}" for row in range(len(array))]})
-    classified = Classified(array, np.arange(10, 10 + len(array), dtype=np.int32), np.arange(len(array)) % 2 == 1)
-    finite, settings = classified.finite(), OutputConfig(path="out", **output)
+    classified = ModelOutputs(array, np.arange(10, 10 + len(array), dtype=np.int32), np.arange(len(array)) % 2 == 1)
+    finite, settings = classified.finite_rows(), OutputConfig(path="out", **output)
     return label_documents(
-        documents.filter(pa.array(finite)), classified.of(finite), head=Head(labels, activation), output=settings
+        documents.filter(pa.array(finite)), classified.filter(finite), head=Head(labels, activation), output=settings
     ), finite
 
 
@@ -95,9 +95,9 @@ def test_label_of_only_non_finite_documents_leaves_none() -> None:
 
 def test_partitions_without_columns_are_one() -> None:
     table = pa.table({"a": [1, 2]})
-    assert partitions(table, ()) == [((), table)]
-    assert partitions(table.slice(0, 0), ()) == []
-    assert partitions(table.slice(0, 0), ("a",)) == []
+    assert split_by_partition(table, ()) == [((), table)]
+    assert split_by_partition(table.slice(0, 0), ()) == []
+    assert split_by_partition(table.slice(0, 0), ("a",)) == []
 
 
 def test_partitions_by_several_columns_hold_each_row_once_without_them() -> None:
@@ -108,7 +108,7 @@ def test_partitions_by_several_columns_hold_each_row_once_without_them() -> None
             "row": range(6),
         }
     )
-    found = {values: part.to_pydict() for values, part in partitions(table, ("label", "year"))}
+    found = {values: part.to_pydict() for values, part in split_by_partition(table, ("label", "year"))}
     assert found == {
         ("P", 1): {"row": [0, 3]},
         ("N", 1): {"row": [1]},
@@ -136,10 +136,13 @@ def test_partitions_by_several_columns_hold_each_row_once_without_them() -> None
 )
 def test_partitions_by_a_column_of_any_scalar_type_hold_each_row_once(values: pa.Array) -> None:
     table = pa.table({"key": values, "row": range(len(values))})
-    rows = [row for _, part in partitions(table, ("key",)) for row in part["row"].to_pylist()]
+    rows = [row for _, part in split_by_partition(table, ("key",)) for row in part["row"].to_pylist()]
     assert sorted(rows) == list(range(len(values)))
 
 
 def test_partitions_of_chunked_documents_hold_each_row_once() -> None:
     table = pa.concat_tables([pa.table({"key": ["a", "b"], "row": [0, 1]}), pa.table({"key": ["b"], "row": [2]})])
-    assert {values: part["row"].to_pylist() for values, part in partitions(table, ("key",))} == {("a",): [0], ("b",): [1, 2]}
+    assert {values: part["row"].to_pylist() for values, part in split_by_partition(table, ("key",))} == {
+        ("a",): [0],
+        ("b",): [1, 2],
+    }
