@@ -12,7 +12,8 @@ from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig, output_of
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -74,6 +75,14 @@ class JobConfig(BaseModel):
             except ValueError as error:
                 raise ValueError(f"models: {error}") from error
         return self
+
+    @property
+    def input_store(self) -> Store:
+        return Store(self.input.path, self.storage)
+
+    @property
+    def output_store(self) -> Store:
+        return Store(self.output.path, self.storage)
 
     def named_models(self) -> dict[str, ModelConfig]:
         """The models by their names; the only one's is empty."""

@@ -175,13 +175,14 @@ def s3(task: dict[str, Any]) -> dict[str, Any]:
 
 def upload(task: dict[str, Any]) -> dict[str, Any]:
     """Puts the corpus on the S3 server."""
-    from pipeline_ops.storage.files import StorageConfig, put
+    from pipeline_ops.storage.config import StorageConfig
+    from pipeline_ops.storage.store import Store
 
-    corpus, storage = task["corpus"], StorageConfig(endpoint_url=task["endpoint"])
+    corpus, store = task["corpus"], Store(task["target"], StorageConfig(endpoint_url=task["endpoint"]))
     for path in [os.path.join(place, name) for place, _, names in os.walk(corpus) for name in names] or [corpus]:
         name = os.path.relpath(path, corpus) if path != corpus else os.path.basename(path)
         with open(path, "rb") as file:
-            put(f"{task['target']}/{name}", file.read(), storage)
+            store.put(name, file.read())
     return {}
 
 

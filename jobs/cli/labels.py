@@ -22,10 +22,10 @@ app = typer.Typer()
 )
 def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
     """Say how far a job is and how its last run ended, from its output alone."""
-    from jobs.results.open_output import place_of
+    from jobs.results.open_output import store_of
     from jobs.results.status import show, status
 
-    found = status(*place_of(target, overrides))
+    found = status(store_of(target, overrides))
     if not quiet:
         show(found)
     emit(found)

@@ -20,10 +20,10 @@ from cluster.streaming import stream_rows
 from jobs.config import JobConfig
 from jobs.console import signals as stopping
 from jobs.console.step_progress import Steps
-from jobs.maintenance.sweep import holding
+from jobs.maintenance.sweep import existing_output
 from pipeline_ops.output.commit_log import commit_unit, sweep
 from pipeline_ops.output.compaction import Compaction, Merge, compacted, merge_files, plan_compactions
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
 
 
@@ -39,8 +39,9 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
         LeaseError: another run writes to it.
     """
     started = time.monotonic()
-    with Steps("compact", quiet=quiet) as steps, holding(job) as (output, ledger, lease):
-        sweep(output, ledger, job.storage, lease.confirm)  # replaced records go before others may replace their successors
+    with Steps("compact", quiet=quiet) as steps, existing_output(job) as (ledger, lease):
+        store = job.output_store
+        sweep(store, ledger, lease.confirm)  # replaced records go before others may replace their successors
         before = [file for commit in ledger.commits.values() for file in commit.files]
         compactions = plan_compactions(ledger.commits.values(), target_bytes)
         merged = sum(len(merge.files) for compaction in compactions for merge in compaction.merges)
@@ -48,13 +49,13 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
         if compactions:
             steps.begin("starting Ray")
             # closed before Ray is shut down, as in label_corpus.py
-            with connected(), closing(_merged(compactions, output, job.storage, steps)) as finished:
+            with connected(), closing(_merged(store, compactions, steps)) as finished:
                 for compaction, files in finished:
                     stopping.check()
-                    commit = compacted(compaction, files, output, job.storage)
+                    commit = compacted(store, compaction, files)
                     lease.check()
-                    commit_unit(replace(commit, term=lease.term, run="compact"), ledger, output, job.storage)
-            sweep(output, ledger, job.storage, lease.confirm)
+                    commit_unit(store, ledger, replace(commit, term=lease.term, run="compact"))
+            sweep(store, ledger, lease.confirm)
     after = [file for commit in ledger.current.values() for file in commit.files]
     return {
         "files_before": len(before),
@@ -64,20 +65,20 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
         "bytes_after": sum(file.bytes for file in after),
         "commits": len(ledger.current),
         "seconds": round(time.monotonic() - started, 2),
-        "output": output,
+        "output": store.path,
     }
 
 
-def merge_row(row: pa.Table, output: str, storage: StorageConfig) -> pa.Table:
+def merge_row(row: pa.Table, store: Store) -> pa.Table:
     """One merge, as Ray calls it: its JSON in; the unit it is for and the JSON of the written files out."""
     fields = json.loads(row["merge"][0].as_py())
     merge = Merge(fields["path"], tuple(WrittenFile(**file) for file in fields["files"]))
-    written = [asdict(file) for file in merge_files(merge, output, storage)]
+    written = [asdict(file) for file in merge_files(store, merge)]
     return pa.table({"unit": row["unit"], "order": row["order"], "written": [json.dumps(written)]})
 
 
 def _merged(
-    compactions: list[Compaction], output: str, storage: StorageConfig, steps: Steps
+    store: Store, compactions: list[Compaction], steps: Steps
 ) -> Generator[tuple[Compaction, list[WrittenFile]], None, None]:
     """(compaction, the files that its merges gave, in order), each as soon as all of them are written."""
     import ray.data
@@ -92,7 +93,7 @@ def _merged(
     done: dict[str, dict[int, list[WrittenFile]]] = defaultdict(dict)
     merged = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         merge_row,  # pyright: ignore[reportArgumentType]
-        fn_kwargs={"output": output, "storage": storage},
+        fn_kwargs={"store": store},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,

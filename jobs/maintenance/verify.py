@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +17,10 @@ from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.etags import MD5_ETAG
-from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, list_all, open_to_read, read_files
+from pipeline_ops.storage.files import open_to_read
+from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 MAX_LISTED = 100
@@ -41,13 +43,13 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
 
 def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     steps.begin("listing inputs and commits")
-    output = full_path(job.output.path)
+    store = job.output_store
     try:
-        ledger = read_ledger(output, job.storage)
-        failures = read_failures(output, job.storage)
+        ledger = read_ledger(store)
+        failures = read_failures(store)
         files, _ = find_inputs(job.input, job.storage)
     except store_errors() as error:
-        raise UserError(f"{job.input.path!r} or {output!r} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"{job.input.path!r} or {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
     current = ledger.current
     pieces = pieces_by_file(current.values())
     missing, doubled = [], []
@@ -78,9 +80,9 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     listed = {file.path for file in files}
     removed = sorted(path for path in pieces if path not in listed)
     if not removed and not missing and labeled + rejected != documents:
-        missing.append(f"{output}: {documents} documents in the input, {labeled} labeled and {rejected} rejected")
+        missing.append(f"{store.path}: {documents} documents in the input, {labeled} labeled and {rejected} rejected")
     steps.begin("looking at the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
-    broken = list(_broken_files(output, current, job.storage, steps))
+    broken = list(_broken_files(store, current, steps))
     deep_facts = {}
     if deep:
         seen = VerifyState()
@@ -89,16 +91,16 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         read = itertools.count(1)
         for commit in current.values():
             broken += check_commit(
+                store,
                 commit,
-                job.output.model_copy(update={"path": output}),
-                job.storage,
+                job.output,
                 seen,
                 told=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
             )
         if seen.documents != labeled + rejected:
-            broken.append(f"{output}: {seen.documents} documents in its files, its commits say {labeled + rejected}")
+            broken.append(f"{store.path}: {seen.documents} documents in its files, its commits say {labeled + rejected}")
         deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
-    unreferenced = [file.path.removeprefix(output).lstrip("/") for file in garbage_files(output, ledger, job.storage)]
+    unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
     failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
     return {
         "ok": not (missing or doubled or unreferenced or broken or failed),
@@ -114,7 +116,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         "failed": failed,
         **deep_facts,
         "removed": removed,
-        "output": output,
+        "output": store.path,
     }
 
 
@@ -155,13 +157,13 @@ def count_documents(
     return total
 
 
-def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfig, steps: Steps):
+def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Iterator[str]:
     """Committed files that are gone, or whose size, etag or rows are not what their commit says."""
-    there = {file.path: file for file in list_all(output, storage)}
+    there = {file.path: file for file in store.list_all()}
     for commit in commits.values():
         for file in commit.all_files():
             steps.add()
-            path = join(output, file.path)
+            path = store.join(file.path)
             if path not in there:
                 yield f"{file.path}: missing, named by unit {commit.unit}"
             elif there[path].size != file.bytes:
@@ -169,29 +171,29 @@ def _broken_files(output: str, commits: dict[str, Commit], storage: StorageConfi
             elif (
                 MD5_ETAG.fullmatch(there[path].identity)
                 and there[path].identity != file.md5
-                and not _is_as_written(file, output, storage)
+                and not _is_as_written(store, file)
             ):
                 yield f"{file.path}: not the bytes that were written (MD5)"
-            elif (rows := _rows(there[path], storage)) != file.rows:
+            elif (rows := _rows(store, there[path])) != file.rows:
                 yield f"{file.path}: {rows} rows, its commit says {file.rows}"
         labeled = sum(file.rows for file in commit.files)
         if labeled != commit.labeled:
             yield f"unit {commit.unit}: {labeled} rows in its files, {commit.labeled} labeled"
 
 
-def _is_as_written(file: WrittenFile, output: str, storage: StorageConfig) -> bool:
+def _is_as_written(store: Store, file: WrittenFile) -> bool:
     """Looks at the bytes: with some kinds of encryption an etag is no MD5 sum."""
     try:
-        read_written_bytes(file, output, storage)
+        read_written_bytes(store, file)
     except store_errors():
         return False
     return True
 
 
-def _rows(file: StoredFile, storage: StorageConfig) -> int | str:
+def _rows(store: Store, file: StoredFile) -> int | str:
     if file.path.endswith(".jsonl"):
-        return read_files([file], storage)[0].count(b"\n")
-    with open_to_read(file, storage, sequential=False) as source:
+        return store.read_files([file])[0].count(b"\n")
+    with store.open(file, sequential=False) as source:
         try:
             return pq.read_metadata(source).num_rows
         except (OSError, pa.ArrowInvalid) as error:

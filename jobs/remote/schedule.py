@@ -22,7 +22,6 @@ from jobs.remote.submit import check_output, named_address, output_key, submissi
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.schedule_records import Tick
 from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
-from pipeline_ops.storage.files import full_path
 
 ONCE_POLL_S = 2  # somebody waits
 HEARTBEAT_S = 60
@@ -49,8 +48,8 @@ def schedule(
         _check_cluster(target, answered_before=follower.last is not None)
         follower.begin()
     except store_errors() as error:
-        raise as_user_error("output.path", target.output, "read or written", error) from error
-    say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.output}")
+        raise as_user_error("output.path", target.store.path, "read or written", error) from error
+    say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.store.path}")
     code = _keep(follower)
     follower.beat(ends=True)
     for tick in follower.open.values():
@@ -58,7 +57,7 @@ def schedule(
     return {
         **{key: follower.counts[key] for key in ("submitted", "skipped", "succeeded", "failed")},
         "next": follower.next(),
-        "output": target.output,
+        "output": target.store.path,
     }, code
 
 
@@ -112,7 +111,7 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
     except ClusterError as error:
         raise UserError(f"--address: {error}") from error
     except store_errors() as error:
-        raise as_user_error("output.path", target.output, "read or written", error) from error
+        raise as_user_error("output.path", target.store.path, "read or written", error) from error
     waiting = True
     while tick.name in follower.open:
         try:
@@ -126,8 +125,8 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
         except (KeyboardInterrupt, SystemExit) as stop:
             code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
             raise LeftRunning(_goes_on(tick, target), code) from None
-    tick = ticks.read_tick(tick.name, target.output, target.storage)
-    return {**describe(tick), "output": target.output}, _exit_code(tick)
+    tick = ticks.read_tick(target.store, tick.name)
+    return {**describe(tick), "output": target.store.path}, _exit_code(tick)
 
 
 def _goes_on(tick: Tick, target: Target) -> str:
@@ -150,8 +149,7 @@ def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Targ
     with packed(job_file, options):  # what is wrong with the options shows now, not at night
         pass
     return Target(
-        output=full_path(job.output.path),
-        storage=job.storage,
+        store=job.output_store,
         key=f"-{output_key(job)}-",
         address=address,
         connect=partial(Cluster, address),

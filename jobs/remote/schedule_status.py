@@ -9,7 +9,6 @@ from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.schedule_records import Tick, tick_time
 from pipeline_ops.schema.errors import as_user_error, store_errors
 from pipeline_ops.schema.units import iso
-from pipeline_ops.storage.files import full_path
 
 STALE_S = 300  # of five heartbeats, four may wait while a working_dir is uploaded
 LISTED_TICKS = 100
@@ -22,30 +21,30 @@ def health(job: JobConfig) -> dict[str, Any]:
     Raises:
         UserError: the output cannot be read.
     """
-    output = full_path(job.output.path)
+    store = job.output_store
     try:
-        found = ticks.read_health(output, job.storage)
+        found = ticks.read_health(store)
     except store_errors() as error:
-        raise as_user_error("output.path", output, "read", error) from error
+        raise as_user_error("output.path", store.path, "read", error) from error
     if found is None:
         reason = "no scheduler has ever run for this output"
-        return {"healthy": False, "reason": reason, "age_s": None, "heartbeat": None, "output": output}
+        return {"healthy": False, "reason": reason, "age_s": None, "heartbeat": None, "output": store.path}
     age_s = round((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
     who, reason = f"{found['host']}, process {found['pid']}", None
     if found["ended"]:
         reason = f"the last scheduler, {who}, was told to end at {found['ended']}"
     elif age_s > STALE_S:
         reason = f"the last scheduler, {who}, has not been heard of for {age_s} s; start it again"
-    return {"healthy": reason is None, "reason": reason, "age_s": age_s, "heartbeat": found, "output": output}
+    return {"healthy": reason is None, "reason": reason, "age_s": age_s, "heartbeat": found, "output": store.path}
 
 
 def history(job: JobConfig) -> dict[str, Any]:
     """The newest ticks, oldest first, and the scheduler's health; raises as health()."""
-    output = full_path(job.output.path)
+    store = job.output_store
     try:
-        known = ticks.read_ticks(output, job.storage, LISTED_TICKS)
+        known = ticks.read_ticks(store, LISTED_TICKS)
     except store_errors() as error:
-        raise as_user_error("output.path", output, "read", error) from error
+        raise as_user_error("output.path", store.path, "read", error) from error
     return {"ticks": [describe(tick) for tick in known], **health(job)}
 
 

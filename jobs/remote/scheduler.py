@@ -19,7 +19,7 @@ from pipeline_ops.output.lease import LeaseError, check_free, this_holder
 from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name, tick_time
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.units import iso
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 
 POLL_S = 10  # how soon the end of a run is noticed, and how often a cluster that does not answer is asked again
 KEPT_TICKS = 1000  # records of earlier ones are deleted
@@ -31,8 +31,7 @@ NOT_SUBMITTED, LOST = "NOT_SUBMITTED", "LOST"
 class Target:
     """What is submitted at each tick, and where."""
 
-    output: str  # full path
-    storage: StorageConfig
+    store: Store  # of the output
     key: str  # stands in the submission ids of all runs of this output, and of no others
     address: str  # of the cluster
     connect: Callable[[], Cluster]
@@ -57,7 +56,7 @@ class Follower:
 
     def recover(self) -> None:
         """Takes up what was left when the last scheduler ended."""
-        known = ticks.read_ticks(self.target.output, self.target.storage, FOLLOWED_TICKS)
+        known = ticks.read_ticks(self.target.store, FOLLOWED_TICKS)
         self.open = {tick.name: tick for tick in known if tick.is_open}
         self.last = known[-1] if known else None
 
@@ -67,7 +66,7 @@ class Follower:
         Raises:
             ClusterError, OSError: nothing is decided.
         """
-        output, storage = self.target.output, self.target.storage
+        store = self.target.store
         jobs = self._jobs(self.target.connect())
         submission_id = self.target.submission_id(tick)
         reason = None if any(job.id == submission_id for job in jobs) else self._busy(jobs)
@@ -75,12 +74,12 @@ class Follower:
             tick_name(tick), None if reason else submission_id, reason, missed_after, this_holder(), iso(self.clock())
         )
         found = Tick(decision)
-        if ticks.decide(decision, output, storage):
+        if ticks.decide(store, decision):
             self.counts["skipped" if reason else "submitted"] += 1
             if reason:
                 say(f"tick {iso(tick)} is skipped: {reason}")
         else:
-            found = ticks.read_tick(decision.tick, output, storage)
+            found = ticks.read_tick(store, decision.tick)
             say(f"tick {iso(tick)} has been decided by {found.decision.by}")
         self.last = found
         if found.is_open:
@@ -105,7 +104,7 @@ class Follower:
                 self._end(tick, LOST, None, "the cluster no longer knows the run: it was started anew")
             else:
                 if not tick.submitted:
-                    ticks.note_submitted(name, self.clock(), self.target.output, self.target.storage)
+                    ticks.note_submitted(self.target.store, name, self.clock())
                     self.open[name] = replace(tick, submitted=True)
                 if job.has_ended:
                     self._end(tick, job.status, job.exit_code, job.message, job.ended)
@@ -125,13 +124,13 @@ class Follower:
             raise
         except (ClusterError, UserError) as error:  # asking again changes nothing; the next tick may find it mended
             return self._end(tick, NOT_SUBMITTED, None, str(error))
-        ticks.note_submitted(tick.name, self.clock(), self.target.output, self.target.storage)
+        ticks.note_submitted(self.target.store, tick.name, self.clock())
         self.open[tick.name] = replace(tick, submitted=True)
         say(f"tick {iso(tick_time(tick.name))}: {submission_id} is {'submitted' if is_new else 'on the cluster already'}")
 
     def _end(self, tick: Tick, status: str, exit_code: int | None, message: str, ended: datetime | None = None) -> None:
         ending = Ending(status, exit_code, message, iso(ended) if ended else None, iso(self.clock()))
-        ticks.note_ending(tick.name, ending, self.target.output, self.target.storage)
+        ticks.note_ending(self.target.store, tick.name, ending)
         self.counts["succeeded" if status == "SUCCEEDED" else "failed"] += 1
         del self.open[tick.name]
         if self.last is not None and self.last.name == tick.name:
@@ -146,7 +145,7 @@ class Follower:
             if not job.has_ended:
                 return f"{job.id} is still {job.status}"
         try:
-            check_free(self.target.output, self.target.storage, lambda: self.clock().timestamp())
+            check_free(self.target.store, lambda: self.clock().timestamp())
         except LeaseError as error:
             return str(error)
         return None
@@ -163,7 +162,7 @@ class Schedule(Follower):
 
     def begin(self) -> None:
         """Records when the output's first schedule began, unless that is recorded: ticks before it are not caught up."""
-        self.begun = ticks.begin(self.clock(), self.target.output, self.target.storage)
+        self.begun = ticks.begin(self.target.store, self.clock())
 
     def attend(self) -> None:
         """Decides the newest tick that is due and not decided, and follows the runs; the next call mends trouble."""
@@ -198,14 +197,14 @@ class Schedule(Follower):
             "trouble": self.trouble,
         }
         try:
-            ticks.beat(health, self.target.output, self.target.storage)
+            ticks.beat(self.target.store, health)
         except store_errors() as error:
             say(f"the heartbeat cannot be written: {' '.join(str(error).split())}")
 
     def forget(self) -> None:
         """Deletes the records of old ticks."""
         try:
-            ticks.forget_ticks(self.target.output, self.target.storage, KEPT_TICKS)
+            ticks.forget_ticks(self.target.store, KEPT_TICKS)
         except store_errors() as error:
             say(f"records of old ticks cannot be deleted: {' '.join(str(error).split())}")
 

@@ -43,8 +43,8 @@ def gather(labeled: Labeled, say: Callable[[str], None]) -> dict[str, Any]:
         OSError: a file that commits name cannot be read.
     """
     commits = labeled.commits
-    runs = read_runs(labeled.path, labeled.storage, LISTED_RUNS)
-    failures = read_failures(labeled.path, labeled.storage)
+    runs = read_runs(labeled.store, LISTED_RUNS)
+    failures = read_failures(labeled.store)
     partitions = describing.partitions_of(commits)
     classify, stages = describing.seconds_of(commits)
     padded = sum(commit.padded_tokens for commit in commits)

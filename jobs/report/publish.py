@@ -14,7 +14,6 @@ from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.units import iso
-from pipeline_ops.storage.files import join, put, read_bytes
 
 REPORT_FOLDER = "_report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
@@ -41,9 +40,8 @@ def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
         evaluated_documents=evaluation["documents"] if evaluation else None,
         made_at=iso(datetime.now(UTC)),
     )
-    path = join(labeled.path, REPORT_FILE)
-    put(path, page.encode(errors="replace"), labeled.storage)
-    return path
+    labeled.store.put(REPORT_FILE, page.encode(errors="replace"))
+    return labeled.store.join(REPORT_FILE)
 
 
 def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable[[str], None]) -> RunResult:
@@ -53,10 +51,10 @@ def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable
     """
     began = time.monotonic()
     try:
-        record = read_job(job.output.path, job.storage)
+        record = read_job(job.output_store)
         if record is None:  # nothing has ever been labeled here
             return result
-        path = make_report(Labeled(job.output.path, job.storage, record, ledger), say)
+        path = make_report(Labeled(job.output_store, record, ledger), say)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         say(f"the report could not be made: {reason}; `label-corpus report` tries again")
@@ -67,6 +65,6 @@ def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable
 def _evaluation(labeled: Labeled) -> dict[str, Any] | None:
     """What the last `evaluate` has found."""
     try:
-        return json.loads(read_bytes(join(labeled.path, EVALUATION), labeled.storage))
+        return json.loads(labeled.store.read(EVALUATION))
     except FileNotFoundError:
         return None

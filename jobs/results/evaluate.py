@@ -23,7 +23,6 @@ from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.files import join, open_to_read, put, stat_file
 
 EVALUATION = "_report/evaluation.json"
 MAX_TEXT = 300  # characters of a mistake's
@@ -53,9 +52,7 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
     if is_list(kinds[truth]) and not isinstance(tally, MultiLabelTally):
         raise UserError(f"--truth: {truth!r} holds lists, and {_why_one_label(head)}")
     wanted = [truth, added.label_column, added.score_column, *([added.scores_column] if has_scores else [])]
-    for number, (_, table) in enumerate(
-        _told(read_columns(labeled.path, labeled.files, wanted, labeled.storage), labeled, quiet)
-    ):
+    for number, (_, table) in enumerate(_told(read_columns(labeled.store, labeled.files, wanted), labeled, quiet)):
         for first, rows in slices_of(table, len(head.labels)):
             tally.add(
                 Rows(
@@ -84,9 +81,8 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
 
 def keep(result: dict[str, Any], labeled: Labeled) -> str:
     """Puts the result into the output, in place of an earlier one; returns where."""
-    path = join(labeled.path, EVALUATION)
-    put(path, json.dumps(result, ensure_ascii=False).encode("utf-8", errors="backslashreplace"), labeled.storage)
-    return path
+    labeled.store.put(EVALUATION, json.dumps(result, ensure_ascii=False).encode("utf-8", errors="backslashreplace"))
+    return labeled.store.join(EVALUATION)
 
 
 def line_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -144,9 +140,7 @@ def _columns(labeled: Labeled) -> dict[str, pa.DataType]:
         raise UserError(f"{labeled.path!r} holds no labeled documents; run the job first")
     found: dict[str, pa.DataType] = {}
     for file in by_schema.values():
-        with open_to_read(
-            stat_file(join(labeled.path, file.path), labeled.storage), labeled.storage, sequential=False
-        ) as source:
+        with labeled.store.open(labeled.store.stat(file.path), sequential=False) as source:
             schema = pq.ParquetFile(source).schema_arrow
         for column in schema:
             if column.name not in found or pa.types.is_null(found[column.name]):
@@ -216,7 +210,7 @@ def _found_again(mistakes: list[Mistake], labeled: Labeled, kinds: dict[str, pa.
         rows_of[mistake.file].append(mistake.row)
     documents = {}
     for file, rows in rows_of.items():
-        for _, table in read_columns(labeled.path, [labeled.files[file]], wanted, labeled.storage, rows=max(rows) + 1):
+        for _, table in read_columns(labeled.store, [labeled.files[file]], wanted, rows=max(rows) + 1):
             documents |= {(file, row): table.slice(row, 1).to_pylist()[0] for row in rows}
     told = []
     for mistake in mistakes:

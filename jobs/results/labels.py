@@ -13,7 +13,8 @@ import pyarrow.dataset as ds
 from jobs.results.open_output import find_labeled
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import Labeled, read_columns, schema_of
-from pipeline_ops.storage.files import StorageConfig, arrow_filesystem, join
+from pipeline_ops.storage.paths import join
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
 
 RAY_BLOCKS = 200  # of a Ray Dataset, at the most
@@ -62,7 +63,7 @@ def labels(
 
 
 def _arrow_dataset(found: Labeled, schema: pa.Schema) -> ds.Dataset:
-    filesystem, place = arrow_filesystem(found.path, found.storage)
+    filesystem, place = found.store.arrow_filesystem()
     parquet = ds.ParquetFileFormat()
     fragments = []
     for file in found.files:
@@ -82,16 +83,14 @@ def _ray_dataset(found: Labeled, schema: pa.Schema) -> Any:
     rows = [{"file": number} for number in range(len(files))]
     return ray.data.from_items(rows, override_num_blocks=min(RAY_BLOCKS, len(rows))).map_batches(
         _read_files,  # pyright: ignore[reportArgumentType]
-        fn_kwargs={"output": found.path, "files": files, "schema": schema, "storage": found.storage},
+        fn_kwargs={"store": found.store, "files": files, "schema": schema},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
     )
 
 
-def _read_files(
-    numbers: pa.Table, output: str, files: Sequence[WrittenFile], schema: pa.Schema, storage: StorageConfig
-) -> Iterator[pa.Table]:
+def _read_files(numbers: pa.Table, store: Store, files: Sequence[WrittenFile], schema: pa.Schema) -> Iterator[pa.Table]:
     wanted = [files[number] for number in numbers["file"].to_pylist()]
-    for _, table in read_columns(output, wanted, schema.names, storage):
+    for _, table in read_columns(store, wanted, schema.names):
         yield table.cast(schema)

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from jobs.config import check_config, load_job, override
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig, full_path, is_local
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import full_path, is_local
+from pipeline_ops.storage.store import Store
 
 JOB_SUFFIXES = (".yaml", ".yml")
 
@@ -20,8 +22,8 @@ class _FolderConfig(BaseModel):
     storage: StorageConfig = StorageConfig()
 
 
-def place_of(target: str, overrides: list[str] | None = None) -> tuple[str, StorageConfig]:
-    """The output's folder and how it is reached.
+def store_of(target: str, overrides: list[str] | None = None) -> Store:
+    """The output's store.
 
     Args:
         target: a job file, by its suffix, or the output's folder.
@@ -31,22 +33,20 @@ def place_of(target: str, overrides: list[str] | None = None) -> tuple[str, Stor
         UserError: as load_job, or neither a job file nor a folder.
     """
     if target.endswith(JOB_SUFFIXES):
-        job = load_job(target, overrides)
-        return full_path(job.output.path), job.storage
+        return load_job(target, overrides).output_store
     settings: dict = {}
     for setting in overrides or []:
         override(settings, setting)
     storage = check_config(_FolderConfig, settings).storage
     if is_local(target) and not os.path.isdir(full_path(target)):
         raise UserError(f"{target!r} is neither a job file (.yaml) nor a folder; give the job file, or the output's folder")
-    return full_path(target), storage
+    return Store(target, storage)
 
 
 def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
-    """The output that `target` names, as it is now; arguments as place_of.
+    """The output that `target` names, as it is now; arguments as store_of.
 
     Raises:
-        UserError: as place_of, or nothing is labeled there.
+        UserError: as store_of, or nothing is labeled there.
     """
-    path, storage = place_of(target, overrides)
-    return open_labeled(path, storage, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
+    return open_labeled(store_of(target, overrides), "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")

@@ -12,13 +12,13 @@ from pipeline_ops.output.labeled_output import open_labeled
 from pipeline_ops.output.lease import read_lease
 from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
 from pipeline_ops.schema.errors import as_user_error, store_errors
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 
 LISTED_LABELS = 12
 STARTING = "starting"
 
 
-def status(path: str, storage: StorageConfig) -> dict[str, Any]:
+def status(store: Store) -> dict[str, Any]:
     """What the output holds, who writes to it, and its newest run.
 
     Returns:
@@ -32,17 +32,17 @@ def status(path: str, storage: StorageConfig) -> dict[str, Any]:
         OSError: the store cannot be read.
     """
     try:
-        lease = read_lease(path, storage)
+        lease = read_lease(store)
     except store_errors() as error:
-        raise as_user_error("output.path", path, "read", error) from error
+        raise as_user_error("output.path", store.path, "read", error) from error
     held = lease is not None and lease.is_held(time.time())
     holder = lease.holder if held and lease is not None else None
-    if held and read_job(path, storage) is None:
+    if held and read_job(store) is None:
         counts = dict.fromkeys(("documents", "labeled", "rejected", "units", "units_failed"), 0)
-        return {"state": STARTING, **counts, "labels": {}, "holder": holder, "run": None, "output": path}
-    labeled = open_labeled(path, storage)
+        return {"state": STARTING, **counts, "labels": {}, "holder": holder, "run": None, "output": store.path}
+    labeled = open_labeled(store)
     commits = labeled.commits
-    runs = read_runs(labeled.path, labeled.storage, newest=1)
+    runs = read_runs(store, newest=1)
     last = runs[-1] if runs else None
     return {
         "state": _state(last, held),
@@ -50,7 +50,7 @@ def status(path: str, storage: StorageConfig) -> dict[str, Any]:
         "labeled": sum(commit.labeled for commit in commits),
         "rejected": sum(commit.rejected for commit in commits),
         "units": len(commits),
-        "units_failed": len(read_failures(labeled.path, labeled.storage)),
+        "units_failed": len(read_failures(store)),
         "labels": {name: labels_of(commits, name) for name in labeled.columns.by_model()}
         if len(labeled.columns.by_model()) > 1
         else labels_of(commits),

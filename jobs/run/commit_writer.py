@@ -13,12 +13,10 @@ from jobs.run.chain import Executor
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_job, write_pack
 from pipeline_ops.output.failed_units import clear_failures, quarantine
-from pipeline_ops.output.lease import Lease, acquire
+from pipeline_ops.output.lease import Lease, hold_lease
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.planning.work_plan import is_all_stale
-from pipeline_ops.schema.errors import UserError, as_user_error, is_store_fault, store_errors
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.storage.files import check_writable, remove_folder_if_empty
 from pipeline_ops.writing.commit_record import Commit
 
 
@@ -29,7 +27,7 @@ def needs_writing(prepared: Prepared) -> bool:
         prepared.plan.tasks
         or prepared.plan.stale
         or prepared.outdated_failures
-        or has_garbage(job.output.path, prepared.ledger, job.storage)
+        or has_garbage(job.output_store, prepared.ledger)
     )
 
 
@@ -45,40 +43,11 @@ def output_lease(prepared: Prepared) -> Iterator[Lease]:
         LeaseError: another run writes to it.
     """
     job = prepared.job
-    try:
-        new_folders = check_writable(job.output.path, job.storage)
-        lease = acquire(
-            job.output.path,
-            job.storage,
-            job.output.lease_seconds,
-            prepared.lease,
-            pack_term=prepared.ledger.pack_term,
-        )
-    except store_errors() as error:
-        raise as_user_error("output.path", job.output.path, "written", error) from error
-    forget = interrupted = False
-    try:
-        with lease.renewed():
-            if lease.must_fence:  # voids what the earlier holder may still commit
-                write_pack(prepared.ledger, lease.term, job.output.path, job.storage)
-            sweep(job.output.path, prepared.ledger, job.storage, lease.confirm)
-            clear_failures(prepared.outdated_failures, job.output.path, job.storage)
-            yield lease
-    except UserError:
-        forget = prepared.lease is None and not prepared.ledger.commits
-        raise
-    except Exception as error:
-        if is_store_fault(error):  # then releasing would fail as well, after a long wait; it expires by itself
-            lease = None
-        raise
-    except BaseException:  # Ctrl-C or SIGTERM, perhaps in the middle of a request
-        interrupted = True
-        raise
-    finally:
-        if lease is not None:
-            lease.release(forget=forget, interrupted=interrupted)
-        for folder in new_folders if forget else []:
-            remove_folder_if_empty(folder, job.storage)
+    store = job.output_store
+    with hold_lease(store, job.output.lease_seconds, prepared.lease, prepared.ledger) as lease:
+        sweep(store, prepared.ledger, lease.confirm)
+        clear_failures(store, prepared.outdated_failures)
+        yield lease
 
 
 def finalize(prepared: Prepared, lease: Lease) -> None:
@@ -86,8 +55,8 @@ def finalize(prepared: Prepared, lease: Lease) -> None:
     job, ledger = prepared.job, prepared.ledger
     if ledger.loose > LOOSE_RECORDS:
         lease.confirm()
-        write_pack(ledger, lease.term, job.output.path, job.storage)
-    sweep(job.output.path, ledger, job.storage, lease.confirm)
+        write_pack(job.output_store, ledger, lease.term)
+    sweep(job.output_store, ledger, lease.confirm)
 
 
 class CommitWriter:
@@ -109,15 +78,15 @@ class CommitWriter:
             LeaseError: another run has the lease.
             StoreError: the store kept failing.
         """
-        output, storage = self.prepared.job.output.path, self.prepared.job.storage
+        store = self.prepared.job.output_store
         if self.job_record is not None:
             self.lease.check()
-            write_job(self.job_record, output, storage)
+            write_job(store, self.job_record)
             self.job_record = None
         if isinstance(outcome, Commit):
             return self.prepared.ledger.commits[outcome.unit] if self.put(outcome) else None
         self.lease.check()
-        quarantine(outcome, self.run, output, storage)
+        quarantine(store, outcome, self.run)
         return outcome
 
     def put(self, commit: Commit) -> bool:
@@ -133,14 +102,14 @@ class CommitWriter:
         commit = replace(commit, run=self.run, term=self.lease.term)
         ledger = self.prepared.ledger
         try:
-            counts = commit_unit(commit, ledger, job.output.path, job.storage)
+            counts = commit_unit(job.output_store, ledger, commit)
         except FileNotFoundError:  # on local disk its temporary file has been swept, by a run that took over
             self.lease.confirm()
             raise
         self.loose += 1
         if self.loose > max(LOOSE_RECORDS, len(ledger.packed) // 10):  # repacking costs as much as a tenth
             self.lease.confirm()
-            write_pack(ledger, self.lease.term, job.output.path, job.storage)
+            write_pack(job.output_store, ledger, self.lease.term)
             self.loose = 0
         return counts
 
@@ -164,7 +133,7 @@ class CommitWriter:
         """
         job, plan, removed = self.prepared.job, self.prepared.plan, set(self.prepared.plan.removed)
         outdated = self.partly_outdated()
-        calls = [(commit, plan.stale[commit.unit], job.output, job.storage) for commit in outdated]
+        calls = [(job.output_store, commit, plan.stale[commit.unit], job.output) for commit in outdated]
         for number, rest in executor.run_tasks(drop_sources, calls):
             commit = outdated[number]
             if removed.intersection(plan.stale[commit.unit]):

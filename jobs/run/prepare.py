@@ -71,7 +71,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
     )
     _check_paths(job)
     try:
-        lease = check_free(job.output.path, job.storage) if leased else None
+        lease = check_free(job.output_store) if leased else None
     except store_errors() as error:
         raise as_user_error("output.path", job.output.path, "read", error) from error
     try:
@@ -79,9 +79,9 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
     except store_errors() as error:
         raise as_user_error("input.path", job.input.path, "read", error) from error
     try:
-        record = read_job(job.output.path, job.storage)
-        ledger = read_ledger(job.output.path, job.storage)
-        failures = read_failures(job.output.path, job.storage)
+        record = read_job(job.output_store)
+        ledger = read_ledger(job.output_store)
+        failures = read_failures(job.output_store)
     except store_errors() as error:
         raise as_user_error("output.path", job.output.path, "read", error) from error
     models = tuple(_resolve(name, config, job) for name, config in job.named_models().items())

@@ -11,7 +11,6 @@ from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.output.run_records import Point, RunRecord, write_run
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import iso
-from pipeline_ops.storage.files import StorageConfig
 
 RECORD_SECONDS = 20  # between two puts of the record
 POINT_SECONDS = 2  # between two points of the timeline, until it has many
@@ -49,7 +48,7 @@ class _Recorder:
 
     def __init__(self, state: RunState, prepared: Prepared, term: int):
         self.state = state
-        self.storage: StorageConfig = prepared.job.storage
+        self.store = prepared.job.output_store
         before = prepared.ledger.current.values()
         began = iso(datetime.fromtimestamp(time.time() - (time.monotonic() - state.started), UTC))
         self.record = RunRecord(
@@ -95,5 +94,5 @@ class _Recorder:
         record.classifiers = state.pools.classifiers if state.pools else 0
         record.documents, record.tokens, record.rejected = state.documents, state.tokens, state.rejected
         record.units, record.units_failed = state.units, state.failed_units
-        write_run(record, state.output, self.storage)
+        write_run(self.store, record)
         self.put_at = time.monotonic()

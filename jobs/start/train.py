@@ -29,18 +29,9 @@ from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Range
-from pipeline_ops.storage.files import (
-    TEMPORARY_PREFIX,
-    StorageConfig,
-    check_writable,
-    delete_many,
-    full_path,
-    is_local,
-    join,
-    list_all,
-    put,
-    put_many,
-)
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import full_path
+from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store
 
 TRAINING_UNIT_BYTES = 8 * 2**20  # small units: reading stops soon after max_documents
 RECORD = "training.json"  # settings, versions and held-out accuracy, in the model's folder
@@ -136,7 +127,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
             with open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file:
                 json.dump(record, file, indent=2)
             steps.begin("publishing the model")
-            publish(folder, target, config.storage)
+            publish(folder, Store(target, config.storage))
     return {**report, "skipped": skipped, "output": target}
 
 
@@ -175,13 +166,14 @@ def _progress(steps: Steps) -> Callable[[TrainingStep], None]:
 def _check_target(target: str, config: TrainConfig) -> None:
     """Fail before an hour of training if its result could not be written."""
     try:
-        existing = list_all(target, config.storage)
+        store = Store(target, config.storage)
+        existing = store.list_all()
         if existing and not config.output.overwrite:
             raise UserError(
                 f"output.path: {target!r} holds {os.path.basename(existing[0].path)!r}; use another folder or"
                 " output.overwrite=true"
             )
-        check_writable(target, config.storage)
+        store.check_writable()
     except store_errors() as error:
         raise UserError(f"output.path: {target!r} cannot be written: {error}") from error
 
@@ -246,9 +238,10 @@ def _line_types(files: list[InputFile], config: InputConfig, storage: StorageCon
     return infer_column_types(line_files, config, storage) if line_files else pa.schema([])
 
 
-def publish(folder: str, target: str, storage: StorageConfig) -> None:
-    """Copy the files of the local `folder` to `target`, replacing its content."""
-    if is_local(target):
+def publish(folder: str, store: Store) -> None:
+    """Copy the files of the local `folder` to the store, replacing its content."""
+    if store.is_local:
+        target = store.path
         temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         shutil.copytree(folder, temporary)
         if os.path.isdir(target):
@@ -262,10 +255,10 @@ def publish(folder: str, target: str, storage: StorageConfig) -> None:
     contents: dict[str, bytes] = {}
     for name in sorted(os.listdir(folder)):
         with open(os.path.join(folder, name), "rb") as file:
-            contents[join(target, name)] = file.read()
-    entry = join(target, "config.json")  # without it a folder is no model
-    existing = [file.path for file in list_all(target, storage)]
-    delete_many([path for path in existing if path == entry], storage)
-    delete_many([path for path in existing if path not in contents], storage)
-    put_many({path: data for path, data in contents.items() if path != entry}, storage)
-    put(entry, contents[entry], storage)
+            contents[name] = file.read()
+    entry = "config.json"  # without it a folder is no model
+    existing = [store.relative(file.path) for file in store.list_all()]
+    store.delete(name for name in existing if name == entry)
+    store.delete(name for name in existing if name not in contents)
+    store.put_many({name: data for name, data in contents.items() if name != entry})
+    store.put(entry, contents[entry])

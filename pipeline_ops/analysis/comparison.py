@@ -21,7 +21,7 @@ from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import unpack_rejects
-from pipeline_ops.storage.files import StoredFile, join, read_files
+from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 PART_BYTES = 128 * 2**20  # of the compared columns of one output that are held at a time, about
@@ -181,7 +181,7 @@ def _count_unread(side: Side, root: str, alone: Sequence[Commit], matching: Matc
         elif True in are_changed:
             numbers = {piece.path: int(piece.path.removeprefix(root) in matching.changed) for piece in commit.pieces}
             column = side.columns.source_file_column
-            tables = read_columns(side.labeled.path, commit.files, [column], side.labeled.storage)
+            tables = read_columns(side.labeled.store, commit.files, [column])
             changed[commit.name] = sum(int(_ids(table.column(column), numbers.__getitem__).sum()) for _, table in tables)
     return sum(changed.values()), sum(commit.labeled - changed.get(commit.name, 0) for commit in alone)
 
@@ -269,7 +269,7 @@ def _read(
     wanted += [columns.scores_column] * lists.scores + [columns.labels_column] * lists.labels
     files = [file for commit in commits for file in commit.files]
     parts = []
-    for _, table in read_columns(side.labeled.path, files, wanted, side.labeled.storage):
+    for _, table in read_columns(side.labeled.store, files, wanted):
         scores = given = None
         if lists.scores:
             flat = pc.list_flatten(table.column(columns.scores_column).combine_chunks())
@@ -331,8 +331,8 @@ def _rejected(keys: np.ndarray, side: Side, commits: Iterable[Commit], root: str
     rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
     found = []
     for file in rejects:
-        stored = StoredFile(join(side.labeled.path, file.path), file.bytes, file.md5)
-        for reject in unpack_rejects(read_files([stored], side.labeled.storage)[0]):
+        stored = StoredFile(side.labeled.store.join(file.path), file.bytes, file.md5)
+        for reject in unpack_rejects(side.labeled.store.read_files([stored])[0]):
             number = numbers.get(reject.source_file.removeprefix(root), -1)
             if number >= 0 and reject.source_row < stride:
                 found.append(number * stride + reject.source_row)
@@ -354,7 +354,7 @@ def _with_texts(changes: list[Change], a: Side, b: Side, matching: Matching) -> 
     columns = side.columns
     names = [columns.source_file_column, columns.source_row_column, side.text_column]
     paths = pa.array(sorted({path for path, _ in wanted}), pa.string())
-    for _, table in read_columns(side.labeled.path, list(files.values()), names, side.labeled.storage):
+    for _, table in read_columns(side.labeled.store, list(files.values()), names):
         near = table.filter(pc.is_in(table.column(0).cast(pa.string()), paths))
         rows = near.column(1).cast(pa.int64())
         near = near.filter(pc.is_in(rows, pa.array(sorted({row for _, row in wanted}), pa.int64())))

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline_ops.output.labeled_output import WHOLE_BYTES, Labeled, read_columns
 from pipeline_ops.schema.units import Reject
-from pipeline_ops.storage.files import StoredFile, join, read_files
+from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 SAMPLED_FILES = 96
@@ -106,7 +106,7 @@ def draw_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Tab
     drawn: list[tuple[str, pa.Table]] = []
     sampled: Counter[str] = Counter()
     draw = np.random.default_rng(seed)
-    for file, table in read_columns(labeled.path, chosen, columns, labeled.storage, rows=READ_ROWS):
+    for file, table in read_columns(labeled.store, chosen, columns, rows=READ_ROWS):
         if table.num_rows > SAMPLED_ROWS:
             table = table.take(pa.array(np.sort(draw.choice(table.num_rows, SAMPLED_ROWS, replace=False))))
         drawn.append((folder_of(file), table))
@@ -140,9 +140,9 @@ def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
     files = [commit.rejects_file for commit in labeled.commits if commit.rejects_file is not None]
     files = [file for file in files if file.bytes <= WHOLE_BYTES] or files[:1]
     random.Random(seed).shuffle(files)
-    stored = [StoredFile(join(labeled.path, file.path), file.bytes, file.md5) for file in files[:REJECT_FILES]]
+    stored = [StoredFile(labeled.store.join(file.path), file.bytes, file.md5) for file in files[:REJECT_FILES]]
     found: dict[str, list[Reject]] = defaultdict(list)
-    for content in read_files(stored, labeled.storage):
+    for content in labeled.store.read_files(stored):
         for line in content.splitlines()[:REJECT_LINES]:
             reject = Reject(**json.loads(line))
             if len(found[reject.reason]) < REJECT_EXAMPLES:

@@ -22,19 +22,7 @@ import pyarrow as pa
 
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
-from pipeline_ops.storage.files import (
-    TEMPORARY_PREFIX,
-    StorageConfig,
-    StoredFile,
-    delete_many,
-    join,
-    list_all,
-    put,
-    put_new,
-    read_bytes,
-    read_files,
-    remove_empty_folders,
-)
+from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER
 
@@ -66,28 +54,28 @@ class Ledger:
         return current_commits(self.commits)
 
 
-def read_ledger(output: str, storage: StorageConfig) -> Ledger:
+def read_ledger(store: Store) -> Ledger:
     """Every commit record that is not void.
 
     Raises:
         OSError: the store cannot be read, or a record is no record.
     """
     for _ in range(LISTINGS):
-        listed = list_all(join(output, COMMITS_FOLDER), storage)
+        listed = store.list_all(COMMITS_FOLDER)
         try:
-            return _read_listed(listed, storage)
+            return _read_listed(store, listed)
         except OSError:
-            if list_all(join(output, COMMITS_FOLDER), storage) == listed:  # else packed or swept by a run that is going on
+            if store.list_all(COMMITS_FOLDER) == listed:  # else packed or swept by a run that is going on
                 raise
-    raise OSError(f"{join(output, COMMITS_FOLDER)}: changed {LISTINGS} times while it was read")
+    raise OSError(f"{store.join(COMMITS_FOLDER)}: changed {LISTINGS} times while it was read")
 
 
-def _read_listed(listed: list[StoredFile], storage: StorageConfig) -> Ledger:
+def _read_listed(store: Store, listed: list[StoredFile]) -> Ledger:
     packs = sorted((int(match.group(1)), file) for file in listed if (match := PACK.fullmatch(_file_name(file))))
     ledger = Ledger()
     if packs:
         ledger.pack_term, pack = packs[-1]
-        (content,) = read_files([pack], storage)
+        (content,) = store.read_files([pack])
         for line in _lines(content, pack.path):
             commit = _parse(line, pack.path)
             ledger.commits[commit.unit] = commit
@@ -95,7 +83,7 @@ def _read_listed(listed: list[StoredFile], storage: StorageConfig) -> Ledger:
     loose = [file for file in listed if _counts(_file_name(file), ledger.pack_term)]
     for start in range(0, len(loose), READ_TOGETHER):
         files = loose[start : start + READ_TOGETHER]
-        for file, content in zip(files, read_files(files, storage), strict=True):
+        for file, content in zip(files, store.read_files(files), strict=True):
             commit = _parse(content, file.path)
             ledger.commits[commit.unit] = commit
     return ledger
@@ -136,7 +124,7 @@ def current_commits(commits: dict[str, Commit]) -> dict[str, Commit]:
     return {unit: commit for unit, commit in commits.items() if commit.name not in replaced}
 
 
-def commit_unit(commit: Commit, ledger: Ledger, output: str, storage: StorageConfig) -> bool:
+def commit_unit(store: Store, ledger: Ledger, commit: Commit) -> bool:
     """Puts the commit record and notes it in the ledger; False when another attempt at the unit counts already.
 
     The caller holds the lease, and has looked at it just before (Lease.check).
@@ -144,10 +132,10 @@ def commit_unit(commit: Commit, ledger: Ledger, output: str, storage: StorageCon
     assert commit.term >= ledger.pack_term, "the lease is older than the newest pack"
     if commit.unit in ledger.commits:
         return ledger.commits[commit.unit].attempt == commit.attempt
-    path = join(output, COMMITS_FOLDER, _record_name(commit.unit, ledger.pack_term))
+    name = f"{COMMITS_FOLDER}/{_record_name(commit.unit, ledger.pack_term)}"
     commit = replace(commit, replaces=_all_replaced(commit, ledger))
-    if not put_new(path, commit.to_json().encode(), storage):
-        raise OSError(f"{path}: a commit of another run that this one has not seen")
+    if not store.put_new(name, commit.to_json().encode()):
+        raise OSError(f"{store.join(name)}: a commit of another run that this one has not seen")
     ledger.commits[commit.unit] = commit
     return True
 
@@ -159,7 +147,7 @@ def _all_replaced(commit: Commit, ledger: Ledger) -> tuple[str, ...]:
     return (*commit.replaces, *sorted((earlier & ledger.packed).difference(commit.replaces)))
 
 
-def write_pack(ledger: Ledger, term: int, output: str, storage: StorageConfig) -> None:
+def write_pack(store: Store, ledger: Ledger, term: int) -> None:
     """Puts all records that count into one object, which seals what earlier terms may still commit.
 
     Records that stand alone stay until the next sweep; they say the same, or are void.
@@ -171,7 +159,7 @@ def write_pack(ledger: Ledger, term: int, output: str, storage: StorageConfig) -
         for commit in current.values():
             if commit.pieces:  # without any, it only said that others do not count, and they are not in here
                 stream.write(commit.to_json().encode() + b"\n")
-    put(join(output, COMMITS_FOLDER, f"pack-{term:010}.jsonl.zst"), sink.getvalue().to_pybytes(), storage)
+    store.put(f"{COMMITS_FOLDER}/pack-{term:010}.jsonl.zst", sink.getvalue().to_pybytes())
     ledger.commits = {unit: commit for unit, commit in current.items() if commit.pieces}
     ledger.packed, ledger.pack_term = {commit.name for commit in ledger.commits.values()}, term
 
@@ -215,34 +203,30 @@ def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
     return [(left, right) for left, right in pairwise(pieces) if right.start_row < left.stop_row]
 
 
-def read_job(output: str, storage: StorageConfig) -> dict[str, Any] | None:
+def read_job(store: Store) -> dict[str, Any] | None:
     """The recorded job; None before the first commit."""
     try:
-        return json.loads(read_bytes(join(output, JOB_FILE), storage))
+        return json.loads(store.read(JOB_FILE))
     except FileNotFoundError:
         return None
 
 
-def write_job(record: dict[str, Any], output: str, storage: StorageConfig) -> None:
-    put(join(output, JOB_FILE), json.dumps(record, indent=2).encode(), storage)
+def write_job(store: Store, record: dict[str, Any]) -> None:
+    store.put(JOB_FILE, json.dumps(record, indent=2).encode())
 
 
-def has_garbage(output: str, ledger: Ledger, storage: StorageConfig) -> bool:
+def has_garbage(store: Store, ledger: Ledger) -> bool:
     """Whether a sweep would delete anything."""
-    return bool(garbage_files(output, ledger, storage))
+    return bool(garbage_files(store, ledger))
 
 
-def garbage_files(output: str, ledger: Ledger, storage: StorageConfig) -> list[StoredFile]:
+def garbage_files(store: Store, ledger: Ledger) -> list[StoredFile]:
     """What no current commit names: data and reject files, leftovers of interrupted local writes, and commit records that are
     replaced, packed or void. Files that are not ours are never among them."""
     current = ledger.current
     named = {file.path for commit in current.values() for file in commit.all_files()}
     kept = {_record_name(unit, ledger.pack_term) for unit, commit in current.items() if commit.name not in ledger.packed}
-    return [file for file in list_all(output, storage) if _is_garbage(_below(output, file), named, kept, ledger.pack_term)]
-
-
-def _below(output: str, file: StoredFile) -> str:
-    return file.path.removeprefix(output).lstrip("/")
+    return [file for file in store.list_all() if _is_garbage(store.relative(file.path), named, kept, ledger.pack_term)]
 
 
 def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: int) -> bool:
@@ -256,16 +240,16 @@ def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: i
     return ours and path not in named
 
 
-def sweep(output: str, ledger: Ledger, storage: StorageConfig, confirm: Callable[[], None]) -> list[StoredFile]:
+def sweep(store: Store, ledger: Ledger, confirm: Callable[[], None]) -> list[StoredFile]:
     """Deletes the garbage files; returns what went.
 
     Args:
         confirm: called between listing and deleting; raises unless the caller still holds the lease. So what is deleted,
             however late, is what nobody who came later can have written, and what the caller has committed counts.
     """
-    garbage = garbage_files(output, ledger, storage)
+    garbage = garbage_files(store, ledger)
     confirm()
-    delete_many([file.path for file in garbage], storage)
+    store.delete(store.relative(file.path) for file in garbage)
     ledger.commits = ledger.current
-    remove_empty_folders(output, storage)
+    store.remove_empty_partitions()
     return garbage

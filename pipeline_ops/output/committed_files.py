@@ -6,7 +6,7 @@ import urllib.parse
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.storage.files import StorageConfig, StoredFile, join, read_files
+from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import WrittenFile
 from pipeline_ops.writing.unit_files import NULL_PARTITION
 
@@ -21,13 +21,13 @@ def hive_values(path: str) -> dict[str, str | None]:
     return found
 
 
-def read_written(file: WrittenFile, output: str, storage: StorageConfig) -> pa.Table:
+def read_written(store: Store, file: WrittenFile) -> pa.Table:
     """A committed Parquet file's rows, without its partition columns.
 
     Raises:
         OSError: its bytes or its rows are not what its commit says.
     """
-    content = read_written_bytes(file, output, storage)
+    content = read_written_bytes(store, file)
     try:
         # ParquetFile, not read_table: that would take the folders' names for columns
         table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read(use_threads=False)
@@ -38,9 +38,9 @@ def read_written(file: WrittenFile, output: str, storage: StorageConfig) -> pa.T
     return table
 
 
-def read_written_bytes(file: WrittenFile, output: str, storage: StorageConfig) -> bytes:
+def read_written_bytes(store: Store, file: WrittenFile) -> bytes:
     """A committed file's content; raises OSError when it is not what was written."""
-    (content,) = read_files([StoredFile(join(output, file.path), file.bytes, file.md5)], storage)
+    (content,) = store.read_files([StoredFile(store.join(file.path), file.bytes, file.md5)])
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != file.md5:
         raise OSError(f"{file.path}: {len(content)} bytes, which are not those that were written (MD5)")
     return content

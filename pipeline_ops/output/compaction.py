@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.output.committed_files import read_written, read_written_bytes
-from pipeline_ops.output.rewriting import _put, _unit_id
+from pipeline_ops.output.rewriting import put_file, unit_id
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, ROW_GROUP_ROWS
 
@@ -65,7 +65,7 @@ def _groups(commits: list[Commit], target_bytes: int) -> Iterator[list[Commit]]:
 
 
 def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
-    unit, attempt = _unit_id(["compacted", *(commit.name for commit in commits)]), new_attempt()
+    unit, attempt = unit_id(["compacted", *(commit.name for commit in commits)]), new_attempt()
     by_folder: dict[str, list[WrittenFile]] = defaultdict(list)
     for commit in commits:
         for file in commit.files:
@@ -96,7 +96,7 @@ def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
     return Compaction(unit, attempt, tuple(commits), tuple(merges), tuple(kept))
 
 
-def merge_files(merge: Merge, output: str, storage: StorageConfig) -> list[WrittenFile]:
+def merge_files(store: Store, merge: Merge) -> list[WrittenFile]:
     """Puts the rows of some files into one, or into one for each run of equal schemas; returns what was written.
 
     Memory: the new file as it is on storage, and one row group.
@@ -105,7 +105,7 @@ def merge_files(merge: Merge, output: str, storage: StorageConfig) -> list[Writt
         OSError: a file cannot be read, or is not what was written.
     """
     written: list[WrittenFile] = []
-    tables = (read_written(file, output, storage) for file in merge.files)
+    tables = (read_written(store, file) for file in merge.files)
     for number, (schema, run) in enumerate(groupby(tables, key=_Schema)):
         sink = pa.BufferOutputStream()
         rows = 0
@@ -113,7 +113,7 @@ def merge_files(merge: Merge, output: str, storage: StorageConfig) -> list[Writt
             for table in _row_groups(run):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                 rows += table.num_rows
-        written.append(_put(f"{merge.path}-{number}.parquet", rows, sink.getvalue(), output, storage))
+        written.append(put_file(store, f"{merge.path}-{number}.parquet", rows, sink.getvalue()))
     return written
 
 
@@ -141,7 +141,7 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, storage: StorageConfig) -> Commit:
+def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -> Commit:
     """Writes the rejects of the commits into one file; returns the commit that takes over from them.
 
     Args:
@@ -151,9 +151,9 @@ def compacted(compaction: Compaction, merged: list[WrittenFile], output: str, st
     rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
     rejects_file = rejects[0] if rejects else None
     if len(rejects) > 1:
-        content = b"".join(read_written_bytes(file, output, storage) for file in rejects)
+        content = b"".join(read_written_bytes(store, file) for file in rejects)
         path = f"{REJECTS_FOLDER}/{compaction.unit}-{compaction.attempt}.jsonl"
-        rejects_file = _put(path, sum(file.rows for file in rejects), content, output, storage)
+        rejects_file = put_file(store, path, sum(file.rows for file in rejects), content)
     labels: Counter[str] = Counter()
     for commit in commits:
         labels.update(commit.labels)

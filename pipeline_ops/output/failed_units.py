@@ -3,26 +3,26 @@
 from dataclasses import replace
 
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.storage.files import StorageConfig, StoredFile, delete_many, join, list_all, put, read_files
+from pipeline_ops.storage.store import Store, StoredFile
 
 FAILED_FOLDER = "_failed"
 
 
-def read_failures(output: str, storage: StorageConfig) -> list[Failure]:
+def read_failures(store: Store) -> list[Failure]:
     """The failures that are quarantined in an output, by file and row."""
-    files = _listed(output, storage)
-    found = [Failure.from_json(content) for content in read_files(files, storage)]
+    files = _listed(store)
+    found = [Failure.from_json(content) for content in store.read_files(files)]
     return sorted(found, key=lambda failure: (failure.pieces[0].path, failure.pieces[0].start_row))
 
 
-def quarantine(failure: Failure, run: str, output: str, storage: StorageConfig) -> None:
+def quarantine(store: Store, failure: Failure, run: str) -> None:
     """Records a failure, so that later runs leave its pieces alone."""
-    put(join(output, FAILED_FOLDER, f"{failure.id}.json"), replace(failure, run=run).to_json().encode(), storage)
+    store.put(f"{FAILED_FOLDER}/{failure.id}.json", replace(failure, run=run).to_json().encode())
 
 
-def clear_failures(failures: list[Failure], output: str, storage: StorageConfig) -> None:
+def clear_failures(store: Store, failures: list[Failure]) -> None:
     """Lets runs take up the pieces of these failures again."""
-    delete_many([join(output, FAILED_FOLDER, f"{failure.id}.json") for failure in failures], storage)
+    store.delete(f"{FAILED_FOLDER}/{failure.id}.json" for failure in failures)
 
 
 def outdated_failures(failures: list[Failure], listed: dict[str, StoredFile]) -> list[Failure]:
@@ -34,5 +34,5 @@ def outdated_failures(failures: list[Failure], listed: dict[str, StoredFile]) ->
     ]
 
 
-def _listed(output: str, storage: StorageConfig) -> list[StoredFile]:
-    return [file for file in list_all(join(output, FAILED_FOLDER), storage) if file.path.endswith(".json")]
+def _listed(store: Store) -> list[StoredFile]:
+    return [file for file in store.list_all(FAILED_FOLDER) if file.path.endswith(".json")]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline_ops.output.committed_files import column_of, read_written, read_written_bytes
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.unit_files import METADATA_KEY
 
@@ -26,9 +26,9 @@ class VerifyState:
 
 
 def check_commit(
+    store: Store,
     commit: Commit,
     output: OutputConfig,
-    storage: StorageConfig,
     seen: VerifyState,
     told: Callable[[WrittenFile], None] | None = None,
 ) -> Iterator[str]:
@@ -46,7 +46,7 @@ def check_commit(
     for file in commit.files:
         told(file)
         try:
-            table = read_written(file, output.path, storage)
+            table = read_written(store, file)
         except OSError as error:
             yield str(error)
             continue
@@ -63,7 +63,7 @@ def check_commit(
     if commit.rejects_file is not None:
         told(commit.rejects_file)
         try:
-            lines = read_written_bytes(commit.rejects_file, output.path, storage).splitlines()
+            lines = read_written_bytes(store, commit.rejects_file).splitlines()
         except OSError as error:
             yield str(error)
             lines = []

@@ -18,7 +18,7 @@ from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.schema.errors import UserError, is_store_failing, store_errors
 from pipeline_ops.schema.output_columns import OutputConfig, output_of
-from pipeline_ops.storage.files import StorageConfig, StoredFile, full_path, join, open_to_read, read_files, stat_file
+from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 WHOLE_BYTES = 4 * 2**20  # smaller files are fetched whole and side by side: a range costs as much
@@ -30,10 +30,13 @@ READ_BUFFER = 2**20
 class Labeled:
     """What an output's records say of it."""
 
-    path: str
-    storage: StorageConfig
+    store: Store
     record: dict[str, Any]  # _job.json
     ledger: Ledger
+
+    @property
+    def path(self) -> str:
+        return self.store.path
 
     @cached_property
     def commits(self) -> list[Commit]:
@@ -64,7 +67,7 @@ class Labeled:
         return [file for commit in self.commits for file in commit.files]
 
 
-def open_labeled(path: str, storage: StorageConfig, key: str = "output.path") -> Labeled:
+def open_labeled(store: Store, key: str = "output.path") -> Labeled:
     """The output in a folder, as it is now.
 
     Args:
@@ -74,19 +77,18 @@ def open_labeled(path: str, storage: StorageConfig, key: str = "output.path") ->
         UserError: there is no labeled output, or it cannot be read.
         StoreError: the store keeps failing.
     """
-    path = full_path(path)
     try:
-        record = read_job(path, storage)
-        ledger = read_ledger(path, storage)
+        record = read_job(store)
+        ledger = read_ledger(store)
     except store_errors() as error:
         if is_store_failing(error):
             raise
-        raise UserError(f"{key}: {path!r} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"{key}: {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
     if record is None or "config" not in record:
         raise UserError(
-            f"{key}: {path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"
+            f"{key}: {store.path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"
         )
-    return Labeled(path, storage, record, ledger)
+    return Labeled(store, record, ledger)
 
 
 def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Schema:
@@ -107,8 +109,8 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
             examples.setdefault(commit.schema, commit.files[0])
     schemas = []
     for file in [*examples.values(), *unknown]:
-        stored = stat_file(join(labeled.path, file.path), labeled.storage)
-        with open_to_read(stored, labeled.storage, sequential=False) as source:
+        stored = labeled.store.stat(file.path)
+        with labeled.store.open(stored, sequential=False) as source:
             schemas.append(pq.read_schema(source).remove_metadata())
     in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
     schemas.append(pa.schema(in_folders))
@@ -130,7 +132,7 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
 
 
 def read_columns(
-    output: str, files: Sequence[WrittenFile], columns: Sequence[str], storage: StorageConfig, rows: int | None = None
+    store: Store, files: Sequence[WrittenFile], columns: Sequence[str], rows: int | None = None
 ) -> Iterator[tuple[WrittenFile, pa.Table]]:
     """Some columns of committed files, in their order, a file at a time; those that folders hold as text.
 
@@ -144,10 +146,10 @@ def read_columns(
     """
     for together in _together(files):
         if len(together) > 1 or together[0].bytes <= WHOLE_BYTES:
-            stored = [StoredFile(join(output, file.path), file.bytes, file.md5) for file in together]
-            sources: Iterable[Any] = (pa.BufferReader(content) for content in read_files(stored, storage))
+            stored = [StoredFile(store.join(file.path), file.bytes, file.md5) for file in together]
+            sources: Iterable[Any] = (pa.BufferReader(content) for content in store.read_files(stored))
         else:
-            sources = [open_to_read(stat_file(join(output, together[0].path), storage), storage, sequential=False)]
+            sources = [store.open(store.stat(together[0].path), sequential=False)]
         for file, source in zip(together, sources, strict=True):
             with source:
                 yield file, _columns_of(file, source, columns, rows)

@@ -11,10 +11,7 @@ commits.py.
 
 import contextlib
 import json
-import os
-import pwd
 import re
-import socket
 import threading
 import time
 import uuid
@@ -23,8 +20,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline_ops.schema.errors import UserError, is_store_fault
-from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, put_new, read_bytes, remove_folder_if_empty
+from pipeline_ops.output.commit_log import Ledger, write_pack
+from pipeline_ops.output.process_identity import is_gone, this_holder, this_process
+from pipeline_ops.schema.errors import UserError, as_user_error, is_store_fault, store_errors
+from pipeline_ops.storage.store import Store
 
 LEASE_FOLDER = "_lease"
 RENEWALS_PER_EXPIRY = 4
@@ -58,49 +57,48 @@ class LeaseRecord:
 
     def is_held(self, now: float) -> bool:
         """Whether its holder may be at work: not released, not expired, and not a process of this machine that is gone."""
-        return not self.released and self.age(now) <= self.expires_s and not _is_gone(self.process)
+        return not self.released and self.age(now) <= self.expires_s and not is_gone(self.process)
 
 
-def read_lease(output: str, storage: StorageConfig) -> LeaseRecord | None:
+def read_lease(store: Store) -> LeaseRecord | None:
     """The newest generation; None where there has never been a lease.
 
     Raises:
         OSError: the store cannot be read, or holds something else under the lease's names.
     """
-    folder = join(output, LEASE_FOLDER)
     for _ in range(LISTINGS):
-        generations = _generations(output, storage)
+        generations = _generations(store)
         if not generations:
             return None
         try:
-            content = read_bytes(join(folder, _name(generations[-1])), storage)
+            content = store.read(_name(generations[-1]))
         except FileNotFoundError:  # renewed since the listing
             continue
         try:
             return LeaseRecord(**json.loads(content))
         except (ValueError, TypeError) as error:
-            raise OSError(f"{join(folder, _name(generations[-1]))} is no lease: {error}") from error
-    raise OSError(f"{folder}: changed {LISTINGS} times while it was read")
+            raise OSError(f"{store.join(_name(generations[-1]))} is no lease: {error}") from error
+    raise OSError(f"{store.join(LEASE_FOLDER)}: changed {LISTINGS} times while it was read")
 
 
-def check_free(output: str, storage: StorageConfig, clock: Clock = time.time) -> LeaseRecord | None:
+def check_free(store: Store, clock: Clock = time.time) -> LeaseRecord | None:
     """The lease as it is, for acquire().
 
     Raises:
         LeaseError: a run holds it; says who, since when and for how long it has been silent.
     """
-    found = read_lease(output, storage)
+    found = read_lease(store)
     if found is not None and found.is_held(clock()):
-        raise LeaseError(_held_message(output, found, clock()))
+        raise LeaseError(_held_message(store, found, clock()))
     return found
 
 
 class Lease:
     """The right to write to an output, while it lasts. `acquire` makes one."""
 
-    def __init__(self, output: str, storage: StorageConfig, record: LeaseRecord, clock: Clock):
+    def __init__(self, store: Store, record: LeaseRecord, clock: Clock):
         self.record = record
-        self._output, self._storage, self._clock = output, storage, clock
+        self._store, self._clock = store, clock
         self._lock = threading.Lock()
         self._lost: LeaseError | None = None
 
@@ -142,10 +140,10 @@ class Lease:
         """
         with self._lock, contextlib.suppress(LeaseError):  # lost: then it is not ours to release
             self._next(replace(self.record, renewed=self._clock(), released=True, interrupted=interrupted))
-            self._lost = LeaseError(f"output.path: the lease on {self._output!r} has been released")
+            self._lost = LeaseError(f"output.path: the lease on {self._store.path!r} has been released")
             if forget:
-                delete_many([_path(self._output, self.record.generation)], self._storage)
-                remove_folder_if_empty(join(self._output, LEASE_FOLDER), self._storage)
+                self._store.delete([_name(self.record.generation)])
+                self._store.remove_folder_if_empty(self._store.join(LEASE_FOLDER))
 
     def _next(self, record: LeaseRecord) -> None:
         if self._lost is not None:
@@ -154,29 +152,29 @@ class Lease:
             record = replace(record, generation=self.record.generation + 1)
             if self._create(record):
                 break
-            found = read_lease(self._output, self._storage)
+            found = read_lease(self._store)
             if found is None or found.token != record.token or found.released:
                 raise self._lose(found)
             self.record = found  # our own, put before; the answer was lost
         else:
-            raise OSError(f"{join(self._output, LEASE_FOLDER)}: could not be renewed, {LISTINGS} times")
+            raise OSError(f"{self._store.join(LEASE_FOLDER)}: could not be renewed, {LISTINGS} times")
         # a late put may have created what the next holder had deleted already; a release does no harm then
-        if not record.released and _generations(self._output, self._storage)[-1:] != [record.generation]:
-            delete_many([_path(self._output, record.generation)], self._storage)
-            raise self._lose(read_lease(self._output, self._storage))
+        if not record.released and _generations(self._store)[-1:] != [record.generation]:
+            self._store.delete([_name(record.generation)])
+            raise self._lose(read_lease(self._store))
         before, self.record = self.record, record
-        delete_many([_path(self._output, before.generation)], self._storage)
+        self._store.delete([_name(before.generation)])
 
     def _create(self, record: LeaseRecord) -> bool:
         try:
-            return put_new(_path(self._output, record.generation), _to_bytes(record), self._storage)
+            return self._store.put_new(_name(record.generation), _to_bytes(record))
         except FileNotFoundError:  # on local disk: swept, before it had its name, by a run that took over
             return False
 
     def _lose(self, found: LeaseRecord | None) -> LeaseError:
         by = f" by {found.holder}" if found else ""
         self._lost = LeaseError(
-            f"output.path: the lease on {self._output!r} was lost{by}: this run was silent for longer than"
+            f"output.path: the lease on {self._store.path!r} was lost{by}: this run was silent for longer than"
             f" output.lease_seconds ({self.record.expires_s:g}); nothing more was committed"
         )
         return self._lost
@@ -206,8 +204,7 @@ class Lease:
 
 
 def acquire(
-    output: str,
-    storage: StorageConfig,
+    store: Store,
     seconds: float,
     seen: LeaseRecord | None,
     clock: Clock = time.time,
@@ -231,87 +228,92 @@ def acquire(
     must_fence = seen is not None and (not seen.released or seen.interrupted or unsealed)
     now = clock()
     record = LeaseRecord(
-        generation, generation, uuid.uuid4().hex, this_holder(), _this_process(), now, now, seconds, must_fence=must_fence
+        generation, generation, uuid.uuid4().hex, this_holder(), this_process(), now, now, seconds, must_fence=must_fence
     )
-    path = _path(output, generation)
-    if not put_new(path, _to_bytes(record), storage):
-        raise LeaseError(_taken_message(output, storage, now))
-    is_ignored = put_new(path, _to_bytes(replace(record, token=uuid.uuid4().hex)), storage)
-    generations = _generations(output, storage)
+    name = _name(generation)
+    if not store.put_new(name, _to_bytes(record)):
+        raise LeaseError(_taken_message(store, now))
+    is_ignored = store.put_new(name, _to_bytes(replace(record, token=uuid.uuid4().hex)))
+    generations = _generations(store)
     # late puts may succeed above or below what others have, and may have deleted, meanwhile
     if generations[-2:] != ([seen.generation, generation] if seen else [generation]):
-        delete_many([path], storage)
-        raise LeaseError(_taken_message(output, storage, now))
+        store.delete([name])
+        raise LeaseError(_taken_message(store, now))
     if is_ignored:
-        delete_many([path], storage)
+        store.delete([name])
         raise UserError(
-            f"storage: the store of {output!r} ignores conditional puts (If-None-Match), so it cannot tell two runs at once"
+            f"storage: the store of {store.path!r} ignores conditional puts (If-None-Match), so it cannot tell two runs at once"
             f" apart; use a store that honors them"
         )
-    delete_many([_path(output, older) for older in generations[:-1]], storage)
-    return Lease(output, storage, record, clock)
+    store.delete(_name(older) for older in generations[:-1])
+    return Lease(store, record, clock)
 
 
-def _generations(output: str, storage: StorageConfig) -> list[int]:
-    names = [file.path.rsplit("/", 1)[-1] for file in list_all(join(output, LEASE_FOLDER), storage)]
+@contextmanager
+def hold_lease(store: Store, seconds: float, seen: LeaseRecord | None, ledger: Ledger) -> Iterator[Lease]:
+    """Hold an output's lease, renewed in the background, while the block runs; fence the earlier holder first where needed.
+
+    What was read of the output since check_free() is still true in the block. When a UserError ends the block and the output
+    was empty before, the output is left as it was found.
+
+    Args:
+        seen: what check_free returned before the ledger was read.
+        ledger: sealed in a pack if the earlier holder may still commit.
+
+    Raises:
+        UserError: the output cannot be written.
+        LeaseError: another run holds the lease.
+    """
+    try:
+        new_folders = store.check_writable()
+        lease = acquire(store, seconds, seen, pack_term=ledger.pack_term)
+    except store_errors() as error:
+        raise as_user_error("output.path", store.path, "written", error) from error
+    forget, interrupted, release = False, False, True
+    try:
+        with lease.renewed():
+            if lease.must_fence:
+                write_pack(store, ledger, lease.term)
+            yield lease
+    except UserError:
+        forget = seen is None and not ledger.commits
+        raise
+    except Exception as error:
+        release = not is_store_fault(error)  # else it cannot be released either: do not wait for that, it expires
+        raise
+    except BaseException:  # Ctrl-C or SIGTERM, perhaps in the middle of a request
+        interrupted = True
+        raise
+    finally:
+        if release:
+            lease.release(forget=forget, interrupted=interrupted)
+        for folder in new_folders if forget else []:
+            store.remove_folder_if_empty(folder)
+
+
+def _generations(store: Store) -> list[int]:
+    names = [file.path.rsplit("/", 1)[-1] for file in store.list_all(LEASE_FOLDER)]
     return sorted(int(name.removesuffix(".json")) for name in names if re.fullmatch(r"\d{10}\.json", name))
 
 
 def _name(generation: int) -> str:
-    return f"{generation:010}.json"
-
-
-def _path(output: str, generation: int) -> str:
-    return join(output, LEASE_FOLDER, _name(generation))
+    return f"{LEASE_FOLDER}/{generation:010}.json"
 
 
 def _to_bytes(record: LeaseRecord) -> bytes:
     return json.dumps(asdict(record)).encode()
 
 
-def _held_message(output: str, found: LeaseRecord, now: float) -> str:
+def _held_message(store: Store, found: LeaseRecord, now: float) -> str:
     since = datetime.fromtimestamp(found.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return (
-        f"output.path: {output!r} is being written by {found.holder}, since {since}, last heard of {found.age(now):.0f} s ago;"
-        f" wait until it has ended, or, if it is dead, {found.expires_s - found.age(now):.0f} s"
+        f"output.path: {store.path!r} is being written by {found.holder}, since {since}, last heard of"
+        f" {found.age(now):.0f} s ago; wait until it has ended, or, if it is dead, {found.expires_s - found.age(now):.0f} s"
     )
 
 
-def _taken_message(output: str, storage: StorageConfig, now: float) -> str:
-    found = read_lease(output, storage)
+def _taken_message(store: Store, now: float) -> str:
+    found = read_lease(store)
     if found is not None and found.is_held(now):
-        return _held_message(output, found, now)
-    return f"output.path: {output!r} was taken by another run just now"
-
-
-def this_holder() -> str:
-    """This process, for people: user, host, number."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # containers run under numbers that no one has named
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}, process {os.getpid()}"
-
-
-def _this_process() -> str | None:
-    return _process_identity(os.getpid())
-
-
-def _process_identity(pid: int) -> str | None:
-    """What no other process has had on any machine: boot, process namespace, number and start time; None if there is none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as boot, open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-            if fields[0] in "ZX":  # dead, and not yet reaped by its parent
-                return None
-            return f"{boot.read().strip()} {os.readlink('/proc/self/ns/pid')} {pid} {fields[19]}"
-    except OSError:
-        return None
-
-
-def _is_gone(process: str | None) -> bool:
-    """Whether the process ran here and has ended; of other machines and process namespaces nothing is known."""
-    here = _this_process()
-    if process is None or here is None or process.split()[:2] != here.split()[:2]:
-        return False
-    return _process_identity(int(process.split()[2])) != process
+        return _held_message(store, found, now)
+    return f"output.path: {store.path!r} was taken by another run just now"

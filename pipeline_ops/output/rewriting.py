@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.output.committed_files import column_of, hive_values, read_written, read_written_bytes
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.files import StorageConfig, join, open_to_read, put, stat_file
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile, new_attempt
 from pipeline_ops.writing.postprocessing import count_labels
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, parquet_bytes, written_file
 
 
-def drop_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, storage: StorageConfig) -> Commit:
+def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: OutputConfig) -> Commit:
     """Writes what is left of a commit's files without the rows of the input files in `gone`; returns the commit to put.
 
     Files that have no such rows are taken over as they are.
@@ -33,16 +33,16 @@ def drop_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, stor
         OSError: a file of the commit cannot be read, or is not what was written.
     """
     gone = sorted(gone)
-    unit = _unit_id(["without", commit.name, *gone])
+    unit = unit_id(["without", commit.name, *gone])
     attempt = new_attempt()
     lost: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     files = []
     for index, file in enumerate(commit.files):
-        if not _may_hold(file, gone, output, storage):
+        if not _may_hold(store, file, gone, output):
             files.append(file)
             continue
-        table = read_written(file, output.path, storage)
+        table = read_written(store, file)
         sources = column_of(table, output.source_file_column, file.path)
         is_gone = pc.is_in(sources.cast(pa.string()), pa.array(gone, pa.string()))
         rest, dropped = table.filter(pc.invert(is_gone)), table.filter(is_gone)
@@ -57,16 +57,16 @@ def drop_sources(commit: Commit, gone: Iterable[str], output: OutputConfig, stor
         if rest.num_rows:
             folder = file.path.rpartition("/")[0]
             path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{index}.parquet"]))
-            files.append(_put(path, rest.num_rows, parquet_bytes(rest), output.path, storage))
+            files.append(put_file(store, path, rest.num_rows, parquet_bytes(rest)))
     rejects_file, reasons = commit.rejects_file, commit.reasons
     if rejects_file is not None:
-        lines = read_written_bytes(rejects_file, output.path, storage).splitlines(keepends=True)
+        lines = read_written_bytes(store, rejects_file).splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)["source_file"] not in gone]
         lost["rejected"] = len(lines) - len(kept)
         reasons = reasons_of(kept)
         if lost["rejected"]:
             path = f"{REJECTS_FOLDER}/{unit}-{attempt}.jsonl"
-            rejects_file = _put(path, len(kept), b"".join(kept), output.path, storage) if kept else None
+            rejects_file = put_file(store, path, len(kept), b"".join(kept)) if kept else None
     return replace(
         commit,
         unit=unit,
@@ -92,24 +92,24 @@ def reasons_of(lines: Iterable[bytes]) -> dict[str, int]:
 def tombstone(commits: Iterable[Commit]) -> Commit:
     """The commit that says no more than that these, of which no row is to stay, do not count."""
     names = tuple(sorted(commit.name for commit in commits))
-    return Commit(_unit_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)
+    return Commit(unit_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)
 
 
-def _unit_id(identity: list[str]) -> str:
+def unit_id(identity: list[str]) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
 
 
-def _put(path: str, rows: int, content: Any, output: str, storage: StorageConfig) -> WrittenFile:
-    put(join(output, path), content, storage)
+def put_file(store: Store, path: str, rows: int, content: Any) -> WrittenFile:
+    store.put(path, content)
     return written_file(path, rows, content)
 
 
-def _may_hold(file: WrittenFile, gone: list[str], output: OutputConfig, storage: StorageConfig) -> bool:
+def _may_hold(store: Store, file: WrittenFile, gone: list[str], output: OutputConfig) -> bool:
     """Whether a file may have rows of the input files in `gone`, by what its footer says; large ones are mostly spared."""
     values = hive_values(file.path)
     if output.source_file_column in values:
         return values[output.source_file_column] in gone
-    with open_to_read(stat_file(join(output.path, file.path), storage), storage, sequential=False) as source:
+    with store.open(store.stat(file.path), sequential=False) as source:
         metadata = pq.ParquetFile(source).metadata
     for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
         columns = [group.column(index) for index in range(group.num_columns)]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline_ops.schema.units import iso
-from pipeline_ops.storage.files import StorageConfig, join, list_all, put, read_files
+from pipeline_ops.storage.store import Store
 
 RUNS_FOLDER = "_runs"
 TIMELINE_POINTS = 240  # of a run; when there are twice as many, every second one is left out
@@ -73,21 +73,21 @@ class RunRecord:
         return RunRecord(**json.loads(text))
 
 
-def write_run(record: RunRecord, output: str, storage: StorageConfig) -> None:
+def write_run(store: Store, record: RunRecord) -> None:
     """Puts a run's record, in place of what it said before."""
     record.written = iso(datetime.now(UTC))
-    put(join(output, RUNS_FOLDER, record.name), record.to_json().encode(), storage)
+    store.put(f"{RUNS_FOLDER}/{record.name}", record.to_json().encode())
 
 
-def read_runs(output: str, storage: StorageConfig, newest: int) -> list[RunRecord]:
+def read_runs(store: Store, newest: int) -> list[RunRecord]:
     """The newest runs' records, oldest first.
 
     Raises:
         OSError: the store cannot be read, or a record is no record.
     """
-    files = [file for file in list_all(join(output, RUNS_FOLDER), storage) if file.path.endswith(".json")][-newest:]
+    files = [file for file in store.list_all(RUNS_FOLDER) if file.path.endswith(".json")][-newest:]
     records = []
-    for file, content in zip(files, read_files(files, storage), strict=True):
+    for file, content in zip(files, store.read_files(files), strict=True):
         try:
             records.append(RunRecord.from_json(content))
         except (ValueError, TypeError) as error:

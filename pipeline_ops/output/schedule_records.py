@@ -17,17 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pipeline_ops.schema.units import iso
-from pipeline_ops.storage.files import (
-    StorageConfig,
-    StoredFile,
-    delete_many,
-    join,
-    list_all,
-    put,
-    put_new,
-    read_bytes,
-    read_files,
-)
+from pipeline_ops.storage.store import Store, StoredFile
 
 SCHEDULE_FOLDER = "_schedule"
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"  # with seconds, so that names sort as times do
@@ -94,82 +84,83 @@ def tick_time(name: str) -> datetime:
     return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=UTC)
 
 
-def decide(decision: Decision, output: str, storage: StorageConfig) -> bool:
+def decide(store: Store, decision: Decision) -> bool:
     """Records the decision; False: the tick has been decided by another."""
-    return _create(f"{decision.tick}.json", asdict(decision), output, storage)
+    return _create(store, f"{decision.tick}.json", asdict(decision))
 
 
-def note_submitted(tick: str, at: datetime, output: str, storage: StorageConfig) -> None:
+def note_submitted(store: Store, tick: str, at: datetime) -> None:
     """Records that the cluster has the tick's run."""
-    _create(f"{tick}.submitted.json", {"at": iso(at), "token": new_token()}, output, storage)
+    _create(store, f"{tick}.submitted.json", {"at": iso(at), "token": new_token()})
 
 
-def note_ending(tick: str, ending: Ending, output: str, storage: StorageConfig) -> bool:
+def note_ending(store: Store, tick: str, ending: Ending) -> bool:
     """Records how the tick's run ended; False: another has."""
-    return _create(f"{tick}.end.json", asdict(ending), output, storage)
+    return _create(store, f"{tick}.end.json", asdict(ending))
 
 
-def read_tick(tick: str, output: str, storage: StorageConfig) -> Tick:
+def read_tick(store: Store, tick: str) -> Tick:
     """One tick's records; raises FileNotFoundError where it has not been decided."""
-    return _read([tick], _listed(output, storage), storage)[0]
+    return _read(store, [tick], _listed(store))[0]
 
 
-def read_ticks(output: str, storage: StorageConfig, newest: int) -> list[Tick]:
+def read_ticks(store: Store, newest: int) -> list[Tick]:
     """The newest ticks that have been decided, oldest first.
 
     Raises:
         OSError: the store cannot be read, or holds something else under these names.
     """
-    listed = _listed(output, storage)
-    return _read(_decided(listed)[-newest:], listed, storage)
+    listed = _listed(store)
+    return _read(store, _decided(listed)[-newest:], listed)
 
 
-def begin(at: datetime, output: str, storage: StorageConfig) -> datetime:
+def begin(store: Store, at: datetime) -> datetime:
     """When the output's first schedule began: now, or what is recorded."""
-    if _create(BEGUN_FILE, {"at": iso(at), "token": new_token()}, output, storage):
+    if _create(store, BEGUN_FILE, {"at": iso(at), "token": new_token()}):
         return at
-    return datetime.fromisoformat(json.loads(read_bytes(join(output, SCHEDULE_FOLDER, BEGUN_FILE), storage))["at"])
+    return datetime.fromisoformat(json.loads(store.read(f"{SCHEDULE_FOLDER}/{BEGUN_FILE}"))["at"])
 
 
-def beat(health: dict[str, Any], output: str, storage: StorageConfig) -> None:
+def beat(store: Store, health: dict[str, Any]) -> None:
     """Replaces what the scheduler last said of itself."""
     for attempt in range(PUTS):
         try:
-            return put(join(output, SCHEDULE_FOLDER, HEALTH_FILE), json.dumps(health).encode(), storage)
+            return store.put(f"{SCHEDULE_FOLDER}/{HEALTH_FILE}", json.dumps(health).encode())
         except FileNotFoundError:
             if attempt + 1 == PUTS:
                 raise
 
 
-def read_health(output: str, storage: StorageConfig) -> dict[str, Any] | None:
+def read_health(store: Store) -> dict[str, Any] | None:
     """What the last scheduler said of itself; None: there has been none."""
     try:
-        return json.loads(read_bytes(join(output, SCHEDULE_FOLDER, HEALTH_FILE), storage))
+        return json.loads(store.read(f"{SCHEDULE_FOLDER}/{HEALTH_FILE}"))
     except FileNotFoundError:
         return None
 
 
-def forget_ticks(output: str, storage: StorageConfig, keep: int) -> None:
+def forget_ticks(store: Store, keep: int) -> None:
     """Deletes the records of all but the newest ticks: every run lists the output, and a year has half a million minutes."""
-    listed = _listed(output, storage)
+    listed = _listed(store)
     kept = set(_decided(listed)[-keep:])
-    delete_many([file.path for tick, files in listed.items() if tick not in kept for file in files.values()], storage)
+    outdated = [file for tick, files in listed.items() if tick not in kept for file in files.values()]
+    store.delete(store.relative(file.path) for file in outdated)
 
 
-def _create(name: str, record: dict[str, Any], output: str, storage: StorageConfig) -> bool:
-    path, data = join(output, SCHEDULE_FOLDER, name), json.dumps(record).encode()
+def _create(store: Store, name: str, record: dict[str, Any]) -> bool:
+    name, data = f"{SCHEDULE_FOLDER}/{name}", json.dumps(record).encode()
     for _ in range(PUTS):
         try:
-            return put_new(path, data, storage)
+            return store.put_new(name, data)
         except FileNotFoundError:
             continue
-    raise OSError(f"{path}: could not be created, {PUTS} times")
+    raise OSError(f"{store.join(name)}: could not be created, {PUTS} times")
 
 
-def _listed(output: str, storage: StorageConfig) -> dict[str, dict[str | None, StoredFile]]:
+def _listed(store: Store) -> dict[str, dict[str | None, StoredFile]]:
     """{tick: {None, "submitted" or "end": its object}}, oldest first."""
     listed: dict[str, dict[str | None, StoredFile]] = defaultdict(dict)
-    for file in list_all(join(output, SCHEDULE_FOLDER), storage):
+    for file in store.list_all(SCHEDULE_FOLDER):
         match = RECORD.fullmatch(file.path.rsplit("/", 1)[-1])
         if match:
             listed[match.group(1)][match.group(2)] = file
@@ -180,12 +171,12 @@ def _decided(listed: dict[str, dict[str | None, StoredFile]]) -> list[str]:
     return [tick for tick, files in listed.items() if None in files]
 
 
-def _read(ticks: list[str], listed: dict[str, dict[str | None, StoredFile]], storage: StorageConfig) -> list[Tick]:
+def _read(store: Store, ticks: list[str], listed: dict[str, dict[str | None, StoredFile]]) -> list[Tick]:
     for tick in ticks:
         if None not in listed.get(tick, {}):
             raise FileNotFoundError(f"tick {tick} has not been decided")
     files = [file for tick in ticks for kind, file in listed[tick].items() if kind != "submitted"]
-    contents = {file.path: content for file, content in zip(files, read_files(files, storage), strict=True)}
+    contents = {file.path: content for file, content in zip(files, store.read_files(files), strict=True)}
     return [
         Tick(
             _parse(Decision, listed[tick][None], contents),

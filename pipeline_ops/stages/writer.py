@@ -14,7 +14,8 @@ from pipeline_ops.schema.arrow_cells import flat_values, unpack_table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, unpack_rejects
 from pipeline_ops.stages.rows import WRITTEN, Columns, guarded
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
@@ -54,11 +55,11 @@ def label_and_write(
     ):
         rejects.append(Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number"))
     commit = write_unit(
+        Store(output.path, storage),
         unit,
         labeled,
         rejects,
         output,
-        storage,
         metadata=metadata,
         padded_tokens=row["padded_tokens"][0].as_py(),
         classify_seconds=ClassifySeconds(**row["classify_seconds"][0].as_py()),

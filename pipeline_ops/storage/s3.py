@@ -17,7 +17,7 @@ they multiply: a permanent "slow down" was 25 requests and 40 s, a server that n
 
 import asyncio
 from functools import cache
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn
 
 import aiohttp
 import s3fs
@@ -28,6 +28,7 @@ from fsspec.asyn import _run_coros_in_chunks, sync_wrapper
 from fsspec.exceptions import FSTimeoutError
 
 from pipeline_ops.schema.errors import StoreError, http_status_of, response_of
+from pipeline_ops.storage.config import READ_AHEAD_BYTES, StorageConfig
 from pipeline_ops.storage.etags import MD5_ETAG, PART_BYTES, has_right_bytes, sent_etag
 
 REQUEST_TRIES = 5
@@ -36,7 +37,6 @@ READ_TIMEOUT_S = 15  # five stalled requests are 75 s: a store that never answer
 CHECKED_TRIES = 3
 CONNECTIONS = 32
 DELETED_TOGETHER = 1000  # objects per request, S3's limit
-READ_AHEAD_BYTES = 8 * 2**20
 CONNECTION_ERRORS = (
     HTTPClientError,
     BotoConnectionError,
@@ -56,21 +56,6 @@ TRANSIENT_CODES = (
     "ThrottlingException",
     "TooManyRequests",
 )
-
-
-class S3Settings(Protocol):
-    """What of a StorageConfig reaches S3."""
-
-    @property
-    def endpoint_url(self) -> str | None: ...
-    @property
-    def region(self) -> str | None: ...
-    @property
-    def anonymous(self) -> bool: ...
-    @property
-    def path_style(self) -> bool: ...
-    @property
-    def checksums(self) -> bool: ...
 
 
 class CheckedS3FileSystem(s3fs.S3FileSystem):
@@ -180,7 +165,7 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
 
 
 @cache
-def s3_filesystem(config: S3Settings, process: int) -> CheckedS3FileSystem:
+def s3_filesystem(config: StorageConfig, process: int) -> CheckedS3FileSystem:
     """One s3fs per process and config: `process` is in the key because s3fs must not cross a fork."""
     s3fs.core.add_retryable_error(FlexibleChecksumError)  # both hooks are process-wide and idempotent
     s3fs.core.set_custom_error_handler(lambda error: not isinstance(error, StoreError) and is_transient(error))

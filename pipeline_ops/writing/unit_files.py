@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, pack_rejects
-from pipeline_ops.storage.files import StorageConfig, join, put_many
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt, schema_id
 from pipeline_ops.writing.postprocessing import count_labels, split_by_partition
 
@@ -35,11 +35,11 @@ def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
 
 
 def write_unit(
+    store: Store,
     unit: Unit,
     labeled: pa.Table,
     rejects: list[Reject],
     output: OutputConfig,
-    storage: StorageConfig,
     *,
     metadata: dict[str, Any],
     padded_tokens: int,
@@ -70,7 +70,7 @@ def write_unit(
         path = f"{REJECTS_FOLDER}/{name}.jsonl"
         contents[path] = pack_rejects(rejects)
         rejects_file = written_file(path, len(rejects), contents[path])
-    put_many({join(output.path, path): content for path, content in contents.items()}, storage)
+    store.put_many(contents)
     tokens, truncated, labels = count_labels(labeled.column, output)
     return Commit(
         unit=unit.id,

@@ -23,6 +23,7 @@ import pytest
 from jobs.config import JobConfig, check_config
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import overlaps, pieces_by_file, read_ledger
+from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
 from tests.fault.conftest import every_fault, worker_processes
 from tests.servers.s3_proxy import Rule
@@ -135,7 +136,7 @@ class Campaign:
     def check_committed(self) -> None:
         """What a reader of commits sees now: nothing twice, nothing named that is not there."""
         storage = self.job.storage
-        current = read_ledger(self.job.output.path, storage).current
+        current = read_ledger(Store(self.job.output.path, storage)).current
         for pieces in pieces_by_file(current.values()).values():
             assert overlaps(pieces) == []
             assert len({piece.identity for piece in pieces}) == 1, "two versions of one file"

@@ -25,7 +25,7 @@ def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray
     run_serially(corpus.job, quiet=True)
     before, filesystem = rows_of(corpus), corpus.bucket.filesystem
     files = filesystem.glob(f"{corpus.output}/label=*/*.parquet")
-    committed = read_ledger(corpus.job.output.path, corpus.job.storage).current
+    committed = read_ledger(corpus.job.output_store).current
 
     with corpus.bucket.proxy.faults(Rule("stall", "PutObject", r"out/_commits/.*", times=None, seconds=600)):
         process = start_command("compact", corpus.job_file, "--quiet", ray_address=ray_address)
@@ -37,7 +37,7 @@ def test_compaction_killed_before_its_commit_changes_nothing_and_then_merges(ray
         finally:
             process.kill()
             process.communicate()
-    assert read_ledger(corpus.job.output.path, corpus.job.storage).current == committed, "readers see the old files"
+    assert read_ledger(corpus.job.output_store).current == committed, "readers see the old files"
 
     result = compact(corpus.job, target_bytes=2**20, quiet=True)
     merged = filesystem.glob(f"{corpus.output}/label=*/*.parquet")

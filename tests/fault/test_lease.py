@@ -12,7 +12,7 @@ import pytest
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from pipeline_ops.output.lease import acquire
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule
 from tests.support.corpora import real_documents, write_parquet
@@ -36,7 +36,7 @@ def stopped(process: Popen[str]) -> Iterator[None]:
 def test_run_beside_another_exits_3_names_the_holder_and_writes_nothing(model: Path, tmp_path: Path):
     source, output = write_parquet(tmp_path / "in.parquet", [{"text": "one"}]), tmp_path / "out"
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, output))
-    held = acquire(str(output), StorageConfig(), LEASE_S, None)
+    held = acquire(Store(str(output)), LEASE_S, None)
     before = snapshot(output)
     refused = command("run", job_file, "--quiet")
     assert (refused.code, refused.stdout, len(refused.error_lines)) == (3, "", 1), refused.stderr
@@ -63,7 +63,7 @@ def test_second_run_exits_3_and_names_the_holder_and_a_stalled_holder_commits_no
     job = make_job(source, model, target, storage)
 
     def committed() -> set[str]:
-        return {commit.name for commit in read_ledger(target, job.storage).current.values()}
+        return {commit.name for commit in read_ledger(Store(target, job.storage)).current.values()}
 
     # a run of some length, also where nothing slows it down
     with s3.proxy.faults(Rule("delay", "PutObject", "out/_commits/.*", times=None, seconds=0.3)):

@@ -18,17 +18,9 @@ from pipeline_ops.storage.etags import PART_BYTES, sent_etag
 from pipeline_ops.storage.files import (
     StorageConfig,
     StoredFile,
-    delete_many,
-    join,
-    list_all,
-    open_to_read,
-    put,
-    put_many,
-    put_new,
-    read_bytes,
-    read_files,
 )
 from pipeline_ops.storage.s3 import DELETED_TOGETHER
+from pipeline_ops.storage.store import Store
 from tests.servers.radosgw import missing_programs, radosgw_server
 from tests.servers.s3_proxy import FaultProxy, Kind, Rule
 from tests.servers.s3_server import S3Server
@@ -54,8 +46,12 @@ class Place:
     url: str
     storage: StorageConfig
 
+    @property
+    def store(self) -> Store:
+        return Store(self.url, self.storage)
+
     def files(self) -> list[StoredFile]:
-        return list_all(self.url, self.storage)
+        return self.store.list_all()
 
 
 class Clock:
@@ -107,16 +103,16 @@ def content_of(index: int, size: int) -> bytes:
 @pytest.mark.parametrize(("size", "writers", "rounds"), [(100, 24, 12), (MIB, 24, 8), (8 * MIB, 24, 4)])
 def test_creations_at_once_have_one_winner_whose_bytes_stay(place: Place, size: int, writers: int, rounds: int):
     for number in range(rounds):
-        path = join(place.url, f"{number}.json")
+        path = f"{number}.json"
         contents = [content_of(index, size) for index in range(writers)]
 
         def create(index: int, path: str = path, contents: list[bytes] = contents) -> tuple[bool, bool]:
-            won = put_new(path, contents[index], place.storage)
-            return won, read_bytes(path, place.storage) == contents[index]
+            won = place.store.put_new(path, contents[index])
+            return won, place.store.read(path) == contents[index]
 
         results = at_once(writers, create)
         assert sorted(results) == [(False, False)] * (writers - 1) + [(True, True)]
-        assert read_bytes(path, place.storage) == contents[results.index((True, True))]
+        assert place.store.read(path) == contents[results.index((True, True))]
 
 
 def test_contenders_for_a_lease_at_once_have_one_holder(place: Place):
@@ -126,17 +122,17 @@ def test_contenders_for_a_lease_at_once_have_one_holder(place: Place):
         looked = threading.Barrier(CONTENDERS)
 
         def contend(_: int, looked: threading.Barrier = looked) -> Lease | None:
-            seen = check_free(place.url, place.storage, clock)
+            seen = check_free(place.store, clock)
             looked.wait()
             try:
-                return acquire(place.url, place.storage, LEASE_S, seen, clock)
+                return acquire(place.store, LEASE_S, seen, clock)
             except LeaseError:
                 return None
 
         holders = [lease for lease in at_once(CONTENDERS, contend) if lease]
         assert len(holders) == 1
         with pytest.raises(LeaseError, match="is being written by"):
-            check_free(place.url, place.storage, clock)
+            check_free(place.store, clock)
         holders[0].confirm()
         assert len(place.files()) == 1
         if number % 2:
@@ -148,7 +144,7 @@ def test_contenders_for_a_lease_at_once_have_one_holder(place: Place):
 def test_contenders_that_look_for_themselves_have_one_holder(place: Place):
     def contend(_: int) -> Lease | None:
         try:
-            return acquire(place.url, place.storage, LEASE_S, check_free(place.url, place.storage))
+            return acquire(place.store, LEASE_S, check_free(place.store))
         except LeaseError:
             return None
 
@@ -160,37 +156,37 @@ def test_contenders_that_look_for_themselves_have_one_holder(place: Place):
 
 def test_lease_is_renewed_taken_over_when_it_has_expired_and_released(place: Place):
     clock = Clock()
-    first = acquire(place.url, place.storage, LEASE_S, check_free(place.url, place.storage, clock), clock)
+    first = acquire(place.store, LEASE_S, check_free(place.store, clock), clock)
     for _ in range(3):
         clock.now += LEASE_S
         first.confirm()
     clock.now += LEASE_S
     with pytest.raises(LeaseError):
-        check_free(place.url, place.storage, clock)
+        check_free(place.store, clock)
     clock.now += 0.1
-    second = acquire(place.url, place.storage, LEASE_S, check_free(place.url, place.storage, clock), clock)
+    second = acquire(place.store, LEASE_S, check_free(place.store, clock), clock)
     assert (second.must_fence, second.term > first.term) == (True, True)
     with pytest.raises(LeaseError, match="was silent for longer than"):
         first.confirm()
     first.release(forget=True)
     second.confirm()
-    record = read_lease(place.url, place.storage)
+    record = read_lease(place.store)
     assert record is not None
     assert (record.token, record.released, len(place.files())) == (second.record.token, False, 1)
     second.release()
-    assert check_free(place.url, place.storage, clock) is not None
+    assert check_free(place.store, clock) is not None
 
 
 def test_renewals_of_a_holder_and_of_its_successor_at_once_leave_one_lease(place: Place):
     clock = Clock()
-    first = acquire(place.url, place.storage, LEASE_S, None, clock)
+    first = acquire(place.store, LEASE_S, None, clock)
     clock.now += LEASE_S + 1
-    seen = check_free(place.url, place.storage, clock)
+    seen = check_free(place.store, clock)
 
     def confirm_or_take_over(index: int) -> Lease | None:
         try:
             if index:
-                return acquire(place.url, place.storage, LEASE_S, seen, clock)
+                return acquire(place.store, LEASE_S, seen, clock)
             first.confirm()
             return first
         except LeaseError:
@@ -206,27 +202,25 @@ def test_objects_put_together_are_listed_read_and_deleted(place: Place):
     """More than one page of a listing and one request to delete; names that a glob or a URL would take for something else."""
     names = [f"many/{number:04}" for number in range(DELETED_TOGETHER + 50)]
     names += ["odd/a*b", "odd/a?b", "odd/[ab]", "odd/a b+c=d%25", "odd/ä/文", "odd/a&b<c>"]
-    contents = {join(place.url, name): name.encode() for name in names} | {join(place.url, "large"): content_of(1, 8 * MIB)}
-    put_many(contents, place.storage)
+    contents = {name: name.encode() for name in names} | {"large": content_of(1, 8 * MIB)}
+    place.store.put_many(contents)
     files = place.files()
     assert {file.path: (file.size, file.identity) for file in files} == {
-        path: (len(content), sent_etag(content)) for path, content in contents.items()
+        place.store.join(name): (len(content), sent_etag(content)) for name, content in contents.items()
     }
-    assert read_files(files, place.storage) == [contents[file.path] for file in files]
-    kept = join(place.url, "odd/a*b")
-    delete_many([*(path for path in contents if path != kept), join(place.url, "was never there")], place.storage)
-    assert [file.path for file in place.files()] == [kept]
+    assert place.store.read_files(files) == [contents[place.store.relative(file.path)] for file in files]
+    place.store.delete([*(name for name in contents if name != "odd/a*b"), "was never there"])
+    assert [file.path for file in place.files()] == [place.store.join("odd/a*b")]
 
 
 def test_object_of_several_parts_has_the_etag_of_what_was_sent(place: Place):
     content = content_of(1, 2 * PART_BYTES + 3 * MIB)
-    path = join(place.url, "large")
-    put(path, content, place.storage)
+    place.store.put("large", content)
     (file,) = place.files()
     assert (file.size, file.identity) == (len(content), sent_etag(content))
     assert file.identity.endswith("-3")
-    assert read_files([file], place.storage) == [content]
-    with open_to_read(file, place.storage, sequential=False) as opened:
+    assert place.store.read_files([file]) == [content]
+    with place.store.open(file, sequential=False) as opened:
         for start in (0, PART_BYTES - 10, len(content) - 20):
             opened.seek(start)
             assert opened.read(20) == content[start : start + 20]
@@ -236,22 +230,22 @@ def test_wrong_secret_is_refused_and_the_answer_named(server: S3Server, place: P
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     storage = StorageConfig(endpoint_url=server.endpoint_url, region="us-east-2")  # a client of its own
     with pytest.raises(PermissionError, match="SignatureDoesNotMatch"):
-        put(join(place.url, "object"), b"", storage)
+        Store(place.url, storage).put("object", b"")
 
 
 @pytest.mark.parametrize("sequential", [True, False])
 def test_object_that_was_replaced_since_it_was_listed_is_not_read(place: Place, sequential: bool):
-    path = join(place.url, "replaced")
+    path = "replaced"
     content = content_of(1, 64 * KIB)
-    put(path, content, place.storage)
+    place.store.put(path, content)
     (file,) = place.files()
-    with open_to_read(file, place.storage, sequential=sequential) as opened:
+    with place.store.open(file, sequential=sequential) as opened:
         assert opened.read() == content
-    put(path, content_of(2, 64 * KIB), place.storage)
-    with open_to_read(file, place.storage, sequential=sequential) as opened, pytest.raises(OSError, match="no longer exists"):
+    place.store.put(path, content_of(2, 64 * KIB))
+    with place.store.open(file, sequential=sequential) as opened, pytest.raises(OSError, match="no longer exists"):
         opened.read(16)
     with pytest.raises(StoreError, match="are not those of the listed object"):
-        read_files([file], place.storage)
+        place.store.read_files([file])
 
 
 @pytest.mark.parametrize(
@@ -261,15 +255,15 @@ def test_object_that_was_replaced_since_it_was_listed_is_not_read(place: Place, 
 def test_put_that_arrives_spoilt_or_whose_answer_is_lost_is_made_good(place: Place, proxy: FaultProxy, kind: Kind, size: int):
     content = content_of(1, size)
     with proxy.faults(Rule(kind, "PutObject|UploadPart")):
-        put(join(place.url, "object"), content, StorageConfig(endpoint_url=proxy.endpoint_url))
+        Store(place.url, StorageConfig(endpoint_url=proxy.endpoint_url)).put("object", content)
     assert proxy.journal.faults() == {kind: 1}
-    assert read_files(place.files(), place.storage) == [content]
+    assert place.store.read_files(place.files()) == [content]
 
 
 @pytest.mark.parametrize("kind", ["flip", "after_status", "after_reset"])
 def test_creation_that_arrives_spoilt_or_whose_answer_is_lost_has_won(place: Place, proxy: FaultProxy, kind: Kind):
     content = content_of(1, 100)
     with proxy.faults(Rule(kind, "PutObject")):
-        assert put_new(join(place.url, "object"), content, StorageConfig(endpoint_url=proxy.endpoint_url))
+        assert Store(place.url, StorageConfig(endpoint_url=proxy.endpoint_url)).put_new("object", content)
     assert proxy.journal.faults() == {kind: 1}
-    assert read_files(place.files(), place.storage) == [content]
+    assert place.store.read_files(place.files()) == [content]

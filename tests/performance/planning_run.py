@@ -33,6 +33,7 @@ from pipeline_ops.planning.work_plan import make_plan
 from pipeline_ops.reading.inputs import InputFile, find_inputs, input_schema
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
 SIZES = (1_000, 10_000, 100_000)
@@ -117,12 +118,12 @@ def write_output(job: JobConfig, layout: str, folder: Path) -> None:
         for file in commit.files:
             (folder / file.path).touch()
     if layout == "packed":
-        write_pack(Ledger(commits), 1, output, job.storage)
+        write_pack(Store(output, job.storage), Ledger(commits), 1)
     else:
         (folder / COMMITS_FOLDER).mkdir()
         for unit, commit in commits.items():
             (folder / COMMITS_FOLDER / f"{unit}.json").write_text(commit.to_json())
-    write_job(job_record(prepared, ["float32"], RUN), output, job.storage)
+    write_job(Store(output, job.storage), job_record(prepared, ["float32"], RUN))
 
 
 def write_inputs(folder: Path, number_of_files: int) -> None:
@@ -178,9 +179,9 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
         return result
 
     files, _ = timed("inputs", lambda: find_inputs(job.input, job.storage))
-    timed("job", lambda: read_job(job.output.path, job.storage))
-    ledger = timed("records", lambda: read_ledger(job.output.path, job.storage))
-    timed("failures", lambda: read_failures(job.output.path, job.storage))
+    timed("job", lambda: read_job(job.output_store))
+    ledger = timed("records", lambda: read_ledger(job.output_store))
+    timed("failures", lambda: read_failures(job.output_store))
     plan = timed(
         "plan",
         lambda: make_plan(
@@ -195,7 +196,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
     left = [span.file for task in plan.tasks for span in task]
     timed("sample", lambda: input_schema(left, job.input, job.storage))
     timed("model", lambda: resolve_model(job.named_models()[""], job.storage))
-    timed("garbage", lambda: garbage_files(job.output.path, ledger, job.storage))
+    timed("garbage", lambda: garbage_files(job.output_store, ledger))
     return {**taken, "peak_mebibytes": memory_mebibytes("VmHWM")}
 
 

@@ -16,11 +16,10 @@ from pipeline_ops.output.compaction import compacted, merge_files, plan_compacti
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
-STORAGE = StorageConfig()
 Answer = Callable[[str, np.ndarray], np.ndarray]  # (path, rows) -> logits
 
 
@@ -37,7 +36,7 @@ class MadeOutput:
             "models": {"": {"path": folder.name, **facts}},
             "settings": {"model.path": folder.name, "model.dtype": "float32"},
         }
-        write_job(record, str(folder), STORAGE)
+        write_job(Store(str(folder)), record)
 
     def add(self, *pieces: Piece, reject: Sequence[int] = ()) -> None:
         """A unit of these pieces; the rows of `reject` are rejects."""
@@ -59,22 +58,22 @@ class MadeOutput:
             parts.append(label_documents(documents, classified, head=self.head, output=self.output))
         labeled = pa.concat_tables(parts)
         unit = Unit(uuid.uuid4().hex[:24], pieces)
-        commit = write_unit(unit, labeled, rejects, self.output, STORAGE, metadata={}, padded_tokens=1)
-        commit_unit(commit, read_ledger(self.output.path, STORAGE), self.output.path, STORAGE)
+        commit = write_unit(Store(self.output.path), unit, labeled, rejects, self.output, metadata={}, padded_tokens=1)
+        commit_unit(Store(self.output.path), read_ledger(Store(self.output.path)), commit)
 
     def compact(self, target_bytes: int = 2**20) -> None:
-        ledger = read_ledger(self.output.path, STORAGE)
+        ledger = read_ledger(Store(self.output.path))
         for compaction in plan_compactions(ledger.commits.values(), target_bytes):
-            merged = [file for merge in compaction.merges for file in merge_files(merge, self.output.path, STORAGE)]
-            commit = compacted(compaction, merged, self.output.path, STORAGE)
-            commit_unit(replace(commit, term=1), ledger, self.output.path, STORAGE)
+            merged = [file for merge in compaction.merges for file in merge_files(Store(self.output.path), merge)]
+            commit = compacted(Store(self.output.path), compaction, merged)
+            commit_unit(Store(self.output.path), ledger, replace(commit, term=1))
             for name in compaction.commits:
                 for file in name.files:
                     if file not in compaction.kept:
                         Path(self.output.path, file.path).unlink()
 
     def opened(self) -> Labeled:
-        return open_labeled(self.output.path, STORAGE)
+        return open_labeled(Store(self.output.path))
 
 
 def spread_logits(labels: int, seed: int) -> Answer:

@@ -12,12 +12,11 @@ from pipeline_ops.models.heads import Head
 from pipeline_ops.output.committed_files import column_of, read_written
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
-from pipeline_ops.storage.files import StorageConfig, put
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
-STORAGE = StorageConfig()
 LABELS = ("NEGATIVE", "POSITIVE")
 Key = tuple[str, int]
 
@@ -50,7 +49,9 @@ def write_pieces(
     classified = ModelOutputs(logits, (numbers % 7).astype(np.int32), numbers % 2 == 0)
     labeled = label_documents(documents, classified, head=Head(LABELS, "softmax"), output=output)
     unit = Unit(uuid.uuid4().hex[:24], pieces)
-    return write_unit(unit, labeled, rejects, output, STORAGE, metadata=metadata or {"model": "m"}, padded_tokens=len(rows))
+    return write_unit(
+        Store(output.path), unit, labeled, rejects, output, metadata=metadata or {"model": "m"}, padded_tokens=len(rows)
+    )
 
 
 def whole(path: str, rows: int = 12, identity: str = "v1") -> Piece:
@@ -61,7 +62,7 @@ def rows_of(commit: Commit, output: OutputConfig) -> list[tuple[Key, str, int, b
     """(key, label, tokens, truncated) of each labeled row that the commit's files hold, sorted."""
     found = []
     for file in commit.files:
-        table = read_written(file, output.path, STORAGE)
+        table = read_written(Store(output.path), file)
         columns = [
             column_of(table, name, file.path)
             for name in (
@@ -100,7 +101,7 @@ def check_counts(commit: Commit, output: OutputConfig) -> None:
 def flip_byte(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 1
-    put(str(path), bytes(data), STORAGE)
+    Store(str(path.parent)).put(path.name, bytes(data))
 
 
 def files_of(commits: Sequence[Commit]) -> list[str]:

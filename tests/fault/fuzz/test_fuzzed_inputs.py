@@ -23,6 +23,7 @@ from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table, unpack_table
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.store import Store
 from tests.fault.fuzz.damage import KINDS
 from tests.fault.fuzz.fuzzed_job import DIED, HUNG, RESOLVED, WRONG, Worker, do_cases
 from tests.support.corpora import write_bytes, write_jsonl, write_parquet
@@ -98,7 +99,7 @@ def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun_or_other
     with pytest.raises(UserError, match=rf"input\.path: .*{tmp_path}/in/0{name}.*2 others") as refused:
         prepare_job(tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(refused.value)
-    write_job(job_record(begun, ["float32"], "run"), str(tmp_path / "out"), begun.job.storage)
+    write_job(Store(str(tmp_path / "out"), begun.job.storage), job_record(begun, ["float32"], "run"))
     assert prepare_job(tmp_path / "in", tmp_path / "out").plan.files == 3
     good.rename(tmp_path / "in" / "good.txt")
     assert prepare_job(tmp_path / "in", tmp_path / "elsewhere").plan.files == 4

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.jobs_api import Cluster
 from pipeline_ops.output.schedule_records import Tick, read_ticks, tick_time
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.ray_nodes import Nodes, ray_nodes
@@ -27,7 +27,6 @@ from tests.support.running import (
     write_job_file,
 )
 
-STORAGE = StorageConfig()
 EVERY_TEN_SECONDS = "*/10 * * * * *"
 RUN_TIMEOUT_S = 300  # of one run; 20 s on an idle machine
 STOP_TIMEOUT_S = 60
@@ -54,7 +53,7 @@ def grow(source: Path, name: str, texts: list[str]) -> list[Key]:
 
 
 def ticks_of(output: Path) -> list[Tick]:
-    return read_ticks(str(output), STORAGE, 1000)
+    return read_ticks(Store(str(output)), 1000)
 
 
 def a_run_that_began_after(output: Path, moment: datetime) -> bool:
@@ -194,7 +193,7 @@ def test_once_beside_another_run_is_skipped_with_the_code_of_a_held_lease(nodes:
 
     output = tmp_path / "out"
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "in", model, output))
-    acquire(str(output), STORAGE, 600, None, time.time)
+    acquire(Store(str(output)), 600, None, time.time)
     finished = command_in_own_process("schedule", job_file, "--once", *on(nodes))
     assert finished.code == 3, finished.stderr
     assert finished.result["decision"] == "skip"

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline_ops.output.commit_log import read_ledger
 from pipeline_ops.output.lease import check_free
+from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule
 from tests.servers.s3_server import S3Server
@@ -157,7 +158,7 @@ def test_job_is_submitted_once_survives_its_follower_and_is_stopped_in_order(
     job = make_job(tmp_path / "in", model, target, storage)
 
     def committed() -> int:
-        return len(read_ledger(target, job.storage).current)
+        return len(read_ledger(Store(target, job.storage)).current)
 
     with s3.proxy.faults(Rule("delay", "PutObject", "out/_commits/.*", times=None, seconds=5)):
         followers = [cluster.start("submit", job_file, "--follow", "--tick", "2026-11-22T02:00Z")]
@@ -192,7 +193,7 @@ def test_job_is_submitted_once_survives_its_follower_and_is_stopped_in_order(
                 follower.communicate()
 
     # it has ended by itself, not by SIGKILL
-    lease = check_free(target, job.storage)
+    lease = check_free(Store(target, job.storage))
     assert lease is not None
     assert lease.released
     finished = cluster.command("submit", job_file, "compute.unit_bytes=auto", "--follow", "--tick", "2026-11-22T02:01Z")

@@ -14,6 +14,7 @@ from jobs.results.open_output import find_labeled
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
 from pipeline_ops.output.compaction import compacted, merge_files, plan_compactions
 from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.models.tiny import make_model
 from tests.support.compared_outputs import joined_by_duckdb
 from tests.support.corpora import real_documents, write_jsonl
@@ -46,10 +47,12 @@ def old(source: Path, model: Path, tmp_path: Path) -> JobConfig:
 def merge(output: Path) -> None:
     """As compact, without Ray."""
     storage = StorageConfig()
-    ledger = read_ledger(str(output), storage)
+    ledger = read_ledger(Store(str(output), storage))
     for compaction in plan_compactions(ledger.commits.values(), 2**20):
-        files = [file for one in compaction.merges for file in merge_files(one, str(output), storage)]
-        commit_unit(replace(compacted(compaction, files, str(output), storage), term=99), ledger, str(output), storage)
+        files = [file for one in compaction.merges for file in merge_files(Store(str(output), storage), one)]
+        commit_unit(
+            Store(str(output), storage), ledger, replace(compacted(Store(str(output), storage), compaction, files), term=99)
+        )
 
 
 def flows_of(rows: list[tuple]) -> Counter[tuple[str, str]]:

@@ -9,13 +9,11 @@ import pytest
 
 from jobs.results.status import status
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, running_command, wait_for, write_job_file
 from tests.support.serial_chain import run_serially
-
-STORAGE = StorageConfig()
 
 
 def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model: Path, tmp_path: Path) -> None:
@@ -30,13 +28,13 @@ def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model
     write_jsonl(tmp_path / "in" / "c.jsonl", [{"text": "and another"}])
     (tmp_path / "in" / "d.parquet").write_bytes(b"no Parquet")
     run_serially(job, quiet=True, report=False)
-    found = status(str(tmp_path / "out"), STORAGE)
+    found = status(Store(str(tmp_path / "out")))
     assert (found["state"], found["units_failed"], found["documents"]) == ("incomplete", 1, 23)
 
 
 def test_status_of_what_nobody_has_labeled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no labels"):
-        status(str(tmp_path), STORAGE)
+        status(Store(str(tmp_path)))
 
 
 @pytest.mark.fault
@@ -51,7 +49,7 @@ def test_status_of_a_job_follows_it_while_it_runs_and_when_it_is_killed(model: P
 
     def state() -> str:
         try:
-            seen.append(status(str(output), STORAGE)["state"])
+            seen.append(status(Store(str(output)))["state"])
         except UserError:  # nothing there yet
             return ""
         return seen[-1]

@@ -10,6 +10,7 @@ import pytest
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
 from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule
 from tests.servers.s3_server import S3Server
@@ -83,7 +84,7 @@ def test_reader_of_commits_never_sees_both_versions_of_a_changed_file(
 
     def look() -> None:
         while not done.is_set():
-            current = read_ledger(f"{s3.url}/out", StorageConfig(endpoint_url=s3_server.endpoint_url)).current.values()
+            current = read_ledger(Store(f"{s3.url}/out", StorageConfig(endpoint_url=s3_server.endpoint_url))).current.values()
             seen.append(sorted({(piece.path, piece.identity) for commit in current for piece in commit.pieces}))
 
     reader = threading.Thread(target=look)

@@ -11,8 +11,9 @@ from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows, labels_o
 from pipeline_ops.output.commit_log import Ledger
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
-from tests.support.labeled_units import STORAGE, whole, write_pieces
+from tests.support.labeled_units import whole, write_pieces
 
 COLUMNS = ["label", "score", "num_tokens", "text"]
 
@@ -22,7 +23,7 @@ def output_of(folder: Path, rows: list[int]) -> tuple[Labeled, list[Commit]]:
     output = OutputConfig(path=str(folder))
     commits = [write_pieces(output, whole(f"{number}.jsonl", count)) for number, count in enumerate(rows)]
     record = {"config": {"output": output.model_dump(mode="json")}, "models": {"": {}}}
-    return Labeled(str(folder), STORAGE, record, Ledger({commit.unit: commit for commit in commits})), commits
+    return Labeled(Store(str(folder)), record, Ledger({commit.unit: commit for commit in commits})), commits
 
 
 def test_labels_and_partitions_are_counted_from_the_commits(tmp_path: Path) -> None:

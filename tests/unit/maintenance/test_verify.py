@@ -15,6 +15,7 @@ from pipeline_ops.reading.reader import read_units
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
@@ -33,7 +34,7 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
     """Labels `in` into `out` with made-up logits, all units."""
     files, settings = prepare(folder / "in", unit_bytes=unit_bytes)
     output, commits = OutputConfig(path=str(folder / "out")), []
-    ledger = read_ledger(output.path, STORAGE)
+    ledger = read_ledger(Store(output.path))
     for done in read_units(spans_of(files), settings):
         assert not isinstance(done, Failure)
         unit, documents, rejects = done
@@ -41,8 +42,8 @@ def label_all(folder: Path, unit_bytes: int = 2000) -> list[Commit]:
         logits = np.tile(np.array([0.5, -0.5], np.float32), (count, 1))
         classified = ModelOutputs(logits, np.ones(count, np.int32), np.zeros(count, bool))
         labeled = label_documents(documents, classified, head=Head(("A", "B"), "softmax"), output=output)
-        commit = write_unit(unit, labeled, rejects, output, STORAGE, metadata={}, padded_tokens=count)
-        assert commit_unit(commit, ledger, output.path, STORAGE)
+        commit = write_unit(Store(output.path), unit, labeled, rejects, output, metadata={}, padded_tokens=count)
+        assert commit_unit(Store(output.path), ledger, commit)
         commits.append(commit)
     return commits
 
@@ -125,7 +126,7 @@ def test_verify_of_an_output_with_failed_units_names_them(labeled: Path) -> None
     path = write_jsonl(labeled / "in" / "c.jsonl.gz", [{"text": "a"}])
     path.write_bytes(path.read_bytes()[:-9])
     (failure,) = try_path(labeled / "in").failures
-    quarantine(failure, "run", str(labeled / "out"), STORAGE)
+    quarantine(Store(str(labeled / "out")), failure, "run")
     report = verify(job_of(labeled))
     assert not report["ok"]
     assert (len(report["failed"]), len(report["missing"])) == (1, 1)

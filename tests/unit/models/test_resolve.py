@@ -31,7 +31,8 @@ from pipeline_ops.models.fetch import is_hub_id, local_copy
 from pipeline_ops.models.load import load_classifier
 from pipeline_ops.models.resolve import pads_left, resolve_max_length, resolve_model
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig, join, put
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.models.architectures import make_classifier
 from tests.models.tiny import ARCHITECTURES, Architecture, make_model
 
@@ -75,7 +76,7 @@ def change_json(path: Path, **values: Any) -> None:
 
 def upload(folder: Path, url: str) -> str:
     for path in folder.iterdir():
-        put(join(url, path.name), path.read_bytes(), STORAGE)
+        Store(url).put(path.name, path.read_bytes())
     return url
 
 
@@ -361,7 +362,7 @@ def test_local_copy_without_weights_leaves_them_out(remote: str, caching: Storag
 def test_local_copy_of_a_changed_remote_folder_is_new(remote: str, caching: StorageConfig) -> None:
     config = ModelConfig(path=remote)
     first = Path(local_copy(config, caching, weights=True))
-    put(join(remote, "extra.txt"), b"more", STORAGE)
+    Store(remote).put("extra.txt", b"more")
     second = Path(local_copy(config, caching, weights=True))
     assert second != first
     assert (second / "extra.txt").read_bytes() == b"more"
@@ -396,7 +397,7 @@ def test_local_copy_that_was_interrupted_leaves_no_partial_copy(model: Path, cac
 
 def test_local_copy_of_a_folder_without_a_model_is_a_users_mistake(caching: StorageConfig) -> None:
     other = f"memory://{uuid.uuid4().hex}"
-    put(join(other, "notes.txt"), b"no model", STORAGE)
+    Store(other).put("notes.txt", b"no model")
     for path in ("memory://no-such-bucket/model", other):
         with pytest.raises(UserError, match=r"model\.path.*config\.json"):
             local_copy(ModelConfig(path=path), caching, weights=True)

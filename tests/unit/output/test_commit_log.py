@@ -25,10 +25,10 @@ from pipeline_ops.output.commit_log import (
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.schema.units import Piece, Range
-from pipeline_ops.storage.files import StorageConfig, StoredFile, list_all, put
+from pipeline_ops.storage.files import StoredFile
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
-STORAGE = StorageConfig()
 UNIT, OTHER_UNIT = "a" * 24, "b" * 24
 ATTEMPT, OTHER_ATTEMPT = "1" * 12, "2" * 12
 
@@ -52,9 +52,9 @@ def commit_of(
 
 def commit_all(folder: str, *commits: Commit) -> Ledger:
     """Commits to an output, as one run does that has read its records just before."""
-    ledger = read_ledger(folder, STORAGE)
+    ledger = read_ledger(Store(folder))
     for commit in commits:
-        assert commit_unit(commit, ledger, folder, STORAGE)
+        assert commit_unit(Store(folder), ledger, commit)
     return ledger
 
 
@@ -98,49 +98,49 @@ def test_commit_record_of_a_version_that_measured_nothing_is_read() -> None:
 
 def test_commit_of_a_unit_can_be_read_back(tmp_path: Path) -> None:
     commit_all(str(tmp_path), commit_of())
-    assert read_ledger(str(tmp_path), STORAGE).commits == {UNIT: commit_of()}
+    assert read_ledger(Store(str(tmp_path))).commits == {UNIT: commit_of()}
     assert files_below(tmp_path) == {f"_commits/{UNIT}.json"}
 
 
 def test_commit_of_a_second_attempt_loses_and_changes_nothing(tmp_path: Path) -> None:
     ledger = commit_all(str(tmp_path), commit_of())
-    assert not commit_unit(commit_of(attempt=OTHER_ATTEMPT), ledger, str(tmp_path), STORAGE)
-    assert read_ledger(str(tmp_path), STORAGE).commits == ledger.commits == {UNIT: commit_of()}
+    assert not commit_unit(Store(str(tmp_path)), ledger, commit_of(attempt=OTHER_ATTEMPT))
+    assert read_ledger(Store(str(tmp_path))).commits == ledger.commits == {UNIT: commit_of()}
 
 
 def test_commit_put_again_is_ours(tmp_path: Path) -> None:
     ledger = commit_all(str(tmp_path), commit_of())
-    assert commit_unit(commit_of(), ledger, str(tmp_path), STORAGE)
+    assert commit_unit(Store(str(tmp_path)), ledger, commit_of())
 
 
 def test_commit_that_a_run_has_not_seen_ends_it(tmp_path: Path) -> None:
     """What a run that ended cleanly may still have had under way."""
-    ledger = read_ledger(str(tmp_path), STORAGE)
+    ledger = read_ledger(Store(str(tmp_path)))
     commit_all(str(tmp_path), commit_of())
     with pytest.raises(OSError, match=f"{UNIT}.json: a commit of another run"):
-        commit_unit(commit_of(attempt=OTHER_ATTEMPT), ledger, str(tmp_path), STORAGE)
-    assert read_ledger(str(tmp_path), STORAGE).commits == {UNIT: commit_of()}
+        commit_unit(Store(str(tmp_path)), ledger, commit_of(attempt=OTHER_ATTEMPT))
+    assert read_ledger(Store(str(tmp_path))).commits == {UNIT: commit_of()}
 
 
 def test_broken_record_is_an_error_that_names_it(tmp_path: Path) -> None:
     for content in (b"{", b"[]", b'{"unit": "a"}'):
-        put(str(tmp_path / "_commits" / f"{UNIT}.json"), content, STORAGE)
+        Store(str(tmp_path)).put(f"_commits/{UNIT}.json", content)
         with pytest.raises(OSError, match=f"{UNIT}.json is no commit record"):
-            read_ledger(str(tmp_path), STORAGE)
-    put(str(tmp_path / "_commits" / "pack-0000000001.jsonl.zst"), b"no zstd", STORAGE)
+            read_ledger(Store(str(tmp_path)))
+    Store(str(tmp_path)).put("_commits/pack-0000000001.jsonl.zst", b"no zstd")
     with pytest.raises(OSError, match=r"pack-0000000001.* cannot be decompressed"):
-        read_ledger(str(tmp_path), STORAGE)
+        read_ledger(Store(str(tmp_path)))
 
 
 def test_commits_of_a_new_output_are_none(tmp_path: Path) -> None:
-    assert read_ledger(str(tmp_path / "new"), STORAGE).commits == {}
-    assert read_job(str(tmp_path / "new"), STORAGE) is None
+    assert read_ledger(Store(str(tmp_path / "new"))).commits == {}
+    assert read_job(Store(str(tmp_path / "new"))) is None
     assert not (tmp_path / "new").exists()
 
 
 def test_job_record_can_be_read_back(tmp_path: Path) -> None:
-    write_job({"fingerprint": "ü", "settings": {"model.max_length": 512}}, str(tmp_path / "out"), STORAGE)
-    assert read_job(str(tmp_path / "out"), STORAGE) == {"fingerprint": "ü", "settings": {"model.max_length": 512}}
+    write_job(Store(str(tmp_path / "out")), {"fingerprint": "ü", "settings": {"model.max_length": 512}})
+    assert read_job(Store(str(tmp_path / "out"))) == {"fingerprint": "ü", "settings": {"model.max_length": 512}}
 
 
 def test_current_commits_leave_out_replaced_ones() -> None:
@@ -193,31 +193,31 @@ def test_incomplete_files_are_those_without_all_rows_of_their_present_version() 
 def test_pack_holds_what_counts_and_voids_what_comes_late(tmp_path: Path) -> None:
     output = str(tmp_path)
     stalled = commit_all(output, commit_of())
-    ledger = read_ledger(output, STORAGE)
-    write_pack(ledger, 3, output, STORAGE)
-    assert commit_unit(commit_of(OTHER_UNIT, path="b.jsonl"), stalled, output, STORAGE)  # by the run that has lost its lease
+    ledger = read_ledger(Store(output))
+    write_pack(Store(output), ledger, 3)
+    assert commit_unit(Store(output), stalled, commit_of(OTHER_UNIT, path="b.jsonl"))  # by the run that has lost its lease
     late = tmp_path / "_commits" / f"{OTHER_UNIT}.json"
     assert late.exists()
-    assert read_ledger(output, STORAGE).commits == {UNIT: commit_of()}
+    assert read_ledger(Store(output)).commits == {UNIT: commit_of()}
 
     again = commit_of(OTHER_UNIT, OTHER_ATTEMPT, path="b.jsonl", term=3)
-    assert commit_unit(again, ledger, output, STORAGE)
-    assert read_ledger(output, STORAGE).commits == {UNIT: commit_of(), OTHER_UNIT: again}
+    assert commit_unit(Store(output), ledger, again)
+    assert read_ledger(Store(output)).commits == {UNIT: commit_of(), OTHER_UNIT: again}
     write_files(tmp_path, commit_of(), again)
-    sweep(output, ledger, STORAGE, nothing)
+    sweep(Store(output), ledger, nothing)
     assert not late.exists()
-    assert read_ledger(output, STORAGE).commits == {UNIT: commit_of(), OTHER_UNIT: again}
+    assert read_ledger(Store(output)).commits == {UNIT: commit_of(), OTHER_UNIT: again}
 
 
 def test_pack_of_a_stalled_run_does_not_count_when_a_later_one_is_there(tmp_path: Path) -> None:
     output = str(tmp_path)
     stalled = commit_all(output, commit_of())
-    write_pack(commit_all(output, commit_of(OTHER_UNIT, path="b.jsonl")), 4, output, STORAGE)
-    write_pack(stalled, 2, output, STORAGE)
-    ledger = read_ledger(output, STORAGE)
+    write_pack(Store(output), commit_all(output, commit_of(OTHER_UNIT, path="b.jsonl")), 4)
+    write_pack(Store(output), stalled, 2)
+    ledger = read_ledger(Store(output))
     assert set(ledger.commits) == {UNIT, OTHER_UNIT}
     assert (ledger.pack_term, ledger.loose) == (4, 0)
-    assert {file.path.rsplit("/", 1)[-1] for file in garbage_files(output, ledger, STORAGE)} == {
+    assert {file.path.rsplit("/", 1)[-1] for file in garbage_files(Store(output), ledger)} == {
         f"{UNIT}.json",
         f"{OTHER_UNIT}.json",
         "pack-0000000002.jsonl.zst",
@@ -227,36 +227,36 @@ def test_pack_of_a_stalled_run_does_not_count_when_a_later_one_is_there(tmp_path
 def test_pack_written_again_in_one_term_holds_all(tmp_path: Path) -> None:
     output = str(tmp_path)
     ledger = commit_all(output, commit_of())
-    write_pack(ledger, 2, output, STORAGE)
-    assert commit_unit(commit_of(OTHER_UNIT, term=2), ledger, output, STORAGE)
-    assert read_ledger(output, STORAGE).loose == ledger.loose == 1
-    write_pack(ledger, 2, output, STORAGE)
+    write_pack(Store(output), ledger, 2)
+    assert commit_unit(Store(output), ledger, commit_of(OTHER_UNIT, term=2))
+    assert read_ledger(Store(output)).loose == ledger.loose == 1
+    write_pack(Store(output), ledger, 2)
     write_files(tmp_path, *ledger.commits.values())
-    sweep(output, ledger, STORAGE, nothing)
-    assert set(read_ledger(output, STORAGE).commits) == {UNIT, OTHER_UNIT}
+    sweep(Store(output), ledger, nothing)
+    assert set(read_ledger(Store(output)).commits) == {UNIT, OTHER_UNIT}
     assert [file for file in files_below(tmp_path) if file.startswith("_commits")] == ["_commits/pack-0000000002.jsonl.zst"]
 
 
 def test_replaced_commit_in_a_pack_does_not_come_back_when_its_successor_is_replaced(tmp_path: Path) -> None:
     output = str(tmp_path)
     first = commit_of()
-    write_pack(commit_all(output, first), 2, output, STORAGE)
+    write_pack(Store(output), commit_all(output, first), 2)
     for number, version in enumerate(("v2", "v3", "v4")):
-        ledger = read_ledger(output, STORAGE)
+        ledger = read_ledger(Store(output))
         (old,) = ledger.current.values()
         new = commit_of(f"{number}" * 24, identity=version, replaces=(old.name,), term=3 + number)
         write_files(tmp_path, new)
-        assert commit_unit(new, ledger, output, STORAGE)
-        sweep(output, ledger, STORAGE, nothing)
-        assert [commit.name for commit in read_ledger(output, STORAGE).current.values()] == [new.name]
+        assert commit_unit(Store(output), ledger, new)
+        sweep(Store(output), ledger, nothing)
+        assert [commit.name for commit in read_ledger(Store(output)).current.values()] == [new.name]
 
 
 def test_commit_that_keeps_no_rows_is_not_packed(tmp_path: Path) -> None:
     output = str(tmp_path)
     gone = replace(commit_of(OTHER_UNIT, replaces=(commit_of().name,)), pieces=(), files=(), rejects_file=None)
     ledger = commit_all(output, commit_of(), gone)
-    write_pack(ledger, 1, output, STORAGE)
-    assert read_ledger(output, STORAGE).commits == ledger.commits == {}
+    write_pack(Store(output), ledger, 1)
+    assert read_ledger(Store(output)).commits == ledger.commits == {}
 
 
 def test_ledger_read_while_records_are_packed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,20 +264,22 @@ def test_ledger_read_while_records_are_packed_is_read_again(tmp_path: Path, monk
     ledger = commit_all(output, commit_of(), commit_of(OTHER_UNIT))
     listings = []
 
-    def list_and_change(folder: str, storage: StorageConfig) -> list[StoredFile]:
+    list_all = Store.list_all
+
+    def list_and_change(store: Store, folder: str = "") -> list[StoredFile]:
         """The listing; after the first one another run packs the records, and after the second it packs more of them."""
-        listings.append(list_all(folder, storage))
+        listings.append(list_all(store, folder))
         if len(listings) == 1:
-            write_pack(ledger, 2, output, STORAGE)
+            write_pack(Store(output), ledger, 2)
             for name in (f"{UNIT}.json", f"{OTHER_UNIT}.json"):
                 (tmp_path / "_commits" / name).unlink()
         elif len(listings) == 3:
             ledger.commits["c" * 24] = commit_of("c" * 24)
-            write_pack(ledger, 2, output, STORAGE)
+            write_pack(Store(output), ledger, 2)
         return listings[-1]
 
-    monkeypatch.setattr("pipeline_ops.output.commit_log.list_all", list_and_change)
-    assert set(read_ledger(output, STORAGE).commits) == {UNIT, OTHER_UNIT, "c" * 24}
+    monkeypatch.setattr(Store, "list_all", list_and_change)
+    assert set(read_ledger(Store(output)).commits) == {UNIT, OTHER_UNIT, "c" * 24}
 
 
 def test_sweep_removes_exactly_what_no_commit_names(tmp_path: Path) -> None:
@@ -288,11 +290,11 @@ def test_sweep_removes_exactly_what_no_commit_names(tmp_path: Path) -> None:
     expected = {file.path for file in counted.all_files()} | {f"_commits/{UNIT}.json"}
     garbage = {str(tmp_path / name) for name in files_below(tmp_path) - expected}
 
-    assert has_garbage(str(tmp_path), ledger, STORAGE)
-    assert {file.path for file in garbage_files(str(tmp_path), ledger, STORAGE)} == garbage
-    assert {file.path for file in sweep(str(tmp_path), ledger, STORAGE, nothing)} == garbage
+    assert has_garbage(Store(str(tmp_path)), ledger)
+    assert {file.path for file in garbage_files(Store(str(tmp_path)), ledger)} == garbage
+    assert {file.path for file in sweep(Store(str(tmp_path)), ledger, nothing)} == garbage
     assert files_below(tmp_path) == expected
-    assert not has_garbage(str(tmp_path), ledger, STORAGE)
+    assert not has_garbage(Store(str(tmp_path)), ledger)
 
 
 def test_sweep_by_a_run_that_has_lost_its_lease_deletes_nothing(tmp_path: Path) -> None:
@@ -302,7 +304,7 @@ def test_sweep_by_a_run_that_has_lost_its_lease_deletes_nothing(tmp_path: Path) 
     write_files(tmp_path, commit_of())
     before = files_below(tmp_path)
     with pytest.raises(LeaseError):
-        sweep(str(tmp_path), Ledger(), STORAGE, lost)
+        sweep(Store(str(tmp_path)), Ledger(), lost)
     assert files_below(tmp_path) == before
 
 
@@ -313,12 +315,12 @@ def test_sweep_of_nothing_still_tells_a_run_that_it_has_lost_its_lease(tmp_path:
         raise LeaseError("another run has it")
 
     with pytest.raises(LeaseError):
-        sweep(str(tmp_path), Ledger(), STORAGE, lost)
+        sweep(Store(str(tmp_path)), Ledger(), lost)
 
 
 def test_sweep_does_not_delete_what_comes_after_its_listing(tmp_path: Path) -> None:
     write_files(tmp_path, commit_of())
-    sweep(str(tmp_path), Ledger(), STORAGE, lambda: write_files(tmp_path, commit_of(OTHER_UNIT)))
+    sweep(Store(str(tmp_path)), Ledger(), lambda: write_files(tmp_path, commit_of(OTHER_UNIT)))
     assert files_below(tmp_path) == {file.path for file in commit_of(OTHER_UNIT).all_files()}
 
 
@@ -327,7 +329,7 @@ def test_sweep_removes_replaced_commits_and_their_files(tmp_path: Path) -> None:
     new = commit_of(OTHER_UNIT, identity="v2", replaces=(old.name,))
     write_files(tmp_path, old, new)
     ledger = commit_all(str(tmp_path), old, new)
-    sweep(str(tmp_path), ledger, STORAGE, nothing)
+    sweep(Store(str(tmp_path)), ledger, nothing)
     assert ledger.commits == {OTHER_UNIT: new}
     assert files_below(tmp_path) == {file.path for file in new.all_files()} | {f"_commits/{OTHER_UNIT}.json"}
 
@@ -336,7 +338,7 @@ def test_sweep_keeps_files_that_a_replacing_commit_takes_over(tmp_path: Path) ->
     old = commit_of()
     new = replace(commit_of(OTHER_UNIT, replaces=(old.name,)), files=old.files[:1], rejects_file=old.rejects_file)
     write_files(tmp_path, old)
-    sweep(str(tmp_path), commit_all(str(tmp_path), old, new), STORAGE, nothing)
+    sweep(Store(str(tmp_path)), commit_all(str(tmp_path), old, new), nothing)
     assert files_below(tmp_path) == {file.path for file in new.all_files()} | {f"_commits/{OTHER_UNIT}.json"}
 
 
@@ -357,7 +359,7 @@ def test_sweep_never_touches_foreign_files(tmp_path: Path) -> None:
     for name in foreign:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"mine")
-    assert sweep(str(tmp_path), Ledger(), STORAGE, nothing) == []
+    assert sweep(Store(str(tmp_path)), Ledger(), nothing) == []
     assert files_below(tmp_path) == set(foreign)
 
 
@@ -365,12 +367,12 @@ def test_sweep_without_partitions_removes_unreferenced_files_beside_foreign_ones
     for name in (f"{UNIT}-{ATTEMPT}.parquet", f"{UNIT}-{OTHER_ATTEMPT}-0-1.parquet", "mine.parquet"):
         (tmp_path / name).write_bytes(b"data")
     counted = replace(commit_of(), files=(WrittenFile(f"{UNIT}-{ATTEMPT}.parquet", 1, 4, "md5"),), rejects_file=None)
-    assert len(sweep(str(tmp_path), Ledger({UNIT: counted}), STORAGE, nothing)) == 1
+    assert len(sweep(Store(str(tmp_path)), Ledger({UNIT: counted}), nothing)) == 1
     assert files_below(tmp_path) == {f"{UNIT}-{ATTEMPT}.parquet", "mine.parquet"}
 
 
 def test_sweep_of_a_new_output_does_nothing(tmp_path: Path) -> None:
-    assert sweep(str(tmp_path / "new"), Ledger(), STORAGE, nothing) == []
+    assert sweep(Store(str(tmp_path / "new")), Ledger(), nothing) == []
     assert not (tmp_path / "new").exists()
 
 
@@ -382,13 +384,13 @@ def test_sweep_after_an_input_went_back_to_its_first_version_keeps_the_newest_co
     second = commit_of(OTHER_UNIT, identity="v2", replaces=(first.name,), term=2)
     again = commit_of(attempt=OTHER_ATTEMPT, replaces=(second.name,), term=2)
     for commit in (first, second, again):
-        ledger = read_ledger(output, STORAGE)
-        sweep(output, ledger, STORAGE, nothing)
+        ledger = read_ledger(Store(output))
+        sweep(Store(output), ledger, nothing)
         write_files(tmp_path, commit)
-        assert commit_unit(commit, ledger, output, STORAGE)
+        assert commit_unit(Store(output), ledger, commit)
         if packed and commit is first:
-            write_pack(ledger, 2, output, STORAGE)
-        sweep(output, ledger, STORAGE, nothing)
-    current = read_ledger(output, STORAGE).current
+            write_pack(Store(output), ledger, 2)
+        sweep(Store(output), ledger, nothing)
+    current = read_ledger(Store(output)).current
     assert [commit.name for commit in current.values()] == [again.name]
     assert {file.path for file in again.all_files()} <= files_below(tmp_path)

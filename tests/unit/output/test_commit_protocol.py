@@ -23,8 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import jobs.maintenance.sweep
 import jobs.run.commit_writer
+import pipeline_ops.output.lease
 from jobs.config import JobConfig
-from jobs.maintenance.sweep import holding
+from jobs.maintenance.sweep import existing_output
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import (
@@ -45,7 +46,8 @@ from pipeline_ops.reading.reader import Span
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig, StoredFile, list_all, put, read_bytes
+from pipeline_ops.storage.files import StorageConfig, StoredFile
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from tests.servers.stepped_store import Fault, Interrupted, Killed, Program, SteppedFileSystem
 
@@ -68,8 +70,8 @@ class World:
         self.output = OutputConfig(path=f"stepped://{uuid.uuid4().hex}", drop_removed=True, lease_seconds=LEASE_S)
 
     @property
-    def folder(self) -> str:
-        return self.output.path
+    def store(self) -> Store:
+        return Store(self.output.path)
 
     def files(self) -> list[InputFile]:
         stored = [StoredFile(path, INPUTS[path], identity) for path, identity in sorted(self.inputs.items())]
@@ -96,15 +98,15 @@ class Driver:
 
     def run(self) -> None:
         _here.driver = self
-        job = SimpleNamespace(output=self.world.output, storage=STORAGE)
+        job = SimpleNamespace(output=self.world.output, output_store=self.world.store)
         if self.compacts:
-            with holding(cast(JobConfig, job)) as (folder, ledger, lease):
-                sweep(folder, ledger, STORAGE, lease.confirm)
+            with existing_output(cast(JobConfig, job)) as (ledger, lease):
+                sweep(self.world.store, ledger, lease.confirm)
                 self._compact(ledger, lease)
-                sweep(folder, ledger, STORAGE, lease.confirm)
+                sweep(self.world.store, ledger, lease.confirm)
             return
-        seen = check_free(self.world.folder, STORAGE, self.clock)
-        ledger = read_ledger(self.world.folder, STORAGE)
+        seen = check_free(self.world.store, self.clock)
+        ledger = read_ledger(self.world.store)
         plan = self.world.plan(ledger)
         prepared = cast(Prepared, SimpleNamespace(job=job, ledger=ledger, lease=seen, plan=plan, outdated_failures=[]))
         if needs_writing(prepared):
@@ -132,7 +134,7 @@ class Driver:
             pieces = tuple(joined_pieces([*left.pieces, *right.pieces]))
             commit = self._written(["compacted", *names], pieces, names, kept=left.files[:1])
             lease.check()
-            commit_unit(replace(commit, term=lease.term), ledger, self.world.folder, STORAGE)
+            commit_unit(self.world.store, ledger, replace(commit, term=lease.term))
 
     def _without(self, commit: Commit, gone: tuple[str, ...]) -> Commit:
         pieces = tuple(piece for piece in commit.pieces if piece.path not in gone)
@@ -145,7 +147,7 @@ class Driver:
         unit, attempt = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24], f"{next(ATTEMPTS):012x}"
         new = [WrittenFile(f"label={label}/{unit}-{attempt}.parquet", 1, 1, "") for label in ("A", "B")[len(kept) :]]
         for file in new:
-            put(f"{self.world.folder}/{file.path}", b"x", STORAGE)
+            self.world.store.put(file.path, b"x")
         return Commit(unit, attempt, pieces, (*kept, *new), None, 1, 0, 1, 1, 0, {}, replaces=replaces)
 
 
@@ -168,8 +170,8 @@ def units_of(spans: Sequence[Span]) -> Iterator[tuple[tuple[Piece, ...], tuple[s
 
 def check_output(world: World) -> dict[str, list[Piece]]:
     """What a fresh reader finds stands once, in one version, and on storage; returns the pieces by input file."""
-    current = read_ledger(world.folder, STORAGE).current
-    there = {file.path.removeprefix(f"{world.folder}/") for file in list_all(world.folder, STORAGE)}
+    current = read_ledger(world.store).current
+    there = {world.store.relative(file.path) for file in world.store.list_all()}
     named = [file.path for commit in current.values() for file in commit.all_files()]
     assert len(named) == len(set(named)), "a file is named twice"
     assert set(named) <= there, f"lost: {sorted(set(named) - there)}"
@@ -232,8 +234,8 @@ class CommitProtocol(RuleBasedStateMachine):
             del self.drivers[slot]
         check_output(self.world)
         if fault is None and kind_of((what, path)) == "put _commits" and "/pack-" not in path:
-            counts = {commit.name for commit in read_ledger(self.world.folder, STORAGE).commits.values()}
-            there = Commit.from_json(read_bytes(f"stepped:/{path}", STORAGE))
+            counts = {commit.name for commit in read_ledger(self.world.store).commits.values()}
+            there = Commit.from_json(self.world.store.read(self.world.store.relative(f"stepped:/{path}")))
             driver.voided = driver.voided or there.name not in counts
         if program.ended:
             check_error(driver, program)
@@ -314,10 +316,10 @@ class CommitProtocol(RuleBasedStateMachine):
         driver = Driver(self.world)
         driver.run()
         check_complete(self.world)
-        ledger = read_ledger(self.world.folder, STORAGE)
-        assert not garbage_files(self.world.folder, ledger, STORAGE), "garbage is left"
+        ledger = read_ledger(self.world.store)
+        assert not garbage_files(self.world.store, ledger), "garbage is left"
         named = sum(len(commit.all_files()) for commit in ledger.current.values())
-        files = [file.path for file in list_all(self.world.folder, STORAGE) if "/label=" in file.path]
+        files = [file.path for file in self.world.store.list_all() if "/label=" in file.path]
         assert len(files) == named, "files that no commit names are left"
         return driver.lease is not None
 
@@ -332,7 +334,7 @@ class CommitProtocol(RuleBasedStateMachine):
         finally:
             for _, program in self.drivers.values():
                 program.kill()
-            root = self.world.folder.removeprefix("stepped:/")
+            root = self.world.output.path.removeprefix("stepped:/")
             for path in [path for path in SteppedFileSystem.store if path.startswith(root)]:
                 del SteppedFileSystem.store[path]
 
@@ -368,11 +370,8 @@ def run_machine(how: settings) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs.run.commit_writer, "LOOSE_RECORDS", LOOSE_RECORDS)
-        patch.setattr(jobs.run.commit_writer, "acquire", clocked_acquire)
-        patch.setattr(jobs.maintenance.sweep, "acquire", clocked_acquire)
-        patch.setattr(
-            jobs.maintenance.sweep, "check_free", lambda output, storage: check_free(output, storage, _here.driver.clock)
-        )
+        patch.setattr(pipeline_ops.output.lease, "acquire", clocked_acquire)
+        patch.setattr(jobs.maintenance.sweep, "check_free", lambda store: check_free(store, _here.driver.clock))
         run_state_machine_as_test(CommitProtocol, settings=how)
 
 

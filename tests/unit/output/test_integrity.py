@@ -12,17 +12,15 @@ from pipeline_ops.output.committed_files import read_written
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig, put
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.unit_files import parquet_bytes, written_file
 from tests.support.labeled_units import flip_byte, whole, write_pieces
 
-STORAGE = StorageConfig()
-
 
 def check(output: OutputConfig, *commits: Commit) -> list[str]:
     seen = VerifyState()
-    return [line for commit in commits for line in check_commit(commit, output, STORAGE, seen)]
+    return [line for commit in commits for line in check_commit(Store(output.path), commit, output, seen)]
 
 
 @pytest.fixture
@@ -32,10 +30,10 @@ def output(tmp_path: Path) -> OutputConfig:
 
 def rewritten(commit: Commit, output: OutputConfig, index: int, change: Any) -> Commit:
     """The commit with a file whose table `change` has changed, and which is recorded as it is now."""
-    table = change(read_written(commit.files[index], output.path, STORAGE))
+    table = change(read_written(Store(output.path), commit.files[index]))
     content = parquet_bytes(table)
     path = commit.files[index].path
-    put(f"{output.path}/{path}", content.to_pybytes(), STORAGE)
+    Store(output.path).put(path, content.to_pybytes())
     files = list(commit.files)
     files[index] = written_file(path, table.num_rows, content)
     return replace(commit, files=tuple(files))
@@ -52,7 +50,7 @@ def test_check_of_good_commits_finds_nothing(tmp_path: Path, partition_by: tuple
         write_pieces(output, whole("rejects", 4), reject_every=1),
     ]
     seen = VerifyState()
-    assert [line for commit in commits for line in check_commit(commit, output, STORAGE, seen)] == []
+    assert [line for commit in commits for line in check_commit(Store(output.path), commit, output, seen)] == []
     assert seen.documents == 12 + 9 + 4
 
 

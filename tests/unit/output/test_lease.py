@@ -15,11 +15,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline_ops.output.lease import Lease, LeaseError, LeaseRecord, acquire, check_free, read_lease
 from pipeline_ops.schema.errors import StoreError, UserError
-from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, put, read_bytes
+from pipeline_ops.storage.store import Store
 from tests.servers.stepped_store import Fault, Program
 from tests.support import REPOSITORY
 
-STORAGE = StorageConfig()
 SECONDS = 60.0
 
 
@@ -44,24 +43,25 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     url = f"stepped://{uuid.uuid4().hex}"
     yield url
-    delete_many([file.path for file in list_all(url, STORAGE)], STORAGE)
+    store = Store(url)
+    store.delete(store.relative(file.path) for file in store.list_all())
 
 
 def take(output: str, clock: Clock, pack_term: int = 0) -> Lease:
     """Looks, and takes the lease if it is free, as a run does."""
-    return acquire(output, STORAGE, SECONDS, check_free(output, STORAGE, clock), clock, pack_term=pack_term)
+    return acquire(Store(output), SECONDS, check_free(Store(output), clock), clock, pack_term=pack_term)
 
 
 def objects(output: str) -> list[str]:
-    return [file.path.removeprefix(output).lstrip("/") for file in list_all(output, STORAGE)]
+    return [Store(output).relative(file.path) for file in Store(output).list_all()]
 
 
 def test_lease_of_a_new_output_is_free_and_then_held(output: str, clock: Clock) -> None:
-    assert check_free(output, STORAGE, clock) is None
+    assert check_free(Store(output), clock) is None
     lease = take(output, clock)
     assert (lease.term, lease.must_fence) == (1, False)
     with pytest.raises(LeaseError):
-        check_free(output, STORAGE, clock)
+        check_free(Store(output), clock)
     assert objects(output) == ["_lease/0000000001.json"]
 
 
@@ -69,8 +69,8 @@ def test_lease_that_is_held_says_by_whom_since_when_and_how_long_it_has_been_sil
     take(output, clock)
     clock.now += 25
     with pytest.raises(LeaseError) as error:
-        check_free(output, STORAGE, clock)
-    record = read_lease(output, STORAGE)
+        check_free(Store(output), clock)
+    record = read_lease(Store(output))
     assert record is not None
     for part in (record.holder, "since 2027-01-15 08:00:00 UTC", "last heard of 25 s ago", "35 s"):
         assert part in str(error.value)
@@ -89,7 +89,7 @@ def test_lease_that_expires_can_be_taken_over_and_not_a_moment_sooner(output: st
     first = take(output, clock)
     clock.now += SECONDS
     with pytest.raises(LeaseError):
-        check_free(output, STORAGE, clock)
+        check_free(Store(output), clock)
     clock.now += 0.1
     second = take(output, clock)
     assert second.must_fence
@@ -104,7 +104,7 @@ def test_lease_that_is_renewed_lasts_and_leaves_one_object(output: str, clock: C
     assert len(objects(output)) == 1
     assert lease.term == 1
     with pytest.raises(LeaseError):
-        check_free(output, STORAGE, clock)
+        check_free(Store(output), clock)
 
 
 def test_check_renews_only_when_half_of_the_time_is_over(output: str, clock: Clock) -> None:
@@ -129,7 +129,7 @@ def test_holder_that_was_slow_learns_of_it_and_cannot_disturb_the_next_one(outpu
             use()
     slow.release(forget=True)
     second.confirm()
-    record = read_lease(output, STORAGE)
+    record = read_lease(Store(output))
     assert record is not None
     assert (record.token, record.released) == (second.record.token, False)
     assert len(objects(output)) == 1
@@ -142,7 +142,7 @@ def test_release_that_comes_late_does_not_free_the_lease_of_the_next_one(output:
     second.confirm()
     slow.release()
     with pytest.raises(LeaseError):
-        check_free(output, STORAGE, clock)
+        check_free(Store(output), clock)
     second.confirm()
 
 
@@ -158,13 +158,13 @@ def test_clock_that_was_set_back_makes_no_lease_last_longer_than_the_store_says(
 def test_acquirers_at_once_have_one_winner(tmp_path: Path, clock: Clock) -> None:
     output = str(tmp_path)
     for _ in range(10):
-        seen = check_free(output, STORAGE, clock)
+        seen = check_free(Store(output), clock)
         start = threading.Barrier(4)
 
         def attempt(_: int, seen: LeaseRecord | None = seen, start: threading.Barrier = start) -> Lease | None:
             start.wait()
             try:
-                return acquire(output, STORAGE, SECONDS, seen, clock)
+                return acquire(Store(output), SECONDS, seen, clock)
             except LeaseError:
                 return None
 
@@ -177,12 +177,12 @@ def test_acquirers_at_once_have_one_winner(tmp_path: Path, clock: Clock) -> None
 
 @pytest.mark.parametrize("renewals", [0, 3])
 def test_acquirer_that_comes_late_does_not_win(output: str, clock: Clock, renewals: int) -> None:
-    seen = check_free(output, STORAGE, clock)
+    seen = check_free(Store(output), clock)
     holder = take(output, clock)
     for _ in range(renewals):
         holder.confirm()
     with pytest.raises(LeaseError):
-        acquire(output, STORAGE, SECONDS, seen, clock)
+        acquire(Store(output), SECONDS, seen, clock)
     holder.confirm()
     assert len(objects(output)) == 1
 
@@ -190,11 +190,11 @@ def test_acquirer_that_comes_late_does_not_win(output: str, clock: Clock, renewa
 def test_acquirer_that_saw_a_lease_which_was_forgotten_since_does_not_win_beside_another(output: str, clock: Clock) -> None:
     first = take(output, clock)
     first.release()
-    seen = check_free(output, STORAGE, clock)
-    delete_many([join(output, name) for name in objects(output)], STORAGE)
+    seen = check_free(Store(output), clock)
+    Store(output).delete(objects(output))
     holder = take(output, clock)
     with pytest.raises(LeaseError):
-        acquire(output, STORAGE, SECONDS, seen, clock)
+        acquire(Store(output), SECONDS, seen, clock)
     holder.confirm()
 
 
@@ -231,25 +231,26 @@ def test_lease_that_is_released_cannot_be_used(output: str, clock: Clock) -> Non
 
 def test_object_that_is_no_lease_is_an_error_that_names_it(output: str, clock: Clock) -> None:
     for content in (b"{", b"[]", b'{"generation": 1}'):
-        put(join(output, "_lease", "0000000003.json"), content, STORAGE)
+        Store(output).put("_lease/0000000003.json", content)
         with pytest.raises(OSError, match=r"0000000003.* is no lease"):
-            check_free(output, STORAGE, clock)
+            check_free(Store(output), clock)
 
 
 def test_other_objects_beside_the_lease_are_left_alone(output: str, clock: Clock) -> None:
     for name in ("notes.txt", ".incomplete-0000000009.json", "9.json"):
-        put(join(output, "_lease", name), b"mine", STORAGE)
+        Store(output).put(f"_lease/{name}", b"mine")
     take(output, clock).release()
-    assert check_free(output, STORAGE, clock) is not None
+    assert check_free(Store(output), clock) is not None
     assert len(objects(output)) == 4
 
 
 HOLDER = """
 import sys, time
 from pipeline_ops.output.lease import acquire, check_free
-from pipeline_ops.storage.files import StorageConfig
-output, storage = sys.argv[1], StorageConfig()
-acquire(output, storage, 3600, check_free(output, storage))
+from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store
+store = Store(sys.argv[1])
+acquire(store, 3600, check_free(store))
 print("held", flush=True)
 time.sleep(600)
 """
@@ -263,7 +264,7 @@ def test_lease_of_a_process_of_this_machine_is_held_until_it_is_killed(tmp_path:
             assert process.stdout is not None
             assert process.stdout.readline() == b"held\n"
             with pytest.raises(LeaseError, match=f"process {process.pid}"):
-                check_free(str(tmp_path), STORAGE)
+                check_free(Store(str(tmp_path)))
         finally:
             process.kill()
             if reaped:
@@ -272,10 +273,10 @@ def test_lease_of_a_process_of_this_machine_is_held_until_it_is_killed(tmp_path:
         seen = None
         while seen is None:  # killed, it is gone in a moment
             try:
-                seen = check_free(str(tmp_path), STORAGE)
+                seen = check_free(Store(str(tmp_path)))
             except LeaseError:
                 assert time.monotonic() < deadline
-    assert acquire(str(tmp_path), STORAGE, SECONDS, seen).must_fence
+    assert acquire(Store(str(tmp_path)), SECONDS, seen).must_fence
 
 
 class CarelessFileSystem(MemoryFileSystem):
@@ -316,33 +317,33 @@ def test_renewal_that_fails_half_way_can_be_done_again(clock: Clock, request_kin
     assert isinstance(run_with_fault(lease.confirm, request_kind, fault), StoreError)
     clock.now += SECONDS / 2
     lease.confirm()
-    record = read_lease(output, STORAGE)
+    record = read_lease(Store(output))
     assert record is not None
     assert (record.token, record.renewed) == (lease.record.token, clock.now)
     lease.release()
-    assert check_free(output, STORAGE, clock) is not None
+    assert check_free(Store(output), clock) is not None
 
 
 def test_lease_is_renewed_in_the_background_while_the_block_runs(output: str) -> None:
     seconds = 0.8
-    lease = acquire(output, STORAGE, seconds, None)
+    lease = acquire(Store(output), seconds, None)
     with lease.renewed():
         end = time.monotonic() + 3 * seconds
         while time.monotonic() < end:
             with pytest.raises(LeaseError):
-                check_free(output, STORAGE)
+                check_free(Store(output))
             time.sleep(0.02)
         assert lease.record.generation > 3
         lease.check()
     lease.release()
-    assert check_free(output, STORAGE) is not None
+    assert check_free(Store(output)) is not None
 
 
 def test_lease_that_is_lost_in_the_background_shows_at_the_next_check(output: str) -> None:
-    lease = acquire(output, STORAGE, 0.2, None)
+    lease = acquire(Store(output), 0.2, None)
     other = lease.record.generation + 1
-    stolen = read_bytes(join(output, objects(output)[0]), STORAGE).replace(lease.record.token.encode(), b"another")
-    put(join(output, "_lease", f"{other:010}.json"), stolen, STORAGE)
+    stolen = Store(output).read(objects(output)[0]).replace(lease.record.token.encode(), b"another")
+    Store(output).put(f"_lease/{other:010}.json", stolen)
     with lease.renewed(), pytest.raises(LeaseError):
         check_for(lease, seconds=30)
 

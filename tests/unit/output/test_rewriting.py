@@ -14,12 +14,11 @@ from pipeline_ops.output.compaction import Compaction, compacted, joined_pieces,
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 from pipeline_ops.writing.unit_files import METADATA_KEY, hive_folder
 from tests.support.labeled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
 
-STORAGE = StorageConfig()
 PARTITIONS: list[tuple[str, ...]] = [(), ("label",), ("source_file",), ("label", "truncated"), ("num_tokens",)]
 ODD_PATHS = ['it\'s "quoted".jsonl', "100%41/ü b=c.jsonl", "s3://bucket/語🤗.jsonl", "a\\b?*[x].jsonl"]
 
@@ -43,7 +42,7 @@ def test_without_sources_leaves_the_rows_of_the_others(
     output = output_at(tmp_path, partition_by=partition_by)
     commit = write_pieces(output, whole("a"), whole("b", 9), whole("c", 1))
     before, rejects = rows_of(commit, output), rejects_of(commit, output)
-    rest = drop_sources(commit, gone, output, STORAGE)
+    rest = drop_sources(Store(output.path), commit, gone, output)
     assert rows_of(rest, output) == [row for row in before if row[0][0] not in gone]
     assert rejects_of(rest, output) == [key for key in rejects if key[0] not in gone]
     check_counts(rest, output)
@@ -57,7 +56,7 @@ def test_without_sources_takes_over_files_that_have_no_such_rows(tmp_path: Path)
     output = output_at(tmp_path, partition_by=("source_file",))
     commit = write_pieces(output, whole("a"), whole("b"), whole("c"))
     files = {path.name for path in tmp_path.rglob("*.parquet")}
-    rest = drop_sources(commit, ["b"], output, STORAGE)
+    rest = drop_sources(Store(output.path), commit, ["b"], output)
     assert rest.files == tuple(file for file in commit.files if "source_file=b" not in file.path)
     assert {path.name for path in tmp_path.rglob("*.parquet")} == files, "nothing had to be written but the rejects"
 
@@ -68,7 +67,7 @@ def test_without_sources_whose_names_lie_between_those_of_a_file_takes_it_over(t
     commit = replace(
         write_pieces(output, whole("a"), whole("c"), reject_every=99), pieces=(whole("a"), whole("b", 0), whole("c"))
     )
-    rest = drop_sources(commit, ["b"], output, STORAGE)
+    rest = drop_sources(Store(output.path), commit, ["b"], output)
     assert rest.files == commit.files
     assert rest.pieces == (whole("a"), whole("c"))
     check_counts(rest, output)
@@ -77,8 +76,8 @@ def test_without_sources_whose_names_lie_between_those_of_a_file_takes_it_over(t
 def test_without_sources_keeps_rejects_of_others_and_drops_a_file_of_none(tmp_path: Path) -> None:
     output = output_at(tmp_path)
     commit = write_pieces(output, whole("a"), whole("b", 3))
-    assert drop_sources(commit, ["b"], output, STORAGE).rejects_file == commit.rejects_file
-    assert drop_sources(commit, ["a"], output, STORAGE).rejects_file is None
+    assert drop_sources(Store(output.path), commit, ["b"], output).rejects_file == commit.rejects_file
+    assert drop_sources(Store(output.path), commit, ["a"], output).rejects_file is None
 
 
 @pytest.mark.parametrize("partition_by", PARTITIONS)
@@ -89,7 +88,7 @@ def test_without_sources_of_any_name_finds_their_rows(tmp_path: Path, odd: str, 
         output = output.model_copy(update={"partition_by": ("odd % = name",)})
     commit = write_pieces(output, whole(odd), whole("other"))
     for gone, stays in ((odd, "other"), ("other", odd)):
-        rest = drop_sources(commit, [gone], output, STORAGE)
+        rest = drop_sources(Store(output.path), commit, [gone], output)
         assert {key[0] for key, *_ in rows_of(rest, output)} == {key[0] for key in rejects_of(rest, output)} == {stays}
         check_counts(rest, output)
 
@@ -97,7 +96,7 @@ def test_without_sources_of_any_name_finds_their_rows(tmp_path: Path, odd: str, 
 def test_without_sources_can_be_applied_to_its_own_result(tmp_path: Path) -> None:
     output = output_at(tmp_path)
     commit = write_pieces(output, whole("a"), whole("b"), whole("c"))
-    rest = drop_sources(drop_sources(commit, ["a"], output, STORAGE), ["b"], output, STORAGE)
+    rest = drop_sources(Store(output.path), drop_sources(Store(output.path), commit, ["a"], output), ["b"], output)
     assert {key[0] for key, *_ in rows_of(rest, output)} == {"c"}
     check_counts(rest, output)
 
@@ -107,23 +106,23 @@ def test_without_sources_of_a_damaged_file_fails_and_names_it(tmp_path: Path) ->
     commit = write_pieces(output, whole("a"), whole("b"))
     flip_byte(tmp_path / commit.files[0].path, 10)
     with pytest.raises(OSError, match=commit.name):
-        drop_sources(commit, ["b"], output, STORAGE)
+        drop_sources(Store(output.path), commit, ["b"], output)
 
 
 def test_files_of_a_rewritten_commit_are_ours_to_sweep(tmp_path: Path) -> None:
     output = output_at(tmp_path)
     commit = write_pieces(output, whole("a"), whole("b"))
-    rest = drop_sources(commit, ["b"], output, STORAGE)
+    rest = drop_sources(Store(output.path), commit, ["b"], output)
     gone = tombstone([rest])
     ledger = Ledger()
     for record in (commit, rest):
-        assert commit_unit(record, ledger, output.path, STORAGE)
-    sweep(output.path, ledger, STORAGE, lambda: None)
+        assert commit_unit(Store(output.path), ledger, record)
+    sweep(Store(output.path), ledger, lambda: None)
     check_counts(rest, output)
-    assert commit_unit(gone, ledger, output.path, STORAGE)
-    sweep(output.path, ledger, STORAGE, lambda: None)
+    assert commit_unit(Store(output.path), ledger, gone)
+    sweep(Store(output.path), ledger, lambda: None)
     assert not list(tmp_path.rglob("*.parquet"))
-    assert read_ledger(output.path, STORAGE).current == {gone.unit: gone}
+    assert read_ledger(Store(output.path)).current == {gone.unit: gone}
 
 
 def test_nothing_left_says_only_that_the_others_do_not_count(tmp_path: Path) -> None:
@@ -187,8 +186,8 @@ def test_plan_of_compactions_bounds_what_one_commit_takes_over() -> None:
 
 def compact(commits: list[Commit], output: OutputConfig, target_bytes: int = 10**6) -> tuple[Compaction, Commit]:
     (compaction,) = plan_compactions(commits, target_bytes)
-    merged = [file for merge in compaction.merges for file in merge_files(merge, output.path, STORAGE)]
-    return compaction, compacted(compaction, merged, output.path, STORAGE)
+    merged = [file for merge in compaction.merges for file in merge_files(Store(output.path), merge)]
+    return compaction, compacted(Store(output.path), compaction, merged)
 
 
 @pytest.mark.parametrize("partition_by", PARTITIONS)

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_ops.output.run_records import TIMELINE_POINTS, Point, RunRecord, read_runs, write_run
-from pipeline_ops.storage.files import StorageConfig
-
-STORAGE = StorageConfig()
+from pipeline_ops.storage.store import Store
 
 
 def record_of(term: int, run: str = "r") -> RunRecord:
@@ -16,17 +14,17 @@ def record_of(term: int, run: str = "r") -> RunRecord:
 
 def test_newest_records_are_read_oldest_first(tmp_path: Path) -> None:
     for term in (9, 10, 2):
-        write_run(record_of(term, f"run-{term}"), str(tmp_path), STORAGE)
-    assert [record.term for record in read_runs(str(tmp_path), STORAGE, newest=2)] == [9, 10]
-    assert [record.run for record in read_runs(str(tmp_path), STORAGE, newest=9)] == ["run-2", "run-9", "run-10"]
+        write_run(Store(str(tmp_path)), record_of(term, f"run-{term}"))
+    assert [record.term for record in read_runs(Store(str(tmp_path)), newest=2)] == [9, 10]
+    assert [record.run for record in read_runs(Store(str(tmp_path)), newest=9)] == ["run-2", "run-9", "run-10"]
 
 
 def test_record_that_is_put_again_replaces_itself(tmp_path: Path) -> None:
     record = record_of(1)
-    write_run(record, str(tmp_path), STORAGE)
+    write_run(Store(str(tmp_path)), record)
     record.documents = 7
-    write_run(record, str(tmp_path), STORAGE)
-    (found,) = read_runs(str(tmp_path), STORAGE, newest=5)
+    write_run(Store(str(tmp_path)), record)
+    (found,) = read_runs(Store(str(tmp_path)), newest=5)
     assert (found.documents, found.written) == (7, record.written)
 
 
@@ -44,4 +42,4 @@ def test_other_objects_among_the_records_are_named(tmp_path: Path) -> None:
     (tmp_path / "_runs").mkdir()
     (tmp_path / "_runs" / "0000000001-x.json").write_text("{}")
     with pytest.raises(OSError, match=r"0000000001-x\.json is no record"):
-        read_runs(str(tmp_path), STORAGE, newest=5)
+        read_runs(Store(str(tmp_path)), newest=5)

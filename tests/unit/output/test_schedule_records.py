@@ -13,14 +13,14 @@ from jobs.maintenance.verify import verify
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.commit_log import has_garbage, read_ledger
 from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name
-from pipeline_ops.storage.files import StorageConfig, delete_many, join, list_all, list_files, put, read_bytes
+from pipeline_ops.storage.files import join
+from pipeline_ops.storage.store import Store
 from tests.servers import stepped_store  # noqa: F401 registers stepped://
 from tests.support.corpora import write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job, output_files
 from tests.support.serial_chain import run_serially
 
-STORAGE = StorageConfig()
 TWO = datetime(2026, 11, 22, 2, tzinfo=UTC)
 
 
@@ -31,7 +31,8 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     url = f"stepped://{uuid.uuid4().hex}"
     yield url
-    delete_many([file.path for file in list_all(url, STORAGE)], STORAGE)
+    store = Store(url)
+    store.delete(store.relative(file.path) for file in store.list_all())
 
 
 def decision(tick: datetime, by: str = "me", submission_id: str | None = "job-1") -> Decision:
@@ -44,91 +45,93 @@ def ending(status: str = "SUCCEEDED", exit_code: int | None = 0) -> Ending:
 
 def test_tick_is_decided_once_and_the_first_decision_stays(output: str) -> None:
     first = decision(TWO, "first")
-    assert ticks.decide(first, output, STORAGE)
-    assert not ticks.decide(decision(TWO, "second", None), output, STORAGE)
-    assert ticks.read_tick(tick_name(TWO), output, STORAGE) == Tick(first)
+    assert ticks.decide(Store(output), first)
+    assert not ticks.decide(Store(output), decision(TWO, "second", None))
+    assert ticks.read_tick(Store(output), tick_name(TWO)) == Tick(first)
 
 
 def test_tick_that_many_decide_at_once_is_decided_by_one(output: str) -> None:
     with ThreadPoolExecutor(8) as threads:
-        won = list(threads.map(lambda number: ticks.decide(decision(TWO, str(number)), output, STORAGE), range(8)))
+        won = list(threads.map(lambda number: ticks.decide(Store(output), decision(TWO, str(number))), range(8)))
     assert won.count(True) == 1
-    assert ticks.read_tick(tick_name(TWO), output, STORAGE).decision.by == str(won.index(True))
+    assert ticks.read_tick(Store(output), tick_name(TWO)).decision.by == str(won.index(True))
 
 
 def test_records_of_a_tick_are_read_back_in_the_order_of_time(output: str) -> None:
     times = [TWO, TWO + timedelta(seconds=15), TWO + timedelta(minutes=1), TWO + timedelta(days=40)]
     decided = [decision(time, submission_id=f"job-{number}" if number != 1 else None) for number, time in enumerate(times)]
     for one in reversed(decided):
-        assert ticks.decide(one, output, STORAGE)
+        assert ticks.decide(Store(output), one)
     ended = ending("FAILED", 1)
-    ticks.note_submitted(decided[0].tick, TWO, output, STORAGE)
-    assert ticks.note_ending(decided[0].tick, ended, output, STORAGE)
-    assert not ticks.note_ending(decided[0].tick, ending(), output, STORAGE)
-    ticks.note_submitted(decided[2].tick, TWO, output, STORAGE)
-    known = ticks.read_ticks(output, STORAGE, 10)
+    ticks.note_submitted(Store(output), decided[0].tick, TWO)
+    assert ticks.note_ending(Store(output), decided[0].tick, ended)
+    assert not ticks.note_ending(Store(output), decided[0].tick, ending())
+    ticks.note_submitted(Store(output), decided[2].tick, TWO)
+    known = ticks.read_ticks(Store(output), 10)
     assert known == [Tick(decided[0], True, ended), Tick(decided[1]), Tick(decided[2], True), Tick(decided[3])]
     assert [tick.is_open for tick in known] == [False, False, True, True]
-    assert ticks.read_ticks(output, STORAGE, 2) == known[2:]
+    assert ticks.read_ticks(Store(output), 2) == known[2:]
 
 
 def test_output_without_a_schedule_has_no_ticks_and_no_health(output: str) -> None:
-    assert ticks.read_ticks(output, STORAGE, 10) == []
-    assert ticks.read_health(output, STORAGE) is None
+    assert ticks.read_ticks(Store(output), 10) == []
+    assert ticks.read_health(Store(output)) is None
     with pytest.raises(FileNotFoundError):
-        ticks.read_tick(tick_name(TWO), output, STORAGE)
+        ticks.read_tick(Store(output), tick_name(TWO))
 
 
 def test_record_that_is_none_is_an_error_that_names_it(output: str) -> None:
-    put(join(output, "_schedule", f"{tick_name(TWO)}.json"), b'{"tick": 1}', STORAGE)
+    Store(output).put(f"_schedule/{tick_name(TWO)}.json", b'{"tick": 1}')
     with pytest.raises(OSError, match=tick_name(TWO)):
-        ticks.read_ticks(output, STORAGE, 10)
+        ticks.read_ticks(Store(output), 10)
 
 
 def test_schedule_begins_once(output: str) -> None:
-    assert ticks.begin(TWO, output, STORAGE) == TWO
-    assert ticks.begin(TWO + timedelta(days=3), output, STORAGE) == TWO
+    assert ticks.begin(Store(output), TWO) == TWO
+    assert ticks.begin(Store(output), TWO + timedelta(days=3)) == TWO
 
 
 def test_health_is_replaced(output: str) -> None:
     for host in ("first", "second"):
-        ticks.beat({"host": host}, output, STORAGE)
-    assert ticks.read_health(output, STORAGE) == {"host": "second"}
+        ticks.beat(Store(output), {"host": host})
+    assert ticks.read_health(Store(output)) == {"host": "second"}
 
 
 def test_old_ticks_are_forgotten_with_all_their_records(output: str) -> None:
     for day in range(5):
-        ticks.decide(decision(TWO + timedelta(days=day)), output, STORAGE)
-        ticks.note_submitted(tick_name(TWO + timedelta(days=day)), TWO, output, STORAGE)
-        ticks.note_ending(tick_name(TWO + timedelta(days=day)), ending(), output, STORAGE)
-    ticks.begin(TWO, output, STORAGE)
-    ticks.beat({}, output, STORAGE)
-    ticks.forget_ticks(output, STORAGE, 2)
-    assert [tick.name for tick in ticks.read_ticks(output, STORAGE, 10)] == ["20261125T020000Z", "20261126T020000Z"]
-    assert len(list_all(output, STORAGE)) == 2 * 3 + 2
+        ticks.decide(Store(output), decision(TWO + timedelta(days=day)))
+        ticks.note_submitted(Store(output), tick_name(TWO + timedelta(days=day)), TWO)
+        ticks.note_ending(Store(output), tick_name(TWO + timedelta(days=day)), ending())
+    ticks.begin(Store(output), TWO)
+    ticks.beat(Store(output), {})
+    ticks.forget_ticks(Store(output), 2)
+    assert [tick.name for tick in ticks.read_ticks(Store(output), 10)] == ["20261125T020000Z", "20261126T020000Z"]
+    assert len(Store(output).list_all()) == 2 * 3 + 2
 
 
 def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_path: Path) -> None:
     """They are there before the first run, between two and after them; no command takes them for labels, garbage or input."""
     source, output = tmp_path / "in", str(tmp_path / "out")
-    ticks.begin(TWO, output, STORAGE)
-    ticks.decide(decision(TWO), output, STORAGE)
+    ticks.begin(Store(output), TWO)
+    ticks.decide(Store(output), decision(TWO))
     files = [write_jsonl(source / "a.jsonl", [{"text": "one"}, {"text": "two"}])]
     job = make_job(source, model, output)
     run_serially(job, quiet=True)
-    ticks.note_submitted(tick_name(TWO), TWO, output, STORAGE)
-    ticks.note_ending(tick_name(TWO), ending(), output, STORAGE)
-    ticks.beat({}, output, STORAGE)
-    records = {path: read_bytes(path, STORAGE) for path in output_files(join(output, "_schedule"))}
+    ticks.note_submitted(Store(output), tick_name(TWO), TWO)
+    ticks.note_ending(Store(output), tick_name(TWO), ending())
+    ticks.beat(Store(output), {})
+    records = {path: Store(output).read(Store(output).relative(path)) for path in output_files(join(output, "_schedule"))}
     assert len(records) == 5
 
     files.append(write_jsonl(source / "b.jsonl", [{"text": "three"}]))
     run_serially(job, quiet=True)
-    assert not has_garbage(output, read_ledger(output, STORAGE), STORAGE)
+    assert not has_garbage(Store(output), read_ledger(Store(output)))
     assert sweep_output(job)["removed"] == 0
     assert verify(job, deep=True)["ok"]
-    assert {path: read_bytes(path, STORAGE) for path in output_files(join(output, "_schedule"))} == records
+    assert {
+        path: Store(output).read(Store(output).relative(path)) for path in output_files(join(output, "_schedule"))
+    } == records
     check_exactly_once(output, keys(files[0], 2) + keys(files[1], 1))
-    labeled = [file.path for file in list_files(output, STORAGE)]
+    labeled = [file.path for file in Store(output).list_files()]
     assert labeled
     assert not [path for path in labeled if "_schedule" in path]

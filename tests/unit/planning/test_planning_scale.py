@@ -13,7 +13,7 @@ from jobs.run.prepare import prepare
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, commit_unit, read_ledger, write_job, write_pack
 from pipeline_ops.output.failed_units import FAILED_FOLDER
 from pipeline_ops.output.lease import LEASE_FOLDER
-from pipeline_ops.storage.files import join, put_many
+from pipeline_ops.storage.files import join
 from tests.conftest import Bucket
 from tests.performance.planning_run import commit_of, input_line, input_path
 from tests.support.running import make_job
@@ -25,17 +25,17 @@ PEAK_BYTES = 4_000  # measured: 1,850 with a pack; 2,800 else, for up to READ_TO
 def make_finished(folder: str, model: Path, number_of_files: int, layout: str, *overrides: str) -> JobConfig:
     """A job of that many input files, each of which has a commit."""
     job = make_job(join(folder, "input"), model, join(folder, "output"), *overrides)
-    put_many({join(folder, "input", input_path(number)): input_line(number) for number in range(number_of_files)}, job.storage)
+    job.input_store.put_many({input_path(number): input_line(number) for number in range(number_of_files)})
     prepared = prepare(job)
     job = prepared.job
     commits = {commit.unit: commit for commit in map(commit_of, prepared.files)}
-    write_job(job_record(prepared, ["float32"], "run"), job.output.path, job.storage)
-    put_many({join(job.output.path, file.path): b"" for commit in commits.values() for file in commit.files}, job.storage)
+    write_job(job.output_store, job_record(prepared, ["float32"], "run"))
+    job.output_store.put_many({file.path: b"" for commit in commits.values() for file in commit.files})
     if layout == "packed":
-        write_pack(Ledger(commits), 1, job.output.path, job.storage)
+        write_pack(job.output_store, Ledger(commits), 1)
     else:
         ledger = Ledger()
-        assert all(commit_unit(commit, ledger, job.output.path, job.storage) for commit in commits.values())
+        assert all(commit_unit(job.output_store, ledger, commit) for commit in commits.values())
     return job
 
 
@@ -82,9 +82,9 @@ def test_run_of_a_finished_job_lists_its_output_once_more(s3: Bucket, model: Pat
 def test_read_ledger_takes_a_few_kilobytes_per_commit(tmp_path: Path, model: Path, layout: str) -> None:
     number_of_files = 400
     job = make_finished(str(tmp_path), model, number_of_files, layout)
-    read_ledger(job.output.path, job.storage)  # what is imported or cached once is not counted
+    read_ledger(job.output_store)  # what is imported or cached once is not counted
     tracemalloc.start()
-    ledger = read_ledger(job.output.path, job.storage)
+    ledger = read_ledger(job.output_store)
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(ledger.commits) == number_of_files

@@ -12,7 +12,8 @@ from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import Failure, failure_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
-from pipeline_ops.storage.files import StorageConfig, StoredFile, list_files
+from pipeline_ops.storage.files import StorageConfig, StoredFile
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_parquet
 
@@ -65,7 +66,7 @@ def paths(plan: Plan) -> list[list[str]]:
 
 def parquet_file(path: Path, num_rows: int, row_group_size: int) -> InputFile:
     write_parquet(path, [{"text": f"{row:0100}", "id": row} for row in range(num_rows)], row_group_size=row_group_size)
-    (stored,) = list_files(str(path), StorageConfig())
+    (stored,) = Store(str(path)).list_files()
     return InputFile(stored, "parquet", None)
 
 
@@ -158,7 +159,7 @@ def test_plan_of_a_parquet_with_one_huge_row_group_is_one_task_of_row_ranges(tmp
 def test_plan_of_a_wide_parquet_counts_the_chosen_columns_only(tmp_path: Path) -> None:
     rows = [{"text": str(row % 10), "wide": f"{row:0200}"} for row in range(2000)]
     path = write_parquet(tmp_path / "a.parquet", pa.Table.from_pylist(rows), row_group_size=200)
-    (stored,) = list_files(str(path), StorageConfig())
+    (stored,) = Store(str(path)).list_files()
     files = [InputFile(stored, "parquet", None)]
     assert plan_of(files, unit_bytes=5_000, columns="none").num_units < plan_of(files, unit_bytes=5_000).num_units
 

@@ -17,7 +17,8 @@ from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Unit
-from pipeline_ops.storage.files import StorageConfig, delete_many, list_all, put_many
+from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_jsonl, write_parquet
 from tests.support.reading_path import (
     MEBIBYTE,
@@ -184,14 +185,14 @@ def test_read_of_a_file_that_changed_since_it_was_listed_fails_whole(tmp_path: P
 def test_read_of_an_object_that_changed_or_went_since_it_was_listed_fails_whole_and_the_others_are_read() -> None:
     """Small objects are fetched together."""
     storage, folder = StorageConfig(), "memory://reading-failures"
-    put_many({f"{folder}/{name}.jsonl": b'{"text": "%s"}\n' % name.encode() for name in "abcd"}, storage)
+    Store(folder, storage).put_many({f"{name}.jsonl": b'{"text": "%s"}\n' % name.encode() for name in "abcd"})
     try:
         files, settings = prepare(folder)
-        put_many({f"{folder}/b.jsonl": b'{"text": "another"}\n'}, storage)
-        delete_many([f"{folder}/c.jsonl"], storage)
+        Store(folder, storage).put_many({"b.jsonl": b'{"text": "another"}\n'})
+        Store(folder, storage).delete(["c.jsonl"])
         result = try_spans(spans_of(files), settings)
     finally:
-        delete_many([file.path for file in list_all(folder, storage)], storage)
+        Store(folder, storage).delete(f"{name}.jsonl" for name in "abd")
     assert result.column("text") == ["a", "d"]
     assert [failure.where for failure in result.failures] == [f"{folder}/b.jsonl", f"{folder}/c.jsonl"]
     assert [failure.error for failure in result.failures] == ["OSError", "FileNotFoundError"]

@@ -16,10 +16,9 @@ from jobs.remote.scheduler import Schedule, Target
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.lease import acquire, check_free
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.running import make_job
 
-STORAGE = StorageConfig()
 KEY = "-0a1b2c3d-"
 NOON = datetime(2025, 11, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -63,8 +62,7 @@ class World:
     def scheduler(self, cron: str = "0 * * * *") -> Schedule:
         """One that has just been started."""
         target = Target(
-            self.output,
-            STORAGE,
+            Store(self.output),
             KEY,
             "http://head:8265",
             lambda: cast(Cluster, self.cluster),
@@ -78,11 +76,11 @@ class World:
 
     def told(self) -> list[tuple[str, str, str | None, int | None]]:
         """(tick, decision, outcome, exit code) of each tick on storage."""
-        known = [describe(tick) for tick in ticks.read_ticks(self.output, STORAGE, 100)]
+        known = [describe(tick) for tick in ticks.read_ticks(Store(self.output), 100)]
         return [(tick["tick"][11:16], tick["decision"], tick["outcome"], tick["exit_code"]) for tick in known]
 
     def reasons(self) -> list[str | None]:
-        return [tick.decision.reason for tick in ticks.read_ticks(self.output, STORAGE, 100)]
+        return [tick.decision.reason for tick in ticks.read_ticks(Store(self.output), 100)]
 
 
 def name(tick: datetime) -> str:
@@ -145,7 +143,7 @@ def test_tick_at_which_another_job_file_of_the_output_runs_is_skipped_and_one_of
 
 def test_tick_at_which_a_run_outside_the_cluster_holds_the_lease_is_skipped(world: World) -> None:
     scheduler = world.scheduler()
-    lease = acquire(world.output, STORAGE, 7200, check_free(world.output, STORAGE), lambda: world.now.timestamp())
+    lease = acquire(Store(world.output), 7200, check_free(Store(world.output)), lambda: world.now.timestamp())
     world.now += HOUR
     scheduler.attend()
     lease.release()
@@ -170,7 +168,7 @@ def test_start_catches_up_the_newest_missed_tick_only(world: World) -> None:
     for _ in range(2):
         scheduler = world.scheduler()
         scheduler.attend()
-    known = ticks.read_ticks(world.output, STORAGE, 10)
+    known = ticks.read_ticks(Store(world.output), 10)
     assert [tick.name[9:13] for tick in known] == ["1700", "2000"]
     assert known[1].decision.missed_after == known[0].name
 
@@ -230,7 +228,7 @@ def test_run_that_is_refused_is_recorded_and_the_next_tick_tries_again(world: Wo
     scheduler.attend()
     assert world.told() == [("13:00", "submit", "NOT_SUBMITTED", None)]
     assert len(world.cluster.asked) == 1
-    (tick,) = ticks.read_ticks(world.output, STORAGE, 10)
+    (tick,) = ticks.read_ticks(Store(world.output), 10)
     assert tick.ending is not None
     assert tick.ending.message == str(error)
     world.cluster.refusal = None

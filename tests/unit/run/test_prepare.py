@@ -17,7 +17,7 @@ from pipeline_ops.output.failed_units import quarantine
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import failure_of
 from pipeline_ops.schema.units import END_OF_FILE, Piece
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 
@@ -44,14 +44,14 @@ def job_of(folder: Path, model: Path, *settings: str) -> JobConfig:
 
 def record(prepared: Prepared, dtype: str = "float32") -> None:
     """Leaves the output as a run that committed nothing yet would."""
-    write_job(job_record(prepared, [dtype], "run"), prepared.job.output.path, StorageConfig())
+    write_job(Store(prepared.job.output.path), job_record(prepared, [dtype], "run"))
 
 
 def commit_all(prepared: Prepared) -> None:
     for index, file in enumerate(prepared.files):
         piece = Piece(file.path, file.stored.identity, 0, 30, True, 0, file.stored.size)
         commit = Commit(f"{index:024}", "0" * 12, (piece,), (), None, 30, 0, 90, 99, 0, {"POSITIVE": 30})
-        assert commit_unit(commit, prepared.ledger, prepared.job.output.path, StorageConfig())
+        assert commit_unit(Store(prepared.job.output.path), prepared.ledger, commit)
 
 
 def mistake(job: JobConfig) -> str:
@@ -121,7 +121,7 @@ def test_plan_of_a_job_with_failed_files_leaves_them_alone_until_they_change_or_
     record(prepared)
     for file in prepared.files:
         piece = Piece(file.path, file.stored.identity, 0, END_OF_FILE, True, 0, END_OF_FILE)
-        quarantine(failure_of(OSError("broken"), (piece,), "read"), "run", str(folder / "out"), StorageConfig())
+        quarantine(Store(str(folder / "out")), failure_of(OSError("broken"), (piece,), "read"), "run")
     summary = plan(job)
     assert (summary["units_failed"], summary["units_to_run"], summary["files_done"]) == (3, 0, 0)
 

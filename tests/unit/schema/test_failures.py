@@ -9,9 +9,9 @@ from pipeline_ops.output.failed_units import clear_failures, outdated_failures, 
 from pipeline_ops.schema.errors import StoreError
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, failure_of, worker_died
 from pipeline_ops.schema.units import END_OF_FILE, Piece
-from pipeline_ops.storage.files import StorageConfig, StoredFile
+from pipeline_ops.storage.files import StoredFile
+from pipeline_ops.storage.store import Store
 
-STORAGE = StorageConfig()
 PIECES = (Piece("s3://b/ü.jsonl", "v1", 40, END_OF_FILE, True, 900, END_OF_FILE), Piece("s3://b/b.jsonl", "v2", 0, 7, False))
 
 
@@ -69,8 +69,8 @@ def test_failure_id_is_that_of_the_pieces() -> None:
 def test_failures_that_are_set_aside_are_read_by_file_and_row(tmp_path: Path) -> None:
     failures = [of_file("b"), of_file("a", 9), of_file("a", 10**6), of_file("a")]
     for failure in failures:
-        quarantine(failure, "run1", str(tmp_path), STORAGE)
-    found = read_failures(str(tmp_path), STORAGE)
+        quarantine(Store(str(tmp_path)), failure, "run1")
+    found = read_failures(Store(str(tmp_path)))
     assert [(failure.pieces[0].path, failure.pieces[0].start_row) for failure in found] == [
         ("a", 0),
         ("a", 9),
@@ -81,25 +81,25 @@ def test_failures_that_are_set_aside_are_read_by_file_and_row(tmp_path: Path) ->
 
 
 def test_failure_set_aside_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    quarantine(of_file("a"), "run1", str(tmp_path), STORAGE)
-    quarantine(of_file("a"), "run2", str(tmp_path), STORAGE)
-    assert [failure.run for failure in read_failures(str(tmp_path), STORAGE)] == ["run2"]
+    quarantine(Store(str(tmp_path)), of_file("a"), "run1")
+    quarantine(Store(str(tmp_path)), of_file("a"), "run2")
+    assert [failure.run for failure in read_failures(Store(str(tmp_path)))] == ["run2"]
 
 
 def test_failures_of_an_output_without_any_are_none(tmp_path: Path) -> None:
-    assert read_failures(str(tmp_path), STORAGE) == []
-    assert read_failures(str(tmp_path / "not there"), STORAGE) == []
+    assert read_failures(Store(str(tmp_path))) == []
+    assert read_failures(Store(str(tmp_path / "not there"))) == []
 
 
 def test_failures_that_are_forgotten_are_gone_and_the_others_stay(tmp_path: Path) -> None:
     for path in "abc":
-        quarantine(of_file(path), "run", str(tmp_path), STORAGE)
-    first, second, third = read_failures(str(tmp_path), STORAGE)
-    clear_failures([], str(tmp_path), STORAGE)
-    clear_failures([first, third], str(tmp_path), STORAGE)
-    assert read_failures(str(tmp_path), STORAGE) == [second]
-    clear_failures([first, second], str(tmp_path), STORAGE)  # one of them by an earlier run, which then died
-    assert read_failures(str(tmp_path), STORAGE) == []
+        quarantine(Store(str(tmp_path)), of_file(path), "run")
+    first, second, third = read_failures(Store(str(tmp_path)))
+    clear_failures(Store(str(tmp_path)), [])
+    clear_failures(Store(str(tmp_path)), [first, third])
+    assert read_failures(Store(str(tmp_path))) == [second]
+    clear_failures(Store(str(tmp_path)), [first, second])  # one of them by an earlier run, which then died
+    assert read_failures(Store(str(tmp_path))) == []
 
 
 def test_outdated_failures_are_those_of_files_that_changed_or_went() -> None:

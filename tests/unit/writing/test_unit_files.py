@@ -12,7 +12,7 @@ import pytest
 
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 from pipeline_ops.writing.unit_files import hive_folder, write_unit
 
@@ -32,11 +32,11 @@ REJECTS = [Reject("in.jsonl", 3, "broken_json", "nothing")]
 
 def write(folder: Path, labeled: pa.Table = LABELED, rejects: list[Reject] = REJECTS, **output: Any) -> Commit:
     return write_unit(
+        Store(OutputConfig(path=str(folder), **output).path),
         UNIT,
         labeled,
         rejects,
         OutputConfig(path=str(folder), **output),
-        StorageConfig(),
         metadata={"max_length": 128},
         padded_tokens=16,
     )

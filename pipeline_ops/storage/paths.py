@@ -1,0 +1,24 @@
+"""Local paths and fsspec URLs as strings."""
+
+import os
+
+S3_PROTOCOLS = ("s3://", "s3a://")
+
+
+def is_local(path: str) -> bool:
+    return "://" not in path or path.startswith(("file://", "local://"))
+
+
+def is_s3(path: str) -> bool:
+    return path.startswith(S3_PROTOCOLS)
+
+
+def full_path(path: str) -> str:
+    """`path` in the form that is recorded: absolute for local paths, a URL without trailing slash otherwise."""
+    if is_local(path):
+        return os.path.abspath(os.path.expanduser(path.split("://", 1)[-1]))
+    return path.rstrip("/").replace("s3a://", "s3://", 1)
+
+
+def join(folder: str, *names: str) -> str:
+    return "/".join([folder.rstrip("/"), *names])
