@@ -50,7 +50,7 @@ def reported(model: Path, tmp_path: Path) -> Reported:
     lines = [*({"text": text} for text in texts), *({"text": None} for _ in range(REJECTED))]
     source = write_jsonl(tmp_path / "in" / "a.jsonl", lines)
     job = make_job(tmp_path / "in", model, tmp_path / "out", "compute.unit_bytes=8000")
-    result = run_serially(job, quiet=True)
+    result = run_serially(job, quiet=True, report=True)
     check_exactly_once(job.output.path, keys(source, len(lines)))
     return Reported(job, result, (tmp_path / "out" / "_report" / "report.html").read_text())
 
@@ -97,7 +97,7 @@ def three_secrets(model: Path, tmp_path: Path) -> str:
     """The page of an output in which every document is shown."""
     texts = [SCRIPT, f"the key is {SECRET} and password = 'hunter2hunter2'", "token correct-horse-battery staple"]
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
-    run_serially(make_job(tmp_path / "in.jsonl", model, tmp_path / "out"), quiet=True)
+    run_serially(make_job(tmp_path / "in.jsonl", model, tmp_path / "out"), quiet=True, report=True)
     return (tmp_path / "out" / "_report" / "report.html").read_text()
 
 
@@ -128,7 +128,7 @@ def test_report_of_several_models_heads_and_kept_columns(model: Path, model_of, 
         "output": {"path": str(tmp_path / "out"), "partition_by": ["one_label"], "columns": "none"},
         "compute": {"tokenizers": 1, "classifiers": 1},
     }
-    result = run_serially(check_config(JobConfig, settings), quiet=True)
+    result = run_serially(check_config(JobConfig, settings), quiet=True, report=True)
     assert result.report_error is None
     shown = text_of((tmp_path / "out" / "_report" / "report.html").read_text())
     assert "(the text is not kept in the output)" in shown
@@ -138,7 +138,9 @@ def test_report_of_several_models_heads_and_kept_columns(model: Path, model_of, 
 
 def test_report_of_documents_that_were_all_rejected(model: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in.jsonl", [{"text": None}] * 3 + [{"text": ""}])
-    result = run_serially(make_job(tmp_path / "in.jsonl", model, tmp_path / "out", "input.min_characters=1"), quiet=True)
+    result = run_serially(
+        make_job(tmp_path / "in.jsonl", model, tmp_path / "out", "input.min_characters=1"), quiet=True, report=True
+    )
     assert (result.rejected, result.report_error) == (4, None)
     shown = text_of((tmp_path / "out" / "_report" / "report.html").read_text())
     assert "Nothing is labeled" in shown
@@ -149,7 +151,7 @@ def test_report_of_documents_that_were_all_rejected(model: Path, tmp_path: Path)
 def test_report_on_a_bucket_is_a_page_to_a_browser(s3: Bucket, model: Path) -> None:
     s3.filesystem.pipe_file(f"{s3.name}/in/a.jsonl", b'{"text": "one"}\n{"text": "two"}\n')
     job = make_job(f"{s3.url}/in", model, f"{s3.url}/out", f"storage.endpoint_url={s3.endpoint_url}")
-    result = run_serially(job, quiet=True)
+    result = run_serially(job, quiet=True, report=True)
     assert result.report == f"{s3.url}/out/_report/report.html"
     info = s3.filesystem.info(f"{s3.name}/out/_report/report.html")
     assert info["ContentType"] == "text/html; charset=utf-8"
@@ -162,7 +164,7 @@ def test_report_that_cannot_be_made_is_told_and_changes_nothing_else(
     shutil.rmtree(reported.path.parent)
     reported.path.parent.write_text("a file where the folder belongs")
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": "one more"}])
-    again = run_serially(reported.job, quiet=True)
+    again = run_serially(reported.job, quiet=True, report=True)
     assert again.complete
     assert again.report is None
     assert again.report_error
@@ -190,7 +192,7 @@ def test_report_has_what_evaluate_found_and_says_when_the_output_has_grown(model
     texts = real_documents(30)
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text, "truth": "POSITIVE"} for text in texts[:20]])
     job = make_job(tmp_path / "in", model, tmp_path / "out")
-    result = run_serially(job, quiet=True)
+    result = run_serially(job, quiet=True, report=True)
     evaluated = command("evaluate", tmp_path / "out", "--truth", "truth", "--quiet")
     assert evaluated.code == 0, evaluated.stderr
     assert evaluated.result["accuracy"] == pytest.approx(result.labels.get("POSITIVE", 0) / 20, abs=1e-6)
@@ -200,7 +202,7 @@ def test_report_has_what_evaluate_found_and_says_when_the_output_has_grown(model
     assert section.count("<svg") >= 2
     assert "Made when" not in section
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text, "truth": "NEGATIVE"} for text in texts[20:]])
-    run_serially(job, quiet=True)
+    run_serially(job, quiet=True, report=True)
     assert "Made when the output had 20 documents; it has 30 now" in text_of(Path(evaluated.result["report"]).read_text())
 
 
@@ -217,7 +219,7 @@ def test_report_is_opened_in_the_browser_of_the_environment(reported: Reported, 
 
 def test_run_without_report_leaves_the_page_as_it_was(reported: Reported, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": "one more"}])
-    result = run_serially(reported.job, quiet=True, report=False)
+    result = run_serially(reported.job, quiet=True)
     assert result.documents_run == 1
     assert result.report is None
     assert reported.path.read_text() == reported.page
@@ -225,13 +227,13 @@ def test_run_without_report_leaves_the_page_as_it_was(reported: Reported, tmp_pa
 
 def test_run_with_nothing_to_do_writes_nothing(reported: Reported) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(reported.job.output.path).rglob("*") if path.is_file()}
-    run_serially(reported.job, quiet=True)
+    run_serially(reported.job, quiet=True, report=True)
     assert {path: path.stat().st_mtime_ns for path in Path(reported.job.output.path).rglob("*") if path.is_file()} == before
 
 
 def test_record_of_each_run_stands_in_the_report_of_the_last(reported: Reported, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": "one more"}, {"text": "and another"}])
-    run_serially(reported.job, quiet=True)
+    run_serially(reported.job, quiet=True, report=True)
     records = [json.loads(path.read_text()) for path in sorted((Path(reported.job.output.path) / "_runs").iterdir())]
     assert sorted((record["outcome"], record["documents"]) for record in records) == [("complete", 2), ("complete", 65)]
     page = reported.path.read_text()

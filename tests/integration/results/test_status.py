@@ -19,15 +19,15 @@ from tests.support.serial_chain import run_serially
 def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in real_documents(20)])
     job = make_job(tmp_path / "in", model, tmp_path / "out")
-    run_serially(job, quiet=True, report=False)
+    run_serially(job, quiet=True)
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": "one more"}, {"text": None}])
-    result = run_serially(job, quiet=True, report=False)
+    result = run_serially(job, quiet=True)
     found = command("status", tmp_path / "out").result
     assert (found["state"], found["documents"], found["rejected"], found["labels"]) == ("complete", 22, 1, result.labels)
     assert (found["run"]["documents"], found["run"]["rejected"], found["holder"]) == (2, 1, None)
     write_jsonl(tmp_path / "in" / "c.jsonl", [{"text": "and another"}])
     (tmp_path / "in" / "d.parquet").write_bytes(b"no Parquet")
-    run_serially(job, quiet=True, report=False)
+    run_serially(job, quiet=True)
     found = status(Store(str(tmp_path / "out")))
     assert (found["state"], found["units_failed"], found["documents"]) == ("incomplete", 1, 23)
 
