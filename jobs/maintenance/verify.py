@@ -15,7 +15,8 @@ from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.reading import line_records as records
-from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_delimiter, csv_header, find_inputs
+from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
+from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.etags import MD5_ETAG

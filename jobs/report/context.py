@@ -14,7 +14,7 @@ from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.run_records import RunRecord, read_runs
-from pipeline_ops.reading.inputs import decode_texts
+from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.output_columns import OutputConfig
 
 LISTED_RUNS = 30

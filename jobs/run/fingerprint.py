@@ -10,7 +10,7 @@ from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.tokenizing.sequences import window_settings
+from pipeline_ops.tokenizing.windows import window_settings
 
 NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
 

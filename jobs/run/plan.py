@@ -10,7 +10,7 @@ from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.tokenizing.sequences import window_settings
+from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
 GENERIC = "without names: model.id2label gives them some"

@@ -18,8 +18,10 @@ from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
-from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs, input_schema, is_text_type
-from pipeline_ops.reading.reader import check_columns
+from pipeline_ops.reading.documents import check_columns
+from pipeline_ops.reading.input_schema import input_schema
+from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
+from pipeline_ops.reading.text_columns import is_text_type
 from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.storage.files import full_path, is_local, join

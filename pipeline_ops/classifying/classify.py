@@ -1,6 +1,6 @@
-"""Padded batches -> logits. The model is passed in; the functions are pure apart from the device.
+"""TokenBatches of a unit and a model -> float32 logits (documents, labels) in the order of the unit's rows.
 
-In: TokenBatches of a unit. Out: float32 logits (documents, labels) in the unit's row order, whatever the batches were.
+The result does not depend on how documents were batched. A document that makes the model raise is isolated.
 """
 
 from functools import partial
@@ -13,13 +13,13 @@ from pipeline_ops.schema.bisection import ALL_FAILED_MIN, MAX_CONSECUTIVE_FAILUR
 from pipeline_ops.schema.output_columns import Embedding
 from pipeline_ops.tokenizing.batching import TokenBatches
 
-UnitLogits = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); what a model raised, by row
+UnitLogits = tuple[np.ndarray, dict[int, BaseException]]  # float32 (documents, values); {row: what the model raised}
 
 
 def classify(
     batches: TokenBatches, model: Any, *, num_labels: int, pad_left: bool, embedding: Embedding | None = None
 ) -> np.ndarray:
-    """As classify_isolating_failures, for documents of which none may make the model raise.
+    """Logits and embeddings as of classify_isolating_failures, float32 (documents, values); no document may fail.
 
     Raises:
         Exception: what the model raises.
@@ -33,20 +33,20 @@ def classify(
 
 
 def classify_isolating_failures(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> UnitLogits:
-    """The model's logits, and embeddings, for documents of which some may make the model raise.
+    """Logits, and embeddings behind them, of a unit's documents; documents that make the model raise are isolated.
 
     Args:
-        batches: ids int32 and lengths in batch order; see TokenBatches.
-        passes: through a transformers sequence classification model.
+        passes: of a transformers sequence classification model.
+        num_labels: by the model's configuration.
 
     Returns:
-        float32 (documents, labels + passes.embedding_size), in the order of the unit's rows, NaN for those that made the model
-        raise; the exception of each of these, by row.
+        (float32 (documents, num_labels + passes.embedding_size), in the order of the unit's rows, NaN where the model raised;
+        {row: exception} of these).
 
     Raises:
-        ValueError: the model gives another number of logits than its config says.
-        Exception: all documents fail (bisect_failures), the memory does not do for a single document, or the device is
-            lost: then the documents are not at fault.
+        ValueError: the model returns another number of logits than num_labels.
+        Exception: documents are not at fault: all fail (see bisect_failures), a single one is too much for the memory, or the
+            device is lost.
     """
     import torch
 
@@ -66,7 +66,7 @@ def classify_isolating_failures(batches: TokenBatches, passes: ForwardPasses, *,
 
     with torch.inference_mode():
         for batch, count in enumerate(batches.rows.tolist()):
-            # other batches may still show that it is the documents
+            # a whole batch may fail: whether the model is at fault shows only over all batches
             parts, bad = bisect_failures(partial(classify_rows, batch), count, _is_documents_fault, may_all_fail=True)
             for start, stop, logits in parts:
                 outputs.append(logits)
@@ -88,7 +88,7 @@ def classify_isolating_failures(batches: TokenBatches, passes: ForwardPasses, *,
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether the GPU can do nothing more for this process, which then has to end: an assertion or a fault on the device."""
+    """True if the GPU is unusable for this process, which then has to end: an assertion or a fault on the device."""
     return "CUDA error" in str(error) and not is_out_of_memory(error)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a batch -> logits on the model's device. Holds what lasts from one batch, or one unit, to the next."""
+"""Padded rows -> logits on the model's device (ForwardPasses); batches that are too large for the memory are halved."""
 
 import inspect
 import sys
@@ -9,13 +9,15 @@ import numpy as np
 
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.models.resolve import is_decoder
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding
 
-OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")  # where torch has no type for it
+# RuntimeErrors of torch that are no torch.OutOfMemoryError
+OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """True if memory of the host or the GPU was exhausted."""
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
@@ -24,33 +26,34 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def check_compiler(device: str) -> None:
-    """Raises UserError unless torch.compile works on a device of this machine: it needs a C++ compiler, or Triton on a GPU."""
+    """Raises UserError if torch.compile does not work on a device: it needs a C++ compiler, or Triton on a GPU."""
     import torch
 
     try:
         torch.compile(torch.nn.functional.gelu)(torch.ones(8, device=device))
     except Exception as error:
-        what = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"model.compile: torch.compile does not work where the classifiers run; install"
-            f" {'a C++ compiler' if device == 'cpu' else 'Triton'} there, or set it to false ({what})"
+            f" {'a C++ compiler' if device == 'cpu' else 'Triton'} there, or set it to false ({reason})"
         ) from error
 
 
 class ForwardPasses:
-    """A model in eval mode on its device, called with flat rows; measures the seconds that it computes.
+    """A model in eval mode on its device, called with padded rows; measures its compute time.
 
-    On a GPU nothing here waits for the device but take_seconds. Transformers does, once per batch with padding: it looks
-    whether the mask masks anything.
+    On a GPU only take_seconds waits for the device, and transformers, once per batch with padding: it reads whether the mask
+    masks anything.
 
-    Too many tokens for the memory are halved until they fit. So many never go into a pass again: an allocation that fails
+    A batch that exhausts the memory is halved until it fits, and later batches are limited to that size: a failed allocation
     empties the allocator's cache and costs more than the passes it saves.
 
     Args:
-        embedding: give each row's pooled last hidden state, float32 (rows, hidden size), behind its logits. cls: of the token
-            that the head reads, the first one or a decoder's last; mean: the mean over all tokens that are no padding.
-        compiled: through torch.compile, for sizes that vary (dynamic=True): a graph or two for all batches. One per size would
-            run a little faster, but each takes up to a minute to compile, and length-sorted batches have hundreds of sizes.
+        pad_left: the rows are padded in front.
+        embedding: return each row's pooled last hidden state, float32 (rows, hidden size), behind its logits. cls: of the token
+            that the head reads, the first one or a decoder's last; mean: the mean over all tokens without padding.
+        compiled: through torch.compile with dynamic=True: one or two graphs for all batches. A graph per size would be a little
+            faster, but takes up to a minute each to compile, and length-sorted batches have hundreds of sizes.
 
     Raises:
         Exception: what the compiler raises.
@@ -63,10 +66,10 @@ class ForwardPasses:
         self.forward = torch.compile(model, dynamic=True) if compiled else model
         parameters = inspect.signature(model.forward).parameters
         self.takes_types = "token_type_ids" in parameters
-        # with padding on the left, learned positions would begin with the padding and results depend on the batch
+        # without these, positions would count padding on the left, and results depend on the batch
         self.takes_positions = pad_left and "position_ids" in parameters
         self.takes_no_mask = "attention_mask" in parameters and parameters["attention_mask"].default is None
-        self.takes_cache = "use_cache" in parameters  # of keys and values, which a decoder would fill for nothing
+        self.takes_cache = "use_cache" in parameters  # of keys and values, useless for a single pass
         self.embedding = embedding
         self.embedding_size = 0
         if embedding is not None:
@@ -79,11 +82,11 @@ class ForwardPasses:
         self.max_tokens = sys.maxsize
         self._seconds = 0.0
         self._events: list[tuple[Any, Any]] = []
-        if compiled:  # now: what the compiler cannot do is no document's fault
-            self._try()
+        if compiled:  # compile now: an error of the compiler is no document's fault
+            self._warm_up()
 
     def __call__(self, ids: np.ndarray, type_ids: np.ndarray | None, lengths: np.ndarray, width: int) -> Any:
-        """float32 (rows, labels + embedding_size) on the model's device, both logits and embeddings; on a GPU perhaps later.
+        """Logits and embeddings, float32 (rows, labels + embedding_size), on the model's device; on a GPU not waited for.
 
         Args:
             ids: int32 (rows * width,), padded.
@@ -91,14 +94,14 @@ class ForwardPasses:
             lengths: int32 (rows,), without padding.
 
         Raises:
-            IndexError: a token id that the model has no embedding for.
-            MemoryError: a single row is too much.
+            IndexError: the model has no embedding for a token id.
+            MemoryError: a single row exhausts the memory.
             Exception: what the model raises.
         """
         import torch
 
         self._check_ids(ids)
-        waiting, parts, last_try = [(0, len(lengths))], [], False
+        waiting, parts, retrying_one = [(0, len(lengths))], [], False
         while waiting:
             start, stop = waiting.pop()
             if stop - start > 1 and (stop - start) * width > self.max_tokens:
@@ -108,20 +111,20 @@ class ForwardPasses:
             cells = slice(start * width, stop * width)
             try:
                 parts.append(self._run(ids[cells], None if type_ids is None else type_ids[cells], lengths[start:stop], width))
-                last_try = False
+                retrying_one = False
                 continue
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if last_try:
+                if retrying_one:
                     what = str(error).strip().split("\n")[0]
                     raise MemoryError(
                         f"one document of {width} tokens alone is too much for a classifier's memory: lower model.max_length,"
                         f" or have fewer classifiers on a machine or GPU ({what})"
                     ) from error
-            # outside the handler: what the frames of the exception hold is let go first
+            # outside the handler, so that what the exception's frames hold is freed first
             self._shrink_batch(stop - start, width)
-            last_try = stop - start == 1
+            retrying_one = stop - start == 1
             waiting.append((start, stop))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -140,40 +143,41 @@ class ForwardPasses:
     def _run(self, ids: np.ndarray, type_ids: np.ndarray | None, lengths: np.ndarray, width: int) -> Any:
         import torch
 
-        # one copy of small numbers; types are mostly all 0
+        # one copy of int32 for all inputs; type ids are mostly all 0 and then not copied
         types = [type_ids] if type_ids is not None and self.takes_types and type_ids.any() else []
         flat = self.to_device([lengths, ids, *types])
         rows, cells = len(lengths), len(ids)
         inputs = {"input_ids": flat[rows : rows + cells].view(rows, width).long(), "attention_mask": None}
         if type_ids is not None and self.takes_types:
-            there = flat[rows + cells :].view(rows, width).long() if types else torch.zeros_like(inputs["input_ids"])
-            inputs["token_type_ids"] = there
+            inputs["token_type_ids"] = (
+                flat[rows + cells :].view(rows, width).long() if types else torch.zeros_like(inputs["input_ids"])
+            )
         if not self.takes_no_mask or self.compiled or self.takes_positions or lengths.min() < width:
             columns, used = torch.arange(width, device=flat.device), flat[:rows, None]
-            mask = columns >= width - used if self.pad_left else columns < used  # 0 on padding, whatever the pad id is
+            mask = columns >= width - used if self.pad_left else columns < used  # by lengths, as in batching.attention_mask
             inputs["attention_mask"] = mask.long()
         if self.takes_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_(min=0)
         if self.takes_cache:
             inputs["use_cache"] = False
-        return self._timed(inputs)
+        return self._run_timed(inputs)
 
-    def _timed(self, inputs: dict[str, Any]) -> Any:
+    def _run_timed(self, inputs: dict[str, Any]) -> Any:
         import torch
 
         if self.on_gpu:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()
-            values = self._values(inputs)
+            values = self._logits_and_embeddings(inputs)
             end.record()
             self._events.append((begin, end))
             return values
         begin = time.monotonic()
-        values = self._values(inputs)
+        values = self._logits_and_embeddings(inputs)
         self._seconds += time.monotonic() - begin
         return values
 
-    def _values(self, inputs: dict[str, Any]) -> Any:
+    def _logits_and_embeddings(self, inputs: dict[str, Any]) -> Any:
         import torch
 
         logits = self.forward(**inputs).logits.float()
@@ -186,17 +190,17 @@ class ForwardPasses:
         if self.embedding == "mean":
             weights = mask[..., None].float()
             pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        else:  # the first or the last place that is no padding
-            places = torch.arange(mask.shape[1], device=mask.device)
-            found = (mask * places).argmax(dim=1) if self.reads_last else mask.argmax(dim=1)
-            pooled = hidden[torch.arange(len(mask), device=mask.device), found]
+        else:  # the first or the last token that is no padding
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            head_position = (mask * positions).argmax(dim=1) if self.reads_last else mask.argmax(dim=1)
+            pooled = hidden[torch.arange(len(mask), device=mask.device), head_position]
         return torch.cat([logits, pooled], dim=1)
 
     def _capture_hidden(self, module: Any, inputs: Any, output: Any) -> None:
         self._hidden = output[0]
 
     def take_seconds(self) -> float:
-        """Seconds that the device was at work on passes that ended since the last call; waits for it."""
+        """Seconds that the device has computed passes since the last call; waits for it."""
         seconds, events = self._seconds, self._events
         self._seconds, self._events = 0.0, []
         if events:
@@ -204,14 +208,14 @@ class ForwardPasses:
         return seconds + sum(begin.elapsed_time(end) for begin, end in events) / 1000
 
     def _check_ids(self, ids: np.ndarray) -> None:
-        """Raises IndexError for an id that has no embedding: a GPU would not only fail but be lost to the process."""
+        """Raises IndexError for an id without an embedding; on a GPU it would make the device unusable for the process."""
         known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
         if known is not None and ids.size and ids.max() >= known:
             raise IndexError(
                 f"token id {ids.max()}, the model has embeddings for {known}; its tokenizer belongs to another model"
             )
 
-    def _try(self) -> None:
+    def _warm_up(self) -> None:
         import torch
 
         with torch.inference_mode():

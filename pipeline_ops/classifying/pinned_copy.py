@@ -1,4 +1,4 @@
-"""Arrays on the host -> one tensor on a GPU, while the GPU computes."""
+"""numpy arrays -> one int32 tensor on a GPU, copied while the GPU computes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 
 
 class PinnedCopier:
-    """Copies to a GPU on a stream of its own, through two pinned buffers that take turns.
+    """Copies arrays to a GPU on a separate stream, through two pinned buffers in turn.
 
-    The host waits for no copy but the one before the last, which is the one that used the same buffer, and never for the model:
-    the copy for the next batch runs while the last one computes.
+    The copy for the next batch runs while the last batch computes. The host waits only for the copy before the last one, which
+    used the same buffer, never for the model.
     """
 
     def __init__(self, device: Any):
@@ -22,7 +22,7 @@ class PinnedCopier:
         self.turn = 0
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Any:
-        """The arrays behind each other, int32 (their elements,), for work that the current stream is given after this."""
+        """The concatenated arrays, int32 (elements,), on the GPU, for work that the current stream gets after this call."""
         import torch
 
         self.turn = 1 - self.turn
@@ -35,8 +35,8 @@ class PinnedCopier:
         np.concatenate(arrays, out=buffer.numpy())
         computing = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self.stream):
-            there = buffer.to(self.device, non_blocking=True)
+            on_gpu = buffer.to(self.device, non_blocking=True)
             copied.record(self.stream)
         computing.wait_event(copied)
-        there.record_stream(computing)  # its memory is the copying stream's, which must not reuse it while this one reads it
-        return there
+        on_gpu.record_stream(computing)  # its memory is the copying stream's, which must not reuse it while this one reads it
+        return on_gpu

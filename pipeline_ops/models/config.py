@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline_ops.models.heads import Head, HeadConfig
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.tokenizing.sequences import LongDocumentsConfig, Windows
+from pipeline_ops.tokenizing.windows import LongDocumentsConfig, Windows
 
 
 class ModelConfig(HeadConfig, LongDocumentsConfig):

@@ -1,4 +1,4 @@
-"""What is known only where the classifiers will run: the GPU, its memory, which arithmetic is fast there."""
+"""What only the machine of a classifier knows: its GPU, the memory for a batch, and the dtype that is fast there."""
 
 import os
 from collections.abc import Sequence
@@ -11,20 +11,21 @@ from pipeline_ops.storage.files import StorageConfig
 
 
 def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_classifier: float) -> dict[str, Any]:
-    """Says what is known only where the classifiers will run.
+    """Resolve the settings that are `auto` on this machine, which has to be one that runs classifiers.
 
     Args:
-        gpus_per_classifier: 0 for CPUs; the share of its memory is taken to be a classifier's, which holds all models.
+        models: the models of one classifier.
+        gpus_per_classifier: 0 for CPUs; a classifier gets this share of the GPU's free memory.
 
     Returns:
-        dtypes: what each model's `dtype: auto` means; device: the GPU's name; batch_tokens: what `batch_tokens: auto` means on
-        this GPU. The latter two are None for a CPU.
+        dtypes: one per model; device: the GPU's name; batch_tokens: tokens per forward pass that fit beside all models. The
+        latter two are None on a CPU.
 
     Raises:
         UserError: as load_classifier.
     """
     dtypes = [resolve_dtype(model.config.dtype, gpus_per_classifier > 0) for model in models]
-    if not gpus_per_classifier:  # without torch: seconds before the first label
+    if not gpus_per_classifier:  # importing torch would delay the first label by seconds
         return {"dtypes": dtypes, "device": None, "batch_tokens": None}
     import torch
 
@@ -37,9 +38,9 @@ def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_cl
 
 
 def resolve_dtype(dtype: str, use_gpu: bool) -> str:
-    """What `model.dtype` means on this machine. auto: bfloat16 where it has that, else float16 on a GPU and float32 on a CPU.
+    """`model.dtype` on this machine. auto: bfloat16 if it is native, else float16 on a GPU and float32 on a CPU.
 
-    Without native support bfloat16 is emulated: up to 100 times slower than float32 on CPUs.
+    Emulated bfloat16 is up to 100 times slower than float32 on CPUs. GPUs have it from compute capability 8 (Ampere) on.
     """
     if dtype != "auto":
         return dtype

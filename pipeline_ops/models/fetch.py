@@ -1,4 +1,4 @@
-"""Local copies; hub commit; hashes."""
+"""Where a model's files are: the hub commit, a local copy of a folder on object storage, and the identity of the weights."""
 
 import hashlib
 import json
@@ -14,51 +14,56 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".o
 
 
 def is_hub_id(path: str) -> bool:
+    """True if `path` is neither an existing local folder nor on object storage."""
     return is_local(path) and not os.path.isdir(os.path.expanduser(path))
 
 
 def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) -> str:
-    """A path that from_pretrained takes: hub ids and local folders as they are, object storage fetched once per node.
+    """A path for from_pretrained: a hub id or local folder unchanged, a folder on object storage downloaded once per node.
 
-    A fetched folder is built beside its place and renamed, so that a second process on the node sees all of it or nothing.
+    A download goes to a temporary folder that is then renamed, so that other processes on the node see all of it or nothing.
+
+    Args:
+        weights: download the weights as well.
 
     Raises:
-        UserError: a folder that holds no config.json.
+        UserError: the folder holds no config.json.
     """
+    no_config = f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote"
     if is_local(config.path):
         if is_hub_id(config.path):
             return config.path
         folder = os.path.abspath(os.path.expanduser(config.path))
         if not os.path.exists(os.path.join(folder, "config.json")):
-            raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
+            raise UserError(no_config)
         return folder
     files = list_all(config.path, storage)
     if not any(file.path.endswith("/config.json") for file in files):
-        raise UserError(f"model.path: {config.path!r} holds no config.json; give a folder that save_pretrained wrote")
+        raise UserError(no_config)
     if not weights:
         files = [file for file in files if not file.path.endswith(WEIGHT_SUFFIXES)]
     listing = json.dumps([(file.path, file.identity, file.size) for file in files])
     target = os.path.join(os.path.expanduser(storage.cache_folder), "models", hashlib.sha256(listing.encode()).hexdigest()[:32])
     if not os.path.isdir(target):
-        beside = f"{target}.{uuid.uuid4().hex}"
+        partial = f"{target}.{uuid.uuid4().hex}"
         try:
             for file in files:
-                path = os.path.join(beside, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
+                path = os.path.join(partial, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 (content,) = read_files([file], storage)
                 with open(path, "xb") as copy:
                     copy.write(content)
-            os.rename(beside, target)
+            os.rename(partial, target)
         except OSError:
             if not os.path.isdir(target):  # else another process was first; its copy is the same
                 raise
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
 def check_weights(config: ModelConfig, storage: StorageConfig) -> None:
-    """Raises UserError for a folder of pickled weights alone; of models on the hub it is found when they are loaded."""
+    """Raises UserError for a folder with pickled weights only. Models on the hub are checked when they are loaded."""
     if config.allow_pickled_weights or is_hub_id(config.path):
         return
     weights = [file.path for file in list_all(config.path, storage) if file.path.endswith(WEIGHT_SUFFIXES)]
@@ -70,10 +75,10 @@ def check_weights(config: ModelConfig, storage: StorageConfig) -> None:
 
 
 def hub_commit(config: ModelConfig) -> str:
-    """The commit that `model.path` and `model.revision` name on the hub, or in its local cache when the hub is not reached.
+    """The commit of `model.path` at `model.revision` on the hub, or in the local cache if the hub cannot be reached.
 
     Raises:
-        UserError: there is no such model or revision, or it may not be read.
+        UserError: there is no such model or revision, it may not be read, or it is in neither place.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -85,7 +90,7 @@ def hub_commit(config: ModelConfig) -> str:
     except HfHubHTTPError as error:
         what = str(error).strip().splitlines()[-1]
         raise UserError(f"model.path: {config.path!r} at revision {config.revision or 'main'!r}: {what}") from error
-    except Exception as error:  # not reached; which HTTP library says so differs by huggingface_hub version
+    except Exception as error:  # not reachable; the HTTP library that raises depends on the huggingface_hub version
         cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
         if isinstance(cached, str):
             return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
@@ -96,7 +101,7 @@ def hub_commit(config: ModelConfig) -> str:
 
 
 def weights_identity(path: str, storage: StorageConfig) -> str:
-    """Hash of the weight files: of their bytes in a local folder, of their names, sizes and etags on object storage."""
+    """SHA-256 of a folder's weight files: of names and bytes in a local folder, of names, sizes and etags on object storage."""
     digest = hashlib.sha256()
     for file in list_all(path, storage):
         if file.path.endswith(WEIGHT_SUFFIXES):

@@ -1,4 +1,4 @@
-"""What a model costs, from its architecture alone, and what a device can do at most. No weights, no documents."""
+"""FLOPs and memory of a model by its architecture, and the peak FLOP/s of devices. Needs neither weights nor documents."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-TRACED_ROWS = 2**20  # what a pass does once for all of its documents vanishes beside so many; tensors on "meta" hold nothing
+TRACED_ROWS = 2**20  # makes FLOPs per pass negligible beside those per document; tensors on "meta" hold no data
 
 
 @dataclass(frozen=True)
@@ -18,28 +18,28 @@ class DocumentFlops:
     quadratic: float
 
     def total(self, lengths: np.ndarray) -> float:
-        """Of documents of so many tokens each, together."""
+        """FLOPs of all documents; `lengths`: their tokens, one-dimensional."""
         tokens = lengths.astype(np.float64)
         return float(self.constant * len(tokens) + self.linear * tokens.sum() + self.quadratic * np.square(tokens).sum())
 
 
 def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
-    """The FLOPs of one document, counted by running the model on "meta" tensors of three lengths.
+    """The FLOPs of one document as a quadratic in its tokens, fitted to a trace on "meta" tensors of three lengths.
 
-    A multiplication and an addition are two FLOPs; only matrix products count, attention's included (FlopCounterMode), each
-    as often as it runs, so layers with shared weights as often as there are layers. Attention counts as dense, also where a
-    model looks at a window of it only. What a pass does once for all of its documents, such as DeBERTa's relative positions,
-    is left out. For BERT with L layers of size h, inner size f and k labels, a document of n tokens costs
+    Source: torch.utils.flop_counter.FlopCounterMode: matrix products only, attention's included, with two FLOPs for a
+    multiplication and an addition. Shared layers count each time they run. Attention counts as dense, even if a model computes
+    a window of it only. What a pass computes once for all documents, such as DeBERTa's relative positions, is left out.
+
+    For BERT with L layers of size h, inner size f and k labels, a document of n tokens costs
 
         L * (n * (8 * h**2 + 4 * h * f) + n**2 * 4 * h) + 2 * h**2 + 2 * h * k
 
     Args:
-        model: on any device; a twin of it without weights is traced.
+        model: on any device; a copy without weights is traced.
         max_length: tokens of the longest document.
 
     Returns:
-        None where an architecture cannot be traced without data (some look at token ids or at the mask), or a document has
-        fewer than four tokens at the most: better no number than one that is made up.
+        None if the architecture cannot be traced without data (some read token ids or the mask), or max_length is below 4.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -52,7 +52,7 @@ def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
         with torch.device("meta"):
             twin = type(model)(model.config).eval()
         twin.requires_grad_(False)  # the counter follows gradients, which fails in places
-    except Exception:  # of whatever kind: the model's own code runs here
+    except Exception:  # of any kind: the model's own code runs here
         return None
 
     def count(length: int, with_mask: bool) -> float:
@@ -64,11 +64,11 @@ def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
             twin(**inputs)
         return counter.get_total_flops() / TRACED_ROWS
 
-    # most architectures look whether a mask masks anything, which "meta" cannot say; some look for padding if there is none
+    # most architectures read the values of a mask, which "meta" tensors lack; some read the ids if there is no mask
     for with_mask in (False, True):
         try:
             short, middle, long = (count(length, with_mask) for length in lengths)
-        except Exception:  # of whatever kind: the model's own code runs here
+        except Exception:  # of any kind: the model's own code runs here
             continue
         first, second, third = lengths
         slopes = (middle - short) / (second - first), (long - middle) / (third - second)
@@ -78,8 +78,8 @@ def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
     return None
 
 
-# dense FLOP/s of the tensor cores in float16 and, from Ampere on, bfloat16, from NVIDIA's data sheets, which give some with
-# sparsity, that is doubled; by what torch.cuda.get_device_name says
+# Dense FLOP/s of the tensor cores in float16 and, from Ampere on, bfloat16, by torch.cuda.get_device_name. Source: NVIDIA's
+# data sheets; numbers that they give with sparsity are halved.
 PEAK_FLOPS = {
     r"B200\b": 2250e12,
     r"(H200 NVL|H100 NVL)\b": 835e12,
@@ -99,12 +99,10 @@ FLOAT16_ONLY = r"(T4|V100-SXM\d?)\b"
 
 
 def peak_flops(device: str | None, dtype: str) -> float | None:
-    """The most FLOP/s that a device can do in a dtype; None where that is not known.
-
-    That is so for CPUs, for other GPUs than those in PEAK_FLOPS, for slices of a GPU (MIG), and for float32.
+    """The peak FLOP/s of a device in a dtype; None for CPUs, GPUs that are not in PEAK_FLOPS, MIG slices, and float32.
 
     Args:
-        device: what torch.cuda.get_device_name says; None for a CPU.
+        device: torch.cuda.get_device_name(); None for a CPU.
     """
     if device is None or "MIG" in device or dtype not in ("bfloat16", "float16"):
         return None
@@ -113,7 +111,7 @@ def peak_flops(device: str | None, dtype: str) -> float | None:
     return next((peak for name, peak in PEAK_FLOPS.items() if re.search(rf"\b{name}", device)), None)
 
 
-# what people call a GPU -> one of those names; of H100 the usual one, with NVLink
+# name on the command line -> a device name of PEAK_FLOPS; H100 is the one with NVLink
 GPU_NAMES = {
     "A10": "A10",
     "A10G": "A10G",
@@ -134,12 +132,12 @@ GPU_NAMES = {
 
 
 def gpu_dtype(device: str) -> str:
-    """What model.dtype: auto becomes on a GPU of PEAK_FLOPS."""
+    """`model.dtype: auto` on a GPU of PEAK_FLOPS."""
     return "float16" if re.search(rf"\b{FLOAT16_ONLY}", device) else "bfloat16"
 
 
-MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 8192, 262_144  # below, a GPU waits for launches; above, nothing gets faster
-ACTIVATION_MEMORY_SHARE = 0.5  # of the memory beside the weights: the rest is for fragments, workspaces and other processes
+MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 8192, 262_144  # below, a GPU waits for kernel launches; above, nothing gets faster
+ACTIVATION_MEMORY_SHARE = 0.5  # of the memory beside the weights; the rest is for fragments, workspaces, other processes
 
 
 def token_budget(
@@ -153,17 +151,22 @@ def token_budget(
     max_length: int,
     fused_attention: bool,
 ) -> int:
-    """Tokens of a forward pass, padding included, that the memory of a GPU allows: a power of two from 8,192 to 262,144.
+    """Tokens per forward pass, padding included, that fit into a GPU's memory: a power of two from 8,192 to 262,144.
 
-    What lives at once in a layer, per token of a document of max_length, is taken to be
+    The activations that are alive at once, in bytes per token of a document of max_length, are estimated as
 
         value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
         + (0 if fused_attention else heads * max_length * (2 * value_bytes + 4))
 
-    bytes: the residual, what goes in and comes out, queries, keys, values and their use; the layer between, gated ones too;
-    the mask as a bias; and, where attention is not fused, its scores and their softmax in float32. Layers follow each other in
-    the same memory and labels are few, so neither counts. Half of what the weights leave is given to it. Where that is too
-    much after all, ForwardPasses halves it.
+    for: residual, input, output, queries, keys, values and their product; the inner layer, gated ones as well; the mask as a
+    bias; and, if attention is not fused, its scores and their softmax in float32. Layers reuse the same memory, and labels are
+    few, so neither counts. ACTIVATION_MEMORY_SHARE of the memory beside the weights is used; ForwardPasses halves the budget
+    if that turns out to be too much.
+
+    Args:
+        free_bytes: of the GPU, before the weights are loaded.
+        value_bytes: of one number in the model's dtype.
+        heads: attention heads per layer.
     """
     per_token = value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
     if not fused_attention:
@@ -173,15 +176,15 @@ def token_budget(
 
 
 def inner_size_of(config: Any) -> int:
-    """The size between the two layers of a feed-forward block; four times the hidden size where no name says it."""
+    """The inner size of a feed-forward block; four times the hidden size if the configuration does not name it."""
     names = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff", "d_inner", "n_inner", "encoder_ffn_dim")
     return max((size for name in names if (size := getattr(config, name, None))), default=4 * config.hidden_size)
 
 
 def token_flops_of(config: Any) -> float | None:
-    """FLOPs per token, about: layers * (8 * hidden**2 + 4 * hidden * inner), as of BERT, without attention's products.
+    """Estimated FLOPs per token: layers * (8 * hidden**2 + 4 * hidden * inner), as in BERT, without attention's products.
 
-    For sizing only, where torch is not at hand; document_flops counts. None where the configuration names no sizes.
+    For sizing without torch; document_flops is exact. None if the configuration does not name the sizes.
     """
     layers, hidden_size = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if not layers or not hidden_size:
@@ -190,7 +193,7 @@ def token_flops_of(config: Any) -> float | None:
 
 
 def token_budget_of(model: Any, free_bytes: float, max_length: int) -> int:
-    """token_budget for a model of transformers, on any device; sizes that its configuration does not name are as BERT's."""
+    """token_budget for a model of transformers, on any device; sizes that its configuration does not name are BERT's."""
     config = model.config
     hidden_size = config.hidden_size
     weights = list(model.parameters())
@@ -207,7 +210,10 @@ def token_budget_of(model: Any, free_bytes: float, max_length: int) -> int:
 
 
 def utilization(flops: float | None, seconds: float, peak: float | None) -> float | None:
-    """Model FLOPs utilization (MFU): FLOP/s on real tokens over the device's peak; None where one of them is not known."""
+    """Model FLOPs utilization (MFU): FLOP/s on tokens without padding over the peak FLOP/s; None if one is not known.
+
+    Source: Chowdhery et al. 2022, PaLM (arXiv:2204.02311), section 4.1.
+    """
     if flops is None or peak is None or seconds <= 0:
         return None
     return flops / seconds / peak

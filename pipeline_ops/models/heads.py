@@ -1,7 +1,7 @@
-"""What a classification head says: logits -> scores -> labels, as transformers' text-classification pipeline does it. Pure.
+"""Logits -> scores -> labels, as transformers' text-classification pipeline computes them.
 
-The head's kind follows from the model's configuration, unless the job says otherwise: one label of several, any number of
-labels, or a single value.
+A head has one of three kinds: one label of several, any number of labels, or a single value. It follows from the model's
+configuration unless the job overrides it.
 """
 
 import re
@@ -21,11 +21,11 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 Kind = Literal["single_label", "multi_label", "value"]
 THRESHOLD = 0.5
 FALLBACK_LABEL = "unsure"
-GENERIC_LABEL = re.compile(r"LABEL_\d+")  # what transformers calls a label without a name
+GENERIC_LABEL = re.compile(r"LABEL_\d+")  # transformers' default for a label without a name
 
 
 class HeadConfig(BaseModel):
-    """How the logits are read; part of the keys `model.*`."""
+    """How logits become labels; part of the keys `model.*`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -73,32 +73,32 @@ class HeadConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Head:
-    """How logits become labels, as resolved."""
+    """HeadConfig resolved for one model."""
 
     labels: tuple[str, ...]  # in id2label order
     activation: Activation
     kind: Kind = "single_label"
     thresholds: tuple[float, ...] = ()  # multi_label: one per label
     bins: tuple[float, ...] = ()  # value: ascending limits
-    bin_labels: tuple[str, ...] = ()  # one more
+    bin_labels: tuple[str, ...] = ()  # one more than limits
     min_score: float | None = None
     fallback_label: str | None = None
 
     @property
     def has_generic_labels(self) -> bool:
-        """Whether nobody has given the labels names."""
+        """True if some labels have only the default names of transformers."""
         return self.kind != "value" and any(GENERIC_LABEL.fullmatch(label) for label in self.labels)
 
 
 def resolve_head(config: HeadConfig, labels: Sequence[str], problem_type: str | None) -> Head:
-    """The head of a model.
+    """The resolved head of a model.
 
     Args:
-        labels: the model's names, in id2label order.
-        problem_type: what the model's configuration says.
+        labels: the model's own names, in id2label order.
+        problem_type: of the model's configuration.
 
     Raises:
-        UserError: a setting that this head cannot have.
+        UserError: a setting that does not fit this kind of head, or names a label that the model does not have.
     """
     asked = problem_type if config.problem_type == "auto" else config.problem_type
     names = _renamed(config.id2label or {}, list(labels))
@@ -124,10 +124,9 @@ def resolve_head(config: HeadConfig, labels: Sequence[str], problem_type: str | 
 
 
 def activation_for(problem_type: str | None, num_labels: int) -> Activation:
-    """The activation that belongs to a head.
+    """The activation of a head: none for regression, sigmoid for multi-label or a single label, otherwise softmax.
 
-    Source: transformers, pipelines/text_classification.py: regression has none; multi-label or a single label takes the
-    sigmoid; otherwise softmax.
+    Source: transformers, pipelines/text_classification.py.
     """
     if problem_type == "regression":
         return "none"
@@ -137,7 +136,7 @@ def activation_for(problem_type: str | None, num_labels: int) -> Activation:
 
 
 def kind_of(problem_type: str | None, num_labels: int) -> Kind:
-    """Of a regression with several values the largest is the label, as in the pipeline."""
+    """The kind of a head. A regression with several values is single-label (the largest wins), as in the pipeline."""
     if problem_type == "multi_label_classification":
         return "multi_label"
     return "value" if num_labels == 1 else "single_label"
@@ -148,7 +147,7 @@ def _renamed(new_names: Mapping[int | str, str], labels: list[str]) -> list[str]
     for key, name in new_names.items():
         place = labels.index(key) if key in labels else int(key) if str(key).isdecimal() else -1
         if not 0 <= place < len(labels):
-            raise UserError(f"model.id2label: {key!r} is no label of the model; it has {_shown(labels)}")
+            raise UserError(f"model.id2label: {key!r} is no label of the model; it has {_listed(labels)}")
         renamed[place] = name
     twice = [name for name in new_names.values() if renamed.count(name) > 1]
     if twice:
@@ -161,23 +160,23 @@ def _thresholds(threshold: float | dict[str, float] | None, labels: list[str]) -
         return (THRESHOLD if threshold is None else threshold,) * len(labels)
     unknown = [name for name in threshold if name not in labels]
     if unknown:
-        raise UserError(f"model.threshold: {unknown[0]!r} is no label of the model; it has {_shown(labels)}")
+        raise UserError(f"model.threshold: {unknown[0]!r} is no label of the model; it has {_listed(labels)}")
     return tuple(threshold.get(label, THRESHOLD) for label in labels)
 
 
-def _shown(labels: Sequence[str]) -> str:
+def _listed(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - 10} more" if len(labels) > 10 else ""
     return ", ".join(map(repr, labels[:10])) + more
 
 
 def check_output(head: Head, output: OutputConfig, *, windows: bool = False) -> OutputConfig:
-    """The output's settings with what is `auto` in them filled in.
+    """The output's settings with `auto` resolved for a head.
 
     Args:
         windows: long documents are read in windows.
 
     Raises:
-        UserError: columns that this head, or documents that are truncated, cannot give.
+        UserError: a column that this head, or truncated documents, cannot have, or two columns of one name.
     """
     if output.labels is True and head.kind != "multi_label":
         raise UserError(
@@ -205,24 +204,27 @@ def check_output(head: Head, output: OutputConfig, *, windows: bool = False) -> 
 
 
 def scores_of(logits: np.ndarray, activation: Activation) -> np.ndarray:
-    """float32 (documents, labels) -> float32 of the same shape; stable for logits of any finite size."""
+    """Scores of logits, float32 (documents, labels) as these; no overflow for any finite logits.
+
+    softmax: exp(x - max) / sum(exp(x - max)); sigmoid: 1 / (1 + exp(-x)), for x < 0 computed as exp(x) / (1 + exp(x)).
+    """
     if activation == "none":
         return logits
     if activation == "sigmoid":
-        # exp of a negative number only: no overflow on either side
+        # exp of negative numbers only cannot overflow
         small = np.exp(-np.abs(logits))
         return (np.where(logits >= 0, 1, small) / (1 + small)).astype(np.float32)
-    with np.errstate(over="ignore"):  # -inf where the difference is beyond float32: a score of 0
+    with np.errstate(over="ignore"):  # a difference beyond float32 is -inf: a score of 0
         shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a head says to each document.
+    """The label of each document.
 
-    names: all that `labels` may point to; labels: int32 (documents,), into names; score: float32 (documents,), the best
-    label's, or the value.
+    names: the labels that occur; labels: int32 (documents,), indices into names; score: float32 (documents,), the best label's,
+    or the value.
     """
 
     names: tuple[str, ...]
@@ -231,10 +233,10 @@ class Predictions:
 
 
 def predict(scores: np.ndarray, head: Head) -> Predictions:
-    """The label of each document: the best one, the value's bin, or the fallback where the best is not good enough.
+    """The label of each document: the one of the highest score, the value's bin, or fallback_label below min_score.
 
     Args:
-        scores: float32 (documents, labels), as scores_of gives them.
+        scores: float32 (documents, labels), what scores_of returns.
     """
     best = scores.argmax(axis=1).astype(np.int32) if len(scores) else np.empty(0, np.int32)
     score = scores[np.arange(len(best)), best]
@@ -247,10 +249,13 @@ def predict(scores: np.ndarray, head: Head) -> Predictions:
 
 
 def labels_above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
-    """The labels that each document has, the highest score first.
+    """The labels of a multi-label head whose score is at least their threshold, highest score first.
+
+    Args:
+        scores: float32 (documents, labels).
 
     Returns:
-        (int32 (documents + 1,): where each document's begin among the others, and the end; int32: ids of labels).
+        (int32 (documents + 1,): offsets of each document's labels among all; int32: label ids).
     """
     order = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
     given = np.take_along_axis(scores >= np.array(head.thresholds, np.float32), order, axis=1)
@@ -258,13 +263,13 @@ def labels_above_threshold(scores: np.ndarray, head: Head) -> tuple[np.ndarray, 
 
 
 def top_k_labels(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int32 ids, float32 scores), each (documents, k): the k best labels, the highest score first; the lower id of equals."""
+    """(int32 label ids, float32 scores), each (documents, k): the k highest scores in descending order, ties by id."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
     return order, np.take_along_axis(scores, order, axis=1)
 
 
 def head_settings(head: Head) -> dict[str, Any]:
-    """What results depend on, by config key; of what this head does not have, nothing."""
+    """The settings that results depend on, by config key; without those that this kind of head does not have."""
     settings = {
         "model.labels": list(head.labels),
         "model.activation": head.activation,

@@ -1,30 +1,33 @@
-"""Load weights for inference."""
+"""ModelConfig -> a torch sequence classifier in eval mode on its device."""
 
 from typing import Any
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.resolve import is_decoder
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.files import StorageConfig
 
-NO_TOKEN = -1
+NO_TOKEN = -1  # a pad id that no token has
 
 
 def load_classifier(
     config: ModelConfig, storage: StorageConfig, *, revision: str | None, dtype: str, device: str, attention: str | None = None
 ) -> Any:
-    """The sequence classification model in eval mode on `device`; "meta" checks that it can be loaded, without the weights.
+    """The sequence classification model in eval mode on `device`.
 
-    Attention is torch's fused one (SDPA) where the architecture has it, else its own: what transformers does unless told.
-    BigBird's, and of BigBird-Pegasus the encoder's, is the full one, for all: transformers switches to it for good at the first
-    short text.
+    Attention is transformers' default: torch's fused one (SDPA) if the architecture supports it, else the model's own. BigBird,
+    and the encoder of BigBird-Pegasus, gets full attention for all texts: transformers would switch to it for good at the first
+    short one, so that results would depend on the order.
 
     Args:
-        attention: an implementation of transformers instead of those, such as "eager".
+        revision: commit on the hub.
+        dtype: of weights and arithmetic, resolved.
+        device: a torch device; "meta" checks that the model can be loaded, without its weights.
+        attention: an implementation of transformers, such as "eager".
 
     Raises:
-        UserError: no weights, pickled ones, no classification head, or a kind of model that has none.
+        UserError: no weights, pickled weights, no trained classification head, or no such head in the architecture.
     """
     import torch
     from safetensors import SafetensorError
@@ -50,8 +53,8 @@ def load_classifier(
         if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
             model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        what = " ".join(str(error).split())[:300]
-        raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {what}") from error
+        reason = one_line(error)[:300]
+        raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {reason}") from error
     missing = sorted(report["missing_keys"])
     if missing and not config.allow_new_weights:
         raise UserError(

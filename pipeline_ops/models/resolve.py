@@ -1,4 +1,4 @@
-"""The model folder: where it is, what it is exactly, and loading it. Torch is imported only by what loads weights."""
+"""ModelConfig -> ModelFacts and the tokenizer: everything about a model that does not need its weights. No torch."""
 
 import hashlib
 import json
@@ -11,14 +11,15 @@ from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.heads import resolve_head
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
-from pipeline_ops.tokenizing.sequences import layout_of, resolve_windows
+from pipeline_ops.tokenizing.sequences import layout_of
+from pipeline_ops.tokenizing.windows import resolve_windows
 
-# learned positions of these begin behind the padding id: two rows of the position table are never used
+# models whose learned positions begin behind the padding id, so that two rows of the position table are never used
 OFFSET_POSITIONS = {
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer"),
     *("mpnet", "roberta-prelayernorm", "data2vec-text", "ibert", "xmod"),
 }
-# sequence classifiers that read more than text: where words stand on a page, pictures, tables
+# sequence classifiers that read more than text: page layout, images, tables
 MULTIMODAL_MODEL_TYPES = {
     "layoutlm",
     "layoutlmv2",
@@ -30,13 +31,13 @@ MULTIMODAL_MODEL_TYPES = {
     "tapas",
     "ultravbert",
 }
-UNLIMITED = 10**6  # transformers writes 10**30 where a tokenizer has no limit
+UNLIMITED = 10**6  # from here on a tokenizer's limit is none; transformers has 10**30
 
 
 def block_torch_import() -> None:
-    """Has transformers do without torch in this process, which configurations and tokenizers do not need: 2 s of CPU less.
+    """Make transformers skip importing torch in this process: configurations and tokenizers do not need it (2 s of CPU).
 
-    Nothing changes where torch is imported already. No model can be loaded in this process afterwards.
+    No effect if torch is imported already. No model can be loaded in this process afterwards.
     """
     if "torch" in sys.modules:
         return
@@ -44,28 +45,28 @@ def block_torch_import() -> None:
     try:
         from transformers.utils.import_utils import is_torch_available
 
-        is_torch_available()  # asked while transformers was imported; it remembers the answer
+        is_torch_available()  # caches its result
     finally:
         del sys.modules["torch"]
 
 
 class ResolvedModel(NamedTuple):
-    """What is known of a model without its weights."""
+    """What resolve_model finds out."""
 
     facts: ModelFacts
     tokenizer: Any  # transformers'
-    token_flops: float | None  # about; see estimating.token_flops_of
+    token_flops: float | None  # per token, estimated; see flops.token_flops_of
 
 
 def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = False) -> ResolvedModel:
-    """What the model is, and its tokenizer, without loading weights.
+    """Identify a model exactly, and load its tokenizer, without its weights.
 
     Args:
         pairs: documents are pairs of texts.
 
     Raises:
-        UserError: no such model, no fast tokenizer, no padding token, no usable max_length, or a setting that its head cannot
-            have.
+        UserError: no such model, not a text classifier, pickled weights, no fast tokenizer, no padding token, no usable
+            max_length, or a setting that does not fit its head.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -85,7 +86,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
             f"model.path: {config.path!r} is neither a folder with a model and its tokenizer nor a model on the hub that"
             f" can be reached from here: {what}"
         ) from error
-    _check_kind(config, model)
+    _check_architecture(config, model)
     check_weights(config, storage)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
@@ -100,7 +101,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
     special = tokenizer.num_special_tokens_to_add(pair=pairs)
     max_length = resolve_max_length(config, model, tokenizer, special)
     windows = resolve_windows(config, max_length - special, pairs)
-    if pairs or windows is not None:  # a tokenizer that they cannot be laid out for is told now
+    if pairs or windows is not None:  # raises for a tokenizer whose sequences cannot be laid out
         layout_of(backend, max_length=max_length, pairs=pairs, from_end=False, windows=windows)
     facts = ModelFacts(
         path=config.path,
@@ -119,8 +120,8 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
     return ResolvedModel(facts, tokenizer, token_flops_of(model))
 
 
-def _check_kind(config: ModelConfig, model: Any) -> None:
-    """Raises UserError for a kind of model that transformers, or this job, cannot classify texts with."""
+def _check_architecture(config: ModelConfig, model: Any) -> None:
+    """Raises UserError for an architecture that has no sequence classifier in transformers, or reads more than text."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     kind = model.model_type
@@ -165,7 +166,14 @@ def pads_left(model: Any, padding_side: str) -> bool:
 
 
 def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special: int) -> int:
-    """The asked-for length, or else the smaller of the tokenizer's limit and the positions that the model has."""
+    """`model.max_length`, or else the smaller of the tokenizer's limit and the model's number of positions.
+
+    Args:
+        special: special tokens in a sequence.
+
+    Raises:
+        UserError: no limit is known, or max_length is more than the model's positions or at most `special`.
+    """
     limits = []
     if tokenizer.model_max_length < UNLIMITED:
         limits.append(int(tokenizer.model_max_length))

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.output.committed_files import read_written, read_written_bytes
-from pipeline_ops.output.rewriting import put_file, unit_id
-from pipeline_ops.schema.units import Piece
+from pipeline_ops.output.rewriting import put_file
+from pipeline_ops.schema.units import Piece, short_id
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, ROW_GROUP_ROWS
@@ -65,7 +65,7 @@ def _groups(commits: list[Commit], target_bytes: int) -> Iterator[list[Commit]]:
 
 
 def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
-    unit, attempt = unit_id(["compacted", *(commit.name for commit in commits)]), new_attempt()
+    unit, attempt = short_id(["compacted", *(commit.name for commit in commits)]), new_attempt()
     by_folder: dict[str, list[WrittenFile]] = defaultdict(list)
     for commit in commits:
         for file in commit.files:

@@ -4,7 +4,6 @@ A rewritten commit takes over the rows of those it replaces: its record names th
 they are, and the commits that no longer count. Until that record is put nothing has changed for anybody.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.output.committed_files import column_of, hive_values, read_written, read_written_bytes
 from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import short_id
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile, new_attempt
 from pipeline_ops.writing.postprocessing import count_labels
@@ -33,7 +33,7 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
         OSError: a file of the commit cannot be read, or is not what was written.
     """
     gone = sorted(gone)
-    unit = unit_id(["without", commit.name, *gone])
+    unit = short_id(["without", commit.name, *gone])
     attempt = new_attempt()
     lost: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -92,11 +92,7 @@ def reasons_of(lines: Iterable[bytes]) -> dict[str, int]:
 def tombstone(commits: Iterable[Commit]) -> Commit:
     """The commit that says no more than that these, of which no row is to stay, do not count."""
     names = tuple(sorted(commit.name for commit in commits))
-    return Commit(unit_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)
-
-
-def unit_id(identity: list[str]) -> str:
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+    return Commit(short_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)
 
 
 def put_file(store: Store, path: str, rows: int, content: Any) -> WrittenFile:

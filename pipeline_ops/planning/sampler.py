@@ -21,9 +21,11 @@ from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokeniz
 from pipeline_ops.planning.estimators import Measures, Sample, Stratum
 from pipeline_ops.planning.work_plan import EXPANSION
 from pipeline_ops.reading import line_records as records
-from pipeline_ops.reading.inputs import InputFile, csv_delimiter, csv_header, decode_texts
+from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
+from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import ReadSettings, Span, parse_block, read_pieces
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
+from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject

@@ -1,7 +1,7 @@
-"""Line formats: bytes -> blocks of whole records.
+"""Line formats: bytes -> blocks of whole records, the same blocks however the bytes arrive.
 
-Text, JSON Lines and CSV are cut at b"\\n" only (a b"\\r" before it is dropped); str.splitlines would also cut at U+2028, U+0085
-and form feeds.
+Text, JSON Lines and CSV are split at b"\\n" only (a b"\\r" before it is dropped); str.splitlines would also split at U+2028,
+U+0085 and form feeds.
 """
 
 import re
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline_ops.storage.files import StorageConfig, StoredFile, open_to_read
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-STREAM_CHUNK_BYTES = 4 * 2**20
+STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
 MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
 
@@ -41,10 +41,17 @@ class RecordBlock:
 def open_decompressed(
     file: StoredFile, compression: str | None, storage: StorageConfig, start_byte: int = 0, content: bytes | None = None
 ) -> Iterator[BinaryIO]:
-    """A readable stream of the decompressed bytes from `start_byte` on; `content` when the file has been fetched already.
+    """A readable stream of the decompressed bytes from `start_byte` on.
 
-    A compressed stream is decompressed up to `start_byte`, in bounded memory; another one seeks. Several concatenated members
-    or frames read as one stream.
+    A compressed stream is decompressed up to `start_byte`, in bounded memory; another one seeks. Concatenated gzip members or
+    zstd frames read as one stream.
+
+    Args:
+        compression: a codec of pyarrow; None for plain bytes.
+        content: of the file, where it has been fetched already.
+
+    Raises:
+        OSError: the decompressed bytes end before `start_byte`.
     """
     with pa.BufferReader(content) if content is not None else open_to_read(file, storage, sequential=True) as raw:
         if compression is None:
@@ -70,12 +77,13 @@ def read_record_blocks(
     start_byte: int = 0,
     stop_byte: int | None = None,
 ) -> Iterator[RecordBlock]:
-    """Blocks of whole records, each the most that fits `target_bytes`, but at least one record.
+    """Blocks of whole records, each as many as fit into `target_bytes` and MAX_BLOCK_RECORDS, but at least one.
 
-    The cuts depend on the bytes and the arguments alone, not on how the stream delivers them.
+    The blocks depend on the bytes and the arguments alone, not on how many bytes a read of the stream returns.
 
     Args:
-        quote: CSV's quote character: a newline inside a quoted field does not end a record. None: every newline does.
+        stream: at `start_byte`, which is the beginning of a record.
+        quote: CSV's quote character; a newline in a quoted field does not end a record. None: every newline does.
         delimiter: CSV's, for telling quoted fields from quotes inside plain ones.
         stop_byte: where to stop, at the end of a record; None: at the end of the stream.
 
@@ -97,7 +105,7 @@ def read_record_blocks(
         taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), MAX_BLOCK_RECORDS)
         cut = int(ends[taken - 1]) if len(ends) >= taken else 0
         if not at_end and cut in (0, len(buffer)):
-            # the first record is not finished, or whether this block is the last one takes one more look
+            # the first record is incomplete, or one more byte shows whether this block is the last
             if len(buffer) > MAX_RECORD_BYTES:
                 raise OSError(f"a record that begins at byte {position} has no end within {MAX_RECORD_BYTES} bytes")
             need = len(buffer) * 2 if cut == 0 else cut + 1
@@ -109,7 +117,11 @@ def read_record_blocks(
 
 
 def record_ends(data: bytes, quote: str | None, delimiter: str, *, at_end: bool) -> np.ndarray:
-    """Offsets behind the records in `data`, which begins with one; `at_end`: the last one needs no newline."""
+    """int64: the offsets behind each record in `data`, which begins with a record.
+
+    Args:
+        at_end: the stream ends here, so the last record needs no newline.
+    """
     if quote is None or quote.encode() not in data:
         ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
     else:
@@ -134,14 +146,14 @@ def _record_pattern(quote: str, delimiter: str) -> re.Pattern[bytes]:
 
 
 def has_closed_quotes(record: bytes, quote: str | None, delimiter: str) -> bool:
-    """Whether a CSV record has no quoted field that goes on behind its end; only a file's last record can have one."""
+    """True if a CSV record has no unfinished quoted field; only a file's last record can have one."""
     if quote is None or quote.encode() not in record:
         return True
     return bool(_record_pattern(quote, delimiter).fullmatch(record + b"\n"))
 
 
 def split_records(block: RecordBlock, quote: str | None, delimiter: str = ",") -> list[bytes]:
-    """The block's records, without their line ends."""
+    """The block's records without line ends; without a byte order mark if the block begins the file."""
     if quote is None or quote.encode() not in block.data:
         lines = block.data.split(b"\n")
         if not lines[-1]:
@@ -155,7 +167,7 @@ def split_records(block: RecordBlock, quote: str | None, delimiter: str = ",") -
 
 
 def is_document(record: bytes, file_format: str) -> bool:
-    """Whether a record counts as a document: blank lines of text do, blank JSON lines and empty CSV records do not."""
+    """True if a record counts as a document: blank lines of text do, blank JSON lines and empty CSV records do not."""
     if file_format == "jsonl":
         return bool(record.strip())
     return file_format == "text" or bool(record)

@@ -1,6 +1,6 @@
-"""Records of line formats -> Arrow tables, with every record accounted for; the column types that JSON Lines do not declare.
+"""Blocks of records -> Arrow tables and bad records; each record that is a document is exactly once in one of them.
 
-Records are parsed together; what fails is halved until the records at fault stand alone: those become rejects.
+All records of a block are parsed together; if that fails, bisection isolates the bad ones.
 """
 
 import contextlib
@@ -8,7 +8,6 @@ import csv
 import io
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
+from pipeline_ops.reading.json_types import MAX_BRACKETS, check_nesting, is_nested_deeper, merge_types, types_of_lines
 from pipeline_ops.reading.line_records import (
     BYTE_ORDER_MARK,
     MAX_RECORD_BYTES,
@@ -27,26 +27,24 @@ from pipeline_ops.reading.line_records import (
     split_records,
 )
 from pipeline_ops.schema.bisection import bisect_failures
-from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS
-
-# Lists and objects in each other: with 50, Parquet readers refuse the file; with 64, Arrow the table.
-MAX_NESTING = 40
-# With 16,000, Arrow's JSON parser overflows a stack of 8 MiB. Lines of fewer brackets are left to it: looking is slow.
-MAX_BRACKETS = 5_000
-NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that does not parse: its row in the file, a reason of schema.REASONS, and the parser's words."""
+    """A record that does not parse: its row in the file, the reason, and the parser's message."""
 
     row: int
-    reason: str
+    reason: Reason
     detail: str
 
 
 def parse_text(block: RecordBlock, column: str) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
-    """A document per line, blank ones too. Returns (table of bytes, rows, no bad records)."""
+    """A document per line, including blank ones.
+
+    Returns:
+        (table with one binary column, each row's number in the file as int64, no bad records).
+    """
     lines = split_records(block, None)
     rows = np.arange(block.start_row, block.start_row + len(lines))
     return pa.table({column: pa.array(lines, pa.binary())}), rows, []
@@ -58,9 +56,9 @@ def parse_jsonl(
     """A document per non-blank line.
 
     Args:
-        schema: the columns' types; a line whose value does not fit is a bad record.
+        schema: the columns' types; a line with a value that does not fit is a bad record.
         text_columns: the columns that the model reads.
-        only_schema: leave other columns out; otherwise they are added, with the types that this block's values have.
+        only_schema: drop other columns; otherwise they are added, with types inferred from this block.
 
     Returns:
         (table, each row's number in the file as int64, bad records).
@@ -72,7 +70,7 @@ def parse_jsonl(
         columns = [_without_empty_objects(column) for column in table.columns]
         return pa.table(columns, names=table.column_names)
 
-    def reason(line: bytes, error: BaseException) -> tuple[str, str]:
+    def reason(line: bytes, error: BaseException) -> tuple[Reason, str]:
         try:
             document = json.loads(line.decode())
         except UnicodeDecodeError as undecodable:
@@ -87,44 +85,25 @@ def parse_jsonl(
         return "column_type", str(error)
 
     def can_parse(line: bytes) -> bool:
-        return _is_object(line) and (decodable or _is_utf8(line))  # Arrow does not look at the encoding of names
+        return _is_object(line) and (decodable or _is_utf8(line))  # Arrow does not check the encoding of names
 
     lines, decodable = split_records(block, None), _is_utf8(block.data)
     parsable = [can_parse(line) for line in lines]
     good = list(itertools.compress(lines, parsable))
     whole: pa.Table | None = None
     if not only_schema and good:
-        with contextlib.suppress(pa.ArrowInvalid):  # what is wrong is found below, record by record
+        with contextlib.suppress(pa.ArrowInvalid):  # bad records are isolated below
             whole = _read_json(b"\n".join(good), schema, only_schema=False)
         if whole is None or whole.schema != schema:
-            # columns, or fields of them, that `schema` does not have: Arrow's own inference would turn text into dates
+            # infer the types of what `schema` lacks here: Arrow's own inference would turn text into dates
             whole, schema = None, merge_types(schema, types_of_lines(good))
     return _parse_records(lines, "jsonl", block.start_row, parse, reason, parsable)
 
 
 def _is_object(line: bytes) -> bool:
-    """Whether a line can be one JSON object. Arrow would take two lines of half an object each for one, and crash at `null`."""
+    """True if a line can be one JSON object. Arrow would join two halves of an object on two lines, and crash on `null`."""
     stripped = line.strip()
-    return stripped.startswith(b"{") and stripped.endswith(b"}") and not _is_nested_deeper(stripped, MAX_BRACKETS)
-
-
-def _is_nested_deeper(line: bytes, brackets: int = MAX_NESTING) -> bool:
-    """Whether a line of more than that many opening brackets has over MAX_NESTING lists and objects in each other."""
-    if len(line) <= brackets or line.count(b"[") + line.count(b"{") <= brackets:
-        return False
-    outside = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]  # of strings
-    found = np.frombuffer(b"".join(outside).translate(None, NOT_BRACKETS), np.uint8)
-    steps = np.where((found == ord("[")) | (found == ord("{")), 1, -1)
-    return bool(steps.cumsum().max(initial=0) > MAX_NESTING)
-
-
-def check_nesting(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid when a column's lists and objects are nested deeper than MAX_NESTING."""
-    types = list(schema.types)
-    for _ in range(MAX_NESTING + 1):
-        types = [data_type.field(index).type for data_type in types for index in range(data_type.num_fields)]
-    if types:
-        raise pa.ArrowInvalid(f"nested deeper than {MAX_NESTING} levels")
+    return stripped.startswith(b"{") and stripped.endswith(b"}") and not is_nested_deeper(stripped, MAX_BRACKETS)
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -145,83 +124,8 @@ def _read_json(data: bytes, schema: pa.Schema, only_schema: bool) -> pa.Table:
     )
 
 
-def types_of_lines(lines: list[bytes]) -> pa.Schema:
-    """The types of the values in JSON lines; lines that are broken do not count.
-
-    JSON's own types are kept: text stays text also where it looks like a date or a number, unlike Arrow's and pandas' own
-    inference. A column of mixed types takes the type that most values have; one without any value is text.
-    """
-    values: dict[str, list[object]] = {}
-    for line in lines:
-        try:
-            document = None if _is_nested_deeper(line) else json.loads(line.decode())
-            if b"\\ud" in line.lower():
-                json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        except ValueError:
-            continue  # it becomes a reject when it is parsed
-        if isinstance(document, dict):
-            for name, value in document.items():
-                values.setdefault(name, []).append(value)
-    return pa.schema([(name, _common_type(column)) for name, column in values.items()])
-
-
-def merge_types(schema: pa.Schema, late: pa.Schema) -> pa.Schema:
-    """`schema` with the columns, and the fields of its columns, that only `late` has; where they disagree `schema` stays."""
-    fields = [f.with_type(_merge_type(f.type, late.field(f.name).type)) if f.name in late.names else f for f in schema]
-    return pa.schema([*fields, *(field for field in late if field.name not in schema.names)])
-
-
-def _merge_type(known: pa.DataType, late: pa.DataType) -> pa.DataType:
-    """`known` with the object fields that only `late` has, at any depth."""
-    if pa.types.is_struct(known) and pa.types.is_struct(late):
-        theirs = {field.name: field.type for field in late}
-        ours = [f.with_type(_merge_type(f.type, theirs[f.name])) if f.name in theirs else f for f in known]
-        return pa.struct([*ours, *(field for field in late if field.name not in {f.name for f in known})])
-    if pa.types.is_list(known) and pa.types.is_list(late):
-        return pa.list_(_merge_type(known.value_type, late.value_type))
-    return known
-
-
-def _common_type(values: list[object]) -> pa.DataType:
-    present = [value for value in values if value is not None]
-    if any(type(value) is int and value >= 2**63 for value in present):
-        return pa.uint64()  # 64-bit hashes as numbers; Arrow would take int64 and then refuse them
-    try:
-        return text_for_null(pa.array(present).type)  # infer_type would take [1, "a"] for integers
-    except (pa.ArrowException, OverflowError):  # mixed types
-        return text_for_null(_most_common_type(present))
-
-
-def _most_common_type(values: list[object]) -> pa.DataType:
-    """The type that most values have, with what others of the same kind (list, object, ...) add without contradicting it."""
-    kinds = [float if type(value) is int else type(value) for value in values]
-    most = Counter(kinds).most_common(1)[0][0]
-    types: Counter[pa.DataType] = Counter()
-    for value, kind in zip(values, kinds, strict=True):
-        if kind is most:
-            with contextlib.suppress(pa.ArrowException, OverflowError):  # mixed within itself
-                types[pa.array([value]).type] += 1
-    common = pa.null()
-    for data_type, _ in types.most_common():
-        with contextlib.suppress(pa.ArrowException):
-            fields = [pa.schema([("value", known)]) for known in (common, data_type)]
-            common = pa.unify_schemas(fields, promote_options="permissive").field("value").type
-    return common
-
-
-def text_for_null(data_type: pa.DataType) -> pa.DataType:
-    """`data_type` with `string` wherever it has `null` or a date that was inferred from text, at any depth."""
-    if pa.types.is_null(data_type) or pa.types.is_temporal(data_type):
-        return pa.string()
-    if pa.types.is_list(data_type):
-        return pa.list_(text_for_null(data_type.value_type))
-    if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(text_for_null(field.type)) for field in data_type])
-    return data_type
-
-
 def _without_empty_objects(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`column` with the text "{}" for objects that never have a key, at any depth: Parquet has no type for them."""
+    """`column` with the string "{}" for objects without any key, at any depth: Parquet has no type for them."""
 
     def convert(array: pa.Array) -> pa.Array:
         if pa.types.is_struct(array.type) and not array.type.num_fields:
@@ -248,10 +152,14 @@ def _has_empty_objects(data_type: pa.DataType) -> bool:
 def parse_csv(
     block: RecordBlock, header: list[str], delimiter: str, quote: str | None, types: dict[str, pa.DataType]
 ) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
-    """A document per non-empty record. Values are text as they stand, also "", "NA" and "000", unless `types` says otherwise.
+    """A document per non-empty record; values are strings, also "", "NA" and "000".
+
+    Args:
+        header: the column names.
+        types: of columns that are not strings.
 
     Returns:
-        (table, each row's number behind the header as int64, bad records).
+        (table, each row's number as int64, counted from the record behind the header, bad records).
     """
 
     def parse(lines: list[bytes]) -> pa.Table:
@@ -267,7 +175,7 @@ def parse_csv(
             ),
         )
 
-    def reason(line: bytes, error: BaseException) -> tuple[str, str]:
+    def reason(line: bytes, error: BaseException) -> tuple[Reason, str]:
         if not parsable[-1] and line is lines[-1]:
             return "broken_csv", "a quoted field has no end"
         try:
@@ -279,14 +187,14 @@ def parse_csv(
         return "column_type", str(error)
 
     lines = split_records(block, quote, delimiter)
-    # Arrow would take what is there of an unfinished field for all of it
+    # Arrow would accept an unfinished quoted field
     parsable = [line is not lines[-1] or has_closed_quotes(line, quote, delimiter) for line in lines]
     return _parse_records(lines, "csv", block.start_row, parse, reason, parsable)
 
 
 def csv_fields(record: bytes, delimiter: str, quote: str | None) -> list[str]:
-    """The fields of one CSV record, undecodable bytes replaced."""
-    csv.field_size_limit(MAX_RECORD_BYTES)  # it has one of 128 KiB, for all of the process
+    """The fields of one CSV record; bytes that are not UTF-8 are replaced."""
+    csv.field_size_limit(MAX_RECORD_BYTES)  # for the process; the default is 128 KiB
     text = record.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").rstrip("\r\n")
     quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, quoting=quoting), [])
@@ -297,10 +205,16 @@ def _parse_records(
     file_format: str,
     start_row: int,
     parse: Callable[[list[bytes]], pa.Table],
-    reason: Callable[[bytes, BaseException], tuple[str, str]],
+    reason: Callable[[bytes, BaseException], tuple[Reason, str]],
     parsable: list[bool],
 ) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
-    """Parses the lines that are documents together; halves what fails until the lines at fault stand alone."""
+    """Parse the lines that are documents, isolating those that fail.
+
+    Args:
+        parse: lines to a table with a row per line.
+        reason: (reason, detail) of a line that failed with this exception.
+        parsable: per line, False for one that `parse` must not get: a bad record.
+    """
     bad: list[BadRecord] = []
 
     def reject(row: int, line: bytes, error: BaseException) -> None:
@@ -319,12 +233,12 @@ def _parse_records(
 
     def parse_range(start: int, stop: int) -> pa.Table:
         table = parse([line for _, line in good[start:stop]])
-        table.validate(full=True)  # the parsers do not look at the encoding
+        table.validate(full=True)  # the parsers do not check the encoding
         if table.num_rows != stop - start:
             raise pa.ArrowInvalid(f"{table.num_rows} values where one was expected")
         return table
 
-    # a file of nothing but broken records is a file of rejects
+    # a file in which every record is broken gives rejects only
     parts, failed = bisect_failures(
         parse_range,
         len(good),

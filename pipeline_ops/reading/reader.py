@@ -1,48 +1,39 @@
-"""Spans of input files -> pieces -> units: (documents table, rejects), in bounded memory.
+"""Spans of input files -> pieces -> units, in bounded memory.
 
-Columns in: whatever the files hold. Columns out: the text and those that `output.columns` asks for, as they were in the file,
-plus source_file (string) and source_row (int64); every row has a text. Units follow from the files' bytes and the settings
-alone, so a repeated read yields the same units. One file is read by one task from front to back (row groups excepted): row
-numbers are then known without a pass of their own, and a compressed stream is decompressed once.
+Columns in: whatever the files hold. Columns out: as documents.to_documents. Units follow from the files' bytes and the settings
+alone, so a repeated read yields the same units. One task reads a file from front to back (row groups excepted): row numbers are
+then known without a pass of their own, and a compressed stream is decompressed once.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading import parsing
-from pipeline_ops.reading.inputs import (
-    InputConfig,
-    InputFile,
-    check_header_names,
-    csv_delimiter,
-    csv_header,
-    decode_texts,
-    is_text_type,
-)
+from pipeline_ops.reading.documents import to_documents
+from pipeline_ops.reading.input_schema import check_header_names, csv_delimiter, csv_header
+from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.row_groups import intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import END_OF_FILE, MAX_DETAIL_CHARACTERS, Piece, Range, Reject, Unit
+from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Reject, Unit, short_id
 from pipeline_ops.storage.files import StorageConfig, StoredFile, is_local, open_to_read, try_read_files
 
-PREFETCHED_FILES = 256  # small objects fetched together, so that each does not cost a round trip
-PREFETCHED_BYTES = 4 * 2**20
-SINGLE_REQUEST_BYTES = 32 * 2**20  # up to this size, an object of which all is wanted is one request
+PREFETCHED_FILES = 256  # spans whose small objects are fetched side by side, so that not each costs a round trip
+PREFETCHED_BYTES = 4 * 2**20  # size up to which an object is such a small one
+SINGLE_REQUEST_BYTES = 32 * 2**20  # size up to which an object that is read from end to end is fetched by one request
 
 
 @dataclass(frozen=True)
 class Span:
-    """What one task reads of one file. Each range of a Parquet file is a piece; those of line formats are cut into pieces."""
+    """The ranges of one file that a task reads. A range is one piece in Parquet, and any number of them in line formats."""
 
     file: InputFile
     ranges: tuple[Range, ...]
@@ -51,24 +42,26 @@ class Span:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """All that reading depends on, the same for every task of a job."""
+    """What reading depends on, the same for every task of a job."""
 
     input: InputConfig
     storage: StorageConfig
     output: OutputConfig
-    line_types: pa.Schema  # types of JSON Lines columns
-    unit_bytes: int
+    line_types: pa.Schema  # of JSON Lines; see infer_column_types
+    unit_bytes: int  # of documents in memory, per unit
     fingerprint: str
 
 
-PieceContent = tuple[Piece, pa.Table, list[Reject]]
+PieceContent = tuple[Piece, pa.Table, list[Reject]]  # a piece, its documents and its rejects
 
 
 def spans_to_json(spans: list[Span]) -> str:
+    """The spans of a task as a cell of Ray's input."""
     return json.dumps([asdict(span) for span in spans])
 
 
 def spans_from_json(text: str) -> list[Span]:
+    """The spans in what spans_to_json returns."""
     return [
         Span(
             InputFile(**{**span["file"], "stored": StoredFile(**span["file"]["stored"])}),
@@ -80,27 +73,28 @@ def spans_from_json(text: str) -> list[Span]:
 
 
 class Attempts(Protocol):
-    """What a process is about to do, remembered outside it: what kills the process is then known to the next one."""
+    """A crash counter outside the process: it tells the next process which work the last one died of."""
 
     def begin(self, key: str) -> int:
-        """Says that work begins; returns how often it has begun without ending first."""
+        """Record that work on `key` begins; returns how often it has begun before without ending."""
         ...
 
     def end(self, key: str) -> None:
-        """Says that the work has ended, well or not: this process lives."""
+        """Record that work on `key` has ended, with success or an exception: the process is alive."""
         ...
 
 
 def read_units(
     spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None
 ) -> Iterator[tuple[Unit, pa.Table, list[Reject]] | Failure]:
-    """Units of about `unit_bytes`: consecutive parts are put together while they fit and their schemas are equal.
+    """Units of about `unit_bytes`: consecutive pieces are joined while they fit and their schemas are equal.
 
-    What cannot be read of a file comes as a Failure; the other files are read all the same. The units are the same however
-    often they are read.
+    The rest of a file that cannot be read comes as a Failure, and reading continues with the next file. Repeated reads give the
+    same units.
 
     Args:
-        attempts: given when an earlier process has died over these spans: a file that keeps killing is then given up.
+        attempts: given if an earlier process has died while it read these spans; a file that has killed MAX_TRIES processes
+            becomes a Failure.
     """
     replaces = {span.file.path: span.replaces for span in spans}
     pending: list[PieceContent] = []
@@ -130,18 +124,17 @@ def _unit(
     pieces = tuple(piece for piece, _, _ in parts)
     replaced = tuple(sorted({name for piece in pieces for name in replaces[piece.path]}))
     identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces), *replaced]
-    unit_id = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
     rejects = [reject for _, _, rejects in parts for reject in rejects]
     tables = [table for _, table, _ in parts if table.num_rows] or [parts[0][1]]
-    return Unit(unit_id, pieces, replaced), pa.concat_tables(tables), rejects
+    return Unit(short_id(identity), pieces, replaced), pa.concat_tables(tables), rejects
 
 
 def read_pieces(
     spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None
 ) -> Iterator[PieceContent | Failure]:
-    """The spans' parts in order: (piece, documents, rejects), and a Failure for the rest of a file that cannot be read."""
+    """The spans' pieces in order, and a Failure for the rest of a file that cannot be read; see read_units."""
     for span, content in _with_contents(spans, settings):
-        key = at = f"read {_hash(asdict(span))}"
+        key = at = f"read {short_id(asdict(span))}"
         done: list[Piece] = []
         try:
             if isinstance(content, Exception):
@@ -150,10 +143,10 @@ def read_pieces(
             while True:
                 at = f"{key} {len(done)}"
                 if attempts and attempts.begin(at) >= MAX_TRIES:
-                    yield worker_died(_rest(span, done), "read")
-                    break  # without an end: it stays given up, and the units the same, if another file kills the next process
+                    yield worker_died(_unread_pieces(span, done), "read")
+                    break  # without attempts.end: the next process, if another file kills this one, gives it up as well
                 part = next(parts, None)
-                if attempts:  # before the part is taken: a process that dies while it waits for that did not die of it
+                if attempts:  # before the yield: a process that dies while it is suspended there did not die of this piece
                     attempts.end(at)
                 if part is None:
                     break
@@ -163,7 +156,7 @@ def read_pieces(
             if attempts:
                 attempts.end(at)
             error.add_note(f"while reading {span.file.path}")
-            yield failure_of(error, _rest(span, done), "read")
+            yield failure_of(error, _unread_pieces(span, done), "read")
 
 
 def _read_span(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
@@ -175,8 +168,8 @@ def _read_span(span: Span, content: bytes | None, settings: ReadSettings) -> Ite
         yield from _read_line_file(span, content, settings)
 
 
-def _rest(span: Span, done: list[Piece]) -> tuple[Piece, ...]:
-    """What of a span is not in the pieces that were read of it, from front to back."""
+def _unread_pieces(span: Span, done: list[Piece]) -> tuple[Piece, ...]:
+    """The part of a span behind the pieces that have been read, which are `done`, in order."""
     row, byte = (done[-1].stop_row, done[-1].stop_byte) if done else (0, 0)
     rest: list[Piece] = []
     for gap in span.ranges:
@@ -187,15 +180,11 @@ def _rest(span: Span, done: list[Piece]) -> tuple[Piece, ...]:
     return tuple(rest)
 
 
-def _hash(fields: Any) -> str:
-    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:24]
-
-
 def _with_contents(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[Span, bytes | Exception | None]]:
-    """Each span with its file's content, or the error that it gave, where the file is fetched whole.
+    """Each span with its file's content, or the error of fetching it; None for a file that is not fetched whole.
 
-    Many small objects are fetched together, and cost one round trip. What is fetched whole is checked whole, by length and
-    etag; ranges of a file cannot be.
+    Small objects are fetched side by side and cost one round trip together. Whole objects are verified by length and etag,
+    which is not possible for ranges.
     """
     for start in range(0, len(spans), PREFETCHED_FILES):
         batch = [span.file.stored for span in spans[start : start + PREFETCHED_FILES]]
@@ -211,7 +200,7 @@ def _with_contents(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[
 
 
 def _is_read_whole(span: Span, settings: ReadSettings) -> bool:
-    """Whether nearly all of a file's bytes are wanted, and fit into memory beside a unit."""
+    """True if the span needs nearly all bytes of a remote file, and they fit into memory beside a unit."""
     stored = span.file.stored
     some_columns = span.file.format == "parquet" and settings.output.input_columns() is not None
     some_rows = span.ranges != (Range(0, None),)
@@ -249,16 +238,20 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
                     block.stop_byte,
                 )
                 yield piece, *parse_block(file, block, header, settings)
-        if piece is None and gap.stop_row is None:  # no records: the file is done all the same
+        if piece is None and gap.stop_row is None:  # no records: an empty piece completes the file
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
-            yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
+            yield piece, *to_documents(file, pa.table({}), np.empty(0, np.int64), [], settings.input, settings.output)
 
 
 def parse_block(
     file: InputFile, block: records.RecordBlock, header: list[str], settings: ReadSettings
 ) -> tuple[pa.Table, list[Reject]]:
-    """Whole records of a line file, as its parts have them. `header`: of a CSV file, as csv_header gives it."""
-    return _documents(file, *_parse(block, file, header, settings), settings)
+    """The documents and rejects in a block of a line file.
+
+    Args:
+        header: a CSV file's column names; see csv_header.
+    """
+    return to_documents(file, *_parse(block, file, header, settings), settings.input, settings.output)
 
 
 def _piece(file: InputFile, start_row: int, stop_row: int, last: bool, start_byte: int = 0, stop_byte: int = 0) -> Piece:
@@ -285,7 +278,7 @@ def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettin
     with records.open_decompressed(file.stored, file.compression, settings.storage, 0, content) as stream:
         data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
-    return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
+    return _piece(file, 0, 1, True), *to_documents(file, table, np.zeros(1, np.int64), [], settings.input, settings.output)
 
 
 def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
@@ -298,10 +291,10 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
         parsing.check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
         columns = None if kept is None else [name for name in names if name in (*kept, *settings.input.text_columns)]
-        # a file that is small on disk can be large in memory
+        # split again: a file that is small on disk can be large in memory
         cuts = [cut for group in split_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
         ranges = [(part.start_row, part.stop_row or 0) for part in intersect_ranges(cuts, span.ranges, num_rows)]
-        # one pass over all ranges: they may share a row group, which can only be decoded from its start
+        # one pass over all ranges: they may share a row group, which is decoded from its start
         tables = read_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
         row, ahead = ranges[0][0], parquet.schema_arrow.empty_table()
         for start, stop in ranges:
@@ -317,78 +310,10 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
                 ahead, row = ahead.slice(count), row + count
             table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table()
             piece = _piece(file, start, stop, stop == num_rows)
-            yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
+            yield piece, *to_documents(file, table, np.arange(start, stop), [], settings.input, settings.output)
 
 
 def _require_text_columns(names: list[str], file: InputFile, settings: ReadSettings) -> None:
     for key, column in zip(("text_column", "text_pair_column"), settings.input.text_columns, strict=False):
         if column not in names:
             raise UserError(f"input.{key}: {file.path} has no column {column!r}; it has {', '.join(names)}")
-
-
-def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
-    """Raises UserError when one of the input's `columns` that are kept has the name of a column that labeling adds."""
-    kept = output.input_columns()
-    for key, name in output.added_columns().items():
-        if name in columns and (kept is None or name in kept):
-            raise UserError(
-                f"output.{key}: the input has a column {name!r} of its own ({path}); set output.{key} to another name,"
-                f" or leave that column out by output.columns"
-            )
-
-
-def _documents(
-    file: InputFile, table: pa.Table, rows: np.ndarray, bad: list[parsing.BadRecord], settings: ReadSettings
-) -> tuple[pa.Table, list[Reject]]:
-    """Adds source_file and source_row, and separates what has no usable text."""
-    names, text_columns = settings.output, settings.input.text_columns
-    for column in text_columns:
-        if column not in table.column_names:  # no row of this block gave one
-            table = table.append_column(column, pa.nulls(table.num_rows, pa.string()))
-    keep, rejects = np.ones(table.num_rows, bool), [Reject(file.path, at.row, at.reason, at.detail) for at in bad]
-    for column in text_columns:
-        rejects += _unusable(table, column, keep, rows, file.path, settings.input)
-    kept = names.input_columns()
-    if kept is not None:
-        table = table.select([name for name in table.column_names if name in kept or name in text_columns])
-    check_columns(table.column_names, file.path, names)
-    table = pa.table([_without_views(column) for column in table.columns], names=table.column_names)
-    table = table.append_column(names.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
-    table = table.append_column(names.source_row_column, pa.array(rows, pa.int64()))
-    if not keep.all():
-        table = table.filter(pa.array(keep))
-    if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
-        (text_column,) = text_columns
-        index = table.schema.get_field_index(text_column)
-        table = table.set_column(index, text_column, decode_texts(table.column(text_column))[0].cast(pa.string()))
-    return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
-
-
-def _unusable(table: pa.Table, name: str, keep: np.ndarray, rows: np.ndarray, path: str, config: InputConfig) -> list[Reject]:
-    """A reject for each row of `keep` (bool, per row) whose text in that column cannot be labeled; takes it out of `keep`."""
-    column, rejects = table.column(name), list[Reject]()
-    which = f"{name}: " if config.text_pair_column is not None else ""
-
-    def reject(bad: np.ndarray, reason: str, detail) -> None:
-        for index in np.flatnonzero(bad & keep):
-            words = which + detail(int(index))
-            rejects.append(Reject(path, int(rows[index]), reason, words[:MAX_DETAIL_CHARACTERS]))
-        keep[bad] = False
-
-    if not is_text_type(column.type):
-        reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
-        return rejects
-    reject(column.is_null().to_numpy(), "null_text", lambda index: "the text is null or missing")
-    decoded, errors = decode_texts(column)
-    reject(np.array([error is not None for error in errors]) if errors else ~keep, "undecodable", lambda i: str(errors[i]))
-    min_characters = config.min_characters if name == config.text_column else 0
-    if min_characters and len(column):
-        lengths = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(decoded)), 0).to_numpy()
-        reject(lengths < min_characters, "too_short", lambda index: f"{lengths[index]} characters")
-    return rejects
-
-
-def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A view column as its plain type: Arrow cannot filter views."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    return column.cast(plain[column.type]) if column.type in plain else column

@@ -1,4 +1,4 @@
-"""Rows of Parquet files: which row groups make a unit, and reading them in bounded memory."""
+"""Parquet files: row ranges of a unit's size, and their rows as tables in bounded memory, checked against the footer."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -9,19 +9,21 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.schema.units import END_OF_FILE, Range
 
-STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups are read page by page
+STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups, uncompressed, are read page by page
 
 
 def read_rows(
     parquet: pq.ParquetFile, source: BinaryIO, columns: list[str] | None, start: int, stop: int
 ) -> Iterator[pa.Table]:
-    """Rows [start, stop); only the row groups and columns that hold them are fetched, a large row group page by page.
+    """Rows [start, stop) as tables, in order; fetches only the row groups and columns that hold them.
 
     Args:
-        parquet: one whose footer has been checked: see check_footer.
+        parquet: a file whose footer has passed check_footer.
+        source: the same file.
+        columns: top-level names; None for all.
 
     Raises:
-        OSError: a row group's rows are not those of the footer.
+        OSError: a row group has another number of rows than the footer says.
     """
     leaves = _leaves(parquet.metadata, columns)
     first = 0
@@ -54,13 +56,16 @@ def _streamed_rows(source: BinaryIO, index: int, columns: list[str] | None, star
 
 
 def split_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, unit_bytes: int) -> list[list[tuple[int, int]]]:
-    """Row ranges [start, stop) of about `unit_bytes`: whole row groups, or, of a row group of over two units, its parts.
+    """Row ranges [start, stop) of about `unit_bytes` uncompressed bytes: one or more row groups, or parts of a large one.
+
+    Only a row group of more than two units is divided.
 
     Returns:
-        The ranges, those of one row group together: they are read in one pass. One empty range for an empty file.
+        Lists of ranges; the ranges of a divided row group are in one list, to be read in one pass. An empty file has one empty
+        range.
 
     Raises:
-        OSError: the footer is damaged; see check_footer.
+        OSError: as check_footer.
     """
     check_footer(metadata, columns)
     leaves = _leaves(metadata, columns)
@@ -74,7 +79,7 @@ def split_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, u
             start, size = first, 0
         size += group_bytes
         first += group.num_rows
-        if size > 2 * unit_bytes:  # then it is this one group
+        if size > 2 * unit_bytes:  # then it is this row group alone
             rows = max(1, -(-group.num_rows * unit_bytes // group_bytes))
             cuts.append([(row, min(row + rows, first)) for row in range(start, first, rows)])
             start, size = first, 0
@@ -84,7 +89,7 @@ def split_row_groups(metadata: pq.FileMetaData, columns: Sequence[str] | None, u
 
 
 def intersect_ranges(cuts: list[tuple[int, int]], wanted: Sequence[Range], num_rows: int) -> Iterator[Range]:
-    """What of `cuts` lies in the `wanted` ranges of a file of `num_rows` rows."""
+    """The intersections of the row ranges `cuts` with the `wanted` ranges of a file of `num_rows` rows, in order of `cuts`."""
     for begin, end in cuts:
         for gap in wanted:
             start, stop = max(begin, gap.start_row), min(end, num_rows if gap.stop_row is None else gap.stop_row)
@@ -93,17 +98,16 @@ def intersect_ranges(cuts: list[tuple[int, int]], wanted: Sequence[Range], num_r
 
 
 def check_footer(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> None:
-    """Looks for what would give wrong rows, or end this process: pyarrow aborts where Parquet refuses a column's metadata.
+    """Check a footer for damage that would give wrong rows, or abort the process (pyarrow does on bad column metadata).
 
     Raises:
-        OSError: the rows of the row groups are not those of the footer, or the metadata of one of `columns` is damaged or
-            encrypted.
+        OSError: the row groups' rows do not add up to the file's, or the metadata of one of `columns` is damaged or encrypted.
     """
     groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
         raise OSError(f"the row groups have {sum(groups)} rows, the footer says {metadata.num_rows}")
     parquet = pq.ParquetFile(_FooterOnlyFile(), metadata=metadata, pre_buffer=True)
-    try:  # unlike RowGroupMetaData.column, which must not be called before, a read reports what it finds in the metadata
+    try:  # a read raises on bad metadata; RowGroupMetaData.column would abort the process, so it is called only afterwards
         parquet.read_row_groups(list(range(len(groups))), columns=None if columns is None else [*columns], use_threads=False)
     except _DataRequested:
         return
@@ -114,7 +118,7 @@ class _DataRequested(Exception):
 
 
 class _FooterOnlyFile(io.RawIOBase):
-    """A file as long as any footer may say, of which nothing can be read."""
+    """A file of unlimited size; any read raises _DataRequested."""
 
     def readable(self) -> bool:
         return True
@@ -133,11 +137,11 @@ class _FooterOnlyFile(io.RawIOBase):
 
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
-    """The Parquet columns of the selected columns: nested ones have several."""
+    """Indices of the leaf columns of the selected top-level columns."""
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     return [index for index, path in enumerate(paths) if columns is None or path.split(".", 1)[0] in columns]
 
 
 def _bytes_of(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> int:
-    """Uncompressed bytes of some of a row group's columns."""
+    """Uncompressed bytes of the given leaf columns."""
     return sum(group.column(index).total_uncompressed_size for index in leaves)

@@ -1,11 +1,11 @@
-"""Tables and arrays as cells."""
+"""Arrow tables and numpy arrays as cells of a unit's row, and back; reading a cell copies nothing."""
 
 import numpy as np
 import pyarrow as pa
 
 
 def pack_table(table: pa.Table) -> pa.Buffer:
-    """Arrow IPC stream of `table`; one copy of its buffers."""
+    """`table` as an Arrow IPC stream; copies its buffers once."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -13,7 +13,7 @@ def pack_table(table: pa.Table) -> pa.Buffer:
 
 
 def unpack_table(cell: pa.Scalar) -> pa.Table:
-    """The table in a transport cell; shares the cell's memory."""
+    """The table in a large_binary cell that holds what pack_table returns; shares the cell's memory."""
     return pa.ipc.open_stream(cell.as_buffer()).read_all()
 
 
@@ -24,10 +24,10 @@ def binary_cell(data: pa.Buffer) -> pa.Array:
 
 
 def list_cell(values: np.ndarray) -> pa.Array:
-    """A flat array as a large_list array of one row, without a copy."""
+    """`values`, one-dimensional, as a large_list array of one row, without a copy."""
     return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))
 
 
 def flat_values(row: pa.Table, column: str) -> np.ndarray:
-    """The flat array that `list_cell` made a cell of; shares its memory and is read-only."""
+    """The array in a list_cell of a table of one row; read-only, shares the cell's memory."""
     return row.column(column).chunk(0).flatten().to_numpy(zero_copy_only=True)

@@ -1,12 +1,13 @@
-"""Finding what is at fault in work on many things at once: what fails is halved until the things at fault stand alone."""
+"""Isolating the items that make work on many items fail, by bisection."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
-MAX_CONSECUTIVE_FAILURES = 256  # so many that fail one after the other, without one that does not, are not at fault themselves
-ALL_FAILED_MIN = 16  # neither are so many, when they are all there are
+# With so many failures and no success, the work is taken to be at fault, not the items.
+MAX_CONSECUTIVE_FAILURES = 256  # from the first item on
+ALL_FAILED_MIN = 16  # where these are all items there are
 
 
 def bisect_failures(
@@ -16,19 +17,21 @@ def bisect_failures(
     *,
     may_all_fail: bool = False,
 ) -> tuple[list[tuple[int, int, Result]], dict[int, BaseException]]:
-    """`work(start, stop)` over 0 to `count`, whole if it can be.
+    """Run `work` over range(count); on an exception bisect until the failing items are isolated.
+
+    Without failures `work` is called once, with (0, count).
 
     Args:
-        work: raises when one of the things from start to stop makes it.
-        is_fault: whether an exception may be a thing's fault; any other one is raised at once.
-        may_all_fail: that nothing but failures come says nothing.
+        work: takes start and stop (exclusive), and raises when one of these items makes it fail.
+        is_fault: True for an exception that an item may have caused; any other one is raised at once.
+        may_all_fail: accept that every item fails.
 
     Returns:
-        (start, stop and result of each part that worked, in order; the exception of each single thing that did not).
+        ((start, stop, result) of each range that succeeded, in order; {index: exception} of the items that failed).
 
     Raises:
-        BaseException: no item is at fault; or the first MAX_CONSECUTIVE_FAILURES items fail one by one, or all of at least
-            ALL_FAILED_MIN, which is nobody's fault but that of `work`, unless `may_all_fail`.
+        BaseException: what `work` raised, if `is_fault` is False for it; or, unless `may_all_fail`, if the first
+            MAX_CONSECUTIVE_FAILURES items fail, or all of at least ALL_FAILED_MIN: then `work` is at fault.
     """
     done: list[tuple[int, int, Result]] = []
     failed: dict[int, BaseException] = {}
@@ -45,7 +48,7 @@ def bisect_failures(
                 if not done and len(failed) >= MAX_CONSECUTIVE_FAILURES and not may_all_fail:
                     raise
                 return
-        # outside the handler: what the frames of the exception hold, such as a batch on a GPU, is let go first
+        # outside the handler, so that what the exception's frames hold, such as a batch on a GPU, is freed first
         middle = (start + stop) // 2
         attempt(start, middle)
         attempt(middle, stop)

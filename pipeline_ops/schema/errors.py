@@ -1,6 +1,6 @@
-"""What an object store's failures mean: for the request, for the object, for the run.
+"""UserError and StoreError, and what the errors of object store clients mean for a request, an object and the run.
 
-The libraries that raise them are not imported here: half a second of CPU in each process of a job without object storage.
+The client libraries are not imported here: it would cost each process of a job without object storage half a second of CPU.
 """
 
 import sys
@@ -15,9 +15,9 @@ LIBRARY_ERRORS = {
 
 
 class StoreError(OSError):
-    """The object store kept failing or gave wrong bytes; what was asked of it may work later.
+    """The object store kept failing, or returned wrong bytes, after all retries; the same request may succeed later.
 
-    `unreachable`: no connection to it was made.
+    unreachable: no connection was made.
     """
 
     def __init__(self, message: str, *, unreachable: bool = False):
@@ -26,38 +26,38 @@ class StoreError(OSError):
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What a store that refuses or cannot be reached raises; botocore's and aiohttp's errors are no OSErrors."""
+    """The exception types of a store that refuses a request or cannot be reached; not all of them are OSErrors."""
     return (OSError, *_library_errors())
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """The errors of the libraries that are loaded: another one has raised nothing."""
+    """LIBRARY_ERRORS of the libraries that are imported: no other one can have raised."""
     loaded = [(sys.modules.get(module), name) for module, names in LIBRARY_ERRORS.items() for name in names]
     return tuple(getattr(module, name) for module, name in loaded if hasattr(module, name))
 
 
 def is_store_failing(error: BaseException) -> bool:
-    """Whether a store that answers, or has answered, is failing.
+    """True if the store can be reached but fails.
 
-    One that cannot be reached, or is asked without credentials, is more likely a mistake in the job.
+    One that cannot be reached, or has no credentials for the request, is more likely a mistake in the job.
     """
     return isinstance(error, StoreError) and not error.unreachable
 
 
 def http_status_of(error: BaseException) -> int | None:
-    """The HTTP status of the answer that `error` reports; None where there was none."""
+    """The HTTP status of the response that `error` reports; None if there was no response."""
     return response_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
 def response_of(error: BaseException) -> dict[str, Any]:
-    """What botocore has parsed of the answer that `error` reports; {} where there was none."""
+    """The response that `error` reports, as parsed by botocore; {} if there was none."""
     return getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
 
 
 def is_store_fault(error: BaseException) -> bool:
-    """Whether the store is at fault, not the object: other objects will fare no better, so a run ends here.
+    """True if the store is at fault, not the object: other objects would fail as well, so the run ends.
 
-    An object that is gone or may not be read is that object's own fault.
+    False for an object that is missing or may not be read.
     """
     if isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
         return False
@@ -65,15 +65,26 @@ def is_store_fault(error: BaseException) -> bool:
 
 
 class UserError(ValueError):
-    """A user's mistake: one line that names the field, the value and the remedy. The command line prints it and exits 2."""
+    """A user's mistake: one line that names the key, the value and the remedy. The command line prints it and exits 2."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception and its notes, in one line."""
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return (" ".join(str(error).split()) or "no reason given") + notes
 
 
 def as_user_error(key: str, path: str, what: str, error: BaseException) -> BaseException:
-    """The user's mistake that it is when `path` cannot be read or written; the error itself when the store is failing."""
+    """A UserError that `path` cannot be used; `error` itself if the store is failing.
+
+    Args:
+        key: the config key that holds `path`.
+        what: what failed, as a participle: "read", "written".
+        error: what was raised.
+    """
     if is_store_failing(error):
         return error
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{notes}"
+    reason = f"{type(error).__name__}: {one_line(error)}"
     if type(error).__name__ == "NoCredentialsError":
         reason += "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; public buckets: storage.anonymous=true"
     return UserError(f"{key}: {path!r} cannot be {what}: {reason}")

@@ -1,19 +1,19 @@
-"""Units that could not be finished: what each was, why, and that later runs leave it alone until they are told to try again.
+"""Failure: a unit, or the rest of a file, that could not be finished, and why.
 
-`_failed/<id>.json` holds one. Its pieces count as done when a run is planned, and as missing when the run ends.
+Stored as `_failed/<id>.json` it is quarantined: later runs skip its pieces until they are asked to retry, and report them as
+missing.
 """
 
-import hashlib
 import json
 import traceback
 from dataclasses import asdict, dataclass
 
-from pipeline_ops.schema.errors import StoreError, UserError, is_store_fault
-from pipeline_ops.schema.units import Piece
+from pipeline_ops.schema.errors import StoreError, UserError, is_store_fault, one_line
+from pipeline_ops.schema.units import Piece, short_id
 
-MAX_TRIES = 3  # of a unit whose worker process died while it was at work on it
+MAX_TRIES = 3  # processes that may die on a unit before it is given up
 WORKER_DIED = "WorkerDied"
-MODEL_LOAD_STEP = "load"  # the step that is no unit's fault: the model cannot be loaded, and the run ends
+MODEL_LOAD_STEP = "load"  # a failure here is no unit's fault: the run ends
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class Failure:
     """Why a unit, or the rest of a file, could not be finished."""
 
     id: str
-    pieces: tuple[Piece, ...]  # what is quarantined; stop_row and stop_byte are END_OF_FILE where the end was not reached
+    pieces: tuple[Piece, ...]  # stop_row and stop_byte are END_OF_FILE if the end was not reached
     step: str  # read, tokenize, classify, write, or MODEL_LOAD_STEP
     error: str  # the exception's class, or WORKER_DIED
     message: str
-    store: bool  # the object store is at fault: the run ends, and nothing is quarantined
+    store: bool  # the object store is at fault: the run ends and nothing is quarantined
     traceback: str = ""
     run: str = ""
 
     @property
     def where(self) -> str:
-        """The first file, and the row that the failed part begins at."""
+        """The first file and, unless it is 0, the first row that failed; for messages."""
         first = self.pieces[0]
         return first.path + (f" from row {first.start_row}" if first.start_row else "")
 
@@ -45,27 +45,26 @@ class Failure:
 
 
 def failure_of(error: BaseException, pieces: tuple[Piece, ...], step: str) -> Failure:
-    """What an exception in `step` means for the rows in `pieces`."""
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    """The Failure of `pieces` after an exception in `step`."""
     return Failure(
         _failure_id(pieces),
         pieces,
         step,
         type(error).__name__,
-        f"{' '.join(str(error).split()) or 'no reason given'}{notes}",
+        one_line(error),
         is_store_fault(error),
         "".join(traceback.format_exception(error)),
     )
 
 
 def worker_died(pieces: tuple[Piece, ...], step: str) -> Failure:
-    """What it means that the process died each time that `step` was at work on the rows in `pieces`."""
+    """The Failure of `pieces` after MAX_TRIES processes have died in `step`."""
     message = f"the worker process died {MAX_TRIES} times while it was at work on this (killed, out of memory, or a crash)"
     return Failure(_failure_id(pieces), pieces, step, WORKER_DIED, message, store=False)
 
 
 def fatal_error_of(failure: Failure) -> Exception | None:
-    """What ends the run, where a failure is no unit's fault: the store's, or that of a model that cannot be loaded."""
+    """The exception that ends the run if no unit is at fault: the store fails or a model cannot be loaded. Otherwise None."""
     if failure.store:
         return StoreError(f"{failure.where}: {failure.message}")
     if failure.step != MODEL_LOAD_STEP:
@@ -77,4 +76,4 @@ def fatal_error_of(failure: Failure) -> Exception | None:
 
 def _failure_id(pieces: tuple[Piece, ...]) -> str:
     identity = [(piece.path, piece.identity, piece.start_row, piece.stop_row) for piece in pieces]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+    return short_id(identity)

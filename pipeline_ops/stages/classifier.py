@@ -22,7 +22,7 @@ from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.rows import Columns, classified_schema, failed_row, guarded, has_failed, rejects_of
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
-from pipeline_ops.tokenizing.sequences import documents_of_windows
+from pipeline_ops.tokenizing.windows import documents_of_windows
 from pipeline_ops.writing.commit_record import ClassifySeconds
 
 

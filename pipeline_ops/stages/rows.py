@@ -23,7 +23,7 @@ from pipeline_ops.models.config import JobModel, distinct_tokenizations
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.failures import MAX_TRIES, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reject, Unit
+from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit
 from pipeline_ops.tokenizing.batching import batch_types
 from pipeline_ops.writing.commit_record import ClassifySeconds
 
@@ -121,7 +121,7 @@ def guarded(stage: Callable[[pa.Table], Columns], row: pa.Table, step: str, atte
     return done
 
 
-def rejects_of(documents: pa.Table, bad: dict[int, BaseException], reason: str, output: OutputConfig) -> list[Reject]:
+def rejects_of(documents: pa.Table, bad: dict[int, BaseException], reason: Reason, output: OutputConfig) -> list[Reject]:
     """A reject for each of the rows in `bad`, with what its exception says."""
     files, rows = documents.column(output.source_file_column), documents.column(output.source_row_column)
     return [

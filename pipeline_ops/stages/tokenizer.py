@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, distinct_tokenizations
-from pipeline_ops.reading.inputs import decode_texts
 from pipeline_ops.reading.reader import Attempts
+from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table, unpack_table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import pack_rejects
@@ -55,8 +55,8 @@ class TokenizeActor:
         encodings, bad, empty = self.encode(texts)
         if bad or empty:
             rejects = row["rejects"][0].as_py()
-            for failed, reason in ((bad, "tokenizer_error"), (empty, "too_short")):
-                rejects += pack_rejects(rejects_of(documents, failed, reason, self.output))
+            rejects += pack_rejects(rejects_of(documents, bad, "tokenizer_error", self.output))
+            rejects += pack_rejects(rejects_of(documents, empty, "too_short", self.output))
             good = np.ones(documents.num_rows, bool)
             good[[*bad, *empty]] = False
             documents = documents.filter(pa.array(good))

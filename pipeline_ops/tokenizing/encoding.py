@@ -1,8 +1,4 @@
-"""Texts -> token ids -> length-sorted, padded batches under a token budget. Pure; no model, no torch.
-
-Columns in: documents with a text column. Out: TokenBatches, flat integer arrays that travel as Arrow buffers. After sorting,
-the padding in a batch is 2-3 % of its tokens (24 % unsorted), so batches travel padded and the classifier only reshapes them.
-"""
+"""Texts -> token ids (Encodings): flat integer arrays, equal to the ids of the tokenizer's own call. No torch."""
 
 from array import array
 from collections.abc import Callable
@@ -15,17 +11,17 @@ import numpy as np
 from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.tokenizing.early_truncation import EarlyTruncation
 
-# Encodings hold about 100 bytes per token: a unit's at once would be gigabytes, and a mebibyte's took a fifth more CPU time
-# than what fits into a core's cache.
+# Characters per call of the tokenizer, whose objects hold about 100 bytes per token: those of a whole unit would be gigabytes,
+# and chunks of a mebibyte took a fifth more CPU time than chunks that fit into a core's cache.
 CHUNK_CHARACTERS = 2**17
 
 
 @dataclass(frozen=True)
 class Encodings:
-    """The token ids of documents, one behind the other; of a document in windows, these one behind the other.
+    """Token ids of documents, one document (or window of it) behind the other.
 
-    ids: int32 (tokens,); type_ids: int8 (tokens,) or None where the model takes none; lengths: int32 (windows,), special
-    tokens included; truncated: bool (documents,); windows: int32 (documents,), how many each has, or None: one.
+    ids: int32 (tokens,); type_ids: int8 (tokens,) or None if the model takes none; lengths: int32 (windows,), special tokens
+    included; truncated: bool (documents,); windows: int32 (documents,), windows per document, or None: one each.
     """
 
     ids: np.ndarray
@@ -36,16 +32,16 @@ class Encodings:
 
     @property
     def num_tokens(self) -> np.ndarray:
-        """int32 (documents,): what the model reads of each, in all of its windows."""
+        """int32 (documents,): tokens of each document, summed over its windows."""
         if self.windows is None or not len(self.windows):
             return self.lengths
         return np.add.reduceat(self.lengths, np.cumsum(self.windows) - self.windows, dtype=np.int32)
 
 
 def truncating_backend(tokenizer: Any, max_length: int) -> Any:
-    """The `tokenizers.Tokenizer` inside a fast tokenizer of transformers, set to cut on the tokenizer's side and not to pad.
+    """The `tokenizers.Tokenizer` of a fast tokenizer of transformers, set to truncate on the tokenizer's side, without padding.
 
-    As JSON (`to_str`) it is all that tokenizing needs: importing transformers costs a process seconds, and 300 MB with torch.
+    Its JSON (`to_str`) is all that tokenizing needs; importing transformers costs a process seconds, and 300 MB with torch.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
@@ -53,19 +49,21 @@ def truncating_backend(tokenizer: Any, max_length: int) -> Any:
     return backend
 
 
-def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: EarlyTruncation | None = None) -> Encodings:
-    """Tokenizes as `tokenizer(texts, truncation=True, max_length=max_length)` does, special tokens included.
+def encode(
+    texts: list[str], backend: Any, *, with_type_ids: bool, early_truncation: EarlyTruncation | None = None
+) -> Encodings:
+    """Tokenize as `tokenizer(texts, truncation=True, max_length=max_length)` does, special tokens included.
 
     Args:
-        backend: as truncating_backend gives it.
-        cuts: where its long texts may be cut, as early_truncation_of gives it; the result is the same.
+        backend: what truncating_backend returns.
+        early_truncation: of the same backend; it changes the speed, not the result.
     """
     ids, lengths, truncated = array("i"), array("i"), array("b")  # the fastest way from lists to flat memory
     type_ids: list[bytes] = []
-    types_of: dict[int, bytes] = {}  # those of one text follow from its number of tokens
+    types_of: dict[int, bytes] = {}  # by number of tokens, which determines them for a single text
     max_length = backend.truncation["max_length"]
     for chunk in chunk_slices([len(text) for text in texts]):
-        for encoding in encode_texts(texts[chunk], backend, cuts):
+        for encoding in encode_texts(texts[chunk], backend, early_truncation):
             length = len(encoding)
             ids.fromlist(encoding.ids)
             lengths.append(length)
@@ -82,22 +80,26 @@ def encode(texts: list[str], backend: Any, *, with_type_ids: bool, cuts: EarlyTr
     )
 
 
-def encode_texts(texts: list[str], backend: Any, cuts: EarlyTruncation | None, *, add_special_tokens: bool = True) -> list[Any]:
-    """The texts' encodings. Of long ones only a part is tokenized, at first: that it is truncated shows that it was enough.
+def encode_texts(
+    texts: list[str], backend: Any, early_truncation: EarlyTruncation | None, *, add_special_tokens: bool = True
+) -> list[Any]:
+    """The `tokenizers.Encoding` of each text.
+
+    With `early_truncation` only a part of a long text is tokenized, and a longer one as long as that part is not truncated.
 
     Args:
-        backend: a `tokenizers.Tokenizer`; it truncates where there are `cuts`.
+        backend: a `tokenizers.Tokenizer`; with `early_truncation` one that truncates.
     """
-    if cuts is None:
+    if early_truncation is None:
         return backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-    characters = cuts.characters
-    parts = [cuts.part(text, characters) for text in texts]
+    characters = early_truncation.initial_characters
+    parts = [early_truncation.shorten(text, characters) for text in texts]
     encodings = backend.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
     max_length = backend.truncation["max_length"]
     short = [index for index, part in enumerate(parts) if len(part) < len(texts[index])]
     while short := [index for index in short if not is_truncated(encodings[index], max_length)]:
         characters *= 2
-        parts = [cuts.part(texts[index], characters) for index in short]
+        parts = [early_truncation.shorten(texts[index], characters) for index in short]
         more = backend.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
         for index, encoding in zip(short, more, strict=True):
             encodings[index] = encoding
@@ -106,31 +108,31 @@ def encode_texts(texts: list[str], backend: Any, cuts: EarlyTruncation | None, *
 
 
 def is_truncated(encoding: Any, limit: int | None) -> bool:
-    """Whether tokens were cut off at `limit`; None: there is none."""
-    # the last one makes an object of each piece cut off
+    """True if `encoding` was truncated to `limit` tokens; None: no limit."""
+    # `overflowing` comes last: it creates an object per truncated piece
     return limit is not None and len(encoding) >= limit and bool(encoding.overflowing)
 
 
 def encode_isolating_failures(
     encode_rows: Callable[[slice], Encodings], count: int
 ) -> tuple[Encodings, dict[int, BaseException]]:
-    """The encodings of `count` documents of which some may make the tokenizer raise.
+    """Tokenize `count` documents, leaving out those that make the tokenizer raise.
 
     Args:
-        encode_rows: tokenizes the documents of these rows.
+        encode_rows: tokenizes the documents of a range of rows.
 
     Returns:
-        (the encodings of the others, in order; the exception of each that does, by its row).
+        (the encodings of the good documents, in order; {row: exception} of the others).
 
     Raises:
-        Exception: what poison.bisect_failures says: then the tokenizer is at fault.
+        Exception: the tokenizer is at fault, not documents; see bisect_failures.
     """
 
     def encode_part(start: int, stop: int) -> Encodings:
         try:
             return encode_rows(slice(start, stop))
         except BaseException as error:
-            if type(error).__name__ == "PanicException":  # of Rust; it is no Exception, and would get past all handlers
+            if type(error).__name__ == "PanicException":  # of Rust: a BaseException, which no handler would catch
                 raise RuntimeError(f"the tokenizer panicked: {error}") from error
             raise
 
@@ -150,7 +152,7 @@ def _is_texts_fault(error: BaseException) -> bool:
 
 
 def chunk_slices(sizes: list[int]) -> list[slice]:
-    """Rows to tokenize at once, for texts of so many characters."""
+    """Ranges of rows to tokenize at once, each of about CHUNK_CHARACTERS; `sizes`: characters per row."""
     bounds = []
     size = CHUNK_CHARACTERS
     for row, characters in enumerate(sizes):

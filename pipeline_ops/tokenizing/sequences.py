@@ -1,85 +1,31 @@
-"""The tokens of texts -> what a model reads: special tokens around them, pairs of texts, windows over long ones. No model.
+"""Documents -> the sequences that a model reads: a text or a pair of texts, in windows or truncated, with special tokens.
 
-A document that is one text cut at max_length is left to the tokenizer itself (tokenizing.encode), which is faster. Everything
-else is laid out here from each text's own tokens: the tokenizer would make an object of every combination of the pieces that
-it cuts off a pair, and gigabytes of two long texts.
+A single text truncated at max_length is left to the tokenizer itself (encoding.encode), which is faster. Pairs and windows are
+laid out here from each text's own tokens: the tokenizer would create an object for every combination of the pieces that it
+truncates from a pair, gigabytes for two long texts.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.early_truncation import EarlyTruncation, early_truncation_of
 from pipeline_ops.tokenizing.encoding import Encodings, chunk_slices, encode, encode_texts, is_truncated
-
-Aggregate = Literal["mean", "max", "first"]
-
-
-class LongDocumentsConfig(BaseModel):
-    """What becomes of documents longer than max_length; part of the keys `model.*`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    long_documents: Literal["truncate", "windows"] = Field(
-        default="truncate", description="truncate: label what max_length leaves of them; windows: all of it, piece by piece"
-    )
-    stride: int | None = Field(
-        default=None, ge=0, description="windows: tokens that one has in common with the next, 0 unless set"
-    )
-    max_windows: int | None = Field(default=None, ge=1, description="windows of a document at the most; default: all")
-    aggregate: Aggregate | None = Field(default=None, description="windows' answers -> the document's; mean unless set")
-    aggregate_on: Literal["logits", "scores"] | None = Field(
-        default=None, description="what of the windows is aggregated; logits unless set"
-    )
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How long documents are labeled piece by piece, as resolved."""
-
-    stride: int
-    max_windows: int | None
-    aggregate: Aggregate
-    aggregate_on: Literal["logits", "scores"]
-
-
-def resolve_windows(config: LongDocumentsConfig, room: int, pairs: bool) -> Windows | None:
-    """What the configuration says of long documents; None: they are truncated.
-
-    Args:
-        room: tokens of text in a sequence, special tokens left out.
-
-    Raises:
-        UserError: a setting of windows without windows, or a stride that leaves no step from one window to the next.
-    """
-    if config.long_documents == "truncate":
-        for key in ("stride", "max_windows", "aggregate", "aggregate_on"):
-            value = getattr(config, key)
-            if value is not None:
-                raise UserError(f"model.{key}: {value!r} is for windows; set model.long_documents: windows, or leave it out")
-        return None
-    stride = config.stride or 0
-    smallest = (room + 1) // 2 if pairs else room  # a short text may take half the room from the other's windows
-    if stride >= smallest:
-        raise UserError(
-            f"model.stride: with {stride} tokens in common a window of {smallest} does not get on; give less than {smallest}"
-        )
-    return Windows(stride, config.max_windows, config.aggregate or "mean", config.aggregate_on or "logits")
+from pipeline_ops.tokenizing.windows import Windows
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in a sequence, and which tokens of the texts are in it.
+    """Which tokens of the texts and which special tokens make a sequence, and in which order.
 
-    special: ids of the special tokens before, between and behind the texts (before and behind a single one); special_types and
-    text_types: their type ids, and the texts'; room: tokens of text in a sequence; from_end: of what is too long the end is
-    kept; windows: None where the rest is left out.
+    special: ids of the special tokens before, between and behind the texts (before and behind a single one); special_types,
+    text_types: their type ids, and the texts'; room: the most tokens of text in a sequence; from_end: too long a text keeps its
+    end, not its beginning; windows: None if documents are truncated.
     """
 
     special: tuple[tuple[int, ...], ...]
@@ -91,7 +37,7 @@ class Layout:
 
     @property
     def limit(self) -> int | None:
-        """The tokens of one text that can be in a sequence of its document; None: all."""
+        """The most tokens of one text in all sequences of its document together; None: no limit."""
         if self.windows is None:
             return self.room
         if self.windows.max_windows is None:
@@ -100,19 +46,19 @@ class Layout:
 
 
 def layout_of(backend: Any, *, max_length: int, pairs: bool, from_end: bool, windows: Windows | None) -> Layout:
-    """The layout that a tokenizer has.
+    """The layout of a tokenizer's sequences, found by encoding a sample.
 
     Args:
-        backend: a `tokenizers.Tokenizer`; its truncation is switched off.
+        backend: a `tokenizers.Tokenizer`; its truncation and padding are switched off.
+        max_length: tokens of a sequence, special tokens included.
 
     Raises:
-        UserError: the texts of a pair do not stand one behind the other.
+        UserError: the tokenizer does not put the second text behind the first.
     """
     backend.no_truncation()
     backend.no_padding()
     sample = backend.encode("a", "a") if pairs else backend.encode("a")
-    # of each token the text that it belongs to, None for special ones
-    order = [text for place, text in enumerate(sample.sequence_ids) if text is not None]
+    order = [text for text in sample.sequence_ids if text is not None]
     if order != sorted(order) or set(order) != set(range(1 + pairs)):
         raise UserError(
             f"input.text_pair_column: this model's tokenizer cannot be used for {'pairs' if pairs else 'windows'}: it gives the"
@@ -134,7 +80,7 @@ def layout_of(backend: Any, *, max_length: int, pairs: bool, from_end: bool, win
 
 
 def set_truncation(backend: Any, layout: Layout) -> None:
-    """Has `backend` cut each text where no sequence of the layout needs more of it."""
+    """Set `backend` to truncate each text to layout.limit."""
     if layout.limit is None:
         backend.no_truncation()
     else:
@@ -142,10 +88,10 @@ def set_truncation(backend: Any, layout: Layout) -> None:
 
 
 class TextEncoder:
-    """A tokenizer as a model needs it: documents in, the sequences of ids that the model reads out.
+    """A loaded tokenizer: documents in, the sequences of ids that a model reads out.
 
     Args:
-        definition: JSON of what tokenizing.truncating_backend gives.
+        definition: JSON of what encoding.truncating_backend returns.
         pairs: documents are pairs of texts.
 
     Raises:
@@ -167,42 +113,48 @@ class TextEncoder:
             )
             set_truncation(self.backend, self.layout)
             definition = self.backend.to_str()
-        self.cuts = early_truncation_of(definition, self.backend)
+        self.early_truncation = early_truncation_of(definition, self.backend)
 
     def encode(self, columns: Sequence[list[str]]) -> Encodings:
-        """Tokenizes documents.
+        """Tokenize documents.
 
         Args:
-            columns: the texts of the documents, or the first and the second ones of pairs.
+            columns: one list of texts; for pairs two, the first and the second texts.
         """
         if self.layout is None:
-            return encode(columns[0], self.backend, with_type_ids=self.with_type_ids, cuts=self.cuts)
-        return encode_sequences(columns, self.backend, self.layout, with_type_ids=self.with_type_ids, cuts=self.cuts)
+            return encode(columns[0], self.backend, with_type_ids=self.with_type_ids, early_truncation=self.early_truncation)
+        return encode_sequences(
+            columns, self.backend, self.layout, with_type_ids=self.with_type_ids, early_truncation=self.early_truncation
+        )
 
 
 def encode_sequences(
-    columns: Sequence[list[str]], backend: Any, layout: Layout, *, with_type_ids: bool, cuts: EarlyTruncation | None = None
+    columns: Sequence[list[str]],
+    backend: Any,
+    layout: Layout,
+    *,
+    with_type_ids: bool,
+    early_truncation: EarlyTruncation | None = None,
 ) -> Encodings:
-    """Tokenizes and lays out.
+    """Tokenize documents and lay out their sequences.
 
-    Pairs are truncated as `tokenizer(texts, pairs, truncation=True)` does it: one token after the other from the longer text
-    (longest_first). Windows are those of `return_overflowing_tokens=True`: the first is what truncation would leave, each
-    further one begins `stride` tokens before the last one's end. Of a pair the longer text is read in windows, beside what
-    truncation would leave of the other.
+    Pairs are truncated as by `tokenizer(texts, pairs, truncation=True)`, see longest_first. Windows are those of
+    `return_overflowing_tokens=True`: the first is what truncation would keep, each further one begins `stride` tokens before
+    the end of the last one. Of a pair the longer text is read in windows, each with what truncation would keep of the other.
 
     Args:
-        columns: texts, or first and second texts of pairs.
+        columns: one list of texts; for pairs two, the first and the second texts.
         backend: as set_truncation leaves it.
-        cuts: where its long texts may be cut, as early_truncation_of gives it; the result is the same.
+        early_truncation: of the same backend; it changes the speed, not the result.
 
     Returns:
-        Encodings with a row of ids and lengths per window, and `windows` unless the layout has none.
+        Encodings with ids and lengths per window; `windows` is None if the layout has no windows.
     """
     ids, lengths, truncated, counts = array("i"), array("i"), array("b"), array("i")
     type_ids: list[bytes] = []
     before, *between, behind = (list(special) for special in layout.special)
     for chunk in chunk_slices([sum(map(len, row)) for row in zip(*columns, strict=True)]):
-        encoded = [encode_texts(column[chunk], backend, cuts, add_special_tokens=False) for column in columns]
+        encoded = [encode_texts(column[chunk], backend, early_truncation, add_special_tokens=False) for column in columns]
         for row, document in enumerate(zip(*encoded, strict=True), chunk.start):
             parts, complete = _parts_of(document, [column[row] for column in columns], backend, layout)
             tokens = [encoding.ids for encoding in document]
@@ -239,13 +191,13 @@ TokenRange = tuple[int, int]  # tokens [start, stop) of a text
 def _parts_of(
     document: tuple[Any, ...], texts: list[str], backend: Any, layout: Layout
 ) -> tuple[list[tuple[TokenRange, ...]], bool]:
-    """(for each sequence of a document the span of each of its texts, whether all tokens are in one)."""
+    """(per sequence of a document the token range of each text, True if all tokens are in some sequence)."""
     cut = [is_truncated(encoding, layout.limit) for encoding in document]
     counts = [len(encoding) for encoding in document]
     if len(document) == 1:
         spans, complete = _windows(counts[0], layout.room, layout)
         return [(span,) for span in spans], complete and not cut[0]
-    # only which of the two is longer matters, and one that was cut is longer than one that was not
+    # only which text is longer matters, and a truncated one is longer than one that is not
     first, second = [_count(text, backend) for text in texts] if all(cut) else map(sum, zip(counts, cut, strict=True))
     longer = 0 if first > second else 1
     sizes = longest_first(first, second, layout.room)
@@ -257,9 +209,9 @@ def _parts_of(
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of each text of a pair are kept, of `first` and `second` that there are.
+    """How many tokens are kept of each text of a pair of `first` and `second` tokens.
 
-    Source: huggingface/tokenizers, utils/truncation.rs, TruncationStrategy::LongestFirst: of equally long ones the second
+    Source: huggingface/tokenizers, utils/truncation.rs, TruncationStrategy::LongestFirst; of equally long texts the second one
     keeps the odd token.
     """
     if first + second <= room:
@@ -271,7 +223,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def _windows(count: int, size: int, layout: Layout) -> tuple[list[TokenRange], bool]:
-    """(the spans of `size` tokens that are read of `count`, the first one first; whether they cover all)."""
+    """(the ranges of at most `size` tokens that are read of `count`, in order; True if they cover all)."""
     most, step = 1, size
     if layout.windows is not None:
         most, step = layout.windows.max_windows or count + 1, size - layout.windows.stride
@@ -284,39 +236,6 @@ def _windows(count: int, size: int, layout: Layout) -> tuple[list[TokenRange], b
 
 
 def _count(text: str, backend: Any) -> int:
-    """Tokens of a text, those cut off included."""
+    """The number of tokens of a text before truncation."""
     encoding = backend.encode(text, add_special_tokens=False)
     return len(encoding) + sum(map(len, encoding.overflowing))
-
-
-def aggregate_windows(values: np.ndarray, windows: np.ndarray, how: Aggregate) -> np.ndarray:
-    """What the windows of each document say together, float32 (documents, values).
-
-    Args:
-        values: float32 (windows, values), those of a document one behind the other.
-        windows: int32 (documents,), how many each has, at least one.
-    """
-    first = np.cumsum(windows) - windows
-    if how == "first":
-        return values[first]
-    if how == "max":
-        return np.maximum.reduceat(values, first) if len(first) else values
-    sums = np.add.reduceat(values.astype(np.float64), first) if len(first) else values
-    return (sums / windows[:, None]).astype(np.float32)
-
-
-def documents_of_windows(rows: Iterable[int], windows: np.ndarray) -> list[int]:
-    """The documents that windows belong to.
-
-    Args:
-        rows: of windows.
-        windows: int32 (documents,), how many each document has.
-    """
-    return np.searchsorted(np.cumsum(windows), list(rows), side="right").tolist()
-
-
-def window_settings(windows: Windows | None) -> dict[str, Any]:
-    """What results depend on, by config key; nothing where long documents are truncated."""
-    return (
-        {} if windows is None else {"model.long_documents": "windows"} | {f"model.{k}": v for k, v in asdict(windows).items()}
-    )

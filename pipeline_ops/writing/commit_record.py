@@ -1,4 +1,4 @@
-"""Commit, WrittenFile, ClassifySeconds records."""
+"""The record of a unit's commit and of the files that it names; converts to and from JSON without loss."""
 
 import hashlib
 import json
@@ -24,11 +24,10 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class ClassifySeconds:
-    """Where a classifier's time for a unit went, in seconds of the clock. Together: from when it had nothing to do to its row.
+    """A classifier's wall-clock seconds for a unit, from the end of the unit before it (or of loading) to the end of this one.
 
-    waiting: for the unit, since the unit before it was done, or since the model was loaded; copying: tensors on the host, to
-    the device and back, as far as the device did not compute meanwhile; computing: the model, on a GPU by its own clock;
-    writing: the row for the next stage, and everything else.
+    waiting: for the unit; copying: batches to the device and back, as far as the device did not compute meanwhile; computing:
+    the model, on a GPU by the GPU's clock; writing: the row for the next stage, and everything else.
     """
 
     waiting: float = 0.0
@@ -45,14 +44,14 @@ class ClassifySeconds:
 
     @staticmethod
     def sum_of(several: Iterable["ClassifySeconds | None"]) -> "ClassifySeconds":
-        """The sum; of those that are not known, nothing."""
+        """The sums of each field; None counts as zeros."""
         known = [seconds.to_dict().values() for seconds in several if seconds is not None]
         return ClassifySeconds(*(sum(column) for column in zip(*known, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one attempt at a unit wrote. On storage, as `_commits/<unit>.json`, it makes those files part of the output."""
+    """What one attempt at a unit wrote. Stored as `_commits/<unit>.json` it makes those files part of the output."""
 
     unit: str
     attempt: str
@@ -66,17 +65,17 @@ class Commit:
     truncated: int
     labels: dict[str, int]
     run: str = ""
-    replaces: tuple[str, ...] = ()  # names of earlier commits: their input has changed, or this one has taken over their rows
+    replaces: tuple[str, ...] = ()  # names of earlier commits whose input has changed, or whose rows this one contains
     term: int = 0  # of the lease under which it was committed
-    classify_seconds: ClassifySeconds | None = None  # None: labeled before these were measured
-    flops: float | None = None  # of the model, on what went through it without padding; None: not known
+    classify_seconds: ClassifySeconds | None = None  # None: not measured
+    flops: float | None = None  # of all models, on tokens without padding; None: not known
     reasons: dict[str, int] | None = None  # rejects by reason
-    schema: str | None = None  # which columns and types the labeled files have, folders' columns left out (schema_id)
-    stage_seconds: dict[str, float] | None = None  # of the clock: read, tokenize and write, each of one process
+    schema: str | None = None  # schema_id of the labeled files, partition columns left out
+    stage_seconds: dict[str, float] | None = None  # wall-clock: read, tokenize and write, each in one process
 
     @property
     def name(self) -> str:
-        """Unit and attempt: a unit that is labeled again, because its input changed back, is another commit."""
+        """Unit and attempt: a unit that is labeled again, as its input has changed back, gets another commit."""
         return f"{self.unit}-{self.attempt}"
 
     @property
@@ -106,7 +105,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def schema_id(schema: pa.Schema) -> str:
-    """Names a schema, metadata left out: files of equal names have equal columns and types."""
+    """Hash of a schema without its metadata: equal for files with equal columns and types."""
     return hashlib.sha256(schema.remove_metadata().serialize()).hexdigest()[:12]
 
 

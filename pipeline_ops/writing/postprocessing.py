@@ -1,7 +1,7 @@
-"""Documents and logits -> labeled documents, and these by partition. Pure.
+"""Documents and model outputs -> labeled documents, and these by partition.
 
-Columns in: documents and float32 logits (documents, labels). Out: the documents with label, score, num_tokens, truncated and
-what the head and the output's settings add. A row with a non-finite logit becomes a reject, never a label.
+Columns in: documents, as read, and ModelOutputs. Columns out: the documents' own plus label, score, num_tokens, truncated and
+what the head and the output's settings add; rows and their order stay.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ import pyarrow as pa
 
 from pipeline_ops.models.heads import Head, labels_above_threshold, predict, scores_of, top_k_labels
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.tokenizing.sequences import Windows, aggregate_windows
+from pipeline_ops.tokenizing.windows import Windows, aggregate_windows
 
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What a model says of a unit's documents.
+    """Model outputs for one unit.
 
-    logits: float32 (documents, labels), or (windows, labels), those of a document one behind the other; num_tokens: int32
-    (documents,); truncated: bool (documents,); num_windows: int32 (documents,), or None where each is read as one; embedding:
-    float32 (documents or windows, hidden size), or None.
+    logits: float32 (windows, labels), the windows of a document one behind the other; num_tokens: int32 (documents,);
+    truncated: bool (documents,); num_windows: int32 (documents,), windows per document, or None: one each; embedding: float32
+    (windows, hidden size), or None.
     """
 
     logits: np.ndarray
@@ -31,14 +31,14 @@ class ModelOutputs:
     embedding: np.ndarray | None = None
 
     def finite_rows(self) -> np.ndarray:
-        """bool (documents,): whether all logits of a document are numbers."""
+        """bool (documents,): True if all logits of a document are finite."""
         finite = np.asarray(np.isfinite(self.logits).all(axis=1))
         if self.num_windows is None:
             return finite
         return ~aggregate_windows(~finite[:, None], self.num_windows, "max")[:, 0]
 
     def filter(self, keep: np.ndarray) -> "ModelOutputs":
-        """The documents of `keep`, bool (documents,)."""
+        """The outputs of the documents in `keep`, bool (documents,)."""
         rows = keep if self.num_windows is None else np.repeat(keep, self.num_windows)
         return ModelOutputs(
             self.logits[rows],
@@ -50,18 +50,18 @@ class ModelOutputs:
 
 
 def label_documents(
-    documents: pa.Table, classified: ModelOutputs, *, head: Head, output: OutputConfig, windows: Windows | None = None
+    documents: pa.Table, outputs: ModelOutputs, *, head: Head, output: OutputConfig, windows: Windows | None = None
 ) -> pa.Table:
-    """Adds the labeling columns of a model.
+    """Append a model's columns to the documents.
 
     Args:
-        documents: as read, with source_file and source_row, and what other models have added.
-        classified: with finite logits.
-        output: as heads.check_output gives it.
-        windows: how long documents were read. An embedding is the mean of the windows', or the first one's where `aggregate`
-            says first.
+        documents: as read, with what other models have appended.
+        outputs: of the same documents, with finite logits only.
+        output: what heads.check_output returns.
+        windows: None if documents were truncated. An embedding is the mean of its windows', or with `aggregate: first` the
+            first one's.
     """
-    logits, num_windows, embedding = classified.logits, classified.num_windows, classified.embedding
+    logits, num_windows, embedding = outputs.logits, outputs.num_windows, outputs.embedding
     if num_windows is None:
         num_windows = np.ones(documents.num_rows, np.int32)
     scores = window_scores = scores_of(logits, head.activation)
@@ -69,20 +69,20 @@ def label_documents(
         logits = aggregate_windows(logits, num_windows, windows.aggregate)
         on_scores = windows.aggregate_on == "scores"
         scores = aggregate_windows(scores, num_windows, windows.aggregate) if on_scores else scores_of(logits, head.activation)
-    answers = predict(scores, head)
+    predictions = predict(scores, head)
     added: dict[str, pa.Array] = {
-        output.label_column: _names(answers.labels, answers.names),
-        output.score_column: pa.array(answers.score, pa.float32()),
-        output.num_tokens_column: pa.array(classified.num_tokens, pa.int32()),
-        output.truncated_column: pa.array(classified.truncated, pa.bool_()),
+        output.label_column: _label_array(predictions.labels, predictions.names),
+        output.score_column: pa.array(predictions.score, pa.float32()),
+        output.num_tokens_column: pa.array(outputs.num_tokens, pa.int32()),
+        output.truncated_column: pa.array(outputs.truncated, pa.bool_()),
     }
     if output.labels is True:
         offsets, given = labels_above_threshold(scores, head)
-        added[output.labels_column] = pa.ListArray.from_arrays(pa.array(offsets), _names(given, head.labels))
+        added[output.labels_column] = pa.ListArray.from_arrays(pa.array(offsets), _label_array(given, head.labels))
     if output.top_k is not None:
         best, best_scores = top_k_labels(scores, min(output.top_k, len(head.labels)))
         added[output.top_labels_column] = pa.FixedSizeListArray.from_arrays(
-            _names(best.reshape(-1), head.labels), best.shape[1]
+            _label_array(best.reshape(-1), head.labels), best.shape[1]
         )
         added[output.top_scores_column] = _fixed_lists(best_scores)
     if output.scores:
@@ -105,12 +105,12 @@ def label_documents(
 
 
 def count_labels(column: Callable[[str], pa.ChunkedArray], output: OutputConfig) -> tuple[int, int, dict[str, int]]:
-    """(tokens that the models read, documents that one of them has not read to the end, documents by label).
+    """(tokens over all models, documents that at least one model truncated, documents by label).
 
-    A label of one of several models is told as `name=label`.
+    With several models a label's key is `model=label`.
 
     Args:
-        column: gives a column of the labeled documents by its name.
+        column: returns a column of the labeled documents by its name.
     """
     tokens, truncated, labels = 0, np.zeros(0, bool), {}
     for name, part in output.by_model().items():
@@ -122,7 +122,7 @@ def count_labels(column: Callable[[str], pa.ChunkedArray], output: OutputConfig)
     return tokens, int(truncated.sum()), labels
 
 
-def _names(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
+def _label_array(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), list(names)).cast(pa.string())
 
 
@@ -132,7 +132,7 @@ def _fixed_lists(values: np.ndarray, dtype: str = "float32") -> pa.Array:
 
 
 def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
-    """The documents of each combination of values in `columns`, without those columns; each document is in exactly one."""
+    """(values of `columns`, documents without `columns`) per combination of values; each document is in exactly one."""
     if not columns:
         return [((), documents)] if documents.num_rows else []
     encoded = []
@@ -142,8 +142,8 @@ def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tu
         encoded.append(plain.combine_chunks().dictionary_encode(null_encoding="encode"))
     group_of = np.zeros(documents.num_rows, np.int64)
     first_rows = np.empty(0, np.int64)
-    # by number, not by value: NaN equals nothing, and 0.0 equals -0.0
-    for array in encoded:  # numbered anew for each column: a product over all of them might not fit
+    # by dictionary index, not by value: NaN equals nothing, and 0.0 equals -0.0
+    for array in encoded:  # renumbered after each column: the product over all columns might overflow
         codes = group_of * max(len(array.dictionary), 1) + array.indices.to_numpy()
         _, first_rows, group_of = np.unique(codes, return_index=True, return_inverse=True)
     rest = documents.drop_columns(list(columns))

@@ -1,7 +1,7 @@
-"""A labeled unit -> Parquet files and a rejects file -> the facts that its commit records.
+"""A labeled unit -> its Parquet files and rejects file on storage, and the Commit that names them.
 
-Guarantee: at least once. File names carry unit and attempt, so a repeated attempt never touches an earlier one's files; which
-attempt counts is decided by the commit alone.
+Guarantee: at least once. File names contain unit and attempt, so a repeated attempt never touches an earlier one's files; the
+commit alone decides which attempt counts.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
-    """`label=POSITIVE/…`; values are percent-encoded, as Arrow, Spark and DuckDB decode them."""
+    """The folder of a partition, `label=POSITIVE/…`; values are percent-encoded, as Arrow, Spark and DuckDB decode them."""
     parts = []
     for column, value in zip(columns, values, strict=True):
         text = NULL_PARTITION if value is None else urllib.parse.quote(str(value), safe="")
@@ -46,13 +46,16 @@ def write_unit(
     classify_seconds: ClassifySeconds | None = None,
     flops: float | None = None,
 ) -> Commit:
-    """Writes a unit's files, one PUT each, and returns what its commit has to say.
+    """Put a unit's files, one request each, and return the commit that is to be put for them.
 
     Args:
-        labeled: the documents with their labels and the columns to keep.
-        metadata: recorded in each file's schema metadata under `label_corpus`, as JSON.
-        padded_tokens: tokens that went through the model, padding included.
-        flops: of the model, without padding.
+        labeled: the labeled documents, with the columns to keep.
+        metadata: JSON in each file's schema metadata, under `label_corpus`.
+        padded_tokens: tokens that the models read, padding included.
+        flops: of the models, on tokens without padding; None: not known.
+
+    Raises:
+        StoreError: a file cannot be put.
     """
     attempt = new_attempt()
     name = f"{unit.id}-{attempt}"
@@ -93,12 +96,12 @@ def write_unit(
 
 
 def written_file(path: str, rows: int, content: Any) -> WrittenFile:
-    """The facts of a file with that content, which is about to be put."""
+    """The record of a file of that content, which is about to be put."""
     return WrittenFile(path, rows, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
 
 
 def parquet_bytes(table: pa.Table) -> pa.Buffer:
-    """The table as a Parquet file. Page checksums let any reader find a flipped byte."""
+    """The table as a Parquet file; with page checksums any reader detects a flipped byte."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
     return sink.getvalue()

@@ -30,7 +30,8 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, garbage_files, read_job, read_ledger, write_job, write_pack
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.planning.work_plan import make_plan
-from pipeline_ops.reading.inputs import InputFile, find_inputs, input_schema
+from pipeline_ops.reading.input_schema import input_schema
+from pipeline_ops.reading.inputs import InputFile, find_inputs
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.storage.store import Store

@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs, infer_column_types
+from pipeline_ops.reading.input_schema import infer_column_types
+from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.reading.reader import Attempts, ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig

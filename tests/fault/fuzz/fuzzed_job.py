@@ -33,7 +33,8 @@ from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.models.resolve import ResolvedModel
 from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.reading.inputs import InputConfig, InputFile, csv_header
+from pipeline_ops.reading.input_schema import csv_header
+from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.line_records import open_decompressed, read_record_blocks, split_records
 from pipeline_ops.reading.parsing import csv_fields
 from pipeline_ops.reading.reader import ReadSettings, spans_to_json

@@ -15,7 +15,8 @@ import torch
 from transformers import AutoTokenizer, pipeline
 
 from pipeline_ops.tokenizing.encoding import truncating_backend
-from pipeline_ops.tokenizing.sequences import TextEncoder, Windows
+from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.tokenizing.windows import Windows
 from tests.models.architectures import make_classifier
 from tests.support.corpora import EDGE_CASES, write_bytes, write_csv, write_parquet
 from tests.support.invariant import check_exactly_once

@@ -6,17 +6,10 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline_ops.reading.inputs import (
-    UnreadableInput,
-    column_names,
-    csv_delimiter,
-    find_inputs,
-    format_and_compression,
-    infer_column_types,
-    input_schema,
-    is_text_type,
-)
-from pipeline_ops.reading.parsing import text_for_null
+from pipeline_ops.reading.input_schema import column_names, csv_delimiter, infer_column_types, input_schema
+from pipeline_ops.reading.inputs import UnreadableInput, find_inputs, format_and_compression
+from pipeline_ops.reading.json_types import text_for_null
+from pipeline_ops.reading.text_columns import is_text_type
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.files import StorageConfig
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet

@@ -138,9 +138,9 @@ def tokenizer_of(family: str) -> Tokenizer:
 def truncating(family: str, direction: str, max_length: int) -> tuple[Tokenizer, EarlyTruncation]:
     tokenizer = tokenizer_of(family)
     tokenizer.enable_truncation(max_length, direction=direction)
-    cuts = early_truncation_of(tokenizer.to_str(), tokenizer)
-    assert cuts is not None
-    return tokenizer, cuts
+    truncation = early_truncation_of(tokenizer.to_str(), tokenizer)
+    assert truncation is not None
+    return tokenizer, truncation
 
 
 def as_lists(encodings: Encodings) -> dict[str, list[Any]]:
@@ -169,8 +169,10 @@ def test_texts_that_are_cut_as_short_as_can_be_have_the_tokens_of_whole_ones(fam
     @BRIEF
     @given(st.lists(TEXTS, max_size=3), st.integers(4, 128), st.integers(1, 40))
     def check(texts: list[str], max_length: int, characters: int) -> None:
-        tokenizer, cuts = truncating(family, direction, max_length)
-        found = encode(texts, tokenizer, with_type_ids=True, cuts=replace(cuts, characters=characters))
+        tokenizer, truncation = truncating(family, direction, max_length)
+        found = encode(
+            texts, tokenizer, with_type_ids=True, early_truncation=replace(truncation, initial_characters=characters)
+        )
         assert as_lists(found) == of_whole(texts, tokenizer, max_length, direction)
 
     check()
@@ -178,14 +180,14 @@ def test_texts_that_are_cut_as_short_as_can_be_have_the_tokens_of_whole_ones(fam
 
 @pytest.mark.parametrize(("family", "direction"), CASES)
 def test_parts_of_any_length_have_tokens_that_begin_or_end_those_of_the_whole(family: str, direction: str) -> None:
-    tokenizer, cuts = truncating(family, direction, 4)
+    tokenizer, truncation = truncating(family, direction, 4)
 
     @BRIEF
     @given(TEXTS)
     def check(text: str) -> None:
         tokenizer.no_truncation()
         whole = tokenizer.encode(text, add_special_tokens=False).ids
-        for part in {cuts.part(text, characters) for characters in range(1, len(text))}:
+        for part in {truncation.shorten(text, characters) for characters in range(1, len(text))}:
             ids = tokenizer.encode(part, add_special_tokens=False).ids
             assert ids == (whole[len(whole) - len(ids) :] if direction == "left" else whole[: len(ids)])
 
@@ -196,7 +198,7 @@ def test_parts_of_any_length_have_tokens_that_begin_or_end_those_of_the_whole(fa
 def test_parts_that_end_between_any_two_words_have_tokens_that_begin_or_end_those_of_the_whole(
     family: str, direction: str
 ) -> None:
-    tokenizer, cuts = truncating(family, direction, 4)
+    tokenizer, truncation = truncating(family, direction, 4)
     tokenizer.no_truncation()
     texts = [
         f"a {left}{mark}{between}{right}, b"
@@ -205,7 +207,7 @@ def test_parts_that_end_between_any_two_words_have_tokens_that_begin_or_end_thos
         for between in (" ", "\n", "、", "")
         for right in ("the", "人间", "か\u3099", "ﹰ", "<mask>")
     ]
-    pairs = {(text, cuts.part(text, characters)) for text in texts for characters in range(1, min(len(text), 20), 2)}
+    pairs = {(text, truncation.shorten(text, characters)) for text in texts for characters in range(1, min(len(text), 20), 2)}
     pairs = [(text, part) for text, part in pairs if part != text]
     assert len(pairs) > 1000
     wholes = tokenizer.encode_batch([text for text, _ in pairs], add_special_tokens=False)
@@ -229,10 +231,10 @@ class Counting:
 
 @pytest.mark.parametrize(("family", "direction"), CASES)
 def test_long_documents_are_tokenized_only_as_far_as_needed(family: str, direction: str) -> None:
-    tokenizer, cuts = truncating(family, direction, 64)
+    tokenizer, truncation = truncating(family, direction, 64)
     texts = [*(" ".join(real_documents(60, seed)) for seed in range(3)), "short"]
     counting = Counting(tokenizer)
-    found = encode(texts, counting, with_type_ids=True, cuts=cuts)
+    found = encode(texts, counting, with_type_ids=True, early_truncation=truncation)
     assert as_lists(found) == as_lists(encode(texts, tokenizer, with_type_ids=True))
     assert found.truncated.tolist() == [True, True, True, False]
     assert counting.characters < 0.3 * sum(map(len, texts))
@@ -247,9 +249,9 @@ def test_long_documents_are_tokenized_only_as_far_as_needed(family: str, directi
     ],
 )
 def test_long_documents_without_spaces_are_tokenized_only_as_far_as_needed(family: str, sentence: str) -> None:
-    tokenizer, cuts = truncating(family, "right", 32)
+    tokenizer, truncation = truncating(family, "right", 32)
     counting = Counting(tokenizer)
-    found = encode([sentence * 1000], counting, with_type_ids=True, cuts=cuts)
+    found = encode([sentence * 1000], counting, with_type_ids=True, early_truncation=truncation)
     assert as_lists(found) == as_lists(encode([sentence * 1000], tokenizer, with_type_ids=True))
     assert counting.characters < len(sentence) * 50
 
@@ -260,7 +262,7 @@ RESTS = [" " * 500, "\n" * 100, "\x00" * 500, "\u200b \u00ad\n" * 500, "", " a",
 @pytest.mark.parametrize(("family", "direction"), CASES)
 def test_texts_at_the_limit_are_truncated_only_if_the_rest_has_tokens(family: str, direction: str) -> None:
     """Much text behind the last token that is kept need not mean that there are more tokens."""
-    tokenizer, cuts = truncating(family, direction, 16)
+    tokenizer, truncation = truncating(family, direction, 16)
     tokenizer.no_truncation()
     sentence = "one of them and all the others in it " * 4
     starts = [sentence[:end] for end in range(len(sentence))]
@@ -272,7 +274,7 @@ def test_texts_at_the_limit_are_truncated_only_if_the_rest_has_tokens(family: st
         for rest in RESTS
     ]
     tokenizer.enable_truncation(16, direction=direction)
-    found = encode(texts, tokenizer, with_type_ids=True, cuts=replace(cuts, characters=10))
+    found = encode(texts, tokenizer, with_type_ids=True, early_truncation=replace(truncation, initial_characters=10))
     assert as_lists(found) == of_whole(texts, tokenizer, 16, direction)
     assert set(found.truncated.tolist()) == {False, True}
 
@@ -356,4 +358,4 @@ def test_texts_that_fail_far_behind_the_limit_fail_all_the_same() -> None:
     tokenizer.enable_truncation(4)
     text = " ".join(KNOWN_WORDS) * 500 + " " + UNKNOWN_WORD
     with pytest.raises(Exception, match="UNK"):
-        encode([text], tokenizer, with_type_ids=True, cuts=early_truncation_of(tokenizer.to_str(), tokenizer))
+        encode([text], tokenizer, with_type_ids=True, early_truncation=early_truncation_of(tokenizer.to_str(), tokenizer))

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing import sequences
 from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
-from pipeline_ops.tokenizing.sequences import (
+from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.tokenizing.windows import (
     LongDocumentsConfig,
-    TextEncoder,
     Windows,
     aggregate_windows,
     documents_of_windows,
@@ -89,7 +89,7 @@ def test_pairs_of_long_texts_of_which_only_a_part_is_tokenized_are_cut_like_shor
     plain = reference(family)
     for max_length in (64, 65):
         encoder = TextEncoder(definition(family, max_length, side), with_type_ids=False, pairs=True)
-        assert encoder.cuts is not None
+        assert encoder.early_truncation is not None
         plain.enable_truncation(max_length, direction=side)
         expected = [plain.encode(*pair).ids for pair in zip(first, second, strict=True)]
         assert rows_of(encoder.encode([first, second])) == expected

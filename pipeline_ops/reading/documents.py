@@ -1,0 +1,96 @@
+"""Parsed records -> documents: their source added, rows without a usable text rejected.
+
+Columns in: whatever the file holds. Columns out: the text columns and those that `output.columns` asks for, as they are in the
+file, plus source_file (string) and source_row (int64). Each row is in the table, with a text in each text column, or rejected.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline_ops.reading.inputs import InputConfig, InputFile
+from pipeline_ops.reading.parsing import BadRecord
+from pipeline_ops.reading.text_columns import decode_texts, is_text_type
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject
+
+
+def to_documents(
+    file: InputFile, table: pa.Table, rows: np.ndarray, bad: Sequence[BadRecord], config: InputConfig, output: OutputConfig
+) -> tuple[pa.Table, list[Reject]]:
+    """The documents among a file's rows, and the rejects, in the order of their rows.
+
+    Args:
+        table: records of `file`; a missing text column is taken for nulls.
+        rows: int64 (records,), each one's row in the file.
+        bad: records that did not parse; they become rejects as well.
+
+    Raises:
+        UserError: as check_columns.
+    """
+    for column in config.text_columns:
+        if column not in table.column_names:  # no record of this block has a value for it
+            table = table.append_column(column, pa.nulls(table.num_rows, pa.string()))
+    keep = np.ones(table.num_rows, bool)
+    rejects = [Reject(file.path, record.row, record.reason, record.detail) for record in bad]
+    for column in config.text_columns:
+        rejects += _reject_unusable(table, column, keep, rows, file.path, config)
+    kept = output.input_columns()
+    if kept is not None:
+        table = table.select([name for name in table.column_names if name in kept or name in config.text_columns])
+    check_columns(table.column_names, file.path, output)
+    table = pa.table([_without_views(column) for column in table.columns], names=table.column_names)
+    table = table.append_column(output.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
+    table = table.append_column(output.source_row_column, pa.array(rows, pa.int64()))
+    if not keep.all():
+        table = table.filter(pa.array(keep))
+    if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
+        index = table.schema.get_field_index(config.text_column)
+        table = table.set_column(index, config.text_column, decode_texts(table.column(index))[0].cast(pa.string()))
+    return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
+
+
+def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
+    """Raises UserError if one of the input's `columns` that are kept has the name of a column that labeling adds."""
+    kept = output.input_columns()
+    for key, name in output.added_columns().items():
+        if name in columns and (kept is None or name in kept):
+            raise UserError(
+                f"output.{key}: the input has a column {name!r} of its own ({path}); set output.{key} to another name,"
+                f" or leave that column out by output.columns"
+            )
+
+
+def _reject_unusable(
+    table: pa.Table, name: str, keep: np.ndarray, rows: np.ndarray, path: str, config: InputConfig
+) -> list[Reject]:
+    """Clears `keep` (bool, per row) where the text in column `name` cannot be labeled; returns a reject for each such row."""
+    column, rejects = table.column(name), list[Reject]()
+    prefix = f"{name}: " if config.text_pair_column is not None else ""
+
+    def reject(bad: np.ndarray, reason: Reason, detail_of: Callable[[int], str]) -> None:
+        for index in np.flatnonzero(bad & keep).tolist():
+            detail = (prefix + detail_of(index))[:MAX_DETAIL_CHARACTERS]
+            rejects.append(Reject(path, int(rows[index]), reason, detail))
+        keep[bad] = False
+
+    if not is_text_type(column.type):
+        reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
+        return rejects
+    reject(column.is_null().to_numpy(), "null_text", lambda index: "the text is null or missing")
+    decoded, errors = decode_texts(column)
+    reject(np.array([error is not None for error in errors]) if errors else ~keep, "undecodable", lambda i: str(errors[i]))
+    min_characters = config.min_characters if name == config.text_column else 0
+    if min_characters and len(column):
+        lengths = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(decoded)), 0).to_numpy()
+        reject(lengths < min_characters, "too_short", lambda index: f"{lengths[index]} characters")
+    return rejects
+
+
+def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A view column cast to its plain type: Arrow cannot filter views."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return column.cast(plain[column.type]) if column.type in plain else column

@@ -1,0 +1,98 @@
+"""Long documents as windows of tokens: the settings, and how the windows' values become the document's."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline_ops.schema.errors import UserError
+
+Aggregate = Literal["mean", "max", "first"]
+
+
+class LongDocumentsConfig(BaseModel):
+    """How documents longer than max_length are labeled; part of the keys `model.*`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    long_documents: Literal["truncate", "windows"] = Field(
+        default="truncate", description="truncate: label what max_length leaves of them; windows: all of it, piece by piece"
+    )
+    stride: int | None = Field(
+        default=None, ge=0, description="windows: tokens that one has in common with the next, 0 unless set"
+    )
+    max_windows: int | None = Field(default=None, ge=1, description="windows of a document at the most; default: all")
+    aggregate: Aggregate | None = Field(default=None, description="windows' answers -> the document's; mean unless set")
+    aggregate_on: Literal["logits", "scores"] | None = Field(
+        default=None, description="what of the windows is aggregated; logits unless set"
+    )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """LongDocumentsConfig for windows, with its defaults filled in."""
+
+    stride: int
+    max_windows: int | None
+    aggregate: Aggregate
+    aggregate_on: Literal["logits", "scores"]
+
+
+def resolve_windows(config: LongDocumentsConfig, room: int, pairs: bool) -> Windows | None:
+    """The resolved settings of windows; None if long documents are truncated.
+
+    Args:
+        room: the most tokens of text in a sequence, special tokens not counted.
+        pairs: documents are pairs of texts.
+
+    Raises:
+        UserError: a setting of windows without windows, or a stride that leaves no step from one window to the next.
+    """
+    if config.long_documents == "truncate":
+        for key in ("stride", "max_windows", "aggregate", "aggregate_on"):
+            value = getattr(config, key)
+            if value is not None:
+                raise UserError(f"model.{key}: {value!r} is for windows; set model.long_documents: windows, or leave it out")
+        return None
+    stride = config.stride or 0
+    smallest = (room + 1) // 2 if pairs else room  # the other text of a pair may take half the room
+    if stride >= smallest:
+        raise UserError(
+            f"model.stride: with {stride} tokens in common a window of {smallest} does not get on; give less than {smallest}"
+        )
+    return Windows(stride, config.max_windows, config.aggregate or "mean", config.aggregate_on or "logits")
+
+
+def aggregate_windows(values: np.ndarray, windows: np.ndarray, how: Aggregate) -> np.ndarray:
+    """Aggregate windows' values to documents' values, float32 (documents, values); the mean is computed in float64.
+
+    Args:
+        values: float32 (windows, values), the windows of a document one behind the other.
+        windows: int32 (documents,), windows per document, at least 1.
+    """
+    first = np.cumsum(windows) - windows
+    if how == "first":
+        return values[first]
+    if how == "max":
+        return np.maximum.reduceat(values, first) if len(first) else values
+    sums = np.add.reduceat(values.astype(np.float64), first) if len(first) else values
+    return (sums / windows[:, None]).astype(np.float32)
+
+
+def documents_of_windows(rows: Iterable[int], windows: np.ndarray) -> list[int]:
+    """The row of the document that each window belongs to.
+
+    Args:
+        rows: of windows.
+        windows: int32 (documents,), windows per document.
+    """
+    return np.searchsorted(np.cumsum(windows), list(rows), side="right").tolist()
+
+
+def window_settings(windows: Windows | None) -> dict[str, Any]:
+    """The settings that results depend on, by config key; empty if long documents are truncated."""
+    return (
+        {} if windows is None else {"model.long_documents": "windows"} | {f"model.{k}": v for k, v in asdict(windows).items()}
+    )
