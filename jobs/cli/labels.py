@@ -1,4 +1,4 @@
-"""The sub-commands about what a job has labeled: status, report, evaluate, compare."""
+"""Commands on an output: status, report, evaluate, compare."""
 
 import sys
 import webbrowser
@@ -17,11 +17,11 @@ app = typer.Typer()
     "status",
     epilog=examples(
         "label-corpus status job.yaml",
-        "label-corpus status s3://bucket/labeled/   # from anywhere, while it runs",
+        "label-corpus status s3://bucket/labeled/   # also while it runs, from any machine",
     ),
 )
 def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Say how far a job is and how its last run ended, from its output alone."""
+    """Show the progress of a job and how its last run ended, from its output alone."""
     from jobs.results.open_output import store_of
     from jobs.results.status import show, status
 
@@ -41,21 +41,23 @@ def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = F
 def report_command(
     target: Target,
     overrides: Overrides = None,
-    show: Annotated[bool, typer.Option("--open", help="show it in the browser, from a local output")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="open it in the browser; local outputs only")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a page about the labels: distribution, scores, documents, speed, files, runs."""
+    """Write an HTML report: labels, scores, documents, speed, files, runs."""
     from jobs.report.publish import make_report
     from jobs.results.open_output import find_labeled
     from pipeline_ops.schema.errors import UserError
     from pipeline_ops.storage.files import is_local
 
     labeled = find_labeled(target, overrides)
-    if show and not is_local(labeled.path):
-        raise UserError(f"--open: {labeled.path!r} is not on this machine; leave it out, and open the page from the bucket")
+    if open_page and not is_local(labeled.path):
+        raise UserError(
+            f"--open: {labeled.path!r} is not a local output; leave the option out and open the page from the bucket"
+        )
     path = make_report(labeled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
-    if show and not webbrowser.open(f"file://{path}"):
-        print(f"no browser could be opened from here; the page is {path}", file=sys.stderr)
+    if open_page and not webbrowser.open(f"file://{path}"):
+        print(f"cannot open a browser here; the page is {path}", file=sys.stderr)
     emit({"report": path, "documents": sum(commit.documents for commit in labeled.commits), "output": labeled.path})
 
 
@@ -68,24 +70,26 @@ def report_command(
 )
 def evaluate_command(
     target: Target,
-    truth: Annotated[str, typer.Option("--truth", metavar="COLUMN", help="the input's column that says what is right")],
+    truth: Annotated[str, typer.Option("--truth", metavar="COLUMN", help="input column with the true labels")],
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="whose labels, where there are several")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the labels with a column that says what is right."""
+    """Compare the labels with true labels in a column of the input."""
     from jobs.report.publish import make_report
-    from jobs.results.evaluate import evaluate, keep, line_of
-    from jobs.results.evaluation_tables import show
+    from jobs.results.evaluate import evaluate, save_evaluation, truncated_summary
+    from jobs.results.evaluation_tables import print_evaluation
     from jobs.results.open_output import find_labeled
 
     labeled = find_labeled(target, overrides)
     result = evaluate(labeled, truth, model, quiet=quiet)
-    keep(result, labeled)
+    save_evaluation(result, labeled)
     path = make_report(labeled, lambda text: None)
     if not quiet:
-        show(result)
-    emit({**line_of(result), "report": path})
+        print_evaluation(result)
+    emit({**truncated_summary(result), "report": path})
 
 
 @app.command(
@@ -97,27 +101,29 @@ def evaluate_command(
 )
 def compare_command(
     a: Annotated[str, typer.Argument(metavar="A", help="the job file, or the output's folder")],
-    b: Annotated[str, typer.Argument(metavar="B", help="another one, over the same input")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another job file or output, over the same input")],
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="whose labels, where there are several")] = None,
-    model_b: Annotated[
-        str | None, typer.Option("--model-b", metavar="NAME", help="whose labels in B, if not the same name's")
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
     ] = None,
-    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="write a page of it that stands alone")] = None,
+    model_b: Annotated[
+        str | None, typer.Option("--model-b", metavar="NAME", help="which model's labels in B, if its name differs")
+    ] = None,
+    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="also write a self-contained HTML page")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no tables on stderr")] = False,
 ) -> None:
     """Compare two outputs over the same input: agreement, changed labels, documents."""
     from jobs.results.compare import compare
-    from jobs.results.comparison_tables import progress, show
+    from jobs.results.comparison_tables import print_comparison, progress
     from jobs.results.open_output import find_labeled
 
-    found = [find_labeled(target, overrides) for target in (a, b)]
-    with progress(quiet) as tell:
-        result = compare(*found, model=model, model_b=model_b, tell=tell)
+    outputs = [find_labeled(target, overrides) for target in (a, b)]
+    with progress(quiet) as on_part:
+        result = compare(*outputs, model=model, model_b=model_b, on_part=on_part)
     if html is not None:
         from jobs.report.comparison import write_page
 
         write_page(result, html)
     if not quiet:
-        show(result)
+        print_comparison(result)
     emit(result)

@@ -1,4 +1,4 @@
-"""The report's pictures: numbers in, <svg> out, in the colors of svg.py."""
+"""Charts of the report: numbers in, an <svg> element out, in the colors of svg.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,40 +11,40 @@ from pipeline_ops.output.run_records import Point
 
 WIDTH = 8.6  # inches
 BARS = 24
-LONGEST_NAME = 28
+MAX_LABEL_CHARACTERS = 28
 THROUGHPUT_BINS = 60
 
 
-def bars(counts: dict[str, int], what: str, rest: int = 0) -> str:
-    """A bar per name with its count and share, in the order given; those beyond BARS, and `rest`, as one."""
-    shown = dict(list(counts.items())[:BARS])
-    rest += sum(counts.values()) - sum(shown.values())
-    total = sum(shown.values()) + rest
-    names, values = [_short(name) for name in shown], list(shown.values())
+def bars(counts: dict[str, int], title: str) -> str:
+    """A bar per name with its count and share, in the order given; names beyond BARS are summed up in one."""
+    drawn_counts = dict(list(counts.items())[:BARS])
+    total = sum(counts.values())
+    rest = total - sum(drawn_counts.values())
+    names, values = [_label_text(name) for name in drawn_counts], list(drawn_counts.values())
     if rest:
-        names.append(f"{len(counts) - len(shown):,} others" if len(counts) > len(shown) else "others")
+        names.append(f"{len(counts) - BARS:,} others")
         values.append(rest)
     drawn = figure(WIDTH, 0.45 + 0.26 * len(names))
     axes = axes_of(drawn)
     places = np.arange(len(names))[::-1]
-    axes.barh(places, values, color=[ACCENT] * len(shown) + [GRID] * (len(names) - len(shown)), height=0.7)
+    axes.barh(places, values, color=[ACCENT] * len(drawn_counts) + [GRID] * (len(names) - len(drawn_counts)), height=0.7)
     for place, value in zip(places, values, strict=True):
-        beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "color": MUTED, "fontsize": 9}
-        axes.annotate(f"{value:,} · {value / total:.1%}", (value, place), **beside)
+        offset = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "color": MUTED, "fontsize": 9}
+        axes.annotate(f"{value:,} · {value / total:.1%}", (value, place), **offset)
     axes.set_yticks(places, names)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_xlim(0, max([*values, 1]) * 1.22)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    return to_svg(drawn, what)
+    return to_svg(drawn, title)
 
 
-def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: tuple[float, float], what: str) -> str:
-    """A small histogram per label, each of the same height: where its documents' scores are.
+def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: tuple[float, float], title: str) -> str:
+    """A histogram of scores per label, each scaled to the same height.
 
     Args:
-        scores: by label, (scores, weights).
-        limits: of the axis that all share.
+        scores: {label: (scores, weights)}, float64 (rows,) each.
+        limits: of the score axis, which all histograms share.
     """
     columns = min(3, len(scores))
     lines = -(-len(scores) // columns)
@@ -54,7 +54,7 @@ def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: t
     for axes, (label, (values, weights)) in zip(grid, scores.items(), strict=False):
         counts = weighted_histogram(np.clip(values, *limits), weights, edges)
         axes.stairs(counts / max(counts.max(), 1e-9), edges, fill=True, color=ACCENT)
-        axes.set_title(_short(label), loc="left", fontsize=9)
+        axes.set_title(_label_text(label), loc="left", fontsize=9)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlim(*limits)
@@ -62,11 +62,11 @@ def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: t
         axes.set_visible(False)
     for axes in grid[max(len(scores) - columns, 0) : len(scores)]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
-    return to_svg(drawn, what)
+    return to_svg(drawn, title)
 
 
-def certainty_curve(scores: np.ndarray, weights: np.ndarray, what: str) -> str:
-    """The share of documents whose score is below x, and the share that would be wrong among these if scores are calibrated."""
+def certainty_curve(scores: np.ndarray, weights: np.ndarray, title: str) -> str:
+    """Share of documents with a score below x, and expected share of wrong ones among all, if scores are calibrated."""
     order = np.argsort(scores)
     values, shares = scores[order], weights[order] / weights.sum()
     below, wrong = np.cumsum(shares), np.cumsum(shares * (1 - values))
@@ -74,18 +74,18 @@ def certainty_curve(scores: np.ndarray, weights: np.ndarray, what: str) -> str:
     drawn = figure(WIDTH, 2.6)
     axes = axes_of(drawn)
     axes.plot(values[keep], below[keep], color=ACCENT, label="documents with a lower score")
-    axes.plot(values[keep], wrong[keep], color=SERIES[1], label="of these wrong, if scores are calibrated")
+    axes.plot(values[keep], wrong[keep], color=SERIES[1], label="expected wrong among these, if scores are calibrated")
     axes.fill_between(values[keep], wrong[keep], color=SERIES[1], alpha=0.25, linewidth=0)
     axes.set_xlabel("score")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_ylim(0, 1.02)
     axes.grid(axis="y")
     axes.legend(loc="upper left", fontsize=9, labelcolor="linecolor", frameon=False)
-    return to_svg(drawn, what)
+    return to_svg(drawn, title)
 
 
-def token_lengths(lengths: np.ndarray, weights: np.ndarray, max_length: int | None, what: str) -> str:
-    """Documents by tokens read, with the line at which long ones are cut; None: there is none."""
+def token_lengths(lengths: np.ndarray, weights: np.ndarray, max_length: int | None, title: str) -> str:
+    """Histogram of tokens per document, with a line at max_length, where longer ones are truncated; None: no line."""
     top = max(int(lengths.max(initial=1)), 1)
     edges = np.linspace(0, top, min(48, top) + 1)
     counts = weighted_histogram(lengths, weights, edges)
@@ -107,18 +107,17 @@ def token_lengths(lengths: np.ndarray, weights: np.ndarray, max_length: int | No
     axes.set_xlabel("tokens of a document")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(axis="y")
-    return to_svg(drawn, what)
+    return to_svg(drawn, title)
 
 
-def throughput(points: Sequence[Point], what: str) -> str:
-    """Documents per second over a run, and how many are done."""
+def throughput(points: Sequence[Point], title: str) -> str:
+    """Documents per second over a run, and the cumulative number of documents."""
     seconds = np.array([point.seconds for point in points])
     documents = np.array([point.documents for point in points], float)
     drawn = figure(WIDTH, 2.5)
     axes = axes_of(drawn)
-    # commits come a unit at a time: where there are many, over a window that has several, not from one to the next
-    few = len(points) <= THROUGHPUT_BINS
-    edges = np.unique(seconds) if few else np.linspace(seconds[0], seconds[-1], THROUGHPUT_BINS + 1)
+    # with many commits, average over windows of several: the rate from one commit to the next is noise
+    edges = np.unique(seconds) if len(points) <= THROUGHPUT_BINS else np.linspace(seconds[0], seconds[-1], THROUGHPUT_BINS + 1)
     done = np.interp(edges, seconds, documents)
     axes.stairs(np.diff(done) / np.diff(edges), edges, fill=True, color=ACCENT, alpha=0.85)
     axes.set_ylabel("documents/s", color=ACCENT)
@@ -133,11 +132,15 @@ def throughput(points: Sequence[Point], what: str) -> str:
     total.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     total.tick_params(colors=MUTED, length=0)
     total.spines[:].set_visible(False)
-    return to_svg(drawn, what)
+    return to_svg(drawn, title)
 
 
-def stacked(rows: dict[str, dict[str, float]], what: str) -> str:
-    """A bar per row of seconds, divided into its parts, each with a share."""
+def stacked(rows: dict[str, dict[str, float]], title: str) -> str:
+    """One bar per row, divided into its parts by their share of the row's seconds.
+
+    Args:
+        rows: {row: {part: seconds}}.
+    """
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     colors = dict(zip(parts, (ACCENT, *SERIES[1:]), strict=False))
     drawn = figure(WIDTH, 0.75 + 0.42 * len(rows))
@@ -166,10 +169,10 @@ def stacked(rows: dict[str, dict[str, float]], what: str) -> str:
         labelcolor=MUTED,
         frameon=False,
     )
-    return to_svg(drawn, what)
+    return to_svg(drawn, title)
 
 
-def _short(name: str) -> str:
-    # a dollar sign begins a formula
-    name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+def _label_text(name: str) -> str:
+    # matplotlib would parse text between dollar signs as a formula
+    name = name if len(name) <= MAX_LABEL_CHARACTERS else name[: MAX_LABEL_CHARACTERS - 1] + "…"
     return name.replace("$", r"\$")

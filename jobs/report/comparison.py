@@ -1,4 +1,4 @@
-"""A comparison of two outputs as a page that stands alone."""
+"""The HTML page of `label-corpus compare --html`."""
 
 import os
 from typing import Any
@@ -6,28 +6,29 @@ from typing import Any
 from cluster.session import secret_values
 from jobs.report.html import render
 from jobs.report.svg import ACCENT, GRID, INK, axes_of, figure, to_svg
-from jobs.results.comparison_tables import READINGS, agreement_lines, flows_title, headlines, labels_title
-from pipeline_ops.analysis.redaction import shown
+from jobs.results.comparison_tables import agreement_lines, flows_title, headlines, labels_title
+from pipeline_ops.analysis.redaction import excerpt
 from pipeline_ops.schema.errors import UserError
 
-CELLS = 16  # labels beside and below the picture
-LONGEST_NAME = 24
+MAX_CHART_LABELS = 16  # rows and columns of the chart
+MAX_LABEL_CHARACTERS = 24
 
 
 def write_page(result: dict[str, Any], path: str) -> None:
-    """Writes what compare has found to a local file.
+    """Write the page of a comparison to a local file.
+
+    Args:
+        result: as compare() returns it.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     page = comparison_page(result)
     try:
         with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
             file.write(page)
     except OSError as error:
-        raise UserError(
-            f"--html: {path!r} cannot be written: {error.strerror}; give a file in a folder that is there"
-        ) from error
+        raise UserError(f"--html: {path!r} cannot be written: {error.strerror}; give a file in an existing folder") from error
 
 
 def comparison_page(result: dict[str, Any]) -> str:
@@ -37,24 +38,23 @@ def comparison_page(result: dict[str, Any]) -> str:
         result=result,
         headlines=headlines(result),
         agreement=agreement_lines(result),
-        readings=READINGS,
         flows_title=flows_title(result) if result.get("flows") else "",
         labels_title=labels_title(result) if result.get("labels") else "",
-        flow_picture=_flows(result) if result.get("flows") else None,
+        flow_chart=_flow_chart(result) if result.get("flows") else None,
     )
 
 
-def _flows(result: dict[str, Any]) -> str:
-    """A cell for each of the largest changes from a label to another: the fuller, the larger the share of A's label."""
-    rows = _first(flow["a"] for flow in result["flows"])
-    columns = _first(flow["b"] for flow in result["flows"])
+def _flow_chart(result: dict[str, Any]) -> str:
+    """A matrix of the most frequent changes, A's label by B's; a cell's opacity is its share of A's label."""
+    rows = _distinct(flow["a"] for flow in result["flows"])
+    columns = _distinct(flow["b"] for flow in result["flows"])
     drawn = figure(7.2, 1.6 + 0.3 * len(rows))
     axes = axes_of(drawn)
     most = max(flow["share"] for flow in result["flows"])
     for flow in result["flows"]:
         if flow["a"] in rows and flow["b"] in columns:
             x, y = columns.index(flow["b"]), rows.index(flow["a"])
-            alpha = 0.12 + 0.48 * flow["share"] / most  # the number in front stays readable
+            alpha = 0.12 + 0.48 * flow["share"] / most  # numbers stay legible
             axes.add_patch(_cell(x, y, alpha))
             axes.text(x, y, f"{flow['documents']:,}", ha="center", va="center", color=INK, fontsize=8)
     axes.set_xlim(-0.5, len(columns) - 0.5)
@@ -65,8 +65,8 @@ def _flows(result: dict[str, Any]) -> str:
     axes.set_yticks([place - 0.5 for place in range(1, len(rows))], minor=True)
     axes.grid(which="minor", color=GRID)
     axes.tick_params(which="both", length=0)
-    axes.set_xlabel("in B")
-    axes.set_ylabel("in A")
+    axes.set_xlabel("label in B")
+    axes.set_ylabel("label in A")
     return to_svg(drawn, "Changed labels: documents by their label in A and in B")
 
 
@@ -76,10 +76,10 @@ def _cell(x: int, y: int, alpha: float) -> Any:
     return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=ACCENT, alpha=alpha, linewidth=0)
 
 
-def _first(names: Any) -> list[str]:
-    return list(dict.fromkeys(names))[:CELLS]
+def _distinct(names: Any) -> list[str]:
+    return list(dict.fromkeys(names))[:MAX_CHART_LABELS]
 
 
 def _short(name: str) -> str:
-    name = shown(name, LONGEST_NAME).replace("\n", " ")
-    return name.replace("$", r"\$")  # else matplotlib reads formulas
+    name = excerpt(name, MAX_LABEL_CHARACTERS).replace("\n", " ")
+    return name.replace("$", r"\$")  # matplotlib would parse text between dollar signs as a formula

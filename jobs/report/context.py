@@ -1,4 +1,4 @@
-"""What the report says, as plain data: counts, pictures, rows to show. Reads commits, run records and a bounded sample."""
+"""Template context of the report, from commits, run records and a bounded sample of the labeled rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,27 +8,36 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from jobs.report import charts as pictures
-from pipeline_ops.analysis import summary_statistics as describing
-from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows
+from jobs.report import charts
+from pipeline_ops.analysis.summary_statistics import (
+    WEIGHT,
+    example_rows,
+    labels_of,
+    partitions_of,
+    reject_examples,
+    rejects_by_reason,
+    sample_rows,
+    stage_seconds,
+    statistics_below,
+)
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.output_columns import OutputConfig
 
-LISTED_RUNS = 30
-LISTED_PARTITIONS = 40
-LISTED_FAILURES = 20
-SHOWN_LABELS = 12  # with histograms and documents
-SHOWN_DOCUMENTS = 3  # per label: most certain, least certain, at random
-LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+MAX_RUNS = 30
+MAX_PARTITIONS = 40
+MAX_FAILURES = 20
+MAX_LABELS = 12  # with a histogram and example documents
+EXAMPLES = 3  # per label and group: highest score, lowest score, random
+SCORE_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MODEL_FACTS = ("path", "revision", "dtype", "max_length", "kind", "activation", "weights", "tokenizer")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A row to show."""
+    """An example row."""
 
     source_file: str
     source_row: int
@@ -36,21 +45,25 @@ class Document:
     score: float
 
 
-def gather(labeled: Labeled, say: Callable[[str], None]) -> dict[str, Any]:
-    """All of the report but what evaluate has found, by the names that the template has for it.
+def report_context(labeled: Labeled, say: Callable[[str], None]) -> dict[str, Any]:
+    """Variables of report.html.j2, without `evaluation`.
+
+    Args:
+        say: called with progress messages.
 
     Raises:
-        OSError: a file that commits name cannot be read.
+        OSError: a committed file cannot be read.
     """
     commits = labeled.commits
-    runs = read_runs(labeled.store, LISTED_RUNS)
+    runs = read_runs(labeled.store, MAX_RUNS)
+    last_run = runs[-1] if runs else None
     failures = read_failures(labeled.store)
-    partitions = describing.partitions_of(commits)
-    classify, stages = describing.seconds_of(commits)
+    partitions = partitions_of(commits)
+    classify, stages = stage_seconds(commits)
     padded = sum(commit.padded_tokens for commit in commits)
     tokens = sum(commit.tokens for commit in commits)
     sample = _sample(labeled)
-    say(f"report: {len(commits):,} units, {sample.num_rows:,} documents looked at")
+    say(f"report: {len(commits):,} units, {sample.num_rows:,} documents sampled")
     by_model = labeled.columns.by_model()
     return {
         "output": labeled.path,
@@ -63,19 +76,19 @@ def gather(labeled: Labeled, say: Callable[[str], None]) -> dict[str, Any]:
         "padding": 1 - tokens / padded if padded else None,
         "units": len(commits),
         "input_files": len({piece.path for commit in commits for piece in commit.pieces}),
-        "partitions": partitions[:LISTED_PARTITIONS],
-        "more_partitions": partitions[LISTED_PARTITIONS:],
+        "partitions": partitions[:MAX_PARTITIONS],
+        "more_partitions": partitions[MAX_PARTITIONS:],
         "files": sum(partition.files for partition in partitions),
         "bytes": sum(partition.bytes for partition in partitions),
         "sampled": sample.num_rows,
         "models": [_model(labeled, name, output, sample) for name, output in by_model.items()],
-        "reasons": describing.reasons_of(commits),
-        "reject_examples": describing.reject_examples(labeled),
-        "failures": failures[:LISTED_FAILURES],
+        "reasons": rejects_by_reason(commits),
+        "reject_examples": reject_examples(labeled),
+        "failures": failures[:MAX_FAILURES],
         "num_failures": len(failures),
         "runs": runs[::-1],
-        "last_run": _last(runs),
-        "throughput": _throughput(_last(runs)),
+        "last_run": last_run,
+        "throughput": _throughput(last_run),
         "stages": _stages(classify.to_dict(), stages),
         "config": yaml.safe_dump(labeled.record["config"], sort_keys=False, allow_unicode=True),
         "versions": labeled.record["versions"],
@@ -89,39 +102,39 @@ def _sample(labeled: Labeled) -> pa.Table:
     columns = [labeled.columns.source_file_column, labeled.columns.source_row_column, *texts]
     for output in labeled.columns.by_model().values():
         columns += [output.label_column, output.score_column, output.num_tokens_column]
-    return draw_rows(labeled, list(dict.fromkeys(columns)))
+    return sample_rows(labeled, list(dict.fromkeys(columns)))
 
 
 def _model(labeled: Labeled, name: str, output: OutputConfig, sample: pa.Table) -> dict[str, Any]:
     head, facts = labeled.head(name), labeled.record["models"][name]
-    counts = describing.labels_of(labeled.commits, name)
+    counts = labels_of(labeled.commits, name)
     weights = sample[WEIGHT].to_numpy()
-    given = sample[output.label_column].cast(pa.string())
+    labels = sample[output.label_column].cast(pa.string())
     scores = _numbers(sample, output.score_column)
     lengths = _numbers(sample, output.num_tokens_column)
     prefix = f"{name}: " if name else ""
-    of_label = {
-        label: np.flatnonzero(pa.compute.equal(given, label).to_numpy(zero_copy_only=False))
-        for label in list(counts)[:SHOWN_LABELS]
+    rows_by_label = {
+        label: np.flatnonzero(pa.compute.equal(labels, label).to_numpy(zero_copy_only=False))
+        for label in list(counts)[:MAX_LABELS]
     }
-    is_share = head.activation != "none" and head.kind != "value"
-    limits = (0.0, 1.0) if head.activation != "none" else _range(scores)
-    histograms = {label: (scores[rows], weights[rows]) for label, rows in of_label.items() if len(rows)}
-    in_windows = "stride" in facts  # long documents are read in several, so there is no end beyond which nothing is read
+    is_probability = head.activation != "none" and head.kind != "value"
+    score_range = (0.0, 1.0) if head.activation != "none" else _range(scores)
+    histograms = {label: (scores[rows], weights[rows]) for label, rows in rows_by_label.items() if len(rows)}
+    in_windows = "stride" in facts  # windows cover the whole document, so nothing is truncated at max_length
     return {
         "name": name,
         "counts": counts,
         "missing_labels": [label for label in (*head.labels, *head.bin_labels) if label not in counts]
         if head.kind != "value" or head.bins
         else [],
-        "labels_picture": pictures.bars(counts, f"{prefix}documents by label") if counts else "",
-        "scores_picture": pictures.score_histograms(histograms, limits, f"{prefix}scores by label") if histograms else "",
-        "certainty_picture": pictures.certainty_curve(scores, weights, f"{prefix}documents by certainty")
-        if is_share and len(scores)
+        "labels_chart": charts.bars(counts, f"{prefix}documents by label") if counts else "",
+        "scores_chart": charts.score_histograms(histograms, score_range, f"{prefix}scores by label") if histograms else "",
+        "score_curve_chart": charts.certainty_curve(scores, weights, f"{prefix}documents by score")
+        if is_probability and len(scores)
         else "",
-        "limits": describing.share_below(scores, weights, LIMITS) if is_share else [],
-        "expected_wrong": float((weights * (1 - scores)).sum() / weights.sum()) if is_share and len(scores) else None,
-        "tokens_picture": pictures.token_lengths(
+        "thresholds": statistics_below(scores, weights, SCORE_THRESHOLDS) if is_probability else [],
+        "expected_wrong": float((weights * (1 - scores)).sum() / weights.sum()) if is_probability and len(scores) else None,
+        "tokens_chart": charts.token_lengths(
             lengths, weights, None if in_windows else facts["max_length"], f"{prefix}tokens of a document"
         )
         if len(lengths)
@@ -129,8 +142,8 @@ def _model(labeled: Labeled, name: str, output: OutputConfig, sample: pa.Table) 
         "max_length": facts["max_length"],
         "windows": in_windows,
         "examples": [
-            {"label": label, "documents": counts[label], "groups": _notable(labeled, sample, rows, scores)}
-            for label, rows in of_label.items()
+            {"label": label, "documents": counts[label], "groups": _examples(labeled, sample, rows, scores)}
+            for label, rows in rows_by_label.items()
             if len(rows)
         ],
         "facts": {key: facts[key] for key in MODEL_FACTS if facts.get(key) is not None},
@@ -140,7 +153,7 @@ def _model(labeled: Labeled, name: str, output: OutputConfig, sample: pa.Table) 
 
 
 def _numbers(sample: pa.Table, column: str) -> np.ndarray:
-    """float64 (rows,); a column that folders hold is text."""
+    """float64 (rows,); a partition column is a string, so it is cast."""
     return sample[column].cast(pa.float64()).to_numpy()
 
 
@@ -151,11 +164,11 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def _notable(labeled: Labeled, sample: pa.Table, rows: np.ndarray, scores: np.ndarray) -> dict[str, list[Document]]:
-    chosen = describing.notable_rows(scores[rows], SHOWN_DOCUMENTS)
+def _examples(labeled: Labeled, sample: pa.Table, rows: np.ndarray, scores: np.ndarray) -> dict[str, list[Document]]:
+    groups = example_rows(scores[rows], EXAMPLES)
     return {
-        what: [_document(labeled, sample, int(rows[place]), scores) for place in places]
-        for what, places in chosen.items()
+        group: [_document(labeled, sample, int(rows[place]), scores) for place in places]
+        for group, places in groups.items()
         if places
     }
 
@@ -176,15 +189,11 @@ def _document(labeled: Labeled, sample: pa.Table, row: int, scores: np.ndarray) 
     )
 
 
-def _last(runs: list[RunRecord]) -> RunRecord | None:
-    return runs[-1] if runs else None
-
-
 def _throughput(run: RunRecord | None) -> str:
     points = run.points() if run else []
     if len(points) < 3 or points[-1].seconds <= points[0].seconds:
         return ""
-    return pictures.throughput(points, "documents per second over the last run")
+    return charts.throughput(points, "documents per second over the last run")
 
 
 def _stages(classify: dict[str, float], stages: dict[str, float]) -> str:
@@ -193,4 +202,4 @@ def _stages(classify: dict[str, float], stages: dict[str, float]) -> str:
         rows["classifiers"] = classify
     if sum(stages.values()):
         rows["other stages"] = stages
-    return pictures.stacked(rows, "where the time went") if rows else ""
+    return charts.stacked(rows, "processing time by stage") if rows else ""

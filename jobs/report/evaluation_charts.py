@@ -1,18 +1,18 @@
-"""The report's pictures of an evaluation: confusion, calibration, thresholds; each an <svg> element in the page's colors."""
+"""Charts of the report's evaluation section: confusion matrix, reliability diagram, threshold sweep; each an <svg> element."""
 
 from typing import Any
 
 from jobs.report.svg import GRID, INK, MUTED, SERIES, axes_of, figure, to_svg
 
-MAX_NUMBERED = 20  # labels up to which cells hold their number
-MAX_LABEL = 28  # characters
-LABELS_HEIGHT = 456  # points that all labels together may take beside a side of MAX_SIDE
+MAX_NUMBERED = 20  # labels; larger matrices have no numbers in their cells
+MAX_LABEL_CHARACTERS = 28
+LABELS_HEIGHT = 456  # points; height of all labels along a side of MAX_SIDE
 MAX_SIDE = 11.5  # inches
-FAINTEST, FULL = 0.08, 0.85  # opacity of a cell: what is not 0 is seen, and a number in it can be read
+MIN_OPACITY, MAX_OPACITY = 0.08, 0.85  # cells that are not 0 stay visible, numbers in them legible
 
 
-def confusion_picture(confusion: dict[str, Any]) -> str:
-    """Rows are truths; a cell is the fuller the larger its share of the row."""
+def confusion_chart(confusion: dict[str, Any]) -> str:
+    """A confusion matrix, true labels as rows; a cell's opacity is its share of the row."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
@@ -23,16 +23,16 @@ def confusion_picture(confusion: dict[str, Any]) -> str:
     axes = axes_of(drawn)
     cells, opacity = [], []
     for row, counts in enumerate(matrix):
-        whole = sum(counts)
+        row_sum = sum(counts)
         for column, count in enumerate(counts):
             if not count:
                 continue
             cells.append(Rectangle((column - 0.5, row - 0.5), 1, 1))
-            opacity.append(FAINTEST + (FULL - FAINTEST) * count / whole)
+            opacity.append(MIN_OPACITY + (MAX_OPACITY - MIN_OPACITY) * count / row_sum)
             if size <= MAX_NUMBERED:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=9 if size <= 12 else 7, color=INK)
     axes.add_collection(PatchCollection(cells, facecolor=SERIES[0], alpha=opacity, edgecolor="none"))
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="labeled as", ylabel="truth", aspect="equal")
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="label", ylabel="truth", aspect="equal")
     font = 9 if size <= MAX_NUMBERED else max(LABELS_HEIGHT / size, 3)
     axes.set_xticks(range(size), names, rotation=90 if size > 3 else 0, fontsize=font)
     axes.set_yticks(range(size), names, fontsize=font)
@@ -44,8 +44,8 @@ def confusion_picture(confusion: dict[str, Any]) -> str:
     return to_svg(drawn, f"Confusion of {size} labels: truth by row, label by column")
 
 
-def calibration_picture(calibration: dict[str, Any]) -> str:
-    """How often scores are right, above how many there are."""
+def calibration_chart(calibration: dict[str, Any]) -> str:
+    """A reliability diagram (accuracy by score), above a histogram of the scores."""
     import matplotlib
 
     bins = [one for one in calibration["bins"] if one["count"]]
@@ -63,16 +63,16 @@ def calibration_picture(calibration: dict[str, Any]) -> str:
         [one["mean_score"] for one in bins], [one["accuracy"] for one in bins], color=SERIES[0], marker="o", markersize=4
     )
     upper.set(xlim=(0, 1), ylim=(0, 1.02))
-    upper.set_ylabel("share that is right", color=MUTED)
+    upper.set_ylabel("accuracy", color=MUTED)
     lower.bar([(one["from"] + one["to"]) / 2 for one in bins], [one["count"] for one in bins], width * 0.9, color=SERIES[0])
     lower.set_xlabel("score", color=MUTED)
     lower.set_ylabel("count", color=MUTED)
     lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return to_svg(drawn, "Reliability: the share of right labels by score, and how many there are")
+    return to_svg(drawn, "Reliability diagram: accuracy by score, and the number of scores")
 
 
-def sweep_picture(sweep: dict[str, Any]) -> str:
-    """Precision, recall and F1 over one threshold for all labels."""
+def threshold_chart(sweep: dict[str, Any]) -> str:
+    """Precision, recall and F1 over a threshold shared by all labels."""
     drawn = figure(6.4, 3.6)
     axes = axes_of(drawn)
     across = [one["threshold"] for one in sweep["overall"]]
@@ -80,13 +80,13 @@ def sweep_picture(sweep: dict[str, Any]) -> str:
     for color, (key, name) in zip(SERIES, lines.items(), strict=False):
         axes.plot(across, [one[key] for one in sweep["overall"]], color=color, label=name, linewidth=1.6)
     axes.axvline(sweep["best_overall"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="one threshold for all labels")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold, the same for all labels")
     axes.grid(axis="y", color=GRID)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False, labelcolor=INK)
     return to_svg(drawn, "Precision, recall and F1 by threshold")
 
 
 def _cut(text: str) -> str:
-    # a dollar begins a formula in matplotlib
+    # matplotlib would parse text between dollar signs as a formula
     plain = "".join(character if character.isprintable() else "�" for character in text).replace("$", r"\$")
-    return plain if len(plain) <= MAX_LABEL else plain[: MAX_LABEL - 1] + "…"
+    return plain if len(plain) <= MAX_LABEL_CHARACTERS else plain[: MAX_LABEL_CHARACTERS - 1] + "…"

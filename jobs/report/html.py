@@ -1,21 +1,20 @@
-"""Data -> HTML: Jinja2 with everything escaped; what looks like a credential is masked in text that a corpus has brought."""
+"""Templates to HTML: the Jinja environment of all pages, with autoescaping, and its filters."""
 
 from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from pipeline_ops.analysis.redaction import shown
+from pipeline_ops.analysis.redaction import excerpt
 
 
-def render(template: str, secrets: Collection[str] = (), **facts: Any) -> str:
-    """A page, or a part of one, from a template of this package.
+def render(template: str, secrets: Collection[str] = (), **context: Any) -> str:
+    """Render a template of this package.
 
     Args:
-        secrets: values that must not stand in any text.
-        facts: by the names that the template has for them.
+        secrets: values that the `excerpt` filter masks wherever they occur.
+        context: the template's variables.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("jobs.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -23,16 +22,16 @@ def render(template: str, secrets: Collection[str] = (), **facts: Any) -> str:
     environment.filters |= {
         "number": number,
         "percent": percent,
+        "ratio": ratio,
         "size": size,
         "duration": duration,
-        "shown": partial(shown, secrets=secrets),
-        "picture": Markup,  # made here, of numbers and escaped names: see svg.py
+        "excerpt": partial(excerpt, secrets=secrets),
     }
-    return environment.get_template(template).render(**facts)
+    return environment.get_template(template).render(**context)
 
 
 def number(value: float | None) -> str:
-    """1,234; 12.3; – for what is not known."""
+    """1,234; 12.3; – for None."""
     if value is None:
         return "–"
     if isinstance(value, int) or abs(value) >= 100:
@@ -41,13 +40,19 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
+    """12.3%; – for None."""
     if share is None:
         return "–"
     return f"{share:.1%}" if share == 0 or share >= 0.001 else f"{share:.3%}"
 
 
+def ratio(value: float | None) -> str:
+    """A metric between -1 and 1: 0.931; – for None."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def size(count: float) -> str:
-    """Bytes, in the unit that fits."""
+    """A number of bytes with a binary unit: 3.2 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
@@ -56,7 +61,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """12.3 s; 4:05 min; 3:20 h."""
+    """12.3 s; 4:05 min; 3:20 h; – for None."""
     if seconds is None:
         return "–"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""Makes an output's report: gathers, renders, puts it at `_report/report.html`."""
+"""Build an output's report and put it at `_report/report.html`."""
 
 import json
 import time
@@ -20,50 +20,53 @@ REPORT_FILE = f"{REPORT_FOLDER}/report.html"
 
 
 def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
-    """Puts the report of an output into it; returns its path.
+    """Build the report of an output and write it there.
+
+    Args:
+        say: called with progress messages.
+
+    Returns:
+        The report's path.
 
     Raises:
-        OSError: what is labeled cannot be read, or the report not be written.
+        OSError: a labeled file cannot be read, or the report not be written.
     """
-    from jobs.report.context import gather
-    from jobs.report.evaluation import section
+    from jobs.report.context import report_context
+    from jobs.report.evaluation import evaluation_context
     from jobs.report.html import render
 
-    facts = gather(labeled, say)
-    secrets = secret_values()
-    evaluation = _evaluation(labeled)
+    evaluation = _read_evaluation(labeled)
     page = render(
         "report.html.j2",
-        secrets,
-        **facts,
-        evaluation=section(evaluation, secrets) if evaluation else None,
-        evaluated_documents=evaluation["documents"] if evaluation else None,
-        made_at=iso(datetime.now(UTC)),
+        secret_values(),
+        **report_context(labeled, say),
+        evaluation=evaluation_context(evaluation) if evaluation else None,
+        created_at=iso(datetime.now(UTC)),
     )
     labeled.store.put(REPORT_FILE, page.encode(errors="replace"))
     return labeled.store.join(REPORT_FILE)
 
 
 def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable[[str], None]) -> RunResult:
-    """A run's result with its report.
+    """Build the report at the end of a run and add its path to the result.
 
-    What is wrong with the report is said, here and in the result, and changes nothing else: the documents have their labels.
+    A failure is logged and returned as `report_error`; it does not fail the run, whose labels are committed.
     """
     began = time.monotonic()
     try:
         record = read_job(job.output_store)
-        if record is None:  # nothing has ever been labeled here
+        if record is None:  # no unit has been committed
             return result
         path = make_report(Labeled(job.output_store, record, ledger), say)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        say(f"the report could not be made: {reason}; `label-corpus report` tries again")
+        say(f"the report could not be written: {reason}; run `label-corpus report` to try again")
         return replace(result, report_error=reason)
     return replace(result, report=path, report_seconds=round(time.monotonic() - began, 2))
 
 
-def _evaluation(labeled: Labeled) -> dict[str, Any] | None:
-    """What the last `evaluate` has found."""
+def _read_evaluation(labeled: Labeled) -> dict[str, Any] | None:
+    """The result of the last `label-corpus evaluate`, if any."""
     try:
         return json.loads(labeled.store.read(EVALUATION))
     except FileNotFoundError:

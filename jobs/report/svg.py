@@ -1,6 +1,6 @@
-"""matplotlib's figures as SVG that stands in the page and takes its colors, light or dark, from it.
+"""matplotlib figures as inline SVG in the colors of the page, light or dark.
 
-Figures are drawn in the colors below; each is replaced by a variable of the page's style sheet. Text stays text.
+Figures are drawn in the placeholder colors below; to_svg() replaces each by a CSS variable. Text stays text.
 """
 
 import io
@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def figure(width: float, height: float) -> Any:
-    """An empty figure of that many inches in the page's style; to be drawn in the colors of this module."""
+    """An empty figure in the page's style, width and height in inches; draw in the colors of this module only."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -43,31 +43,31 @@ def figure(width: float, height: float) -> Any:
 
 
 def axes_of(drawn: Any, **options: Any) -> Any:
-    """The only axes of a figure, in the page's style."""
+    """Create the axes of a figure in the page's style; options as of Figure.subplots."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
         return drawn.subplots(**options)
 
 
-def to_svg(drawn: Any, what: str) -> str:
-    """An <svg> element for a page.
+def to_svg(drawn: Any, title: str) -> str:
+    """The figure as an <svg> element.
 
     Args:
-        what: what it shows, for those who cannot see it; tells it from the page's other pictures.
+        title: the element's aria-label; unique on a page, as ids are derived from it.
     """
     import matplotlib
 
     sink = io.StringIO()
-    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": what}  # ids of parts differ from picture to picture
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": title}  # ids must be unique on the page
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # names in other scripts: their letters are the browser's business, whose fonts have them
+        # text stays text, so the browser's fonts matter, not matplotlib's
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups, and other pictures have the same
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # unused, and not unique on the page
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var({variable})")
-    label = what.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

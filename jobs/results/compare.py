@@ -1,6 +1,6 @@
-"""`label-corpus compare A B`: what another model, dtype or version makes of the same documents.
+"""`label-corpus compare A B`: differences between two outputs over the same input, such as two models or dtypes.
 
-Reads what both outputs hold; loads no model.
+Reads the committed rows of both; loads no model.
 """
 
 import time
@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline_ops.analysis.agreement import (
-    agreement_of,
+    agreement,
     changed_flows,
     changes_by_label,
-    reading_of,
+    interpret_kappa,
     score_differences,
     value_differences,
 )
@@ -19,9 +19,9 @@ from pipeline_ops.analysis.comparison import Change, Comparison, Side, compare_o
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.errors import UserError
 
-LISTED_FLOWS = 20
-LISTED_LABELS = 30
-LISTED_NAMES = 20  # of labels that only one of the two has
+MAX_FLOWS = 20
+MAX_LABELS = 30
+MAX_NAMES = 20  # of labels that only one output has
 TEXT_CHARACTERS = 300
 SETTING_CHARACTERS = 200
 
@@ -32,19 +32,19 @@ def compare(
     *,
     model: str | None = None,
     model_b: str | None = None,
-    tell: Callable[[int, int], None] = lambda done, of: None,
+    on_part: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Compares two outputs over the same input.
+    """Compare two outputs over the same input.
 
     Args:
-        model: whose labels, where an output has those of several models; in B `model_b`, if it has another name there.
-        tell: called with the parts of the documents that are done, and their number.
+        model: name of the model whose labels are compared, where an output has several; in B `model_b`, if given.
+        on_part: called with (parts done, parts in total).
 
     Returns:
-        documents (in both), agreement, kappa, flows, labels and so on; bounded, whatever the outputs hold.
+        documents (labeled in both), agreement, kappa, flows, labels and so on; of bounded size.
 
     Raises:
-        UserError: as comparing.compare_outputs, or a model that is not there.
+        UserError: as comparison.compare_outputs, or no such model.
         OSError: a labeled file cannot be read.
     """
     started = time.monotonic()
@@ -52,13 +52,13 @@ def compare(
         Side(a, _model_of(a, model, "--model", "A")),
         Side(b, _model_of(b, model if model_b is None else model_b, "--model" if model_b is None else "--model-b", "B")),
     )
-    found = compare_outputs(*sides, tell=tell)
+    found = compare_outputs(*sides, on_part=on_part)
     return {
-        "a": _told(sides[0]),
-        "b": _told(sides[1]),
+        "a": _description(sides[0]),
+        "b": _description(sides[1]),
         "differences": _differences(*sides),
         "matched_by": found.matching.by,
-        "documents": found.tally.documents,
+        "documents": found.counts.documents,
         "only_a": found.only_a,
         "only_b": found.only_b,
         "rejected_in_a": found.rejected_in_a,
@@ -74,17 +74,17 @@ def compare(
 
 def _model_of(labeled: Labeled, asked: str | None, option: str, which: str) -> str:
     names = list(labeled.record["models"])
-    if names == [""]:  # whatever the other output's model is called
+    if names == [""]:  # unnamed, so the option is about the other output
         return ""
     if asked is None and len(names) == 1:
         return names[0]
     if asked is None or asked not in names:
-        what = "say whose labels" if asked is None else f"{asked!r} is none of them"
-        raise UserError(f"{option}: {which} has the labels of several models, {', '.join(names)}: {what}")
+        reason = "missing value" if asked is None else f"invalid value {asked!r}"
+        raise UserError(f"{option}: {reason}; output {which} has several models, expected one of {', '.join(names)}")
     return asked
 
 
-def _told(side: Side) -> dict[str, Any]:
+def _description(side: Side) -> dict[str, Any]:
     facts = side.labeled.record["models"][side.model]
     return {
         "output": side.labeled.path,
@@ -95,14 +95,14 @@ def _told(side: Side) -> dict[str, Any]:
 
 
 def _differences(a: Side, b: Side) -> dict[str, list[Any]]:
-    """{setting that changes results: [in A, in B]} of those that differ, the model's first."""
+    """{setting: [in A, in B]} of the settings in the job fingerprint that differ, the model's first."""
     of_a, of_b = _settings(a), _settings(b)
     differing = [key for key in {**of_a, **of_b} if of_a.get(key) != of_b.get(key)]
     return {key: [_short(of_a.get(key)), _short(of_b.get(key))] for key in differing}
 
 
 def _settings(side: Side) -> dict[str, Any]:
-    """As recorded; those of one of several models under the names that they have with a single one."""
+    """The settings in _job.json; those of a named model under the keys of a job with a single model."""
     prefix = f"models.{side.model}."
     return {
         key.replace(prefix, "model.", 1): value
@@ -117,39 +117,41 @@ def _short(value: Any) -> Any:
 
 
 def _labels(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
-    """What there is to say of labels; nothing of heads with a value and no bins."""
+    """The fields about labels; none for heads with a value and no bins."""
     a, b = sides
     if any(side.head.kind == "value" and not side.head.bins for side in sides):
         return {}
-    flows, names = found.tally.flows, list(found.names)
-    agreed, kappa = agreement_of(flows)
+    flows, names = found.counts.flows, list(found.names)
+    agreed, kappa = agreement(flows)
     changed, labels = changed_flows(flows, names), changes_by_label(flows, names)
-    only_a, only_b = ([name for name in one.answers if name not in other.answers] for one, other in ((a, b), (b, a)))
-    told = {
+    only_a, only_b = (
+        [name for name in one.possible_labels if name not in other.possible_labels] for one, other in ((a, b), (b, a))
+    )
+    fields = {
         "agreed": agreed,
-        "agreement": _rounded(agreed / found.tally.documents if found.tally.documents else None),
+        "agreement": _rounded(agreed / found.counts.documents if found.counts.documents else None),
         "kappa": _rounded(kappa),
-        "kappa_reading": reading_of(kappa),
-        "labels_only_a": only_a[:LISTED_NAMES],
-        "labels_only_b": only_b[:LISTED_NAMES],
+        "kappa_reading": interpret_kappa(kappa),
+        "labels_only_a": only_a[:MAX_NAMES],
+        "labels_only_b": only_b[:MAX_NAMES],
         "num_labels_only": [len(only_a), len(only_b)],
-        "flows": [{**flow, "share": _rounded(flow["share"])} for flow in changed[:LISTED_FLOWS]],
+        "flows": [{**flow, "share": _rounded(flow["share"])} for flow in changed[:MAX_FLOWS]],
         "num_flows": len(changed),
-        "labels": labels[:LISTED_LABELS],
+        "labels": labels[:MAX_LABELS],
         "num_labels": len(labels),
     }
-    if found.tally.jaccard_documents:
-        told["jaccard"] = _rounded(found.tally.jaccard_sum / found.tally.jaccard_documents)
-    return told
+    if found.counts.jaccard_documents:
+        fields["jaccard"] = _rounded(found.counts.jaccard_sum / found.counts.jaccard_documents)
+    return fields
 
 
 def _scores(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
     a, b = (side.head for side in sides)
     if a.kind == "value":
-        return {"value_difference": _all_rounded(value_differences(found.tally.values))}
+        return {"value_difference": _all_rounded(value_differences(found.counts.values))}
     if a.activation != b.activation or a.activation == "none":
         return {}
-    return {"score_difference": _all_rounded(score_differences(found.tally))}
+    return {"score_difference": _all_rounded(score_differences(found.counts))}
 
 
 def _change(change: Change) -> dict[str, Any]:

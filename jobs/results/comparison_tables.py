@@ -1,32 +1,32 @@
-"""What `label-corpus compare` prints for people, on stderr."""
+"""Tables of `label-corpus compare` on stderr."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-READINGS = "Landis & Koch 1977"
-SHOWN_LABEL = 40  # characters
-SHOWN_SETTING = 60
-SHOWN_TEXT = 160
-SHOWN_PATH = 500
+KAPPA_SCALE = "Landis & Koch 1977"
+LABEL_CHARACTERS = 40
+SETTING_CHARACTERS = 60
+TEXT_CHARACTERS = 160
+PATH_CHARACTERS = 500
 
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Gives what is called with the parts that are done and their number; it shows on terminals only."""
+    """Progress on a terminal; yields a function to call with (parts done, parts in total)."""
     from rich.console import Console
 
     console = Console(file=sys.stderr, quiet=quiet)
     if quiet or not console.is_terminal:
-        yield lambda done, of: None
+        yield lambda done, total: None
         return
-    with console.status("reading what both have labeled") as status:
-        yield lambda done, of: status.update(f"compared {done:,} of {of:,} parts")
+    with console.status("reading both outputs") as status:
+        yield lambda done, total: status.update(f"compared {done:,} of {total:,} parts")
 
 
-def show(result: dict[str, Any]) -> None:
-    """Prints a comparison: what differs between the jobs, agreement, changed labels, label by label, documents."""
+def print_comparison(result: dict[str, Any]) -> None:
+    """Print different settings, agreement, changed labels, counts by label and the documents that differ most."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -35,19 +35,19 @@ def show(result: dict[str, Any]) -> None:
     for line in headlines(result):
         console.print(Text(line), soft_wrap=True)
     if result["differences"]:
-        table = Table(title="What differs between the two", title_justify="left")
+        table = Table(title="Different settings", title_justify="left")
         for name in ("setting", "A", "B"):
             table.add_column(name, overflow="fold")
         for key, values in result["differences"].items():
-            table.add_row(key, *(Text(_line("–" if value is None else value, SHOWN_SETTING)) for value in values))
+            table.add_row(key, *(Text(_line("–" if value is None else value, SETTING_CHARACTERS)) for value in values))
         console.print(table)
     for line in agreement_lines(result):
         console.print(Text(line), soft_wrap=True)
     if result.get("flows"):
         table = Table(title=flows_title(result), title_justify="left")
-        for name in ("in A", "in B"):
+        for name in ("label in A", "label in B"):
             table.add_column(name, overflow="fold")
-        for name in ("documents", "of A's label"):
+        for name in ("documents", "share of A's label"):
             table.add_column(name, justify="right", no_wrap=True)
         for flow in result["flows"]:
             table.add_row(_label(flow["a"]), _label(flow["b"]), f"{flow['documents']:,}", f"{flow['share']:.1%}")
@@ -55,25 +55,25 @@ def show(result: dict[str, Any]) -> None:
     if result.get("labels"):
         table = Table(title=labels_title(result), title_justify="left")
         table.add_column("label", overflow="fold")
-        for name in ("in A", "in B", "stayed", "left", "came"):
+        for name in ("in A", "in B", "same", "lost", "gained"):
             table.add_column(name, justify="right", no_wrap=True)
         for label in result["labels"]:
             counts = (label[key] for key in ("in_a", "in_b", "stayed", "left", "came"))
             table.add_row(_label(label["label"]), *(f"{count:,}" for count in counts))
         console.print(table)
     if result["most_changed"]:
-        console.print("Documents that changed most", style="italic")
+        console.print("Largest changes", style="italic")
         for change in result["most_changed"]:
-            answers = [f"{_line(change[f'label_{side}'], SHOWN_LABEL)} {change[f'score_{side}']:.3f}" for side in "ab"]
-            console.print(_beside(Text(f"{change['distance']:.3f}", "bold"), Text(f"{answers[0]} → {answers[1]}")))
+            predictions = [f"{_line(change[f'label_{side}'], LABEL_CHARACTERS)} {change[f'score_{side}']:.3f}" for side in "ab"]
+            console.print(_indented(Text(f"{change['distance']:.3f}", "bold"), Text(f"{predictions[0]} → {predictions[1]}")))
             if change["text"] is not None:
-                console.print(_beside(Text(), Text(_line(change["text"], SHOWN_TEXT))))
-            place = f"{_line(change['source_file'], SHOWN_PATH)}, row {change['source_row']}"
-            console.print(_beside(Text(), Text(place, "bright_black", overflow="fold")))
+                console.print(_indented(Text(), Text(_line(change["text"], TEXT_CHARACTERS))))
+            source = f"{_line(change['source_file'], PATH_CHARACTERS)}, row {change['source_row']}"
+            console.print(_indented(Text(), Text(source, "bright_black", overflow="fold")))
 
 
-def _beside(number: Any, text: Any) -> Any:
-    """A number, and a text beside it that keeps its margin where it goes on in another line."""
+def _indented(number: Any, text: Any) -> Any:
+    """A number, and a text beside it whose further lines are indented as well."""
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
@@ -84,12 +84,12 @@ def _beside(number: Any, text: Any) -> Any:
 
 
 def headlines(result: dict[str, Any]) -> list[str]:
-    """What is compared, and what could not be."""
+    """The two outputs, and the documents and labels that only one of them has."""
     lines = []
     for side in "ab":
-        told = result[side]
-        name = f"{told['model_name']}: " if "model_name" in told else ""
-        lines.append(f"{side.upper()}  {told['output']}  ({name}{told['model']}, {told['documents']:,} labeled)")
+        output = result[side]
+        name = f"{output['model_name']}: " if "model_name" in output else ""
+        lines.append(f"{side.upper()}  {output['output']}  ({name}{output['model']}, {output['documents']:,} labeled)")
     lines.append(f"{result['documents']:,} documents are labeled in both, matched by {result['matched_by']} and row")
     for side, other in ("ab", "ba"):
         if count := result[f"only_{side}"]:
@@ -103,32 +103,35 @@ def headlines(result: dict[str, Any]) -> list[str]:
         if count:
             names = result[f"labels_only_{side}"]
             more = f" and {count - len(names):,} more" if count > len(names) else ""
-            shown = ", ".join(_line(name, SHOWN_LABEL) for name in names)
-            lines.append(f"labels that only {side.upper()} has: {shown}{more}")
+            listed = ", ".join(_line(name, LABEL_CHARACTERS) for name in names)
+            lines.append(f"labels of {side.upper()} only: {listed}{more}")
     return lines
 
 
 def agreement_lines(result: dict[str, Any]) -> list[str]:
+    """Agreement, Cohen's kappa, Jaccard index and differences of scores or values, one line each."""
     lines = []
     if result.get("agreement") is not None:
         lines.append(
             f"agreement {result['agreement']:.2%}: {result['agreed']:,} of {result['documents']:,} have the same label"
         )
         if result["kappa"] is None:
-            lines.append("Cohen's kappa is not defined: both give the same label to every document")
+            lines.append("Cohen's kappa is not defined: both outputs have one label for all documents")
         else:
-            lines.append(f"Cohen's kappa {result['kappa']:.4f}: {result['kappa_reading']} agreement beyond chance ({READINGS})")
+            lines.append(
+                f"Cohen's kappa {result['kappa']:.4f}: {result['kappa_reading']} agreement beyond chance ({KAPPA_SCALE})"
+            )
     if "jaccard" in result:
-        lines.append(f"all labels of a document, mean Jaccard index {result['jaccard']:.4f}")
+        lines.append(f"mean Jaccard index of label sets {result['jaccard']:.4f}")
     if difference := result.get("score_difference"):
         lines.append(
-            f"where the label stayed, B's score minus A's: mean {difference['mean']:+.4f}, median {difference['p50']:+.4f},"
-            f" 5 % below {difference['p5']:+.4f}, 5 % above {difference['p95']:+.4f}"
+            f"score in B minus score in A, same label: mean {difference['mean']:+.4f}, median {difference['p50']:+.4f},"
+            f" 5th percentile {difference['p5']:+.4f}, 95th percentile {difference['p95']:+.4f}"
         )
     if difference := result.get("value_difference"):
         r = "not defined" if difference["pearson_r"] is None else f"{difference['pearson_r']:.4f}"
         lines.append(
-            f"B's value minus A's: mean {difference['mean']:+.4f}, mean of the absolute ones {difference['mean_absolute']:.4f};"
+            f"value in B minus value in A: mean {difference['mean']:+.4f}, mean absolute {difference['mean_absolute']:.4f};"
             f" Pearson's r {r}"
         )
     return lines
@@ -139,7 +142,7 @@ def flows_title(result: dict[str, Any]) -> str:
 
 
 def labels_title(result: dict[str, Any]) -> str:
-    return "Label by label" + _of(len(result["labels"]), result["num_labels"])
+    return "Counts by label" + _of(len(result["labels"]), result["num_labels"])
 
 
 def _of(shown: int, count: int) -> str:
@@ -149,12 +152,12 @@ def _of(shown: int, count: int) -> str:
 def _label(name: str) -> Any:
     from rich.text import Text
 
-    return Text(_line(name, SHOWN_LABEL))
+    return Text(_line(name, LABEL_CHARACTERS))
 
 
 def _line(value: Any, characters: int) -> str:
-    """In one line, without what a terminal would obey, or a credential."""
+    """The value as a single line, redacted, without control characters, shortened."""
     from cluster.session import secret_values
-    from pipeline_ops.analysis.redaction import shown
+    from pipeline_ops.analysis.redaction import excerpt
 
-    return shown(" ".join(str(value).split()), characters, secret_values())
+    return excerpt(" ".join(str(value).split()), characters, secret_values())

@@ -1,4 +1,4 @@
-"""What `label-corpus evaluate` shows people: tables on stderr. Texts may hold anything, so they are escaped and cut."""
+"""Tables of `label-corpus evaluate` on stderr. Texts of documents are escaped and shortened."""
 
 import sys
 from typing import Any
@@ -7,10 +7,10 @@ MAX_LABELS = 30
 MATRIX_LABELS = 12
 MAX_CONFUSIONS = 20
 MAX_TEXT = 120
-BAR = 20  # characters for a share of 1
-MEASURES = {  # of a whole evaluation, as people are told of them
+BAR_CHARACTERS = 20  # at accuracy 1
+METRICS = {  # {JSON key: display name}
     "accuracy": "accuracy",
-    "subset_accuracy": "all labels right",
+    "subset_accuracy": "subset accuracy",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "mean_absolute_error": "mean absolute error",
@@ -19,7 +19,8 @@ MEASURES = {  # of a whole evaluation, as people are told of them
 }
 
 
-def show(result: dict[str, Any]) -> None:
+def print_evaluation(result: dict[str, Any]) -> None:
+    """Print the metrics, the tables by label, calibration and thresholds, and the mistakes."""
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False)
@@ -33,110 +34,109 @@ def show(result: dict[str, Any]) -> None:
     if result.get("sweep"):
         _print_sweep(console, result["sweep"])
     if result["confident_mistakes"]:
-        console.print(_mistakes(result["confident_mistakes"], "worst" if result["kind"] == "value" else "most confident"))
+        console.print(
+            _mistakes(
+                result["confident_mistakes"], "largest errors" if result["kind"] == "value" else "most confident mistakes"
+            )
+        )
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The numbers that say it all, in one line."""
-    left_out = set() if result["kind"] == "multi_label" else {"micro_f1"}  # that is the accuracy
-    told = [
-        f"{what} {result[key]:.4f}" for key, what in MEASURES.items() if result.get(key) is not None and key not in left_out
+    """The overall metrics and the number of documents, in one line."""
+    omitted = set() if result["kind"] == "multi_label" else {"micro_f1"}  # equal to the accuracy
+    metrics = [
+        f"{name} {result[key]:.4f}" for key, name in METRICS.items() if result.get(key) is not None and key not in omitted
     ]
     if result.get("calibration"):
-        told.append(f"calibration error {result['calibration']['expected_calibration_error']:.4f}")
+        metrics.append(f"expected calibration error {result['calibration']['expected_calibration_error']:.4f}")
     counts = [f"{result['evaluated']:,} documents"]
     counts += [
-        f"{result[key]:,} {what}" for key, what in (("without_truth", "without truth"), ("rejected", "rejected")) if result[key]
+        f"{result[key]:,} {name}" for key, name in (("without_truth", "without truth"), ("rejected", "rejected")) if result[key]
     ]
-    return f"{', '.join(told)}   ({', '.join(counts)})"
+    return f"{', '.join(metrics)}   ({', '.join(counts)})"
 
 
 def _per_label(result: dict[str, Any]) -> Any:
-    from rich.table import Table
-
     labels = sorted(result["per_label"], key=lambda one: -one["support"])
-    title = f"labels, by F1: the {MAX_LABELS} that are worst of {len(labels)}" if len(labels) > MAX_LABELS else "labels"
+    title = f"labels: the {MAX_LABELS} of {len(labels)} with the lowest F1" if len(labels) > MAX_LABELS else "labels"
     if len(labels) > MAX_LABELS:
         labels = sorted(labels, key=lambda one: one["f1"])[:MAX_LABELS]
-    table = _table(Table, title, ["label"], ["precision", "recall", "F1", "documents", "given"])
+    table = _table(title, ["label"], ["precision", "recall", "F1", "support", "predicted"])
     for one in labels:
-        measures = [f"{one[key]:.3f}" for key in ("precision", "recall", "f1")]
-        table.add_row(_cut(one["label"], 40), *measures, f"{one['support']:,}", f"{one['given']:,}")
+        metrics = [f"{one[key]:.3f}" for key in ("precision", "recall", "f1")]
+        table.add_row(_escape(one["label"], 40), *metrics, f"{one['support']:,}", f"{one['given']:,}")
     return table
 
 
 def _print_confusion(console: Any, confusion: dict[str, Any]) -> None:
-    from rich.table import Table
-
     names = confusion["labels"]
     if confusion["matrix"] is not None and len(names) <= MATRIX_LABELS:
-        table = _table(Table, "labels given, by truth", ["truth"], [_cut(name, 16) for name in names])
+        table = _table("confusion matrix", ["truth"], [_escape(name, 16) for name in names])
         for name, counts in zip(names, confusion["matrix"], strict=True):
-            table.add_row(_cut(name, 40), *(f"{count:,}" if count else "" for count in counts))
+            table.add_row(_escape(name, 40), *(f"{count:,}" if count else "" for count in counts))
         console.print(table)
     elif confusion["mistakes"]:
-        table = _table(Table, "what is most often taken for something else", ["truth", "labeled as"], ["documents"])
+        table = _table("most frequent confusions", ["truth", "label"], ["documents"])
         for one in confusion["mistakes"][:MAX_CONFUSIONS]:
-            table.add_row(_cut(one["truth"], 40), _cut(one["label"], 40), f"{one['documents']:,}")
+            table.add_row(_escape(one["truth"], 40), _escape(one["label"], 40), f"{one['documents']:,}")
         console.print(table)
 
 
 def _calibration(calibration: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = _table(Table, "calibration: how often scores are right", ["score"], ["count", "mean score", "right"])
+    table = _table("calibration", ["score"], ["count", "mean score", "accuracy"])
     table.add_column("")
     for one in calibration["bins"]:
         if one["count"]:
-            span = f"{one['from']:.2f} to {one['to']:.2f}"
-            bar = "█" * round(one["accuracy"] * BAR)
-            table.add_row(span, f"{one['count']:,}", f"{one['mean_score']:.3f}", f"{one['accuracy']:.3f}", bar)
+            score_range = f"{one['from']:.2f} to {one['to']:.2f}"
+            bar = "█" * round(one["accuracy"] * BAR_CHARACTERS)
+            table.add_row(score_range, f"{one['count']:,}", f"{one['mean_score']:.3f}", f"{one['accuracy']:.3f}", bar)
     return table
 
 
 def _print_sweep(console: Any, sweep: dict[str, Any]) -> None:
-    from rich.table import Table
-
     best = max(sweep["overall"], key=lambda one: one["micro_f1"])
-    console.print(f"one threshold for all: micro F1 {best['micro_f1']:.4f} at {sweep['best_overall']:.2f}")
+    console.print(f"best threshold for all labels: micro F1 {best['micro_f1']:.4f} at {sweep['best_overall']:.2f}")
     labels = sweep["per_label"]
     more = f", {MAX_LABELS} of {len(labels)}" if len(labels) > MAX_LABELS else ""
-    table = _table(Table, f"the best threshold per label, on these documents{more}", ["label"], ["used", "best", "F1 at best"])
+    table = _table(f"best threshold per label, on these documents{more}", ["label"], ["used", "best", "F1 at best"])
     for one in labels[:MAX_LABELS]:
-        table.add_row(_cut(one["label"], 40), f"{one['used']:.2f}", f"{one['best']:.2f}", f"{one['f1_at_best']:.3f}")
+        table.add_row(_escape(one["label"], 40), f"{one['used']:.2f}", f"{one['best']:.2f}", f"{one['f1_at_best']:.3f}")
     console.print(table)
 
 
-def _mistakes(mistakes: list[dict[str, Any]], which: str) -> Any:
-    from rich.table import Table
-
-    table = _table(Table, f"the {which} mistakes", ["truth", "label"], ["score"])
+def _mistakes(mistakes: list[dict[str, Any]], title: str) -> Any:
+    table = _table(title, ["truth", "label"], ["score"])
     table.add_column("document", overflow="fold")
     for one in mistakes:
-        place = f"{one['source_file'].rsplit('/', 1)[-1]}:{one['source_row']}"
-        said = "" if one["text"] is None else " ".join(one["text"].split())
+        source = f"{one['source_file'].rsplit('/', 1)[-1]}:{one['source_row']}"
+        text = "" if one["text"] is None else " ".join(one["text"].split())
         table.add_row(
-            _cut(named(one["truth"]), 40), _cut(named(one["label"]), 40), f"{one['score']:.3f}", _cut(f"{place}  {said}")
+            _escape(format_label(one["truth"]), 40),
+            _escape(format_label(one["label"]), 40),
+            f"{one['score']:.3f}",
+            _escape(f"{source}  {text}"),
         )
     return table
 
 
-def named(label: Any) -> str:
-    """A truth or label, a list of them, or a number, as people are told of it."""
+def format_label(label: Any) -> str:
+    """A label, a list of labels, a number or None as text."""
     if isinstance(label, list):
         return ", ".join(map(str, label)) or "none"
     return "" if label is None else f"{label:g}" if isinstance(label, float) else str(label)
 
 
-def _table(kind: Any, title: str, texts: list[str], numbers: list[str]) -> Any:
-    table = kind(*texts, title=title, title_justify="left")
+def _table(title: str, texts: list[str], numbers: list[str]) -> Any:
+    from rich.table import Table
+
+    table = Table(*texts, title=title, title_justify="left")
     for name in numbers:
         table.add_column(name, justify="right")
     return table
 
 
-def _cut(text: str, characters: int = MAX_TEXT) -> str:
-    """Escaped for rich, without control characters; cut."""
+def _escape(text: str, characters: int = MAX_TEXT) -> str:
+    """Shorten, replace control characters, and escape rich markup."""
     from rich.markup import escape
 
     plain = "".join(character if character.isprintable() else "�" for character in text)

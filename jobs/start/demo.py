@@ -1,8 +1,8 @@
-"""`label-corpus demo`: all of it on this machine, offline: trains a small classifier, labels a real corpus, counts, shows.
+"""`label-corpus demo`: train a small classifier, label a corpus with it, verify and evaluate, all offline on this machine.
 
-The corpus is made of the installed Python packages (pipeline_ops/passages.py): the classifier tells code, data, licenses and
-prose apart, and labels passages of packages that it was not trained on, so the accuracy that is shown means something.
-Everything stays in one folder; the model is kept for the next time.
+The corpus consists of passages of the installed Python packages (see synthetic/package_corpus.py), which the classifier sorts
+into code, data, licenses and prose. Training and labeling use different packages, so the accuracy is a held-out one. All files
+are in one folder; the model is reused by the next demo.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages
 
-NUM_PASSAGES = 6000  # to train on, and again to label
-# DistilBERT's shape, small. Dropout would bisect_failures the speed on a CPU; the classifier sees its texts only twice.
+NUM_PASSAGES = 6000  # for training, and as many for labeling
+# A small DistilBERT. Dropout would halve the speed on a CPU, and two epochs are too few to overfit.
 ARCHITECTURE = {
     "model_type": "distilbert",
     "vocab_size": 8000,
@@ -39,30 +39,36 @@ ARCHITECTURE = {
     },
 }
 TRAINING = {"epochs": 2, "learning_rate": 1e-3, "max_length": 128}
-NUM_EMPTY = 3  # rows without a text, to show where they go
+NUM_EMPTY = 3  # rows without a text, which become rejects
 
 
 def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
-    """Trains (unless the folder holds the same model already), labels, verifies.
+    """Train (unless `folder` has the same model from an earlier demo), label, verify, evaluate, report.
+
+    Args:
+        fresh: train again in any case.
 
     Returns:
-        What `run` returns, `accuracy` against the known kinds, and `verified`: whether every document was found once.
+        The fields of run(), `accuracy` against the known kinds, `verified` (every document stands once in the output) and
+        `confusion`.
 
     Raises:
-        UserError: `folder` cannot be made, or holds something that the demo has not put there.
+        UserError: `folder` cannot be created, or holds files that are not of a demo.
     """
     from jobs.label_corpus import run
     from jobs.maintenance.verify import verify
     from jobs.report.publish import make_report
-    from jobs.results.evaluate import evaluate, keep
+    from jobs.results.evaluate import evaluate, save_evaluation
     from jobs.results.open_output import find_labeled
 
     folder = os.path.abspath(os.path.expanduser(folder))
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--folder: {folder!r} cannot be made: {error.strerror}; give one that can be written") from error
-    _say("collecting passages of the installed Python packages")
+        raise UserError(
+            f"--folder: {folder!r} cannot be created: {error.strerror}; give a folder that can be written"
+        ) from error
+    _print("collecting passages of the installed Python packages")
     training, held_out = collect_passages(max_training=NUM_PASSAGES, max_held_out=NUM_PASSAGES)
     model = _train_once(training, folder, fresh)
     job = check_config(
@@ -70,33 +76,33 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
         {
             "input": {"path": _write_corpus(held_out, folder)},
             "model": {"path": model},
-            "output": {"path": _cleared(os.path.join(folder, "labeled"))},
+            "output": {"path": _clear(os.path.join(folder, "labeled"))},
         },
     )
     block_torch_import()
-    _say(f"labeling {held_out.num_rows:,} passages of packages that the model has not seen")
+    _print(f"labeling {held_out.num_rows:,} passages of packages that were not trained on")
     summary = run(job, report=False)
     labeled = find_labeled(job.output.path)
-    found = evaluate(labeled, "kind")
-    keep(found, labeled)
+    evaluation = evaluate(labeled, "kind")
+    save_evaluation(evaluation, labeled)
     return {
         **summary.to_dict(),
-        "report": make_report(labeled, lambda text: None),  # with what was right
-        "accuracy": round(found["accuracy"], 4),
+        "report": make_report(labeled, lambda text: None),  # after evaluate, whose result is a section of it
+        "accuracy": round(evaluation["accuracy"], 4),
         "verified": verify(job)["ok"],
-        "confusion": _by_kind(found),
+        "confusion": _by_kind(evaluation),
     }
 
 
 def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:
-    """The model's folder; trained now unless the one there has the same settings, versions and passages."""
+    """The model's folder; trains unless it was trained with the same settings, versions and passages."""
     source, model = os.path.join(folder, "training"), os.path.join(folder, "model")
     versions = [version(name) for name in ("torch", "transformers", "tokenizers")]
     texts = hashlib.sha256(json.dumps(passages.to_pylist()).encode()).hexdigest()
     key = hashlib.sha256(json.dumps([ARCHITECTURE, TRAINING, versions, texts]).encode()).hexdigest()
     marker = os.path.join(folder, "model.sha256")
     if not fresh and os.path.isdir(model) and _read(marker) == key:
-        _say("the model of the last time still fits; --fresh trains it again")
+        _print("using the model of the last demo; --fresh trains again")
         return model
     os.makedirs(source, exist_ok=True)
     pq.write_table(passages, os.path.join(source, "passages.parquet"))
@@ -113,14 +119,17 @@ def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:
             },
         )
     )
-    _say(f"trained {report['parameters']:,} parameters in {report['seconds']:.0f} s")
+    _print(f"trained {report['parameters']:,} parameters in {report['seconds']:.0f} s")
     with open(marker, "w", encoding="utf-8") as file:
         file.write(key)
     return model
 
 
 def _write_corpus(passages: pa.Table, folder: str) -> str:
-    """Half Parquet, half JSON Lines with zstd; id, text, kind, package, path; the last rows without text."""
+    """Write the passages, half as Parquet, half as JSON Lines with zstd, and NUM_EMPTY rows without text; returns the folder.
+
+    Columns: id, text, kind, package, path.
+    """
     source = os.path.join(folder, "corpus")
     os.makedirs(source, exist_ok=True)
     ids = pa.array([f"passage-{row:05}" for row in range(passages.num_rows)])
@@ -134,17 +143,21 @@ def _write_corpus(passages: pa.Table, folder: str) -> str:
     return source
 
 
-def _cleared(output: str) -> str:
-    """`output` without the last demo's labels."""
+def _clear(output: str) -> str:
+    """Delete the last demo's output; returns the folder.
+
+    Raises:
+        UserError: the folder is not an output.
+    """
     if os.path.exists(os.path.join(output, "_job.json")):
         shutil.rmtree(output)
     elif os.path.isdir(output) and os.listdir(output):
-        raise UserError(f"--folder: {output!r} holds something else than the labels of a demo; choose another folder")
+        raise UserError(f"--folder: {output!r} is not the output of a demo; choose another folder")
     return output
 
 
 def _by_kind(evaluation: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """{kind: {label: documents}}, of all kinds, whether there are any or not."""
+    """{true kind: {label: documents}}, with zeros for kinds that do not occur."""
     labels, matrix = evaluation["confusion"]["labels"], evaluation["confusion"]["matrix"]
     counted = {(kind, label): matrix[row][column] for row, kind in enumerate(labels) for column, label in enumerate(labels)}
     return {kind: {label: counted.get((kind, label), 0) for label in KINDS} for kind in KINDS}
@@ -157,7 +170,7 @@ def _read(path: str) -> str | None:
         return file.read()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"demo: {text}", file=sys.stderr, flush=True)
 
 
@@ -167,14 +180,14 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(file=sys.stderr, highlight=False)
-    table = Table("really", *[f"labeled {kind}" for kind in KINDS])
+    table = Table("true kind", *[f"labeled {kind}" for kind in KINDS])
     for kind, counts in result["confusion"].items():
         table.add_row(kind, *[f"{counts[label]:,}" for label in KINDS])
     console.print(table)
     console.print(
         f"{result['documents']:,} documents: {result['labeled']:,} labeled, {result['rejected']:,} rejected (no text);"
         f" {result['accuracy']:.1%} of the labels are right;"
-        f" {result['documents_per_second']:,.0f} documents/s, Ray's start included",
+        f" {result['documents_per_second']:,.0f} documents/s, including Ray's startup",
         soft_wrap=True,
     )
     files = os.path.join(result["output"], "label=*", "*.parquet")

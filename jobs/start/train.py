@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from jobs.console.step_progress import Steps
 from jobs.console.widgets import rate
-from pipeline_ops.analysis.metrics import single_label_measures
+from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingResult, TrainingStep, train_classifier
@@ -135,14 +135,14 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 def report_of(result: TrainingResult) -> dict[str, Any]:
     """The training's fields of the last JSON line."""
-    measures = single_label_measures(result.held_out, result.labels)
+    metrics = single_label_metrics(result.held_out, result.labels)
     return {
         "documents": result.documents,
         "train_documents": result.train_documents,
         "held_out_documents": result.held_out_documents,
         "labels": result.labels,
-        "accuracy": round(measures["accuracy"], 4),
-        "macro_f1": round(measures["macro_f1"], 4),
+        "accuracy": round(metrics["accuracy"], 4),
+        "macro_f1": round(metrics["macro_f1"], 4),
         "steps": result.steps,
         "parameters": result.parameters,
         "seconds": result.seconds,

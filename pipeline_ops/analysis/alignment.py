@@ -1,7 +1,7 @@
-"""The commits of two outputs over the same input -> parts: which of them are read side by side to compare what they hold. Pure.
+"""Align the commits of two outputs over the same input: which of them to read together to join their rows. Pure.
 
-Commits whose pieces share rows belong together, however differently the two runs have cut their input, and whatever has been
-merged since. What belongs together is read together, or in slices of the input's rows where it would be too much to hold.
+Commits whose pieces overlap in the input are joined together, however the two runs split their input and whatever was compacted
+since. A group that is too large for memory is joined in slices by input rows.
 """
 
 from collections import defaultdict
@@ -14,17 +14,17 @@ from pipeline_ops.writing.commit_record import Commit
 
 BY_PATH = "path"
 BELOW_THE_INPUT = "path below the input"
-Place = tuple[str, int]  # name of an input file, row
+Position = tuple[str, int]  # (name of an input file, row)
 
 
 @dataclass(frozen=True)
-class Matching:
-    """How input files are told to be the same. Their names are what follows the root in their paths."""
+class FileMatching:
+    """How input files of A and B are matched: by name, the path without the side's root."""
 
     by: str
     root_a: str
     root_b: str
-    changed: frozenset[str]  # names of files that had another identity when the other output was made
+    changed: frozenset[str]  # names of files whose identity differs between A and B
 
     def names_of(self, side: int, commit: Commit) -> list[str]:
         """The name of each piece's file; `side` is 0 for A, 1 for B."""
@@ -33,40 +33,41 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is read side by side: of these commits the documents from `low` to before `high`; None: there is no such limit."""
+class JoinPart:
+    """Commits to read and join together, restricted to input rows in [low, high); None: unbounded."""
 
     a: tuple[Commit, ...]
     b: tuple[Commit, ...]
-    low: Place | None = None
-    high: Place | None = None
+    low: Position | None = None
+    high: Position | None = None
 
 
 @dataclass(frozen=True)
-class Pairing:
-    """Parts, and the commits of A and of B that share no rows with the other output, which nobody has to read."""
+class Alignment:
+    """The parts to join, and the commits (of A, of B) that share no rows with the other output and need not be read."""
 
-    parts: tuple[Part, ...]
-    alone: tuple[tuple[Commit, ...], tuple[Commit, ...]]
+    parts: tuple[JoinPart, ...]
+    unmatched: tuple[tuple[Commit, ...], tuple[Commit, ...]]
 
 
-def match_inputs(a: Sequence[Commit], b: Sequence[Commit], input_a: str, input_b: str) -> Matching:
-    """By their paths; where no path is in both, and the inputs are at different places, by their paths below these.
+def match_inputs(a: Sequence[Commit], b: Sequence[Commit], input_a: str, input_b: str) -> FileMatching:
+    """Match files by path or, if no path is in both outputs and input.path differs, by the path below input.path.
 
     Args:
-        input_a: the job's input.path; a file, a folder or a glob.
+        a, b: all commits of the two outputs.
+        input_a, input_b: the jobs' input.path; a file, a folder or a glob.
 
     Raises:
-        UserError: there is no input file in common.
+        UserError: no input file in common.
     """
     found_a, found_b = _identities(a), _identities(b)
     if found_a.keys() & found_b.keys():
         changed = frozenset(name for name in found_a.keys() & found_b.keys() if found_a[name] != found_b[name])
-        return Matching(BY_PATH, "", "", changed)
+        return FileMatching(BY_PATH, "", "", changed)
     root_a, root_b = _root(input_a, found_a), _root(input_b, found_b)
     below = {path.removeprefix(root_a) for path in found_a} & {path.removeprefix(root_b) for path in found_b}
-    if root_a != root_b and below:  # identities of copies say nothing: modification times, etags of another upload
-        return Matching(BELOW_THE_INPUT, root_a, root_b, frozenset())
+    if root_a != root_b and below:  # identities of copies differ anyway: modification times, multipart etags
+        return FileMatching(BELOW_THE_INPUT, root_a, root_b, frozenset())
     raise UserError(
         f"A and B have no input file in common: A has {min(found_a)!r}, B {min(found_b)!r}; give two outputs of the same input"
     )
@@ -81,48 +82,48 @@ def _identities(commits: Iterable[Commit]) -> dict[str, set[str]]:
 
 
 def _root(path: str, files: Iterable[str]) -> str:
-    """The folder that input.path names, with a slash behind it."""
+    """The folder of input.path, with a trailing slash."""
     before_glob = min((path.index(character) for character in "*?[" if character in path), default=len(path))
     if before_glob < len(path) or path in files:
         return path[: path[:before_glob].rfind("/") + 1]
     return path.rstrip("/") + "/"
 
 
-def pair(a: Sequence[Commit], b: Sequence[Commit], matching: Matching, documents: int) -> Pairing:
-    """What is read side by side.
+def align(a: Sequence[Commit], b: Sequence[Commit], matching: FileMatching, documents: int) -> Alignment:
+    """Group overlapping commits into parts of limited size.
 
     Args:
-        documents: of each output that a part may have, about; a single commit may have more if its rows go by slices.
+        documents: approximate maximum per output and part; larger groups are joined in slices.
     """
-    parts: list[Part] = []
-    alone: tuple[list[Commit], list[Commit]] = ([], [])
-    small = Part((), ())
+    parts: list[JoinPart] = []
+    unmatched: tuple[list[Commit], list[Commit]] = ([], [])
+    pending = JoinPart((), ())  # small groups, joined in one part
     for group in _groups(a, b, matching):
         if not (group.a and group.b):
-            alone[0].extend(group.a)
-            alone[1].extend(group.b)
+            unmatched[0].extend(group.a)
+            unmatched[1].extend(group.b)
             continue
         if _size(group) > documents:
             parts += _slices(group, matching, documents)
             continue
-        together = Part((*small.a, *group.a), (*small.b, *group.b))
+        together = JoinPart((*pending.a, *group.a), (*pending.b, *group.b))
         if _size(together) > documents:
-            parts.append(small)
+            parts.append(pending)
             together = group
-        small = together
-    if small.a or small.b:
-        parts.append(small)
-    return Pairing(tuple(parts), (tuple(alone[0]), tuple(alone[1])))
+        pending = together
+    if pending.a or pending.b:
+        parts.append(pending)
+    return Alignment(tuple(parts), (tuple(unmatched[0]), tuple(unmatched[1])))
 
 
-def _size(part: Part) -> int:
+def _size(part: JoinPart) -> int:
     return max(sum(commit.labeled for commit in part.a), sum(commit.labeled for commit in part.b))
 
 
-def _groups(a: Sequence[Commit], b: Sequence[Commit], matching: Matching) -> Iterator[Part]:
-    """The commits that share rows, directly or by others; each alone that shares none. Changed files count for nothing.
+def _groups(a: Sequence[Commit], b: Sequence[Commit], matching: FileMatching) -> Iterator[JoinPart]:
+    """Connected components of commits that overlap in rows of the input, by union-find over sorted row intervals.
 
-    Union-find over the intervals of each file's rows, in their order.
+    A commit without overlap is a group of its own. Changed files are ignored.
     """
     commits = [(0, commit) for commit in a] + [(1, commit) for commit in b]
     intervals: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
@@ -130,60 +131,60 @@ def _groups(a: Sequence[Commit], b: Sequence[Commit], matching: Matching) -> Ite
         for name, piece in zip(matching.names_of(side, commit), commit.pieces, strict=True):
             if name not in matching.changed and piece.stop_row > piece.start_row:
                 intervals[name].append((piece.start_row, piece.stop_row, number))
-    above = list(range(len(commits)))
+    parent = list(range(len(commits)))
 
-    def top(number: int) -> int:
-        while above[number] != number:
-            above[number] = above[above[number]]
-            number = above[number]
+    def find_root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
         return number
 
     for rows in intervals.values():
         rows.sort()
-        reach, last = -1, 0
+        furthest_stop, last = -1, 0
         for start, stop, number in rows:
-            if start < reach:
-                above[top(number)] = top(last)
-            if stop > reach:
-                reach, last = stop, number
+            if start < furthest_stop:
+                parent[find_root(number)] = find_root(last)
+            if stop > furthest_stop:
+                furthest_stop, last = stop, number
     members: dict[int, tuple[list[Commit], list[Commit]]] = defaultdict(lambda: ([], []))
     for number, (side, commit) in enumerate(commits):
-        members[top(number)][side].append(commit)
-    for of_a, of_b in members.values():
-        yield Part(tuple(of_a), tuple(of_b))
+        members[find_root(number)][side].append(commit)
+    for commits_a, commits_b in members.values():
+        yield JoinPart(tuple(commits_a), tuple(commits_b))
 
 
-def _slices(group: Part, matching: Matching, documents: int) -> Iterator[Part]:
-    """A large group by ranges of rows, each with the commits that have rows in it."""
+def _slices(group: JoinPart, matching: FileMatching, documents: int) -> Iterator[JoinPart]:
+    """Split a large group into ranges of input rows, each with the commits that have rows in it."""
     side = 0 if sum(commit.labeled for commit in group.a) >= sum(commit.labeled for commit in group.b) else 1
-    cuts = [None, *_cuts((group.a, group.b)[side], side, matching, documents), None]
-    for low, high in pairwise(cuts):
+    bounds = [None, *_slice_bounds((group.a, group.b)[side], side, matching, documents), None]
+    for low, high in pairwise(bounds):
         part = replace(group, low=low, high=high)
         yield replace(
             part,
-            a=tuple(commit for commit in group.a if _reaches(commit, 0, matching, part)),
-            b=tuple(commit for commit in group.b if _reaches(commit, 1, matching, part)),
+            a=tuple(commit for commit in group.a if _overlaps(commit, 0, matching, part)),
+            b=tuple(commit for commit in group.b if _overlaps(commit, 1, matching, part)),
         )
 
 
-def _cuts(commits: Iterable[Commit], side: int, matching: Matching, documents: int) -> list[Place]:
-    """Places that have about so many documents between them."""
+def _slice_bounds(commits: Iterable[Commit], side: int, matching: FileMatching, documents: int) -> list[Position]:
+    """Positions with about `documents` documents between each two."""
     runs = sorted(
-        (name, piece.start_row, min(piece.stop_row, piece.start_row + commit.documents))  # the end may not be known
+        (name, piece.start_row, min(piece.stop_row, piece.start_row + commit.documents))  # stop_row may be END_OF_FILE
         for commit in commits
         for name, piece in zip(matching.names_of(side, commit), commit.pieces, strict=True)
     )
-    cuts, held = [], 0
+    bounds, count = [], 0
     for name, start, stop in runs:
-        while held + stop - start > documents:
-            start += documents - held
-            cuts.append((name, start))
-            held = 0
-        held += stop - start
-    return cuts
+        while count + stop - start > documents:
+            start += documents - count
+            bounds.append((name, start))
+            count = 0
+        count += stop - start
+    return bounds
 
 
-def _reaches(commit: Commit, side: int, matching: Matching, part: Part) -> bool:
+def _overlaps(commit: Commit, side: int, matching: FileMatching, part: JoinPart) -> bool:
     return any(
         (part.high is None or (name, piece.start_row) < part.high) and (part.low is None or (name, piece.stop_row) > part.low)
         for name, piece in zip(matching.names_of(side, commit), commit.pieces, strict=True)

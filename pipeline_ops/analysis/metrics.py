@@ -1,7 +1,7 @@
-"""Counts of labels against truths -> what they say of a model. Pure numpy; pipeline_ops.analysis.single_label makes the counts.
+"""Accuracy, precision, recall, F1, calibration and threshold sweep from counts. Pure numpy.
 
-A label that is no truth and was never given counts in no mean; of a label that was never given the precision is 0, and of
-one that is never true the recall, as in scikit-learn with `zero_division=0`.
+Semantics are scikit-learn's with `zero_division=0`: precision is 0 for a label that was never predicted, recall for one that is
+never true. Labels that occur neither as truth nor as prediction are left out of averages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,43 +9,51 @@ from typing import Any
 
 import numpy as np
 
-NUM_BINS = 15  # of scores, for calibration: as in Guo et al.
-THRESHOLDS = np.linspace(0, 1, 101).astype(np.float32)  # a score is float32, and so is the threshold that it is compared with
-MATRIX_LABELS = 200
-MAX_MISTAKEN = 200  # pairs of a truth and a wrong label that are told
+NUM_BINS = 15  # of the calibration histogram, as in Guo et al.
+THRESHOLDS = np.linspace(0, 1, 101).astype(np.float32)  # float32 like the scores
+MAX_MATRIX_LABELS = 200
+MAX_CONFUSIONS = 200  # most frequent (truth, wrong label) pairs
 DIGITS = 6
 
 
 def number(value: Any) -> float | None:
-    """For JSON: of what is not defined, None."""
+    """Rounded, for JSON; None if not finite."""
     return round(float(value), DIGITS) if np.isfinite(value) else None
 
 
-def precision_recall_f1(right: np.ndarray, given: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """precision = right / given, recall = right / support, F1 = 2 right / (given + support); of nothing, 0.
+def precision_recall_f1(
+    correct: np.ndarray, predicted: np.ndarray, support: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """precision = correct / predicted, recall = correct / support, F1 = 2 correct / (predicted + support); 0 for 0 / 0.
 
     Source: van Rijsbergen, Information Retrieval (1979), chapter 7; F1 is the harmonic mean of the other two.
     """
-    return _share(right, given), _share(right, support), _share(2 * np.asarray(right), np.asarray(given) + support)
+    return (
+        _ratio(correct, predicted),
+        _ratio(correct, support),
+        _ratio(2 * np.asarray(correct), np.asarray(predicted) + support),
+    )
 
 
-def _share(part: Any, whole: Any) -> np.ndarray:
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    """Elementwise quotient; 0 where the denominator is 0."""
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    zeros = np.zeros(np.broadcast(numerator, denominator).shape)
+    return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
 
 
-def label_measures(names: Sequence[str], right: np.ndarray, given: np.ndarray, support: np.ndarray) -> dict[str, Any]:
-    """F1 over all labels, and each label's measures.
+def label_metrics(names: Sequence[str], correct: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> dict[str, Any]:
+    """Macro- and micro-averaged F1, and precision, recall, F1 and counts per label.
 
-    macro_f1 is the mean over labels; micro_f1 that of the sums over labels (Sebastiani 2002, Machine Learning in Automated Text
-    Categorization, section 7.1). With one truth and one label per document the latter is the accuracy.
+    macro_f1 is the mean of the labels' F1, micro_f1 the F1 of the summed counts (Sebastiani 2002, Machine Learning in Automated
+    Text Categorization, section 7.1); with one true label and one prediction per document the latter equals the accuracy.
 
     Args:
-        right, given, support: int64 (labels,): documents that have the label rightly, that have it, that should.
+        correct, predicted, support: int64 (labels,): documents for which the label is correctly predicted, predicted, true.
     """
-    occurs = (given + support) > 0
-    precision, recall, f1 = precision_recall_f1(right, given, support)
-    micro = precision_recall_f1(right.sum(), given.sum(), support.sum())
+    occurs = (predicted + support) > 0
+    precision, recall, f1 = precision_recall_f1(correct, predicted, support)
+    micro = precision_recall_f1(correct.sum(), predicted.sum(), support.sum())
     return {
         "macro_f1": number(f1[occurs].mean()) if occurs.any() else None,
         "micro_f1": number(micro[2]),
@@ -53,123 +61,130 @@ def label_measures(names: Sequence[str], right: np.ndarray, given: np.ndarray, s
         "micro_recall": number(micro[1]),
         "per_label": [
             {
-                "label": names[place],
-                "precision": number(precision[place]),
-                "recall": number(recall[place]),
-                "f1": number(f1[place]),
-                "support": int(support[place]),
-                "given": int(given[place]),
+                "label": names[at],
+                "precision": number(precision[at]),
+                "recall": number(recall[at]),
+                "f1": number(f1[at]),
+                "support": int(support[at]),
+                "given": int(predicted[at]),
             }
-            for place in np.flatnonzero(occurs).tolist()
+            for at in np.flatnonzero(occurs).tolist()
         ],
     }
 
 
-def single_label_measures(pairs: Mapping[tuple[str, str], int], order: Sequence[str]) -> dict[str, Any]:
-    """accuracy, label_measures and the confusion of documents that have one truth and one label each.
+def single_label_metrics(pairs: Mapping[tuple[str, str], int], order: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, label_metrics() and confusion of documents with one true label and one prediction each.
 
-    A matrix has a row per truth, and there is none of more than MATRIX_LABELS; `mistakes` are the pairs that are not equal, the
-    most frequent first.
+    The confusion matrix has a row per true label; None for more than MAX_MATRIX_LABELS labels. `mistakes` are the most frequent
+    (truth, label) pairs that differ.
 
     Args:
-        pairs: documents by (truth, label).
-        order: the model's labels; truths that it does not have come behind them.
+        pairs: {(true label, predicted label): documents}.
+        order: the model's labels; other true labels are appended in alphabetical order.
     """
     occurring = {name for pair in pairs for name in pair}
     names = [name for name in order if name in occurring]
     names += sorted(occurring.difference(names))
-    place = {name: number for number, name in enumerate(names)}
-    right, given, support = (np.zeros(len(names), np.int64) for _ in range(3))
-    matrix = np.zeros((len(names), len(names)), np.int64) if len(names) <= MATRIX_LABELS else None
+    index = {name: number for number, name in enumerate(names)}
+    correct, predicted, support = (np.zeros(len(names), np.int64) for _ in range(3))
+    matrix = np.zeros((len(names), len(names)), np.int64) if len(names) <= MAX_MATRIX_LABELS else None
     for (truth, label), documents in pairs.items():
-        support[place[truth]] += documents
-        given[place[label]] += documents
+        support[index[truth]] += documents
+        predicted[index[label]] += documents
         if truth == label:
-            right[place[label]] = documents
+            correct[index[label]] = documents
         if matrix is not None:
-            matrix[place[truth], place[label]] = documents
+            matrix[index[truth], index[label]] = documents
     wrong = sorted(((-count, truth, label) for (truth, label), count in pairs.items() if truth != label))
     return {
-        "accuracy": number(_share(right.sum(), support.sum())),
-        **label_measures(names, right, given, support),
+        "accuracy": number(_ratio(correct.sum(), support.sum())),
+        **label_metrics(names, correct, predicted, support),
         "confusion": {
             "labels": names,
             "matrix": None if matrix is None else matrix.tolist(),
-            "mistakes": [{"truth": truth, "label": label, "documents": -count} for count, truth, label in wrong[:MAX_MISTAKEN]],
+            "mistakes": [
+                {"truth": truth, "label": label, "documents": -count} for count, truth, label in wrong[:MAX_CONFUSIONS]
+            ],
         },
     }
 
 
 def calibration_bin(scores: np.ndarray) -> np.ndarray:
-    """int64, like `scores`: the bin of each score; of NUM_BINS equal ones, each with its upper and without its lower end."""
+    """int64, shaped like `scores`: the index of each score's bin (lower, upper], of NUM_BINS equal ones over [0, 1]."""
     return np.clip(np.ceil(scores.astype(np.float64) * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
 
 
-def calibration(count: np.ndarray, score_sum: np.ndarray, right: np.ndarray) -> dict[str, Any] | None:
-    """The expected calibration error, sum over bins of (count / all) |accuracy - mean score|, and the bins; of nothing, None.
+def calibration(count: np.ndarray, score_sum: np.ndarray, correct: np.ndarray) -> dict[str, Any] | None:
+    """Expected calibration error, the sum over bins of (count / total) |accuracy - mean score|, and the bins.
 
     Source: Guo, Pleiss, Sun, Weinberger 2017, On Calibration of Modern Neural Networks, equation 3 (arXiv:1706.04599).
 
     Args:
-        count, score_sum, right: (NUM_BINS,).
+        count, score_sum, correct: (NUM_BINS,), per bin.
+
+    Returns:
+        None if there are no scores.
     """
     if not count.sum():
         return None
-    accuracy, mean = _share(right, count), _share(score_sum, count)
+    accuracy, mean = _ratio(correct, count), _ratio(score_sum, count)
     error = float((count * np.abs(accuracy - mean)).sum() / count.sum())
     bins = [
         {
-            "from": number(place / NUM_BINS),
-            "to": number((place + 1) / NUM_BINS),
-            "count": int(count[place]),
-            "mean_score": number(mean[place]) if count[place] else None,
-            "accuracy": number(accuracy[place]) if count[place] else None,
+            "from": number(at / NUM_BINS),
+            "to": number((at + 1) / NUM_BINS),
+            "count": int(count[at]),
+            "mean_score": number(mean[at]) if count[at] else None,
+            "accuracy": number(accuracy[at]) if count[at] else None,
         }
-        for place in range(NUM_BINS)
+        for at in range(NUM_BINS)
     ]
     return {"expected_calibration_error": number(error), "bins": bins}
 
 
-def threshold_sweep(names: Sequence[str], true: np.ndarray, false: np.ndarray, used: Sequence[float]) -> dict[str, Any]:
-    """What each threshold of THRESHOLDS would give, over all labels, and each label's best one by F1.
+def threshold_sweep(
+    names: Sequence[str], positives: np.ndarray, negatives: np.ndarray, used: Sequence[float]
+) -> dict[str, Any]:
+    """Precision, recall and F1 at each of THRESHOLDS over all labels, and each label's best threshold by F1.
 
-    Of equally good thresholds the one in their middle: it is the farthest from where F1 falls. These are the best for the
-    documents that they were found on, so they promise more than they keep on others.
+    Of several thresholds with the best F1 the middle one, the farthest from where F1 drops. The best thresholds are selected on
+    the evaluated documents, so their F1 is optimistic for others.
 
     Args:
-        true, false: int64 (labels, thresholds): scores of documents that should have the label, and of others, that reach this
-            threshold and not the next.
-        used: the thresholds that the labels were given by.
+        positives, negatives: int64 (labels, thresholds): number of scores of documents with and without the true label that
+            reach this threshold and not the next.
+        used: each label's threshold in the job.
     """
-    right = true[:, ::-1].cumsum(axis=1)[:, ::-1]
-    given = right + false[:, ::-1].cumsum(axis=1)[:, ::-1]
-    support = np.broadcast_to(true.sum(axis=1, keepdims=True), right.shape)
-    _, _, f1 = precision_recall_f1(right, given, support)
-    micro = precision_recall_f1(right.sum(axis=0), given.sum(axis=0), support.sum(axis=0))
+    correct = positives[:, ::-1].cumsum(axis=1)[:, ::-1]
+    predicted = correct + negatives[:, ::-1].cumsum(axis=1)[:, ::-1]
+    support = np.broadcast_to(positives.sum(axis=1, keepdims=True), correct.shape)
+    _, _, f1 = precision_recall_f1(correct, predicted, support)
+    micro = precision_recall_f1(correct.sum(axis=0), predicted.sum(axis=0), support.sum(axis=0))
     known = support[:, 0] > 0
     macro = f1[known].mean(axis=0) if known.any() else np.zeros(len(THRESHOLDS))
-    best = [_middle_of_the_best(row) for row in f1]
+    best = [_middle_of_best(row) for row in f1]
     return {
         "overall": [
             {
-                "threshold": number(THRESHOLDS[place]),
-                "precision": number(micro[0][place]),
-                "recall": number(micro[1][place]),
-                "micro_f1": number(micro[2][place]),
-                "macro_f1": number(macro[place]),
+                "threshold": number(THRESHOLDS[at]),
+                "precision": number(micro[0][at]),
+                "recall": number(micro[1][at]),
+                "micro_f1": number(micro[2][at]),
+                "macro_f1": number(macro[at]),
             }
-            for place in range(len(THRESHOLDS))
+            for at in range(len(THRESHOLDS))
         ],
-        "best_overall": number(THRESHOLDS[_middle_of_the_best(micro[2])]),
+        "best_overall": number(THRESHOLDS[_middle_of_best(micro[2])]),
         "per_label": [
-            {"label": names[place], "used": number(used[place])}
-            | {"best": number(THRESHOLDS[best[place]]), "f1_at_best": number(f1[place, best[place]])}
-            for place in np.flatnonzero(known).tolist()
+            {"label": names[at], "used": number(used[at])}
+            | {"best": number(THRESHOLDS[best[at]]), "f1_at_best": number(f1[at, best[at]])}
+            for at in np.flatnonzero(known).tolist()
         ],
     }
 
 
-def _middle_of_the_best(f1: np.ndarray) -> int:
+def _middle_of_best(f1: np.ndarray) -> int:
     first = int(f1.argmax())
     others = np.flatnonzero(f1[first:] != f1[first])
     return first + (int(others[0]) if len(others) else len(f1) - first) // 2

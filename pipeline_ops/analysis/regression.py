@@ -1,4 +1,4 @@
-"""Regression heads: values and true values -> errors, and of their bins the counts of single_label."""
+"""Evaluation of heads with one value: errors against true values, and label metrics of their bins."""
 
 import math
 from collections import Counter
@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline_ops.analysis.metrics import number, single_label_measures
+from pipeline_ops.analysis.metrics import number, single_label_metrics
 from pipeline_ops.analysis.moments import PairMoments
-from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, sums_of
+from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, marginal_counts
 from pipeline_ops.models.heads import Head
 
 
-class ValueTally:
-    """One number per document, perhaps in bins. The truth is a number, or the name of a bin.
+class ValueEvaluator:
+    """Metrics of one value per document, with or without bins; the truth is a number or the name of a bin.
 
-    A text that is both is the name, and a number only where that number is in the bin of that name.
+    A string that is both counts as the name, and as a number only if that number is in the bin of that name.
     """
 
     def __init__(self, head: Head) -> None:
@@ -25,16 +25,16 @@ class ValueTally:
         self.names = head.bin_labels
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.evaluated = self.without_truth = 0
-        self.strange: Counter[str] = Counter()  # truths that are neither
+        self.invalid: Counter[str] = Counter()  # examples of truths that are neither number nor bin name
         self.mistakes = Mistakes()
         self.moments = PairMoments()  # of (truth, value)
 
     def add(self, rows: Rows) -> None:
         numbers, names = self._truths(rows.truth)
         is_number, is_name = np.isfinite(numbers), names.is_valid().to_numpy(zero_copy_only=False)
-        told = is_number | is_name
-        self.without_truth += int((~told).sum())
-        self.evaluated += int(told.sum())
+        has_truth = is_number | is_name
+        self.without_truth += int((~has_truth).sum())
+        self.evaluated += int(has_truth.sum())
         if self.names:
             count_pairs(self.pairs, names, rows.label)
         error = np.abs(numbers - rows.score.astype(np.float64))
@@ -42,7 +42,7 @@ class ValueTally:
         wrong = pc.fill_null(pc.not_equal(names, rows.label), False).to_numpy(zero_copy_only=False)
         if not self.names:
             wrong = is_number & (error > 0)
-        file, first = rows.place
+        file, first = rows.position
 
         def mistake(row: int) -> Mistake:
             truth = float(numbers[row]) if is_number[row] else names[row].as_py()
@@ -54,19 +54,18 @@ class ValueTally:
         self.mistakes.add(np.where(wrong, np.where(is_number, error, 0.0), -np.inf), mistake)
 
     def _truths(self, truth: pa.Array) -> tuple[np.ndarray, pa.Array]:
-        """(float64 (documents,), NaN where there is none; string (documents,): names of bins)."""
+        """(true values float64 (documents,), NaN if unknown; true bins as string (documents,), null if unknown)."""
         text = as_text(truth)
-        found = pc.index_in(text, pa.array(self.names, pa.string()))
-        by_name = pc.fill_null(found, -1).to_numpy()
+        by_name = pc.fill_null(pc.index_in(text, pa.array(self.names, pa.string())), -1).to_numpy()
         if _is_number(truth.type):
             numbers, by_name = pc.fill_null(truth.cast(pa.float64(), safe=False), math.nan).to_numpy(), np.full(len(truth), -1)
         else:
             encoded = text.dictionary_encode()
-            values = np.array([*map(_parsed, encoded.dictionary.to_pylist()), math.nan])
+            values = np.array([*map(_parse_float, encoded.dictionary.to_pylist()), math.nan])
             numbers = values[pc.fill_null(encoded.indices, len(values) - 1).to_numpy()]
-            strange = text.filter(pa.array(np.isnan(numbers) & (by_name < 0)))
-            for name in pc.unique(strange.drop_null()).to_pylist()[: 3 - len(self.strange)]:
-                self.strange[name] += 1
+            invalid = text.filter(pa.array(np.isnan(numbers) & (by_name < 0)))
+            for name in pc.unique(invalid.drop_null()).to_pylist()[: 3 - len(self.invalid)]:
+                self.invalid[name] += 1
         if not self.names:
             return numbers, pa.nulls(len(truth), pa.string())
         finite = np.isfinite(numbers)
@@ -76,7 +75,7 @@ class ValueTally:
         return numbers, pa.array(self.names, pa.string()).take(pa.array(bins, mask=bins < 0))
 
     def truths(self) -> Counter[str]:
-        return self.strange if not self.evaluated else sums_of(self.pairs, 0)
+        return self.invalid if not self.evaluated else marginal_counts(self.pairs, 0)
 
     def result(self) -> dict[str, Any]:
         moments, count = self.moments, self.moments.count
@@ -85,11 +84,11 @@ class ValueTally:
             "mean_absolute_error": number(moments.absolute_difference / count) if count else None,
             "root_mean_squared_error": number(math.sqrt(moments.squared_difference / count)) if count else None,
             "pearson_r": number(r) if (r := moments.pearson_r()) is not None else None,
-            **(single_label_measures(self.pairs, self.names) if self.names else {}),
+            **(single_label_metrics(self.pairs, self.names) if self.names else {}),
         }
 
 
-def _parsed(text: str) -> float:
+def _parse_float(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -97,5 +96,6 @@ def _parsed(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
+def _is_number(data_type: pa.DataType) -> bool:
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(is_kind(data_type) for is_kind in kinds)

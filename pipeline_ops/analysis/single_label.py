@@ -1,7 +1,7 @@
-"""Labeled rows and their truths -> counts, a table at a time; pipeline_ops.analysis.metrics says what they mean.
+"""Evaluation of heads with one label per document: counts accumulated table by table, for the formulas of metrics.py.
 
-Columns in: the truth, what a model has added, and where a document came from. Memory does not grow with the documents: labels
-by labels, bins and thresholds, and the worst few mistakes. A null truth is counted and left out.
+Also the parts that the evaluators of all heads share: rows, mistakes, calibration. Memory does not grow with the number of
+documents. Rows with a null truth are counted and left out.
 """
 
 import heapq
@@ -19,88 +19,88 @@ from pipeline_ops.analysis.metrics import (
     NUM_BINS,
     calibration,
     calibration_bin,
-    single_label_measures,
+    single_label_metrics,
 )
 from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import UserError
 
-MAX_TRUTHS = 10_000  # different ones: more are no labels but names of documents
-MISTAKES = 20
-CELLS = 4 * 2**20  # documents by labels, handled at a time
+MAX_TRUE_LABELS = 10_000  # distinct; a column with more does not hold labels
+MAX_MISTAKES = 20
+MAX_CELLS = 4 * 2**20  # documents x labels per slice
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some labeled documents of a file. truth: as the input has it; scores: float32 (documents, labels), or None."""
+    """Labeled documents of one file; truth: the input column as it is; scores: float32 (documents, labels) or None."""
 
     truth: pa.Array
     label: pa.Array
     score: np.ndarray
     scores: np.ndarray | None
-    place: tuple[int, int]  # number of the file, and of the first row in it
+    position: tuple[int, int]  # (index of the file, first row in it)
 
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """A document that is labeled wrong; the larger the worse."""
+    """A wrongly labeled document; ordered by severity."""
 
-    worse: float
+    severity: float  # how confident the wrong prediction is, or how large the error
     file: int
     row: int
     truth: Any = field(compare=False)
     label: Any = field(compare=False)
     score: float = field(compare=False)
-    about: str | None = field(compare=False, default=None)  # multi-label: the label that is missing, or too much
+    about: str | None = field(compare=False, default=None)  # multi-label: the label that is missing or wrongly predicted
 
 
 class Mistakes:
-    """The worst few."""
+    """The MAX_MISTAKES most severe mistakes."""
 
     def __init__(self) -> None:
         self._heap: list[Mistake] = []
 
-    def floor(self) -> float:
-        """What is not above it is none of them."""
-        return self._heap[0].worse if len(self._heap) == MISTAKES else -math.inf
+    def min_severity(self) -> float:
+        """Mistakes up to this severity are not kept."""
+        return self._heap[0].severity if len(self._heap) == MAX_MISTAKES else -math.inf
 
-    def add(self, worse: np.ndarray, found: Callable[[int], Mistake]) -> None:
-        """Takes the worst rows in.
+    def add(self, severity: np.ndarray, mistake_at: Callable[[int], Mistake]) -> None:
+        """Keep the most severe mistakes of these documents.
 
         Args:
-            worse: float (documents,), -inf where there is no mistake.
-            found: (row) -> Mistake.
+            severity: float (documents,), -inf for correct documents.
+            mistake_at: (row) -> Mistake.
         """
-        rows = np.flatnonzero(worse > self.floor())
-        if len(rows) > MISTAKES:
-            rows = np.sort(rows[np.argsort(-worse[rows], kind="stable")[:MISTAKES]])
+        rows = np.flatnonzero(severity > self.min_severity())
+        if len(rows) > MAX_MISTAKES:
+            rows = np.sort(rows[np.argsort(-severity[rows], kind="stable")[:MAX_MISTAKES]])
         for row in rows:
-            heapq.heappush(self._heap, found(int(row)))
-            if len(self._heap) > MISTAKES:
+            heapq.heappush(self._heap, mistake_at(int(row)))
+            if len(self._heap) > MAX_MISTAKES:
                 heapq.heappop(self._heap)
 
-    def worst_first(self) -> list[Mistake]:
-        return sorted(self._heap, key=lambda mistake: (-mistake.worse, mistake.file, mistake.row))
+    def most_severe_first(self) -> list[Mistake]:
+        return sorted(self._heap, key=lambda mistake: (-mistake.severity, mistake.file, mistake.row))
 
 
 class Calibration:
-    """Scores that are probabilities, by bin."""
+    """Histogram of scores and of correct ones, for the expected calibration error."""
 
     def __init__(self) -> None:
-        self._count, self._right = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
+        self._count, self._correct = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
         self._sum = np.zeros(NUM_BINS)
 
-    def add(self, scores: np.ndarray, right: np.ndarray) -> None:
+    def add(self, scores: np.ndarray, correct: np.ndarray) -> None:
         bins = calibration_bin(scores)
         self._count += np.bincount(bins, minlength=NUM_BINS)
         self._sum += np.bincount(bins, scores, NUM_BINS)
-        self._right += np.bincount(bins[right], minlength=NUM_BINS)
+        self._correct += np.bincount(bins[correct], minlength=NUM_BINS)
 
     def result(self) -> dict[str, Any] | None:
-        return calibration(self._count, self._sum, self._right)
+        return calibration(self._count, self._sum, self._correct)
 
 
-class SingleLabelTally:
-    """One label per document, and one truth."""
+class SingleLabelEvaluator:
+    """Metrics of one predicted label per document against one true label."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -112,73 +112,81 @@ class SingleLabelTally:
 
     def add(self, rows: Rows) -> None:
         truth = as_text(rows.truth)
-        told = truth.is_valid().to_numpy(zero_copy_only=False)
-        self.without_truth += int((~told).sum())
+        has_truth = truth.is_valid().to_numpy(zero_copy_only=False)
+        self.without_truth += int((~has_truth).sum())
         count_pairs(self.pairs, truth, rows.label)
-        right = pc.fill_null(pc.equal(truth, rows.label), False).to_numpy(zero_copy_only=False)
+        correct = pc.fill_null(pc.equal(truth, rows.label), False).to_numpy(zero_copy_only=False)
         if self.calibration is not None:
             fallback = pc.equal(rows.label, self.head.fallback_label or "").to_numpy(zero_copy_only=False)
-            judged = told if self.head.fallback_label is None else told & ~fallback  # the score is another label's
-            self.calibration.add(rows.score[judged], right[judged])
-        file, first = rows.place
+            counted = has_truth if self.head.fallback_label is None else has_truth & ~fallback  # the score is another label's
+            self.calibration.add(rows.score[counted], correct[counted])
+        file, first = rows.position
         self.mistakes.add(
-            np.where(told & ~right, rows.score, -np.inf),
+            np.where(has_truth & ~correct, rows.score, -np.inf),
             lambda row: Mistake(
                 float(rows.score[row]), file, first + row, truth[row].as_py(), rows.label[row].as_py(), float(rows.score[row])
             ),
         )
 
     def truths(self) -> Counter[str]:
-        return sums_of(self.pairs, 0)
+        return marginal_counts(self.pairs, 0)
 
     def result(self) -> dict[str, Any]:
         return {
             "evaluated": sum(self.pairs.values()),
-            **single_label_measures(self.pairs, self.names),
+            **single_label_metrics(self.pairs, self.names),
             "calibration": None if self.calibration is None else self.calibration.result(),
         }
 
 
 def slices_of(table: pa.Table, num_labels: int) -> Iterator[tuple[int, pa.Table]]:
-    """(first row, rows) of a file's table, so many at a time as CELLS allows."""
-    step = max(CELLS // max(num_labels, 1), 1)
+    """(first row, rows) of consecutive slices of a table, of at most MAX_CELLS scores each."""
+    step = max(MAX_CELLS // max(num_labels, 1), 1)
     return ((start, table.slice(start, step)) for start in range(0, table.num_rows, step))
 
 
 def as_text(values: pa.Array) -> pa.Array:
-    """Truths as they are compared: 1, 1.0 and "1" are one; raises UserError for what has no text, such as structs."""
+    """Truths as strings, so that 1, 1.0 and "1" are equal; NaN becomes null.
+
+    Raises:
+        UserError: the type cannot be cast to string, such as structs.
+    """
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
     try:
         return values.cast(pa.string())
     except pa.ArrowException as error:
-        raise UserError(f"--truth: a column of {values.type} cannot be compared with labels; give one with text") from error
+        raise UserError(
+            f"--truth: a column of type {values.type} cannot be compared with labels; give a column of strings"
+        ) from error
 
 
 def count_pairs(pairs: Counter[tuple[str, str]], truth: pa.Array, label: pa.Array) -> None:
-    """Adds documents by (truth, label), those without a truth left out.
+    """Add the documents to `pairs` by (truth, label), without those that have no truth.
 
     Raises:
-        UserError: there are more than MAX_TRUTHS different truths.
+        UserError: more than MAX_TRUE_LABELS distinct truths.
     """
-    there = truth.is_valid()
-    truths, labels = (column.filter(there).dictionary_encode() for column in (truth, label))
+    valid = truth.is_valid()
+    truths, labels = (column.filter(valid).dictionary_encode() for column in (truth, label))
     names, codes = labels.dictionary.to_pylist(), labels.indices.to_numpy()
-    found, counts = np.unique(truths.indices.to_numpy().astype(np.int64) * max(len(names), 1) + codes, return_counts=True)
-    known = truths.dictionary.to_pylist()
-    check_truths(len(known))
-    for code, count in zip(found.tolist(), counts.tolist(), strict=True):
-        pairs[known[code // len(names)], names[code % len(names)]] += count
-    if len(pairs) > MAX_TRUTHS:
+    codes_found, counts = np.unique(truths.indices.to_numpy().astype(np.int64) * max(len(names), 1) + codes, return_counts=True)
+    true_names = truths.dictionary.to_pylist()
+    check_truths(len(true_names))
+    for code, count in zip(codes_found.tolist(), counts.tolist(), strict=True):
+        pairs[true_names[code // len(names)], names[code % len(names)]] += count
+    if len(pairs) > MAX_TRUE_LABELS:
         check_truths(len({truth for truth, _ in pairs}))
 
 
-def check_truths(different: int) -> None:
-    if different > MAX_TRUTHS:
-        raise UserError(f"--truth: has more than {MAX_TRUTHS:,} different values; give the column that names the right label")
+def check_truths(distinct: int) -> None:
+    """Raise UserError for a truth column with too many distinct values."""
+    if distinct > MAX_TRUE_LABELS:
+        raise UserError(f"--truth: more than {MAX_TRUE_LABELS:,} distinct values; give the column with the true label")
 
 
-def sums_of(pairs: Counter[tuple[str, str]], side: int) -> Counter[str]:
+def marginal_counts(pairs: Counter[tuple[str, str]], side: int) -> Counter[str]:
+    """{name: documents} by truth (side 0) or label (side 1)."""
     counts: Counter[str] = Counter()
     for pair, documents in pairs.items():
         counts[pair[side]] += documents

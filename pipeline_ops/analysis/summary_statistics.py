@@ -1,7 +1,6 @@
-"""An output in numbers, for its report: exact from commits where they say it, else from a bounded sample of the labeled rows.
+"""Statistics of an output for its report: exact ones from commits, others from a bounded sample of the labeled rows.
 
-The sample is drawn file by file from every partition, so that rare labels are in it; each row then stands for as many as its
-partition has per sampled row.
+The sample is stratified by partition, so that it has rare labels; a row's weight is its partition's rows per sampled row.
 """
 
 import json
@@ -19,19 +18,19 @@ from pipeline_ops.schema.units import Reject
 from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
-SAMPLED_FILES = 96
-SAMPLED_BYTES = 96 * 2**20  # of files that are fetched; a large one counts as WHOLE_BYTES
-SAMPLED_ROWS = 1000  # of a file
-READ_ROWS = 4 * SAMPLED_ROWS  # of its first ones, of which those are drawn
+SAMPLE_FILES = 96
+SAMPLE_BYTES = 96 * 2**20  # stops adding files; one that is larger than WHOLE_BYTES counts as that
+ROWS_PER_FILE = 1000
+CANDIDATE_ROWS = 4 * ROWS_PER_FILE  # first rows of a file, from which ROWS_PER_FILE are drawn
 REJECT_FILES = 24
-REJECT_LINES = 500  # of a file
+REJECT_LINES = 500  # per file
 REJECT_EXAMPLES = 3  # per reason
-WEIGHT = "_weight"  # the sample's column that says how many rows one stands for
+WEIGHT = "_weight"  # column of the sample: how many rows of the output a row represents
 
 
 @dataclass(frozen=True)
 class Partition:
-    """The files in a folder of the output; "" for the output itself."""
+    """A partition's folder, "" for an output without partitions, and its totals."""
 
     folder: str
     files: int
@@ -40,7 +39,7 @@ class Partition:
 
 
 def partitions_of(commits: Iterable[Commit]) -> list[Partition]:
-    """Largest first, by rows."""
+    """Partitions by rows, largest first."""
     files: dict[str, list[WrittenFile]] = defaultdict(list)
     for commit in commits:
         for file in commit.files:
@@ -60,7 +59,7 @@ def labels_of(commits: Iterable[Commit], model: str = "") -> dict[str, int]:
     """Documents by label, most frequent first.
 
     Args:
-        model: of several, whose labels; they are counted as `model=label`.
+        model: name of one of several models, whose labels are counted as `model=label`.
     """
     counted: Counter[str] = Counter()
     for commit in commits:
@@ -69,16 +68,16 @@ def labels_of(commits: Iterable[Commit], model: str = "") -> dict[str, int]:
     return {label.removeprefix(start): count for label, count in counted.most_common() if label.startswith(start)}
 
 
-def reasons_of(commits: Iterable[Commit]) -> dict[str, int]:
-    """Rejects by reason, most frequent first; `unknown` where a commit does not tell."""
+def rejects_by_reason(commits: Iterable[Commit]) -> dict[str, int]:
+    """Rejects by reason, most frequent first; `unknown` where a commit has no counts."""
     counted: Counter[str] = Counter()
     for commit in commits:
         counted.update(commit.reasons if commit.reasons is not None else {"unknown": commit.rejected})
     return {reason: count for reason, count in counted.most_common() if count}
 
 
-def seconds_of(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, float]]:
-    """(where the classifiers' time went, seconds of all processes of the other stages), of the commits that tell."""
+def stage_seconds(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, float]]:
+    """(classifier seconds by activity, {other stage: seconds}), summed over processes; commits without them are skipped."""
     commits = list(commits)
     stages: Counter[str] = Counter()
     for commit in commits:
@@ -86,13 +85,13 @@ def seconds_of(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, fl
     return ClassifySeconds.sum_of(commit.classify_seconds for commit in commits), dict(stages)
 
 
-def draw_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Table:
-    """A sample of the labeled rows, with a column WEIGHT (float64): how many rows each stands for.
+def sample_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Table:
+    """A sample of the labeled rows, with a column WEIGHT (float64): how many rows of the output each represents.
 
-    At most SAMPLED_FILES files and SAMPLED_BYTES are read, and SAMPLED_ROWS rows of each. The same output gives the same rows.
+    Reads at most SAMPLE_FILES files, about SAMPLE_BYTES, and takes ROWS_PER_FILE rows of each. Deterministic.
 
     Args:
-        columns: what is read; a column that no file has is null.
+        columns: the columns to read; one that no file has is null.
     """
     chooser = random.Random(seed)
     strata: dict[str, list[WrittenFile]] = defaultdict(list)
@@ -102,13 +101,13 @@ def draw_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Tab
     ordered = sorted(strata, key=lambda folder: (-rows_of[folder], folder))
     for folder in ordered:
         chooser.shuffle(strata[folder])
-    chosen = _in_turns([strata[folder] for folder in ordered])
+    files = _round_robin([strata[folder] for folder in ordered])
     drawn: list[tuple[str, pa.Table]] = []
     sampled: Counter[str] = Counter()
     draw = np.random.default_rng(seed)
-    for file, table in read_columns(labeled.store, chosen, columns, rows=READ_ROWS):
-        if table.num_rows > SAMPLED_ROWS:
-            table = table.take(pa.array(np.sort(draw.choice(table.num_rows, SAMPLED_ROWS, replace=False))))
+    for file, table in read_columns(labeled.store, files, columns, rows=CANDIDATE_ROWS):
+        if table.num_rows > ROWS_PER_FILE:
+            table = table.take(pa.array(np.sort(draw.choice(table.num_rows, ROWS_PER_FILE, replace=False))))
         drawn.append((folder_of(file), table))
         sampled[folder_of(file)] += table.num_rows
     tables = []
@@ -120,14 +119,14 @@ def draw_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Tab
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def _in_turns(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
-    """One file of each, then another of each, until the sample's bounds are reached."""
+def _round_robin(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
+    """The first file of each stratum, then the second of each, until the sample's limits are reached."""
     chosen: list[WrittenFile] = []
     fetched = turn = 0
     while any(turn < len(files) for files in strata):
         for files in strata:
             if turn < len(files):
-                if len(chosen) == SAMPLED_FILES or (chosen and fetched > SAMPLED_BYTES):
+                if len(chosen) == SAMPLE_FILES or (chosen and fetched > SAMPLE_BYTES):
                     return chosen
                 chosen.append(files[turn])
                 fetched += min(files[turn].bytes, WHOLE_BYTES)
@@ -136,7 +135,7 @@ def _in_turns(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
 
 
 def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
-    """By reason, up to REJECT_EXAMPLES of what REJECT_FILES files of rejects hold."""
+    """{reason: up to REJECT_EXAMPLES rejects}, from at most REJECT_FILES reject files."""
     files = [commit.rejects_file for commit in labeled.commits if commit.rejects_file is not None]
     files = [file for file in files if file.bytes <= WHOLE_BYTES] or files[:1]
     random.Random(seed).shuffle(files)
@@ -151,21 +150,21 @@ def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
 
 
 def weighted_histogram(values: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """float64 (bins,): the weight of the values in each bin; the last bin has its upper edge too."""
+    """Sum of weights per bin, float64 (bins,); as in np.histogram the last bin includes its upper edge."""
     counts, _ = np.histogram(values, bins=edges, weights=weights)
     return counts
 
 
-def share_below(scores: np.ndarray, weights: np.ndarray, limits: Sequence[float]) -> list[dict[str, Any]]:
-    """For each limit: the share of documents whose score is below it, and the share of all that are wrong among those, if a
-    score is the probability to be right (the sum of 1 - score)."""
+def statistics_below(scores: np.ndarray, weights: np.ndarray, thresholds: Sequence[float]) -> list[dict[str, Any]]:
+    """For each threshold: `share` of documents with a lower score, and `expected_wrong`, the share of all documents that have a
+    lower score and a wrong label if scores are calibrated probabilities (the mean of 1 - score over these)."""
     total = weights.sum()
     found = []
-    for limit in limits:
-        below = scores < limit
+    for threshold in thresholds:
+        below = scores < threshold
         found.append(
             {
-                "limit": limit,
+                "threshold": threshold,
                 "share": float(weights[below].sum() / total) if total else 0.0,
                 "expected_wrong": float((weights[below] * (1 - scores[below])).sum() / total) if total else 0.0,
             }
@@ -173,11 +172,11 @@ def share_below(scores: np.ndarray, weights: np.ndarray, limits: Sequence[float]
     return found
 
 
-def notable_rows(scores: np.ndarray, count: int, seed: int = 0) -> dict[str, list[int]]:
-    """Rows to show of a label's documents: `count` with the highest scores, with the lowest, and at random; none twice."""
+def example_rows(scores: np.ndarray, count: int, seed: int = 0) -> dict[str, list[int]]:
+    """Row numbers of up to `count` examples each with the highest scores, the lowest scores and at random; none twice."""
     order = np.argsort(-scores, kind="stable")
     highest = [int(row) for row in order[:count]]
     lowest = [int(row) for row in order[::-1][:count] if row not in set(highest)]
     rest = [row for row in range(len(scores)) if row not in {*highest, *lowest}]
     drawn = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
-    return {"most certain": highest, "least certain": lowest, "at random": drawn}
+    return {"highest scores": highest, "lowest scores": lowest, "random": drawn}

@@ -9,9 +9,10 @@ import duckdb
 import pytest
 
 from jobs.config import JobConfig, check_config
-from jobs.report.evaluation import section
-from jobs.results.evaluate import evaluate, keep
-from jobs.results.evaluation_tables import show
+from jobs.report.evaluation import evaluation_context
+from jobs.report.html import render
+from jobs.results.evaluate import evaluate, save_evaluation
+from jobs.results.evaluation_tables import print_evaluation
 from jobs.results.open_output import find_labeled
 from pipeline_ops.schema.errors import UserError
 from tests.models.tiny import make_model
@@ -75,17 +76,22 @@ def test_accuracy_and_confusion_are_duckdbs(labeled, capsys: pytest.CaptureFixtu
     keys = ("source_row", "truth", "label", "score", "text")
     mistakes = sorted((one["score"], *map(one.get, keys)) for one in result["confident_mistakes"])
     assert mistakes == sorted((row[3], *row) for row in worst)
-    show(result)
+    print_evaluation(result)
     screen = capsys.readouterr().err
     assert f"accuracy {result['accuracy']:.4f}" in screen
     assert "[bold]" in screen, "texts are no markup"
+
+
+def section(evaluation: dict[str, Any]) -> str:
+    context = evaluation_context(evaluation)
+    return render("evaluation.html.j2", evaluation=context, documents=evaluation["documents"])
 
 
 def test_evaluation_is_kept_and_its_section_escapes_texts(labeled, model: Path) -> None:
     output = labeled()
     found = find_labeled(str(output))
     result = evaluate(found, "label")
-    assert keep(result, found) == f"{output}/_report/evaluation.json"
+    assert save_evaluation(result, found) == f"{output}/_report/evaluation.json"
     kept = json.loads((output / "_report" / "evaluation.json").read_text())
     assert kept == result
     page = section(kept)
@@ -123,7 +129,7 @@ def test_several_labels_by_their_lists(labeled, tmp_path: Path) -> None:
         assert one["recall"] == pytest.approx(right / support, abs=1e-6)
     assert result["kind"] == "multi_label"
     assert section(result).count("<svg") == 2, "calibration and thresholds"
-    show(result)
+    print_evaluation(result)
 
 
 def test_values_and_their_bins(labeled, tmp_path: Path) -> None:
@@ -136,8 +142,8 @@ def test_values_and_their_bins(labeled, tmp_path: Path) -> None:
     )
     assert result["mean_absolute_error"] == pytest.approx(error, abs=1e-6)
     assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
-    assert "The worst mistakes" in section(result)
-    show(result)
+    assert "Largest errors" in section(result)
+    print_evaluation(result)
 
 
 def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model: Path) -> None:
@@ -153,10 +159,10 @@ def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model
     result = evaluate(found, "label", "mood")
     [(accuracy,)] = query(tmp_path / "out", "SELECT avg((label = mood_label)::int) FROM OUTPUT WHERE label IS NOT NULL")
     assert (result["model"], result["accuracy"]) == ("mood", pytest.approx(accuracy, abs=1e-6))
-    for name, said in ((None, "'mood', 'topic'; name one"), ("moods", "'moods' is none of the output's")):
+    for name, said in ((None, "'mood', 'topic'; name one"), ("moods", "'moods' is not one of the output's models")):
         with pytest.raises(UserError, match=f"--model: .*{said}"):
             evaluate(found, "label", name)
-    with pytest.raises(UserError, match="'topic_label' is what labeling itself has added"):
+    with pytest.raises(UserError, match="'topic_label' is added by labeling"):
         evaluate(found, "topic_label", "mood")
 
 
@@ -164,9 +170,9 @@ def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model
     ("truth", "said"),
     [
         ("lable", "no column 'lable' of the input; did you mean 'label'.*output.columns"),
-        ("predicted", "'predicted' is what labeling itself has added"),
-        ("topics", "'topics' holds lists, and the model gives one label"),
-        ("grade", "'0', .* and the model gives 'NEGATIVE', 'POSITIVE': no value in common.*model.id2label"),
+        ("predicted", "'predicted' is added by labeling"),
+        ("topics", "'topics' holds lists, but the model predicts one label"),
+        ("grade", "'0', .* but the model's labels are 'NEGATIVE', 'POSITIVE': no value in common.*model.id2label"),
     ],
 )
 def test_truth_that_cannot_be_compared_is_refused(labeled, truth: str, said: str) -> None:

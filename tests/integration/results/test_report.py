@@ -23,7 +23,7 @@ from tests.support.serial_chain import run_serially
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECTIONS = (
-    *("overview", "labels", "certainty", "lengths", "documents", "rejects", "speed", "files", "model", "runs"),
+    *("overview", "labels", "scores", "lengths", "documents", "rejects", "speed", "files", "model", "runs"),
     "configuration",
 )
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
@@ -76,8 +76,8 @@ def test_report_at_the_end_of_a_run_says_what_duckdb_counts_in_its_files(reporte
 def test_report_has_every_section_and_a_picture_where_it_says_so(reported: Reported) -> None:
     assert tuple(re.findall(r'<section id="(\w+)"', reported.page)) == SECTIONS
     pictures = re.findall(r'<svg role="img" aria-label="([^"]*)"', reported.page)
-    assert {"documents by label", "scores by label", "documents by certainty", "tokens of a document"} <= set(pictures)
-    assert {"documents per second over the last run", "where the time went"} <= set(pictures)
+    assert {"documents by label", "scores by label", "documents by score", "tokens of a document"} <= set(pictures)
+    assert {"documents per second over the last run", "processing time by stage"} <= set(pictures)
 
 
 def test_report_escapes_texts_masks_secrets_and_loads_nothing(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_report_of_several_models_heads_and_kept_columns(model: Path, model_of, 
     result = run_serially(check_config(JobConfig, settings), quiet=True, report=True)
     assert result.report_error is None
     shown = text_of((tmp_path / "out" / "_report" / "report.html").read_text())
-    assert "(the text is not kept in the output)" in shown
+    assert "(the output has no text column)" in shown
     for key, count in result.labels.items():
         assert f"{key.partition('=')[2]} {count:,} documents" in shown
 
@@ -143,7 +143,7 @@ def test_report_of_documents_that_were_all_rejected(model: Path, tmp_path: Path)
     )
     assert (result.rejected, result.report_error) == (4, None)
     shown = text_of((tmp_path / "out" / "_report" / "report.html").read_text())
-    assert "Nothing is labeled" in shown
+    assert "No labeled documents" in shown
     assert "null_text 3" in shown
     assert "too_short 1" in shown
 
@@ -200,10 +200,10 @@ def test_report_has_what_evaluate_found_and_says_when_the_output_has_grown(model
     section = page[page.index('<section id="evaluation">') : page.index('<section id="rejects">')]
     assert f"{evaluated.result['accuracy']:.4f}" in text_of(section)
     assert section.count("<svg") >= 2
-    assert "Made when" not in section
+    assert "Evaluated when" not in section
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text, "truth": "NEGATIVE"} for text in texts[20:]])
     run_serially(job, quiet=True, report=True)
-    assert "Made when the output had 20 documents; it has 30 now" in text_of(Path(evaluated.result["report"]).read_text())
+    assert "Evaluated when the output had 20 documents; it has 30 now" in text_of(Path(evaluated.result["report"]).read_text())
 
 
 @pytest.mark.slow

@@ -7,13 +7,13 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipeline_ops.analysis.agreement import (
+    AgreementCounts,
     AlignedPredictions,
-    Tally,
-    agreement_of,
+    agreement,
     changed_flows,
     changes_by_label,
     distances,
-    reading_of,
+    interpret_kappa,
     score_differences,
     value_differences,
 )
@@ -26,8 +26,8 @@ def answered(labels: list[int], score: list[float], scores: np.ndarray | None = 
     return AlignedPredictions(np.array(labels, np.int64), np.array(score, float), scores)
 
 
-def tally_of(a: np.ndarray, b: np.ndarray, parts: int = 1) -> Tally:
-    tally = Tally()
+def tally_of(a: np.ndarray, b: np.ndarray, parts: int = 1) -> AgreementCounts:
+    tally = AgreementCounts()
     for part_a, part_b in zip(np.array_split(a, parts), np.array_split(b, parts), strict=True):
         tally.add(answered(part_a.tolist(), [0.5] * len(part_a)), answered(part_b.tolist(), [0.5] * len(part_b)))
     return tally
@@ -38,20 +38,20 @@ def tally_of(a: np.ndarray, b: np.ndarray, parts: int = 1) -> Tally:
 def test_kappa_is_scikit_learns(labels: int, kept: float) -> None:
     a = RANDOM.integers(0, labels, 500)
     b = np.where(RANDOM.random(500) < kept, a, RANDOM.integers(0, labels, 500))
-    agreed, kappa = agreement_of(tally_of(a, b, parts=7).flows)
+    agreed, kappa = agreement(tally_of(a, b, parts=7).flows)
     assert agreed == (a == b).sum()
     assert kappa == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
 
 
 def test_kappa_below_chance_is_negative() -> None:
-    agreed, kappa = agreement_of(Counter({(0, 1): 5, (1, 0): 5}))
+    agreed, kappa = agreement(Counter({(0, 1): 5, (1, 0): 5}))
     assert (agreed, kappa) == (0, -1)
 
 
 def test_kappa_where_both_give_one_label_only_is_not_defined() -> None:
-    assert agreement_of(Counter({(1, 1): 9})) == (9, None)
-    assert agreement_of(Counter({(1, 0): 9})) == (0, 0)
-    assert agreement_of(Counter()) == (0, None)
+    assert agreement(Counter({(1, 1): 9})) == (9, None)
+    assert agreement(Counter({(1, 0): 9})) == (0, 0)
+    assert agreement(Counter()) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_kappa_where_both_give_one_label_only_is_not_defined() -> None:
     ],
 )
 def test_reading_is_landis_and_kochs_band(kappa: float | None, word: str | None) -> None:
-    assert reading_of(kappa) == word
+    assert interpret_kappa(kappa) == word
 
 
 def test_flows_and_labels_of_a_small_case() -> None:
@@ -110,7 +110,7 @@ def test_distances_of_small_cases() -> None:
 def test_score_differences_are_of_documents_with_equal_labels() -> None:
     scores_a, scores_b = RANDOM.random(4000), RANDOM.random(4000)
     labels_a, labels_b = RANDOM.integers(0, 2, 4000), RANDOM.integers(0, 2, 4000)
-    tally = Tally()
+    tally = AgreementCounts()
     for at in np.array_split(np.arange(4000), 3):
         tally.add(AlignedPredictions(labels_a[at], scores_a[at]), AlignedPredictions(labels_b[at], scores_b[at]))
     difference = (scores_b - scores_a)[labels_a == labels_b]
@@ -120,7 +120,7 @@ def test_score_differences_are_of_documents_with_equal_labels() -> None:
     assert found["mean"] == pytest.approx(difference.mean(), abs=1e-12)
     for name, share in (("p5", 0.05), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p95", 0.95)):
         assert found[name] == pytest.approx(np.quantile(difference, share, method="inverted_cdf"), abs=0.001)
-    assert score_differences(Tally()) is None
+    assert score_differences(AgreementCounts()) is None
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.results.compare import compare
 from pipeline_ops.analysis import comparison as comparing
-from pipeline_ops.analysis.alignment import match_inputs, pair
+from pipeline_ops.analysis.alignment import align, match_inputs
 from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import END_OF_FILE, Piece
@@ -209,9 +209,9 @@ def test_parts_hold_each_document_once_and_no_more_than_asked(tmp_path: Path) ->
     a.add(whole("/in/small", 3), whole("/in/odd", 2))
     found_a, found_b = a.opened().commits, b.opened().commits
     matching = match_inputs(found_a, found_b, "/in", "/in")
-    together = pair(found_a, found_b, matching, 1000)
+    together = align(found_a, found_b, matching, 1000)
     assert [(len(part.a), len(part.b)) for part in together.parts] == [(4, 3)]
-    sliced = pair(found_a, found_b, matching, 12)
+    sliced = align(found_a, found_b, matching, 12)
     assert len(sliced.parts) > 2
     assert all(len(part.a) <= 3 for part in sliced.parts)
     assert sliced.parts[0].low is None

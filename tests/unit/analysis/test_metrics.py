@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as untyped
 
-from pipeline_ops.analysis.multi_label import MultiLabelTally
-from pipeline_ops.analysis.regression import ValueTally
-from pipeline_ops.analysis.single_label import MISTAKES, Rows, SingleLabelTally
+from pipeline_ops.analysis.multi_label import MultiLabelEvaluator
+from pipeline_ops.analysis.regression import ValueEvaluator
+from pipeline_ops.analysis.single_label import MAX_MISTAKES, Rows, SingleLabelEvaluator
 from pipeline_ops.models.heads import Head, Kind
 from pipeline_ops.schema.errors import UserError
 
@@ -18,14 +18,14 @@ NAMES = ("art", "law", "maths", "news", "sport")
 DOCUMENTS = 500
 
 
-def fed(tally, truth: pa.Array, label, score, scores=None, step: int = 170):
-    """The tally, given the rows in slices."""
+def fed(evaluator, truth: pa.Array, label, score, scores=None, step: int = 170):
+    """The evaluator, given the rows in slices."""
     label, score = pa.array(label, pa.string()), np.asarray(score, np.float32)
     for start in range(0, len(truth), step):
         part = slice(start, start + step)
         rows = None if scores is None else np.asarray(scores, np.float32)[part]
-        tally.add(Rows(truth[part], label[part], score[part], rows, (0, start)))
-    return tally
+        evaluator.add(Rows(truth[part], label[part], score[part], rows, (0, start)))
+    return evaluator
 
 
 def single(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def single(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_measures_of_single_labels_are_scikit_learns() -> None:
     truth, label, score = single()
-    result = fed(SingleLabelTally(Head(NAMES, "softmax")), pa.array(truth), label, score).result()
+    result = fed(SingleLabelEvaluator(Head(NAMES, "softmax")), pa.array(truth), label, score).result()
     order = [*NAMES, "unknown"]
     expected = metrics.precision_recall_fscore_support(truth, label, labels=order, zero_division=0)
     found = [[one[key] for one in result["per_label"]] for key in ("precision", "recall", "f1", "support")]
@@ -53,7 +53,7 @@ def test_measures_of_single_labels_are_scikit_learns() -> None:
 def test_calibration_error_is_that_of_its_definition() -> None:
     truth, label, score = single()
     score[:2] = 0.0, 1.0
-    found = fed(SingleLabelTally(Head(NAMES, "softmax")), pa.array(truth), label, score).result()["calibration"]
+    found = fed(SingleLabelEvaluator(Head(NAMES, "softmax")), pa.array(truth), label, score).result()["calibration"]
     score, right, error = score.astype(np.float32).astype(float), truth == label, 0.0
     for number, one in enumerate(found["bins"]):
         inside = (score > number / 15) & (score <= (number + 1) / 15) | ((score == 0) & (number == 0))
@@ -66,31 +66,35 @@ def test_calibration_error_is_that_of_its_definition() -> None:
 
 def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
     truth, label, score = single()
-    assert fed(SingleLabelTally(Head(NAMES, "none")), pa.array(truth), label, score * 9).result()["calibration"] is None
+    assert fed(SingleLabelEvaluator(Head(NAMES, "none")), pa.array(truth), label, score * 9).result()["calibration"] is None
 
 
 def test_confident_mistakes_are_those_of_a_full_sort() -> None:
     truth, label, score = single()
-    found = fed(SingleLabelTally(Head(NAMES, "softmax")), pa.array(truth), label, score).mistakes.worst_first()
+    found = fed(SingleLabelEvaluator(Head(NAMES, "softmax")), pa.array(truth), label, score).mistakes.most_severe_first()
     rows = [row for row in np.argsort(-score.astype(np.float32), kind="stable") if truth[row] != label[row]]
-    assert [one.row for one in found] == rows[:MISTAKES]
-    assert [(one.truth, one.label) for one in found] == [(truth[row], label[row]) for row in rows[:MISTAKES]]
+    assert [one.row for one in found] == rows[:MAX_MISTAKES]
+    assert [(one.truth, one.label) for one in found] == [(truth[row], label[row]) for row in rows[:MAX_MISTAKES]]
 
 
 def test_null_truths_are_left_out_and_counted() -> None:
-    tally = fed(
-        SingleLabelTally(Head(NAMES, "softmax")), pa.array(["art", None, "law"]), ["art", "art", "art"], [0.9, 0.8, 0.7]
+    evaluator = fed(
+        SingleLabelEvaluator(Head(NAMES, "softmax")), pa.array(["art", None, "law"]), ["art", "art", "art"], [0.9, 0.8, 0.7]
     )
-    assert (tally.result()["evaluated"], tally.without_truth, tally.result()["accuracy"]) == (2, 1, 0.5)
-    assert [one.row for one in tally.mistakes.worst_first()] == [2]
-    assert sum(one["count"] for one in tally.result()["calibration"]["bins"]) == 2
+    assert (evaluator.result()["evaluated"], evaluator.without_truth, evaluator.result()["accuracy"]) == (2, 1, 0.5)
+    assert [one.row for one in evaluator.mistakes.most_severe_first()] == [2]
+    assert sum(one["count"] for one in evaluator.result()["calibration"]["bins"]) == 2
 
 
-@pytest.mark.parametrize("tally", [SingleLabelTally, MultiLabelTally, ValueTally])
-def test_nothing_evaluated_gives_no_measures(tally: type) -> None:
-    kinds: dict[type, Kind] = {SingleLabelTally: "single_label", MultiLabelTally: "multi_label", ValueTally: "value"}
-    head = Head(NAMES, "sigmoid", kinds[tally], thresholds=(0.5,) * 5, bins=(1.0,), bin_labels=("low", "high"))
-    result = fed(tally(head), pa.nulls(2, pa.string()), ["low", "low"], [0.1, 0.2], np.zeros((2, 5))).result()
+@pytest.mark.parametrize("evaluator", [SingleLabelEvaluator, MultiLabelEvaluator, ValueEvaluator])
+def test_nothing_evaluated_gives_no_measures(evaluator: type) -> None:
+    kinds: dict[type, Kind] = {
+        SingleLabelEvaluator: "single_label",
+        MultiLabelEvaluator: "multi_label",
+        ValueEvaluator: "value",
+    }
+    head = Head(NAMES, "sigmoid", kinds[evaluator], thresholds=(0.5,) * 5, bins=(1.0,), bin_labels=("low", "high"))
+    result = fed(evaluator(head), pa.nulls(2, pa.string()), ["low", "low"], [0.1, 0.2], np.zeros((2, 5))).result()
     assert result["evaluated"] == 0
     assert result.get("per_label", []) == []
     assert result.get("macro_f1") is None
@@ -101,13 +105,14 @@ def test_nothing_evaluated_gives_no_measures(tally: type) -> None:
 )
 def test_truths_are_compared_as_text(truth: pa.Array) -> None:
     assert (
-        fed(SingleLabelTally(Head(("0", "1"), "softmax")), truth, ["1", "0", "0"], [1, 1, 1]).result()["accuracy"] == 0.666667
+        fed(SingleLabelEvaluator(Head(("0", "1"), "softmax")), truth, ["1", "0", "0"], [1, 1, 1]).result()["accuracy"]
+        == 0.666667
     )
 
 
 def test_fallback_label_is_wrong_and_not_in_the_calibration() -> None:
     head = Head(NAMES, "softmax", min_score=0.5, fallback_label="unsure")
-    result = fed(SingleLabelTally(head), pa.array(["art", "law"]), ["art", "unsure"], [0.9, 0.4]).result()
+    result = fed(SingleLabelEvaluator(head), pa.array(["art", "law"]), ["art", "unsure"], [0.9, 0.4]).result()
     assert result["accuracy"] == 0.5
     assert sum(one["count"] for one in result["calibration"]["bins"]) == 1
 
@@ -115,7 +120,7 @@ def test_fallback_label_is_wrong_and_not_in_the_calibration() -> None:
 def test_column_of_names_of_documents_is_refused() -> None:
     truth = pa.array([f"document {number}" for number in range(12_000)])
     with pytest.raises(UserError, match="different values"):
-        fed(SingleLabelTally(Head(NAMES, "softmax")), truth, ["art"] * 12_000, np.ones(12_000), step=1000)
+        fed(SingleLabelEvaluator(Head(NAMES, "softmax")), truth, ["art"] * 12_000, np.ones(12_000), step=1000)
 
 
 def several(seed: int = 1) -> tuple[np.ndarray, np.ndarray, pa.Array]:
@@ -130,7 +135,7 @@ def several(seed: int = 1) -> tuple[np.ndarray, np.ndarray, pa.Array]:
 def test_measures_of_several_labels_are_scikit_learns() -> None:
     should, scores, truth = several()
     head = Head(NAMES, "sigmoid", "multi_label", thresholds=(0.5, 0.5, 0.4, 0.7, 0.5))
-    result = fed(MultiLabelTally(head), truth, ["art"] * DOCUMENTS, scores[:, 0], scores).result()
+    result = fed(MultiLabelEvaluator(head), truth, ["art"] * DOCUMENTS, scores[:, 0], scores).result()
     given = scores >= np.array(head.thresholds, np.float32)
     for average in ("micro", "macro"):
         expected = metrics.f1_score(should, given, average=average, zero_division=0)
@@ -144,7 +149,7 @@ def test_measures_of_several_labels_are_scikit_learns() -> None:
 def test_sweep_is_that_of_trying_each_threshold() -> None:
     should, scores, truth = several()
     head = Head(NAMES, "sigmoid", "multi_label", thresholds=(0.5,) * 5)
-    sweep = fed(MultiLabelTally(head), truth, ["art"] * DOCUMENTS, scores[:, 0], scores).result()["sweep"]
+    sweep = fed(MultiLabelEvaluator(head), truth, ["art"] * DOCUMENTS, scores[:, 0], scores).result()["sweep"]
     best = np.zeros(len(NAMES))
     for one in sweep["overall"]:
         given = scores >= np.float32(one["threshold"])
@@ -161,9 +166,9 @@ def test_sweep_is_that_of_trying_each_threshold() -> None:
 def test_one_name_nulls_and_unknown_names_as_truths_of_several_labels() -> None:
     head = Head(("art", "law"), "sigmoid", "multi_label", thresholds=(0.5, 0.5))
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.1], [0.1, 0.1]])
-    by_name = fed(MultiLabelTally(head), pa.array(["art", "law", None, "sea"]), ["art"] * 4, scores[:, 0], scores)
+    by_name = fed(MultiLabelEvaluator(head), pa.array(["art", "law", None, "sea"]), ["art"] * 4, scores[:, 0], scores)
     lists = pa.array([["art", "art"], ["law", None], None, ["sea", "sea"]], pa.list_(pa.string()))
-    by_list = fed(MultiLabelTally(head), lists, ["art"] * 4, scores[:, 0], scores)
+    by_list = fed(MultiLabelEvaluator(head), lists, ["art"] * 4, scores[:, 0], scores)
     assert by_name.result() == by_list.result()
     result = by_list.result()
     assert (result["evaluated"], by_list.without_truth, result["subset_accuracy"]) == (3, 1, 0.333333)
@@ -172,7 +177,7 @@ def test_one_name_nulls_and_unknown_names_as_truths_of_several_labels() -> None:
         "law": (1, 0.0),
         "sea": (1, 0.0),
     }
-    worst = by_list.mistakes.worst_first()[0]
+    worst = by_list.mistakes.most_severe_first()[0]
     assert (worst.row, worst.about, worst.label, worst.truth) == (1, "art", ["art"], ["law", None])
     assert worst.score == pytest.approx(0.8)
 
@@ -183,24 +188,24 @@ def test_errors_of_values_are_those_of_numpy_and_bins_are_the_heads() -> None:
     value = (truth + random.normal(0, 0.5, DOCUMENTS)).astype(np.float32)
     head = Head(("quality",), "none", "value", bins=(999.5, 1000.5), bin_labels=("low", "middle", "high"))
     label = np.array(head.bin_labels)[np.searchsorted(head.bins, value, side="right")]
-    result = fed(ValueTally(head), pa.array(truth), label, value).result()
+    result = fed(ValueEvaluator(head), pa.array(truth), label, value).result()
     assert result["mean_absolute_error"] == pytest.approx(metrics.mean_absolute_error(truth, value), abs=1e-6)
     assert result["root_mean_squared_error"] == pytest.approx(metrics.root_mean_squared_error(truth, value), abs=1e-6)
     assert result["pearson_r"] == pytest.approx(np.corrcoef(truth, value.astype(float))[0, 1], abs=1e-6)
     binned = np.array(head.bin_labels)[np.searchsorted(head.bins, truth.astype(np.float32), side="right")]
     assert result["accuracy"] == pytest.approx(metrics.accuracy_score(binned, label), abs=1e-6)
-    by_name = fed(ValueTally(head), pa.array(binned), label, value).result()
+    by_name = fed(ValueEvaluator(head), pa.array(binned), label, value).result()
     assert by_name["confusion"] == result["confusion"]
     assert by_name["mean_absolute_error"] is None
-    as_text = fed(ValueTally(head), pa.array(truth.astype(str)), label, value).result()
+    as_text = fed(ValueEvaluator(head), pa.array(truth.astype(str)), label, value).result()
     assert as_text == result
 
 
 def test_value_without_bins_has_errors_only_and_truths_that_are_no_numbers_are_counted() -> None:
-    tally = fed(
-        ValueTally(Head(("LABEL_0",), "none", "value")), pa.array(["1", "n/a", None, "2.5"]), ["LABEL_0"] * 4, [1, 1, 1, 2]
+    evaluator = fed(
+        ValueEvaluator(Head(("LABEL_0",), "none", "value")), pa.array(["1", "n/a", None, "2.5"]), ["LABEL_0"] * 4, [1, 1, 1, 2]
     )
-    result = tally.result()
-    assert (result["evaluated"], tally.without_truth, result["mean_absolute_error"]) == (2, 2, 0.25)
+    result = evaluator.result()
+    assert (result["evaluated"], evaluator.without_truth, result["mean_absolute_error"]) == (2, 2, 0.25)
     assert "accuracy" not in result
-    assert [(one.row, one.truth, one.label) for one in tally.mistakes.worst_first()] == [(3, 2.5, None)]
+    assert [(one.row, one.truth, one.label) for one in evaluator.mistakes.most_severe_first()] == [(3, 2.5, None)]

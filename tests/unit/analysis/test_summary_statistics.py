@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from pipeline_ops.analysis import summary_statistics as describing
-from pipeline_ops.analysis.summary_statistics import WEIGHT, draw_rows, labels_of, notable_rows, partitions_of, share_below
+from pipeline_ops.analysis.summary_statistics import (
+    WEIGHT,
+    example_rows,
+    labels_of,
+    partitions_of,
+    sample_rows,
+    statistics_below,
+)
 from pipeline_ops.output.commit_log import Ledger
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -52,36 +59,36 @@ def test_reasons_of_old_commits_are_unknown_not_lost(tmp_path: Path) -> None:
 
 def test_sample_weights_stand_for_every_labeled_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 files 7 are read, 5 rows of each: the weights of each partition still add up to its rows."""
-    monkeypatch.setattr(describing, "SAMPLED_FILES", 7)
-    monkeypatch.setattr(describing, "SAMPLED_ROWS", 5)
+    monkeypatch.setattr(describing, "SAMPLE_FILES", 7)
+    monkeypatch.setattr(describing, "ROWS_PER_FILE", 5)
     labeled, commits = output_of(tmp_path, [40] * 30)
-    sample = draw_rows(labeled, COLUMNS)
+    sample = sample_rows(labeled, COLUMNS)
     assert sample.num_rows == 35
     weights, labels = sample[WEIGHT].to_numpy(), np.array(sample["label"].to_pylist())
     for label, count in labels_of(commits).items():
         assert weights[labels == label].sum() == pytest.approx(count)
-    assert draw_rows(labeled, COLUMNS).equals(sample), "the same output gives the same sample"
+    assert sample_rows(labeled, COLUMNS).equals(sample), "the same output gives the same sample"
 
 
 def test_sample_of_an_output_without_labels_is_empty(tmp_path: Path) -> None:
     labeled, _ = output_of(tmp_path, [])
-    assert draw_rows(labeled, COLUMNS).num_rows == 0
+    assert sample_rows(labeled, COLUMNS).num_rows == 0
 
 
 def test_share_below_adds_what_is_expected_to_be_wrong() -> None:
     scores, weights = np.array([0.6, 0.8, 0.9]), np.array([1.0, 1.0, 2.0])
-    below = {row["limit"]: row for row in share_below(scores, weights, [0.5, 0.7, 1.0])}
+    below = {row["threshold"]: row for row in statistics_below(scores, weights, [0.5, 0.7, 1.0])}
     assert (below[0.5]["share"], below[0.5]["expected_wrong"]) == (0, 0)
-    assert below[0.7] == {"limit": 0.7, "share": 0.25, "expected_wrong": pytest.approx(0.1)}
+    assert below[0.7] == {"threshold": 0.7, "share": 0.25, "expected_wrong": pytest.approx(0.1)}
     assert below[1.0]["expected_wrong"] == pytest.approx((0.4 + 0.2 + 2 * 0.1) / 4)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 50])
 def test_notable_rows_are_the_surest_the_least_sure_and_others_none_twice(count: int) -> None:
     scores = np.linspace(1, 0, count)
-    found = notable_rows(scores, 3)
+    found = example_rows(scores, 3)
     rows = [row for group in found.values() for row in group]
     assert len(rows) == len(set(rows)) == min(count, 9)
-    assert found["most certain"] == list(range(min(3, count)))
+    assert found["highest scores"] == list(range(min(3, count)))
     if count > 6:
-        assert found["least certain"] == [count - 1, count - 2, count - 3]
+        assert found["lowest scores"] == [count - 1, count - 2, count - 3]
