@@ -1,6 +1,7 @@
-"""What a model says of itself: its configuration, the size of its weights, its card. For people; no label depends on it."""
+"""Descriptive facts about a model: its architecture, size and model card. For display; labels do not depend on them."""
 
 import json
+import math
 import os
 from typing import Any
 
@@ -13,30 +14,30 @@ CONFIG_KEYS = ("hidden_size", "dim", "num_hidden_layers", "n_layers", "vocab_siz
 
 
 def card_of(config: ModelConfig, storage: StorageConfig) -> dict[str, Any]:
-    """Facts by name; what the model's folder does not tell is left out.
+    """Facts by name, from the files that this machine has; without network access for local folders and hub models.
 
     Returns:
-        architecture, model_type, parameters (where the weights are safetensors on this machine), some of CONFIG_KEYS, and of
-        the card's header CARD_KEYS.
+        architecture, model_type and those of CONFIG_KEYS that config.json has, parameters (a number; single safetensors files
+        only), and those of CARD_KEYS that the model card has.
     """
     facts: dict[str, Any] = {}
     settings = _file(config, storage, "config.json")
     if settings is not None:
         with open(settings, encoding="utf-8") as file:
-            known = json.load(file)
-        facts = {"architecture": (known.get("architectures") or [None])[0], "model_type": known.get("model_type")}
-        facts |= {key: known[key] for key in CONFIG_KEYS if key in known}
+            model_config = json.load(file)
+        facts = {"architecture": (model_config.get("architectures") or [None])[0], "model_type": model_config.get("model_type")}
+        facts |= {key: model_config[key] for key in CONFIG_KEYS if key in model_config}
     weights = _file(config, storage, "model.safetensors")
     if weights is not None:
         facts["parameters"] = _parameters(weights)
     card = _file(config, storage, "README.md")
     if card is not None:
-        facts |= _header(card)
+        facts |= _card_data(card)
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def _file(config: ModelConfig, storage: StorageConfig, name: str) -> str | None:
-    """A file of the model as this machine has it; nothing is fetched from a hub for it."""
+    """Local path of a file of the model, if this machine has it; hub models are looked up in the cache only."""
     if is_hub_id(config.path):
         from huggingface_hub import try_to_load_from_cache
 
@@ -47,32 +48,24 @@ def _file(config: ModelConfig, storage: StorageConfig, name: str) -> str | None:
 
 
 def _parameters(path: str) -> int:
-    """Numbers in a safetensors file, by its header: 8 bytes of length, then JSON.
+    """The number of weights in a safetensors file, from the shapes in its header."""
+    from safetensors import safe_open
 
-    Source: safetensors' format, github.com/huggingface/safetensors, README.
-    """
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for length in tensor["shape"]:
-                count *= length
-            total += count
-    return total
+    with safe_open(path, framework="numpy") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118 it is no dict
 
 
-def _header(path: str) -> dict[str, Any]:
-    """Of a card whose header is no YAML, as people write them, nothing."""
+def _card_data(path: str) -> dict[str, Any]:
+    """Those of CARD_KEYS that a model card has; none if it has no metadata or they are invalid YAML, as in some cards."""
     import yaml
+    from huggingface_hub import ModelCard
 
-    with open(path, encoding="utf-8", errors="replace") as file:
-        text = file.read()
-    if not text.startswith("---"):
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        content = file.read()
+    if not content.startswith("---"):  # ModelCard would log a warning
         return {}
     try:
-        known = yaml.safe_load(text.split("---", 2)[1])
-    except yaml.YAMLError:
+        data = ModelCard(content, ignore_metadata_errors=True).data.to_dict()
+    except (yaml.YAMLError, TypeError, ValueError):
         return {}
-    return {key: known[key] for key in CARD_KEYS if key in known} if isinstance(known, dict) else {}
+    return {key: data[key] for key in CARD_KEYS if key in data}

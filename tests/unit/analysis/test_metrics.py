@@ -119,7 +119,7 @@ def test_fallback_label_is_wrong_and_not_in_the_calibration() -> None:
 
 def test_column_of_names_of_documents_is_refused() -> None:
     truth = pa.array([f"document {number}" for number in range(12_000)])
-    with pytest.raises(UserError, match="different values"):
+    with pytest.raises(UserError, match="distinct values"):
         fed(SingleLabelEvaluator(Head(NAMES, "softmax")), truth, ["art"] * 12_000, np.ones(12_000), step=1000)
 
 

@@ -1,4 +1,4 @@
-"""What a model's folder says of it."""
+"""Facts about a model from its folder: size of the weights, metadata of the model card."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def folder(model: Path, tmp_path: Path) -> Path:
     return shutil.copytree(model, tmp_path / "model")
 
 
-def test_card_has_the_size_of_the_weights_and_the_header_of_the_readme(folder: Path) -> None:
+def test_card_has_the_size_of_the_weights_and_the_metadata_of_the_model_card(folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: mit\ntags: [a, b]\nextra: no\n---\n# A model\n")
     card = card_of(ModelConfig(path=str(folder)), StorageConfig())
     with safe_open(folder / "model.safetensors", "numpy") as weights:
@@ -29,7 +29,7 @@ def test_card_has_the_size_of_the_weights_and_the_header_of_the_readme(folder: P
 
 
 @pytest.mark.parametrize("text", ["# no header", "---\n: : :\n- x\n---\n", "---\njust text\n---\n", ""])
-def test_card_without_a_header_tells_the_rest(folder: Path, text: str) -> None:
+def test_card_without_valid_metadata_has_the_other_facts(folder: Path, text: str) -> None:
     (folder / "README.md").write_text(text)
     card = card_of(ModelConfig(path=str(folder)), StorageConfig())
     assert card["parameters"] > 0
