@@ -56,9 +56,7 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
     if is_list(types[truth]) and not isinstance(evaluator, MultiLabelEvaluator):
         raise UserError(f"--truth: {truth!r} holds lists, but {_why_one_label(head)}")
     columns = [truth, added.label_column, added.score_column, *([added.scores_column] if uses_scores else [])]
-    for number, (_, table) in enumerate(
-        _with_progress(read_columns(labeled.store, labeled.files, columns), labeled, quiet)
-    ):
+    for number, (_, table) in enumerate(_with_progress(read_columns(labeled.store, labeled.files, columns), labeled, quiet)):
         for first, rows in slices_of(table, len(head.labels)):
             evaluator.add(
                 Rows(

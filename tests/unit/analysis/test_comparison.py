@@ -239,7 +239,7 @@ def test_user_errors_are_one_line(tmp_path: Path) -> None:
         compare(a.opened(), b.opened())
     with pytest.raises(UserError, match="the same output"):
         compare(a.opened(), a.opened())
-    with pytest.raises(UserError, match="B: .* has no commits"):
+    with pytest.raises(UserError, match=r"B: .* has no commits"):
         compare(a.opened(), empty.opened())
     with pytest.raises(UserError, match="predicts a value"):
         compare(a.opened(), value.opened())
