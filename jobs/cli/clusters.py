@@ -6,10 +6,7 @@ import typer
 
 from jobs.cli.options import (
     Address,
-    DriverCPUs,
-    DriverGPUs,
-    DriverMemory,
-    DriverResources,
+    Entrypoint,
     Env,
     Image,
     JobFile,
@@ -51,16 +48,13 @@ def submit_command(
     runtime_env: RuntimeEnv = None,
     env: Env = None,
     python: Python = "python",
-    entrypoint_num_cpus: DriverCPUs = None,
-    entrypoint_num_gpus: DriverGPUs = None,
-    entrypoint_memory: DriverMemory = None,
-    entrypoint_resources: DriverResources = None,
+    entrypoint: Entrypoint = None,
 ) -> None:
     """Run the job on a Ray cluster."""
-    from jobs.remote.runtime_env import SubmitOptions
-    from jobs.remote.submit import entrypoint_request, submit
+    from jobs.remote.runtime_env import SubmitOptions, entrypoint_request
+    from jobs.remote.submit import submit
 
-    request = entrypoint_request(entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources)
+    request = entrypoint_request(entrypoint)
     flags = (*(("--retry-failed",) if retry_failed else ()), *_log_flags(log_format))
     options = SubmitOptions(address, working_dir, image, runtime_env, tuple(env or ()), python, ship_code, request, flags)
     if check:
@@ -109,19 +103,15 @@ def schedule_command(
     runtime_env: RuntimeEnv = None,
     env: Env = None,
     python: Python = "python",
-    entrypoint_num_cpus: DriverCPUs = None,
-    entrypoint_num_gpus: DriverGPUs = None,
-    entrypoint_memory: DriverMemory = None,
-    entrypoint_resources: DriverResources = None,
+    entrypoint: Entrypoint = None,
 ) -> None:
     """Run the job on a Ray cluster at the ticks of a cron.
 
     With --kubernetes nothing is submitted: the last lines on stdout are manifests, for `kubectl apply -f -`.
     """
-    from jobs.remote.runtime_env import SubmitOptions
+    from jobs.remote.runtime_env import SubmitOptions, entrypoint_request
     from jobs.remote.schedule import run_once, schedule
     from jobs.remote.schedule_status import health, history, show, show_health
-    from jobs.remote.submit import entrypoint_request
     from pipeline_ops.schema.errors import UserError
 
     if [cron is not None, once, list_ticks, check_health].count(True) != 1:
@@ -145,7 +135,7 @@ def schedule_command(
         return
     if name or kubectl_image or rayjob or namespace != "default":
         raise UserError("--name, --namespace, --kubectl-image and --rayjob are for --kubernetes")
-    request = entrypoint_request(entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources)
+    request = entrypoint_request(entrypoint)
     options = SubmitOptions(
         address, working_dir, image, runtime_env, tuple(env or ()), python, ship_code, request, _log_flags(log_format)
     )

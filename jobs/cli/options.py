@@ -19,12 +19,10 @@ Image = Annotated[str | None, typer.Option("--image", help="container image in w
 RuntimeEnv = Annotated[str | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime_env")]
 Env = Annotated[list[str] | None, typer.Option("--env", metavar="NAME", help="environment variable that travels; repeatable")]
 Python = Annotated[str, typer.Option("--python", help="the interpreter on the cluster")]
-DriverCPUs = Annotated[
-    float | None, typer.Option("--entrypoint-num-cpus", min=0, help="for the driver, which then may leave the head")
+Entrypoint = Annotated[
+    str | None,
+    typer.Option("--entrypoint", metavar="FILE.yaml", help="what the driver needs: num_cpus, num_gpus, memory, resources"),
 ]
-DriverGPUs = Annotated[float | None, typer.Option("--entrypoint-num-gpus", min=0, help="for the driver")]
-DriverMemory = Annotated[int | None, typer.Option("--entrypoint-memory", min=0, help="bytes")]
-DriverResources = Annotated[str | None, typer.Option("--entrypoint-resources", metavar="JSON", help='such as {"driver": 1}')]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.session import environment_values
+from jobs.config import load_config
 from pipeline_ops.schema.errors import UserError
 
 CODE = ("jobs", "pipeline_ops", "cluster")
@@ -31,8 +33,7 @@ class SubmitOptions:
         env: names of environment variables that travel.
         python: the interpreter on the cluster; the entrypoint is a shell command there.
         ship_code: this installed program travels too, for clusters that have only its dependencies.
-        resources: entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory (bytes), entrypoint_resources; none: the driver
-            runs on the head.
+        resources: of the driver, see entrypoint_request; none: it runs on the head.
         run_flags: options of `run`.
     """
 
@@ -45,6 +46,32 @@ class SubmitOptions:
     ship_code: bool = False
     resources: dict[str, Any] = field(default_factory=dict)
     run_flags: tuple[str, ...] = ()
+
+
+class EntrypointConfig(BaseModel):
+    """What Ray reserves for the driver; without any of these it runs on the head and takes no CPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="label-corpus resources")
+
+    num_cpus: float | None = Field(default=None, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    memory: int | None = Field(default=None, ge=0, description="bytes")
+    resources: dict[str, Annotated[float, Field(ge=0)]] | None = Field(default=None, description="Ray's custom resources")
+
+
+def entrypoint_request(path: str | None) -> dict[str, Any]:
+    """The file of --entrypoint as arguments of Ray's Jobs API; empty without one.
+
+    Raises:
+        UserError: the file cannot be read, or a key or value in it is invalid.
+    """
+    if path is None:
+        return {}
+    try:
+        wanted = load_config(EntrypointConfig, path, [])
+    except UserError as error:
+        raise UserError(f"--entrypoint: {error}") from error
+    return {f"entrypoint_{name}": value for name, value in wanted if value}
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`label-corpus submit`: the job on a Ray cluster, by Ray's Job Submission API. What follows it is in jobs/following.py."""
 
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -88,31 +87,6 @@ def named_address(address: str | None) -> str:
     if address is None:
         raise UserError("--address: missing; give the cluster's dashboard, http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
     return address
-
-
-def entrypoint_request(
-    num_cpus: float | None, num_gpus: float | None, memory: int | None, resources: str | None
-) -> dict[str, Any]:
-    """What the driver needs, as Ray's Jobs API takes it.
-
-    Args:
-        memory: bytes.
-        resources: JSON, {name: amount}.
-
-    Raises:
-        UserError: `resources` is no such JSON.
-    """
-    amounts = None
-    if resources is not None:
-        try:
-            amounts = json.loads(resources)
-        except json.JSONDecodeError as error:
-            raise UserError(f"--entrypoint-resources: {resources!r} is not valid JSON: {error}") from error
-        numbers = isinstance(amounts, dict) and all(isinstance(amount, int | float) for amount in amounts.values())
-        if not numbers:
-            raise UserError(f'--entrypoint-resources: {resources!r} is not of the form {{"name": amount}}')
-    request = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": amounts}
-    return {f"entrypoint_{name}": value for name, value in request.items() if value}
 
 
 def _time(tick: str | None) -> datetime:

@@ -19,8 +19,9 @@ from cluster.session import WORKER_ENVIRONMENT, environment_values, jobs_address
 from jobs.config import load_job
 from jobs.console.signals import LeftRunning
 from jobs.remote.follow import exit_code, follow, result_in
-from jobs.remote.submit import SubmitOptions, entrypoint_request, submission_prefix, submit_job
+from jobs.remote.runtime_env import SubmitOptions, entrypoint_request
 from jobs.remote.submit import submission_id as identity_of
+from jobs.remote.submit import submission_prefix, submit_job
 from pipeline_ops.schema.errors import UserError
 from tests.support.running import write_job_file
 
@@ -142,13 +143,39 @@ def test_option_that_does_not_do_is_named(job_file: Path, python: str, tmp_path:
     assert "\n" not in str(raised.value)
 
 
-def test_driver_asks_for_what_is_given_only() -> None:
-    assert entrypoint_request(None, None, None, None) == entrypoint_request(0, 0, 0, "{}") == {}
-    wanted = entrypoint_request(2, None, 2**30, '{"driver": 1}')
-    assert wanted == {"entrypoint_num_cpus": 2, "entrypoint_memory": 2**30, "entrypoint_resources": {"driver": 1}}
-    for mistake in ("driver", "[1]", '{"driver": "one"}'):
-        with pytest.raises(UserError, match="--entrypoint-resources"):
-            entrypoint_request(None, None, None, mistake)
+def test_driver_asks_for_what_is_given_only(tmp_path: Path) -> None:
+    path = tmp_path / "entrypoint.yaml"
+
+    def request(text: str) -> dict[str, Any]:
+        path.write_text(text)
+        return entrypoint_request(str(path))
+
+    assert entrypoint_request(None) == request("") == request("{num_cpus: 0, resources: {}}") == {}
+    wanted = {"entrypoint_num_cpus": 2, "entrypoint_memory": 2**30, "entrypoint_resources": {"driver": 1}}
+    assert request("{num_cpus: 2, memory: 1073741824, resources: {driver: 1}}") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("num_cpu: 1", "num_cpu"),
+        ("num_cpus: many", "num_cpus"),
+        ("memory: -1", "memory"),
+        ("resources: driver", "resources"),
+        ("resources: {driver: one}", "resources: 'one'"),
+        ("[num_cpus]", "entrypoint.yaml"),
+        ("num_cpus: [", "not valid YAML"),
+        (None, "entrypoint.yaml"),
+    ],
+)
+def test_mistake_in_what_the_driver_needs_is_one_line(tmp_path: Path, text: str | None, named: str) -> None:
+    path = tmp_path / "entrypoint.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=r"^--entrypoint: ") as raised:
+        entrypoint_request(str(path))
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def job_in(status: str, code: int | None = None) -> Submission:
