@@ -6,14 +6,14 @@ Each contender runs in a process of its own, alone, in rounds whose order rotate
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
-from jobs.benchmark.processes import run_contender, s3_server
-from jobs.benchmark.report import JOB, LIMIT, TOKENIZER, compare, rounded
-from jobs.benchmark.runs import Run, chosen_runs, run_job, run_tokenizer, upload
+from jobs.benchmark.processes import run_contender
+from jobs.benchmark.report import JOB, LIMIT, TOKENIZER, medians_and_ratios, rounded
+from jobs.benchmark.runs import Run, chosen_runs, run_job, run_tokenizer
 from jobs.benchmark.scaling import ACTORS, conclude, scaling_task
-from jobs.benchmark.setup import Course, Options, check, machine_facts, prepare, prepare_for_host
+from jobs.benchmark.setup import BenchmarkSetup, Options, check, machine_facts, make_host_setup, make_setup
 from jobs.console.step_progress import Steps
 
 STEADY_NOTE = (
@@ -27,64 +27,62 @@ SHOWN, SHOWN_CHARACTERS = 5, 80  # of the documents that two contenders label di
 Labels = dict[str, tuple[str, float | None]]  # by text; with the score, where a contender gives one
 
 
-def compare_contenders(options: Options) -> dict[str, Any]:
-    """The contenders, compared.
+def measure_contenders(
+    options: Options, further: Callable[[BenchmarkSetup, list[str]], dict[str, Run]] | None = None
+) -> dict[str, Any]:
+    """Measures the contenders of --contender.
+
+    Args:
+        further: given the setup, more contenders; it may add notes.
 
     Returns:
-        mode, contenders ({name: as report.compare, and `agreement`: the share of its documents that have the same
+        mode, contenders ({name: as report.medians_and_ratios, and `agreement`: the share of its documents that have the same
         label from the job, `disagreements`: the first others, see _agreement}), settings of the job, corpus, model,
         hardware, versions, notes.
 
     Raises:
         UserError: no such model, corpus or contender, or a corpus that not all of them can label.
     """
-    with ExitStack() as stack:
-        steps = stack.enter_context(Steps("benchmark", quiet=options.quiet))
+    with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         steps.begin("making model and corpus, and trying the bare model")
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
-        course = prepare(options, folder)
+        setup = make_setup(options, folder)
         notes = [
             STEADY_NOTE,
             JOB_NOTE,
             "limit: only forward passes, on batches in memory; it starts and loads outside its time.",
         ]
-        contenders = chosen_runs(course, notes)
-        if "job-s3" in contenders:
-            course.endpoint = stack.enter_context(s3_server(folder))
-            upload(course)
-        runs, labels = _rounds(course, contenders, steps)
-    compared = compare(runs, LIMIT)
-    for name, row in compared.items():
+        contenders = chosen_runs(setup) | (further(setup, notes) if further else {})
+        runs, labels = _rounds(setup, contenders, steps)
+    rates = medians_and_ratios(runs, LIMIT)
+    for name, row in rates.items():
         row |= _agreement(labels.get(name), labels.get(JOB))
-    if any(run["documents"] < course.documents for done in runs.values() for run in done):
-        notes.append("slow contenders label only the first documents; their whole process is taken to go on at its steady rate")
-    return _result("compare", course, compared, notes)
+    return _result("compare", setup, rates, notes)
 
 
 def host_ceiling(options: Options) -> dict[str, Any]:
-    """What reading, tokenizing, moving and writing alone allow; see compare_contenders. Raises as that."""
+    """What reading, tokenizing, moving and writing alone allow; see measure_contenders. Raises as that."""
     with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         steps.begin("making model and corpus, and trying the bare tokenizer")
-        course = prepare_for_host(options, folder)
-        contenders = {TOKENIZER: lambda place: run_tokenizer(course, place), JOB: lambda place: run_job(course, place)}
-        runs, _ = _rounds(course, contenders, steps)
-    compared = compare(runs, TOKENIZER)
-    for row in compared.values():
+        setup = make_host_setup(options, folder)
+        contenders = {TOKENIZER: lambda place: run_tokenizer(setup, place), JOB: lambda place: run_job(setup, place)}
+        runs, _ = _rounds(setup, contenders, steps)
+    rates = medians_and_ratios(runs, TOKENIZER)
+    for row in rates.values():
         for key in ("steady", "whole"):
             rate = row[key]
-            row[f"megabytes_per_second_{key}"] = rate and rate * course.text_bytes / course.documents / 1e6
+            row[f"megabytes_per_second_{key}"] = rate and rate * setup.text_bytes / setup.documents / 1e6
     notes = [
         STEADY_NOTE,
         "tokenizer: encode_batch_fast alone, a process per core, on texts in memory, nothing kept",
         "the job's model takes the mean of its tokens' embeddings, of 8 dimensions",
     ]
-    return _result("host-ceiling", course, compared, notes)
+    return _result("host-ceiling", setup, rates, notes)
 
 
 def scaling(
     options: Options, actors: list[int] | None, units: int | None = None, unit_seconds: float | None = None
 ) -> dict[str, Any]:
-    """Units/s with more and more classifiers that sleep instead of computing; see scaling. Raises as compare_contenders.
+    """Units/s with more and more classifiers that sleep instead of computing; see scaling. Raises as measure_contenders.
 
     Args:
         units, unit_seconds: see scaling.scaling_task.
@@ -99,26 +97,26 @@ def scaling(
 
 
 def _rounds(
-    course: Course, contenders: dict[str, Run], steps: Steps
+    setup: BenchmarkSetup, contenders: dict[str, Run], steps: Steps
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Labels]]:
     """Each contender once per round, another one first each time; their runs, and the labels of the first round."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     labels: dict[str, Labels] = {}
-    steps.begin("measuring", course.options.repeat * len(contenders), things="measurements", basis=len(contenders))
-    for number in range(course.options.repeat):
+    steps.begin("measuring", setup.options.repeat * len(contenders), things="measurements", basis=len(contenders))
+    for number in range(setup.options.repeat):
         turn = number % len(contenders)
         for name in [*contenders, *contenders][turn : turn + len(contenders)]:
-            place = os.path.join(course.folder, "run")
+            place = os.path.join(setup.folder, "run")
             os.makedirs(place)
-            steps.add(0, f"round {number + 1} of {course.options.repeat}: {name}")
+            steps.add(0, f"round {number + 1} of {setup.options.repeat}: {name}")
             run, where = contenders[name](place)
             if number == 0 and where:
-                labels[name] = _read_labels(where, course.text_column)
+                labels[name] = _read_labels(where, setup.text_column)
             shutil.rmtree(place)
             runs[name].append(run)
             steady, whole = (f"{run[key]:,.1f}" if run.get(key) else "-" for key in ("steady", "whole"))
             steps.add()
-            done = f"round {number + 1} of {course.options.repeat}: {name}"
+            done = f"round {number + 1} of {setup.options.repeat}: {name}"
             steps.say(f"benchmark: {done}: {steady} documents/s steady, {whole} as a whole")
     return runs, labels
 
@@ -150,23 +148,23 @@ def _agreement(labels: Labels | None, job: Labels | None) -> dict[str, Any]:
     }
 
 
-def _result(mode: str, course: Course, contenders: dict[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
+def _result(mode: str, setup: BenchmarkSetup, contenders: dict[str, dict[str, Any]], notes: list[str]) -> dict[str, Any]:
     machine = machine_facts()
-    machine["hardware"]["gpu"] = course.measured_on["gpu"]
-    pools = course.pools
+    machine["hardware"]["gpu"] = setup.measured_on["gpu"]
+    pools = setup.pools
     return rounded(
         {
             "mode": mode,
             "contenders": contenders,
-            "dtype": course.dtype,
+            "dtype": setup.dtype,
             "job": {
                 "classifiers": pools.classifiers,
                 "tokenizers": pools.tokenizers,
                 "batch_tokens": pools.batch_tokens,
-                "unit_bytes": course.unit_bytes(),
+                "unit_bytes": setup.unit_bytes(),
             },
-            "corpus": course.facts,
-            "model": {"path": course.model, "parameters": course.measured_on["parameters"]},
+            "corpus": setup.facts,
+            "model": {"path": setup.model, "parameters": setup.measured_on["parameters"]},
             **machine,
             "notes": notes,
         }

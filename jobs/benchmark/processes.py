@@ -3,15 +3,12 @@
 Whatever ends the command ends them: each leads a process group, which is ended when the block around it is left.
 """
 
-import importlib.util
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,9 +16,7 @@ from typing import Any
 from cluster.session import child_environment
 from pipeline_ops.schema.errors import UserError
 
-BUCKET = "benchmark"
 GRACE_S = 20  # a job that is told to end stops its Ray first
-START_S = 60
 POLL_S = 0.01
 
 
@@ -80,65 +75,11 @@ def run_child(command: list[str], log: str, environment: dict[str, str | None]) 
 
 
 def run_contender(
-    name: str, task: dict[str, Any], folder: str, threads: int | None, environment: dict[str, str | None] | None = None
+    name: str, task: dict[str, Any], folder: str, threads: int | None, module: str = "jobs.benchmark.contenders"
 ) -> tuple[dict[str, Any], float]:
-    """Runs one of jobs.benchmark.contenders; returns and raises as run_child."""
+    """Runs a function of `module`, whose main is contenders.run_process; returns and raises as run_child."""
     path = os.path.join(folder, f"{name}.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(task, file)
-    command = [sys.executable, "-m", "jobs.benchmark.contenders", name, path]
-    return run_child(command, os.path.join(folder, f"{name}.log"), thread_settings(threads) | (environment or {}))
-
-
-def has_s3_server() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors"))
-
-
-@contextmanager
-def s3_server(folder: str) -> Iterator[str]:
-    """moto as a process on a free loopback port, with an empty bucket; its address."""
-    path, log = os.path.join(folder, "s3.json"), os.path.join(folder, "s3.log")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({}, file)
-    with started([sys.executable, "-m", "jobs.benchmark.contenders", "s3", path], log, {}) as process:
-        deadline = time.monotonic() + START_S
-        while True:
-            with open(f"{log}.err", encoding="utf-8") as file:
-                said = file.read()
-            if announced := re.search(r"Running on (http://127\.0\.0\.1:\d+)", said):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the S3 server did not start: {said[-500:]}")
-            time.sleep(POLL_S)
-        _make_bucket(announced[1])
-        yield announced[1]
-
-
-def s3_settings() -> dict[str, str | None]:
-    """Environment in which S3 clients reach the server: it takes any credentials."""
-    return {
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_SESSION_TOKEN": None,
-        "AWS_PROFILE": None,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "NO_PROXY": "127.0.0.1",
-    }
-
-
-def put_times(folder: str, prefix: str) -> list[float]:
-    """When the server that s3_server started in `folder` was first put each object below `prefix` (/bucket/...), ascending."""
-    with open(os.path.join(folder, "s3.log"), encoding="utf-8") as file:
-        puts = [line.split() for line in file if line.startswith("PUT ")]
-    first: dict[str, float] = {}
-    for _, stamp, path in puts:
-        if path.startswith(prefix):
-            first.setdefault(path, float(stamp))
-    return sorted(first.values())
-
-
-def _make_bucket(endpoint: str) -> None:
-    request = urllib.request.Request(f"{endpoint}/{BUCKET}", data=b"", method="PUT")
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=START_S):
-        pass
+    command = [sys.executable, "-m", module, name, path]
+    return run_child(command, os.path.join(folder, f"{name}.log"), thread_settings(threads))

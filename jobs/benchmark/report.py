@@ -73,7 +73,7 @@ def of_run(
     }
 
 
-def compare(runs: dict[str, list[dict[str, Any]]], limit_name: str) -> dict[str, dict[str, Any]]:
+def medians_and_ratios(runs: dict[str, list[dict[str, Any]]], limit_name: str) -> dict[str, dict[str, Any]]:
     """Medians over the rounds, and ratios of medians, per contender.
 
     Args:
@@ -118,7 +118,7 @@ def rounded(value: Any) -> Any:
     return [rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
-def show(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, Any]) -> None:
     """Prints the result for people, on stderr."""
     from rich.console import Console
 

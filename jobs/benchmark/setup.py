@@ -25,14 +25,13 @@ from pipeline_ops.synthetic.benchmark_corpus import ModelShape, make_model_once,
 from pipeline_ops.synthetic.reference_loops import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.tokenizing.batching import TokenBatches
 
-CONTENDERS = ("limit", "job", "job-s3", "pipeline", "pipeline-best", "ray-data", "ray-data-best")
+CONTENDERS = ("limit", "job")  # of --contender
 FOLDER = "~/.cache/label-corpus/benchmark"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GROUP_DOCUMENTS = 1000  # per row group: what the datasets library writes
 LEAST_DOCUMENTS = 240
 FACTS_DOCUMENTS = 20_000  # of which the tokens are counted where the corpus is as large as what all cores tokenize
 UNIT_FILL = 0.75  # unit_bytes per row group's bytes: none is then put together with the next, and none cut
-PEER_SECONDS = 120.0  # other libraries label only as much as they can in this time
 GPU_BATCH_TOKENS = 65_536  # the same for all, whatever the memory allows
 PIECE_CHARACTERS = 1000  # of a text whose tokens are counted
 
@@ -73,7 +72,7 @@ class Options:
 
 
 @dataclass
-class Course:
+class BenchmarkSetup:
     """See the module."""
 
     options: Options
@@ -91,7 +90,6 @@ class Course:
     text_bytes: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # of the corpus
     measured_on: dict[str, Any] = field(default_factory=dict)  # what only a process with the model knows
-    endpoint: str | None = None  # of the S3 server
 
     @property
     def processes(self) -> int:
@@ -128,10 +126,6 @@ class Course:
         """The job's setting."""
         units = SIZES[self.options.size].units
         return max(1, int(UNIT_FILL * self.text_bytes / (self.workers * units))) if units else "auto"
-
-    def documents_for(self, rate: float) -> int:
-        """How many documents another library, of about that rate, shall label."""
-        return min(self.documents, max(LEAST_DOCUMENTS, int(rate * PEER_SECONDS)))
 
 
 def say(text: str, options: Options) -> None:
@@ -171,51 +165,51 @@ def full(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def prepare(options: Options, folder: str) -> Course:
-    """The course on which the model is what counts.
+def make_setup(options: Options, folder: str) -> BenchmarkSetup:
+    """The setup on which the model is what counts.
 
     Raises:
         UserError: as check, and a corpus of which a document has no text.
     """
     check(options)
-    course, passages, given = _begin(options, folder, SIZES[options.size].model)
-    few = SIZES[options.size].sample * (100 if course.pools.use_gpu else course.processes)
-    _write_sample(course, given or own_texts(passages, course.model), few)
+    setup, passages, given = _begin(options, folder, SIZES[options.size].model)
+    few = SIZES[options.size].sample * (100 if setup.pools.use_gpu else setup.processes)
+    _write_sample(setup, given or own_texts(passages, setup.model), few)
     sample = os.path.join(folder, "sample")
-    save_batches(sorted_batches(corpus_texts(sample, "text"), course.model, course.batch_tokens), course.batches)
-    task = course.task(dtype=options.dtype, batches=course.batches, labels=os.path.join(folder, "sample-labels"))
+    save_batches(sorted_batches(corpus_texts(sample, "text"), setup.model, setup.batch_tokens), setup.batches)
+    task = setup.task(dtype=options.dtype, batches=setup.batches, labels=os.path.join(folder, "sample-labels"))
     measured, _ = run_contender("limit", {**task, "corpus": sample, "text_column": "text"}, folder, 1)
-    course.dtype = measured["dtype"]
-    course.measured_on = {"gpu": measured["gpu"], "parameters": measured["parameters"]}
-    batches = _finish(course, passages, measured["documents"] / measured["seconds"])
-    save_batches(batches, course.batches)
-    return course
+    setup.dtype = measured["dtype"]
+    setup.measured_on = {"gpu": measured["gpu"], "parameters": measured["parameters"]}
+    batches = _finish(setup, passages, measured["documents"] / measured["seconds"])
+    save_batches(batches, setup.batches)
+    return setup
 
 
-def prepare_for_host(options: Options, folder: str) -> Course:
-    """The course on which the model computes next to nothing; sized by the bare tokenizer. Raises as prepare."""
+def make_host_setup(options: Options, folder: str) -> BenchmarkSetup:
+    """The setup on which the model computes next to nothing; sized by the bare tokenizer. Raises as prepare."""
     check(options)
     cores = this_machine().cores
     shape = TINY_HOST_MODEL if options.size == "tiny" else HOST_MODEL
-    course, passages, given = _begin(options, folder, shape)
-    course.workers = course.pools.tokenizers + course.pools.classifiers
-    course.dtype = "float32"
-    course.own_code = not options.model
-    course.model_bound = False
-    _write_sample(course, given or own_texts(passages, course.model), 2000 if options.size == "tiny" else 20_000)
+    setup, passages, given = _begin(options, folder, shape)
+    setup.workers = setup.pools.tokenizers + setup.pools.classifiers
+    setup.dtype = "float32"
+    setup.own_code = not options.model
+    setup.model_bound = False
+    _write_sample(setup, given or own_texts(passages, setup.model), 2000 if options.size == "tiny" else 20_000)
     task = {
-        **course.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),
+        **setup.task(processes=cores, texts=os.path.join(folder, "texts.arrow")),
         "corpus": os.path.join(folder, "sample"),
         "text_column": "text",
     }
     measured, _ = run_contender("tokenizer", task, folder, 1)
-    course.measured_on = {"gpu": None, "parameters": None}
-    _finish(course, passages, measured["documents"] / measured["seconds"], most=FACTS_DOCUMENTS)
-    return course
+    setup.measured_on = {"gpu": None, "parameters": None}
+    _finish(setup, passages, measured["documents"] / measured["seconds"], most=FACTS_DOCUMENTS)
+    return setup
 
 
-def _begin(options: Options, folder: str, shape: ModelShape) -> tuple[Course, list[str], Iterator[str] | None]:
-    """A course without a corpus yet; the passages to make one of, or the texts of the one that is given."""
+def _begin(options: Options, folder: str, shape: ModelShape) -> tuple[BenchmarkSetup, list[str], Iterator[str] | None]:
+    """A setup without a corpus yet; the passages to make one of, or the texts of the one that is given."""
     batch_tokens = options.batch_tokens or (GPU_BATCH_TOKENS if this_machine().gpus else None)
     settings = {"batch_tokens": batch_tokens} if batch_tokens else {}
     given = corpus_texts(full(options.corpus), options.text_column) if options.corpus else None
@@ -223,7 +217,7 @@ def _begin(options: Options, folder: str, shape: ModelShape) -> tuple[Course, li
     model = full(options.model) if options.model else own_model(shape, passages)
     token_flops = resolve_model(ModelConfig(path=model), StorageConfig()).token_flops
     pools = resolve_pools(ComputeConfig(**settings), this_machine(), token_flops)  # pyright: ignore[reportArgumentType]
-    course = Course(
+    setup = BenchmarkSetup(
         options,
         folder,
         model=model,
@@ -234,7 +228,7 @@ def _begin(options: Options, folder: str, shape: ModelShape) -> tuple[Course, li
         dtype=options.dtype,
         text_column=options.text_column if options.corpus else "text",
     )
-    return course, passages, None if given is None else iter(given)
+    return setup, passages, None if given is None else iter(given)
 
 
 def own_model(shape: ModelShape, passages: list[str]) -> str:
@@ -249,24 +243,24 @@ def own_texts(passages: list[str], model: str) -> Iterator[str]:
     return shaped_texts(passages, sum(map(len, sample)) / tokens)
 
 
-def _write_sample(course: Course, texts: Iterator[str], count: int) -> None:
+def _write_sample(setup: BenchmarkSetup, texts: Iterator[str], count: int) -> None:
     few = list(islice(texts, count))
-    write_corpus(iter(few), len(few), os.path.join(course.folder, "sample"), row_groups=1)
+    write_corpus(iter(few), len(few), os.path.join(setup.folder, "sample"), row_groups=1)
 
 
-def _finish(course: Course, passages: list[str], rate: float, most: int | None = None) -> TokenBatches:
-    """Writes the corpus, where none is given, and its facts into the course; of the first `most` documents the tokens."""
-    if not course.options.corpus:
-        count = min(SIZES[course.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * course.options.seconds)))
-        say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}", course.options)
-        write_corpus(own_texts(passages, course.model), count, course.corpus, course.row_groups(count))
-    texts = corpus_texts(course.corpus, course.text_column)
-    batches = sorted_batches(texts[:most], course.model, course.batch_tokens)
-    course.documents, course.text_bytes = len(texts), sum(len(text.encode()) for text in texts)
+def _finish(setup: BenchmarkSetup, passages: list[str], rate: float, most: int | None = None) -> TokenBatches:
+    """Writes the corpus, where none is given, and its facts into the setup; of the first `most` documents the tokens."""
+    if not setup.options.corpus:
+        count = min(SIZES[setup.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * setup.options.seconds)))
+        say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}", setup.options)
+        write_corpus(own_texts(passages, setup.model), count, setup.corpus, setup.row_groups(count))
+    texts = corpus_texts(setup.corpus, setup.text_column)
+    batches = sorted_batches(texts[:most], setup.model, setup.batch_tokens)
+    setup.documents, setup.text_bytes = len(texts), sum(len(text.encode()) for text in texts)
     half, most = (int(value) for value in np.percentile(batches.lengths, [50, 90]))
-    course.facts = {
-        "documents": course.documents,
-        "text_bytes": course.text_bytes,
+    setup.facts = {
+        "documents": setup.documents,
+        "text_bytes": setup.text_bytes,
         "tokens": int(batches.lengths.sum() * (len(texts) / len(batches.lengths))),
         "tokens_p50": half,
         "tokens_p90": most,

@@ -44,9 +44,7 @@ def benchmark_command(
     text_column: Annotated[str, typer.Option("--text-column", help="of --corpus")] = "text",
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="that the bare model takes for the corpus made here")] = 60,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="rounds")] = 3,
-    contender: Annotated[
-        list[str] | None, typer.Option("--contender", help="limit, job, job-s3, pipeline[-best], ray-data[-best]; repeatable")
-    ] = None,
+    contender: Annotated[list[str] | None, typer.Option("--contender", help="limit, job; repeatable; default: both")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="of the job and the bare model")] = "auto",
     batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="as compute.batch_tokens")] = None,
     size: Annotated[str, typer.Option("--size", help="full, or tiny: everything in seconds, to try the command")] = "full",
@@ -62,9 +60,9 @@ def benchmark_command(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure the job against the bare model and its peers."""
+    """Measure the job against the bare model on this machine."""
     from jobs.benchmark import modes
-    from jobs.benchmark.report import save, show
+    from jobs.benchmark.report import print_result, save
     from jobs.benchmark.setup import CONTENDERS, Options
 
     chosen = tuple(contender) if contender else CONTENDERS
@@ -72,9 +70,9 @@ def benchmark_command(
     if scaling:
         result = modes.scaling(options, actors, units, unit_seconds)
     else:
-        result = modes.host_ceiling(options) if host_ceiling else modes.compare_contenders(options)
+        result = modes.host_ceiling(options) if host_ceiling else modes.measure_contenders(options)
     if not quiet:
-        show(result)
+        print_result(result)
     if output:
         save(result, output)
     emit(result)

@@ -1,1 +1,1 @@
-"""Measurements that are run by hand: memory of a run, cost of planning."""
+"""Measurements that are run by hand: memory of a run, cost of planning, speed beside peers."""

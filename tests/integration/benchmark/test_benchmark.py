@@ -3,17 +3,19 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from tests.support import REPOSITORY
 from tests.support.corpora import real_documents, write_parquet
 from tests.support.running import command, command_in_own_process, running_command, wait_for
 
 TIMEOUT_S = 280
-CONTENDERS = ("limit", "job")  # all of them take minutes
 TINY = ("benchmark", "--size", "tiny", "--repeat", 1, "--dtype", "float32")
 
 
@@ -37,8 +39,7 @@ def processes_below(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     output = tmp_path_factory.mktemp("benchmark")
-    chosen = [word for name in CONTENDERS for word in ("--contender", name)]
-    finished = command_in_own_process(*TINY, *chosen, "--output", output, timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*TINY, "--output", output, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     return finished.result, output
 
@@ -66,13 +67,21 @@ def check_alike(result: dict[str, Any]) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
-def test_every_contender_there_is_labels_everything_alike() -> None:
-    finished = command_in_own_process(*TINY, timeout_s=2 * TIMEOUT_S)
-    assert finished.code == 0, finished.stderr
-    contenders = finished.result["contenders"]
+def test_every_peer_labels_everything_alike() -> None:
+    arguments = ("--size", "tiny", "--repeat", "1", "--dtype", "float32")
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.performance.peers", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=2 * TIMEOUT_S,
+    )
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout.splitlines()[-1])
+    contenders = result["contenders"]
     kinds = {"limit", "job", "job-s3", "pipeline-float32", "ray-data-float32"}
     assert kinds <= contenders.keys() <= kinds | {"pipeline-best-float32", "ray-data-best-float32"}
-    check_alike(finished.result)
+    check_alike(result)
     assert contenders["job"]["runs"][0]["units"] == contenders["job-s3"]["runs"][0]["units"] >= 6
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.benchmark.report import compare, of_run, rounded, steady_rate
+from jobs.benchmark.report import medians_and_ratios, of_run, rounded, steady_rate
 
 
 def ends(workers: int, steps_each: int, seconds: float, phase: float) -> list[float]:
@@ -59,7 +59,7 @@ def test_ratios_are_those_of_the_medians() -> None:
         "job": [{"documents": 10, "steady": rate, "whole": rate / 2} for rate in (95.0, 80.0, 90.0)],
         "peer": [{"documents": 10, "steady": None, "whole": 15.0}],
     }
-    compared = compare(runs, "limit")
+    compared = medians_and_ratios(runs, "limit")
     assert (compared["limit"]["steady"], compared["limit"]["whole"]) == (100.0, None)
     assert (compared["job"]["of_limit"], compared["job"]["job_steady"], compared["job"]["job_whole"]) == (0.9, 1.0, 1.0)
     assert (compared["peer"]["of_limit"], compared["peer"]["job_steady"], compared["peer"]["job_whole"]) == (None, None, 3.0)
