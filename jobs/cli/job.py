@@ -31,7 +31,7 @@ def plan_command(
     price: Annotated[float | None, typer.Option("--price", help="for --cluster: of one GPU for an hour")] = None,
 ) -> None:
     """Show what a run would do; with --cluster what it would take."""
-    from jobs.run.estimate import plan_on, show_estimate, target_of
+    from jobs.run.estimate import plan_on, print_estimate, target_of
     from jobs.run.plan import plan, show
 
     target = target_of(cluster, rate, price)
@@ -40,7 +40,7 @@ def plan_command(
     if not quiet:
         show(summary)
         if target is not None:
-            show_estimate(summary["estimate"])
+            print_estimate(summary["estimate"])
     emit(summary)
 
 

@@ -1,42 +1,36 @@
-"""`label-corpus plan --cluster`: what a run would take on a cluster that need not be there, from a sample of the input."""
+"""`label-corpus plan --cluster`: what a run would take on a cluster that need not exist, from a sample of the input."""
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-import pyarrow.compute as pc
-
-from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for, tokens_per_pass
+from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
 from jobs.config import JobConfig
 from jobs.run.plan import summary_of
 from jobs.run.prepare import Prepared, prepare
-from pipeline_ops.models.config import distinct_tokenizations, tokenization_ids
+from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import GPU_NAMES, gpu_dtype, peak_flops
-from pipeline_ops.planning.estimators import Estimate, Sample, compressed_bytes, padding_share
 from pipeline_ops.planning.forecast import (
     CORES_PER_GPU,
     DRIVER_SECONDS_PER_UNIT,
     DRIVER_SHARE,
     GPUS_PER_NODE,
-    LABEL_BYTES,
     LINES_READ_BYTES,
     MFU,
-    NODE_BYTES_PER_SECOND,
-    Cluster,
     Forecast,
-    Work,
+    Hardware,
+    Workload,
     forecast,
 )
-from pipeline_ops.planning.sampler import draw_sample
-from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, ReadSettings
+from pipeline_ops.planning.sampler import Estimate, Sample, draw_sample
+from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, ReadSettings, Span
 from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failing, store_errors
 
 CPU = "CPU"
 CORES_PER_NODE = 16  # of a cluster of cores
-GPU_BATCH_TOKENS = 65_536  # of a forward pass, for what padding there will be
 MOST_DEVICES = 1_000_000
 COUNTED = ("documents", "rejected", "characters", "text_bytes", "tokens")
 
@@ -92,74 +86,66 @@ def plan_on(job: JobConfig, target: Target) -> dict[str, Any]:
 
 
 def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
-    """What labeling what is left would take there.
+    """What labeling the input that is left would take on that cluster.
 
     Returns:
         sample: documents and files that were read, `exact` when these are all; documents, rejected, characters, text_bytes,
-        tokens and truncated_share: value, error (standard), low and high (95 %); the fields of forecasting.Forecast; units,
-        unit_bytes, files_per_unit, output_bytes, padding_share, tokens_per_second (of a device); sources: where each is from.
+        tokens and truncated_share: value, standard error, low and high (two standard errors to each side); the fields of
+        forecast.Forecast; units, unit_bytes, files_per_unit, tokens_per_second (of a device); sources: where each is from.
 
     Raises:
-        UserError: nothing can be read, or nobody knows how fast the model is there.
-        StoreError: the object store is at fault.
+        UserError: nothing can be read, or the model's speed there is not known.
+        StoreError: the object store fails.
     """
-    job = prepared.job
-    settings = ReadSettings(
-        job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, fingerprint="of a sample"
-    )
+    job, work = prepared.job, prepared.plan
+    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, work.unit_bytes, fingerprint="of a sample")
     try:
-        sample = draw_sample(prepared.plan.tasks, prepared.models, settings)
+        sample = draw_sample(work.tasks, prepared.models, settings)
     except store_errors() as error:
         raise error if is_store_failing(error) else as_user_error("input.path", job.input.path, "read", error) from error
-    work = _work(prepared, sample)
-    rate, from_where = _rate(prepared, target, sample)
-    on_cores = target.name == CPU
-    cluster = Cluster(
+    workload = _workload(prepared, sample)
+    rate, rate_source = _rate(prepared, target, sample)
+    cores, cores_source = _cores_per_device(job, target)
+    hardware = Hardware(
         devices=target.devices,
         tokens_per_second=rate,
         tokens_per_core=TOKENS_PER_CORE,
-        cores_per_device=_cores_per_device(job, target),
-        devices_per_node=CORES_PER_NODE if on_cores else GPUS_PER_NODE,
+        cores_per_device=cores,
+        devices_per_node=CORES_PER_NODE if target.name == CPU else GPUS_PER_NODE,
         price=target.price,
     )
-    found = forecast(
-        work,
-        cluster,
-        lease_seconds=job.output.lease_seconds,
-        units_before=len(prepared.ledger.current),
-    )
+    found = forecast(workload, hardware, lease_seconds=job.output.lease_seconds, units_before=len(prepared.ledger.current))
     pace = found.device_seconds / target.devices
-    read = "counted" if sample.exact else "sampled"
+    documents, truncated = sample.total("documents"), sample.total("truncated")
+    sampled = "counted" if sample.exact else "sampled"
     return {
-        "cluster": {"devices": target.devices, "name": target.name, "nodes": cluster.nodes},
+        "cluster": {"devices": target.devices, "name": target.name, "nodes": hardware.nodes},
         "sample": {
             "documents": sample.documents,
-            "files": sample.files,
+            "files": len(sample.files),
             "exact": sample.exact,
-            "unreadable": list(sample.unreadable[:10]),
+            "unreadable": sample.unreadable[:10],
             "seconds": round(sample.seconds, 2),
         },
         **{name: _interval(sample.total(name)) for name in COUNTED},
-        "truncated_share": _interval(sample.share("truncated", "documents")),
-        "padding_share": round(_padding(prepared, sample, work, on_cores), 4),
+        "truncated_share": _interval(
+            Estimate(truncated.value / (documents.value or 1), truncated.error / (documents.value or 1))
+        ),
         "tokens_per_second": rate,
-        **{name: value for name, value in asdict(found).items() if name != "shares"},
+        **asdict(found),
         "shares": {name: round(share, 4) for name, share in found.shares.items()},
-        "tokenizers": tokenizers_for(work.tokenized / pace, 1.0) if pace else 0,
-        "units": work.units,
-        "unit_bytes": prepared.plan.unit_bytes,
-        "files_per_unit": work.files_per_unit,
-        "output_bytes": round(work.output_bytes),
+        "tokenizers": tokenizers_for(workload.tokenized / pace, 1.0) if pace else 0,
+        "units": workload.units,
+        "unit_bytes": work.unit_bytes,
+        "files_per_unit": workload.files_per_unit,
         "split": _split(prepared, found, target),
         "sources": {
-            **dict.fromkeys((*COUNTED, "truncated_share", "output_bytes"), read),
-            "padding_share": f"batches of {_batch_tokens(prepared, on_cores):,} tokens of the {read} lengths",
-            "tokens_per_second": from_where,
+            **dict.fromkeys((*COUNTED, "truncated_share"), sampled),
+            "tokens_per_second": rate_source,
             "units": "planned",
             "driver": f"measured: {DRIVER_SECONDS_PER_UNIT * 1000:.0f} ms per unit, and its loop",
             "tokenizers": f"measured: {TOKENS_PER_CORE:,} tokens/s of a core",
-            "cores_per_device": "the core itself" if on_cores else _cores_source(job, target),
-            "network": f"assumed: {NODE_BYTES_PER_SECOND * 8e-9:g} Gbit/s of each of {cluster.nodes} nodes",
+            "cores_per_device": cores_source,
             "price": "yours" if target.price is not None else "not given",
         },
     }
@@ -167,78 +153,54 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
 
 def _interval(found: Estimate) -> dict[str, float]:
     low, high = found.interval
-    return {
-        name: float(f"{value:.6g}") if found.error else value for name, value in _named(found.value, found.error, low, high)
-    }
+    values = {"value": found.value, "error": found.error, "low": low, "high": high}
+    return {name: float(f"{value:.6g}") for name, value in values.items()} if found.error else values
 
 
-def _named(*values: float) -> Iterator[tuple[str, float]]:
-    yield from zip(("value", "error", "low", "high"), values, strict=True)
-
-
-def _work(prepared: Prepared, sample: Sample) -> Work:
-    job, work = prepared.job, prepared.plan
-    documents, text_bytes = sample.total("documents").value, sample.total("text_bytes").value
-    sampled_bytes = max(sum(_text_bytes(sample)), 1)
-    kept = compressed_bytes(sample.tables) / sampled_bytes * (text_bytes or 1)
-    spans = [span for task in work.tasks for span in task]
-    stored = sum(stratum.size for stratum in sample.strata)
-    labels = 1
-    in_sample = {name for table in sample.tables[:1] for name in table.column_names}
-    for column in job.output.partition_columns():
-        heads = [model.facts.head for model in prepared.models if model.output.label_column == column]
-        if heads:
-            labels *= prod(max(len(head.bin_labels) or len(head.labels), 1) + bool(head.fallback_label) for head in heads)
-        elif column in in_sample:
-            labels *= max(len({value for t in sample.tables for value in pc.unique(t.column(column)).to_pylist()}), 1)
-    units = work.num_units
-    rejects = min(sample.total("rejected").value / max(units, 1), 1.0)
-    numbers = sum(_added_numbers(prepared))
-    return Work(
-        documents=documents,
-        text_bytes=text_bytes,
+def _workload(prepared: Prepared, sample: Sample) -> Workload:
+    work, readings = prepared.plan, {*tokenization_ids(prepared.models)}
+    documents, rejected = sample.total("documents").value, sample.total("rejected").value
+    per_unit = documents / max(work.num_units, 1)
+    return Workload(
+        text_bytes=sample.total("text_bytes").value,
         tokens=sample.total("tokens").value,
-        tokenized=sum(sample.total(f"tokens_{reading}").value for reading in set(tokenization_ids(prepared.models))),
-        stored_bytes=stored,
-        output_bytes=kept + documents * (LABEL_BYTES + 4 * numbers),
-        units=units,
+        tokenized=sum(sample.total(f"tokens_{reading}").value for reading in readings),
+        units=work.num_units,
         files=len(prepared.files),
-        files_per_unit=round(min(labels, max(documents / max(units, 1), 1)) + rejects, 3),
-        reads=_reads(spans, sample.row_groups_per_byte, some_columns=job.output.input_columns() is not None),
+        files_per_unit=round(
+            min(_partitions(prepared, sample), max(per_unit, 1)) + min(rejected / max(work.num_units, 1), 1), 3
+        ),
+        reads=_reads([span for task in work.tasks for span in task], prepared),
     )
 
 
-def _text_bytes(sample: Sample) -> Iterator[float]:
-    for stratum in sample.strata:
-        for measures in [stratum.counted] if stratum.counted is not None else [found for found, _, _ in stratum.draws]:
-            yield measures.get("text_bytes", 0.0)
-
-
-def _added_numbers(prepared: Prepared) -> Iterator[int]:
-    """Numbers of four bytes per document that each model adds beside label and score."""
-    for model in prepared.models:
-        labels, output = len(model.facts.head.labels), model.output
-        yield labels * (output.scores + output.logits + (output.labels is True)) + 2 * (output.top_k or 0)
-
-
-def _reads(spans: list[Any], row_groups_per_byte: float, *, some_columns: bool) -> float:
-    """Requests that read these spans from an object store: whole objects up to 32 MiB, line files 8 MiB after 8 MiB, of Parquet
-    a footer per unit and each row group."""
-    requests, parquet = 0.0, {}
-    for span in spans:
-        size = span.file.stored.size
-        if span.file.format == "parquet" and (size > SINGLE_REQUEST_BYTES or some_columns or _is_part(span)):
-            requests += 2  # by its planner, and by its reader
-            parquet[span.file.path] = size
-        elif size > SINGLE_REQUEST_BYTES:
-            requests += -(-size // LINES_READ_BYTES)
+def _partitions(prepared: Prepared, sample: Sample) -> int:
+    """Values of all partition columns together: labels, or what the sample has of an input column."""
+    partitions = 1
+    for column in prepared.job.output.partition_columns():
+        heads = [model.facts.head for model in prepared.models if model.output.label_column == column]
+        if heads:
+            partitions *= prod(max(len(head.bin_labels) or len(head.labels), 1) + bool(head.fallback_label) for head in heads)
         else:
-            requests += 1
-    return requests + sum(parquet.values()) * row_groups_per_byte
+            partitions *= max(len(sample.partition_values.get(column, ())), 1)
+    return partitions
 
 
-def _is_part(span: Any) -> bool:
-    return span.ranges[0].start_row > 0 or span.ranges[-1].stop_row is not None
+def _reads(spans: Sequence[Span], prepared: Prepared) -> float:
+    """Requests that read these spans from an object store.
+
+    Objects up to SINGLE_REQUEST_BYTES are one, larger line files 8 MiB each; larger Parquet files, or parts of them, are the
+    footer for planner and reader, and the row groups, about one per unit.
+    """
+    requests = 0.0
+    for span in spans:
+        size, ranges = span.file.stored.size, span.ranges
+        whole = size <= SINGLE_REQUEST_BYTES and ranges[0].start_row == 0 and ranges[-1].stop_row is None
+        if span.file.format == "parquet" and (not whole or prepared.job.output.input_columns() is not None):
+            requests += 2 + len(ranges)
+        else:
+            requests += 1 if size <= SINGLE_REQUEST_BYTES else -(-size // LINES_READ_BYTES)
+    return requests
 
 
 def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, str]:
@@ -270,39 +232,19 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     return peak * MFU / token_flops, f"assumed: {MFU:.0%} of {peak / 1e12:g} TFLOP/s in {dtype}; {each}; measure it for --rate"
 
 
-def _cores_per_device(job: JobConfig, target: Target) -> float:
-    if target.name == CPU:
-        return 1.0
+def _cores_per_device(job: JobConfig, target: Target) -> tuple[float, str]:
+    """(cores beside each device, where that is from)."""
     given = job.compute.tokenizers
+    if target.name == CPU:
+        return 1.0, "the core itself"
     if given == "auto":
-        return CORES_PER_GPU
-    return max((given.max if isinstance(given, PoolSize) else given) / target.devices, 1e-9)
-
-
-def _cores_source(job: JobConfig, target: Target) -> str:
-    if job.compute.tokenizers == "auto":
-        return f"assumed: {CORES_PER_GPU} cores beside each GPU"
-    return f"compute.tokenizers: {job.compute.tokenizers} for {target.devices} GPUs"
-
-
-def _batch_tokens(prepared: Prepared, on_cores: bool) -> int:
-    given = prepared.job.compute.batch_tokens
-    if given != "auto":
-        return given
-    return tokens_per_pass(prepared.token_flops or 1e9) if on_cores else GPU_BATCH_TOKENS
-
-
-def _padding(prepared: Prepared, sample: Sample, work: Work, on_cores: bool) -> float:
-    """The largest of what the models read."""
-    unit_documents = round(work.documents / max(work.units, 1))
-    return max(
-        padding_share(lengths, unit_documents, batch_tokens=_batch_tokens(prepared, on_cores), max_width=model.facts.max_length)
-        for lengths, model in zip(sample.lengths, distinct_tokenizations(prepared.models), strict=True)
-    )
+        return CORES_PER_GPU, f"assumed: {CORES_PER_GPU} cores beside each GPU"
+    cores = given.max if isinstance(given, PoolSize) else given
+    return max(cores / target.devices, 1e-9), f"compute.tokenizers: {given} for {target.devices} GPUs"
 
 
 def _split(prepared: Prepared, found: Forecast, target: Target) -> str | None:
-    """How the corpus is spread over several jobs, where one driver is not enough."""
+    """How to spread the corpus over several jobs, where one driver is not enough."""
     if found.jobs == 1:
         return None
     output = prepared.job.output.path
@@ -313,7 +255,7 @@ def _split(prepared: Prepared, found: Forecast, target: Target) -> str | None:
     )
 
 
-def show_estimate(found: dict[str, Any]) -> None:
+def print_estimate(found: dict[str, Any]) -> None:
     """Prints an estimate for people, on stderr."""
     from rich.console import Console
     from rich.table import Table
@@ -321,11 +263,10 @@ def show_estimate(found: dict[str, Any]) -> None:
     console = Console(file=sys.stderr, highlight=False)
     cluster, sources, shares = found["cluster"], found["sources"], found["shares"]
     what = "cores" if cluster["name"] == CPU else cluster["name"]
-    table = Table("what is left to label", f"on {cluster['devices']:,} {what}", "from", title="estimate", title_style="")
+    table = Table("left to label", f"on {cluster['devices']:,} {what}", "from", title="estimate", title_style="")
     for name in ("documents", "characters", "tokens"):
-        table.add_row(name, _said(found[name]), sources[name])
-    table.add_row("truncated", _percent(found["truncated_share"]), sources["truncated_share"])
-    table.add_row("padding", f"{found['padding_share']:.1%} of the tokens of a pass", sources["padding_share"])
+        table.add_row(name, _with_interval(found[name]), sources[name])
+    table.add_row("truncated", f"{found['truncated_share']['value']:.1%} of the documents", sources["truncated_share"])
     table.add_row("units", f"{found['units']:,} of {found['unit_bytes'] / 2**20:,.2g} MiB", sources["units"])
     table.add_section()
     table.add_row("tokens/s of one", _count(found["tokens_per_second"]), sources["tokens_per_second"])
@@ -339,11 +280,10 @@ def show_estimate(found: dict[str, Any]) -> None:
     table.add_row("tokenizers that keep it busy", cores, sources["tokenizers"])
     driver = f"{found['driver_cpu_seconds'] / found['jobs']:,.0f} s of CPU, {found['driver_bytes'] / 2**20:,.0f} MiB"
     table.add_row("driver" + " of each job" * (found["jobs"] > 1), driver, sources["driver"])
-    table.add_row("output", f"{found['output_bytes'] / 1e9:,.4g} GB in {found['files_per_unit']:g} files per unit", "sampled")
     requests = ", ".join(f"{kind} {_count(count)}" for kind, count in found["requests"].items())
     table.add_row("requests", requests, "protocol, were all on an object store")
     busy = ", ".join(f"{name} {f'{share:.0%}' if share < 10 else f'{share:,.0f}-fold'}" for name, share in shares.items())
-    table.add_row("busy", busy, f"{sources['cores_per_device']}; network {sources['network']}")
+    table.add_row("busy", busy, sources["cores_per_device"])
     table.add_row("bottleneck", found["bottleneck"], f"jobs: {found['jobs']} (driver up to {DRIVER_SHARE:.0%} of a core)")
     console.print(table)
     if found["split"]:
@@ -352,15 +292,10 @@ def show_estimate(found: dict[str, Any]) -> None:
         console.print(f"- could not be read: {why}", soft_wrap=True, markup=False)
 
 
-def _said(found: dict[str, float]) -> str:
+def _with_interval(found: dict[str, float]) -> str:
     if not found["error"]:
         return _count(found["value"])
     return f"{_count(found['value'])} ({_count(found['low'])} to {_count(found['high'])})"
-
-
-def _percent(found: dict[str, float]) -> str:
-    spread = f" ({found['low']:.1%} to {found['high']:.1%})" if found["error"] else ""
-    return f"{found['value']:.1%} of the documents{spread}"
 
 
 def _count(value: float) -> str:

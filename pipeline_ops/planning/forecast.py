@@ -1,7 +1,7 @@
-"""What a run would take on a cluster: arithmetic on what is there to do, what was measured, and what has to be assumed.
+"""Hours, cost and bottleneck of a run on a cluster: arithmetic on the work, on measured costs and on assumptions.
 
-Three kinds of figures go in. Sampled: the work, from sampling.py. Measured, on the machine of tests/README.md: what the
-driver, Ray and the stages cost per unit and per byte. Assumed: how fast a GPU is where nobody says, and the machines around it.
+Sampled: the work, by sampler.py. Measured, on two cores: what the driver, Ray and the stages cost per unit and per byte.
+Assumed: the speed of a GPU where none is given, and the machines around it.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from math import ceil, log
 
 MIB = 2**20
 
-# measured, 2 cores of an AMD EPYC: `benchmark --scaling`, `benchmark --host-ceiling`, `run`, tests/memory_run.py
+# measured, 2 cores of an AMD EPYC: `benchmark --scaling`, `benchmark --host-ceiling`, `run`, tests/performance/memory_run.py
 # the driver takes loop + per unit, fitted to `benchmark --scaling` with 1 to 64 classifiers, 1 to 13 units/s; the
 # loop is Ray Data's scheduling, which goes round the less often the more there is to do, and so should bound no rate by itself
 DRIVER_CORES, DRIVER_CORES_PER_CLASSIFIER = 0.09, 0.0017
@@ -22,13 +22,11 @@ READ_WRITE_SECONDS_PER_BYTE = 9e-8  # of CPU, per byte of text: 0.09 ms for a do
 STARTUP_SECONDS = 25.0  # from the command to the first unit at a classifier: Ray, imports, a small model
 DRIVER_BYTES, DRIVER_BYTES_PER_CLASSIFIER = 280 * MIB, 1.5 * MIB
 DRIVER_BYTES_PER_UNIT = 13_300  # 3,000 of the ledger, the rest Ray Data's own notes; over 10,000 units
-LABEL_BYTES = 12  # per document, compressed: score, number of tokens, source and row
 
 # assumed
 MFU = 0.4  # of a GPU's peak, on tokens without padding, attention's products not counted
 CORES_PER_GPU = 12  # of a node, for tokenizing, reading and writing: 192 vCPUs beside 8 GPUs
 GPUS_PER_NODE = 8
-NODE_BYTES_PER_SECOND = 1.25e9  # 10 Gbit/s to the object store, in each direction
 DRIVER_SHARE = 0.7  # of a core, up to which one driver is given work: the rest is for packs, listings and slower cores
 DRIVER_MEMORY = 8 * 2**30  # that a driver may take
 SPLIT_SECONDS = 600  # that a driver takes, or requests do: what is less is not worth several jobs
@@ -43,15 +41,12 @@ LOOSE_RECORDS = 1000  # after so many commits, or a tenth of what is packed, all
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is left to label. Counts are of all of it, estimated unless the input is small."""
+class Workload:
+    """What is left to label; estimated unless the input is small."""
 
-    documents: float
     text_bytes: float  # UTF-8
     tokens: float  # that go through the models, special tokens included, padding not; of several models together
     tokenized: float  # of these, each text once for all models that read the same
-    stored_bytes: float  # to be read
-    output_bytes: float  # to be written
     units: int
     files: int
     files_per_unit: float  # that are written: one per label that occurs in a unit, and one of rejects
@@ -59,8 +54,8 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """What it runs on."""
+class Hardware:
+    """The machines of a forecast."""
 
     devices: int  # GPUs, or cores where the model runs on these
     tokens_per_second: float  # of one device, without padding
@@ -76,12 +71,15 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the work takes there.
+    """What a workload takes on some hardware.
 
-    device_seconds: of all devices together, at work; shares: how busy each part is while the devices are busy all the time, so
-    one above 1 holds them back; seconds: of the clock, with start, tail, and what holds back; jobs: into how many the input is
-    to be split so that neither a driver nor the store's limits hold back the classifiers, each with its part of these;
-    driver_bytes: of each of these; driver_cpu_seconds: of all together; one_job_seconds: if it is not split.
+    Attributes:
+        device_seconds: of all devices together, at work.
+        shares: how busy each part is while the devices are never idle; one above 1 slows the devices down.
+        seconds: wall-clock, with start, tail and what slows the devices down.
+        jobs: into how many to split the input so that neither a driver nor the store's limits slow the classifiers down.
+        driver_bytes, driver_cpu_seconds: of each of these jobs; of all together.
+        one_job_seconds: without the split.
     """
 
     device_seconds: float
@@ -104,7 +102,7 @@ class Forecast:
 
 
 def makespan(units: float, workers: int, unit_seconds: float) -> float:
-    """Seconds that workers take for units of one size: some have nothing to do while the last are worked on."""
+    """Seconds that workers take for units of one size; some are idle during the last round."""
     return ceil(units / workers) * unit_seconds
 
 
@@ -150,42 +148,41 @@ def run_requests(
     }
 
 
-def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_before: int = 0) -> Forecast:
-    """What that work takes on that cluster.
+def forecast(work: Workload, hardware: Hardware, *, lease_seconds: float = 60, units_before: int = 0) -> Forecast:
+    """Forecast a run.
 
     Args:
-        units_before: committed by earlier runs: the driver holds their records, too.
+        units_before: committed by earlier runs, whose records the driver holds as well.
     """
-    device_seconds = work.tokens / cluster.tokens_per_second
-    pace = max(device_seconds / cluster.devices, 1e-9)  # seconds in which the devices would be done, if nothing else counted
+    device_seconds = work.tokens / hardware.tokens_per_second
+    pace = max(device_seconds / hardware.devices, 1e-9)  # seconds of devices that are never idle
     unit_seconds = device_seconds / max(work.units, 1)
-    tokenizing = work.tokenized / cluster.tokens_per_core
+    tokenizing = work.tokenized / hardware.tokens_per_core
     reading = work.text_bytes * READ_WRITE_SECONDS_PER_BYTE + work.units * (UNIT_CPU_SECONDS - DRIVER_SECONDS_PER_UNIT)
     driver = work.units * DRIVER_SECONDS_PER_UNIT
     asking = max(work.units * (work.files_per_unit + 1) / WRITES_PER_SECOND, work.reads / READS_PER_SECOND)
     shares = {
         "classifiers": 1.0,
-        "tokenizers": (tokenizing + reading) / pace / (cluster.devices * cluster.cores_per_device),
+        "tokenizers": (tokenizing + reading) / pace / (hardware.devices * hardware.cores_per_device),
         "driver": driver / pace,
-        "network": max(work.stored_bytes, work.output_bytes) / (NODE_BYTES_PER_SECOND * cluster.nodes) / pace,
         "requests": asking / pace,
     }
     most = max(shares.values())
     # a job more has a driver and folders of its own, but no more machines
-    machines = max(shares["classifiers"], shares["tokenizers"], shares["network"])
-    held = cluster.devices * DRIVER_BYTES_PER_CLASSIFIER + (work.units + units_before) * DRIVER_BYTES_PER_UNIT
+    machines = max(shares["classifiers"], shares["tokenizers"])
+    held = hardware.devices * DRIVER_BYTES_PER_CLASSIFIER + (work.units + units_before) * DRIVER_BYTES_PER_UNIT
     jobs = max(ceil(held / (DRIVER_MEMORY - DRIVER_BYTES)), 1)
     if driver > SPLIT_SECONDS:
-        looping = cluster.devices * DRIVER_CORES_PER_CLASSIFIER
+        looping = hardware.devices * DRIVER_CORES_PER_CLASSIFIER
         jobs = max(jobs, ceil((looping + shares["driver"] / machines) / (DRIVER_SHARE - DRIVER_CORES)))
     if asking > SPLIT_SECONDS:
         jobs = max(jobs, ceil(shares["requests"] / machines))
-    jobs = min(jobs, cluster.devices)
-    startup = (STARTUP_SECONDS + work.tokenized / work.units / cluster.tokens_per_core) if work.units else 0.0
+    jobs = min(jobs, hardware.devices)
+    startup = (STARTUP_SECONDS + work.tokenized / work.units / hardware.tokens_per_core) if work.units else 0.0
     held_back = max(machines, shares["driver"] / jobs, shares["requests"] / jobs)
-    labeling = makespan(work.units / jobs, max(cluster.devices // jobs, 1), unit_seconds * held_back)
+    labeling = makespan(work.units / jobs, max(hardware.devices // jobs, 1), unit_seconds * held_back)
     seconds = startup + labeling
-    hours = seconds * cluster.devices / 3600
+    hours = seconds * hardware.devices / 3600
     return Forecast(
         device_seconds=device_seconds,
         unit_seconds=unit_seconds,
@@ -195,14 +192,14 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
         startup_seconds=startup,
         tail_seconds=labeling - pace * held_back if work.units else 0.0,
         device_hours=hours,
-        cost=None if cluster.price is None else hours * cluster.price,
+        cost=None if hardware.price is None else hours * hardware.price,
         tokenizer_cores=tokenizing / pace,
         read_write_cores=reading / pace,
-        cores_per_node=ceil((tokenizing + reading) / pace / cluster.nodes),
-        driver_cpu_seconds=jobs * seconds * driver_cores(work.units / jobs / seconds, cluster.devices / jobs)
+        cores_per_node=ceil((tokenizing + reading) / pace / hardware.nodes),
+        driver_cpu_seconds=jobs * seconds * driver_cores(work.units / jobs / seconds, hardware.devices / jobs)
         if seconds
         else 0.0,
-        driver_bytes=driver_bytes((work.units + units_before) / jobs, cluster.devices / jobs),
+        driver_bytes=driver_bytes((work.units + units_before) / jobs, hardware.devices / jobs),
         requests=run_requests(
             units=work.units,
             files=work.files,
@@ -212,5 +209,5 @@ def forecast(work: Work, cluster: Cluster, *, lease_seconds: float = 60, units_b
             lease_seconds=lease_seconds,
         ),
         jobs=jobs,
-        one_job_seconds=startup + makespan(work.units, cluster.devices, unit_seconds * most),
+        one_job_seconds=startup + makespan(work.units, hardware.devices, unit_seconds * most),
     )

@@ -1,14 +1,15 @@
-"""The input that is left -> a sample of it, by reading a little, in seconds and in bounded memory.
+"""The input that is left to label -> documents, characters and tokens of all of it, from a sample read in seconds.
 
-Small inputs are read whole. Of others a seeded sample is drawn: a file with the probability of its share of the bytes, a place
-in it, and the records that begin in the next WINDOW_BYTES there. Files of another format or compression are a stratum of their
-own. Compressed line files, and CSV, are drawn from near their beginnings: anything further back would cost reading up to there.
+A small input is read whole. Of any other a seeded uniform sample is drawn: DRAWS times a file with the probability of its share
+of the stored bytes, a place in it, and the records that begin in the next WINDOW_BYTES. Totals are ratio estimates (Cochran,
+Sampling Techniques, chapter 6): what was found per byte, times the bytes that are left; their errors follow from how the draws
+differ. Compressed line files and CSV are drawn from near their beginnings: any other place would cost reading up to there.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
-from pipeline_ops.planning.estimators import Measures, Sample, Stratum
 from pipeline_ops.planning.work_plan import EXPANSION
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
@@ -35,16 +35,77 @@ from pipeline_ops.tokenizing.sequences import TextEncoder
 
 EXACT_BYTES = 8 * 2**20  # decompressed, about: up to this an input is read whole, which takes seconds
 EXACT_FILES = 1000
-DRAWS, LEAST_DRAWS = 192, 24  # of all strata; of each
+DRAWS, LEAST_DRAWS = 192, 24
 WINDOW_BYTES = 32 * 2**10
-PREFIX_BYTES = 4 * 2**20  # of a compressed file, decompressed: tells how far it is compressed, too
-READ_BYTES = 2**30  # after so much, no more than LEAST_DRAWS are drawn
-MOST_RECORD_BYTES = 32 * 2**20
+PREFIX_BYTES = 4 * 2**20  # decompressed, of a compressed or CSV file
+DRAWN_BYTES = 2**30  # after so much, no more than LEAST_DRAWS are drawn
+MAX_SAMPLED_RECORD_BYTES = 32 * 2**20
+STANDARD_ERRORS = 2.0  # an interval reaches so far to each side: about 95 % of all samples
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of the whole input and its standard error; 0: counted."""
+
+    value: float
+    error: float = 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        reach = STANDARD_ERRORS * self.error
+        return max(self.value - reach, 0.0), self.value + reach
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Records of one place: they fill `read_bytes` of the `window_bytes` that were meant, both as stored."""
+
+    measures: Measures
+    read_bytes: float
+    window_bytes: float
+
+
+@dataclass
+class Sample:
+    """What was read of the input that is left."""
+
+    stored_bytes: float  # of all that is left
+    draws: list[Draw] = field(default_factory=list)
+    counted: Measures | None = None  # all of it has been read
+    documents: int = 0  # that were read
+    files: set[str] = field(default_factory=set)
+    partition_values: dict[str, set[Any]] = field(default_factory=dict)  # of output.partition_by columns that the input has
+    unreadable: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        return self.counted is not None and not self.unreadable
+
+    def total(self, name: str) -> Estimate:
+        """Of the whole input that is left.
+
+        Args:
+            name: documents, rejected, characters, text_bytes; truncated: documents, by one of the models; tokens: of all
+                models together, special ones included; tokens_0, tokens_1, …: by tokenization (models.tokenization_ids).
+        """
+        if self.counted is not None or not self.draws:
+            return Estimate((self.counted or {}).get(name, 0.0))
+        windows = np.array([draw.window_bytes for draw in self.draws])
+        found = np.array([draw.measures.get(name, 0.0) for draw in self.draws]) / windows
+        read = np.array([draw.read_bytes for draw in self.draws]) / windows
+        ratio = float(found.sum() / max(read.sum(), 1e-12))
+        value, count = self.stored_bytes * ratio, len(self.draws)
+        residuals = self.stored_bytes * (found - ratio * read) / max(read.mean(), 1e-12)
+        # of a single draw nothing is known but its value
+        return Estimate(value, float(np.sqrt(residuals @ residuals / (count - 1) / count)) if count > 1 else value)
 
 
 @dataclass(frozen=True)
 class RemainingFile:
-    """What is left of a file: ranges of rows (Parquet) or of bytes, and the stored bytes that they are, about."""
+    """What is left of a file: ranges of rows (Parquet) or of bytes, and about how many stored bytes these are."""
 
     file: InputFile
     ranges: tuple[Range, ...]
@@ -52,171 +113,135 @@ class RemainingFile:
 
 
 def draw_sample(tasks: Sequence[Sequence[Span]], models: Sequence[JobModel], settings: ReadSettings, seed: int = 0) -> Sample:
-    """Reads and tokenizes a little of what is left, or all of it if that is little.
+    """Reads and tokenizes a sample of what is left, or all of it if that is little.
 
     Args:
-        tasks: as planning.Plan has them.
+        tasks: as work_plan.Plan has them.
 
     Raises:
         UserError: nothing of what was drawn can be read.
-        StoreError: the object store is at fault.
+        StoreError: the object store fails.
     """
-    return _Sampler(models, settings, seed).run(_left_of(tasks, settings))
+    began = time.monotonic()
+    left = _remaining_files(tasks, settings)
+    sampler = _Sampler(models, settings, Sample(sum(file.size for file in left)))
+    decompressed = sum(file.size * (EXPANSION if _is_compressed(file.file) else 1) for file in left)
+    if decompressed <= EXACT_BYTES and len(left) <= EXACT_FILES:
+        sampler.count(left)
+    else:
+        sampler.draw(left, np.random.default_rng(seed))
+    sample = sampler.sample
+    if sample.unreadable and not sample.documents:
+        raise UserError(f"input.path: nothing that was sampled can be read; {sample.unreadable[0]}")
+    sample.seconds = time.monotonic() - began
+    return sample
 
 
-def _left_of(tasks: Sequence[Sequence[Span]], settings: ReadSettings) -> list[RemainingFile]:
+def _is_compressed(file: InputFile) -> bool:
+    return file.format == "parquet" or file.compression is not None
+
+
+def _remaining_files(tasks: Sequence[Sequence[Span]], settings: ReadSettings) -> list[RemainingFile]:
     ranges: dict[str, list[Range]] = defaultdict(list)
     files: dict[str, InputFile] = {}
     for task in tasks:
         for span in task:
             files[span.file.path] = span.file
             ranges[span.file.path] += span.ranges
-    return [RemainingFile(file, tuple(ranges[path]), _size_left(file, ranges[path], settings)) for path, file in files.items()]
+    return [
+        RemainingFile(file, tuple(ranges[path]), _remaining_bytes(file, ranges[path], settings)) for path, file in files.items()
+    ]
 
 
-def _size_left(file: InputFile, ranges: Sequence[Range], settings: ReadSettings) -> float:
+def _remaining_bytes(file: InputFile, ranges: Sequence[Range], settings: ReadSettings) -> float:
     """Stored bytes of what is left of a file, about."""
     size = file.stored.size
     if file.format == "parquet":
-        rows = sum((part.stop_row or 0) - part.start_row for part in ranges if part.stop_row is not None)
-        last = [part.start_row for part in ranges if part.stop_row is None]
-        if last and rows == last[0]:
-            return float(size)  # all of it, cut into units
-        num_rows = _metadata(file, settings).num_rows
-        return size * min((rows + (num_rows - last[0] if last else 0)) / max(num_rows, 1), 1.0)
+        rows = sum(part.stop_row - part.start_row for part in ranges if part.stop_row is not None)
+        last = next((part.start_row for part in ranges if part.stop_row is None), None)
+        if last == rows:  # the ranges are all of the file
+            return float(size)
+        num_rows = _footer(file, settings).num_rows
+        return size * min((rows + (num_rows - last if last is not None else 0)) / max(num_rows, 1), 1.0)
     if file.compression is not None:
         return max(size - ranges[0].start_byte / EXPANSION, 0.05 * size)
-    return float(sum(stop - start for start, stop in _bytes_left(file, ranges)))
+    return float(sum(stop - start for start, stop in _byte_ranges(file, ranges)))
 
 
-def _bytes_left(file: InputFile, ranges: Sequence[Range]) -> list[tuple[int, int]]:
+def _byte_ranges(file: InputFile, ranges: Sequence[Range]) -> list[tuple[int, int]]:
     return [(part.start_byte, file.stored.size if part.stop_byte is None else part.stop_byte) for part in ranges]
 
 
-def _metadata(file: InputFile, settings: ReadSettings) -> pq.FileMetaData:
+def _footer(file: InputFile, settings: ReadSettings) -> pq.FileMetaData:
     with open_to_read(file.stored, settings.storage, sequential=False) as source:
         return pq.read_metadata(source)
 
 
-def _is_small(files: Sequence[RemainingFile], size: float) -> bool:
-    """Whether files of one kind are read whole."""
-    is_compressed = files[0].file.format == "parquet" or files[0].file.compression is not None
-    return size * (EXPANSION if is_compressed else 1) <= EXACT_BYTES and len(files) <= EXACT_FILES
-
-
 class _Sampler:
-    """Holds the tokenizers, and what has been read so far."""
+    """Holds the tokenizers, and fills a sample."""
 
-    def __init__(self, models: Sequence[JobModel], settings: ReadSettings, seed: int):
-        self.settings, self.random = settings, np.random.default_rng(seed)
+    def __init__(self, models: Sequence[JobModel], settings: ReadSettings, sample: Sample):
+        self.settings, self.sample = settings, sample
         self.encoders = [
-            TextEncoder(
-                model.tokenizer_json,
-                with_type_ids=False,
-                pairs=model.facts.pairs,
-                windows=model.facts.windows,
-            )
+            TextEncoder(model.tokenizer_json, with_type_ids=False, pairs=model.facts.pairs, windows=model.facts.windows)
             for model in distinct_tokenizations(models)
         ]
-        self.readings = tokenization_ids(models)
-        self.tables: list[pa.Table] = []
-        self.lengths: list[list[np.ndarray]] = [[] for _ in self.encoders]
-        self.unreadable: list[str] = []
-        self.read: set[str] = set()
+        self.tokenization_ids = tokenization_ids(models)
         self.bytes_read = 0
         self.footers: dict[str, pq.FileMetaData] = {}
 
-    def run(self, left: Sequence[RemainingFile]) -> Sample:
-        began = time.monotonic()
-        kinds: dict[tuple[str, str | None], list[RemainingFile]] = defaultdict(list)
-        for file in left:
-            kinds[file.file.format, file.file.compression].append(file)
-        sizes = {kind: sum(file.size for file in files) for kind, files in kinds.items()}
-        small = {kind for kind, files in kinds.items() if _is_small(files, sizes[kind])}
-        large = sum(size for kind, size in sizes.items() if kind not in small)
-        strata = []
-        for kind, files in kinds.items():
-            if kind in small:
-                strata.append(Stratum(sizes[kind], counted=self.count(files)))
-            else:
-                draws = max(LEAST_DRAWS, round(DRAWS * sizes[kind] / large)) if sizes[kind] else 0
-                strata.append(Stratum(sizes[kind], self.draw(files, draws)))
-        if self.unreadable and not self.tables:
-            raise UserError(f"input.path: nothing that was sampled can be read; {self.unreadable[0]}")
-        groups = sum(footer.num_row_groups for footer in self.footers.values())
-        sizes = sum(file.file.stored.size for file in left if file.file.path in self.footers)
-        return Sample(
-            tuple(strata),
-            documents=sum(table.num_rows for table in self.tables),
-            files=len(self.read),
-            tables=tuple(self.tables),
-            lengths=tuple(np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in self.lengths),
-            unreadable=tuple(self.unreadable),
-            row_groups_per_byte=groups / sizes if sizes else 0.0,
-            seconds=time.monotonic() - began,
-        )
-
-    def count(self, files: Sequence[RemainingFile]) -> Measures:
+    def count(self, files: Sequence[RemainingFile]) -> None:
         """Reads all of them."""
         counted: Measures = defaultdict(float)
         for left in files:
-            for name, value in self.measure(self.parts(left.file, left.ranges)).items():
+            for name, value in self.measure_ranges(left.file, left.ranges).items():
                 counted[name] += value
-            self.read.add(left.file.path)
-        return counted
+            self.sample.files.add(left.file.path)
+        self.sample.counted = counted
 
-    def draw(self, files: Sequence[RemainingFile], count: int) -> list[tuple[Measures, float, float]]:
-        """Stratum.draws."""
-        draws = []
+    def draw(self, files: Sequence[RemainingFile], random: np.random.Generator) -> None:
         weights = np.array([file.size for file in files])
-        for number, index in enumerate(
-            self.random.choice(len(files), count, p=weights / (weights.sum() or 1)) if count else ()
-        ):
-            if number >= LEAST_DRAWS and self.bytes_read > READ_BYTES:
+        if not weights.sum():
+            return
+        for number, index in enumerate(random.choice(len(files), DRAWS, p=weights / weights.sum())):
+            if number >= LEAST_DRAWS and self.bytes_read > DRAWN_BYTES:
                 break
             left = files[index]
             try:
-                draws.append(self.draw_of(left))
-                self.read.add(left.file.path)
+                self.sample.draws.append(self.draw_from(left, random))
+                self.sample.files.add(left.file.path)
             except Exception as error:  # a broken file can make the parsers raise anything
                 if is_store_fault(error):
                     raise
-                self.unreadable.append(f"{left.file.path}: {type(error).__name__}: {' '.join(str(error).split())}")
-        return draws
+                self.sample.unreadable.append(f"{left.file.path}: {type(error).__name__}: {' '.join(str(error).split())}")
 
-    def draw_of(self, left: RemainingFile) -> tuple[Measures, float, float]:
-        """(what was found, in how many stored bytes, of how many that were meant)."""
+    def draw_from(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         file = left.file
         if file.format == "parquet":
-            return self.draw_rows(left)
+            return self.draw_rows(left, random)
         if file.format == "text" and self.settings.input.text_unit == "file":
-            return self.measure(self.parts(file, left.ranges)), left.size, left.size
+            return Draw(self.measure_ranges(file, left.ranges), left.size, left.size)
         if file.compression is None and file.format != "csv":
-            return self.draw_lines(left)
-        return self.draw_near_beginning(left)
+            return self.draw_lines(left, random)
+        return self.draw_near_beginning(left, random)
 
-    def draw_rows(self, left: RemainingFile) -> tuple[Measures, float, float]:
-        file = left.file
-        if file.path not in self.footers:
-            self.footers[file.path] = _metadata(file, self.settings)
-        footer = self.footers[file.path]
-        if not footer.num_rows:
-            return {}, left.size, left.size
+    def draw_rows(self, left: RemainingFile, random: np.random.Generator) -> Draw:
+        """Rows of one row group from a random row on."""
+        file, kept = left.file, self.settings.output.input_columns()
+        footer = self.footers.setdefault(file.path, self.footers.get(file.path) or _footer(file, self.settings))
         ranges = [(part.start_row, footer.num_rows if part.stop_row is None else part.stop_row) for part in left.ranges]
         rows = np.array([stop - start for start, stop in ranges])
-        place = int(self.random.integers(max(rows.sum(), 1)))
+        if not rows.sum():
+            return Draw({}, left.size, left.size)
+        place = int(random.integers(rows.sum()))
         which = int(np.searchsorted(np.cumsum(rows), place, side="right"))
         row = ranges[which][0] + place - int(rows[:which].sum())
-        begin = 0
-        group = footer.row_group(0)
-        for index in range(footer.num_row_groups):
-            group = footer.row_group(index)
-            if row < begin + group.num_rows:
-                break
-            begin += group.num_rows
-        wanted = (*(self.settings.output.input_columns() or ()), *self.settings.input.text_columns)
-        columns = [group.column(index) for index in range(group.num_columns)]
-        if self.settings.output.input_columns() is not None:
+        begins = np.cumsum([0, *(footer.row_group(index).num_rows for index in range(footer.num_row_groups))])
+        index = int(np.searchsorted(begins, row, side="right")) - 1
+        group, begin = footer.row_group(index), int(begins[index])
+        columns = [group.column(number) for number in range(group.num_columns)]
+        if kept is not None:
+            wanted = {*kept, *self.settings.input.text_columns}
             columns = [column for column in columns if column.path_in_schema.split(".", 1)[0] in wanted]
         group_bytes = max(sum(column.total_uncompressed_size for column in columns), 1)
         self.bytes_read += group_bytes
@@ -224,41 +249,42 @@ class _Sampler:
         count = min(max(int(WINDOW_BYTES / group_bytes * group.num_rows), 1), last - first)
         # a large row group can only be decoded from its start
         start = first if group_bytes > STREAMED_ROW_GROUP_BYTES else min(row, last - count)
-        meant = count * file.stored.size / footer.num_rows
-        return self.measure(self.parts(file, (Range(start, start + count),))), meant, meant
+        window = count * file.stored.size / footer.num_rows
+        return Draw(self.measure_ranges(file, (Range(start, start + count),)), window, window)
 
-    def draw_lines(self, left: RemainingFile) -> tuple[Measures, float, float]:
-        parts = _bytes_left(left.file, left.ranges)
-        sizes = np.array([stop - start for start, stop in parts], float)
-        start, stop = parts[int(self.random.choice(len(parts), p=sizes / sizes.sum()))]
-        meant = min(WINDOW_BYTES, stop - start)
-        place = start + int(self.random.integers(stop - start - meant + 1))
+    def draw_lines(self, left: RemainingFile, random: np.random.Generator) -> Draw:
+        ranges = _byte_ranges(left.file, left.ranges)
+        sizes = np.array([stop - start for start, stop in ranges], float)
+        start, stop = ranges[int(random.choice(len(ranges), p=sizes / sizes.sum()))]
+        window = min(WINDOW_BYTES, stop - start)
+        place = start + int(random.integers(stop - start - window + 1))
         with open_to_read(left.file.stored, self.settings.storage, sequential=False) as source:
-            # the record that the place is in began before it, unless the place is a record's begin
+            # the record at this place began before it, unless a record begins right here
             begin = max(place - 1, start)
             source.seek(begin)
-            need, data, skipped = WINDOW_BYTES + 2**14, b"", -1
+            need, data = WINDOW_BYTES + 2**14, b""
             while True:
-                more = source.read(min(need, stop - begin) - len(data))
-                data += more
-                at_end = not more or begin + len(data) >= stop
+                data += source.read(min(need, stop - begin) - len(data))
+                at_end = begin + len(data) >= stop or len(data) < need
                 skipped = 0 if place == start else data.find(b"\n") + 1 or (len(data) if at_end else -1)
+                found = None
                 if skipped >= 0:
-                    found = _records(data[skipped:], 0, place + meant - begin - skipped, None, ",", at_end)
-                    if found is not None:
-                        break
-                if need > MOST_RECORD_BYTES:
-                    raise OSError(f"a record at byte {place} has no end within {MOST_RECORD_BYTES} bytes")
+                    found = _records_beginning_in(data[skipped:], 0, place + window - begin - skipped, None, ",", at_end)
+                if found is not None:
+                    break
+                if need > MAX_SAMPLED_RECORD_BYTES:
+                    raise OSError(f"a record at byte {place} has no end within {MAX_SAMPLED_RECORD_BYTES} bytes")
                 need *= 2
         self.bytes_read += len(data)
         block = records.RecordBlock(found, 0, 0, begin + skipped, last=False)
-        return self.measure([parse_block(left.file, block, [], self.settings)]), len(found), meant
+        return Draw(self.measure([parse_block(left.file, block, [], self.settings)]), len(found), window)
 
-    def draw_near_beginning(self, left: RemainingFile) -> tuple[Measures, float, float]:
+    def draw_near_beginning(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         file, config, storage = left.file, self.settings.input, self.settings.storage
-        quote = config.quote if file.format == "csv" else None
+        quote, header, first = None, list[str](), 0
+        if file.format == "csv":
+            quote, (header, first) = config.quote, csv_header(file, config, storage)
         delimiter = csv_delimiter(file, config)
-        header, first = csv_header(file, config, storage) if file.format == "csv" else ([], 0)
         with open_to_read(file.stored, storage, sequential=file.compression is not None) as source:
             stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
             data = bytes(stream.read(PREFIX_BYTES))
@@ -267,29 +293,30 @@ class _Sampler:
         self.bytes_read += len(data)
         data = data[first:]
         if not data:
-            return {}, left.size, left.size
+            return Draw({}, left.size, left.size)
         per_byte = stored / len(data)
-        meant = min(WINDOW_BYTES, len(data))
-        place = int(self.random.integers(len(data) - meant + 1))
-        found = _records(data, place, place + meant, quote, delimiter, at_end)
-        if found is None:  # the last of them is not finished: those from the beginning are
-            place = 0
-            found = _records(data, 0, meant, quote, delimiter, at_end)
-        if found is None:
-            raise OSError(f"a record near the beginning has no end within {PREFIX_BYTES} bytes")
-        block = records.RecordBlock(found, 0, 0, max(first, 1) if place else first, last=False)
-        return self.measure([parse_block(file, block, header, self.settings)]), len(found) * per_byte, meant * per_byte
+        window = min(WINDOW_BYTES, len(data))
+        for place in (int(random.integers(len(data) - window + 1)), 0):
+            # the prefix ends within a record: then those at the beginning are taken
+            found = _records_beginning_in(data, place, place + window, quote, delimiter, at_end)
+            if found is not None:
+                block = records.RecordBlock(found, 0, 0, max(first, 1) if place else first, last=False)
+                measures = self.measure([parse_block(file, block, header, self.settings)])
+                return Draw(measures, len(found) * per_byte, window * per_byte)
+        raise OSError(f"a record near the beginning has no end within {PREFIX_BYTES} bytes")
 
-    def parts(self, file: InputFile, ranges: Sequence[Range]) -> Iterator[tuple[pa.Table, list[Reject]]]:
+    def measure_ranges(self, file: InputFile, ranges: Sequence[Range]) -> Measures:
+        parts = []
         for part in read_pieces([Span(file, tuple(ranges))], self.settings):
             if isinstance(part, Failure):
-                self.unreadable.append(f"{part.where}: {part.message}")
+                self.sample.unreadable.append(f"{part.where}: {part.message}")
             else:
-                yield part[1], part[2]
+                parts.append(part[1:])
+        return self.measure(parts)
 
-    def measure(self, parts: Any) -> Measures:
+    def measure(self, parts: Iterable[tuple[pa.Table, list[Reject]]]) -> Measures:
         """Counts documents and rejects, and tokenizes."""
-        found: dict[str, float] = defaultdict(float)
+        found: Measures = defaultdict(float)
         for table, rejects in parts:
             found["rejected"] += len(rejects)
             found["documents"] += table.num_rows + len(rejects)
@@ -299,20 +326,20 @@ class _Sampler:
             for text in texts:
                 found["characters"] += pc.sum(pc.utf8_length(text)).as_py()
                 found["text_bytes"] += pc.sum(pc.binary_length(text)).as_py()
-            columns, cut = [text.to_pylist() for text in texts], np.zeros(table.num_rows, bool)
-            for reading, encoder in enumerate(self.encoders):
-                read, failed = encode_isolating_failures(partial(_encode_rows, encoder, columns), table.num_rows)
+            columns, truncated = [text.to_pylist() for text in texts], np.zeros(table.num_rows, bool)
+            for number, encoder in enumerate(self.encoders):
+                encodings, failed = encode_isolating_failures(partial(_encode_rows, encoder, columns), table.num_rows)
+                tokens = int(encodings.lengths.sum())
                 found["rejected"] += len(failed)
-                found[f"tokens_{reading}"] += int(read.lengths.sum())
-                found["tokens"] += int(read.lengths.sum()) * self.readings.count(reading)
+                found[f"tokens_{number}"] += tokens
+                found["tokens"] += tokens * self.tokenization_ids.count(number)
                 good = np.ones(table.num_rows, bool)
                 good[list(failed)] = False
-                cut[good] |= read.truncated
-                self.lengths[reading].append(read.lengths)
-            found["truncated"] += int(cut.sum())
-            kept = self.settings.output.input_columns()
-            unwanted = [name for name in self.settings.input.text_columns if kept is not None and name not in kept]
-            self.tables.append(table.drop_columns(unwanted))
+                truncated[good] |= encodings.truncated
+            found["truncated"] += int(truncated.sum())
+            self.sample.documents += table.num_rows
+            for column in {*self.settings.output.partition_columns()} & {*table.column_names}:
+                self.sample.partition_values.setdefault(column, set()).update(pc.unique(table.column(column)).to_pylist())
         return found
 
 
@@ -320,7 +347,7 @@ def _encode_rows(encoder: TextEncoder, columns: Sequence[list[str]], rows: slice
     return encoder.encode([column[rows] for column in columns])
 
 
-def _records(data: bytes, begin: int, stop: int, quote: str | None, delimiter: str, at_end: bool) -> bytes | None:
+def _records_beginning_in(data: bytes, begin: int, stop: int, quote: str | None, delimiter: str, at_end: bool) -> bytes | None:
     """The records of `data`, which begins with one, that begin in [begin, stop); None: the last has no end in it."""
     if stop <= 0:
         return b""
