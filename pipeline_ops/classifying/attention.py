@@ -30,7 +30,7 @@ def attention_weights(model: Any, input_ids: Sequence[int], mask: Sequence[int],
     if type_ids is not None:
         inputs["token_type_ids"] = torch.tensor([list(type_ids)])
     with torch.inference_mode():
-        layers = model(**inputs, output_attentions=True).attentions
+        layers = getattr(model(**inputs, output_attentions=True), "attentions", None)  # encoder-decoders have three others
     count = len(input_ids)
     if not layers or layers[-1] is None or layers[-1].shape[-2:] != (count, count):
         raise UserError(

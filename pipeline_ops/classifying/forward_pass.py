@@ -51,7 +51,7 @@ class ForwardPasses:
     Args:
         pad_left: the rows are padded in front.
         embedding: return each row's pooled last hidden state, float32 (rows, hidden size), behind its logits. cls: of the token
-            that the head reads, the first one or a decoder's last; mean: the mean over all tokens without padding.
+            that the head reads: the first, a decoder's last, an encoder-decoder's last end of text; mean: of all but padding.
         compiled: through torch.compile with dynamic=True: one or two graphs for all batches. A graph per size would be a little
             faster, but takes up to a minute each to compile, and length-sorted batches have hundreds of sizes.
 
@@ -75,6 +75,7 @@ class ForwardPasses:
         if embedding is not None:
             self.embedding_size = model.config.get_text_config().hidden_size
             self.reads_last = is_decoder(model.config)
+            self.eos_id = model.config.eos_token_id if model.config.is_encoder_decoder else None
             self._hidden: Any = None
             model.base_model.register_forward_hook(self._capture_hidden)
         self.on_gpu = model.device.type == "cuda"
@@ -190,9 +191,12 @@ class ForwardPasses:
         if self.embedding == "mean":
             weights = mask[..., None].float()
             pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        else:  # the first or the last token that is no padding
+        else:
             positions = torch.arange(mask.shape[1], device=mask.device)
-            head_position = (mask * positions).argmax(dim=1) if self.reads_last else mask.argmax(dim=1)
+            if self.eos_id is not None:  # as transformers' heads of BART, PLBart, BigBird-Pegasus, mBART and T5
+                head_position = ((inputs["input_ids"] == self.eos_id) * positions).argmax(dim=1)
+            else:  # the first or the last token that is no padding
+                head_position = (mask * positions).argmax(dim=1) if self.reads_last else mask.argmax(dim=1)
             pooled = hidden[torch.arange(len(mask), device=mask.device), head_position]
         return torch.cat([logits, pooled], dim=1)
 

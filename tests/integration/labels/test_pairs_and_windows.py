@@ -84,7 +84,7 @@ def test_windows_give_the_same_whatever_the_units_and_batches_are(label: Callabl
 
 
 @pytest.mark.parametrize(
-    "architecture", mostly_slow(["RoBERTa", "ModernBERT", "Longformer", "Qwen2, no padding id"], quick=["RoBERTa"])
+    "architecture", mostly_slow(["RoBERTa", "ModernBERT", "Longformer", "Qwen2, no padding id", "PLBart"], quick=["RoBERTa"])
 )
 @pytest.mark.parametrize("kind", ["cls", "mean"])
 def test_embedding_is_the_pooled_last_hidden_state(
@@ -101,13 +101,15 @@ def hidden_states(model: Path, texts: list[str], kind: str) -> np.ndarray:
         AutoTokenizer.from_pretrained(model),
         AutoModelForSequenceClassification.from_pretrained(model).eval(),
     )
-    decoder = classifier.config.model_type == "qwen2"
+    reads_last = classifier.config.model_type in ("qwen2", "plbart")
     found = []
     for text in texts:
         with torch.inference_mode():
             inputs = tokenizer(text, truncation=True, return_tensors="pt")
-            hidden = classifier(**inputs, output_hidden_states=True).hidden_states[-1][0]
-        found.append(hidden.mean(dim=0) if kind == "mean" else hidden[-1 if decoder else 0])
+            output = classifier(**inputs, output_hidden_states=True)
+            layers = output.decoder_hidden_states if classifier.config.is_encoder_decoder else output.hidden_states
+            hidden = layers[-1][0]
+        found.append(hidden.mean(dim=0) if kind == "mean" else hidden[-1 if reads_last else 0])
     return torch.stack(found).numpy()
 
 
