@@ -94,8 +94,8 @@ def verify_command(
 ) -> None:
     """Recount the input against the commits and the files."""
     from jobs.config import load_job
-    from jobs.maintenance.verify import show, verify
+    from jobs.maintenance.verify import print_report, verify
 
     report = verify(load_job(job, overrides), deep=deep, quiet=quiet)
-    show(report)
+    print_report(report)
     emit(report, ok=report["ok"])

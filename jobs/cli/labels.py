@@ -23,11 +23,11 @@ app = typer.Typer()
 def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
     """Show the progress of a job and how its last run ended, from its output alone."""
     from jobs.results.open_output import store_of
-    from jobs.results.status import show, status
+    from jobs.results.status import print_status, status
 
     found = status(store_of(target, overrides))
     if not quiet:
-        show(found)
+        print_status(found)
     emit(found)
 
 

@@ -8,7 +8,7 @@ from jobs.console.json_logging import LOGGER, about
 from jobs.console.live_view import LINE_SECONDS
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
+from pipeline_ops.writing.commit_record import Commit
 
 ENDED = (  # of the run's JSON line
     *("documents", "labeled", "rejected", "units", "units_skipped", "units_failed", "files", "files_incomplete"),
@@ -64,7 +64,7 @@ class JsonEvents:
                 )
 
     def _log_commit(self, commit: Commit) -> None:
-        seconds = commit.classify_seconds or ClassifySeconds()
+        seconds = commit.classify_seconds
         self._log(
             "unit_committed",
             f"{commit.documents} documents are committed",

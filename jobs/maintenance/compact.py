@@ -1,7 +1,7 @@
-"""`label-corpus compact`: merges the small labeled files of a partition, on Ray. Nothing is labeled again.
+"""`label-corpus compact`: merge the small labeled files of each partition, on Ray. Nothing is labeled again.
 
-plan -> merge -> commit: each group of commits becomes one, whose record takes over from theirs when all its files are written.
-A reader of commits sees the old files or the new ones; what is interrupted is swept, and done again by the next compaction.
+plan -> merge -> commit: each group of commits is replaced by one, which is committed when all its files are written. Readers of
+commits see the old files or the new ones. The files of an interrupted compaction are deleted and written again by the next one.
 """
 
 import json
@@ -31,24 +31,24 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
     """Merges files of up to half of `target_bytes` into files of up to that size.
 
     Returns:
-        files_before and files_after (labeled files of the whole output), merged (files that are now part of another one),
-        bytes_before, bytes_after, commits (records after it) and output.
+        files_before and files_after (labeled files of the whole output), merged (number of files merged into others),
+        bytes_before, bytes_after, commits (current ones afterwards), seconds and output.
 
     Raises:
         UserError: there is no output to compact.
-        LeaseError: another run writes to it.
+        LeaseError: another run holds the lease.
     """
     started = time.monotonic()
     with Steps("compact", quiet=quiet) as steps, existing_output(job) as (ledger, lease):
         store = job.output_store
-        sweep(store, ledger, lease.confirm)  # replaced records go before others may replace their successors
+        sweep(store, ledger, lease.confirm)  # delete replaced records before their successors are replaced
         before = [file for commit in ledger.commits.values() for file in commit.files]
         compactions = plan_compactions(ledger.commits.values(), target_bytes)
         merged = sum(len(merge.files) for compaction in compactions for merge in compaction.merges)
         steps.say(f"{len(before):,} files, {merged:,} of them small enough to be merged")
         if compactions:
             steps.begin("starting Ray")
-            # closed before Ray is shut down, as in label_corpus.py
+            # closed before Ray is shut down, as in run()
             with connected(), closing(_merged(store, compactions, steps)) as finished:
                 for compaction, files in finished:
                     stopping.check()
@@ -70,7 +70,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
 
 
 def merge_row(row: pa.Table, store: Store) -> pa.Table:
-    """One merge, as Ray calls it: its JSON in; the unit it is for and the JSON of the written files out."""
+    """Runs one merge on Ray; columns in: unit, order, merge (JSON of a Merge), out: unit, order, written (JSON of files)."""
     fields = json.loads(row["merge"][0].as_py())
     merge = Merge(fields["path"], tuple(WrittenFile(**file) for file in fields["files"]))
     written = [asdict(file) for file in merge_files(store, merge)]
@@ -80,7 +80,7 @@ def merge_row(row: pa.Table, store: Store) -> pa.Table:
 def _merged(
     store: Store, compactions: list[Compaction], steps: Steps
 ) -> Generator[tuple[Compaction, list[WrittenFile]], None, None]:
-    """(compaction, the files that its merges gave, in order), each as soon as all of them are written."""
+    """Yields (compaction, files of its merges, in order) as soon as all of them are written."""
     import ray.data
 
     by_unit = {compaction.unit: compaction for compaction in compactions}

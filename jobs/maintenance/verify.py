@@ -28,15 +28,19 @@ MAX_LISTED = 100
 
 
 def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[str, Any]:
-    """Compares inputs, commits and files.
+    """Checks that each input document occurs exactly once in labeled + rejected, and that the committed files are intact.
 
     Args:
-        deep: read the labeled files too: see checking.check_commit.
+        deep: also read the committed files (integrity.check_commit).
 
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
-        unreferenced, broken, failed, removed: each a list of sentences with the path first. `ok` when all but `removed` are
+        unreferenced, broken, failed and removed, whose entries begin with the path. `ok` is true if all but `removed` are
         empty. `files_read` with `deep`.
+
+    Raises:
+        UserError: the input or the output cannot be read.
+        StoreError: the object store kept failing.
     """
     with Steps("verify", quiet=quiet) as steps:
         return _verify(job, deep, steps)
@@ -70,7 +74,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         ]
         try:
             documents += count_documents(file, job.input, job.storage, steps.add)
-        except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: of the name of a column
+        except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: a column name that is not UTF-8
             if is_store_fault(error):
                 raise
             if not gaps(found):
@@ -82,11 +86,11 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     removed = sorted(path for path in pieces if path not in listed)
     if not removed and not missing and labeled + rejected != documents:
         missing.append(f"{store.path}: {documents} documents in the input, {labeled} labeled and {rejected} rejected")
-    steps.begin("looking at the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
+    steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
     broken = list(_broken_files(store, current, steps))
     deep_facts = {}
     if deep:
-        seen = VerifyState()
+        state = VerifyState()
         num_bytes = sum(file.bytes for commit in current.values() for file in commit.all_files())
         steps.begin("reading the committed files", num_bytes, is_bytes=True)
         read = itertools.count(1)
@@ -95,11 +99,11 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
                 store,
                 commit,
                 job.output,
-                seen,
-                told=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
+                state,
+                on_file=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
             )
-        if seen.documents != labeled + rejected:
-            broken.append(f"{store.path}: {seen.documents} documents in its files, its commits say {labeled + rejected}")
+        if state.documents != labeled + rejected:
+            broken.append(f"{store.path}: {state.documents} documents in its files, its commits say {labeled + rejected}")
         deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
     unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
     failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
@@ -122,24 +126,23 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
 
 
 def count_documents(
-    file: InputFile, config: InputConfig, storage: StorageConfig, told: Callable[[int], None] | None = None
+    file: InputFile, config: InputConfig, storage: StorageConfig, on_bytes: Callable[[int], None] = lambda done: None
 ) -> int:
-    """The documents in an input file, rejects included, counted without what labeling recorded.
+    """Counts the documents in an input file, rejects included, independently of the commits.
 
-    Parquet by its footer; line formats by reading them: blank JSON and CSV lines are no documents, blank text lines are.
+    Parquet by its footer, line formats by reading them. Blank lines are documents in text, but not in JSON Lines and CSV.
 
     Args:
-        told: hears of the bytes that are done, as many as the file has.
+        on_bytes: called with the number of bytes done since the last call; they add up to the size of the file.
     """
-    told = told or (lambda done: None)
     left = file.stored.size
     if file.format == "parquet":
         with open_to_read(file.stored, storage, sequential=False) as source:
             rows = pq.read_metadata(source).num_rows
-        told(left)
+        on_bytes(left)
         return rows
     if file.format == "text" and config.text_unit == "file":
-        told(left)
+        on_bytes(left)
         return 1
     start = csv_header(file, config, storage)[1] if file.format == "csv" else 0
     quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
@@ -150,40 +153,40 @@ def count_documents(
         ):
             lines = records.split_records(block, quote, delimiter)
             total += sum(records.is_document(line, file.format) for line in lines)
-            if file.compression is None:  # else the blocks are larger than what was read for them
+            if file.compression is None:  # else the blocks are larger than the bytes read for them
                 done = min(len(block.data), left)
                 left -= done
-                told(done)
-    told(left)
+                on_bytes(done)
+    on_bytes(left)
     return total
 
 
 def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Iterator[str]:
-    """Committed files that are gone, or whose size, etag or rows are not what their commit says."""
-    there = {file.path: file for file in store.list_all()}
+    """Yields committed files that are missing, or whose size, etag or number of rows is not the committed one."""
+    found = {file.path: file for file in store.list_all()}
     for commit in commits.values():
         for file in commit.all_files():
             steps.add()
             path = store.join(file.path)
-            if path not in there:
+            if path not in found:
                 yield f"{file.path}: missing, named by unit {commit.unit}"
-            elif there[path].size != file.bytes:
-                yield f"{file.path}: {there[path].size} bytes, its commit says {file.bytes}"
+            elif found[path].size != file.bytes:
+                yield f"{file.path}: {found[path].size} bytes, its commit says {file.bytes}"
             elif (
-                MD5_ETAG.fullmatch(there[path].identity)
-                and there[path].identity != file.md5
-                and not _is_as_written(store, file)
+                MD5_ETAG.fullmatch(found[path].identity)
+                and found[path].identity != file.md5
+                and not _has_committed_bytes(store, file)
             ):
                 yield f"{file.path}: not the bytes that were written (MD5)"
-            elif (rows := _rows(store, there[path])) != file.rows:
+            elif (rows := _rows(store, found[path])) != file.rows:
                 yield f"{file.path}: {rows} rows, its commit says {file.rows}"
         labeled = sum(file.rows for file in commit.files)
         if labeled != commit.labeled:
             yield f"unit {commit.unit}: {labeled} rows in its files, {commit.labeled} labeled"
 
 
-def _is_as_written(store: Store, file: WrittenFile) -> bool:
-    """Looks at the bytes: with some kinds of encryption an etag is no MD5 sum."""
+def _has_committed_bytes(store: Store, file: WrittenFile) -> bool:
+    """Reads the file: with some kinds of encryption its etag is no MD5."""
     try:
         read_written_bytes(store, file)
     except store_errors():
@@ -201,7 +204,7 @@ def _rows(store: Store, file: StoredFile) -> int | str:
             return f"unreadable ({error})"
 
 
-def show(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any]) -> None:
     """Prints a report for people, on stderr."""
     for kind in ("missing", "doubled", "unreferenced", "broken", "failed", "removed"):
         for line in itertools.islice(report[kind], MAX_LISTED):

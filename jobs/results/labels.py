@@ -1,7 +1,7 @@
-"""The labels of an output, for notebooks: exactly the committed rows, as pandas, pyarrow or Ray Data has them.
+"""The Python API for labels: exactly the committed rows, as a pandas DataFrame, a pyarrow Dataset or a Ray Dataset.
 
-A plain read of the folder gives the same rows after a finished run, but while one goes it may see files that do not count yet;
-and it guesses types of folders' names: here a label is text.
+A plain read of the folder gives the same rows after a finished run; during a run it may see files that are not committed yet,
+and it infers the types of partition columns, which are text here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
 
-RAY_BLOCKS = 200  # of a Ray Dataset, at the most
+MAX_RAY_BLOCKS = 200
 
 
 @overload
@@ -43,16 +43,16 @@ def labels(
     columns: Sequence[str] | None = None,
     storage: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The committed rows of an output, as they are now.
+    """The rows of an output that are committed now.
 
     Args:
         output: its folder, or the job's file.
         as_: "pandas", a DataFrame, all of it in memory; "arrow", a pyarrow dataset; "ray", a Ray Dataset, read by tasks.
-        columns: only these, in this order ("arrow": of its schema; what is not asked for later is not read anyway).
-        storage: as `storage` of a job file, for a folder that is reached in another way than by default.
+        columns: only these, in this order.
+        storage: the `storage` section of a job file, for an output folder on a store that needs one.
 
     Raises:
-        UserError: nothing is labeled there, or it has no such column.
+        UserError: the output has no labels, or no such column.
     """
     found = find_labeled(output, [f"storage.{key}={value}" for key, value in (storage or {}).items()])
     schema = schema_of(found, columns)
@@ -81,7 +81,7 @@ def _ray_dataset(found: Labeled, schema: pa.Schema) -> Any:
     if not files:
         return ray.data.from_arrow(schema.empty_table())
     rows = [{"file": number} for number in range(len(files))]
-    return ray.data.from_items(rows, override_num_blocks=min(RAY_BLOCKS, len(rows))).map_batches(
+    return ray.data.from_items(rows, override_num_blocks=min(MAX_RAY_BLOCKS, len(rows))).map_batches(
         _read_files,  # pyright: ignore[reportArgumentType]
         fn_kwargs={"store": found.store, "files": files, "schema": schema},
         batch_size=None,

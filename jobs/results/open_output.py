@@ -1,4 +1,4 @@
-"""An output as commands are told of it: by its job file, or by its folder."""
+"""Open the output that a command's argument names: a job file or the output's folder."""
 
 import os
 
@@ -15,7 +15,7 @@ JOB_SUFFIXES = (".yaml", ".yml")
 
 
 class _FolderConfig(BaseModel):
-    """What a folder's name does not say."""
+    """Settings that apply to a folder."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,11 +26,11 @@ def store_of(target: str, overrides: list[str] | None = None) -> Store:
     """The output's store.
 
     Args:
-        target: a job file, by its suffix, or the output's folder.
-        overrides: `key.sub=value`; for a folder those of `storage` only.
+        target: a job file (.yaml, .yml) or the output's folder.
+        overrides: `key.sub=value`; for a folder only `storage.*`.
 
     Raises:
-        UserError: as load_job, or neither a job file nor a folder.
+        UserError: as load_job, or `target` is neither a job file nor a folder.
     """
     if target.endswith(JOB_SUFFIXES):
         return load_job(target, overrides).output_store
@@ -44,9 +44,9 @@ def store_of(target: str, overrides: list[str] | None = None) -> Store:
 
 
 def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
-    """The output that `target` names, as it is now; arguments as store_of.
+    """A snapshot of the output that `target` names; arguments as store_of.
 
     Raises:
-        UserError: as store_of, or nothing is labeled there.
+        UserError: as store_of, or the output has no labels.
     """
     return open_labeled(store_of(target, overrides), "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")

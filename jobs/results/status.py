@@ -1,4 +1,4 @@
-"""`label-corpus status`: how far a job is and how its last run ended, read from its output alone, wherever it runs."""
+"""`label-corpus status`: progress of a job and outcome of its last run, read from its output alone."""
 
 import sys
 import time
@@ -19,16 +19,16 @@ STARTING = "starting"
 
 
 def status(store: Store) -> dict[str, Any]:
-    """What the output holds, who writes to it, and its newest run.
+    """Content of the output, holder of its lease, and its newest run.
 
     Returns:
         documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. state: `running` (a run
-        holds the lease, and says that it goes on), `starting` (one holds the lease, and has labeled nothing yet), the last
-        run's outcome, `killed` where it never said one, or `unknown` without any record. run: its record: times, counts of
-        this run, units_planned, documents_per_second of its last minute, seconds_left; holder of the lease.
+        holds the lease and has a record), `starting` (a run holds the lease and has labeled nothing yet), the outcome of the
+        last run, `killed` if its record has none, or `unknown` without a record. run: its times, its counts, units_planned,
+        documents_per_second of its last minute, seconds_left. holder: of the lease.
 
     Raises:
-        UserError: nobody has labeled there, or begun to.
+        UserError: there is no output.
         OSError: the store cannot be read.
     """
     try:
@@ -55,7 +55,7 @@ def status(store: Store) -> dict[str, Any]:
         if len(labeled.columns.by_model()) > 1
         else labels_of(commits),
         "holder": holder,
-        "run": _told(last, held) if last is not None else None,
+        "run": _run_summary(last, held) if last is not None else None,
         "output": labeled.path,
     }
 
@@ -68,8 +68,8 @@ def _state(last: RunRecord | None, held: bool) -> str:
     return "unknown" if last is None else last.outcome
 
 
-def _told(run: RunRecord, held: bool) -> dict[str, Any]:
-    goes_on = held and run.outcome == RUNNING
+def _run_summary(run: RunRecord, held: bool) -> dict[str, Any]:
+    is_running = held and run.outcome == RUNNING
     rate, left = _rate(run), max(run.units_planned - run.units, 0)
     units_rate = _rate(run, units=True)
     return {
@@ -85,7 +85,7 @@ def _told(run: RunRecord, held: bool) -> dict[str, Any]:
         "units_planned": run.units_planned,
         "units_failed": run.units_failed,
         "documents_per_second": rate,
-        "seconds_left": round(left / units_rate) if goes_on and units_rate else None,
+        "seconds_left": round(left / units_rate) if is_running and units_rate else None,
         "classifiers": run.classifiers,
         "device": run.device,
         "result": run.result,
@@ -93,7 +93,7 @@ def _told(run: RunRecord, held: bool) -> dict[str, Any]:
 
 
 def _rate(run: RunRecord, *, units: bool = False) -> float | None:
-    """Documents (or units) per second over the last minute of which the record tells; None before there are two points."""
+    """Documents (or units) per second over the last minute of the timeline; None for fewer than two points."""
     points = run.points()
     if len(points) < 2:
         return None
@@ -109,7 +109,7 @@ def _age_s(moment: str) -> int:
     return round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 
-def show(found: dict[str, Any]) -> None:
+def print_status(found: dict[str, Any]) -> None:
     """Prints a status for people, on stderr."""
     from rich.console import Console
     from rich.markup import escape

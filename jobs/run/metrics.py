@@ -17,7 +17,7 @@ from cluster.metrics import (
 )
 from jobs.run.state import Event
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
+from pipeline_ops.writing.commit_record import Commit
 
 
 def count_row(meter: Meter, row: dict[str, Any], models: Sequence[str]) -> None:
@@ -41,9 +41,9 @@ def count_outcome(meter: Meter, event: Event) -> None:
             meter.count(UNITS)
             meter.count(DOCUMENTS, event.labeled, outcome="labeled")
             meter.count(DOCUMENTS, event.rejected, outcome="rejected")
-            for reason, documents in (event.reasons or {}).items():
+            for reason, documents in event.reasons.items():
                 meter.count(REJECTS, documents, reason=reason)
-            for part, seconds in (event.classify_seconds or ClassifySeconds()).to_dict().items():
+            for part, seconds in event.classify_seconds.to_dict().items():
                 meter.count(CLASSIFIER_SECONDS, seconds, part=part)
         case Failure():
             meter.count(FAILED_UNITS, step=event.step)

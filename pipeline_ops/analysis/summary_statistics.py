@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.output.labeled_output import WHOLE_BYTES, Labeled, read_columns
+from pipeline_ops.output.labeled_output import SMALL_FILE_BYTES, Labeled, read_columns
 from pipeline_ops.schema.units import Reject
 from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 SAMPLE_FILES = 96
-SAMPLE_BYTES = 96 * 2**20  # stops adding files; one that is larger than WHOLE_BYTES counts as that
+SAMPLE_BYTES = 96 * 2**20  # stops adding files; one that is larger than SMALL_FILE_BYTES counts as that
 ROWS_PER_FILE = 1000
 CANDIDATE_ROWS = 4 * ROWS_PER_FILE  # first rows of a file, from which ROWS_PER_FILE are drawn
 REJECT_FILES = 24
@@ -69,19 +69,19 @@ def labels_of(commits: Iterable[Commit], model: str = "") -> dict[str, int]:
 
 
 def rejects_by_reason(commits: Iterable[Commit]) -> dict[str, int]:
-    """Rejects by reason, most frequent first; `unknown` where a commit has no counts."""
+    """Rejects by reason, most frequent first."""
     counted: Counter[str] = Counter()
     for commit in commits:
-        counted.update(commit.reasons if commit.reasons is not None else {"unknown": commit.rejected})
+        counted.update(commit.reasons)
     return {reason: count for reason, count in counted.most_common() if count}
 
 
 def stage_seconds(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, float]]:
-    """(classifier seconds by activity, {other stage: seconds}), summed over processes; commits without them are skipped."""
+    """(classifier seconds by activity, {other stage: seconds}), summed over processes."""
     commits = list(commits)
     stages: Counter[str] = Counter()
     for commit in commits:
-        stages.update(commit.stage_seconds or {})
+        stages.update(commit.stage_seconds)
     return ClassifySeconds.sum_of(commit.classify_seconds for commit in commits), dict(stages)
 
 
@@ -129,7 +129,7 @@ def _round_robin(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
                 if len(chosen) == SAMPLE_FILES or (chosen and fetched > SAMPLE_BYTES):
                     return chosen
                 chosen.append(files[turn])
-                fetched += min(files[turn].bytes, WHOLE_BYTES)
+                fetched += min(files[turn].bytes, SMALL_FILE_BYTES)
         turn += 1
     return chosen
 
@@ -137,7 +137,7 @@ def _round_robin(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
 def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
     """{reason: up to REJECT_EXAMPLES rejects}, from at most REJECT_FILES reject files."""
     files = [commit.rejects_file for commit in labeled.commits if commit.rejects_file is not None]
-    files = [file for file in files if file.bytes <= WHOLE_BYTES] or files[:1]
+    files = [file for file in files if file.bytes <= SMALL_FILE_BYTES] or files[:1]
     random.Random(seed).shuffle(files)
     stored = [StoredFile(labeled.store.join(file.path), file.bytes, file.md5) for file in files[:REJECT_FILES]]
     found: dict[str, list[Reject]] = defaultdict(list)

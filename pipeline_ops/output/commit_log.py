@@ -1,12 +1,20 @@
-"""Commit records: which rows are labeled, which remain, and which files count. They alone say what is done.
+"""The commit log: which units are labeled, which rows remain, and which files are part of the output.
 
-A record stands alone, as `_commits/<unit>.json`, or in a pack, `_commits/pack-<term>.jsonl.zst`, with all others that counted
-when the pack was made. What stands alone after that is `_commits/<unit>-<term of the pack>.json`. The newest pack seals what
-was before it: a record whose name is not of its term is void. A run that takes over from one that died or stalled makes a pack
-first; what the other one may still commit, or delete, has an earlier name. So nobody needs to be sure that it is dead.
+It follows Delta Lake's transaction log (Armbrust et al., Delta Lake, VLDB 2020): immutable records that are only ever created,
+by conditional puts, and checkpoints of many records.
 
-A reader who wants exactly the committed rows takes the files that `current_commits` names. After a finished run a plain glob of
-the partitions gives the same files, because every other file has been swept.
+- A loose record is `_commits/<unit>.json`, or `_commits/<unit>-<term>.json` once there is a pack of that term.
+- A pack, `_commits/pack-<term>.jsonl.zst`, is a checkpoint: all records that were current when it was written, by the holder of
+  the lease of that term (lease.py).
+- The newest pack is a fence: loose records of another term than its own are void.
+
+A run that takes over from a holder that did not release its lease writes a pack first (lease.hold_lease). Whatever the earlier
+holder still creates or deletes has names of an earlier term, so it need not be known to be dead; the term is a fencing token as
+in Kleppmann, How to do distributed locking (2016).
+
+Guarantee: at any moment every row belongs to at most one current commit. Readers that need exactly the committed rows read the
+files that `current_commits` names. After a finished run a plain glob of the partitions gives the same files, because all others
+have been deleted.
 """
 
 import io
@@ -31,22 +39,22 @@ JOB_FILE = "_job.json"
 OUR_FILE = re.compile(r"[0-9a-f]{24}-[0-9a-f]{12}(-\d+){0,2}\.(parquet|jsonl)")
 RECORD = re.compile(r"[0-9a-f]{24}(?:-(\d{10}))?\.json")
 PACK = re.compile(r"pack-(\d{10})\.jsonl\.zst")
-LOOSE_RECORDS = 1000  # more than these are packed when a run ends: reading each costs a request
-READ_TOGETHER = 4096  # records held as bytes while they are parsed
-LISTINGS = 20  # records that are packed between listing and reading are looked for again
+LOOSE_RECORDS = 1000  # more than these are packed: reading each costs a request
+RECORDS_PER_READ = 4096  # held as bytes while they are parsed
+MAX_LISTINGS = 20  # the log is listed again when records were packed between listing and reading
 
 
 @dataclass
 class Ledger:
-    """What the records of an output say. A run that commits keeps it up to date."""
+    """The commit log in memory. A run that commits keeps it up to date."""
 
-    commits: dict[str, Commit] = field(default_factory=dict)  # by unit id; those that others replace included
+    commits: dict[str, Commit] = field(default_factory=dict)  # by unit id; replaced ones included
     packed: set[str] = field(default_factory=set)  # names of the commits in the newest pack
     pack_term: int = 0  # of the newest pack; 0: there is none
 
     @property
     def loose(self) -> int:
-        """Records that stand alone."""
+        """Number of records outside the pack."""
         return sum(commit.name not in self.packed for commit in self.commits.values())
 
     @property
@@ -55,19 +63,19 @@ class Ledger:
 
 
 def read_ledger(store: Store) -> Ledger:
-    """Every commit record that is not void.
+    """Reads every commit record that is not void.
 
     Raises:
-        OSError: the store cannot be read, or a record is no record.
+        OSError: the store cannot be read, or a record is malformed.
     """
-    for _ in range(LISTINGS):
+    for _ in range(MAX_LISTINGS):
         listed = store.list_all(COMMITS_FOLDER)
         try:
             return _read_listed(store, listed)
         except OSError:
-            if store.list_all(COMMITS_FOLDER) == listed:  # else packed or swept by a run that is going on
+            if store.list_all(COMMITS_FOLDER) == listed:  # else a running job has packed or deleted records
                 raise
-    raise OSError(f"{store.join(COMMITS_FOLDER)}: changed {LISTINGS} times while it was read")
+    raise OSError(f"{store.join(COMMITS_FOLDER)}: changed {MAX_LISTINGS} times while it was read")
 
 
 def _read_listed(store: Store, listed: list[StoredFile]) -> Ledger:
@@ -80,17 +88,17 @@ def _read_listed(store: Store, listed: list[StoredFile]) -> Ledger:
             commit = _parse(line, pack.path)
             ledger.commits[commit.unit] = commit
             ledger.packed.add(commit.name)
-    loose = [file for file in listed if _counts(_file_name(file), ledger.pack_term)]
-    for start in range(0, len(loose), READ_TOGETHER):
-        files = loose[start : start + READ_TOGETHER]
+    loose = [file for file in listed if _is_valid(_file_name(file), ledger.pack_term)]
+    for start in range(0, len(loose), RECORDS_PER_READ):
+        files = loose[start : start + RECORDS_PER_READ]
         for file, content in zip(files, store.read_files(files), strict=True):
             commit = _parse(content, file.path)
             ledger.commits[commit.unit] = commit
     return ledger
 
 
-def _counts(name: str, pack_term: int) -> bool:
-    """Whether the name is that of a record that stands alone and is not void."""
+def _is_valid(name: str, pack_term: int) -> bool:
+    """Whether the name is that of a loose record of the pack's term."""
     record = RECORD.fullmatch(name)
     return record is not None and int(record.group(1) or 0) == pack_term
 
@@ -119,15 +127,22 @@ def _lines(content: bytes, path: str) -> Iterator[bytes]:
 
 
 def current_commits(commits: dict[str, Commit]) -> dict[str, Commit]:
-    """The commits that count: those that no other one replaces."""
+    """The commits that no other commit replaces."""
     replaced = {name for commit in commits.values() for name in commit.replaces}
     return {unit: commit for unit, commit in commits.items() if commit.name not in replaced}
 
 
 def commit_unit(store: Store, ledger: Ledger, commit: Commit) -> bool:
-    """Puts the commit record and notes it in the ledger; False when another attempt at the unit counts already.
+    """Creates the commit record and adds it to the ledger.
 
-    The caller holds the lease, and has looked at it just before (Lease.check).
+    The caller holds the lease and has called Lease.check just before. Creating the record is the only step that makes the
+    unit's files part of the output: before it, and if it fails, they are garbage.
+
+    Returns:
+        False if another attempt at the unit is committed already.
+
+    Raises:
+        OSError: the store cannot be written, or the record exists although the ledger does not have it.
     """
     assert commit.term >= ledger.pack_term, "the lease is older than the newest pack"
     if commit.unit in ledger.commits:
@@ -141,23 +156,26 @@ def commit_unit(store: Store, ledger: Ledger, commit: Commit) -> bool:
 
 
 def _all_replaced(commit: Commit, ledger: Ledger) -> tuple[str, ...]:
-    """The names it replaces, and those in the pack that these replace: their records are swept, the pack is not."""
+    """The commits it replaces, and the packed ones that those replace: loose records are deleted, packed ones are not."""
     replaced = [ledger.commits.get(name.rpartition("-")[0]) for name in commit.replaces]
     earlier = {name for older in replaced if older and older.name in commit.replaces for name in older.replaces}
     return (*commit.replaces, *sorted((earlier & ledger.packed).difference(commit.replaces)))
 
 
 def write_pack(store: Store, ledger: Ledger, term: int) -> None:
-    """Puts all records that count into one object, which seals what earlier terms may still commit.
+    """Puts all current records into one object, which voids whatever earlier terms may still commit.
 
-    Records that stand alone stay until the next sweep; they say the same, or are void.
+    Loose records stay until the next sweep; they are in the pack as well, or void.
+
+    Args:
+        term: of the lease that the caller holds.
     """
     assert term >= ledger.pack_term, "the lease is older than the newest pack"
     sink = pa.BufferOutputStream()
     current = ledger.current
     with pa.CompressedOutputStream(sink, "zstd") as stream:
         for commit in current.values():
-            if commit.pieces:  # without any, it only said that others do not count, and they are not in here
+            if commit.pieces:  # else a tombstone: what it replaces is not in the pack either
                 stream.write(commit.to_json().encode() + b"\n")
     store.put(f"{COMMITS_FOLDER}/pack-{term:010}.jsonl.zst", sink.getvalue().to_pybytes())
     ledger.commits = {unit: commit for unit, commit in current.items() if commit.pieces}
@@ -176,7 +194,7 @@ def pieces_by_file(commits: Iterable[Commit]) -> dict[str, list[Piece]]:
 
 
 def gaps(pieces: list[Piece]) -> list[Range]:
-    """The row ranges that `pieces`, in row order, leave open; [] for a complete file."""
+    """The row ranges that `pieces`, in row order, do not cover; [] for a complete file."""
     open_ranges = []
     row = byte = 0
     complete = False
@@ -199,7 +217,7 @@ def incomplete_files(files: Iterable[InputFile], commits: dict[str, Commit]) -> 
 
 
 def overlaps(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
-    """Neighboring pieces, in row order, that share rows; there are none unless something went wrong."""
+    """Neighboring pieces, in row order, that share rows; [] unless the protocol was violated."""
     return [(left, right) for left, right in pairwise(pieces) if right.start_row < left.stop_row]
 
 
@@ -221,8 +239,8 @@ def has_garbage(store: Store, ledger: Ledger) -> bool:
 
 
 def garbage_files(store: Store, ledger: Ledger) -> list[StoredFile]:
-    """What no current commit names: data and reject files, leftovers of interrupted local writes, and commit records that are
-    replaced, packed or void. Files that are not ours are never among them."""
+    """Files that no current commit names: data and reject files, temporary files of interrupted local writes, and commit
+    records that are replaced, packed or void. Files with other names than the product gives are never among them."""
     current = ledger.current
     named = {file.path for commit in current.values() for file in commit.all_files()}
     kept = {_record_name(unit, ledger.pack_term) for unit, commit in current.items() if commit.name not in ledger.packed}
@@ -241,11 +259,11 @@ def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: i
 
 
 def sweep(store: Store, ledger: Ledger, confirm: Callable[[], None]) -> list[StoredFile]:
-    """Deletes the garbage files; returns what went.
+    """Deletes the garbage files, and returns them.
 
     Args:
-        confirm: called between listing and deleting; raises unless the caller still holds the lease. So what is deleted,
-            however late, is what nobody who came later can have written, and what the caller has committed counts.
+        confirm: Lease.confirm; called between listing and deleting, raises unless the caller still holds the lease. So no file
+            of a later holder is deleted, however late the deletion arrives: it was not listed.
     """
     garbage = garbage_files(store, ledger)
     confirm()

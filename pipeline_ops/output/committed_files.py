@@ -1,4 +1,4 @@
-"""Read a committed file, checked."""
+"""Read committed files, with their bytes and rows checked against the commit."""
 
 import hashlib
 import urllib.parse
@@ -25,7 +25,7 @@ def read_written(store: Store, file: WrittenFile) -> pa.Table:
     """A committed Parquet file's rows, without its partition columns.
 
     Raises:
-        OSError: its bytes or its rows are not what its commit says.
+        OSError: its MD5 or number of rows is not the committed one.
     """
     content = read_written_bytes(store, file)
     try:
@@ -39,7 +39,7 @@ def read_written(store: Store, file: WrittenFile) -> pa.Table:
 
 
 def read_written_bytes(store: Store, file: WrittenFile) -> bytes:
-    """A committed file's content; raises OSError when it is not what was written."""
+    """A committed file's content; raises OSError if its MD5 is not the committed one."""
     (content,) = store.read_files([StoredFile(store.join(file.path), file.bytes, file.md5)])
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != file.md5:
         raise OSError(f"{file.path}: {len(content)} bytes, which are not those that were written (MD5)")
@@ -47,7 +47,7 @@ def read_written_bytes(store: Store, file: WrittenFile) -> bytes:
 
 
 def column_of(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
-    """A column of a written file, also one that its folders hold: then as text."""
+    """A column of a committed file; a partition column, which only the path has, as text."""
     if name in table.column_names:
         return table.column(name)
     return pa.chunked_array([pa.array([hive_values(path)[name]] * table.num_rows, pa.string())])

@@ -1,4 +1,4 @@
-"""Merge small committed files."""
+"""Merge small committed files: plan, merge, and the commit that replaces the merged ones. Nothing is labeled again."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,14 @@ from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, ROW_GROUP_ROWS
 
-ROW_GROUP_BYTES = 64 * 2**20  # of small files' rows that are put together into a row group, in memory
-GROUPED_PIECES = 8192  # keeps a compacted commit's record below a few megabytes
-GROUPED_TARGETS = 64  # times the target size: the most that one compacted commit takes over
+ROW_GROUP_BYTES = 64 * 2**20  # in memory; small files are merged into row groups of about this size
+MAX_PIECES = 8192  # of a compacted commit: keeps its record below a few megabytes
+MAX_TARGETS = 64  # a compacted commit replaces at most this many times the target size
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Files of one partition that become one, in order; `path` is how the new one's begins, relative."""
+    """Files of one partition to merge, in order; `path` is the relative path of the new file without number and suffix."""
 
     path: str
     files: tuple[WrittenFile, ...]
@@ -31,19 +31,19 @@ class Merge:
 
 @dataclass(frozen=True)
 class Compaction:
-    """Commits that become one, and what has to be merged for it."""
+    """Commits to replace by one, and the merges that it needs."""
 
     unit: str
     attempt: str
     commits: tuple[Commit, ...]
     merges: tuple[Merge, ...]
-    kept: tuple[WrittenFile, ...]  # files that stay as they are
+    kept: tuple[WrittenFile, ...]  # files that are not merged
 
 
 def plan_compactions(commits: Iterable[Commit], target_bytes: int) -> list[Compaction]:
-    """Which commits to put together, so that the files of a partition come near `target_bytes`; nothing that would not help.
+    """Groups commits so that the files of a partition come near `target_bytes`; groups without a merge are left out.
 
-    Files of more than half the target stay as they are. Rows stay in the order of the input.
+    Files of more than half the target are not merged. Rows stay in the order of the input.
     """
     ordered = sorted((commit for commit in commits if commit.pieces), key=lambda c: (c.pieces[0].path, c.pieces[0].start_row))
     return [found for group in _groups(ordered, target_bytes) if (found := _compaction(group, target_bytes)).merges]
@@ -54,7 +54,7 @@ def _groups(commits: list[Commit], target_bytes: int) -> Iterator[list[Commit]]:
     pieces = size = 0
     for commit in commits:
         commit_bytes = sum(file.bytes for file in commit.files)
-        if group and (pieces + len(commit.pieces) > GROUPED_PIECES or size + commit_bytes > GROUPED_TARGETS * target_bytes):
+        if group and (pieces + len(commit.pieces) > MAX_PIECES or size + commit_bytes > MAX_TARGETS * target_bytes):
             yield group
             group, pieces, size = [], 0, 0
         group.append(commit)
@@ -97,12 +97,12 @@ def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
 
 
 def merge_files(store: Store, merge: Merge) -> list[WrittenFile]:
-    """Puts the rows of some files into one, or into one for each run of equal schemas; returns what was written.
+    """Writes the rows of the files into one file, or one for each run of equal schemas, and returns the new files.
 
-    Memory: the new file as it is on storage, and one row group.
+    Memory: the new file's bytes and one row group.
 
     Raises:
-        OSError: a file cannot be read, or is not what was written.
+        OSError: a file cannot be read, or its MD5 or number of rows is not the committed one.
     """
     written: list[WrittenFile] = []
     tables = (read_written(store, file) for file in merge.files)
@@ -128,7 +128,7 @@ class _Schema:
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The tables put together into some that are worth a row group each: small ones make a file slow to read."""
+    """Concatenates small tables up to the size of a row group: many small row groups are slow to read."""
     held: list[pa.Table] = []
     rows = size = 0
     for table in tables:
@@ -142,10 +142,10 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -> Commit:
-    """Writes the rejects of the commits into one file; returns the commit that takes over from them.
+    """Writes the rejects of the commits into one file; returns the commit that replaces them.
 
     Args:
-        merged: what merge_files wrote for the compaction's merges.
+        merged: the files that merge_files wrote for the compaction's merges.
     """
     commits = compaction.commits
     rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
@@ -157,7 +157,6 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
     labels: Counter[str] = Counter()
     for commit in commits:
         labels.update(commit.labels)
-    known = all(commit.classify_seconds is not None for commit in commits)  # of some only would say too little
     schemas = {commit.schema for commit in commits if commit.files}
     known_flops = [commit.flops for commit in commits if commit.flops is not None]
     return Commit(
@@ -173,27 +172,25 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         truncated=sum(commit.truncated for commit in commits),
         labels=dict(labels),
         replaces=tuple(commit.name for commit in commits),
-        classify_seconds=ClassifySeconds.sum_of(commit.classify_seconds for commit in commits) if known else None,
+        classify_seconds=ClassifySeconds.sum_of(commit.classify_seconds for commit in commits),
         flops=sum(known_flops) if len(known_flops) == len(commits) else None,
-        reasons=_sum_of([commit.reasons for commit in commits]),
+        reasons=_sum_of(commit.reasons for commit in commits),
         schema=schemas.pop() if len(schemas) == 1 else None,
-        stage_seconds=_sum_of([commit.stage_seconds for commit in commits]),
+        stage_seconds=_sum_of(commit.stage_seconds for commit in commits),
     )
 
 
-def _sum_of(several: list[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """The sums by key; None where one of them is not known."""
+def _sum_of(several: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The sums by key."""
     total: dict[str, Any] = defaultdict(int)
     for counts in several:
-        if counts is None:
-            return None
         for key, count in counts.items():
             total[key] += count
     return dict(total)
 
 
 def joined_pieces(pieces: Iterable[Piece]) -> list[Piece]:
-    """The pieces in row order, those that follow each other as one."""
+    """The pieces in row order, with adjacent ones joined."""
     joined: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: (piece.path, piece.start_row, piece.stop_row)):
         before = joined[-1] if joined else None

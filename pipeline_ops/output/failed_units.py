@@ -1,4 +1,4 @@
-"""Quarantined units under _failed/."""
+"""Quarantined units: one record each under `_failed/`, excluded from later runs until cleared."""
 
 from dataclasses import replace
 
@@ -9,24 +9,24 @@ FAILED_FOLDER = "_failed"
 
 
 def read_failures(store: Store) -> list[Failure]:
-    """The failures that are quarantined in an output, by file and row."""
+    """The quarantined failures of an output, by file and row."""
     files = _listed(store)
     found = [Failure.from_json(content) for content in store.read_files(files)]
     return sorted(found, key=lambda failure: (failure.pieces[0].path, failure.pieces[0].start_row))
 
 
 def quarantine(store: Store, failure: Failure, run: str) -> None:
-    """Records a failure, so that later runs leave its pieces alone."""
+    """Records a failure, so that later runs skip its pieces."""
     store.put(f"{FAILED_FOLDER}/{failure.id}.json", replace(failure, run=run).to_json().encode())
 
 
 def clear_failures(store: Store, failures: list[Failure]) -> None:
-    """Lets runs take up the pieces of these failures again."""
+    """Deletes the records of these failures, so that runs label their pieces again."""
     store.delete(f"{FAILED_FOLDER}/{failure.id}.json" for failure in failures)
 
 
 def outdated_failures(failures: list[Failure], listed: dict[str, StoredFile]) -> list[Failure]:
-    """Those about a file that is gone or has changed; `listed` is the input by path."""
+    """The failures of files that were deleted or changed; `listed` is the input by path."""
     return [
         failure
         for failure in failures

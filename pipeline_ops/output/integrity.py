@@ -1,4 +1,4 @@
-"""What is written, checked against the commit that names it: bytes, pages, rows, keys, columns, metadata."""
+"""Check committed files against their commit: bytes, pages, rows, keys, columns, metadata."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from pipeline_ops.writing.unit_files import METADATA_KEY
 
 @dataclass
 class VerifyState:
-    """What the files read so far have in common, to compare the next ones with."""
+    """Metadata, column types and schemas of the files checked so far, with which later files must agree."""
 
     metadata: bytes | None = None
     added_types: dict[str, pa.DataType] = field(default_factory=dict)  # of the columns that labeling adds
@@ -29,22 +29,22 @@ def check_commit(
     store: Store,
     commit: Commit,
     output: OutputConfig,
-    seen: VerifyState,
-    told: Callable[[WrittenFile], None] | None = None,
+    state: VerifyState,
+    on_file: Callable[[WrittenFile], None] = lambda file: None,
 ) -> Iterator[str]:
-    """Reads all files of a commit; yields a sentence, the path first, for each thing that is not as it should be.
+    """Reads all files of a commit; yields one line, the path first, for each violation.
 
     Checked: the bytes are those that were written; Parquet pages have their checksums; the rows are as many as the commit
-    says; each (source_file, source_row) stands once and lies in the commit's pieces; columns and metadata are those of the
-    other files. Pieces of different commits do not overlap (jobs/verify.py): a key that stands once in its commit stands once.
+    says; each (source_file, source_row) occurs once and lies in the commit's pieces; columns and metadata are those of the
+    other files. Since pieces of different commits do not overlap (jobs/maintenance/verify.py), keys are
+    unique in the whole output.
 
     Args:
-        told: hears of each file that is about to be read.
+        on_file: called with each file before it is read.
     """
     rows: dict[str, list[np.ndarray]] = {}
-    told = told or (lambda file: None)
     for file in commit.files:
-        told(file)
+        on_file(file)
         try:
             table = read_written(store, file)
         except OSError as error:
@@ -59,9 +59,9 @@ def check_commit(
         codes, values = encoded.indices.to_numpy(), numbers.to_numpy()
         for code, source in enumerate(encoded.dictionary.to_pylist()):
             rows.setdefault(source, []).append(values[codes == code])
-        yield from _check_schema(file.path, table, set(encoded.dictionary.to_pylist()), output, seen)
+        yield from _check_schema(file.path, table, set(encoded.dictionary.to_pylist()), output, state)
     if commit.rejects_file is not None:
-        told(commit.rejects_file)
+        on_file(commit.rejects_file)
         try:
             lines = read_written_bytes(store, commit.rejects_file).splitlines()
         except OSError as error:
@@ -75,7 +75,7 @@ def check_commit(
             rows.setdefault(source, []).append(np.array(numbers, np.int64))
     for source, parts in rows.items():
         found = np.concatenate(parts)
-        seen.documents += len(found)
+        state.documents += len(found)
         yield from _check_keys(source, found, [piece for piece in commit.pieces if piece.path == source], commit.unit)
 
 
@@ -90,14 +90,14 @@ def _check_keys(source: str, found: np.ndarray, pieces: list[Piece], unit: str) 
         yield f"{source}: row {unique[~inside][0]} is in unit {unit}, which does not cover it"
 
 
-def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputConfig, seen: VerifyState) -> Iterator[str]:
+def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputConfig, state: VerifyState) -> Iterator[str]:
     metadata = (table.schema.metadata or {}).get(METADATA_KEY)
     if metadata is None:
-        yield f"{path}: no metadata that says which model labeled it"
-    elif seen.metadata is None:
-        seen.metadata = metadata
-    elif metadata != seen.metadata:
-        ours, theirs = json.loads(metadata), json.loads(seen.metadata)
+        yield f"{path}: no metadata about the model that labeled it"
+    elif state.metadata is None:
+        state.metadata = metadata
+    elif metadata != state.metadata:
+        ours, theirs = json.loads(metadata), json.loads(state.metadata)
         differing = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
         yield f"{path}: metadata unlike that of the other files: {', '.join(differing)}"
     for name in output.added_columns().values():
@@ -107,10 +107,10 @@ def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputC
             yield f"{path}: no column {name!r}"
             continue
         data_type = table.schema.field(name).type
-        if seen.added_types.setdefault(name, data_type) != data_type:
-            yield f"{path}: column {name!r} is {data_type}, elsewhere {seen.added_types[name]}"
+        if state.added_types.setdefault(name, data_type) != data_type:
+            yield f"{path}: column {name!r} is {data_type}, elsewhere {state.added_types[name]}"
     # other input files may have other columns
     for source in sources:
-        schema = seen.schemas.setdefault(source, table.schema)
+        schema = state.schemas.setdefault(source, table.schema)
         if not schema.equals(table.schema):
             yield f"{path}: its columns are not those of the other files with rows of {source}"

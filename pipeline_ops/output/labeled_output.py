@@ -1,7 +1,7 @@
-"""An output as its readers see it: the rows of the files that commits name, and no others, whatever else lies there.
+"""Read an output: exactly the rows of the files that current commits name.
 
-While a run goes the commits grow; what is read once stays as it was, until a later run replaces or merges files and sweeps
-them.
+A Labeled is a snapshot. It stays readable while a run adds commits, until a later run replaces or merges files and deletes the
+old ones.
 """
 
 import difflib
@@ -21,14 +21,14 @@ from pipeline_ops.schema.output_columns import OutputConfig, output_of
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
-WHOLE_BYTES = 4 * 2**20  # smaller files are fetched whole and side by side: a range costs as much
-TOGETHER_BYTES = 64 * 2**20  # of these, held at a time
+SMALL_FILE_BYTES = 4 * 2**20  # up to this size files are fetched whole and concurrently: a range costs as much
+FETCHED_BYTES = 64 * 2**20  # of small files, held at a time
 READ_BUFFER = 2**20
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """What an output's records say of it."""
+    """A snapshot of an output: its job record and its commits."""
 
     store: Store
     record: dict[str, Any]  # _job.json
@@ -40,13 +40,13 @@ class Labeled:
 
     @cached_property
     def commits(self) -> list[Commit]:
-        """Those that count, in the order of the input."""
+        """The current commits that have rows, in the order of the input."""
         found = [commit for commit in self.ledger.current.values() if commit.pieces]
         return sorted(found, key=lambda commit: (commit.pieces[0].path, commit.pieces[0].start_row))
 
     @cached_property
     def columns(self) -> OutputConfig:
-        """The names of the columns, with what was `auto` filled in; of several models, those of each by its name."""
+        """The resolved output configuration, which names the columns; with several models, each model's by its name."""
         output = OutputConfig.model_validate({**self.record["config"]["output"], "path": self.path})
         names = [name for name in self.record["models"] if name]
         if not names:
@@ -56,7 +56,7 @@ class Labeled:
         return several.model_copy(update={"parts": parts})
 
     def head(self, model: str = "") -> Head:
-        """The classification head of a model, by its name; of the only one it is empty."""
+        """The classification head of a model, by its name, which is empty for a job's only model."""
         facts = self.record["models"][model]
         given: dict[str, Any] = {name: facts[name] for name in Head.__dataclass_fields__ if name in facts}
         lists: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
@@ -68,10 +68,10 @@ class Labeled:
 
 
 def open_labeled(store: Store, key: str = "output.path") -> Labeled:
-    """The output in a folder, as it is now.
+    """Reads an output's records.
 
     Args:
-        key: what the user has named it by.
+        key: the setting or argument that names the output, for error messages.
 
     Raises:
         UserError: there is no labeled output, or it cannot be read.
@@ -92,10 +92,10 @@ def open_labeled(store: Store, key: str = "output.path") -> Labeled:
 
 
 def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Schema:
-    """The columns of the labeled rows; folders' are text, and behind the others. Reads a footer of each kind of file.
+    """The schema of the labeled rows, partition columns last and as text. Reads one footer per distinct file schema.
 
     Args:
-        columns: these, in this order; None: all.
+        columns: only these, in this order; None: all.
 
     Raises:
         UserError: there is no such column, or two files have it in types that have nothing in common.
@@ -134,18 +134,18 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
 def read_columns(
     store: Store, files: Sequence[WrittenFile], columns: Sequence[str], rows: int | None = None
 ) -> Iterator[tuple[WrittenFile, pa.Table]]:
-    """Some columns of committed files, in their order, a file at a time; those that folders hold as text.
+    """Yields (file, its columns) in the order of `files`; partition columns are text, columns that a file lacks are null.
 
-    Memory: TOGETHER_BYTES of small files, or the columns of one large one. A column that a file does not have is null.
+    Memory: FETCHED_BYTES of small files, or the columns of one large one.
 
     Args:
-        rows: so many of each file's first rows at the most; None: all.
+        rows: at most this many first rows of each file; None: all.
 
     Raises:
         OSError: a file cannot be read, or does not have the rows that its commit says.
     """
     for together in _together(files):
-        if len(together) > 1 or together[0].bytes <= WHOLE_BYTES:
+        if len(together) > 1 or together[0].bytes <= SMALL_FILE_BYTES:
             stored = [StoredFile(store.join(file.path), file.bytes, file.md5) for file in together]
             sources: Iterable[Any] = (pa.BufferReader(content) for content in store.read_files(stored))
         else:
@@ -159,8 +159,8 @@ def _together(files: Iterable[WrittenFile]) -> Iterator[list[WrittenFile]]:
     held: list[WrittenFile] = []
     size = 0
     for file in files:
-        small = file.bytes <= WHOLE_BYTES
-        if held and (not small or size + file.bytes > TOGETHER_BYTES):
+        small = file.bytes <= SMALL_FILE_BYTES
+        if held and (not small or size + file.bytes > FETCHED_BYTES):
             yield held
             held, size = [], 0
         if small:

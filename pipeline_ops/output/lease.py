@@ -1,12 +1,14 @@
-"""Who may write to an output: a lease with an expiry, made of objects that are only ever created.
+"""The single-writer lease on an output: a lease with expiry (Gray and Cheriton, Leases, SOSP 1989) on plain object storage.
 
-`_lease/<generation>.json` with the highest generation is the lease. Taking, renewing and releasing it each create the next
-generation, by a put that only the first caller wins; so whoever was slow finds the next generation taken and knows. Older
-generations are deleted, so whoever was very slow may still create one of them: a listing tells it that it is not the newest.
-Replacing one object under If-Match would be simpler, but some stores refuse even the matching etag.
+The lease is the object `_lease/<generation>.json` with the highest generation. Acquiring, renewing and releasing it each create
+the next generation by a create-only put (If-None-Match: *), which exactly one caller wins; a caller that was too slow finds the
+generation taken. Earlier generations are deleted, so a very late put may still create one of them: a listing after each put
+shows its author that it is not the newest. Replacing one object under If-Match would be simpler, but some S3-compatible stores
+refuse even the matching etag.
 
-A holder that stalls between looking at its lease and using it cannot be stopped by any lease. What it commits then is void: see
-commits.py.
+Guarantee: at any moment at most one holder's commits are valid. A lease alone cannot stop a holder that stalls between checking
+and using it; so the generation at which a holder acquired the lease, its term, is the fencing token in each commit: see
+commit_log.py.
 """
 
 import contextlib
@@ -27,13 +29,13 @@ from pipeline_ops.storage.store import Store
 
 LEASE_FOLDER = "_lease"
 RENEWALS_PER_EXPIRY = 4
-LISTINGS = 20  # a lease that is renewed between listing and reading it is looked for again
+MAX_LISTINGS = 20  # the lease is listed again when it was renewed between listing and reading
 
 Clock = Callable[[], float]
 
 
 class LeaseError(Exception):
-    """Another run holds the lease, or has taken it; the command line prints it and exits 3."""
+    """Another run holds or has taken over the lease; the command line prints it and exits 3."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,32 @@ class LeaseRecord:
     """One generation of the lease. Times are Unix seconds by the holder's clock."""
 
     generation: int
-    term: int  # the generation at which this holder took it
-    token: str  # tells two writers of the same generation apart
+    term: int  # the generation at which this holder acquired it
+    token: str  # unique to this writer
     holder: str  # for people
-    process: str | None  # identifies the process on its machine; None where the system does not say
+    process: str | None  # process_identity.this_process
     since: float
     renewed: float
     expires_s: float
     released: bool = False
-    must_fence: bool = False  # from a holder that has not released it
-    interrupted: bool = False  # released by a holder that left a request under way
+    must_fence: bool = False  # the earlier holder has not released it, and may still commit
+    interrupted: bool = False  # released while a request of the holder was in flight
 
     def age(self, now: float) -> float:
         return max(0.0, now - self.renewed)
 
     def is_held(self, now: float) -> bool:
-        """Whether its holder may be at work: not released, not expired, and not a process of this machine that is gone."""
+        """True unless it is released, expired, or its holder was a process of this machine that has ended."""
         return not self.released and self.age(now) <= self.expires_s and not is_gone(self.process)
 
 
 def read_lease(store: Store) -> LeaseRecord | None:
-    """The newest generation; None where there has never been a lease.
+    """Reads the newest generation; None if there has never been a lease.
 
     Raises:
-        OSError: the store cannot be read, or holds something else under the lease's names.
+        OSError: the store cannot be read, or a record is malformed.
     """
-    for _ in range(LISTINGS):
+    for _ in range(MAX_LISTINGS):
         generations = _generations(store)
         if not generations:
             return None
@@ -78,14 +80,14 @@ def read_lease(store: Store) -> LeaseRecord | None:
             return LeaseRecord(**json.loads(content))
         except (ValueError, TypeError) as error:
             raise OSError(f"{store.join(_name(generations[-1]))} is no lease: {error}") from error
-    raise OSError(f"{store.join(LEASE_FOLDER)}: changed {LISTINGS} times while it was read")
+    raise OSError(f"{store.join(LEASE_FOLDER)}: changed {MAX_LISTINGS} times while it was read")
 
 
 def check_free(store: Store, clock: Clock = time.time) -> LeaseRecord | None:
-    """The lease as it is, for acquire().
+    """Reads the lease for acquire().
 
     Raises:
-        LeaseError: a run holds it; says who, since when and for how long it has been silent.
+        LeaseError: a run holds it. The message names the holder, since when, and the time since its last renewal.
     """
     found = read_lease(store)
     if found is not None and found.is_held(clock()):
@@ -94,7 +96,7 @@ def check_free(store: Store, clock: Clock = time.time) -> LeaseRecord | None:
 
 
 class Lease:
-    """The right to write to an output, while it lasts. `acquire` makes one."""
+    """A held lease; made by `acquire`."""
 
     def __init__(self, store: Store, record: LeaseRecord, clock: Clock):
         self.record = record
@@ -104,16 +106,16 @@ class Lease:
 
     @property
     def term(self) -> int:
-        """Grows with every holder. It is part of each commit."""
+        """The fencing token: grows with every holder, and is part of each commit."""
         return self.record.term
 
     @property
     def must_fence(self) -> bool:
-        """Whether an earlier holder may still commit: what is committed has to be sealed first (commits.write_pack)."""
+        """True if an earlier holder may still commit: a pack has to be written first (commit_log.write_pack)."""
         return self.record.must_fence
 
     def check(self) -> None:
-        """Returns while nobody can have taken the lease; asks the store only when half of its time is over.
+        """Returns while no other run can have taken the lease; renews it when half of its time is over.
 
         Raises:
             LeaseError: another run has it.
@@ -123,7 +125,7 @@ class Lease:
         self.confirm()
 
     def confirm(self) -> None:
-        """Renews the lease, which only its holder can.
+        """Renews the lease, which only its current holder can.
 
         Raises:
             LeaseError: another run has it.
@@ -132,11 +134,11 @@ class Lease:
             self._next(replace(self.record, renewed=self._clock()))
 
     def release(self, *, forget: bool = False, interrupted: bool = False) -> None:
-        """Lets the next run begin at once.
+        """Releases the lease, so that the next run need not wait for its expiry; does nothing if it is lost.
 
         Args:
-            forget: remove every trace: for a run that has written nothing.
-            interrupted: a commit may be under way, and arrive when nobody waits for it: the next run takes over.
+            forget: delete the lease's objects too: for a run that has written nothing.
+            interrupted: a commit may be in flight and arrive later: the next run has to fence this one.
         """
         with self._lock, contextlib.suppress(LeaseError):  # lost: then it is not ours to release
             self._next(replace(self.record, renewed=self._clock(), released=True, interrupted=interrupted))
@@ -148,17 +150,17 @@ class Lease:
     def _next(self, record: LeaseRecord) -> None:
         if self._lost is not None:
             raise self._lost
-        for _ in range(LISTINGS):
+        for _ in range(MAX_LISTINGS):
             record = replace(record, generation=self.record.generation + 1)
             if self._create(record):
                 break
             found = read_lease(self._store)
             if found is None or found.token != record.token or found.released:
                 raise self._lose(found)
-            self.record = found  # our own, put before; the answer was lost
+            self.record = found  # our own: the answer to the put was lost
         else:
-            raise OSError(f"{self._store.join(LEASE_FOLDER)}: could not be renewed, {LISTINGS} times")
-        # a late put may have created what the next holder had deleted already; a release does no harm then
+            raise OSError(f"{self._store.join(LEASE_FOLDER)}: could not be renewed, {MAX_LISTINGS} times")
+        # a late put may recreate a generation that the next holder has deleted; a release does no harm then
         if not record.released and _generations(self._store)[-1:] != [record.generation]:
             self._store.delete([_name(record.generation)])
             raise self._lose(read_lease(self._store))
@@ -168,20 +170,20 @@ class Lease:
     def _create(self, record: LeaseRecord) -> bool:
         try:
             return self._store.put_new(_name(record.generation), _to_bytes(record))
-        except FileNotFoundError:  # on local disk: swept, before it had its name, by a run that took over
+        except FileNotFoundError:  # on local disk its temporary file was swept by a run that took over
             return False
 
     def _lose(self, found: LeaseRecord | None) -> LeaseError:
         by = f" by {found.holder}" if found else ""
         self._lost = LeaseError(
-            f"output.path: the lease on {self._store.path!r} was lost{by}: this run was silent for longer than"
+            f"output.path: the lease on {self._store.path!r} was lost{by}: this run did not renew it for longer than"
             f" output.lease_seconds ({self.record.expires_s:g}); nothing more was committed"
         )
         return self._lost
 
     @contextmanager
     def renewed(self) -> Iterator["Lease"]:
-        """Renews it in the background while the block runs. A loss shows at the next check."""
+        """Renews it in a background thread while the block runs. The next check() raises if it was lost."""
         stop = threading.Event()
 
         def keep() -> None:
@@ -191,7 +193,7 @@ class Lease:
                 except LeaseError:
                     return
                 except Exception as error:
-                    # a store that fails for a moment: there are more renewals, and each check looks again
+                    # transient: there are more renewals before it expires, and check() renews too
                     if not is_store_fault(error):
                         raise
 
@@ -200,7 +202,7 @@ class Lease:
         try:
             yield self
         finally:
-            stop.set()  # it may be in the middle of a request that takes long to fail: nobody waits for it
+            stop.set()  # not joined: it may be in a request that takes long to fail
 
 
 def acquire(
@@ -211,19 +213,19 @@ def acquire(
     *,
     pack_term: int = 0,
 ) -> Lease:
-    """Takes the lease if it still is as `check_free` has found it.
+    """Acquires the lease if it has not changed since check_free().
 
     Args:
-        seconds: how long it lasts without being renewed.
-        seen: what check_free returned; what was read of the output since then is still true if this succeeds.
-        pack_term: of the newest pack of commits: terms go on from there even where somebody has deleted the lease.
+        seconds: expiry after the last renewal.
+        seen: what check_free returned; if this succeeds, what was read of the output since then is current.
+        pack_term: of the newest pack; terms continue from there even if the lease's objects have been deleted.
 
     Raises:
         LeaseError: another run was first.
-        UserError: the store ignores conditional puts, so nobody could say who was first.
+        UserError: the store ignores conditional puts, so it cannot exclude a second run.
     """
     generation = max(seen.generation if seen else 0, pack_term) + 1
-    # one who took over and released without having sealed leaves that to the next
+    # a holder that took over and released before it wrote a pack leaves that to the next
     unsealed = seen is not None and seen.must_fence and pack_term < seen.term
     must_fence = seen is not None and (not seen.released or seen.interrupted or unsealed)
     now = clock()
@@ -235,7 +237,7 @@ def acquire(
         raise LeaseError(_taken_message(store, now))
     is_ignored = store.put_new(name, _to_bytes(replace(record, token=uuid.uuid4().hex)))
     generations = _generations(store)
-    # late puts may succeed above or below what others have, and may have deleted, meanwhile
+    # a late put may succeed above or below generations that others have created, and perhaps deleted, meanwhile
     if generations[-2:] != ([seen.generation, generation] if seen else [generation]):
         store.delete([name])
         raise LeaseError(_taken_message(store, now))

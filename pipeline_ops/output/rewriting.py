@@ -1,7 +1,7 @@
-"""Committed files -> other files with the same rows, or with those of some input files left out. Nothing is labeled again.
+"""Rewrite a commit's files without the rows of some input files. Nothing is labeled again.
 
-A rewritten commit takes over the rows of those it replaces: its record names the new files, those of the old ones that stay as
-they are, and the commits that no longer count. Until that record is put nothing has changed for anybody.
+Guarantee: the rewritten commit names the new files, the old files that are kept, and the commits it replaces. Until its record
+is created, readers see the commits it replaces.
 """
 
 import json
@@ -25,12 +25,12 @@ from pipeline_ops.writing.unit_files import REJECTS_FOLDER, parquet_bytes, writt
 
 
 def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: OutputConfig) -> Commit:
-    """Writes what is left of a commit's files without the rows of the input files in `gone`; returns the commit to put.
+    """Writes a commit's files without the rows of the input files in `gone`; returns the commit that replaces it.
 
-    Files that have no such rows are taken over as they are.
+    Files without such rows are kept.
 
     Raises:
-        OSError: a file of the commit cannot be read, or is not what was written.
+        OSError: a file of the commit cannot be read, or its MD5 or number of rows is not the committed one.
     """
     gone = sorted(gone)
     unit = short_id(["without", commit.name, *gone])
@@ -85,12 +85,12 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
 
 
 def reasons_of(lines: Iterable[bytes]) -> dict[str, int]:
-    """Lines of a rejects file, counted by reason."""
+    """Number of lines of a rejects file by reason."""
     return dict(Counter(json.loads(line)["reason"] for line in lines))
 
 
 def tombstone(commits: Iterable[Commit]) -> Commit:
-    """The commit that says no more than that these, of which no row is to stay, do not count."""
+    """A commit without rows that replaces the given ones: it deletes their rows."""
     names = tuple(sorted(commit.name for commit in commits))
     return Commit(short_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)
 
@@ -101,7 +101,7 @@ def put_file(store: Store, path: str, rows: int, content: Any) -> WrittenFile:
 
 
 def _may_hold(store: Store, file: WrittenFile, gone: list[str], output: OutputConfig) -> bool:
-    """Whether a file may have rows of the input files in `gone`, by what its footer says; large ones are mostly spared."""
+    """Whether a file may have rows of the input files in `gone`, by its path or its footer's statistics."""
     values = hive_values(file.path)
     if output.source_file_column in values:
         return values[output.source_file_column] in gone

@@ -1,6 +1,6 @@
-"""Records of runs: when each began, what it found, how fast it went, how it ended. One object each, put again while it goes.
+"""Run records under `_runs/`: start, progress, speed and outcome of each run, one object per run, replaced while it runs.
 
-They are for people, and for reports: what is labeled is what commits say. A run that labels nothing leaves none.
+They are for status and reports only; what is labeled is decided by the commits. A run that labels nothing leaves no record.
 """
 
 import json
@@ -12,13 +12,13 @@ from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.store import Store
 
 RUNS_FOLDER = "_runs"
-TIMELINE_POINTS = 240  # of a run; when there are twice as many, every second one is left out
+TIMELINE_POINTS = 240  # of a run; at twice as many, every second one is dropped
 RUNNING = "running"
 
 
 @dataclass(frozen=True)
 class Point:
-    """How far a run is: seconds since it began, and what it has committed until then."""
+    """Progress of a run: seconds since its start, and what it had committed by then."""
 
     seconds: float
     documents: int
@@ -33,25 +33,25 @@ class RunRecord:
     run: str
     term: int  # of its lease: later runs have higher ones, whatever their clocks say
     started: str
-    written: str  # when this was put
+    written: str  # when this record was put
     host: str
-    units_planned: int  # about: line formats are cut into units while they are read
-    documents_before: int  # what the output held when it began
+    units_planned: int  # an estimate: line formats are cut into units while they are read
+    documents_before: int  # in the output when it began
     units_before: int
-    outcome: str = RUNNING  # or complete, incomplete, interrupted, failed: as it was told to end
+    outcome: str = RUNNING  # then complete, incomplete, interrupted or failed
     message: str | None = None  # why it failed
     ended: str | None = None
     device: str | None = None  # the GPU; None: CPUs
     dtypes: list[str] = field(default_factory=list)
     classifiers: int = 0
-    labeling_from: float | None = None  # seconds since it began: Ray, model and plan were ready
+    labeling_from: float | None = None  # seconds from its start until Ray, model and plan were ready
     documents: int = 0
     units: int = 0
     tokens: int = 0
     rejected: int = 0
     units_failed: int = 0
     timeline: list[list[float]] = field(default_factory=list)  # of Points
-    result: dict[str, Any] | None = None  # its JSON line, without what it says of the whole output
+    result: dict[str, Any] | None = None  # its JSON line, without the keys about the whole output
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class RunRecord:
 
 
 def write_run(store: Store, record: RunRecord) -> None:
-    """Puts a run's record, in place of what it said before."""
+    """Puts a run's record, replacing the earlier one."""
     record.written = iso(datetime.now(UTC))
     store.put(f"{RUNS_FOLDER}/{record.name}", record.to_json().encode())
 
@@ -83,7 +83,7 @@ def read_runs(store: Store, newest: int) -> list[RunRecord]:
     """The newest runs' records, oldest first.
 
     Raises:
-        OSError: the store cannot be read, or a record is no record.
+        OSError: the store cannot be read, or a record is malformed.
     """
     files = [file for file in store.list_all(RUNS_FOLDER) if file.path.endswith(".json")][-newest:]
     records = []
@@ -91,5 +91,5 @@ def read_runs(store: Store, newest: int) -> list[RunRecord]:
         try:
             records.append(RunRecord.from_json(content))
         except (ValueError, TypeError) as error:
-            raise OSError(f"{file.path} is no record of a run: {error}") from error
+            raise OSError(f"{file.path} is no run record: {error}") from error
     return records

@@ -1,11 +1,13 @@
-"""What a schedule has done, as objects under the output: each of its ticks is decided once, by whoever is first.
+"""Schedule records under `_schedule/`: each tick of a schedule is decided exactly once, also by several schedulers.
 
-`_schedule/<tick>.json` says that a run is submitted for the tick, or that it is skipped and why; `<tick>.submitted.json` that
-the cluster has the run; `<tick>.end.json` how it ended. Each is only ever created, by a put that only the first caller wins. So
-several schedulers, or one that is started again, never decide a tick twice; and a decision that stands alone after a crash is
-carried out later: the cluster recognizes what it has been given by its submission id, which the decision names.
+- `<tick>.json`: the decision, to submit a run for the tick or to skip it, with the reason.
+- `<tick>.submitted.json`: the cluster has accepted the run.
+- `<tick>.end.json`: how the run ended.
+- `_begun.json`: the time from which missed ticks are caught up.
+- `_health.json`: the scheduler's last heartbeat; the only object that is replaced.
 
-`_begun.json` is the time from which missed ticks are caught up, `_health.json` what the scheduler last said of itself.
+Guarantee: the records of a tick are create-only puts, which exactly one caller wins. A decision without a submission, after a
+crash, is submitted again under its submission id, which the cluster accepts once.
 """
 
 import json
@@ -23,19 +25,19 @@ SCHEDULE_FOLDER = "_schedule"
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"  # with seconds, so that names sort as times do
 RECORD = re.compile(r"(\d{8}T\d{6}Z)(?:\.(submitted|end))?\.json")
 BEGUN_FILE, HEALTH_FILE = "_begun.json", "_health.json"
-PUTS = 20  # on local disk a run's sweep may take what is being written for an interrupted run's leftover
+MAX_PUTS = 20  # on local disk a run's sweep may delete the temporary file of a put
 
 Record = TypeVar("Record", bound="Decision | Ending")
 
 
 def new_token() -> str:
-    """Tells this attempt's object from another's with the same content (storage.put_new)."""
+    """Makes the content of a create-only put unique to this attempt (Store.put_new)."""
     return uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done about a tick. Times are ISO 8601, UTC."""
+    """The decision about a tick. Times are ISO 8601, UTC."""
 
     tick: str  # its name, see tick_name
     submission_id: str | None  # of the run; None: the tick is skipped
@@ -60,7 +62,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Tick:
-    """All that is on storage about one tick."""
+    """The records of one tick."""
 
     decision: Decision
     submitted: bool = False
@@ -72,7 +74,7 @@ class Tick:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a run whose end is not known."""
+        """True if a run was decided and its end is not recorded."""
         return self.decision.submission_id is not None and self.ending is None
 
 
@@ -85,7 +87,7 @@ def tick_time(name: str) -> datetime:
 
 
 def decide(store: Store, decision: Decision) -> bool:
-    """Records the decision; False: the tick has been decided by another."""
+    """Records the decision; False if another scheduler has decided the tick."""
     return _create(store, f"{decision.tick}.json", asdict(decision))
 
 
@@ -95,12 +97,12 @@ def note_submitted(store: Store, tick: str, at: datetime) -> None:
 
 
 def note_ending(store: Store, tick: str, ending: Ending) -> bool:
-    """Records how the tick's run ended; False: another has."""
+    """Records how the tick's run ended; False if another scheduler has."""
     return _create(store, f"{tick}.end.json", asdict(ending))
 
 
 def read_tick(store: Store, tick: str) -> Tick:
-    """One tick's records; raises FileNotFoundError where it has not been decided."""
+    """One tick's records; raises FileNotFoundError if it has not been decided."""
     return _read(store, [tick], _listed(store))[0]
 
 
@@ -115,24 +117,24 @@ def read_ticks(store: Store, newest: int) -> list[Tick]:
 
 
 def begin(store: Store, at: datetime) -> datetime:
-    """When the output's first schedule began: now, or what is recorded."""
+    """Records `at` as the time when the output's first schedule began, unless one is recorded; returns the recorded time."""
     if _create(store, BEGUN_FILE, {"at": iso(at), "token": new_token()}):
         return at
     return datetime.fromisoformat(json.loads(store.read(f"{SCHEDULE_FOLDER}/{BEGUN_FILE}"))["at"])
 
 
 def beat(store: Store, health: dict[str, Any]) -> None:
-    """Replaces what the scheduler last said of itself."""
-    for attempt in range(PUTS):
+    """Replaces the scheduler's heartbeat."""
+    for attempt in range(MAX_PUTS):
         try:
             return store.put(f"{SCHEDULE_FOLDER}/{HEALTH_FILE}", json.dumps(health).encode())
         except FileNotFoundError:
-            if attempt + 1 == PUTS:
+            if attempt + 1 == MAX_PUTS:
                 raise
 
 
 def read_health(store: Store) -> dict[str, Any] | None:
-    """What the last scheduler said of itself; None: there has been none."""
+    """The last heartbeat of a scheduler; None if there has been none."""
     try:
         return json.loads(store.read(f"{SCHEDULE_FOLDER}/{HEALTH_FILE}"))
     except FileNotFoundError:
@@ -140,7 +142,7 @@ def read_health(store: Store) -> dict[str, Any] | None:
 
 
 def forget_ticks(store: Store, keep: int) -> None:
-    """Deletes the records of all but the newest ticks: every run lists the output, and a year has half a million minutes."""
+    """Deletes the records of all but the newest `keep` ticks: every run lists the output, which must stay short."""
     listed = _listed(store)
     kept = set(_decided(listed)[-keep:])
     outdated = [file for tick, files in listed.items() if tick not in kept for file in files.values()]
@@ -149,12 +151,12 @@ def forget_ticks(store: Store, keep: int) -> None:
 
 def _create(store: Store, name: str, record: dict[str, Any]) -> bool:
     name, data = f"{SCHEDULE_FOLDER}/{name}", json.dumps(record).encode()
-    for _ in range(PUTS):
+    for _ in range(MAX_PUTS):
         try:
             return store.put_new(name, data)
         except FileNotFoundError:
             continue
-    raise OSError(f"{store.join(name)}: could not be created, {PUTS} times")
+    raise OSError(f"{store.join(name)}: could not be created, {MAX_PUTS} times")
 
 
 def _listed(store: Store) -> dict[str, dict[str | None, StoredFile]]:
@@ -191,4 +193,4 @@ def _parse(kind: type[Record], file: StoredFile, contents: dict[str, bytes]) -> 
     try:
         return kind(**json.loads(contents[file.path]))
     except (ValueError, TypeError) as error:
-        raise OSError(f"{file.path} is no record of a schedule: {error}") from error
+        raise OSError(f"{file.path} is no schedule record: {error}") from error

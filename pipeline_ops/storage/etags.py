@@ -1,4 +1,7 @@
-"""What an etag of S3 says of an object's bytes."""
+"""S3 etags as MD5 checksums of an object's bytes.
+
+Source: Amazon S3 API reference, Object, ETag; of a multipart upload it is the MD5 of the parts' MD5s and their number.
+"""
 
 import hashlib
 import re
@@ -9,12 +12,12 @@ PART_BYTES = 50 * 2**20  # of a multipart upload, for objects of over two parts
 
 
 def has_right_bytes(data: bytes, size: int, etag: str) -> bool:
-    """Whether `data` is the object that was listed with this size and etag; etags of multipart uploads say nothing."""
+    """Whether `data` has the size and MD5 of the listed object; True for other than MD5 etags, which cannot be checked."""
     return len(data) == size and (not MD5_ETAG.fullmatch(etag) or _md5(data) == etag)
 
 
 def sent_etag(data: bytes) -> str:
-    """The etag that S3 gives `data` when it arrives whole, without SSE-C or SSE-KMS."""
+    """The etag that S3 gives an object of these bytes without SSE-C or SSE-KMS."""
     if len(data) < 2 * PART_BYTES:
         return _md5(data)
     sums = [hashlib.md5(data[start : start + PART_BYTES], usedforsecurity=False) for start in range(0, len(data), PART_BYTES)]

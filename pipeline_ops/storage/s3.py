@@ -1,16 +1,16 @@
-"""S3 through s3fs: one policy for retries, and reads and writes whose bytes are checked.
+"""S3 through s3fs: one retry policy, and reads and writes with checked bytes.
 
-| what fails | tried | then |
+| failure | tries | then |
 |---|---|---|
 | a request: 409, 429, 5xx, "slow down", reset, no answer within 15 s | 5 times, 2 s of pauses in all | StoreError |
 | an answer's body: cut, stalled, not what its checksum says | 5 requests | the client's own error; see is_store_fault |
-| an answer that says nothing, not even that a listing is empty | 3 requests | StoreError |
+| an empty response, without even the fields of an empty listing | 3 requests | StoreError |
 | a whole object: other length than listed, other MD5 than its etag | 3 reads | StoreError |
 | a put: refused for its checksum | 5 times | StoreError |
-| a put: the etag of the answer is not the MD5 of what was sent | 3 puts | StoreError |
-| 403, 404, 412 and other answers | once | the answer's error |
+| a put: the etag of the response is not the MD5 of the bytes sent | 3 puts | StoreError |
+| 403, 404, 412 and other responses | once | the response's error |
 
-Nothing is retried on top: botocore tries once, and Ray is told of no retryable errors. s3fs nests two loops, one around a
+No other layer retries: botocore tries once, and Ray has no retryable errors configured. s3fs nests two loops, one around a
 request and one around request and body; StoreError, which the inner one ends with, is not retried by the outer one. Left alone
 they multiply: a permanent "slow down" was 25 requests and 40 s, a server that never answers would hold a run for minutes.
 """
@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 15  # five stalled requests are 75 s: a store that never answers ends a run within two minutes
 CHECKED_TRIES = 3
 CONNECTIONS = 32
-DELETED_TOGETHER = 1000  # objects per request, S3's limit
+MAX_DELETED_PER_REQUEST = 1000  # S3's limit
 CONNECTION_ERRORS = (
     HTTPClientError,
     BotoConnectionError,
@@ -46,8 +46,8 @@ CONNECTION_ERRORS = (
     FSTimeoutError,
 )
 TRANSIENT_STATUS = (409, 429, 500, 502, 503, 504)
-# botocore takes an answer without a body for one without fields: an empty listing
-ALWAYS_ANSWERED = {"list_objects_v2": "IsTruncated", "create_multipart_upload": "UploadId"}
+# fields that every complete response has: botocore parses one without a body as an empty listing
+REQUIRED_FIELDS = {"list_objects_v2": "IsTruncated", "create_multipart_upload": "UploadId"}
 TRANSIENT_CODES = (
     "BadDigest",
     "XAmzContentSHA256Mismatch",
@@ -59,7 +59,7 @@ TRANSIENT_CODES = (
 
 
 class CheckedS3FileSystem(s3fs.S3FileSystem):
-    """s3fs whose requests end in StoreError when their retries are used up, and whose deletions report what they left."""
+    """s3fs with StoreError after the last retry, checked puts and reads, and errors for objects that were not deleted."""
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         place = "/".join(filter(None, [kwargs.get("Bucket"), kwargs.get("Key") or kwargs.get("Prefix")]))
@@ -69,9 +69,9 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
             except Exception as error:
                 _name_answer(error)
                 _raise_store_error(method, place, error)
-            if ALWAYS_ANSWERED.get(method, "ResponseMetadata") in answer:
+            if REQUIRED_FIELDS.get(method, "ResponseMetadata") in answer:
                 return answer
-        raise StoreError(f"{method} s3://{place}: answered with nothing, {CHECKED_TRIES} times")
+        raise StoreError(f"{method} s3://{place}: empty response, {CHECKED_TRIES} times")
 
     call_s3 = sync_wrapper(_call_s3)
 
@@ -89,18 +89,18 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
             FileExistsError, or an OSError with the 412 as its cause: mode "create", and the object exists.
         """
         again = False
-        # a browser shows a page that is said to be one, and stores anything else
+        # so that a browser shows the report instead of downloading it
         kind = {"ContentType": "text/html; charset=utf-8"} if path.endswith(".html") else {}
         for _ in range(CHECKED_TRIES):
             answer = await self._pipe_file(path, data, chunksize=PART_BYTES, mode=mode, **kind) or {}
             etag = (answer.get("ETag") or (await self._info(path))["ETag"]).strip('"')
             if etag == sent_etag(data):
                 return
-            # an etag that is no MD5 sum (SSE-KMS, SSE-C, other stores) says nothing: then the object is read back. One that
-            # looks like it gets the other chance first: wrong bytes stay no longer than a request takes
+            # etags of SSE-KMS, SSE-C and some stores are no MD5: then the object is read back. One that looks like an MD5 is
+            # put again first, so that wrong bytes are replaced at once
             if (again or not MD5_ETAG.match(etag) or _has_other_etags(answer)) and await self._holds(path, data):
                 return
-            mode, again = "overwrite", True  # the wrong object is ours
+            mode, again = "overwrite", True  # the wrong object is this one's
         raise StoreError(f"s3://{path}: the store holds other bytes than were sent, {CHECKED_TRIES} times")
 
     put_checked = sync_wrapper(_put_checked)
@@ -108,19 +108,19 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
     async def _holds(self, path: str, data: bytes) -> bool:
         try:
             return await self._cat_file(path) == data
-        except StoreError:  # its bytes are not even those that its checksum says
+        except StoreError:  # its bytes do not match its own checksum
             return False
 
     async def _put_all_checked(self, contents: dict[str, bytes]) -> None:
-        """_put_checked of many objects, side by side."""
+        """_put_checked of many objects, concurrently."""
         puts = [self._put_checked(path, data) for path, data in contents.items()]
         await _run_coros_in_chunks(puts, batch_size=self.batch_size, nofiles=True)
 
     put_all_checked = sync_wrapper(_put_all_checked)
 
     async def _delete_all(self, paths: list[str]) -> None:
-        """Deletes the objects; `rm` would take a name with one of *?[ in it for a pattern, and delete what matches."""
-        parts = [paths[start : start + DELETED_TOGETHER] for start in range(0, len(paths), DELETED_TOGETHER)]
+        """Deletes the objects; `rm` would expand a name with *, ? or [ as a glob and delete what matches."""
+        parts = [paths[start : start + MAX_DELETED_PER_REQUEST] for start in range(0, len(paths), MAX_DELETED_PER_REQUEST)]
         await _run_coros_in_chunks([self._bulk_delete(part) for part in parts], batch_size=3, nofiles=True)
 
     delete_all = sync_wrapper(_delete_all)
@@ -144,7 +144,7 @@ class CheckedS3FileSystem(s3fs.S3FileSystem):
 
         Raises:
             StoreError: the bytes are wrong each time.
-            FileNotFoundError, PermissionError: the answer of the store.
+            FileNotFoundError, PermissionError: the store's response.
         """
         data = b""
         for _ in range(CHECKED_TRIES):
@@ -189,7 +189,7 @@ def s3_filesystem(config: StorageConfig, process: int) -> CheckedS3FileSystem:
         default_fill_cache=False,
     )
     filesystem.retries = REQUEST_TRIES
-    # fsspec would begin 1,280 requests at once, of which all but CONNECTIONS wait, and look at all of them whenever one ends
+    # fsspec starts 1,280 requests at once by default, and polls all of them whenever one ends
     filesystem.batch_size = 2 * CONNECTIONS
     return filesystem
 
@@ -234,10 +234,10 @@ def _has_other_etags(answer: dict[str, Any]) -> bool:
 
 
 class PinnedFile(s3fs.S3File):
-    """The object that was listed, and no later one, as a seekable file: each request names its etag.
+    """The listed object, and no later version, as a seekable file: each request carries its etag (If-Match).
 
-    Over plain http every range is fetched twice and compared: nothing else would find a flipped byte, for S3 has no checksum of
-    a range. Over https TLS authenticates what travels.
+    Over plain http every range is fetched twice and compared: nothing else detects a flipped byte, as S3 has no checksum
+    of a range. Over https, TLS does.
     """
 
     def __init__(self, filesystem: CheckedS3FileSystem, path: str, size: int, etag: str, *, sequential: bool):

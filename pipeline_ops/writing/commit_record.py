@@ -4,7 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -43,10 +43,10 @@ class ClassifySeconds:
         return _fields(self)
 
     @staticmethod
-    def sum_of(several: Iterable["ClassifySeconds | None"]) -> "ClassifySeconds":
-        """The sums of each field; None counts as zeros."""
-        known = [seconds.to_dict().values() for seconds in several if seconds is not None]
-        return ClassifySeconds(*(sum(column) for column in zip(*known, strict=True)))
+    def sum_of(several: Iterable["ClassifySeconds"]) -> "ClassifySeconds":
+        """The sums of each field."""
+        values = [seconds.to_dict().values() for seconds in several]
+        return ClassifySeconds(*(sum(column) for column in zip(*values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class Commit:
     run: str = ""
     replaces: tuple[str, ...] = ()  # names of earlier commits whose input has changed, or whose rows this one contains
     term: int = 0  # of the lease under which it was committed
-    classify_seconds: ClassifySeconds | None = None  # None: not measured
+    classify_seconds: ClassifySeconds = ClassifySeconds()
     flops: float | None = None  # of all models, on tokens without padding; None: not known
-    reasons: dict[str, int] | None = None  # rejects by reason
+    reasons: dict[str, int] = field(default_factory=dict)  # rejects by reason
     schema: str | None = None  # schema_id of the labeled files, partition columns left out
-    stage_seconds: dict[str, float] | None = None  # wall-clock: read, tokenize and write, each in one process
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # wall-clock: read, tokenize and write, each in one process
 
     @property
     def name(self) -> str:
@@ -92,8 +92,7 @@ class Commit:
         fields["files"] = tuple(WrittenFile(**file) for file in fields["files"])
         fields["rejects_file"] = WrittenFile(**fields["rejects_file"]) if fields["rejects_file"] else None
         fields["replaces"] = tuple(fields["replaces"])
-        if fields.get("classify_seconds"):
-            fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
+        fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
         return Commit(**fields)
 
     def all_files(self) -> list[WrittenFile]:

@@ -43,7 +43,7 @@ def write_unit(
     *,
     metadata: dict[str, Any],
     padded_tokens: int,
-    classify_seconds: ClassifySeconds | None = None,
+    classify_seconds: ClassifySeconds = ClassifySeconds(),
     flops: float | None = None,
 ) -> Commit:
     """Put a unit's files, one request each, and return the commit that is to be put for them.

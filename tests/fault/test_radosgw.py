@@ -19,7 +19,7 @@ from pipeline_ops.storage.files import (
     StorageConfig,
     StoredFile,
 )
-from pipeline_ops.storage.s3 import DELETED_TOGETHER
+from pipeline_ops.storage.s3 import MAX_DELETED_PER_REQUEST
 from pipeline_ops.storage.store import Store
 from tests.servers.radosgw import missing_programs, radosgw_server
 from tests.servers.s3_proxy import FaultProxy, Kind, Rule
@@ -166,7 +166,7 @@ def test_lease_is_renewed_taken_over_when_it_has_expired_and_released(place: Pla
     clock.now += 0.1
     second = acquire(place.store, LEASE_S, check_free(place.store, clock), clock)
     assert (second.must_fence, second.term > first.term) == (True, True)
-    with pytest.raises(LeaseError, match="was silent for longer than"):
+    with pytest.raises(LeaseError, match="did not renew it for longer than"):
         first.confirm()
     first.release(forget=True)
     second.confirm()
@@ -200,7 +200,7 @@ def test_renewals_of_a_holder_and_of_its_successor_at_once_leave_one_lease(place
 
 def test_objects_put_together_are_listed_read_and_deleted(place: Place):
     """More than one page of a listing and one request to delete; names that a glob or a URL would take for something else."""
-    names = [f"many/{number:04}" for number in range(DELETED_TOGETHER + 50)]
+    names = [f"many/{number:04}" for number in range(MAX_DELETED_PER_REQUEST + 50)]
     names += ["odd/a*b", "odd/a?b", "odd/[ab]", "odd/a b+c=d%25", "odd/ä/文", "odd/a&b<c>"]
     contents = {name: name.encode() for name in names} | {"large": content_of(1, 8 * MIB)}
     place.store.put_many(contents)

@@ -51,12 +51,6 @@ def test_labels_of_one_of_several_models_are_its_own(tmp_path: Path) -> None:
     assert labels_of([commit], "a") == {"b=c": 5, "x": 3}
 
 
-def test_reasons_of_old_commits_are_unknown_not_lost(tmp_path: Path) -> None:
-    _, commits = output_of(tmp_path, [12, 30])
-    told, untold = commits[0], replace(commits[1], reasons=None)
-    assert describing.rejects_by_reason([told, untold]) == {"unknown": untold.rejected, "null_text": told.rejected}
-
-
 def test_sample_weights_stand_for_every_labeled_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 files 7 are read, 5 rows of each: the weights of each partition still add up to its rows."""
     monkeypatch.setattr(describing, "SAMPLE_FILES", 7)

@@ -136,7 +136,7 @@ def test_check_finds_metadata_unlike_that_of_other_files(output: OutputConfig) -
     lines = check(output, good, other)
     assert lines == [f"{file.path}: metadata unlike that of the other files: max_length" for file in other.files]
     bare = rewritten(good, output, 0, lambda table: table.replace_schema_metadata(None))
-    assert check(output, bare) == [f"{bare.files[0].path}: no metadata that says which model labeled it"]
+    assert check(output, bare) == [f"{bare.files[0].path}: no metadata about the model that labeled it"]
 
 
 def test_check_finds_another_type_of_a_column_that_labeling_adds(output: OutputConfig) -> None:

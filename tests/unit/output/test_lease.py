@@ -125,7 +125,7 @@ def test_holder_that_was_slow_learns_of_it_and_cannot_disturb_the_next_one(outpu
     for _ in range(renewals):  # after one, the generation that the slow one would create is free again
         second.confirm()
     for use in (slow.check, slow.confirm, slow.check):
-        with pytest.raises(LeaseError, match="was silent for longer than"):
+        with pytest.raises(LeaseError, match="did not renew it for longer than"):
             use()
     slow.release(forget=True)
     second.confirm()

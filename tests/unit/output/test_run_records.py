@@ -41,5 +41,5 @@ def test_timeline_of_a_long_run_stays_short_and_keeps_its_end() -> None:
 def test_other_objects_among_the_records_are_named(tmp_path: Path) -> None:
     (tmp_path / "_runs").mkdir()
     (tmp_path / "_runs" / "0000000001-x.json").write_text("{}")
-    with pytest.raises(OSError, match=r"0000000001-x\.json is no record"):
+    with pytest.raises(OSError, match=r"0000000001-x\.json is no run record"):
         read_runs(Store(str(tmp_path)), newest=5)

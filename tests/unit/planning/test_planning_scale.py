@@ -19,7 +19,7 @@ from tests.performance.planning_run import commit_of, input_line, input_path
 from tests.support.running import make_job
 
 KEPT_BYTES = 2_500  # of memory per commit; measured: 1,600 to 1,750
-PEAK_BYTES = 4_000  # measured: 1,850 with a pack; 2,800 else, for up to READ_TOGETHER records are held before they are parsed
+PEAK_BYTES = 4_000  # measured: 1,850 with a pack; 2,800 else, for RECORDS_PER_READ of them are held before they are parsed
 
 
 def make_finished(folder: str, model: Path, number_of_files: int, layout: str, *overrides: str) -> JobConfig:

@@ -12,7 +12,7 @@ from pipeline_ops.schema.units import Piece
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 
-def commit_of(unit: str, flops: float | None = 40e12, seconds: ClassifySeconds | None = None) -> Commit:
+def commit_of(unit: str, flops: float | None = 40e12, seconds: ClassifySeconds = ClassifySeconds()) -> Commit:
     piece = Piece(unit, "v1", 0, 10, True)
     return Commit(unit, "0" * 12, (piece,), (), None, 10, 0, 80, 100, 0, {"A": 10}, classify_seconds=seconds, flops=flops)
 

@@ -143,7 +143,6 @@ def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path:
     classified = [actor(tokenizer(row)) for row in rows]
     lived = time.monotonic() - ready
     commits = [commit_of(write_row(row, models, output, STORAGE, {}, attempts)) for row in classified]
-    assert all(commit.classify_seconds is not None for commit in commits)
     total = ClassifySeconds.sum_of(commit.classify_seconds for commit in commits)
     assert 0 < total.total <= lived + 0.001
     assert min(total.to_dict().values()) >= 0
