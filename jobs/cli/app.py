@@ -1,4 +1,4 @@
-"""The `label-corpus` command: gathers the sub-commands; heavy imports wait until one of them runs.
+"""The `label-corpus` command: registers the sub-commands, each of which does its heavy imports when it runs.
 
 Exit codes: 0 complete, 1 incomplete or failed, 2 a user's mistake, 3 another run holds the lease, 130 interrupted by Ctrl-C,
 143 ended by SIGTERM. Logs and progress go to stderr; the last line on stdout is one JSON object.
@@ -23,7 +23,7 @@ from jobs.cli.options import examples
 from jobs.console import signals as stopping
 from jobs.console.signals import INTERRUPTED, TERMINATED
 
-# as --help shows them; a panel can have the commands of several modules
+# panels of --help, in this order
 PANELS = (
     ("Start here", starting_commands.app),
     ("The job", job_commands.app),
@@ -59,7 +59,7 @@ def main() -> NoReturn:
     code = execute(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Ray's and torch's threads have nothing left to do; waiting for them costs a second
+    # skip the shutdown of Ray's and torch's threads, which takes a second
     os._exit(code)
 
 
@@ -77,9 +77,9 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="label-corpus")
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer's own answer to Ctrl-C
+        if stop.code == INTERRUPTED:  # raised by typer on Ctrl-C
             _say("interrupted; run it again to continue", INTERRUPTED)
-        if stop.code in (TERMINATED, signal.SIGTERM):  # the latter from Ray's own handler, while it starts
+        if stop.code in (TERMINATED, signal.SIGTERM):  # SIGTERM: from Ray's handler, while Ray starts
             _say("ended by SIGTERM; run it again to continue", TERMINATED)
             return TERMINATED
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -89,7 +89,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def _say(message: str, code: int, error: Exception | None = None) -> None:
-    """Why the command ends with that exit code; `error` with its traceback."""
+    """Print why the command ends with that exit code; an `error` with its traceback."""
     from jobs.console import json_logging as logs
 
     if logs.is_json():
@@ -101,7 +101,7 @@ def _say(message: str, code: int, error: Exception | None = None) -> None:
 
 
 def _explain(error: Exception) -> int:
-    """Prints `error`, in one line where it needs no more; returns the exit code."""
+    """Print `error`, expected ones in one line; returns the exit code."""
     from cluster.jobs_api import ClusterError
     from pipeline_ops.output.lease import LeaseError
     from pipeline_ops.schema.errors import UserError, is_store_fault

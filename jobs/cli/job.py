@@ -1,4 +1,4 @@
-"""The sub-commands of a job: plan, run, verify."""
+"""Commands of a job: plan, run, verify."""
 
 from typing import Annotated
 
@@ -23,14 +23,14 @@ def plan_command(
     overrides: Overrides = None,
     quiet: Quiet = False,
     cluster: Annotated[
-        str | None, typer.Option("--cluster", metavar="NxGPU", help="what it would take there: 64xH100, 16xCPU (cores)")
+        str | None, typer.Option("--cluster", metavar="NxGPU", help="estimate time and cost there: 64xH100, 16xCPU (cores)")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="for --cluster: tokens/s of one GPU, as `benchmark` or a run has measured")
+        float | None, typer.Option("--rate", help="for --cluster: tokens/s of one GPU, as measured by `benchmark` or a run")
     ] = None,
-    price: Annotated[float | None, typer.Option("--price", help="for --cluster: of one GPU for an hour")] = None,
+    price: Annotated[float | None, typer.Option("--price", help="for --cluster: price of one GPU hour")] = None,
 ) -> None:
-    """Show what a run would do; with --cluster what it would take."""
+    """Show what a run would do; with --cluster, estimate its time and cost."""
     from jobs.run.estimate import plan_on, print_estimate, target_of
     from jobs.run.plan import plan, show
 
@@ -56,11 +56,11 @@ def run_command(
     job: JobFile,
     overrides: Overrides = None,
     quiet: Quiet = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have quarantined")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="retry units that earlier runs quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
-    no_report: Annotated[bool, typer.Option("--no-report", help="leave OUTPUT/_report/report.html as it is")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="do not update OUTPUT/_report/report.html")] = False,
 ) -> None:
-    """Label what is not labeled yet."""
+    """Label the documents that are not labeled yet."""
     if log_format is LogFormat.json:
         from jobs.console.json_logging import to_json
 
@@ -92,7 +92,7 @@ def verify_command(
     deep: Annotated[bool, typer.Option("--deep", help="read every labeled file: bytes, rows, keys, schemas")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Recount the input against the commits and the files."""
+    """Check the commits and files against a recount of the input."""
     from jobs.config import load_job
     from jobs.maintenance.verify import print_report, verify
 

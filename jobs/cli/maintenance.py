@@ -1,4 +1,4 @@
-"""The sub-commands that keep house: compact, sweep, schema."""
+"""Maintenance commands: compact, sweep, schema."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -20,10 +20,10 @@ app = typer.Typer()
 def compact_command(
     job: JobFile,
     overrides: Overrides = None,
-    target_bytes: Annotated[int, typer.Option("--target-bytes", min=1, help="size that merged files come near")] = 256 * 2**20,
+    target_bytes: Annotated[int, typer.Option("--target-bytes", min=1, help="target size of merged files")] = 256 * 2**20,
     quiet: Quiet = False,
 ) -> None:
-    """Merge small labeled files of a partition."""
+    """Merge small files of each partition."""
     from jobs.config import load_job
     from jobs.maintenance.compact import compact
 
@@ -38,7 +38,7 @@ def compact_command(
     ),
 )
 def sweep_command(job: JobFile, overrides: Overrides = None) -> None:
-    """Remove files that no commit names."""
+    """Delete files that no commit references."""
     from jobs.config import load_job
     from jobs.maintenance.sweep import sweep_output
 
@@ -46,7 +46,7 @@ def sweep_command(job: JobFile, overrides: Overrides = None) -> None:
 
 
 class FileKind(StrEnum):
-    """Which file a schema is of."""
+    """The file that a schema describes."""
 
     job = "job"
     train = "train"
@@ -60,7 +60,7 @@ class FileKind(StrEnum):
     ),
 )
 def schema_command(
-    kind: Annotated[FileKind, typer.Argument(metavar="KIND", help="of which file")] = FileKind.job,
+    kind: Annotated[FileKind, typer.Argument(metavar="KIND", help="job or train")] = FileKind.job,
 ) -> None:
     """Print the JSON Schema of a job or training file, for editors.
 

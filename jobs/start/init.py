@@ -1,7 +1,6 @@
-"""`label-corpus init`: looks at a corpus and writes a job file for it, with the reason for each setting beside it.
+"""`label-corpus init`: profile a corpus and write a commented job file for it.
 
-Contacts the corpus only: a model on the hub is looked for by `plan`. What the file says of a setting is its description in
-the pydantic models.
+Reads the corpus only; `plan` checks a model on the hub. The comment of a setting is its description in the pydantic models.
 """
 
 import json
@@ -16,25 +15,25 @@ from typing import Any
 import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
-from pipeline_ops.reading.column_guess import Guess, guess
-from pipeline_ops.reading.corpus_profile import Corpus, look_at
+from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
+from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
 from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.files import StorageConfig, full_path, is_local, join
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-# of each section, the settings that most jobs think about; all others are in the README
-SHOWN = {
+# {section: settings to list in the file, commented out}; the README has all
+COMMON_SETTINGS = {
     "input": ("format", "text_column", "text_unit", "min_characters"),
     "model": ("revision", "max_length", "long_documents", "dtype", "min_score"),
     "output": ("partition_by", "columns", "scores", "top_k", "embedding"),
     "storage": ("endpoint_url", "region", "anonymous", "path_style"),
     "compute": ("classifiers", "gpus_per_classifier", "batch_tokens", "unit_bytes", "max_failed_units"),
 }
-MULTI_LABEL = ("labels_column", "scores_column")  # added where a head gives several labels, which is not known here
+MULTI_LABEL = ("labels_column", "scores_column")  # added for multi-label heads; the kind of head is not known here
 COMMENT_COLUMN = 44
-MOST_LABELS = 12
+MAX_LABELS = 12
 
 
 def init(
@@ -46,72 +45,75 @@ def init(
     *,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Writes `job_file`; returns what the corpus seems to hold.
+    """Write `job_file`; returns the profile of the corpus.
 
     Args:
         path: the corpus: a file, folder or glob.
-        output: the output folder; None: beside the working folder, named after the input.
-        overrides: `key.sub=value`, which go into the file.
-        force: replace a job file that is there.
+        output: the output folder; None: in the working folder, named after the input.
+        overrides: `key.sub=value` settings to write into the file.
+        force: replace an existing job file.
 
     Raises:
-        UserError: no such corpus, no column with texts, no such model folder, or a job file that is there already.
+        UserError: no such corpus, no text column, no such model folder, or the job file exists.
     """
     if os.path.lexists(job_file) and not force:
         raise UserError(f"--job: {job_file!r} exists; give another name, or --force to replace it")
     labels = _labels_of(model)
-    settings: dict[str, Any] = {"input": {"path": path}, "model": {"path": model}, "output": {"path": output or _beside(path)}}
+    settings: dict[str, Any] = {
+        "input": {"path": path},
+        "model": {"path": model},
+        "output": {"path": output or _default_output(path)},
+    }
     for setting in overrides:
         override(settings, setting)
     job = check_config(JobConfig, settings)
-    corpus = _look(job.input.model_copy(update={"path": full_path(job.input.path)}), job.storage)
+    corpus = _profile(job.input.model_copy(update={"path": full_path(job.input.path)}), job.storage)
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
-    guessed = guess([*corpus.columns], corpus.common_texts)
+    guessed = guess_columns([*corpus.columns], corpus.common_texts)
     column = settings["input"].get("text_column") or _text_column(job.input.path, corpus, guessed)
     settings["input"] = {"path": settings["input"].pop("path"), "text_column": column, **settings["input"]}
     clashes = _clashes(corpus, job.output)
     for key, name in clashes.items():
         settings["output"].setdefault(key, name)
-    found = _found(corpus, guessed, column, clashes, labels)
-    lines = [*_head(found, shlex.quote(job_file)), *_sections(settings, _notes(found, corpus, guessed, job_file))]
+    summary = _summary(corpus, guessed, column, clashes, labels)
+    lines = [*_head(summary, shlex.quote(job_file)), *_sections(settings, _notes(summary, corpus, guessed, job_file))]
     try:
         with open(job_file, "w" if force else "x", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"--job: {job_file!r} cannot be written: {error.strerror}") from error
     load_job(job_file)
-    return {"job": job_file, "model": model, "output": settings["output"]["path"], **found}
+    return {"job": job_file, "model": model, "output": settings["output"]["path"], **summary}
 
 
-def _look(config: InputConfig, storage: StorageConfig) -> Corpus:
+def _profile(config: InputConfig, storage: StorageConfig) -> CorpusProfile:
     try:
-        return look_at(config, storage)
+        return profile_corpus(config, storage)
     except store_errors() as error:
         raise as_user_error("input.path", config.path, "read", error) from error
 
 
 def _labels_of(model: str) -> list[str]:
-    """The labels of a local model; none of one that is elsewhere."""
+    """The labels of a local model; [] for a model that is not on this machine."""
     folder = os.path.expanduser(model)
     if not os.path.isdir(folder):
         if is_local(model) and not HUB_ID.fullmatch(model):
-            raise UserError(f"--model: {model!r} is no folder here, and no hub id of the form user/name")
+            raise UserError(f"--model: {model!r} is neither a local folder nor a hub id of the form user/name")
         return []
     try:
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
             config = json.load(file)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--model: {model!r} holds no config.json that can be read; give a folder that save_pretrained or label-corpus"
-            f" train wrote"
+            f"--model: {model!r} has no readable config.json; give a folder written by save_pretrained or label-corpus train"
         ) from error
     named = config.get("id2label") if isinstance(config, dict) else None
     return [str(name) for name in named.values()] if isinstance(named, dict) else []
 
 
-def _beside(path: str) -> str:
-    """An output folder in the working folder, named after the input; beside the input where that would be inside it."""
+def _default_output(path: str) -> str:
+    """An output folder in the working folder, named after the input; beside the input if it would be inside the input."""
     source = full_path(path)
     while any(character in source for character in "*?["):
         source = os.path.dirname(source)
@@ -126,22 +128,22 @@ def _beside(path: str) -> str:
     return target
 
 
-def _text_column(path: str, corpus: Corpus, guessed: Guess) -> str:
+def _text_column(path: str, corpus: CorpusProfile, guessed: ColumnGuess) -> str:
     if guessed.texts:
         return guessed.texts[0]
     described = [
-        f"{name!r} ({guessed.looks[name].form if name in guessed.looks else data_type})"
+        f"{name!r} ({guessed.forms[name].form if name in guessed.forms else data_type})"
         for name, data_type in corpus.columns.items()
     ]
     if not described:
-        raise UserError(f"input.path: {path!r} holds no documents to look at; name the column by input.text_column=NAME")
+        raise UserError(f"input.path: {path!r} has no documents to sample; name the column by input.text_column=NAME")
     raise UserError(
-        f"input.path: no column of {path!r} looks like texts: {', '.join(described)}; name it by input.text_column=NAME"
+        f"input.path: no column of {path!r} looks like a text column: {', '.join(described)}; name it by input.text_column=NAME"
     )
 
 
-def _clashes(corpus: Corpus, output: OutputConfig) -> dict[str, str]:
-    """{key of output: another name} for columns that labeling adds under a name that the input has."""
+def _clashes(corpus: CorpusProfile, output: OutputConfig) -> dict[str, str]:
+    """{key of output: new name} for added columns whose default name is a column of the input."""
     kept, taken = output.input_columns(), {*corpus.columns, *output.added_columns().values()}
     added = output.added_columns() | {key: getattr(output, key) for key in MULTI_LABEL}
     renamed = {}
@@ -155,8 +157,10 @@ def _clashes(corpus: Corpus, output: OutputConfig) -> dict[str, str]:
     return renamed
 
 
-def _found(corpus: Corpus, guessed: Guess, column: str, clashes: Mapping[str, str], labels: Sequence[str]) -> dict[str, Any]:
-    """The fields of the last line on stdout."""
+def _summary(
+    corpus: CorpusProfile, guessed: ColumnGuess, column: str, clashes: Mapping[str, str], labels: Sequence[str]
+) -> dict[str, Any]:
+    """The fields of the last JSON line."""
     lengths = sorted(len(text) for text in corpus.texts.get(column, ()))
     tenths = quantiles(lengths, n=10, method="inclusive") if len(lengths) > 1 else lengths * 9
     return {
@@ -164,7 +168,7 @@ def _found(corpus: Corpus, guessed: Guess, column: str, clashes: Mapping[str, st
         "bytes": corpus.bytes,
         "formats": corpus.formats,
         "compressions": corpus.compressions,
-        "files_passed_over": len(corpus.passed_over),
+        "files_passed_over": len(corpus.unknown_files),
         "documents_estimate": round(corpus.documents),
         "documents_counted": corpus.counted,
         "columns": corpus.columns,
@@ -180,7 +184,7 @@ def _found(corpus: Corpus, guessed: Guess, column: str, clashes: Mapping[str, st
 
 
 def summary_lines(found: Mapping[str, Any]) -> list[str]:
-    """What was found, for people."""
+    """The profile in a few lines of text."""
     kinds = ", ".join(f"{count:,} {name}" for name, count in (found["formats"] | found["compressions"]).items())
     files = f"{found['files']:,} file{'s' if found['files'] > 1 else ''}, {_size(found['bytes'])} ({kinds})"
     about = "" if found["documents_counted"] else "about "
@@ -194,9 +198,7 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
             f"texts: {found['text_column']!r}, half of {lengths['p50']:,} characters or less, 9 in 10 of {lengths['p90']:,}"
         )
     if found["files_passed_over"]:
-        lines.append(
-            f"{found['files_passed_over']:,} files have no known suffix and are passed over; input.format would read them"
-        )
+        lines.append(f"{found['files_passed_over']:,} files without a known suffix are skipped; set input.format to read them")
     return lines
 
 
@@ -212,34 +214,35 @@ def _head(found: Mapping[str, Any], job: str) -> Iterator[str]:
     yield "# Written by `label-corpus init` from a sample of the input:"
     for line in summary_lines(found):
         yield f"#   {line}"
-    yield f"# Type next label-corpus plan {job}, then label-corpus run {job}"
-    yield "# Settings that are commented out have the value that they have without being set."
+    yield f"# Run label-corpus plan {job}, then label-corpus run {job}"
+    yield "# Commented settings show their defaults."
 
 
-def _notes(found: Mapping[str, Any], corpus: Corpus, guessed: Guess, job_file: str) -> dict[str, list[str]]:
-    """{section: what to say at its end}."""
+def _notes(found: Mapping[str, Any], corpus: CorpusProfile, guessed: ColumnGuess, job_file: str) -> dict[str, list[str]]:
+    """{section: remarks about the corpus or the model}."""
     column = found["text_column"]
-    of_input = [f"other columns of texts: {name!r} ({guessed.looks[name].shape})" for name in guessed.texts if name != column]
+    input_notes = [
+        f"other text columns: {name!r} ({guessed.forms[name].description})" for name in guessed.texts if name != column
+    ]
     if guessed.pair:
-        of_input.append("for a model of pairs: text_column {!r}, text_pair_column {!r}".format(*guessed.pair))
+        input_notes.append("for text pairs: text_column {!r}, text_pair_column {!r}".format(*guessed.pair))
     if found["id_columns"]:
-        of_input.append(f"ids: {', '.join(map(repr, found['id_columns']))}; they are kept beside the labels")
+        input_notes.append(f"ids: {', '.join(map(repr, found['id_columns']))}; kept in the output")
     if "text" in corpus.formats and found["files"] > 1:
-        of_input.append("plain text: text_unit says whether each line or each file is a document")
-    of_model = []
+        input_notes.append("plain text: text_unit selects whether a line or a file is a document")
+    model_notes = []
     if found["labels"]:
-        shown = ", ".join(map(repr, found["labels"][:MOST_LABELS]))
-        more = len(found["labels"]) - MOST_LABELS
-        of_model.append(f"its labels: {shown}" + (f" and {more} more" if more > 0 else ""))
-    of_output = [
-        f"{key}: the input has a column {getattr(OutputConfig(path='-'), key)!r} of its own, which is kept"
-        for key in found["renamed"]
+        listed = ", ".join(map(repr, found["labels"][:MAX_LABELS]))
+        more = len(found["labels"]) - MAX_LABELS
+        model_notes.append(f"its labels: {listed}" + (f" and {more} more" if more > 0 else ""))
+    output_notes = [
+        f"{key}: the input has a column {getattr(OutputConfig(path='-'), key)!r}, which is kept" for key in found["renamed"]
     ]
     if found["truth_columns"]:
         truth = found["truth_columns"][0]
-        compare = shlex.join(["label-corpus", "evaluate", job_file, "--truth", truth])
-        of_output.append(f"if {truth!r} is the truth: {compare} says how often it is met")
-    return {"input": of_input, "model": of_model, "output": of_output}
+        command = shlex.join(["label-corpus", "evaluate", job_file, "--truth", truth])
+        output_notes.append(f"if {truth!r} holds true labels: {command} measures the accuracy")
+    return {"input": input_notes, "model": model_notes, "output": output_notes}
 
 
 def _sections(settings: Mapping[str, Any], notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -259,7 +262,7 @@ def _sections(settings: Mapping[str, Any], notes: Mapping[str, Sequence[str]]) -
             yield _with_comment(f"  {_inline(key)}: {_inline(value)}", model.model_fields[key].description)
         for note in notes.get(section, ()):
             yield f"  # - {' '.join(note.split())}"
-        for key in SHOWN[section]:
+        for key in COMMON_SETTINGS[section]:
             if key not in (given or {}):
                 setting = model.model_fields[key]
                 yield _with_comment(f"  # {key}: {_inline(_plain(setting.default))}", setting.description)
@@ -286,9 +289,9 @@ def print_summary(found: Mapping[str, Any]) -> None:
     for line in summary_lines(found):
         console.print(line)
     if found["candidates"][1:]:
-        console.print(f"other columns of texts: {', '.join(map(repr, found['candidates'][1:]))}")
+        console.print(f"other text columns: {', '.join(map(repr, found['candidates'][1:]))}")
     for key, name in found["renamed"].items():
-        console.print(f"output.{key} is {name!r}: the input has a column of the usual name")
+        console.print(f"output.{key} is {name!r}: the input has a column of the default name")
     job = shlex.quote(found["job"])
     console.print(f"wrote {job}; next:", style="bold")
     for command in ("plan", "run", "report"):

@@ -1,7 +1,7 @@
-"""`label-corpus schema`: the JSON Schema of the job or training file, for editors that complete keys and check values.
+"""`label-corpus schema`: the JSON Schema of the job or training file, for completion and checks in editors.
 
-It follows from the pydantic models, so it says what they accept. It cannot say all that they refuse: which settings need each
-other, or which labels a model has, is found by `label-corpus plan`.
+Generated from the pydantic models. Constraints between settings, and those that depend on the model, are checked by
+`label-corpus plan` only.
 """
 
 from typing import Any, Literal
@@ -10,7 +10,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema_of(kind: Literal["job", "train"]) -> dict[str, Any]:
-    """The JSON Schema of a file of that kind."""
+    """The JSON Schema of the job file or the training file."""
     from jobs.config import JobConfig
     from jobs.start.train import TrainConfig
 

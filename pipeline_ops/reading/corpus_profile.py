@@ -1,7 +1,7 @@
-"""A corpus that nobody has described yet -> what it seems to hold, from a bounded sample: some files, a mebibyte of each.
+"""Profile of an unknown corpus: formats, columns, sample texts and an estimated number of documents.
 
-So it takes seconds whatever the size: of 100,000 files as of one of 5 GB. Nothing is tokenized, no model is needed;
-sampling.py estimates what a job will take.
+Reads a bounded sample, PROFILE_BYTES of a few files of each format and compression, so that 100,000 files or one of 5 GB take
+seconds. Needs no model and tokenizes nothing; planning/sampler.py estimates the work of a job.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,10 +22,9 @@ from pipeline_ops.reading.row_groups import check_footer
 from pipeline_ops.reading.text_columns import decode_texts, is_text_type
 from pipeline_ops.storage.files import StorageConfig, open_to_read
 
-SAMPLED_BYTES = 2**20  # of a file, decompressed
-MOST_RECORD_BYTES = 32 * 2**20
-SAMPLED_DOCUMENTS = 250  # of a file: whose values are looked at
-DELIMITERS = (";", "\t", "|")
+PROFILE_BYTES = 2**20  # per file, decompressed
+SAMPLE_TEXTS = 250  # documents per file whose texts are kept
+OTHER_DELIMITERS = (";", "\t", "|")  # tried where a comma leaves one column
 
 
 @dataclass
@@ -32,22 +32,22 @@ class Beginning:
     """The first documents of a file."""
 
     types: dict[str, pa.DataType]
-    texts: dict[str, list[str]]  # by column, nulls left out; of some of the documents
-    documents: int  # in so many stored bytes:
-    stored_bytes: float
-    delimiter: str | None = None  # of CSV, where the usual one does not do
+    texts: dict[str, list[str]]  # by column, without nulls; of the first SAMPLE_TEXTS documents
+    documents: int  # in `stored_bytes`
+    stored_bytes: float  # estimate for compressed files
+    delimiter: str | None = None  # CSV: detected delimiter, if it is not the default
 
 
 @dataclass
-class Corpus:
-    """What a corpus seems to hold."""
+class CorpusProfile:
+    """Files, columns and sample texts of a corpus."""
 
     files: list[InputFile]
-    passed_over: list[str]  # of no known suffix
+    unknown_files: list[str]  # without a known suffix
     types: dict[str, dict[str, pa.DataType]] = field(default_factory=dict)  # by format, by column
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by column
-    documents: float = 0  # about
-    counted: bool = True  # all of them have been seen
+    documents: float = 0  # estimate
+    counted: bool = True  # all files were read whole, so `documents` is exact
     delimiter: str | None = None
 
     @property
@@ -64,7 +64,7 @@ class Corpus:
 
     @property
     def columns(self) -> dict[str, str]:
-        """{name: type}; of several formats both types where they differ."""
+        """{name: type}; types of several formats are joined by " or " where they differ."""
         found: dict[str, dict[str, None]] = {}
         for types in self.types.values():
             for name, data_type in types.items():
@@ -73,7 +73,7 @@ class Corpus:
 
     @property
     def common_texts(self) -> dict[str, list[str]]:
-        """The texts of the columns that hold such in all formats; plain text has a column of any name."""
+        """{column: sample texts} of the columns that hold texts in all formats; plain text matches any column."""
         named = [types for file_format, types in self.types.items() if file_format != "text"] or [*self.types.values()]
         return {
             name: self.texts[name]
@@ -82,15 +82,15 @@ class Corpus:
         }
 
 
-def look_at(config: InputConfig, storage: StorageConfig) -> Corpus:
-    """Lists the corpus and reads the beginnings of some of its files.
+def profile_corpus(config: InputConfig, storage: StorageConfig) -> CorpusProfile:
+    """List the corpus and read the beginnings of some files of each format and compression.
 
     Raises:
-        UserError: as find_inputs, or UnreadableInput: no file of a format can be read.
-        Exception: the object store is at fault.
+        UserError: as find_inputs; UnreadableInput: no file of a format can be read.
+        Exception: of the object store.
     """
-    files, passed_over = find_inputs(config, storage)
-    corpus = Corpus(files, passed_over)
+    files, unknown_files = find_inputs(config, storage)
+    corpus = CorpusProfile(files, unknown_files)
     kinds: dict[tuple[str, str | None], list[InputFile]] = defaultdict(list)
     for file in files:
         kinds[file.format, file.compression].append(file)
@@ -99,7 +99,7 @@ def look_at(config: InputConfig, storage: StorageConfig) -> Corpus:
         documents, stored = 0, 0.0
         order = list(dict.fromkeys([*evenly_spread(filled, TYPE_SAMPLE_FILES), *evenly_spread(filled, MAX_OPENED_FILES)]))
         seen = 0
-        for file, beginning in readable_files(order, lambda file: begin_of(file, config, storage)):
+        for file, beginning in readable_files(order, lambda file: read_beginning(file, config, storage)):
             seen += 1
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
@@ -114,46 +114,53 @@ def look_at(config: InputConfig, storage: StorageConfig) -> Corpus:
     return corpus
 
 
-def begin_of(file: InputFile, config: InputConfig, storage: StorageConfig) -> Beginning:
-    """The first documents of a file; raises whatever the parsers raise."""
+class _CountingReader:
+    """A stream that counts the bytes that it has delivered: compressed streams have no tell()."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.bytes = stream, 0
+
+    def read(self, size: int) -> bytes:
+        data = bytes(self._stream.read(size))
+        self.bytes += len(data)
+        return data
+
+
+def read_beginning(file: InputFile, config: InputConfig, storage: StorageConfig) -> Beginning:
+    """Parse the first documents of a file; raises whatever the parsers raise."""
     if file.format == "parquet":
-        return _rows(file, storage)
+        return _parquet_beginning(file, storage)
+    quote = config.quote if file.format == "csv" else None
+    delimiter = csv_delimiter(file, config)
     with open_to_read(file.stored, storage, sequential=file.compression is not None) as source:
         stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
-        data, at_end = b"", False
-        ends: list[int] = []
-        quote = config.quote if file.format == "csv" else None
-        delimiter = csv_delimiter(file, config)
-        while not ends and not at_end:
-            if len(data) >= MOST_RECORD_BYTES:
-                raise OSError(f"the first record has no end within {MOST_RECORD_BYTES} bytes")
-            more = bytes(stream.read(max(SAMPLED_BYTES, len(data))))
-            data, at_end = data + more, len(more) < max(SAMPLED_BYTES, len(data))
-            ends = records.record_ends(data, quote, delimiter, at_end=at_end).tolist()
-        whole = at_end or not ends
-        stored = file.stored.size if whole else min(source.tell(), file.stored.size) * ends[-1] / len(data)
-    block = records.RecordBlock(data[: ends[-1]] if ends else b"", 0, len(ends), 0, last=at_end)
+        reader = _CountingReader(stream)
+        blocks = records.read_record_blocks(reader, target_bytes=PROFILE_BYTES, quote=quote, delimiter=delimiter)  # pyright: ignore[reportArgumentType] it only reads
+        block = next(blocks, records.RecordBlock(b"", 0, 0, 0, last=True))
+        stored = float(file.stored.size)
+        if not block.last:
+            stored = min(source.tell(), file.stored.size) * len(block.data) / reader.bytes
     lines = records.split_records(block, quote, delimiter)
     if file.format == "csv":
-        return _fields(file, lines, delimiter, config, stored)
+        return _csv_beginning(file, lines, delimiter, config, stored)
     documents = [line for line in lines if records.is_document(line, file.format)]
-    sampled = documents[:SAMPLED_DOCUMENTS]
+    sampled = documents[:SAMPLE_TEXTS]
     if file.format == "text":
         texts = {config.text_column: [line.decode(errors="replace") for line in sampled]}
         if config.text_unit == "file":
             return Beginning(
-                {config.text_column: pa.string()}, {config.text_column: [data.decode(errors="replace")]}, 1, stored
+                {config.text_column: pa.string()}, {config.text_column: [block.data.decode(errors="replace")]}, 1, stored
             )
         return Beginning({config.text_column: pa.string()}, texts, len(documents), stored)
     types = {column.name: column.type for column in parsing.types_of_lines(documents)}
     types |= {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
-    return Beginning(types, _strings(sampled), len(documents), stored)
+    return Beginning(types, _json_texts(sampled), len(documents), stored)
 
 
-def _strings(lines: Sequence[bytes]) -> dict[str, list[str]]:
+def _json_texts(lines: Sequence[bytes]) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = defaultdict(list)
     for line in lines:
-        with suppress(ValueError, RecursionError):  # it becomes a reject when it is labeled
+        with suppress(ValueError, RecursionError):  # the run rejects this line
             document = json.loads(line)
             for name, value in document.items() if isinstance(document, dict) else ():
                 if isinstance(value, str):
@@ -161,32 +168,32 @@ def _strings(lines: Sequence[bytes]) -> dict[str, list[str]]:
     return texts
 
 
-def _fields(file: InputFile, lines: Sequence[bytes], delimiter: str, config: InputConfig, stored: float) -> Beginning:
+def _csv_beginning(file: InputFile, lines: Sequence[bytes], delimiter: str, config: InputConfig, stored: float) -> Beginning:
     header = parsing.csv_fields(lines[0], delimiter, config.quote) if lines else []
-    other = None
+    detected = None
     if len(header) == 1 and config.delimiter is None:
-        widths = {mark: len(parsing.csv_fields(lines[0], mark, config.quote)) for mark in DELIMITERS}
+        widths = {mark: len(parsing.csv_fields(lines[0], mark, config.quote)) for mark in OTHER_DELIMITERS}
         widest = max(widths, key=lambda mark: widths[mark])
         if widths[widest] > 1:
-            delimiter = other = widest
+            delimiter = detected = widest
             header = parsing.csv_fields(lines[0], delimiter, config.quote)
     check_header_names(header, file)
-    rows = [parsing.csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLED_DOCUMENTS + 1] if line]
+    rows = [parsing.csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLE_TEXTS + 1] if line]
     rows = [row for row in rows if len(row) == len(header)]
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
     types = {name: pa.type_for_alias(config.column_types.get(name, "string")) for name in header}
-    return Beginning(types, texts, sum(bool(line) for line in lines[1:]), stored, other)
+    return Beginning(types, texts, sum(bool(line) for line in lines[1:]), stored, detected)
 
 
-def _rows(file: InputFile, storage: StorageConfig) -> Beginning:
+def _parquet_beginning(file: InputFile, storage: StorageConfig) -> Beginning:
     with open_to_read(file.stored, storage, sequential=False) as source:
-        # pre_buffer would fetch a whole row group
+        # pre_buffer=True would fetch a whole row group
         parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
         schema, metadata = parquet.schema_arrow, parquet.metadata
         check_footer(metadata, None)
         columns = [column.name for column in schema if is_text_type(column.type)]
         texts: dict[str, list[str]] = {}
-        for batch in parquet.iter_batches(batch_size=SAMPLED_DOCUMENTS, columns=columns, use_threads=False) if columns else ():
+        for batch in parquet.iter_batches(batch_size=SAMPLE_TEXTS, columns=columns, use_threads=False) if columns else ():
             table = pa.Table.from_batches([batch])
             texts = {
                 name: [text for text in decode_texts(table.column(name))[0].to_pylist() if text is not None] for name in columns
