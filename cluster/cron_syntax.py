@@ -17,7 +17,7 @@ CRON_FIELDS = (
 
 
 def check_timezone(timezone: str) -> None:
-    """Raises ValueError for a time zone that there is not."""
+    """Raises ValueError for an unknown time zone."""
     try:
         if timezone.lower() == "local":
             raise ValueError(timezone)
@@ -27,7 +27,7 @@ def check_timezone(timezone: str) -> None:
 
 
 def check_cron(cron: str) -> None:
-    """Raises ValueError for what Kubernetes does not take as a schedule."""
+    """Raises ValueError for a schedule that Kubernetes would refuse."""
     remedy = 'give minute, hour, day of the month, month and day of the week, e.g. "0 2 * * *", or one of ' + ", ".join(MACROS)
     if cron in MACROS:
         return

@@ -16,7 +16,7 @@ def read_log(cluster: Cluster, submission_id: str) -> Iterator[str]:
     Raises:
         ClusterError: there is no such job, or the cluster has not answered for PATIENCE_S seconds.
     """
-    told = 0  # characters
+    yielded = 0  # characters
     answered = time.monotonic()
     while True:
         try:
@@ -26,9 +26,9 @@ def read_log(cluster: Cluster, submission_id: str) -> Iterator[str]:
                 break
             read = 0  # of this stream, which begins at the log's beginning
             for text in _stream(cluster, submission_id):
-                yield text[max(0, told - read) :]
+                yield text[max(0, yielded - read) :]
                 read += len(text)
-                told = max(told, read)
+                yielded = max(yielded, read)
                 answered = time.monotonic()
         except ClusterError:
             if time.monotonic() - answered > PATIENCE_S:
@@ -38,13 +38,13 @@ def read_log(cluster: Cluster, submission_id: str) -> Iterator[str]:
     if job is None:
         raise ClusterError(f"the cluster at {cluster.address} knows no job {submission_id}")
     try:
-        yield cluster.log(submission_id)[told:]  # a stream that ended may have broken off
+        yield cluster.log(submission_id)[yielded:]  # a stream that ended may have broken off
     except ClusterError as error:
         yield f"the end of the log cannot be read: {error}\n"  # the node that ran the driver is gone
 
 
 def _stream(cluster: Cluster, submission_id: str) -> Iterator[str]:
-    """What Ray's websocket tells, until it ends for whatever reason; empty texts while it tells nothing."""
+    """The texts of Ray's websocket until it ends for whatever reason; empty ones while there is nothing new."""
     with translate_client_errors(cluster.address), asyncio.Runner() as runner:
         texts = cluster.client.tail_job_logs(submission_id)
 

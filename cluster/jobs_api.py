@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.session import jobs_address_is
 
-# loggers that tell of uploads and closed sockets
+# they log uploads and closed sockets
 NOISY_LOGGERS = tuple(
     f"ray.{name}" for name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk")
 )
@@ -21,12 +21,12 @@ class ClusterError(Exception):
 
 
 class ClusterUnreachable(ClusterError):
-    """Nobody answers there: it may be about to start, or gone for a while."""
+    """No cluster answers: it may be starting, or away for a while."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A job on the cluster, as Ray tells it."""
+    """A job on the cluster, as Ray's Jobs API has it."""
 
     id: str
     status: str  # PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED
@@ -48,7 +48,7 @@ class Cluster:
         address: of the dashboard, http://HEAD:8265; or of a cluster that Ray can ask for it.
 
     Raises:
-        ClusterError: nobody is there, or the token does not do.
+        ClusterError: no cluster answers, or the token is wrong.
     """
 
     def __init__(self, address: str):

@@ -74,7 +74,7 @@ def cronjob(
         rayjob: the RayJob manifest's text; default: that of manifests/rayjob.yaml.
 
     Raises:
-        ValueError: one of them does not do; says why and what would.
+        ValueError: one of them is invalid; the message names the remedy.
     """
     check_name("name", name, NAME_LENGTH)
     check_name("namespace", namespace, 63)

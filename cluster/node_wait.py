@@ -1,4 +1,4 @@
-"""What a run waits for on a cluster: nodes that are still to come, or that others use. It says so, or gives up in one line."""
+"""Waiting for nodes that have not joined yet or are in use, with a line now and then, and a limit."""
 
 import threading
 import time
@@ -10,8 +10,8 @@ from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines,
 from cluster.session import cluster_machines
 
 NODES_JOIN_S = 30  # a cluster that has just been started has its head first
-SAY_EVERY_S = 30
-LOOK_EVERY_S = 1
+LINE_EVERY_S = 30
+POLL_S = 1
 
 Say = Callable[[str], None]
 
@@ -31,7 +31,7 @@ def wait_for_pools(compute: ComputeConfig, machines: Machines, token_flops: floa
     if machines.here or patience is None:
         return resolve_pools(compute, replace(machines, grows=not machines.here), token_flops)
     ends = time.monotonic() + patience
-    says = time.monotonic()
+    next_line = time.monotonic()
     while True:
         try:
             return resolve_pools(compute, replace(machines, grows=False), token_flops)
@@ -40,10 +40,10 @@ def wait_for_pools(compute: ComputeConfig, machines: Machines, token_flops: floa
                 raise ValueError(
                     f"{error} (waited {patience:g} s for nodes; compute.wait_for_nodes: null waits for an autoscaler's)"
                 ) from error
-            if time.monotonic() >= says:
+            if time.monotonic() >= next_line:
                 say(f"waiting up to {patience:g} s for nodes: {error}")
-                says += SAY_EVERY_S
-        time.sleep(LOOK_EVERY_S)
+                next_line += LINE_EVERY_S
+        time.sleep(POLL_S)
         machines = cluster_machines()
 
 
@@ -71,7 +71,7 @@ def missing(pools: Pools) -> str | None:
 
 
 def why_waiting(pools: Pools) -> str:
-    """Why nothing has begun yet, in a line."""
+    """The reason why no unit has started, in a line."""
     import ray
 
     lacking = missing(pools)
@@ -82,7 +82,7 @@ def why_waiting(pools: Pools) -> str:
 
 
 def _autoscaler_news() -> str:
-    """What Ray's autoscaler, version 2, says of nodes that are on their way; empty where there is none, or no news."""
+    """Nodes that Ray's autoscaler, version 2, is starting; empty where there is none, or no news."""
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
 
@@ -97,8 +97,8 @@ def _autoscaler_news() -> str:
 
 
 @contextmanager
-def warn_about_missing_nodes(pools: Pools, say: Say, every_s: float = SAY_EVERY_S) -> Iterator[None]:
-    """While the block runs, says in a line now and then that the cluster lacks nodes which are needed."""
+def warn_about_missing_nodes(pools: Pools, say: Say, every_s: float = LINE_EVERY_S) -> Iterator[None]:
+    """While the block runs, says every `every_s` seconds which nodes the cluster lacks."""
     over = threading.Event()
 
     def watch() -> None:

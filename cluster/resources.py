@@ -83,7 +83,7 @@ class Machines:
     gpus: float
     here: bool = False
     nodes: tuple[Node, ...] = ()  # empty: a single one
-    grows: bool = False  # nodes come when they are asked for; how many can come, Ray does not tell
+    grows: bool = False  # nodes come when they are asked for; Ray does not report how many
 
     @classmethod
     def of_nodes(cls, nodes: Iterable[Node], *, grows: bool = False) -> "Machines":

@@ -17,7 +17,7 @@ from cluster.streaming import wait_for_executors
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
 WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-# of the environment's variables, those that may hold credentials which no shape tells
+# environment variables that may hold credentials which have no recognizable shape
 SECRETS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "RAY_AUTH_TOKEN"),
@@ -58,7 +58,7 @@ def child_environment(changes: dict[str, str | None]) -> dict[str, str]:
 
 
 def jobs_address() -> str | None:
-    """The cluster whose Jobs API is meant where nobody names one: as Ray's own client finds it."""
+    """The Jobs API's address from the environment, as Ray's own client finds it."""
     return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
 
 
@@ -118,7 +118,7 @@ def _start_local(machine: Machines) -> None:
     for attempt in range(LOCAL_STARTS):
         try:
             ray.init(
-                "local",  # unsaid, it would be whatever cluster was last started on this machine, if a file still names one
+                "local",  # else Ray takes the cluster that was last started on this machine, if a file still names one
                 num_cpus=int(machine.cpus),
                 num_gpus=int(machine.gpus),
                 include_dashboard=False,

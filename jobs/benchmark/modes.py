@@ -1,4 +1,4 @@
-"""What the command can measure: contenders against each other, and what bounds the job where the model does not.
+"""The modes of `benchmark`: contenders, the host ceiling, and scaling.
 
 Each contender runs in a process of its own, alone, in rounds whose order rotates.
 """
@@ -60,7 +60,7 @@ def measure_contenders(
 
 
 def host_ceiling(options: Options) -> dict[str, Any]:
-    """What reading, tokenizing, moving and writing alone allow; see measure_contenders. Raises as that."""
+    """The rate that reading, tokenizing, moving and writing alone allow; returns and raises as measure_contenders."""
     with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         steps.begin("making model and corpus, and trying the bare tokenizer")
         setup = make_host_setup(options, folder)
@@ -134,7 +134,7 @@ def _read_labels(folder: str, text_column: str) -> Labels:
 
 
 def _agreement(labels: Labels | None, job: Labels | None) -> dict[str, Any]:
-    """The share of documents with the job's label, and the first of the others: a score near a tie says that it is rounding."""
+    """The share of documents with the job's label, and the first of the others: of these, a score near a tie means rounding."""
     if not labels or job is None:
         return {"agreement": None, "disagreements": []}
     nothing = (None, None)

@@ -16,7 +16,7 @@ from typing import Any
 from cluster.session import child_environment
 from pipeline_ops.schema.errors import UserError
 
-GRACE_S = 20  # a job that is told to end stops its Ray first
+GRACE_S = 20  # a job that gets SIGTERM stops its Ray first
 POLL_S = 0.01
 
 
@@ -66,11 +66,11 @@ def run_child(command: list[str], log: str, environment: dict[str, str | None]) 
             time.sleep(POLL_S)
         seconds = time.monotonic() - begun
     with open(log, encoding="utf-8") as output, open(f"{log}.err", encoding="utf-8", errors="replace") as errors:
-        lines, said = output.read().splitlines(), errors.read().strip().splitlines() or ["nothing on stderr"]
+        lines, messages = output.read().splitlines(), errors.read().strip().splitlines() or ["nothing on stderr"]
     if process.returncode == 2:
-        raise UserError(said[-1].removeprefix("label-corpus: "))
+        raise UserError(messages[-1].removeprefix("label-corpus: "))
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command[2:4])} ended with {process.returncode}: {' | '.join(said[-12:])}")
+        raise RuntimeError(f"{' '.join(command[2:4])} ended with {process.returncode}: {' | '.join(messages[-12:])}")
     return json.loads(lines[-1]), seconds
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark's numbers mean: rates, medians, ratios; and how they are shown: a table on stderr, a plot, a JSON file."""
+"""Rates, medians and ratios of a benchmark; the table on stderr, the plot, the JSON file."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def steady_rate(documents: int, stamps: list[float], workers: int, warm_share: f
     The window reaches from the last of them to the end of the very last step, so it holds the emptying at the end, when some
     workers have nothing left. When it opens, each of the other workers may be nearly done with a step; so workers - 1 of the
     steps that end in the window do not count: the rate is too low by up to (workers - 1) / steps. What was done before the
-    window opened but told only in it, because a later stage had still to start, would count: the warming up is so long to
+    window opened but reported only in it, because a later stage had still to start, would count: the warming up is so long to
     leave that behind.
 
     Args:
@@ -30,7 +30,7 @@ def steady_rate(documents: int, stamps: list[float], workers: int, warm_share: f
         warm_share: of the steps, that are warming up.
 
     Returns:
-        None when there are too few steps to say.
+        None when there are too few steps.
     """
     start = steady_start(len(stamps), workers, warm_share)
     counted = len(stamps) - 1 - start - (workers - 1)
@@ -179,8 +179,8 @@ def _actors(result: dict[str, Any]) -> Any:
         ("seconds, start included", "seconds", 1, ""),
     ):
         cells = [_number(row[key] * factor, form) for row in rows]
-        said = [f" ({_number(row['forecast'][key] * factor, form)})" if key in row["forecast"] else "" for row in rows]
-        table.add_row(name, *map("".join, zip(cells, said, strict=True)))
+        forecasts = [f" ({_number(row['forecast'][key] * factor, form)})" if key in row["forecast"] else "" for row in rows]
+        table.add_row(name, *map("".join, zip(cells, forecasts, strict=True)))
     return table
 
 

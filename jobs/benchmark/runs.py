@@ -1,4 +1,4 @@
-"""One run of a contender: starts its process, waits, and turns what it says into rates (report.of_run)."""
+"""One run of a contender: starts its process, waits, and computes rates from its output (report.of_run)."""
 
 import os
 import sys
@@ -51,7 +51,7 @@ def run_job(setup: BenchmarkSetup, folder: str) -> tuple[dict[str, Any], str]:
     summary, seconds = start_job(setup, folder, setup.corpus, target)
     stamps = commit_times(target)
     if len(stamps) != summary["units"]:
-        raise RuntimeError(f"the job says {summary['units']} units, its output has {len(stamps)} commits")
+        raise RuntimeError(f"the job reports {summary['units']} units, its output has {len(stamps)} commits")
     return job_run(setup, summary, seconds, stamps), target
 
 

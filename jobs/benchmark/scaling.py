@@ -1,9 +1,9 @@
 """How many GPUs one job can feed: the job's own chain, with classifiers that sleep for the time a GPU would compute.
 
-Ray is told of GPUs that are not there. Units are a few documents, so that reading and tokenizing them costs these cores next to
+Ray is given GPUs that do not exist. Units are a few documents, so that reading and tokenizing them costs these cores next to
 nothing, and each classifier, which loads no model, sleeps for its time: what is measured is what Ray, the driver, the stages'
-processes and the commits cost per unit, which does not depend on its size. Beside it stands what `plan --cluster` would say of
-as many units.
+processes and the commits cost per unit, which does not depend on its size. Beside it stands the forecast of `plan
+--cluster` for as many units.
 """
 
 import os
@@ -66,7 +66,7 @@ def sleep_seconds(actors: int, cores: int) -> float:
 def scaling_task(
     options: Options, folder: str, actors: list[int], units: int | None = None, unit_seconds: float | None = None
 ) -> dict[str, Any]:
-    """What the measuring process is told: a corpus per number of actors, and a model for its tokenizer.
+    """Input of measure(): a corpus per number of actors, and a model for its tokenizer.
 
     Args:
         units: of each corpus; None: UNITS per actor.
@@ -89,8 +89,8 @@ def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
     """The job's classifier without a model, which takes so long for each unit and gives each label to every other document."""
 
     class SleepingClassifyActor(ClassifyActor):
-        def __init__(self, **told: Any):
-            self.models, self.attempts, self.load_error = told["models"], told["attempts"], None
+        def __init__(self, **arguments: Any):
+            self.models, self.attempts, self.load_error = arguments["models"], arguments["attempts"], None
             self.readings = tokenization_ids(self.models)
             self.flops = [None] * len(self.models)
             self.called = self.left = time.monotonic()
@@ -113,7 +113,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         actors: per number of actors its units/s (steady), that as a share of what the actors could do if nothing else took
         time (efficiency), CPU seconds per unit of the driver's process and of all processes here over the same window, the
         share of the cores that these are (cores_busy), the driver's memory, the seconds from Ray's start to the last commit
-        (seconds) and to the first one (startup_seconds), and forecast: what `plan --cluster` would say.
+        (seconds) and to the first one (startup_seconds), and forecast: the figures of `plan --cluster`.
     """
     rows = []
     for corpus in task["corpora"]:
@@ -198,7 +198,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
 
 
 def _own_bytes() -> int:
-    """Memory of this process that is its own: without Ray's object store and mapped files; 0 where the system does not say."""
+    """Memory of this process that is its own: without Ray's object store and mapped files; 0 where /proc is missing."""
     if not os.path.exists("/proc/self/status"):
         return 0
     with open("/proc/self/status", encoding="ascii") as file:
@@ -225,7 +225,7 @@ def conclude(measured: dict[str, Any]) -> list[str]:
     return [
         f"each classifier sleeps for its time per unit of {DOCUMENTS_PER_UNIT} documents; of linear: units/s over what actors"
         " that do nothing but sleep could do. All processes of the job share this machine's cores: where these are busy, they"
-        " bound it, and the share says nothing of the job",
+        " bound it, and the share is not about the job",
         f"an H200 that labels {GPU_DOCUMENTS_PER_SECOND:,} documents/s of 512 tokens ({DOCUMENT_BYTES:,} bytes) takes"
         f" {units_per_gpu:.2f} units/s of {unit / 2**20:.0f} MiB",
         f"reached here, with {last['actors']} actors: {last['units_per_second']:.1f} units/s, what {gpus:.0f} such GPUs take",

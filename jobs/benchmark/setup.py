@@ -1,4 +1,4 @@
-"""What every contender of a benchmark gets: the same model, corpus, dtype and cores; made here where they are not given.
+"""The setup of a benchmark, the same for every contender: model, corpus, dtype and cores; made here where not given.
 
 The corpus is as large as the bare model labels in --seconds, by a trial on a few documents.
 """
@@ -57,7 +57,7 @@ TINY_HOST_MODEL = ModelShape(1, 8, 0, 8, vocabulary=2000, max_length=128)
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The options of the command line."""
 
     model: str | None = None
     corpus: str | None = None
@@ -98,7 +98,7 @@ class BenchmarkSetup:
 
     @property
     def batch_tokens(self) -> int:
-        """The same for all: where there are GPUs, the job's setting says what they take."""
+        """The same for all: where there are GPUs, the job's setting decides."""
         assert self.pools.batch_tokens is not None
         return self.pools.batch_tokens
 
@@ -107,7 +107,7 @@ class BenchmarkSetup:
         return os.path.join(self.folder, "batches.npz")
 
     def task(self, **more: Any) -> dict[str, Any]:
-        """What a process of contenders.py is told."""
+        """Input of a process of contenders.py."""
         return {
             "model": self.model,
             "corpus": self.corpus,

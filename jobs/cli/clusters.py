@@ -38,7 +38,7 @@ def submit_command(
     overrides: Overrides = None,
     address: Address = None,
     follow: Annotated[bool, typer.Option("--follow", help="show the log, and end as the job ends")] = False,
-    check: Annotated[bool, typer.Option("--check", help="look for input and model from here first, as plan does")] = False,
+    check: Annotated[bool, typer.Option("--check", help="check input and model from here first, as plan does")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="take up what earlier runs have quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     tick: Annotated[str | None, typer.Option("--tick", help="the time this run is for, part of its id; default: now")] = None,
@@ -81,7 +81,7 @@ def schedule_command(
     ] = None,
     timezone: Annotated[str, typer.Option("--timezone", help="of --cron, such as Europe/Berlin")] = "UTC",
     once: Annotated[bool, typer.Option("--once", help="one tick, this minute's; ends as its run ends")] = False,
-    list_ticks: Annotated[bool, typer.Option("--list", help="what was done about each tick")] = False,
+    list_ticks: Annotated[bool, typer.Option("--list", help="the newest ticks and their runs")] = False,
     check_health: Annotated[bool, typer.Option("--health", help="exit with 0 if a scheduler is alive, else with 1")] = False,
     log_format: LogFormatOption = LogFormat.text,
     kubernetes: Annotated[
@@ -111,19 +111,19 @@ def schedule_command(
     """
     from jobs.remote.runtime_env import SubmitOptions, entrypoint_request
     from jobs.remote.schedule import run_once, schedule
-    from jobs.remote.schedule_status import health, history, show, show_health
+    from jobs.remote.schedule_status import health, history, print_health, print_history
     from pipeline_ops.schema.errors import UserError
 
     if [cron is not None, once, list_ticks, check_health].count(True) != 1:
         raise UserError("give one of --cron '0 2 * * *', --once, --list and --health")
     if list_ticks:
-        told = history(load_light_job(job, overrides))
-        show(told)
-        return emit(told)
+        found = history(load_light_job(job, overrides))
+        print_history(found)
+        return emit(found)
     if check_health:
-        told = health(load_light_job(job, overrides))
-        show_health(told)
-        return emit(told, ok=told["healthy"])
+        found = health(load_light_job(job, overrides))
+        print_health(found)
+        return emit(found, ok=found["healthy"])
     if kubernetes:
         if cron is None or image is None:
             raise UserError("--kubernetes: needs --cron and --image, the image made from cluster/Dockerfile with its tag")
@@ -140,10 +140,10 @@ def schedule_command(
         address, working_dir, image, runtime_env, tuple(env or ()), python, ship_code, request, _log_flags(log_format)
     )
     if cron is None:
-        told, code = run_once(job, overrides or [], options)
+        result, code = run_once(job, overrides or [], options)
     else:
-        told, code = schedule(job, overrides or [], options, cron, timezone)
-    emit(told)
+        result, code = schedule(job, overrides or [], options, cron, timezone)
+    emit(result)
     raise typer.Exit(code)
 
 
@@ -157,13 +157,13 @@ def schedule_command(
 )
 def jobs_command(
     address: Address = None,
-    stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="end this job in an orderly way, and wait")] = None,
+    stop: Annotated[str | None, typer.Option("--stop", metavar="ID", help="stop this job by SIGTERM, and wait")] = None,
     follow: Annotated[
         str | None, typer.Option("--follow", metavar="ID", help="show this job's log, and end as it ends")
     ] = None,
 ) -> None:
     """Show, stop or follow the jobs of a Ray cluster."""
-    from jobs.remote.submissions import follow_job, list_jobs, show, stop_job
+    from jobs.remote.submissions import follow_job, list_jobs, print_jobs, stop_job
 
     if follow is not None:
         if stop is not None:
@@ -171,7 +171,7 @@ def jobs_command(
         emit_end(follow_job(address, follow))
         return
     result = list_jobs(address) if stop is None else stop_job(address, stop)
-    show(result)
+    print_jobs(result)
     emit(result)
 
 

@@ -33,7 +33,7 @@ class LogFormat(StrEnum):
     json = "json"  # an object each
 
 
-LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="of what a run says on stderr")]
+LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="of a run's lines on stderr")]
 
 
 def examples(*lines: str) -> str:
@@ -50,7 +50,7 @@ def emit(result: dict[str, Any], *, ok: bool = True) -> None:
 
 
 def emit_end(result: dict[str, Any]) -> None:
-    """Prints what came of a job on a cluster, and ends as it has ended, if it has."""
+    """Prints the result of a job on a cluster, and exits with its code if it has ended."""
     emit(result)
     raise typer.Exit(result.get("exit_code") or 0)
 

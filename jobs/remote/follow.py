@@ -14,7 +14,7 @@ from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
 from pipeline_ops.schema.errors import UserError
 
 RESULT = {"documents", "labeled", "rejected", "units", "output"}  # what the JSON line of `run` has at least
-MESSAGE_ENDS = 200, 800  # characters of what Ray says about a job that did not run: a traceback's point is at its end
+MESSAGE_ENDS = 200, 800  # characters of Ray's message about a job that did not run: a traceback's point is at its end
 POLL_S = 0.5
 STOP_TIMEOUT_S = 180  # Ray kills what has not ended by then
 
@@ -26,7 +26,7 @@ def follow(cluster: Cluster, submission_id: str) -> dict[str, Any]:
         The job's JSON line, if it has printed one, with submission_id, status, address and exit_code.
 
     Raises:
-        LeftRunning: Ctrl-C or SIGTERM; the job goes on, unless a person at a terminal says that it shall not.
+        LeftRunning: Ctrl-C or SIGTERM; the job goes on, unless a person at a terminal answers to stop it.
         UserError: there is no such job.
         ClusterError: the cluster was lost.
     """
@@ -86,7 +86,7 @@ def ask_about(cluster: Cluster, submission_id: str) -> Submission:
 
 
 def stop_and_wait(cluster: Cluster, submission_id: str) -> Submission:
-    """Asks a job to end, in an orderly way, and waits for it.
+    """Stops a job by SIGTERM and waits for its end.
 
     Raises:
         UserError: there is no such job.

@@ -37,7 +37,7 @@ def kubernetes_manifests(
         rayjob_file: a copy of cluster/manifests/rayjob.yaml made to fit a cluster; default: the one of this version.
 
     Raises:
-        UserError: the job file or one of the others does not do, or pods would not see what it names.
+        UserError: a file is invalid, or names a path that pods cannot read.
     """
     refuse_local_paths(load_job(job_file, overrides))
     settings = load_settings(JobConfig, job_file, overrides or [])

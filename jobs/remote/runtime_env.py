@@ -1,4 +1,4 @@
-"""What travels with a submitted job: its file or folder, the program, environment variables; Ray's runtime environment."""
+"""What is uploaded with a submitted job, as Ray's runtime environment: job file or folder, program, environment variables."""
 
 import os
 import shutil
@@ -79,7 +79,7 @@ def packed(job_file: str, options: SubmitOptions) -> Iterator[tuple[dict[str, An
     """The runtime environment, and the job file's path in it; local folders in it last as long as the block.
 
     Raises:
-        UserError: an option or the file of --runtime-env does not do.
+        UserError: an option or the file of --runtime-env is invalid.
     """
     runtime_env = _further_keys(options)
     variables = dict(runtime_env.get("env_vars") or {})
@@ -135,7 +135,7 @@ def _inside(job_file: str, working_dir: str) -> str:
 
 
 def _code(folder: str) -> list[str]:
-    """Folders of this program, and of what says its version: that is recorded with the labels."""
+    """Folders of this program and of its version metadata, which is recorded with the labels."""
     release = version("label-corpus")
     information = os.path.join(folder, f"label_corpus-{release}.dist-info")
     os.mkdir(information)

@@ -38,7 +38,7 @@ def schedule(
         The counts of this process, when the next tick would be, and the exit code: 130 or 143.
 
     Raises:
-        UserError: the job, the cron, the time zone, the token or the address will not do; nothing has been submitted.
+        UserError: the job, the cron, the time zone, the token or the address is invalid; nothing has been submitted.
     """
     trigger = cron_trigger(cron, timezone)
     target = _target(job_file, overrides, options)
@@ -96,10 +96,10 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
     """One tick, this minute's: submits the job and waits for its end. Called twice in a minute, it submits once.
 
     Returns:
-        What became of the tick, and the run's exit code; 3: skipped because of another run; 1: it did not end by itself.
+        The tick as describe() has it, and the run's exit code; 3: skipped because of another run; 1: it did not end by itself.
 
     Raises:
-        UserError: the job, the token or the address will not do.
+        UserError: the job, the token or the address is invalid.
         LeftRunning: Ctrl-C or SIGTERM; the run goes on.
     """
     target = _target(job_file, overrides, options)
@@ -146,7 +146,7 @@ def _target(job_file: str, overrides: list[str], options: SubmitOptions) -> Targ
     job = load_job(job_file, overrides)
     check_output(job)
     address = named_address(options.address)
-    with packed(job_file, options):  # what is wrong with the options shows now, not at night
+    with packed(job_file, options):  # a mistake in the options shows now, not at the first tick
         pass
     return Target(
         store=job.output_store,

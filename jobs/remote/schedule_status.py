@@ -1,4 +1,4 @@
-"""What a schedule has done and whether its scheduler is alive, for people and for probes: `schedule --list` and `--health`."""
+"""The records of a schedule and the health of its scheduler: `schedule --list` and `--health`."""
 
 import sys
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ WIDTH = 160  # of a table in a file, which rich takes to be 80 wide
 
 
 def health(job: JobConfig) -> dict[str, Any]:
-    """Whether a scheduler of the job's output has said lately that it is alive.
+    """Whether a scheduler of the job's output has had a recent heartbeat.
 
     Raises:
         UserError: the output cannot be read.
@@ -32,9 +32,9 @@ def health(job: JobConfig) -> dict[str, Any]:
     age_s = round((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
     who, reason = f"{found['host']}, process {found['pid']}", None
     if found["ended"]:
-        reason = f"the last scheduler, {who}, was told to end at {found['ended']}"
+        reason = f"the last scheduler, {who}, was stopped at {found['ended']}"
     elif age_s > STALE_S:
-        reason = f"the last scheduler, {who}, has not been heard of for {age_s} s; start it again"
+        reason = f"the last scheduler, {who}, has had no heartbeat for {age_s} s; start it again"
     return {"healthy": reason is None, "reason": reason, "age_s": age_s, "heartbeat": found, "output": store.path}
 
 
@@ -49,7 +49,7 @@ def history(job: JobConfig) -> dict[str, Any]:
 
 
 def describe(tick: Tick) -> dict[str, Any]:
-    """A tick as the JSON line tells it. `outcome` is null while the run goes on, and for a tick that was skipped."""
+    """A tick as the JSON line has it. `outcome` is null while the run goes on, and for a tick that was skipped."""
     decision, ending = tick.decision, tick.ending
     return {
         "tick": iso(tick_time(tick.name)),
@@ -67,14 +67,14 @@ def describe(tick: Tick) -> dict[str, Any]:
     }
 
 
-def show(told: dict[str, Any]) -> None:
+def print_history(found: dict[str, Any]) -> None:
     """Prints a history for people, on stderr."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
 
     table = Table(Column("tick", no_wrap=True), "run", "outcome")
-    for tick in told["ticks"]:
+    for tick in found["ticks"]:
         outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "to be submitted")
         code = "" if tick["exit_code"] is None else f", exit code {tick['exit_code']}"
         message = f": {tick['message']}" if tick["message"] and tick["outcome"] != "SUCCEEDED" else ""
@@ -86,14 +86,14 @@ def show(told: dict[str, Any]) -> None:
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     console.print(table)
-    show_health(told)
+    print_health(found)
 
 
-def show_health(told: dict[str, Any]) -> None:
-    """Says a scheduler's health in a line, on stderr."""
-    if told["healthy"]:
-        beat = told["heartbeat"]
+def print_health(found: dict[str, Any]) -> None:
+    """Prints a scheduler's health in a line on stderr."""
+    if found["healthy"]:
+        beat = found["heartbeat"]
         trouble = f"; {beat['trouble']}" if beat["trouble"] else ""
-        print(f"{beat['host']}, process {beat['pid']}, {told['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
+        print(f"{beat['host']}, process {beat['pid']}, {found['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
     else:
-        print(f"label-corpus: {told['reason']}", file=sys.stderr)
+        print(f"label-corpus: {found['reason']}", file=sys.stderr)

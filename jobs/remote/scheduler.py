@@ -1,6 +1,6 @@
-"""What a scheduler does about a tick, step by step: decide, submit, follow to the end. What is done stands on storage.
+"""The steps of a scheduler at a tick: decide, submit, follow to the end. Each is recorded on storage (schedule_records.py).
 
-So (ticks.py) it may be killed and started again, or run twice, and decides no tick twice. At a tick at which the output's last
+So it may be killed and started again, or run twice, and decides no tick twice. At a tick at which the output's last
 run still goes on, or anybody holds the output's lease, no run is submitted.
 """
 
@@ -29,7 +29,7 @@ NOT_SUBMITTED, LOST = "NOT_SUBMITTED", "LOST"
 
 @dataclass(frozen=True)
 class Target:
-    """What is submitted at each tick, and where."""
+    """The job that is submitted at each tick, and the cluster."""
 
     store: Store  # of the output
     key: str  # stands in the submission ids of all runs of this output, and of no others
@@ -55,7 +55,7 @@ class Follower:
         self.counts: Counter[str] = Counter()
 
     def recover(self) -> None:
-        """Takes up what was left when the last scheduler ended."""
+        """Reads the ticks whose runs had not ended when the last scheduler did."""
         known = ticks.read_ticks(self.target.store, FOLLOWED_TICKS)
         self.open = {tick.name: tick for tick in known if tick.is_open}
         self.last = known[-1] if known else None
@@ -152,7 +152,7 @@ class Follower:
 
 
 class Schedule(Follower):
-    """A follower that knows by itself which tick is due."""
+    """A follower that decides the ticks of a cron."""
 
     def __init__(self, target: Target, trigger: CronTrigger, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
         super().__init__(target, clock)
@@ -186,7 +186,7 @@ class Schedule(Follower):
         self.trouble = trouble
 
     def beat(self, *, ends: bool = False) -> None:
-        """Says that it is alive, or that it ends, for `schedule --health`."""
+        """Writes the heartbeat that `schedule --health` reads; `ends`: the last one."""
         now = iso(self.clock())
         health = {
             "host": socket.gethostname(),

@@ -1,4 +1,4 @@
-"""`label-corpus jobs`: what has been submitted to a cluster, and how to end or follow it."""
+"""`label-corpus jobs`: list, stop and follow the jobs of a cluster."""
 
 import sys
 from typing import Any
@@ -17,7 +17,7 @@ def list_jobs(address: str | None) -> dict[str, Any]:
     """All submissions that the cluster remembers, oldest first; other programs' have no job file.
 
     Raises:
-        UserError: nobody at the address, or the token does not do.
+        UserError: no cluster at the address, or the token is wrong.
         ClusterError: the cluster was lost on the way.
     """
     return {"jobs": [_described(job) for job in connect(address).list()]}
@@ -29,11 +29,11 @@ def stop_job(address: str | None, submission_id: str) -> dict[str, Any]:
 
 
 def follow_job(address: str | None, submission_id: str) -> dict[str, Any]:
-    """Shows a job's log until it has ended; returns and raises as following.follow."""
+    """Shows a job's log until it has ended; returns and raises as follow.follow."""
     return follow(connect(address), submission_id)
 
 
-def show(result: dict[str, Any]) -> None:
+def print_jobs(result: dict[str, Any]) -> None:
     """A table on stderr."""
     widest = max([0, *(len(job["submission_id"]) for job in result["jobs"])])
     table = Table(Column("id", min_width=widest), "status", "exit code", "started", "ended", "job file")

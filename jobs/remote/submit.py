@@ -1,4 +1,4 @@
-"""`label-corpus submit`: the job on a Ray cluster, by Ray's Job Submission API. What follows it is in jobs/following.py."""
+"""`label-corpus submit`: the job on a Ray cluster, by Ray's Job Submission API. follow.py shows its log."""
 
 import hashlib
 import os
@@ -32,13 +32,13 @@ def submit(
     """Submits the job unless it runs already; `follow_it`: shows its log, be it this submission's, until it has ended.
 
     Args:
-        tick: ISO time, in UTC where it says nothing else; None: now.
+        tick: ISO time, in UTC where it names no offset; None: now.
 
     Returns:
-        submission_id, status and address; with `follow_it` what following.follow returns.
+        submission_id, status and address; with `follow_it` what follow.follow returns.
 
     Raises:
-        UserError: a mistake in the job or the options, nobody at the address, or the cluster refuses the job.
+        UserError: a mistake in the job or the options, no cluster at the address, or it refuses the job.
         LeaseError: another submission with this output has not ended, or this one has been made before.
         ClusterError: the cluster was lost on the way.
     """
@@ -73,7 +73,7 @@ def connect(address: str | None) -> Cluster:
     """The cluster at `address`, or the one that the environment names as it does for Ray's own client.
 
     Raises:
-        UserError: no address, nobody there, or the token does not do.
+        UserError: no address, no cluster there, or the token is wrong.
     """
     try:
         return Cluster(named_address(address))

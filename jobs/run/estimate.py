@@ -37,10 +37,10 @@ COUNTED = ("documents", "rejected", "characters", "text_bytes", "tokens")
 
 @dataclass(frozen=True)
 class Target:
-    """What --cluster, --rate and --price say."""
+    """The values of --cluster, --rate and --price."""
 
     devices: int
-    name: str  # as PEAK_FLOPS knows it, or CPU, or whatever the user calls it
+    name: str  # a key of GPU_NAMES, CPU, or any other name if a rate is given
     rate: float | None  # tokens per second of a device
     price: float | None  # per hour and device
 
@@ -56,7 +56,7 @@ def target_of(cluster: str | None, rate: float | None, price: float | None) -> T
         if value is not None and cluster is None:
             raise UserError(f"{option}: {value:g} is for --cluster; give that as well, such as --cluster 64xH100")
         if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"{option}: {value:g} does not do; give a number above 0")
+            raise UserError(f"{option}: {value:g} is invalid; give a number above 0")
     if cluster is None:
         return None
     form = re.fullmatch(r"\s*(\d{1,7})\s*[x×*]\s*([A-Za-z][\w .+-]*?)\s*", cluster)
@@ -75,7 +75,7 @@ def target_of(cluster: str | None, rate: float | None, price: float | None) -> T
 
 
 def plan_on(job: JobConfig, target: Target) -> dict[str, Any]:
-    """As plan.plan, with settings as they would be on that cluster, and `estimate`: see estimate()."""
+    """plan.plan with the settings that the job would have on that cluster, and the key `estimate`, see estimate()."""
     prepared = prepare(job, leased=False)
     if target.name == CPU:
         machines = Machines(cpus=2 * target.devices + 2, cores=target.devices, gpus=0)
