@@ -58,7 +58,7 @@ def load_classifier(
     missing = sorted(report["missing_keys"])
     if missing and not config.allow_new_weights:
         raise UserError(
-            f"model.path: {config.path!r} has no trained classification head ({', '.join(missing[:4])} would be made up);"
+            f"model.path: {config.path!r} has no trained classification head ({', '.join(missing[:4])} would be random);"
             f" fine-tune it first (label-corpus train), or set model.allow_new_weights"
         )
     return model.eval() if device == "meta" else model.to(device).eval()

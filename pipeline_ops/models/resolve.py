@@ -136,31 +136,30 @@ def _check_architecture(config: ModelConfig, model: Any) -> None:
 
 
 def is_decoder(model: Any) -> bool:
-    """Whether a model's tokens see only what is before them; of these the head reads the last token that is no padding.
+    """True for decoder-only models, whose heads read the last token that is no padding.
 
-    Where the padding token ends texts as well, or the configuration names none, only padding on the left leaves that one where
-    the head looks for it, whatever else is in the batch.
+    If the padding token also ends texts, or the configuration has no padding token, the head finds that token only if padding
+    is on the left.
 
     Args:
-        model: its configuration.
+        model: a configuration of transformers.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     kind = model.model_type
-    if model.is_encoder_decoder:  # of many kinds the decoder alone is a language model too, but no classifier
+    if model.is_encoder_decoder:  # their decoders alone are causal language models as well
         return False
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def pads_left(model: Any, padding_side: str) -> bool:
-    """Whether batches are padded on the left; decoders' are, for the reason in is_decoder.
+    """True if batches are padded on the left: always for decoders (see is_decoder), never for encoder-decoders.
 
-    Encoder-decoders' never are: their encoders take no position ids, and would count positions from the padding on, and their
-    decoders would begin with it.
+    The encoders of encoder-decoders take no position ids and would count the padding, and their decoders would begin with it.
 
     Args:
-        model: its configuration.
-        padding_side: the tokenizer's, which decides for all others.
+        model: a configuration of transformers.
+        padding_side: the tokenizer's; it decides for all other models.
     """
     return not model.is_encoder_decoder and (padding_side == "left" or is_decoder(model))
 

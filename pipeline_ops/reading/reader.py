@@ -73,7 +73,7 @@ def spans_from_json(text: str) -> list[Span]:
 
 
 class Attempts(Protocol):
-    """A crash counter outside the process: it tells the next process which work the last one died of."""
+    """A crash counter outside the process, from which the next process learns what work the last one died of."""
 
     def begin(self, key: str) -> int:
         """Record that work on `key` begins; returns how often it has begun before without ending."""

@@ -60,7 +60,7 @@ def resolve_windows(config: LongDocumentsConfig, room: int, pairs: bool) -> Wind
     smallest = (room + 1) // 2 if pairs else room  # the other text of a pair may take half the room
     if stride >= smallest:
         raise UserError(
-            f"model.stride: with {stride} tokens in common a window of {smallest} does not get on; give less than {smallest}"
+            f"model.stride: {stride} is not less than the {smallest} tokens of text in a window; give less than {smallest}"
         )
     return Windows(stride, config.max_windows, config.aggregate or "mean", config.aggregate_on or "logits")
 

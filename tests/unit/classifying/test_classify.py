@@ -241,7 +241,7 @@ def test_logits_of_a_document_that_does_not_fit_alone_fail_and_say_the_remedy(mo
     assert small.errors < 20
 
 
-def test_memory_that_the_cpu_lacks_is_told_from_other_errors() -> None:
+def test_memory_that_the_cpu_lacks_is_distinguished_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
@@ -303,5 +303,5 @@ def test_logits_of_a_model_that_raises_at_large_batches_only_are_the_same(model:
         (IndexError("token id 9"), False),
     ],
 )
-def test_device_that_is_lost_is_told_from_other_errors(error: Exception, lost: bool) -> None:
+def test_device_that_is_lost_is_distinguished_from_other_errors(error: Exception, lost: bool) -> None:
     assert is_device_lost(error) == lost

@@ -195,7 +195,7 @@ def test_settings_that_make_no_sense_for_any_head_are_refused(settings: dict[str
         HeadConfig(**settings)
 
 
-def test_output_of_a_multi_label_head_has_its_lists_unless_told_not_to() -> None:
+def test_output_of_a_multi_label_head_has_its_lists_unless_it_is_switched_off() -> None:
     multi, single, value = head_of(trained_for=MULTI), head_of(), head_of(("a",))
     assert {"labels", "scores"} <= set(check_output(multi, OutputConfig(path="out")).added_columns().values())
     assert not {"labels", "scores"} & set(check_output(single, OutputConfig(path="out")).added_columns().values())

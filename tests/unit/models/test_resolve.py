@@ -268,7 +268,7 @@ def test_path_that_is_neither_folder_nor_hub_id_is_a_users_mistake(tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_hub_ids_are_told_from_folders(model: Path) -> None:
+def test_hub_ids_are_distinguished_from_folders(model: Path) -> None:
     assert is_hub_id("distilbert/distilbert-base-uncased-finetuned-sst-2-english")
     assert not is_hub_id(str(model))
     assert not is_hub_id("s3://bucket/model")

@@ -1,4 +1,4 @@
-"""What could not be finished: told, stored, read back, and forgotten when its file changes."""
+"""Failures: stored, read back, and cleared when the file changes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_failure_of_an_exception_says_what_where_and_why_in_one_line() -> None:
     ("error", "store"),
     [(StoreError("slow down"), True), (FileNotFoundError("gone"), False), (OSError("broken"), False), (MemoryError(), False)],
 )
-def test_failure_tells_the_stores_fault_from_others(error: Exception, store: bool) -> None:
+def test_failure_distinguishes_the_stores_fault_from_others(error: Exception, store: bool) -> None:
     assert failure_of(error, PIECES, "read").store == store
 
 
@@ -66,7 +66,7 @@ def test_failure_id_is_that_of_the_pieces() -> None:
     assert len({first.id, *(failure_of(OSError("one"), pieces, "read").id for pieces in others)}) == 4
 
 
-def test_failures_that_are_set_aside_are_read_by_file_and_row(tmp_path: Path) -> None:
+def test_failures_that_are_quarantined_are_read_by_file_and_row(tmp_path: Path) -> None:
     failures = [of_file("b"), of_file("a", 9), of_file("a", 10**6), of_file("a")]
     for failure in failures:
         quarantine(Store(str(tmp_path)), failure, "run1")
@@ -80,7 +80,7 @@ def test_failures_that_are_set_aside_are_read_by_file_and_row(tmp_path: Path) ->
     assert found[-1] == replace(failures[0], run="run1")
 
 
-def test_failure_set_aside_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+def test_failure_quarantined_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
     quarantine(Store(str(tmp_path)), of_file("a"), "run1")
     quarantine(Store(str(tmp_path)), of_file("a"), "run2")
     assert [failure.run for failure in read_failures(Store(str(tmp_path)))] == ["run2"]
@@ -91,7 +91,7 @@ def test_failures_of_an_output_without_any_are_none(tmp_path: Path) -> None:
     assert read_failures(Store(str(tmp_path / "not there"))) == []
 
 
-def test_failures_that_are_forgotten_are_gone_and_the_others_stay(tmp_path: Path) -> None:
+def test_failures_that_are_cleared_are_gone_and_the_others_stay(tmp_path: Path) -> None:
     for path in "abc":
         quarantine(Store(str(tmp_path)), of_file(path), "run")
     first, second, third = read_failures(Store(str(tmp_path)))
