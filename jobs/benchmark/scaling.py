@@ -25,7 +25,8 @@ from jobs.run.chain import RayExecutor, label_units
 from jobs.run.commit_writer import CommitWriter, finalize, output_lease
 from jobs.run.prepare import prepare
 from pipeline_ops.classifying.classify import UnitLogits
-from pipeline_ops.models.config import tokenization_ids
+from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.models.flops import DocumentFlops
 from pipeline_ops.planning.forecast import (
     UNIT_CPU_SECONDS,
     driver_bytes,
@@ -86,22 +87,22 @@ def scaling_task(
 
 
 def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
-    """The job's classifier without a model, which takes so long for each unit and gives each label to every other document."""
+    """The job's classifier without a model: it sleeps for `seconds` per unit and gives the labels in turn."""
 
     class SleepingClassifyActor(ClassifyActor):
-        def __init__(self, **arguments: Any):
-            self.models, self.attempts, self.load_error = arguments["models"], arguments["attempts"], None
-            self.readings = tokenization_ids(self.models)
-            self.flops = [None] * len(self.models)
-            self.called = self.left = time.monotonic()
+        def load(self) -> list[ForwardPasses]:
+            return []
+
+        def count_flops(self) -> list[DocumentFlops | None]:
+            return [None] * len(self.context.models)
 
         def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
             time.sleep(seconds)
-            found: list[UnitLogits] = []
-            for model, read in zip(self.models, batches, strict=True):
+            outputs: list[UnitLogits] = []
+            for model, inputs in zip(self.context.models, batches, strict=True):
                 labels = len(model.facts.head.labels)
-                found.append((np.eye(labels, dtype=np.float32)[np.arange(len(read.lengths)) % labels], {}))
-            return found, [seconds] * len(batches)
+                outputs.append((np.eye(labels, dtype=np.float32)[np.arange(len(inputs.lengths)) % labels], {}))
+            return outputs, [seconds] * len(batches)
 
     return SleepingClassifyActor
 

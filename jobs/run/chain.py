@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
 from cluster.attempts import Attempts, StageActivity
@@ -15,75 +14,37 @@ from cluster.streaming import run_tasks, stream_rows
 from jobs.run.fingerprint import fingerprint, result_settings
 from jobs.run.metrics import count_row
 from jobs.run.prepare import Prepared
-from pipeline_ops.models.config import with_dtypes
-from pipeline_ops.reading import reader as reading
-from pipeline_ops.reading.reader import ReadSettings, spans_to_json
+from pipeline_ops.models.config import distinct_tokenizations, with_dtypes
+from pipeline_ops.reading.reader import spans_to_json
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
-from pipeline_ops.stages.rows import has_failed
+from pipeline_ops.stages.rows import decode_outcome, has_failed
 from pipeline_ops.stages.tokenizer import TokenizeActor
-from pipeline_ops.stages.writer import write_row
+from pipeline_ops.stages.writer import write_task
 from pipeline_ops.writing.commit_record import Commit
 
 
-@dataclass(frozen=True)
-class Stages:
-    """What the stages (pipeline_ops.stages.rows) are told once; all else is in their rows."""
-
-    tasks: list[dict[str, str]]  # rows for read_task
-    read: dict[str, Any]
-    tokenize: dict[str, Any]
-    classify: dict[str, Any]
-    write: dict[str, Any]
-
-
-def stages_of(prepared: Prepared, pools: Pools, probed: dict[str, Any], attempts: reading.Attempts) -> Stages:
-    """See Stages.
+def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> StageContext:
+    """The context of a run's stages.
 
     Args:
-        probed: what probing.probe_models has found.
+        probed: the result of probe_models.
     """
     job = prepared.job
     models = with_dtypes(prepared.models, probed["dtypes"])
-    job_fingerprint = fingerprint(result_settings(job, models))
-    model_metadata = {model.name: {**model.facts.to_dict(), "dtype": model.dtype} for model in models}
-    told = [replace(model, tokenizer_json="") for model in models]  # of megabytes, which only the tokenizers need
-    return Stages(
-        tasks=[{"task": spans_to_json(list(spans))} for spans in prepared.plan.tasks],
-        read={
-            "settings": ReadSettings(
-                job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, job_fingerprint
-            ),
-            "attempts": attempts,
-        },
-        tokenize={
-            "models": models,
-            "text_columns": job.input.text_columns,
-            "output": job.output,
-            "batch_tokens": pools.batch_tokens or probed["batch_tokens"],
-            "attempts": attempts,
-        },
-        classify={
-            "models": told,
-            "storage": job.storage,
-            "output": job.output,
-            "use_gpu": pools.use_gpu,
-            "attempts": attempts,
-        },
-        write={
-            "models": told,
-            "output": job.output,
-            "storage": job.storage,
-            "metadata": {**model_metadata.get("", {"models": model_metadata}), "fingerprint": job_fingerprint},
-            "attempts": attempts,
-        },
+    return StageContext(
+        job.input,
+        job.output,
+        job.storage,
+        tuple(replace(model, tokenizer_json="") for model in models),
+        fingerprint(result_settings(job, models)),
+        prepared.line_types,
+        prepared.plan.unit_bytes,
+        pools.batch_tokens or probed["batch_tokens"],
+        pools.use_gpu,
     )
-
-
-def decode_outcome(row: dict[str, Any]) -> Commit | Failure:
-    """What the last stage's row says."""
-    return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
 
 class Executor(Protocol):
@@ -95,7 +56,9 @@ class Executor(Protocol):
 
     def stream_units(
         self,
-        stages_with: Callable[[reading.Attempts], Stages],
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[str],
         pools: Pools,
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
@@ -103,7 +66,8 @@ class Executor(Protocol):
         """The write stage's row of each unit, as soon as it is written. Closing the generator stops the work.
 
         Args:
-            stages_with: the stages, given the counter of attempts that they shall use.
+            tasks: the spans that each read task reads (reader.spans_to_json).
+            tokenizers: see TokenizeActor.
             on_activity: called every second, from another thread, with what the stages are working on.
         """
         ...
@@ -136,7 +100,9 @@ class RayExecutor:
 
     def stream_units(
         self,
-        stages_with: Callable[[reading.Attempts], Stages],
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[str],
         pools: Pools,
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
@@ -145,27 +111,27 @@ class RayExecutor:
         from ray.data import ActorPoolStrategy
 
         attempts = Attempts(meter)
-        stages = stages_with(attempts)
+        shared = {"context": context, "attempts": attempts}
         unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-        configure_ray_data(stages.read["settings"].unit_bytes)
+        configure_ray_data(context.unit_bytes)
         written = (
-            ray.data.from_items(stages.tasks, override_num_blocks=len(stages.tasks))
+            ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
             .map_batches(
                 metered("read", read_task, meter, has_failed),
-                fn_kwargs=stages.read,
+                fn_kwargs=shared,
                 num_cpus=READER_CPUS,
                 **unit,
             )
             .map_batches(
                 metered_actor("tokenize", TokenizeActor, meter, has_failed),
-                fn_constructor_kwargs=stages.tokenize,
+                fn_constructor_kwargs={**shared, "tokenizers": tokenizers},
                 compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
                 num_cpus=1,
                 **unit,
             )
             .map_batches(
                 metered_actor("classify", self.classify_actor, meter, has_failed),
-                fn_constructor_kwargs=stages.classify,
+                fn_constructor_kwargs=shared,
                 compute=ActorPoolStrategy(
                     min_size=pools.min_classifiers,
                     max_size=pools.classifiers,
@@ -176,8 +142,8 @@ class RayExecutor:
                 **unit,
             )
             .map_batches(
-                metered("write", write_row, meter, has_failed),
-                fn_kwargs=stages.write,
+                metered("write", write_task, meter, has_failed),
+                fn_kwargs=shared,
                 num_cpus=WRITER_CPUS,
                 **unit,
             )
@@ -205,9 +171,11 @@ def label_units(
         probed: the result of probe_models.
         on_activity: called every second, from another thread, with what the stages are working on.
     """
+    context = stage_context(prepared, pools, probed)
+    tasks = [spans_to_json(list(spans)) for spans in prepared.plan.tasks]
+    tokenizers = [model.tokenizer_json for model in distinct_tokenizations(prepared.models)]
     paths = [model.config.path for model in prepared.models]
-    stages_with = partial(stages_of, prepared, pools, probed)
-    with closing(executor.stream_units(stages_with, pools, meter, on_activity)) as rows:
+    with closing(executor.stream_units(tasks, context, tokenizers, pools, meter, on_activity)) as rows:
         for row in rows:
             if row["failure"] is None:
                 count_row(meter, row, paths)

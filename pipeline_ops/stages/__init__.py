@@ -1,5 +1,6 @@
-"""The four stages as Ray Data calls them, without Ray: read, tokenize, classify, write. One row is one unit.
+"""The four stages, as Ray Data calls them: read_task, TokenizeActor, ClassifyActor, write_task. One row in, one row out.
 
-An exception becomes the row's `failure`, which later stages pass on; a document that makes the tokenizer or the model raise is
-rejected alone. A unit may pass a stage more than once when a worker dies; only its commit counts.
+A row is a unit; the read stage yields several per task. rows.py has the schema of what each stage returns. Guarantee: an
+exception becomes the row's `failure`, and a document that the tokenizer or the model fails on is rejected alone. A unit passes
+a stage again when a worker has died; only its commit counts.
 """

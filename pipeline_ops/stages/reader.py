@@ -1,4 +1,4 @@
-"""Read task: spans to rows."""
+"""The read stage: a task's spans of input files in, a row per unit out."""
 
 import hashlib
 import time
@@ -6,36 +6,43 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline_ops.reading.reader import Attempts, ReadSettings, read_units, spans_from_json
+from pipeline_ops.reading.reader import Attempts, read_units, spans_from_json
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, worker_died
 from pipeline_ops.schema.units import pack_rejects
-from pipeline_ops.stages.rows import READ, failed_row, good_row
+from pipeline_ops.stages.context import StageContext
+from pipeline_ops.stages.rows import READ, failed_row, good_row, rejects_cell
 
 
-def read_task(task: pa.Table, settings: ReadSettings, attempts: Attempts) -> Iterator[pa.Table]:
-    """A task's spans -> a row per unit, each as soon as it is read."""
-    text = task["task"][0].as_py()
-    key = f"task {hashlib.sha256(text.encode()).hexdigest()[:24]}"
+def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iterator[pa.Table]:
+    """Yields a row of the READ schema per unit, as soon as it is read.
+
+    Args:
+        task: a row whose column `task` has the spans to read (reader.spans_to_json).
+    """
+    spans = task["task"][0].as_py()
+    key = f"task {hashlib.sha256(spans.encode()).hexdigest()[:24]}"
     deaths = attempts.begin(key)
     began = time.monotonic()
-    # which file it is that kills is only asked once something has
-    for unit in read_units(spans_from_json(text), settings, attempts if deaths else None):
+    # attempts are counted per file only after a process has died: each costs a call to another process
+    for unit in read_units(spans_from_json(spans), context.read_settings(), attempts if deaths else None):
         if isinstance(unit, Failure):
-            yield failed_row(READ, unit.to_json())
+            yield failed_row(READ, unit)
             continue
         unit, documents, rejects = unit
         packing = f"pack {unit.id}"
-        if deaths and attempts.begin(packing) >= MAX_TRIES:  # it can be read, but is too much for this process
-            yield failed_row(READ, worker_died(unit.pieces, "read").to_json())
+        if deaths and attempts.begin(packing) >= MAX_TRIES:  # its files can be read, but the unit is too large to pack
+            yield failed_row(READ, worker_died(unit.pieces, "read"))
             continue
-        columns = {
-            "unit": pa.array([unit.to_json()]),
-            "rejects": binary_cell(pa.py_buffer(pack_rejects(rejects))),
-            "documents": binary_cell(pack_table(documents)),
-            "read_seconds": pa.array([time.monotonic() - began]),
-        }
-        yield good_row(READ, columns)
+        yield good_row(
+            READ,
+            {
+                "unit": [unit.to_json()],
+                "rejects": rejects_cell(pack_rejects(rejects)),
+                "documents": binary_cell(pack_table(documents)),
+                "read_seconds": [time.monotonic() - began],
+            },
+        )
         began = time.monotonic()
         if deaths:
             attempts.end(packing)

@@ -1,34 +1,34 @@
-"""The stages as Ray Data calls them: one row, a unit, in and out (readers: several units out). Plain classes, no ray.
+"""Rows between the stages: a schema for what each stage returns, decoding, and what becomes of exceptions.
 
-The row's columns: unit, rejects, documents and read_seconds from the reader; batch_*, num_tokens_*, truncated_* and
-windows_*, numbered by tokenization (tokenization_ids), and tokenize_seconds from the tokenizer; logits_* and embedding_*,
-numbered by model, model_errors, padded_tokens, passes (JSON: what went through each model), classify_seconds and flops from the
-classifier; commit from the writer. A unit may be read, tokenized, classified or written more than once when a worker dies; only
-its commit counts.
+A row is a unit. Ray may put several rows into one block, and fills the columns that some of them lack with nulls. So all rows
+that a stage returns have one schema: a failed unit's row has the columns of any other, null but for `failure`. A stage looks
+columns up by name and returns those of its own schema only.
 
-An exception in a stage becomes the row's `failure`, as JSON, and later stages pass such a row on: Ray would wrap it so that
-only the text of a traceback reaches the driver, which could tell neither the unit from it nor who is at fault. A document that
-makes the tokenizer or the model raise is rejected alone. What kills the process is known by `attempts`, which outlives it.
-
-Ray puts several rows into one block, and gives rows that differ each other's columns. So all rows that a stage gives have one
-schema, whatever has become of the unit: a failed row has the columns of a good one, all null but `failure`. A stage takes over
-columns by their names, and gives those of its own schema only.
+An exception in a stage becomes the row's `failure`, which later stages pass on: Ray would wrap the exception so that the driver
+saw nothing but a traceback, which names neither the unit nor the cause. An `Attempts` counter, which outlives the process,
+recognizes units that kill it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, distinct_tokenizations
 from pipeline_ops.reading.reader import Attempts
-from pipeline_ops.schema.failures import MAX_TRIES, failure_of, worker_died
+from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, unpack_table
+from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit
+from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit, pack_rejects, unpack_rejects
 from pipeline_ops.tokenizing.batching import batch_types
-from pipeline_ops.writing.commit_record import ClassifySeconds
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
-Columns = dict[str, pa.Array]  # what a stage gives of a unit, each of one value
+Columns = dict[str, pa.Array]  # those that a stage adds to a row, or replaces; arrays of one value
 
+# failure, unit, commit: JSON; rejects: JSON Lines; documents: Arrow IPC stream
 READ = pa.schema(
     {
         "failure": pa.string(),
@@ -38,17 +38,24 @@ READ = pa.schema(
         "read_seconds": pa.float64(),
     }
 )
-WRITTEN = pa.schema({"failure": pa.string(), "commit": pa.string(), "passes": pa.string()})
+# what went through each model
+PASSES = pa.list_(
+    pa.struct({"batches": pa.int64(), "tokens": pa.int64(), "padded_tokens": pa.int64(), "seconds": pa.float64()})
+)
+WRITTEN = pa.schema({"failure": pa.string(), "commit": pa.string(), "passes": PASSES})
 
 
 def tokenized_schema(models: Sequence[JobModel]) -> pa.Schema:
-    """What the tokenizer gives."""
-    batches = [batch_types(reading) for reading in range(len(distinct_tokenizations(models)))]
-    return _schema(READ, *batches, _counts(models))
+    """READ; batch_*, num_tokens_*, truncated_* and windows_*, numbered by tokenization (tokenization_ids); tokenize_seconds."""
+    batches = [batch_types(number) for number in range(len(distinct_tokenizations(models)))]
+    return _schema(READ, *batches, _document_types(models))
 
 
 def classified_schema(models: Sequence[JobModel]) -> pa.Schema:
-    """What the classifier gives."""
+    """The same without the batches; logits_* and embedding_*, numbered by model, and what else the classifier adds.
+
+    model_errors holds the rows of the documents that the model failed on; flops: None if not known.
+    """
     values: dict[str, pa.DataType] = {}
     for number, model in enumerate(models):
         values[f"logits_{number}"] = pa.large_list(pa.float32())
@@ -56,22 +63,20 @@ def classified_schema(models: Sequence[JobModel]) -> pa.Schema:
             values[f"embedding_{number}"] = pa.large_list(pa.float32())
     of_unit = {
         "model_errors": pa.large_list(pa.int64()),
-        "padded_tokens": pa.int64(),
-        "passes": pa.string(),
+        "passes": PASSES,
         "flops": pa.float64(),
         "classify_seconds": pa.struct(dict.fromkeys(ClassifySeconds().to_dict(), pa.float64())),
     }
-    return _schema(READ, _counts(models), values, of_unit)
+    return _schema(READ, _document_types(models), values, of_unit)
 
 
-def _counts(models: Sequence[JobModel]) -> dict[str, pa.DataType]:
-    """What is known from tokenizing on: of each reading, and of the unit."""
+def _document_types(models: Sequence[JobModel]) -> dict[str, pa.DataType]:
     types: dict[str, pa.DataType] = {}
-    for reading, model in enumerate(distinct_tokenizations(models)):
-        types[f"num_tokens_{reading}"] = pa.large_list(pa.int32())
-        types[f"truncated_{reading}"] = pa.large_list(pa.uint8())
+    for number, model in enumerate(distinct_tokenizations(models)):
+        types[f"num_tokens_{number}"] = pa.large_list(pa.int32())
+        types[f"truncated_{number}"] = pa.large_list(pa.uint8())
         if model.facts.windows is not None:
-            types[f"windows_{reading}"] = pa.large_list(pa.int32())
+            types[f"windows_{number}"] = pa.large_list(pa.int32())
     return {**types, "tokenize_seconds": pa.float64()}
 
 
@@ -79,52 +84,85 @@ def _schema(*parts: pa.Schema | Mapping[str, pa.DataType]) -> pa.Schema:
     return pa.schema([field for part in parts for field in (part if isinstance(part, pa.Schema) else pa.schema(part))])
 
 
-def good_row(schema: pa.Schema, columns: Mapping[str, pa.Array], before: pa.Table | None = None) -> pa.Table:
-    """The row of a unit that has not failed.
+@dataclass(frozen=True)
+class UnitRow:
+    """The row of a unit that has not failed, decoded at first use."""
 
-    Args:
-        columns: those that the stage gives or changes, each of one value.
-        before: the row that the stage was given; it has the others.
-    """
-    held = {} if before is None else dict(zip(before.column_names, before.itercolumns(), strict=True))
-    held = {"failure": pa.nulls(1, pa.string()), **held, **columns}
-    return pa.table({name: held[name] for name in schema.names}, schema=schema)
+    table: pa.Table
+
+    @cached_property
+    def unit(self) -> Unit:
+        return Unit.from_json(self.value("unit"))
+
+    @cached_property
+    def documents(self) -> pa.Table:
+        """Shares the row's memory."""
+        return unpack_table(self.table["documents"][0])
+
+    def rejects(self) -> list[Reject]:
+        return unpack_rejects(self.value("rejects"))
+
+    def rejects_and(self, more: list[Reject]) -> pa.Array:
+        """The rejects column with `more` appended."""
+        return rejects_cell(self.value("rejects") + pack_rejects(more))
+
+    def array(self, column: str) -> np.ndarray:
+        """A list column's values, flat and read-only; shares the row's memory."""
+        return flat_values(self.table, column)
+
+    def value(self, column: str) -> Any:
+        return self.table[column][0].as_py()
 
 
-def failed_row(schema: pa.Schema, failure: str) -> pa.Table:
-    """The row of a unit that has failed, with its Failure as JSON."""
-    return pa.table({field.name: pa.nulls(1, field.type) for field in schema} | {"failure": [failure]}, schema=schema)
+def rejects_cell(lines: bytes) -> pa.Array:
+    return binary_cell(pa.py_buffer(lines))
+
+
+def good_row(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
+    """The row of a unit that has not failed, of those `columns` that are in the schema."""
+    columns = {"failure": pa.nulls(1, pa.string()), **columns}
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def failed_row(schema: pa.Schema, failure: Failure) -> pa.Table:
+    nulls = {field.name: pa.nulls(1, field.type) for field in schema}
+    return pa.table({**nulls, "failure": [failure.to_json()]}, schema=schema)
 
 
 def has_failed(row: pa.Table) -> bool:
     return row["failure"][0].is_valid
 
 
-def guarded(stage: Callable[[pa.Table], Columns], row: pa.Table, step: str, attempts: Attempts, schema: pa.Schema) -> pa.Table:
-    """A row of `schema`: `row` with the columns of `stage(row)`.
+def decode_outcome(row: Mapping[str, Any]) -> Commit | Failure:
+    """The outcome of a unit from its row of the WRITTEN schema, as Python values."""
+    return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
-    A failed row, one that fails now, or one that has killed MAX_TRIES processes, comes out as a failed row.
+
+def guarded(stage: Callable[[UnitRow], Columns], table: pa.Table, step: str, schema: pa.Schema, attempts: Attempts) -> pa.Table:
+    """The row with the columns of `stage(row)`, in `schema`.
+
+    It is a failed row for a unit that has failed before, fails now, or has killed MAX_TRIES processes in this step.
     """
-    if has_failed(row):
-        return failed_row(schema, row["failure"][0].as_py())
-    unit = Unit.from_json(row["unit"][0].as_py())
-    key = f"{step} {unit.id}"
-    deaths = attempts.begin(key)
-    if deaths >= MAX_TRIES:
-        done = failed_row(schema, worker_died(unit.pieces, step).to_json())
+    if has_failed(table):
+        return failed_row(schema, Failure.from_json(table["failure"][0].as_py()))
+    row = UnitRow(table)
+    key = f"{step} {row.unit.id}"
+    if attempts.begin(key) >= MAX_TRIES:
+        result = failed_row(schema, worker_died(row.unit.pieces, step))
     else:
         try:
-            done = good_row(schema, stage(row), row)
+            received = dict(zip(table.column_names, table.itercolumns(), strict=True))
+            result = good_row(schema, {**received, **stage(row)})
         except Exception as error:
-            done = failed_row(schema, failure_of(error, unit.pieces, step).to_json())
+            result = failed_row(schema, failure_of(error, row.unit.pieces, step))
     attempts.end(key)
-    return done
+    return result
 
 
-def rejects_of(documents: pa.Table, bad: dict[int, BaseException], reason: Reason, output: OutputConfig) -> list[Reject]:
-    """A reject for each of the rows in `bad`, with what its exception says."""
+def rejects_of(documents: pa.Table, errors: Mapping[int, BaseException], reason: Reason, output: OutputConfig) -> list[Reject]:
+    """A reject for each row in `errors`, with its exception as the detail."""
     files, rows = documents.column(output.source_file_column), documents.column(output.source_row_column)
     return [
         Reject(files[row].as_py(), rows[row].as_py(), reason, f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARACTERS])
-        for row, error in sorted(bad.items())
+        for row, error in sorted(errors.items())
     ]

@@ -1,87 +1,68 @@
-"""Write task: labels and files."""
+"""The write stage: logits to labels, a unit's files to the output, and the commit that the driver puts."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.reading.reader import Attempts
-from pipeline_ops.schema.arrow_cells import flat_values, unpack_table
-from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import Reject, Unit, unpack_rejects
-from pipeline_ops.stages.rows import WRITTEN, Columns, guarded
-from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.schema.units import Reject
+from pipeline_ops.stages.context import StageContext
+from pipeline_ops.stages.rows import WRITTEN, Columns, UnitRow, guarded
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
 
-def write_row(
-    row: pa.Table,
-    models: Sequence[JobModel],
-    output: OutputConfig,
-    storage: StorageConfig,
-    metadata: dict[str, Any],
-    attempts: Attempts,
-) -> pa.Table:
-    """Labels a classified unit and writes its files; gives one row with what the commit has to say, as JSON."""
-    return guarded(lambda good: label_and_write(good, models, output, storage, metadata), row, "write", attempts, WRITTEN)
+def write_task(row: pa.Table, context: StageContext, attempts: Attempts) -> pa.Table:
+    """Labels a classified unit and writes its files; returns a row of the WRITTEN schema."""
+    return guarded(lambda good: label_and_write(good, context), row, "write", WRITTEN, attempts)
 
 
-def label_and_write(
-    row: pa.Table, models: Sequence[JobModel], output: OutputConfig, storage: StorageConfig, metadata: dict[str, Any]
-) -> Columns:
-    """As write_row, for a row that has not failed: the columns that it gives."""
+def label_and_write(row: UnitRow, context: StageContext) -> Columns:
     began = time.monotonic()
-    unit = Unit.from_json(row["unit"][0].as_py())
-    documents = unpack_table(row["documents"][0])
-    found = [_classified(row, number, reading, models) for number, reading in enumerate(tokenization_ids(models))]
-    finite = np.logical_and.reduce([classified.finite_rows() for classified in found])
-    labeled = documents.filter(pa.array(finite))
-    for model, classified in zip(models, found, strict=True):
+    models, output = context.models, context.output
+    classified = [_model_outputs(row, *one) for one in zip(models, range(len(models)), tokenization_ids(models), strict=True)]
+    finite = np.logical_and.reduce([one.finite_rows() for one in classified])
+    labeled = row.documents.filter(pa.array(finite))
+    for model, one in zip(models, classified, strict=True):
         labeled = label_documents(
-            labeled, classified.filter(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
+            labeled, one.filter(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
         )
-    rejects = unpack_rejects(row["rejects"][0].as_py())
-    finite[flat_values(row, "model_errors")] = True  # these have been rejected where they failed
-    bad = documents.filter(pa.array(~finite))
-    for path, number in zip(
-        bad.column(output.source_file_column).to_pylist(), bad.column(output.source_row_column).to_pylist(), strict=True
-    ):
-        rejects.append(Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number"))
+    finite[row.array("model_errors")] = True  # their logits are NaN, and the classifier has rejected them
+    bad = row.documents.filter(pa.array(~finite)).select([output.source_file_column, output.source_row_column])
+    not_finite = [
+        Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number")
+        for path, number in zip(*(column.to_pylist() for column in bad.itercolumns()), strict=True)
+    ]
     commit = write_unit(
-        Store(output.path, storage),
-        unit,
+        Store(output.path, context.storage),
+        row.unit,
         labeled,
-        rejects,
+        row.rejects() + not_finite,
         output,
-        metadata=metadata,
-        padded_tokens=row["padded_tokens"][0].as_py(),
-        classify_seconds=ClassifySeconds(**row["classify_seconds"][0].as_py()),
-        flops=row["flops"][0].as_py(),
+        metadata=context.file_metadata(),
+        padded_tokens=sum(one["padded_tokens"] for one in row.value("passes")),
+        classify_seconds=ClassifySeconds(**row.value("classify_seconds")),
+        flops=row.value("flops"),
     )
-    seconds = {stage: row[f"{stage}_seconds"][0].as_py() for stage in ("read", "tokenize")}
-    seconds["write"] = time.monotonic() - began
+    seconds = {"read": row.value("read_seconds"), "tokenize": row.value("tokenize_seconds"), "write": time.monotonic() - began}
     commit = replace(commit, stage_seconds={stage: round(spent, 6) for stage, spent in seconds.items()})
     return {"commit": pa.array([commit.to_json()])}
 
 
-def _classified(row: pa.Table, number: int, reading: int, models: Sequence[JobModel]) -> ModelOutputs:
-    """What the model of that number says, by what it has read."""
-    model = models[number]
-    logits = flat_values(row, f"logits_{number}").reshape(-1, len(model.facts.head.labels))
+def _model_outputs(row: UnitRow, model: JobModel, number: int, tokenization: int) -> ModelOutputs:
+    logits = row.array(f"logits_{number}").reshape(-1, len(model.facts.head.labels))
     embedding = None
     if model.output.embedding is not None and len(logits):
-        embedding = flat_values(row, f"embedding_{number}").reshape(len(logits), -1)
+        embedding = row.array(f"embedding_{number}").reshape(len(logits), -1)
     return ModelOutputs(
         logits,
-        flat_values(row, f"num_tokens_{reading}"),
-        flat_values(row, f"truncated_{reading}").astype(bool),
-        None if model.facts.windows is None else flat_values(row, f"windows_{reading}"),
+        row.array(f"num_tokens_{tokenization}"),
+        row.array(f"truncated_{tokenization}").astype(bool),
+        None if model.facts.windows is None else row.array(f"windows_{tokenization}"),
         embedding,
     )

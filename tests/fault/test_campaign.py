@@ -33,7 +33,7 @@ from tests.support.running import command_in_own_process, job_settings, keys, ki
 
 SEED = 20261121
 FORMATS = ("jsonl", "parquet", "txt")
-STAGES = ("ClassifyActor", "TokenizeActor", "write_row", "read_task")
+STAGES = ("ClassifyActor", "TokenizeActor", "write_task", "read_task")
 ROUND_TIMEOUT_S = 150
 NOISE = every_fault(0.004)
 ACTIONS = ("kill the driver",) * 4 + ("terminate the driver",) + ("kill a worker",) * 3 + ("cut off the store",) * 2

@@ -5,14 +5,16 @@ For clusters whose nodes only claim to have GPUs. The job file gives compute.bat
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from jobs import label_corpus
 from jobs.run.chain import RayExecutor
 from pipeline_ops.models.device import probe_models
+from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.context import StageContext
 
 UNIT_S = 0.5  # that a unit takes at least: a run that is over at once sees no nodes come and go
 
@@ -20,8 +22,8 @@ UNIT_S = 0.5  # that a unit takes at least: a run that is over at once sees no n
 class CoreClassifyActor(ClassifyActor):
     """The classifier, on a core."""
 
-    def __init__(self, **arguments: Any):
-        super().__init__(**{**arguments, "use_gpu": False})
+    def __init__(self, context: StageContext, attempts: Attempts):
+        super().__init__(replace(context, use_gpu=False), attempts)
 
     def classify(self, row: Any) -> Any:
         time.sleep(UNIT_S)

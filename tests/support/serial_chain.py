@@ -15,12 +15,11 @@ from cluster.attempts import StageActivity
 from cluster.metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs.label_corpus import run
-from jobs.run.chain import Stages
-from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.tokenizer import TokenizeActor
-from pipeline_ops.stages.writer import write_row
+from pipeline_ops.stages.writer import write_task
 
 
 class NoDeaths:
@@ -41,16 +40,18 @@ class SerialExecutor:
 
     def stream_units(
         self,
-        stages_with: Callable[[Attempts], Stages],
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[str],
         pools: Pools,
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
     ) -> Generator[dict[str, Any], None, None]:
-        stages = stages_with(NoDeaths())
-        tokenize, classify = TokenizeActor(**stages.tokenize), ClassifyActor(**stages.classify)
-        for task in stages.tasks:
-            for row in read_task(pa.Table.from_pylist([task]), **stages.read):
-                yield write_row(classify(tokenize(row)), **stages.write).to_pylist()[0]
+        attempts = NoDeaths()
+        tokenize, classify = TokenizeActor(context, attempts, tokenizers), ClassifyActor(context, attempts)
+        for task in tasks:
+            for row in read_task(pa.table({"task": [task]}), context, attempts):
+                yield write_task(classify(tokenize(row)), context, attempts).to_pylist()[0]
 
     def run_tasks(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **needs: Any

@@ -37,13 +37,14 @@ from pipeline_ops.reading.input_schema import csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.line_records import open_decompressed, read_record_blocks, split_records
 from pipeline_ops.reading.parsing import csv_fields
-from pipeline_ops.reading.reader import ReadSettings, spans_to_json
+from pipeline_ops.reading.reader import spans_to_json
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
+from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import has_failed
 from tests.fault.fuzz.damage import KINDS, damaged_file, original
@@ -130,10 +131,11 @@ def _prepare(job: JobConfig) -> Prepared | str:
 def _read(prepared: Prepared) -> dict[str, Found]:
     """What read tasks pass on, by file."""
     job = prepared.job
-    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, "fingerprint")
+    read = (prepared.line_types, prepared.plan.unit_bytes)
+    context = StageContext(job.input, job.output, job.storage, (), "fingerprint", *read, batch_tokens=0, use_gpu=False)
     found: dict[str, Found] = defaultdict(lambda: Found([], [], {}, []))
     for spans in prepared.plan.tasks:
-        for row in read_task(pa.table({"task": [spans_to_json(list(spans))]}), settings, NoAttempts()):
+        for row in read_task(pa.table({"task": [spans_to_json(list(spans))]}), context, NoAttempts()):
             if has_failed(row):
                 failure = Failure.from_json(row["failure"][0].as_py())
                 assert not failure.store, failure.message

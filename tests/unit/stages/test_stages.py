@@ -17,7 +17,7 @@ import torch
 from cluster.attempts import AttemptCounts
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.resolve import resolve_model
-from pipeline_ops.reading.inputs import InputFile
+from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.reader import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError
@@ -25,10 +25,11 @@ from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, fatal_
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import READ, failed_row, has_failed
 from pipeline_ops.stages.tokenizer import TokenizeActor
-from pipeline_ops.stages.writer import write_row
+from pipeline_ops.stages.writer import write_task
 from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
@@ -40,10 +41,37 @@ STORAGE = StorageConfig()
 
 
 def models_of(model: Path, output: OutputConfig, **settings: Any) -> list[JobModel]:
-    """A job's only model, as the stages are told of it."""
+    """The resolved model of a job that has only one."""
     config = ModelConfig(path=str(model), **settings)
     facts, tokenizer, _ = resolve_model(config, STORAGE)
     return [JobModel("", config, facts, truncating_backend(tokenizer, facts.max_length).to_str(), output, dtype="float32")]
+
+
+def context_of(models: list[JobModel], output: OutputConfig, batch_tokens: int = 512) -> StageContext:
+    """What the tokenize, classify and write stages of a job get."""
+    config = InputConfig(path="in")
+    return StageContext(
+        config, output, STORAGE, tuple(models), "fingerprint", pa.schema([]), 2**20, batch_tokens, use_gpu=False
+    )
+
+
+def read_context(settings: ReadSettings) -> StageContext:
+    """What the read stage of a job gets."""
+    return StageContext(
+        settings.input,
+        settings.output,
+        settings.storage,
+        (),
+        settings.fingerprint,
+        settings.line_types,
+        settings.unit_bytes,
+        512,
+        False,
+    )
+
+
+def tokenizer_of(context: StageContext, attempts: Attempts) -> TokenizeActor:
+    return TokenizeActor(context, attempts, [model.tokenizer_json for model in context.models])
 
 
 def rows_of(path: Path, unit_bytes: int = 2**20, **options: Any) -> list[pa.Table]:
@@ -53,7 +81,7 @@ def rows_of(path: Path, unit_bytes: int = 2**20, **options: Any) -> list[pa.Tabl
 
 def read(files: list[InputFile], settings: ReadSettings, attempts: Attempts | None = None) -> list[pa.Table]:
     task = pa.table({"task": [spans_to_json(spans_of(files))]})
-    return list(read_task(task, settings, attempts or AttemptCounts()))
+    return list(read_task(task, read_context(settings), attempts or AttemptCounts()))
 
 
 def label(
@@ -64,10 +92,10 @@ def label(
     attempts: Attempts | None = None,
     **settings: Any,
 ) -> pa.Table:
-    models, attempts = models_of(model, output, **settings), attempts or AttemptCounts()
-    tokenized = TokenizeActor(models, ("text",), output, batch_tokens, attempts)(row)
-    classified = ClassifyActor(models, STORAGE, output, False, attempts)(tokenized)
-    return write_row(classified, models, output, STORAGE, {}, attempts)
+    context = context_of(models_of(model, output, **settings), output, batch_tokens)
+    attempts = attempts or AttemptCounts()
+    classified = ClassifyActor(context, attempts)(tokenizer_of(context, attempts)(row))
+    return write_task(classified, context, attempts)
 
 
 def commit_of(row: pa.Table) -> Commit:
@@ -134,15 +162,15 @@ def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path:
     """Waiting is from the end of one call to the start of the next; what is left out is the end of a call."""
     texts = [text[:3000] for text in real_documents(40)]
     output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
-    models = models_of(model, output)
-    tokenizer = TokenizeActor(models, ("text",), output, 512, attempts)
+    context = context_of(models_of(model, output), output)
+    tokenizer = tokenizer_of(context, attempts)
     rows = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]), 5000)
     assert len(rows) > 1
-    actor = ClassifyActor(models, STORAGE, output, False, attempts)
+    actor = ClassifyActor(context, attempts)
     ready = time.monotonic()
     classified = [actor(tokenizer(row)) for row in rows]
     lived = time.monotonic() - ready
-    commits = [commit_of(write_row(row, models, output, STORAGE, {}, attempts)) for row in classified]
+    commits = [commit_of(write_task(row, context, attempts)) for row in classified]
     total = ClassifySeconds.sum_of(commit.classify_seconds for commit in commits)
     assert 0 < total.total <= lived + 0.001
     assert min(total.to_dict().values()) >= 0
@@ -202,15 +230,15 @@ def test_chain_with_a_model_that_gives_nan_rejects_what_it_touches(tmp_path: Pat
     texts = ["a good text", "a bad text", "another good text"]
     output = OutputConfig(path=str(tmp_path / "out"))
     (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts]))
-    models, attempts = models_of(model, output), AttemptCounts()
-    tokenizer = TokenizeActor(models, ("text",), output, 512, attempts)
-    actor = ClassifyActor(models, STORAGE, output, False, attempts)
+    context, attempts = context_of(models_of(model, output), output), AttemptCounts()
+    tokenizer = tokenizer_of(context, attempts)
+    actor = ClassifyActor(context, attempts)
     bad = set(tokenizer.encoders[0].backend.encode("bad").ids) - set(
         tokenizer.encoders[0].backend.encode("good text another a").ids
     )
     with torch.no_grad():
         actor.passes[0].model.get_input_embeddings().weight[sorted(bad)] = float("nan")
-    commit = commit_of(write_row(actor(tokenizer(row)), models, output, STORAGE, {}, attempts))
+    commit = commit_of(write_task(actor(tokenizer(row)), context, attempts))
     assert (commit.labeled, commit.rejected) == (2, 1)
     assert [reject[:2] for reject in rejects_in(tmp_path / "out", commit)] == [(1, "non_finite_logits")]
     assert [document["text"] for document in labeled(tmp_path / "out")] == [texts[0], texts[2]]
@@ -358,7 +386,7 @@ def read_until_killed(files: list[InputFile], settings: ReadSettings, attempts: 
     """What a read task gives until the row with the text `deadly`, which ends its process while it is handed over."""
     rows: list[pa.Table] = []
     task = pa.table({"task": [spans_to_json(spans_of(files))]})
-    for row in read_task(task, settings, attempts):
+    for row in read_task(task, read_context(settings), attempts):
         if not has_failed(row) and deadly in str(unpack_table(row["documents"][0]).to_pylist()):
             raise Killed
         rows.append(row)
@@ -397,12 +425,12 @@ def test_model_that_cannot_be_loaded_ends_the_run_and_says_why(tmp_path: Path, m
     output = OutputConfig(path="out")
     (sound,) = models_of(model, output)
     headless = replace(sound, config=ModelConfig(path=str(model_without_head)))
-    actor = ClassifyActor([headless], STORAGE, output, False, AttemptCounts())
+    actor = ClassifyActor(context_of([headless], output), AttemptCounts())
     error = fatal_error_of(failure_of(actor(row)))
     assert isinstance(error, UserError)
     assert "head" in str(error)
     failed = worker_died((), "read")
-    assert failure_of(actor(failed_row(READ, failed.to_json()))) == failed, "what has failed before is that unit's own failure"
+    assert failure_of(actor(failed_row(READ, failed))) == failed, "what has failed before is that unit's own failure"
     assert fatal_error_of(failed) is None
 
 
@@ -417,9 +445,9 @@ def test_rows_of_good_and_failed_units_have_one_schema_after_each_stage(tmp_path
     write_bytes(tmp_path / "in" / "b.jsonl", b'{"text": "a"}\n')
     (tmp_path / "in" / "c.jsonl.gz").write_bytes(b"<html>404</html>")
     read = rows_of(tmp_path / "in", unit_bytes=1)
-    tokenize = TokenizeActor(models, ("text",), output, 512, attempts)
-    classify = ClassifyActor(models, STORAGE, output, False, attempts)
-    stages = [tokenize, classify, lambda row: write_row(row, models, output, STORAGE, {}, attempts)]
+    context = context_of(models, output)
+    tokenize, classify = tokenizer_of(context, attempts), ClassifyActor(context, attempts)
+    stages = [tokenize, classify, lambda row: write_task(row, context, attempts)]
     for stage in [lambda row: row, *stages]:
         done = [stage(row) for row in read]
         assert len({str(row.schema) for row in done}) == 1
