@@ -1,8 +1,8 @@
-"""What worker processes are about to do, remembered in an actor that outlives them.
+"""Counts of unfinished attempts at units, kept in an actor that outlives the worker processes.
 
-Ray runs again what a dead process was at work on, for ever: a unit that kills its worker would stop a job without a word. Each
-stage says when it begins and ends a unit; what has begun several times and never ended is given up by the stage itself. Only
-the unit that a process was at work on counts, not those that waited in its queue.
+Ray retries a dead process's work without limit, so a unit that kills its worker would stall a job silently. Each stage reports
+the begin and the end of a unit, and gives up a unit that has begun several times without an end. Only the unit that a process
+was working on counts, not those in its queue.
 """
 
 import threading
@@ -15,24 +15,24 @@ from typing import Any
 from cluster.metrics import RETRIES, Meter
 
 STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}  # by the first word of a key
-LOOK_EVERY_S = 1
-ANSWER_S = 5  # after which a look at the counts is given up
+POLL_S = 1
+POLL_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
 class StageActivity:
-    """What the stages are at work on."""
+    """What the stages are working on."""
 
-    busy: dict[str, int] = field(default_factory=dict)  # by stage: units; of read: tasks
-    retries: int = 0  # units, so far, that the process at work on them had not survived
+    busy: dict[str, int] = field(default_factory=dict)  # units in work by stage; for read: tasks
+    retries: int = 0  # attempts so far that followed the death of a process
 
 
 class AttemptCounts:
-    """The counts; runs as an actor. Keys that have ended are forgotten, so it stays as small as what is going on."""
+    """The counts by key; runs as an actor. It holds unfinished keys only, so its size is that of the work in progress."""
 
     def __init__(self, meter: Meter | None = None) -> None:
         self._begun: Counter[str] = Counter()
-        self._begun_again = 0
+        self._retries = 0
         self._meter = meter
 
     def begin(self, key: str) -> int:
@@ -40,43 +40,43 @@ class AttemptCounts:
         deaths = self._begun[key] - 1
         stage = _stage(key)
         if deaths and stage is not None:
-            self._begun_again += 1
+            self._retries += 1
             if self._meter is not None:
-                # here, not in the process that has begun: that may die before it has sent what it has counted
+                # here, not in the worker: it may die before it has exported its counts
                 self._meter.count(RETRIES, stage=stage)
         return deaths
 
     def end(self, key: str) -> None:
         del self._begun[key]
 
-    def at_work(self) -> StageActivity:
+    def activity(self) -> StageActivity:
         busy = Counter(_stage(key) for key in self._begun)
-        return StageActivity({stage: busy[stage] for stage in STAGES.values()}, self._begun_again)
+        return StageActivity({stage: busy[stage] for stage in STAGES.values()}, self._retries)
 
 
 def _stage(key: str) -> str | None:
-    """None: it is a part of a task of the reader."""
+    """The stage of a key; None for the parts of a read task."""
     return STAGES.get(key.partition(" ")[0])
 
 
 class Attempts:
-    """The counts as the stages use them, from any process of the cluster; lives as long as the run that made it."""
+    """A handle to the counts, for any process of the cluster; the actor lives as long as the run that created it."""
 
     def __init__(self, meter: Meter) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        # it takes no CPU from the pools, and stays with the driver, whose end is the end of the run
+        # takes no CPU from the pools; runs on the driver's node, so that only the end of the run ends it
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         lasting = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
         self._counts: Any = ray.remote(AttemptCounts).options(**lasting).remote(meter)
 
     def begin(self, key: str) -> int:
-        """Says that work on `key` begins; returns how often it has begun without ending."""
+        """Records that work on `key` begins; returns how often it has begun before without ending."""
         return self._call("begin", key)
 
     def end(self, key: str) -> None:
-        """Says that the work has ended, well or not: this process lives."""
+        """Records that the work has ended, with success or not: the process is alive."""
         self._call("end", key)
 
     def _call(self, method: str, key: str) -> Any:
@@ -85,28 +85,28 @@ class Attempts:
         return ray.get(getattr(self._counts, method).remote(key))
 
     @contextmanager
-    def watched(self, tell: Callable[[StageActivity], None]) -> Iterator[None]:
-        """While the block runs, `tell` hears every second what the stages are at work on, from a thread of its own.
+    def watched(self, on_activity: Callable[[StageActivity], None]) -> Iterator[None]:
+        """While the block runs, calls `on_activity` every POLL_S seconds from another thread.
 
-        Ray Data says it of no running Dataset in a public way (2.60): its State API needs the dashboard, and what
-        DataContext.custom_execution_callback_classes are given, the executor, keeps actors and their number to itself.
+        Ray Data (2.60) has no public API for the activity of a running Dataset: its State API needs the dashboard, and the
+        executor passed to DataContext.custom_execution_callback_classes does not expose its actors.
         """
         import ray
 
-        over = threading.Event()
+        stopped = threading.Event()
 
-        def look() -> None:
-            while not over.wait(LOOK_EVERY_S):
+        def poll() -> None:
+            while not stopped.wait(POLL_S):
                 try:
-                    at_work: Any = ray.get(self._counts.at_work.remote(), timeout=ANSWER_S)
-                except ray.exceptions.RayError:  # it starts, or starts again; what is shown can wait, the run cannot
+                    activity: Any = ray.get(self._counts.activity.remote(), timeout=POLL_TIMEOUT_S)
+                except ray.exceptions.RayError:  # the actor starts or restarts
                     continue
-                tell(at_work)
+                on_activity(activity)
 
-        thread = threading.Thread(target=look, name="at-work", daemon=True)
+        thread = threading.Thread(target=poll, name="stage-activity", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            stopped.set()
             thread.join()

@@ -1,10 +1,10 @@
-"""What a run tells Prometheus, through ray.util.metrics: each node's agent exports what the processes on it have counted.
+"""Prometheus metrics of a run, through ray.util.metrics: each node's agent exports the counts of its processes.
 
-Ray puts `ray_` before each name, and `WorkerId` and `NodeAddress` beside each tag, so that `run` and `output` add no series. A
-process sends what it has counted every ten seconds, and when it ends in an orderly way; one that is killed loses what it has
-not sent. The agent keeps the counts of processes that have ended. Without a Ray nothing is counted.
+Ray prefixes each name with `ray_` and adds the tags `WorkerId` and `NodeAddress`, so that `run` and `output` add no series. A
+process exports its counts every ten seconds and at an orderly exit; a killed process loses those since its last export. The
+agent keeps the counts of ended processes. Without a Ray session nothing is counted.
 
-Histograms know their counts; the sums that Ray exports are made of the middles of their buckets. So seconds are counters too.
+Seconds are counters as well as histograms: the sums of histograms that Ray exports are estimated from the middles of buckets.
 """
 
 import functools
@@ -21,59 +21,56 @@ PASS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 
 
 @dataclass(frozen=True)
 class Metric:
-    """A counter, or a histogram of seconds where `boundaries` say how its buckets end."""
+    """A counter, or a histogram of seconds if it has `boundaries`, the upper ends of its buckets."""
 
     name: str
     description: str
-    tags: tuple[str, ...] = ()  # beside those that every metric has
+    tags: tuple[str, ...] = ()  # besides those of every metric
     boundaries: tuple[float, ...] | None = None
 
     def exported(self) -> list[str]:
-        """The names of its series at a node's endpoint."""
+        """The names of its series at a node's metrics endpoint."""
         if self.boundaries is None:
             return [f"ray_{self.name}"]
         return [f"ray_{self.name}{part}" for part in ("_bucket", "_count", "_sum")]
 
 
 EVERYWHERE = ("run", "output")
-UNITS = Metric("label_corpus_units_total", "Units that this run has committed.")
+UNITS = Metric("label_corpus_units_total", "Units committed by this run.")
 DOCUMENTS = Metric("label_corpus_documents_total", "Documents of committed units, labeled or rejected.", ("outcome",))
-REJECTS = Metric("label_corpus_rejects_total", "Rejected documents, by why.", ("reason",))
-FAILED_UNITS = Metric(
-    "label_corpus_failed_units_total", "Units quarantined, by the step that could not finish them.", ("step",)
-)
+REJECTS = Metric("label_corpus_rejects_total", "Rejected documents, by reason.", ("reason",))
+FAILED_UNITS = Metric("label_corpus_failed_units_total", "Units quarantined, by the step that failed.", ("step",))
 RETRIES = Metric(
     "label_corpus_retries_total",
-    "Units (at read: tasks of the reader) that were begun again because the process at work on them had died.",
+    "Units (at read: read tasks) that were retried because the process working on them had died.",
     ("stage",),
 )
 TOKENS = Metric(
     "label_corpus_tokens_total",
-    "Tokens without padding that went through a model, of units that were labeled.",
+    "Tokens without padding that went through a model, for labeled units.",
     ("model",),
 )
-PADDING = Metric("label_corpus_padding_tokens_total", "Padding that went through a model beside the tokens.", ("model",))
+PADDING = Metric("label_corpus_padding_tokens_total", "Padding tokens that went through a model.", ("model",))
 STAGE_SECONDS = Metric(
     "label_corpus_stage_seconds_total",
-    "Seconds of all processes of a stage: working on units, or, actors only, waiting for one.",
+    "Seconds of all processes of a stage: working on units, or (actors) waiting for one.",
     ("stage", "state"),
 )
-WORK_SECONDS = Metric("label_corpus_stage_work_seconds", "Seconds that a stage works on a unit.", ("stage",), UNIT_SECONDS)
+WORK_SECONDS = Metric("label_corpus_stage_work_seconds", "Seconds that a stage takes for a unit.", ("stage",), UNIT_SECONDS)
 WAIT_SECONDS = Metric(
     "label_corpus_stage_wait_seconds",
-    "Seconds that an actor of a stage has waited for a unit, since its last one or since it has loaded what it needs.",
+    "Seconds that an actor of a stage waited for a unit, since its last one or since its start.",
     ("stage",),
     UNIT_SECONDS,
 )
 CLASSIFIER_SECONDS = Metric(
     "label_corpus_classifier_seconds_total",
-    "Seconds of all classifiers for committed units: waiting, copying, computing, writing (the next stage's row).",
+    "Seconds of all classifiers for committed units: waiting, copying, computing, writing (the output row).",
     ("part",),
 )
 BATCH_SECONDS = Metric(
     "label_corpus_batch_seconds",
-    "Mean seconds that a model computes for a padded batch of a unit, one value per unit: single passes are not"
-    " measured, a GPU would have to be waited for after each.",
+    "Mean seconds of a forward pass, one value per unit: timing single passes would synchronize the GPU after each.",
     ("model",),
     PASS_SECONDS,
 )
@@ -82,7 +79,7 @@ DECLARED = (
     *(STAGE_SECONDS, WORK_SECONDS, WAIT_SECONDS, CLASSIFIER_SECONDS, BATCH_SECONDS),
 )
 
-_instruments: dict[str, Any] = {}  # Ray's objects, made when a process first counts something
+_instruments: dict[str, Any] = {}  # Ray's objects, created at first use in each process
 
 
 def _instrument(metric: Metric) -> Any:
@@ -103,18 +100,18 @@ def _instrument(metric: Metric) -> Any:
 
 @dataclass(frozen=True)
 class Meter:
-    """Counts for one run, in whatever process it is sent to.
+    """Updates the metrics of one run, from any process.
 
     Attributes:
         run: the run's id.
-        output: the output folder, which names the job.
+        output: the output folder, which identifies the job.
     """
 
     run: str
     output: str
 
     def count(self, metric: Metric, value: float = 1, **tags: str) -> None:
-        """Adds to a counter; 0 makes no series."""
+        """Adds to a counter; 0 creates no series."""
         instrument = _instrument(metric)
         if instrument is not None and value > 0:
             instrument.inc(value, self._tags(tags))
@@ -126,12 +123,12 @@ class Meter:
             instrument.observe(seconds, self._tags(tags))
 
     def worked(self, stage: str, seconds: float) -> None:
-        """A stage has spent so long on a unit."""
+        """Records the seconds that a stage has spent on a unit."""
         self.observe(WORK_SECONDS, seconds, stage=stage)
         self.count(STAGE_SECONDS, seconds, stage=stage, state="working")
 
     def waited(self, stage: str, seconds: float) -> None:
-        """An actor of a stage has waited so long for a unit."""
+        """Records the seconds that an actor of a stage has waited for a unit."""
         self.observe(WAIT_SECONDS, seconds, stage=stage)
         self.count(STAGE_SECONDS, seconds, stage=stage, state="waiting")
 
@@ -139,11 +136,11 @@ class Meter:
         return {"run": self.run, "output": self.output, **tags}
 
 
-def metered(stage: str, function: Callable[..., Any], meter: Meter, left_out: Callable[[Any], bool]) -> Callable[..., Any]:
-    """The same function with the same name, its seconds per row counted; of a generator, those between two rows.
+def metered(stage: str, function: Callable[..., Any], meter: Meter, excluded: Callable[[Any], bool]) -> Callable[..., Any]:
+    """`function`, under its name, with its seconds per row recorded; those of a generator from row to row.
 
     Args:
-        left_out: rows that a stage only passes on (for a generator: those that are no units).
+        excluded: true for rows that are not recorded: those that a stage only passes on, or a generator's failed ones.
     """
     if inspect.isgeneratorfunction(function):
 
@@ -155,7 +152,7 @@ def metered(stage: str, function: Callable[..., Any], meter: Meter, left_out: Ca
                 row = next(rows, None)
                 if row is None:
                     return
-                if not left_out(row):
+                if not excluded(row):
                     meter.worked(stage, time.monotonic() - began)
                 yield row
 
@@ -165,30 +162,30 @@ def metered(stage: str, function: Callable[..., Any], meter: Meter, left_out: Ca
     def call(row: Any, **options: Any) -> Any:
         began = time.monotonic()
         done = function(row, **options)
-        if not left_out(row):
+        if not excluded(row):
             meter.worked(stage, time.monotonic() - began)
         return done
 
     return call
 
 
-def metered_actor(stage: str, actor: Any, meter: Meter, left_out: Callable[[Any], bool]) -> Any:
-    """A subclass of the same name, as which Ray shows its processes, that counts its seconds per row.
+def metered_actor(stage: str, actor: Any, meter: Meter, excluded: Callable[[Any], bool]) -> Any:
+    """A subclass of `actor` that records its seconds per row, under the same name, which Ray shows for its processes.
 
     Args:
-        left_out: rows that it only passes on.
+        excluded: true for rows that are not recorded: those that it only passes on.
     """
 
     class MeteredActor(actor):
-        def __init__(self, **told: Any):
-            super().__init__(**told)
+        def __init__(self, **arguments: Any):
+            super().__init__(**arguments)
             self.idle_since = time.monotonic()
 
         def __call__(self, row: Any) -> Any:
             began = time.monotonic()
             done = super().__call__(row)
             ended = time.monotonic()
-            if not left_out(row):
+            if not excluded(row):
                 meter.waited(stage, began - self.idle_since)
                 meter.worked(stage, ended - began)
                 self.idle_since = ended

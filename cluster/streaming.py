@@ -1,7 +1,7 @@
-"""Rows out of a Ray Data chain while it runs, in a way that can be given up in the middle; results of single tasks.
+"""Streaming rows from a running Dataset, which the consumer may close early; results of independent tasks.
 
-`Dataset.iter_batches` takes blocks in a thread of its own (ray/data/_internal/block_batching/util.py, iter_threaded), which
-nobody can wait for: when the consumer stops early and Ray is shut down meanwhile, its next call ends the whole process.
+`Dataset.iter_batches` fetches blocks in a thread (ray/data/_internal/block_batching/util.py, iter_threaded) that cannot be
+joined: if the consumer stops early and Ray is shut down, the thread's next call to Ray ends the whole process.
 """
 
 import threading
@@ -16,10 +16,10 @@ RAY_DATA_THREADS = ("StreamingExecutor", "ray-data-metadata-prefetch")  # by the
 
 
 def stream_rows(dataset: Any) -> Generator[dict[str, Any], None, None]:
-    """Each row of a dataset of Arrow blocks, as soon as its block is done. Closing the generator stops the chain.
+    """Yields each row of a dataset of Arrow blocks, as soon as its block is computed. Closing the generator stops the dataset.
 
     Raises:
-        Exception: what ends the chain.
+        Exception: the error that ended the dataset's execution.
     """
     import ray
 
@@ -36,13 +36,14 @@ def run_tasks(
     accelerator_type: str | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """(number of the call, what it returned) of a task per call, of a CPU and so many GPUs, each as soon as it is done.
+    """Runs a task per call; yields (number of the call, its result), each as soon as it has finished.
 
     Args:
-        on_wait: called every WAIT_S seconds in which none is done.
+        num_gpus: that a task requests, besides one CPU.
+        on_wait: called every WAIT_S seconds in which none has finished.
 
     Raises:
-        Exception: what a call raised.
+        Exception: that of the first call that raised one.
     """
     import ray
 
@@ -63,9 +64,9 @@ def run_tasks(
 
 
 def wait_for_executors() -> None:
-    """Waits until Ray Data has stopped what was left unfinished: Ray ends the process when that calls it after its shutdown.
+    """Joins the threads of Ray Data's executors: one that calls Ray after its shutdown would end the process.
 
-    Ray Data waits itself, but only two seconds for one thread and five for the other (StreamingExecutor.shutdown).
+    Ray Data joins them itself, but only for two and five seconds (StreamingExecutor.shutdown).
     """
     for thread in threading.enumerate():
         if thread.name.startswith(RAY_DATA_THREADS):
