@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from jobs.report.svg import ACCENT, GRID, INK, MUTED, SERIES, axes_of, figure, to_svg
+from jobs.report.svg import ACCENT, GRID, INK, MUTED, SERIES, axes_of, figure, label_text, to_svg
 from pipeline_ops.analysis.summary_statistics import weighted_histogram
 from pipeline_ops.output.run_records import Point
 
 WIDTH = 8.6  # inches
 BARS = 24
-MAX_LABEL_CHARACTERS = 28
 THROUGHPUT_BINS = 60
 
 
@@ -20,7 +19,7 @@ def bars(counts: dict[str, int], title: str) -> str:
     drawn_counts = dict(list(counts.items())[:BARS])
     total = sum(counts.values())
     rest = total - sum(drawn_counts.values())
-    names, values = [_label_text(name) for name in drawn_counts], list(drawn_counts.values())
+    names, values = [label_text(name) for name in drawn_counts], list(drawn_counts.values())
     if rest:
         names.append(f"{len(counts) - BARS:,} others")
         values.append(rest)
@@ -54,7 +53,7 @@ def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: t
     for axes, (label, (values, weights)) in zip(grid, scores.items(), strict=False):
         counts = weighted_histogram(np.clip(values, *limits), weights, edges)
         axes.stairs(counts / max(counts.max(), 1e-9), edges, fill=True, color=ACCENT)
-        axes.set_title(_label_text(label), loc="left", fontsize=9)
+        axes.set_title(label_text(label), loc="left", fontsize=9)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlim(*limits)
@@ -170,9 +169,3 @@ def stacked(rows: dict[str, dict[str, float]], title: str) -> str:
         frameon=False,
     )
     return to_svg(drawn, title)
-
-
-def _label_text(name: str) -> str:
-    # matplotlib would parse text between dollar signs as a formula
-    name = name if len(name) <= MAX_LABEL_CHARACTERS else name[: MAX_LABEL_CHARACTERS - 1] + "…"
-    return name.replace("$", r"\$")

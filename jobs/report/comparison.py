@@ -5,13 +5,11 @@ from typing import Any
 
 from cluster.session import secret_values
 from jobs.report.html import render
-from jobs.report.svg import ACCENT, GRID, INK, axes_of, figure, to_svg
+from jobs.report.svg import ACCENT, GRID, INK, axes_of, figure, label_text, to_svg
 from jobs.results.comparison_tables import agreement_lines, flows_title, headlines, labels_title
-from pipeline_ops.analysis.redaction import excerpt
 from pipeline_ops.schema.errors import UserError
 
 MAX_CHART_LABELS = 16  # rows and columns of the chart
-MAX_LABEL_CHARACTERS = 24
 
 
 def write_page(result: dict[str, Any], path: str) -> None:
@@ -59,8 +57,8 @@ def _flow_chart(result: dict[str, Any]) -> str:
             axes.text(x, y, f"{flow['documents']:,}", ha="center", va="center", color=INK, fontsize=8)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=40, ha="right")
-    axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+    axes.set_xticks(range(len(columns)), [label_text(name) for name in columns], rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), [label_text(name) for name in rows])
     axes.set_xticks([place - 0.5 for place in range(1, len(columns))], minor=True)
     axes.set_yticks([place - 0.5 for place in range(1, len(rows))], minor=True)
     axes.grid(which="minor", color=GRID)
@@ -78,8 +76,3 @@ def _cell(x: int, y: int, alpha: float) -> Any:
 
 def _distinct(names: Any) -> list[str]:
     return list(dict.fromkeys(names))[:MAX_CHART_LABELS]
-
-
-def _short(name: str) -> str:
-    name = excerpt(name, MAX_LABEL_CHARACTERS).replace("\n", " ")
-    return name.replace("$", r"\$")  # matplotlib would parse text between dollar signs as a formula

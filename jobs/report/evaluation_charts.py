@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from jobs.report.svg import GRID, INK, MUTED, SERIES, axes_of, figure, to_svg
+from jobs.report.svg import GRID, INK, MUTED, SERIES, axes_of, figure, label_text, to_svg
 
 MAX_NUMBERED = 20  # labels; larger matrices have no numbers in their cells
-MAX_LABEL_CHARACTERS = 28
 LABELS_HEIGHT = 456  # points; height of all labels along a side of MAX_SIDE
 MAX_SIDE = 11.5  # inches
 MIN_OPACITY, MAX_OPACITY = 0.08, 0.85  # cells that are not 0 stay visible, numbers in them legible
@@ -16,7 +15,7 @@ def confusion_chart(confusion: dict[str, Any]) -> str:
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
-    names, matrix = [_cut(name) for name in confusion["labels"]], confusion["matrix"]
+    names, matrix = [label_text(name) for name in confusion["labels"]], confusion["matrix"]
     size = len(names)
     side = min(2.6 + 0.42 * size, MAX_SIDE)
     drawn = figure(side + 0.6, side)
@@ -84,9 +83,3 @@ def threshold_chart(sweep: dict[str, Any]) -> str:
     axes.grid(axis="y", color=GRID)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False, labelcolor=INK)
     return to_svg(drawn, "Precision, recall and F1 by threshold")
-
-
-def _cut(text: str) -> str:
-    # matplotlib would parse text between dollar signs as a formula
-    plain = "".join(character if character.isprintable() else "�" for character in text).replace("$", r"\$")
-    return plain if len(plain) <= MAX_LABEL_CHARACTERS else plain[: MAX_LABEL_CHARACTERS - 1] + "…"

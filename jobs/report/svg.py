@@ -8,6 +8,9 @@ import re
 import warnings
 from typing import Any
 
+from pipeline_ops.analysis.redaction import excerpt
+
+MAX_LABEL_CHARACTERS = 28
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 SERIES = tuple(f"#0500{number:02x}" for number in range(1, 9))  # by number: --series-1 …
 ACCENT, GOOD, BAD = "#070101", "#060101", "#060202"
@@ -31,6 +34,12 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
 }
+
+
+def label_text(name: str) -> str:
+    """A label as a single line of at most MAX_LABEL_CHARACTERS that matplotlib draws as it is."""
+    # matplotlib would parse text between dollar signs as a formula
+    return excerpt(" ".join(name.split()), MAX_LABEL_CHARACTERS).replace("$", r"\$")
 
 
 def figure(width: float, height: float) -> Any:

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.format import duration
 from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.failed_units import read_failures
@@ -124,7 +125,7 @@ def print_status(found: dict[str, Any]) -> None:
     run = found["run"]
     if run is not None:
         rate = "" if run["documents_per_second"] is None else f", {run['documents_per_second']:,} documents/s"
-        left = "" if run["seconds_left"] is None else f", about {_duration(run['seconds_left'])} left"
+        left = "" if run["seconds_left"] is None else f", about {duration(run['seconds_left'])} left"
         console.print(
             f"run {run['run']} of {run['started']}: {run['documents']:,} documents, {run['units']:,} of about"
             f" {max(run['units_planned'], run['units']):,} units{rate}{left}"
@@ -140,8 +141,3 @@ def print_status(found: dict[str, Any]) -> None:
             console.print(f"  {count:>12,}  {count / total:6.1%}  {escape(label)}")
         if len(labels) > LISTED_LABELS:
             console.print(f"  and {len(labels) - LISTED_LABELS:,} more labels")
-
-
-def _duration(seconds: int) -> str:
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
 from jobs.config import JobConfig
+from jobs.format import duration
 from jobs.run.plan import summary_of
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import tokenization_ids
@@ -270,7 +271,7 @@ def print_estimate(found: dict[str, Any]) -> None:
     table.add_row("units", f"{found['units']:,} of {found['unit_bytes'] / 2**20:,.2g} MiB", sources["units"])
     table.add_section()
     table.add_row("tokens/s of one", _count(found["tokens_per_second"]), sources["tokens_per_second"])
-    table.add_row("time", _duration(found["seconds"]), f"start {_duration(found['startup_seconds'])}, tail included")
+    table.add_row("time", duration(found["seconds"]), f"start {duration(found['startup_seconds'])}, tail included")
     hours = "core hours" if cluster["name"] == CPU else "GPU hours"
     table.add_row(hours, f"{found['device_hours']:,.1f}", f"all {cluster['devices']:,} for all of the time")
     if found["cost"] is not None:
@@ -287,7 +288,7 @@ def print_estimate(found: dict[str, Any]) -> None:
     table.add_row("bottleneck", found["bottleneck"], f"jobs: {found['jobs']} (driver up to {DRIVER_SHARE:.0%} of a core)")
     console.print(table)
     if found["split"]:
-        console.print(f"- {found['split']}; as one job: {_duration(found['one_job_seconds'])}", soft_wrap=True, markup=False)
+        console.print(f"- {found['split']}; as one job: {duration(found['one_job_seconds'])}", soft_wrap=True, markup=False)
     for why in found["sample"]["unreadable"]:
         console.print(f"- could not be read: {why}", soft_wrap=True, markup=False)
 
@@ -303,9 +304,3 @@ def _count(value: float) -> str:
         if value >= size:
             return f"{value / size:,.4g} {name}"
     return f"{value:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
+from jobs.format import byte_size
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
 from pipeline_ops.reading.inputs import InputConfig
@@ -186,7 +187,7 @@ def _summary(
 def summary_lines(found: Mapping[str, Any]) -> list[str]:
     """The profile in a few lines of text."""
     kinds = ", ".join(f"{count:,} {name}" for name, count in (found["formats"] | found["compressions"]).items())
-    files = f"{found['files']:,} file{'s' if found['files'] > 1 else ''}, {_size(found['bytes'])} ({kinds})"
+    files = f"{found['files']:,} file{'s' if found['files'] > 1 else ''}, {byte_size(found['bytes'])} ({kinds})"
     about = "" if found["documents_counted"] else "about "
     lines = [
         f"{files}; {about}{found['documents_estimate']:,} documents",
@@ -200,14 +201,6 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
     if found["files_passed_over"]:
         lines.append(f"{found['files_passed_over']:,} files without a known suffix are skipped; set input.format to read them")
     return lines
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
 
 
 def _head(found: Mapping[str, Any], job: str) -> Iterator[str]:

@@ -1,0 +1,42 @@
+"""Numbers as people read them, on terminals and in reports."""
+
+
+def number(value: float | None) -> str:
+    """1,234; 12.3; – for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def percent(share: float | None) -> str:
+    """12.3%; – for None."""
+    if share is None:
+        return "–"
+    return f"{share:.1%}" if share == 0 or share >= 0.001 else f"{share:.3%}"
+
+
+def ratio(value: float | None) -> str:
+    """A metric between -1 and 1: 0.931; – for None."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes with a binary unit: 3.2 MiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
+
+
+def duration(seconds: float | None) -> str:
+    """12.3 s; 4:05 min; 3:20 h; – for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02} h" if hours else f"{minutes}:{rest:02} min"
