@@ -62,7 +62,7 @@ def write_labels(task: dict[str, Any], labels: list[str]) -> None:
 def _label_names(model: str) -> list[str]:
     from pipeline_ops.models.config import ModelConfig
     from pipeline_ops.models.resolve import resolve_model
-    from pipeline_ops.storage.files import StorageConfig
+    from pipeline_ops.storage.config import StorageConfig
 
     return list(resolve_model(ModelConfig(path=model), StorageConfig())[0].head.labels)
 
@@ -72,7 +72,7 @@ def _model_facts(model: str, use_gpu: bool) -> dict[str, Any]:
 
     from pipeline_ops.models.config import ModelConfig
     from pipeline_ops.models.load import load_classifier
-    from pipeline_ops.storage.files import StorageConfig
+    from pipeline_ops.storage.config import StorageConfig
 
     loaded = load_classifier(ModelConfig(path=model), StorageConfig(), revision=None, dtype="float32", device="meta")
     parameters = sum(parameter.numel() for parameter in loaded.parameters())

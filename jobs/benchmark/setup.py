@@ -20,7 +20,7 @@ from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.synthetic.benchmark_corpus import ModelShape, make_model_once, real_passages, shaped_texts, write_corpus
 from pipeline_ops.synthetic.reference_loops import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.tokenizing.batching import TokenBatches

@@ -48,7 +48,7 @@ def report_command(
     from jobs.report.publish import make_report
     from jobs.results.open_output import find_labeled
     from pipeline_ops.schema.errors import UserError
-    from pipeline_ops.storage.files import is_local
+    from pipeline_ops.storage.paths import is_local
 
     labeled = find_labeled(target, overrides)
     if open_page and not is_local(labeled.path):

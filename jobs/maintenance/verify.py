@@ -18,9 +18,7 @@ from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
-from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.etags import MD5_ETAG
-from pipeline_ops.storage.files import open_to_read
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
@@ -52,7 +50,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     try:
         ledger = read_ledger(store)
         failures = read_failures(store)
-        files, _ = find_inputs(job.input, job.storage)
+        files, _ = find_inputs(job.input, job.input_store)
     except store_errors() as error:
         raise UserError(f"{job.input.path!r} or {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
     current = ledger.current
@@ -73,7 +71,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
             for left, right in overlaps(found)
         ]
         try:
-            documents += count_documents(file, job.input, job.storage, steps.add)
+            documents += count_documents(file, job.input, job.input_store, steps.add)
         except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: a column name that is not UTF-8
             if is_store_fault(error):
                 raise
@@ -126,7 +124,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
 
 
 def count_documents(
-    file: InputFile, config: InputConfig, storage: StorageConfig, on_bytes: Callable[[int], None] = lambda done: None
+    file: InputFile, config: InputConfig, store: Store, on_bytes: Callable[[int], None] = lambda done: None
 ) -> int:
     """Counts the documents in an input file, rejects included, independently of the commits.
 
@@ -137,17 +135,17 @@ def count_documents(
     """
     left = file.stored.size
     if file.format == "parquet":
-        with open_to_read(file.stored, storage, sequential=False) as source:
+        with store.open(file.stored, sequential=False) as source:
             rows = pq.read_metadata(source).num_rows
         on_bytes(left)
         return rows
     if file.format == "text" and config.text_unit == "file":
         on_bytes(left)
         return 1
-    start = csv_header(file, config, storage)[1] if file.format == "csv" else 0
+    start = csv_header(file, config, store)[1] if file.format == "csv" else 0
     quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
     total = 0
-    with records.open_decompressed(file.stored, file.compression, storage, start) as stream:
+    with records.open_decompressed(file.stored, file.compression, store, start) as stream:
         for block in records.read_record_blocks(
             stream, target_bytes=records.STREAM_CHUNK_BYTES, quote=quote, delimiter=delimiter, start_byte=start
         ):

@@ -10,7 +10,7 @@ import yaml
 from cluster.manifests import KUBECTL_IMAGE, NAME_LENGTH, cronjob, raycluster, rayjob_kueue
 from jobs.config import JobConfig, load_job, load_settings
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import is_local
+from pipeline_ops.storage.paths import is_local
 
 EXAMPLE = {"cron": "0 2 * * *", "timezone": "Etc/UTC", "image": "label-corpus:0.1.0"}  # of manifests/cronjob.yaml
 PREFIX = "label-corpus-"

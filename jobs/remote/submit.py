@@ -15,7 +15,7 @@ from jobs.remote.follow import ask_about, follow
 from jobs.remote.runtime_env import SubmitOptions, packed, read_text
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import full_path, is_local
+from pipeline_ops.storage.paths import full_path, is_local
 
 TICK, TICK_WITH_SECONDS = "%Y%m%dT%H%MZ", "%Y%m%dT%H%M%SZ"
 METADATA_JOB_FILE, METADATA_OUTPUT = "job_file", "output"

@@ -24,7 +24,7 @@ from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
 from pipeline_ops.reading.text_columns import is_text_type
 from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.storage.files import full_path, is_local, join
+from pipeline_ops.storage.paths import full_path, is_local, join
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.unit_files import hive_folder
 
@@ -77,7 +77,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
     except store_errors() as error:
         raise as_user_error("output.path", job.output.path, "read", error) from error
     try:
-        files, passed_over = find_inputs(job.input, job.storage)
+        files, passed_over = find_inputs(job.input, job.input_store)
     except store_errors() as error:
         raise as_user_error("input.path", job.input.path, "read", error) from error
     try:
@@ -100,7 +100,7 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
             ledger.commits,
             text_columns=job.input.text_columns,
             output=job.output,
-            storage=job.storage,
+            store=job.input_store,
             unit_bytes=None if job.compute.unit_bytes == "auto" else job.compute.unit_bytes,
             failures=failures,
         )
@@ -198,7 +198,7 @@ def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> 
             file for file in files if file.format == file_format
         ]
         try:
-            schema, seen = input_schema(alike, job.input, job.storage)
+            schema, seen = input_schema(alike, job.input, job.input_store)
         except UnreadableInput as error:
             unreadable.append(error)
             continue

@@ -18,7 +18,7 @@ from pipeline_ops.models.heads import Head, check_output
 from pipeline_ops.models.load import load_classifier
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import Embedding, OutputConfig
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.tokenizing.sequences import TextEncoder

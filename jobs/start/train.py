@@ -213,14 +213,15 @@ def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documen
 
 def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
     """Yield the input unit by unit: a table with the text and label columns, and the number of rejected rows."""
-    files, _ = find_inputs(config.model_copy(update={"path": full_path(config.path)}), storage)
+    store = Store(config.path, storage)
+    files, _ = find_inputs(config, store)
     # the reader's added columns are not used; the prefix keeps them from colliding with the label column
     added = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
     settings = ReadSettings(
         input=config,
         storage=storage,
         output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
-        line_types=_line_types(files, config, storage),
+        line_types=_line_types(files, config, store),
         unit_bytes=TRAINING_UNIT_BYTES,
         fingerprint="",
     )
@@ -230,14 +231,14 @@ def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tupl
                 raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
             _, table, rejects = part
             if config.label_column not in table.column_names and table.num_rows:
-                names = ", ".join(column_names(file, config, storage))
+                names = ", ".join(column_names(file, config, store))
                 raise UserError(f"input.label_column: {file.path} has no column {config.label_column!r}; it has {names}")
             yield table, len(rejects)
 
 
-def _line_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
+def _line_types(files: list[InputFile], config: InputConfig, store: Store) -> pa.Schema:
     line_files = [file for file in files if file.format == "jsonl"]
-    return infer_column_types(line_files, config, storage) if line_files else pa.schema([])
+    return infer_column_types(line_files, config, store) if line_files else pa.schema([])
 
 
 def publish(folder: str, store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.flops import token_budget_of
 from pipeline_ops.models.load import load_classifier
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 
 
 def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_classifier: float) -> dict[str, Any]:

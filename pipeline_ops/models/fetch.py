@@ -8,7 +8,9 @@ import uuid
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig, is_local, list_all, read_files
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import is_local
+from pipeline_ops.storage.store import Store
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
 
@@ -37,7 +39,7 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
         if not os.path.exists(os.path.join(folder, "config.json")):
             raise UserError(no_config)
         return folder
-    files = list_all(config.path, storage)
+    files = Store(config.path, storage).list_all()
     if not any(file.path.endswith("/config.json") for file in files):
         raise UserError(no_config)
     if not weights:
@@ -50,7 +52,7 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
             for file in files:
                 path = os.path.join(partial, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                (content,) = read_files([file], storage)
+                (content,) = Store(config.path, storage).read_files([file])
                 with open(path, "xb") as copy:
                     copy.write(content)
             os.rename(partial, target)
@@ -66,7 +68,7 @@ def check_weights(config: ModelConfig, storage: StorageConfig) -> None:
     """Raises UserError for a folder with pickled weights only. Models on the hub are checked when they are loaded."""
     if config.allow_pickled_weights or is_hub_id(config.path):
         return
-    weights = [file.path for file in list_all(config.path, storage) if file.path.endswith(WEIGHT_SUFFIXES)]
+    weights = [file.path for file in Store(config.path, storage).list_all() if file.path.endswith(WEIGHT_SUFFIXES)]
     if weights and not any(path.endswith(".safetensors") for path in weights):
         raise UserError(
             f"model.path: {config.path!r} has no safetensors, but weights that can run code ({os.path.basename(weights[0])}):"
@@ -103,7 +105,7 @@ def hub_commit(config: ModelConfig) -> str:
 def weights_identity(path: str, storage: StorageConfig) -> str:
     """SHA-256 of a folder's weight files: of names and bytes in a local folder, of names, sizes and etags on object storage."""
     digest = hashlib.sha256()
-    for file in list_all(path, storage):
+    for file in Store(path, storage).list_all():
         if file.path.endswith(WEIGHT_SUFFIXES):
             digest.update(os.path.basename(file.path).encode())
             if is_local(path):

@@ -6,7 +6,7 @@ from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.resolve import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 
 NO_TOKEN = -1  # a pad id that no token has
 

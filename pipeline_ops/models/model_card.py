@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import is_hub_id, local_copy
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 
 CARD_KEYS = ("license", "language", "base_model", "datasets", "tags", "pipeline_tag")
 CONFIG_KEYS = ("hidden_size", "dim", "num_hidden_layers", "n_layers", "vocab_size")

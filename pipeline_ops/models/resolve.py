@@ -10,7 +10,7 @@ from pipeline_ops.models.fetch import check_weights, hub_commit, is_hub_id, loca
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.heads import resolve_head
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.sequences import layout_of
 from pipeline_ops.tokenizing.windows import resolve_windows
 

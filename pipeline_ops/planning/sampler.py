@@ -29,7 +29,6 @@ from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject
-from pipeline_ops.storage.files import open_to_read
 from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
 from pipeline_ops.tokenizing.sequences import TextEncoder
 
@@ -173,7 +172,7 @@ def _byte_ranges(file: InputFile, ranges: Sequence[Range]) -> list[tuple[int, in
 
 
 def _footer(file: InputFile, settings: ReadSettings) -> pq.FileMetaData:
-    with open_to_read(file.stored, settings.storage, sequential=False) as source:
+    with settings.store.open(file.stored, sequential=False) as source:
         return pq.read_metadata(source)
 
 
@@ -258,7 +257,7 @@ class _Sampler:
         start, stop = ranges[int(random.choice(len(ranges), p=sizes / sizes.sum()))]
         window = min(WINDOW_BYTES, stop - start)
         place = start + int(random.integers(stop - start - window + 1))
-        with open_to_read(left.file.stored, self.settings.storage, sequential=False) as source:
+        with self.settings.store.open(left.file.stored, sequential=False) as source:
             # the record at this place began before it, unless a record begins right here
             begin = max(place - 1, start)
             source.seek(begin)
@@ -280,12 +279,12 @@ class _Sampler:
         return Draw(self.measure([parse_block(left.file, block, [], self.settings)]), len(found), window)
 
     def draw_near_beginning(self, left: RemainingFile, random: np.random.Generator) -> Draw:
-        file, config, storage = left.file, self.settings.input, self.settings.storage
+        file, config, store = left.file, self.settings.input, self.settings.store
         quote, header, first = None, list[str](), 0
         if file.format == "csv":
-            quote, (header, first) = config.quote, csv_header(file, config, storage)
+            quote, (header, first) = config.quote, csv_header(file, config, store)
         delimiter = csv_delimiter(file, config)
-        with open_to_read(file.stored, storage, sequential=file.compression is not None) as source:
+        with store.open(file.stored, sequential=file.compression is not None) as source:
             stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
             data = bytes(stream.read(PREFIX_BYTES))
             at_end = len(data) < PREFIX_BYTES

@@ -21,7 +21,7 @@ from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Range
-from pipeline_ops.storage.files import StorageConfig, read_tails
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 
 FOOTER_BYTES = 256 * 1024
@@ -56,7 +56,7 @@ def make_plan(
     *,
     text_columns: tuple[str, ...],
     output: OutputConfig,
-    storage: StorageConfig,
+    store: Store,
     unit_bytes: int | None = None,
     failures: Sequence[Failure] = (),
 ) -> Plan:
@@ -111,7 +111,7 @@ def make_plan(
     selected = None if columns is None else (*columns, *text_columns)
     if unit_bytes is None:
         unit_bytes = automatic_unit_bytes(sum(_estimated_bytes(span) for span in spans))
-    tasks = list(_group(spans, selected, storage, unit_bytes))
+    tasks = list(_group(spans, selected, store, unit_bytes))
     return Plan(
         tasks=tuple(task for task, _ in tasks),
         num_units=sum(units for _, units in tasks),
@@ -152,11 +152,11 @@ def _estimated_bytes(span: Span) -> int:
 
 
 def _group(
-    spans: list[Span], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
+    spans: list[Span], columns: tuple[str, ...] | None, store: Store, unit_bytes: int
 ) -> Iterator[tuple[tuple[Span, ...], int]]:
     """(spans of one task, units it will give): small files of one format together, large ones alone or split."""
     large = [span.file for span in spans if span.file.format == "parquet" and _estimated_bytes(span) > unit_bytes]
-    cuts = _cuts(large, columns, storage, unit_bytes)
+    cuts = _cuts(large, columns, store, unit_bytes)
     group: list[Span] = []
     size = 0
     for span in spans:
@@ -181,7 +181,7 @@ def _group(
 
 
 def _cuts(
-    files: list[InputFile], columns: tuple[str, ...] | None, storage: StorageConfig, unit_bytes: int
+    files: list[InputFile], columns: tuple[str, ...] | None, store: Store, unit_bytes: int
 ) -> dict[str, tuple[list[list[tuple[int, int]]], int]]:
     """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.split_row_groups.
 
@@ -190,12 +190,12 @@ def _cuts(
     found = {}
     for start in range(0, len(files), 256):
         batch = files[start : start + 256]
-        tails = read_tails([file.stored for file in batch], FOOTER_BYTES, storage)
+        tails = store.read_tails([file.stored for file in batch], FOOTER_BYTES)
         for file, tail in zip(batch, tails, strict=True):
             if not isinstance(tail, Exception) and tail[-4:] == b"PAR1":
                 needed = int.from_bytes(tail[-8:-4], "little") + 8
                 if FOOTER_BYTES < needed <= file.stored.size:
-                    tail = read_tails([file.stored], needed, storage)[0]
+                    tail = store.read_tails([file.stored], needed)[0]
             if isinstance(tail, Exception):
                 if is_store_fault(tail):
                     raise tail

@@ -20,7 +20,7 @@ from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, check_header_na
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, find_inputs, readable_files
 from pipeline_ops.reading.row_groups import check_footer
 from pipeline_ops.reading.text_columns import decode_texts, is_text_type
-from pipeline_ops.storage.files import StorageConfig, open_to_read
+from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed
 SAMPLE_TEXTS = 250  # documents per file whose texts are kept
@@ -82,14 +82,14 @@ class CorpusProfile:
         }
 
 
-def profile_corpus(config: InputConfig, storage: StorageConfig) -> CorpusProfile:
+def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
     """List the corpus and read the beginnings of some files of each format and compression.
 
     Raises:
         UserError: as find_inputs; UnreadableInput: no file of a format can be read.
         Exception: of the object store.
     """
-    files, unknown_files = find_inputs(config, storage)
+    files, unknown_files = find_inputs(config, store)
     corpus = CorpusProfile(files, unknown_files)
     kinds: dict[tuple[str, str | None], list[InputFile]] = defaultdict(list)
     for file in files:
@@ -99,7 +99,7 @@ def profile_corpus(config: InputConfig, storage: StorageConfig) -> CorpusProfile
         documents, stored = 0, 0.0
         order = list(dict.fromkeys([*evenly_spread(filled, TYPE_SAMPLE_FILES), *evenly_spread(filled, MAX_OPENED_FILES)]))
         seen = 0
-        for file, beginning in readable_files(order, lambda file: read_beginning(file, config, storage)):
+        for file, beginning in readable_files(order, lambda file: read_beginning(file, config, store)):
             seen += 1
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
@@ -126,13 +126,13 @@ class _CountingReader:
         return data
 
 
-def read_beginning(file: InputFile, config: InputConfig, storage: StorageConfig) -> Beginning:
+def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginning:
     """Parse the first documents of a file; raises whatever the parsers raise."""
     if file.format == "parquet":
-        return _parquet_beginning(file, storage)
+        return _parquet_beginning(file, store)
     quote = config.quote if file.format == "csv" else None
     delimiter = csv_delimiter(file, config)
-    with open_to_read(file.stored, storage, sequential=file.compression is not None) as source:
+    with store.open(file.stored, sequential=file.compression is not None) as source:
         stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
         reader = _CountingReader(stream)
         blocks = records.read_record_blocks(reader, target_bytes=PROFILE_BYTES, quote=quote, delimiter=delimiter)  # pyright: ignore[reportArgumentType] it only reads
@@ -185,8 +185,8 @@ def _csv_beginning(file: InputFile, lines: Sequence[bytes], delimiter: str, conf
     return Beginning(types, texts, sum(bool(line) for line in lines[1:]), stored, detected)
 
 
-def _parquet_beginning(file: InputFile, storage: StorageConfig) -> Beginning:
-    with open_to_read(file.stored, storage, sequential=False) as source:
+def _parquet_beginning(file: InputFile, store: Store) -> Beginning:
+    with store.open(file.stored, sequential=False) as source:
         # pre_buffer=True would fetch a whole row group
         parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
         schema, metadata = parquet.schema_arrow, parquet.metadata

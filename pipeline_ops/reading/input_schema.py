@@ -14,7 +14,7 @@ from pipeline_ops.reading.json_types import types_of_lines
 from pipeline_ops.reading.parsing import csv_fields
 from pipeline_ops.reading.text_columns import is_text_type
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig, open_to_read
+from pipeline_ops.storage.store import Store
 
 TYPE_SAMPLE_FILES = 8  # JSON Lines files whose beginnings declare the types
 
@@ -22,7 +22,7 @@ TYPE_SAMPLE_FILES = 8  # JSON Lines files whose beginnings declare the types
 TYPE_SAMPLE_BYTES = 2**20  # of each, decompressed
 
 
-def input_schema(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> tuple[pa.Schema, InputFile]:
+def input_schema(files: list[InputFile], config: InputConfig, store: Store) -> tuple[pa.Schema, InputFile]:
     """The columns of the first of `files` that can be read, and that file; rows are read of JSON Lines only (a sample).
 
     Args:
@@ -33,14 +33,14 @@ def input_schema(files: list[InputFile], config: InputConfig, storage: StorageCo
         UserError: a CSV header has a name twice, or the text column of JSON Lines holds no texts.
     """
     if files[0].format == "jsonl":
-        return _infer_types(files, config, storage)
+        return _infer_types(files, config, store)
 
     def read_schema(file: InputFile) -> pa.Schema:
         if file.format == "parquet":
-            with open_to_read(file.stored, storage, sequential=False) as source:
+            with store.open(file.stored, sequential=False) as source:
                 schema = pq.read_schema(source)
             return pa.schema([(field.name, field.type) for field in schema])  # a name that cannot be decoded raises here
-        names = csv_header(file, config, storage)[0] if file.format == "csv" else [config.text_column]
+        names = csv_header(file, config, store)[0] if file.format == "csv" else [config.text_column]
         check_header_names(names, file)
         return pa.schema([(name, pa.string()) for name in names])
 
@@ -48,12 +48,12 @@ def input_schema(files: list[InputFile], config: InputConfig, storage: StorageCo
     return schema, file
 
 
-def column_names(file: InputFile, config: InputConfig, storage: StorageConfig) -> list[str]:
+def column_names(file: InputFile, config: InputConfig, store: Store) -> list[str]:
     """The column names of one file, as input_schema."""
-    return input_schema([file], config, storage)[0].names
+    return input_schema([file], config, store)[0].names
 
 
-def infer_column_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> pa.Schema:
+def infer_column_types(files: list[InputFile], config: InputConfig, store: Store) -> pa.Schema:
     """Column types of JSON Lines files, from the first TYPE_SAMPLE_BYTES of TYPE_SAMPLE_FILES of them; see types_of_lines.
 
     `input.column_types` overrides them. Rows that do not fit are rejected later, with the reason `column_type`.
@@ -62,12 +62,12 @@ def infer_column_types(files: list[InputFile], config: InputConfig, storage: Sto
         UnreadableInput: no file can be read.
         UserError: as input_schema.
     """
-    return _infer_types(files, config, storage)[0] if files else _with_declared_types(pa.schema([]), config)
+    return _infer_types(files, config, store)[0] if files else _with_declared_types(pa.schema([]), config)
 
 
-def _infer_types(files: list[InputFile], config: InputConfig, storage: StorageConfig) -> tuple[pa.Schema, InputFile]:
+def _infer_types(files: list[InputFile], config: InputConfig, store: Store) -> tuple[pa.Schema, InputFile]:
     def read_lines(file: InputFile) -> list[bytes]:
-        with records.open_decompressed(file.stored, file.compression, storage) as stream:
+        with records.open_decompressed(file.stored, file.compression, store) as stream:
             block = next(records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
         return records.split_records(block, None) if block else []
 
@@ -109,15 +109,13 @@ def csv_delimiter(file: InputFile, config: InputConfig) -> str:
     return config.delimiter or ("\t" if ".tsv" in file.path.lower().rsplit("/", 1)[-1] else ",")
 
 
-def csv_header(
-    file: InputFile, config: InputConfig, storage: StorageConfig, content: bytes | None = None
-) -> tuple[list[str], int]:
+def csv_header(file: InputFile, config: InputConfig, store: Store, content: bytes | None = None) -> tuple[list[str], int]:
     """(the names in a CSV file's first record, the offset in bytes of the next record); ([], 0) for an empty file.
 
     Args:
         content: of the file, where it has been fetched already.
     """
-    with records.open_decompressed(file.stored, file.compression, storage, 0, content) as stream:
+    with records.open_decompressed(file.stored, file.compression, store, 0, content) as stream:
         delimiter = csv_delimiter(file, config)
         block = next(records.read_record_blocks(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
     if block is None:

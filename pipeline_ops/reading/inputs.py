@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
-from pipeline_ops.storage.files import StorageConfig, StoredFile, list_files
+from pipeline_ops.storage.store import Store, StoredFile
 
 FORMATS = {
     ".parquet": "parquet",
@@ -104,16 +104,16 @@ def format_and_compression(path: str) -> tuple[str | None, str | None]:
     return None, compression
 
 
-def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[InputFile], list[str]]:
+def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[str]]:
     """(the input files in the order of their paths, the paths that are skipped because no suffix gives a format).
 
     Raises:
         UserError: the path does not exist, matches no file, or no file has a known format.
     """
-    listed = list_files(config.path, storage)
+    listed = store.list_files()
     if not listed:
-        what = "matches no file" if any(c in config.path for c in "*?[") else "does not exist or holds no files"
-        raise UserError(f"input.path: {config.path!r} {what}; give a file, a folder or a glob that has some")
+        what = "matches no file" if any(c in store.path for c in "*?[") else "does not exist or holds no files"
+        raise UserError(f"input.path: {store.path!r} {what}; give a file, a folder or a glob that has some")
     files, unknown = [], []
     for stored in listed:
         by_suffix, compression = format_and_compression(stored.path)
@@ -124,7 +124,7 @@ def find_inputs(config: InputConfig, storage: StorageConfig) -> tuple[list[Input
             files.append(InputFile(stored, file_format, None if file_format == "parquet" else compression))
     if not files:
         raise UserError(
-            f"input.path: no file under {config.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
+            f"input.path: no file under {store.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
             f" the first is {unknown[0]!r}; set input.format"
         )
     return files, unknown

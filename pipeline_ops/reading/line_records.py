@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.storage.files import StorageConfig, StoredFile, open_to_read
+from pipeline_ops.storage.store import Store, StoredFile
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
@@ -39,7 +39,7 @@ class RecordBlock:
 
 @contextmanager
 def open_decompressed(
-    file: StoredFile, compression: str | None, storage: StorageConfig, start_byte: int = 0, content: bytes | None = None
+    file: StoredFile, compression: str | None, store: Store, start_byte: int = 0, content: bytes | None = None
 ) -> Iterator[BinaryIO]:
     """A readable stream of the decompressed bytes from `start_byte` on.
 
@@ -53,7 +53,7 @@ def open_decompressed(
     Raises:
         OSError: the decompressed bytes end before `start_byte`.
     """
-    with pa.BufferReader(content) if content is not None else open_to_read(file, storage, sequential=True) as raw:
+    with pa.BufferReader(content) if content is not None else store.open(file, sequential=True) as raw:
         if compression is None:
             raw.seek(start_byte)
             yield raw

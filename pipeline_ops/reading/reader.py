@@ -24,7 +24,9 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Reject, Unit, short_id
-from pipeline_ops.storage.files import StorageConfig, StoredFile, is_local, open_to_read, try_read_files
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import is_local
+from pipeline_ops.storage.store import Store, StoredFile
 
 PREFETCHED_FILES = 256  # spans whose small objects are fetched side by side, so that not each costs a round trip
 PREFETCHED_BYTES = 4 * 2**20  # size up to which an object is such a small one
@@ -50,6 +52,11 @@ class ReadSettings:
     line_types: pa.Schema  # of JSON Lines; see infer_column_types
     unit_bytes: int  # of documents in memory, per unit
     fingerprint: str
+
+    @property
+    def store(self) -> Store:
+        """Of the input."""
+        return Store(self.input.path, self.storage)
 
 
 PieceContent = tuple[Piece, pa.Table, list[Reject]]  # a piece, its documents and its rejects
@@ -189,12 +196,12 @@ def _with_contents(spans: list[Span], settings: ReadSettings) -> Iterator[tuple[
     for start in range(0, len(spans), PREFETCHED_FILES):
         batch = [span.file.stored for span in spans[start : start + PREFETCHED_FILES]]
         small = [file for file in batch if not is_local(file.path) and file.size <= PREFETCHED_BYTES]
-        fetched = {file.path: content for file, content in zip(small, try_read_files(small, settings.storage), strict=True)}
+        fetched = {file.path: content for file, content in zip(small, settings.store.try_read_files(small), strict=True)}
         for span in spans[start : start + PREFETCHED_FILES]:
             if span.file.path in fetched:
                 yield span, fetched.pop(span.file.path)
             elif _is_read_whole(span, settings):
-                yield span, try_read_files([span.file.stored], settings.storage)[0]
+                yield span, settings.store.try_read_files([span.file.stored])[0]
             else:
                 yield span, None
 
@@ -210,14 +217,14 @@ def _is_read_whole(span: Span, settings: ReadSettings) -> bool:
 def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     file, config = span.file, settings.input
     quote = config.quote if file.format == "csv" else None
-    header, header_bytes = csv_header(file, config, settings.storage, content) if file.format == "csv" else ([], 0)
+    header, header_bytes = csv_header(file, config, settings.store, content) if file.format == "csv" else ([], 0)
     if header:
         check_header_names(header, file)
         _require_text_columns(header, file, settings)
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
-        with records.open_decompressed(file.stored, file.compression, settings.storage, start_byte, content) as stream:
+        with records.open_decompressed(file.stored, file.compression, settings.store, start_byte, content) as stream:
             for block in records.read_record_blocks(
                 stream,
                 target_bytes=settings.unit_bytes,
@@ -275,7 +282,7 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
 
 
 def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
-    with records.open_decompressed(file.stored, file.compression, settings.storage, 0, content) as stream:
+    with records.open_decompressed(file.stored, file.compression, settings.store, 0, content) as stream:
         data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *to_documents(file, table, np.zeros(1, np.int64), [], settings.input, settings.output)
@@ -283,7 +290,7 @@ def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettin
 
 def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     file = span.file
-    source = open_to_read(file.stored, settings.storage, sequential=False) if content is None else pa.BufferReader(content)
+    source = settings.store.open(file.stored, sequential=False) if content is None else pa.BufferReader(content)
     with source as opened:
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
         num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names

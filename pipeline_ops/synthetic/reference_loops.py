@@ -22,7 +22,8 @@ from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Range
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
 from pipeline_ops.tokenizing.encoding import encode, truncating_backend
 
@@ -50,7 +51,7 @@ def corpus_formats(path: str, text_column: str) -> set[str]:
     Raises:
         UserError: there are none.
     """
-    files, _ = find_inputs(InputConfig(path=path, text_column=text_column), StorageConfig())
+    files, _ = find_inputs(InputConfig(path=path, text_column=text_column), Store(path))
     return {file.format for file in files}
 
 
@@ -61,7 +62,7 @@ def corpus_texts(path: str, text_column: str) -> list[str]:
         UserError: a file cannot be read, or a document has no text: the contenders would not label the same documents.
     """
     settings = InputConfig(path=path, text_column=text_column)
-    files, _ = find_inputs(settings, StorageConfig())
+    files, _ = find_inputs(settings, Store(path))
     reading = ReadSettings(
         settings,
         StorageConfig(),

@@ -14,13 +14,10 @@ import pytest
 
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free, read_lease
 from pipeline_ops.schema.errors import StoreError
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.etags import PART_BYTES, sent_etag
-from pipeline_ops.storage.files import (
-    StorageConfig,
-    StoredFile,
-)
 from pipeline_ops.storage.s3 import MAX_DELETED_PER_REQUEST
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store, StoredFile
 from tests.servers.radosgw import missing_programs, radosgw_server
 from tests.servers.s3_proxy import FaultProxy, Kind, Rule
 from tests.servers.s3_server import S3Server

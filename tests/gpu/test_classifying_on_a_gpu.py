@@ -18,7 +18,7 @@ from pipeline_ops.models.device import probe_models
 from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import encode, truncating_backend
 from tests.models.tiny import ARCHITECTURES, Architecture

@@ -33,7 +33,7 @@ from pipeline_ops.planning.work_plan import make_plan
 from pipeline_ops.reading.input_schema import input_schema
 from pipeline_ops.reading.inputs import InputFile, find_inputs
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
@@ -179,7 +179,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
         taken[name] = [round(time.monotonic() - started, 2), round(cpu_seconds() - cpu, 2)]
         return result
 
-    files, _ = timed("inputs", lambda: find_inputs(job.input, job.storage))
+    files, _ = timed("inputs", lambda: find_inputs(job.input, job.input_store))
     timed("job", lambda: read_job(job.output_store))
     ledger = timed("records", lambda: read_ledger(job.output_store))
     timed("failures", lambda: read_failures(job.output_store))
@@ -190,12 +190,12 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
             ledger.commits,
             text_columns=job.input.text_columns,
             output=job.output,
-            storage=job.storage,
+            store=job.input_store,
             unit_bytes=None,
         ),
     )
     left = [span.file for task in plan.tasks for span in task]
-    timed("sample", lambda: input_schema(left, job.input, job.storage))
+    timed("sample", lambda: input_schema(left, job.input, job.input_store))
     timed("model", lambda: resolve_model(job.named_models()[""], job.storage))
     timed("garbage", lambda: garbage_files(job.output_store, ledger))
     return {**taken, "peak_mebibytes": memory_mebibytes("VmHWM")}

@@ -12,7 +12,8 @@ from pipeline_ops.reading.reader import Attempts, ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Range, Reject, Unit
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
 
 MEBIBYTE = 2**20
@@ -55,8 +56,9 @@ def prepare(
 ) -> tuple[list[InputFile], ReadSettings]:
     """The input files at `path`, and the settings of the read tasks; `settings` are keys of `input`."""
     config, storage = input_of(path, **settings), storage or StorageConfig()
-    files, _ = find_inputs(config, storage)
-    types = infer_column_types([file for file in files if file.format == "jsonl"], config, storage)
+    store = Store(config.path, storage)
+    files, _ = find_inputs(config, store)
+    types = infer_column_types([file for file in files if file.format == "jsonl"], config, store)
     return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
 
 

@@ -200,7 +200,7 @@ def _check(file: InputFile, found: Found, job: JobConfig, damage: str) -> str:
 def _count(file: InputFile, job: JobConfig) -> int | str:
     """The file's documents, or what `verify` reports when it cannot count them."""
     try:
-        return count_documents(file, job.input, job.storage)
+        return count_documents(file, job.input, job.input_store)
     except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:
         return repr(error)
 
@@ -240,11 +240,11 @@ def _zstd_frames_end(data: bytes) -> int:
 
 def _check_texts(file: InputFile, found: Found, job: JobConfig) -> None:
     """Whether each row has the text that Python's own parsers find in that line, where they do find one."""
-    header, start = csv_header(file, job.input, job.storage) if file.format == "csv" else ([], 0)
+    header, start = csv_header(file, job.input, job.input_store) if file.format == "csv" else ([], 0)
     quote = '"' if file.format == "csv" else None
     lines: list[bytes] = []
     try:
-        with open_decompressed(file.stored, file.compression, job.storage, start) as stream:
+        with open_decompressed(file.stored, file.compression, job.input_store, start) as stream:
             for block in read_record_blocks(stream, target_bytes=1, quote=quote, start_byte=start):
                 lines += split_records(block, quote)
     except (OSError, pa.ArrowException):

@@ -13,7 +13,7 @@ from jobs.results.compare import compare
 from jobs.results.open_output import find_labeled
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
 from pipeline_ops.output.compaction import compacted, merge_files, plan_compactions
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from tests.models.tiny import make_model
 from tests.support.compared_outputs import joined_by_duckdb

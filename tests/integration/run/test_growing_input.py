@@ -9,7 +9,7 @@ import pytest
 
 from jobs.maintenance.verify import verify
 from pipeline_ops.output.commit_log import read_ledger
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule

@@ -10,7 +10,7 @@ from jobs.start.train import TrainConfig, read_labeled, train
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from tests.conftest import Bucket
 from tests.support.corpora import write_csv, write_jsonl, write_parquet
 from tests.support.running import command, output_files, snapshot, write_job_file

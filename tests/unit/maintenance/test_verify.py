@@ -14,15 +14,12 @@ from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.files import StorageConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import input_of, prepare, read_path, spans_of, try_path
-
-STORAGE = StorageConfig()
 
 
 def job_of(folder: Path) -> JobConfig:
@@ -69,9 +66,9 @@ def test_count_of_documents_is_what_reading_gives(tmp_path: Path, name: str) -> 
     else:
         write_bytes(tmp_path / name, b"text\tid\na\t1\n\t\n\n \r\n\xff\nlast")
     config = input_of(tmp_path)
-    ((file,), _) = find_inputs(config, STORAGE)
+    ((file,), _) = find_inputs(config, Store(config.path))
     result = read_path(tmp_path)
-    assert count_documents(file, config, STORAGE) == len(result.documents) + len(result.rejects)
+    assert count_documents(file, config, Store(config.path)) == len(result.documents) + len(result.rejects)
 
 
 def test_verify_of_a_finished_output_is_ok(labeled: Path) -> None:

@@ -8,7 +8,7 @@ from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.device import probe_models, resolve_dtype
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 
 
 def test_probe_without_a_gpu_says_the_dtype(model: Path) -> None:

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.model_card import card_of
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from pipeline_ops.output.commit_log import (
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.schema.units import Piece, Range
-from pipeline_ops.storage.files import StoredFile
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 UNIT, OTHER_UNIT = "a" * 24, "b" * 24

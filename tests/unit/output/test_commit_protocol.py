@@ -46,12 +46,10 @@ from pipeline_ops.reading.reader import Span
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
-from pipeline_ops.storage.files import StorageConfig, StoredFile
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from tests.servers.stepped_store import Fault, Interrupted, Killed, Program, SteppedFileSystem
 
-STORAGE = StorageConfig()
 LEASE_S = 60.0
 LOOSE_RECORDS = 2  # the product's is 1000
 INPUTS = {"a": 4, "b": 4, "c": 20}  # bytes; with UNIT_BYTES the first two are one unit, and the last is two
@@ -81,7 +79,7 @@ class World:
         arguments: dict[str, Any] = {
             "text_columns": ("text",),
             "output": self.output,
-            "storage": STORAGE,
+            "store": Store("unused"),
             "unit_bytes": UNIT_BYTES,
         }
         return make_plan(self.files(), ledger.commits, **arguments)

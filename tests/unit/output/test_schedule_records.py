@@ -13,7 +13,7 @@ from jobs.maintenance.verify import verify
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.commit_log import has_garbage, read_ledger
 from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name
-from pipeline_ops.storage.files import join
+from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store
 from tests.servers import stepped_store  # noqa: F401 registers stepped://
 from tests.support.corpora import write_jsonl

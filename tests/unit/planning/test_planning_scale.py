@@ -13,7 +13,7 @@ from jobs.run.prepare import prepare
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, commit_unit, read_ledger, write_job, write_pack
 from pipeline_ops.output.failed_units import FAILED_FOLDER
 from pipeline_ops.output.lease import LEASE_FOLDER
-from pipeline_ops.storage.files import join
+from pipeline_ops.storage.paths import join
 from tests.conftest import Bucket
 from tests.performance.planning_run import commit_of, input_line, input_path
 from tests.support.running import make_job

@@ -12,8 +12,8 @@ from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import Failure, failure_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
-from pipeline_ops.storage.files import StorageConfig, StoredFile
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_parquet
 
@@ -37,7 +37,7 @@ def plan_of(
         {commit.unit: commit for commit in commits or []},
         text_columns=("text",),
         output=OutputConfig(path="out", columns=columns, drop_removed=drop_removed),
-        storage=StorageConfig(),
+        store=Store("in"),
         unit_bytes=unit_bytes,
         failures=failures or [],
     )

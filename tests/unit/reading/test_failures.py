@@ -17,7 +17,7 @@ from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Unit
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_jsonl, write_parquet
 from tests.support.reading_path import (
@@ -142,7 +142,7 @@ def test_read_of_a_file_that_is_not_what_its_suffix_says_fails_with_its_name(tmp
     (tmp_path / name).write_bytes(b'{"text": "a"}\n' * 100)
     storage, config = StorageConfig(), input_of(tmp_path / name)
     settings = ReadSettings(config, storage, OutputConfig(path="out"), pa.schema([]), MEBIBYTE, "fingerprint")
-    files, _ = find_inputs(config, storage)
+    files, _ = find_inputs(config, Store(config.path))
     result = try_spans(spans_of(files), settings)
     (failure,) = result.failures
     assert name in failure.message

@@ -8,16 +8,14 @@ import pytest
 from pipeline_ops.reading.input_schema import column_names, csv_delimiter, infer_column_types, input_schema
 from pipeline_ops.reading.inputs import UnreadableInput, find_inputs
 from pipeline_ops.reading.json_types import text_for_null
-from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import input_of
-
-STORAGE = StorageConfig()
 
 
 def types_of(rows: list[dict], path: Path, **settings) -> dict[str, pa.DataType]:
     config = input_of(write_jsonl(path, rows), **settings)
-    schema = infer_column_types(find_inputs(config, STORAGE)[0], config, STORAGE)
+    schema = infer_column_types(find_inputs(config, Store(config.path))[0], config, Store(config.path))
     return dict(zip(schema.names, schema.types, strict=True))
 
 
@@ -37,21 +35,21 @@ def types_of(rows: list[dict], path: Path, **settings) -> dict[str, pa.DataType]
 )
 def test_column_names_of_each_format(tmp_path: Path, name: str, data: bytes, expected: list[str]) -> None:
     config = input_of(write_bytes(tmp_path / name, data))
-    ((file,), _) = find_inputs(config, STORAGE)
-    assert sorted(column_names(file, config, STORAGE)) == sorted(expected)
+    ((file,), _) = find_inputs(config, Store(config.path))
+    assert sorted(column_names(file, config, Store(config.path))) == sorted(expected)
 
 
 def test_column_names_of_parquet(tmp_path: Path) -> None:
     config = input_of(write_parquet(tmp_path / "a.parquet", [{"id": 1, "text": "a", "deep": {"x": 1}}]))
-    ((file,), _) = find_inputs(config, STORAGE)
-    assert column_names(file, config, STORAGE) == ["id", "text", "deep"]
+    ((file,), _) = find_inputs(config, Store(config.path))
+    assert column_names(file, config, Store(config.path)) == ["id", "text", "deep"]
 
 
 def test_delimiter_follows_the_suffix_unless_it_is_given(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tsv.gz"):
         write_bytes(tmp_path / name, b"text\n")
     config = input_of(tmp_path)
-    files, _ = find_inputs(config, STORAGE)
+    files, _ = find_inputs(config, Store(config.path))
     assert [csv_delimiter(file, config) for file in files] == [",", "\t"]
     assert [csv_delimiter(file, input_of("x", delimiter="|")) for file in files] == ["|", "|"]
 
@@ -106,7 +104,7 @@ def test_sample_joins_the_columns_of_several_files(tmp_path: Path) -> None:
         write_jsonl(tmp_path / f"{index:02}.jsonl", [{"text": "a", "common": index}])
     write_jsonl(tmp_path / "00.jsonl.gz", [{"text": "a", "extra": 1.5}])
     config = input_of(tmp_path)
-    schema = infer_column_types(find_inputs(config, STORAGE)[0], config, STORAGE)
+    schema = infer_column_types(find_inputs(config, Store(config.path))[0], config, Store(config.path))
     assert schema.field("common").type == pa.int64()
 
 
@@ -123,9 +121,9 @@ def test_sample_with_truncated_files_is_one_of_the_others(tmp_path: Path, name: 
     for path in sorted(tmp_path.iterdir())[:num_broken]:
         path.write_bytes(path.read_bytes()[:-5])
     config = input_of(tmp_path)
-    files, _ = find_inputs(config, STORAGE)
-    assert infer_column_types(files, config, STORAGE) == pa.schema([("text", pa.string()), ("number", pa.int64())])
-    assert input_schema(files, config, STORAGE)[1] in files[num_broken:]
+    files, _ = find_inputs(config, Store(config.path))
+    assert infer_column_types(files, config, Store(config.path)) == pa.schema([("text", pa.string()), ("number", pa.int64())])
+    assert input_schema(files, config, Store(config.path))[1] in files[num_broken:]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.csv.gz"])
@@ -134,7 +132,7 @@ def test_columns_of_files_of_which_none_can_be_read_name_the_first_of_them(tmp_p
         (tmp_path / f"{index}-{name}").write_bytes(b"something else" * 10)
     config = input_of(tmp_path)
     with pytest.raises(UnreadableInput, match=f"0-{name} cannot be read.*2 others"):
-        input_schema(find_inputs(config, STORAGE)[0], config, STORAGE)
+        input_schema(find_inputs(config, Store(config.path))[0], config, Store(config.path))
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz"])
@@ -143,8 +141,8 @@ def test_columns_of_files_of_which_the_first_cannot_be_read_are_those_of_the_nex
     write = write_parquet if "parquet" in name else write_csv
     write(tmp_path / f"1-{name}", [{"text": "a", "id": "x"}])
     config = input_of(tmp_path)
-    files, _ = find_inputs(config, STORAGE)
-    schema, seen = input_schema(files, config, STORAGE)
+    files, _ = find_inputs(config, Store(config.path))
+    schema, seen = input_schema(files, config, Store(config.path))
     assert (schema.names, seen) == (["text", "id"], files[1])
 
 

@@ -7,11 +7,9 @@ from pydantic import ValidationError
 
 from pipeline_ops.reading.inputs import find_inputs, format_and_compression
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_bytes
 from tests.support.reading_path import input_of
-
-STORAGE = StorageConfig()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +35,7 @@ def test_suffixes_say_format_and_compression(name: str, expected: tuple) -> None
 def test_find_in_a_mixed_folder_gives_each_files_format_in_path_order(tmp_path: Path) -> None:
     for name in ("c.txt", "b/a.jsonl.zst", "a.parquet", "_SUCCESS", "notes.md"):
         write_bytes(tmp_path / name, b"x")
-    files, passed_over = find_inputs(input_of(tmp_path), STORAGE)
+    files, passed_over = find_inputs(input_of(tmp_path), Store(str(tmp_path)))
     assert [(file.path, file.format, file.compression) for file in files] == [
         (f"{tmp_path}/a.parquet", "parquet", None),
         (f"{tmp_path}/b/a.jsonl.zst", "jsonl", "zstd"),
@@ -49,7 +47,7 @@ def test_find_in_a_mixed_folder_gives_each_files_format_in_path_order(tmp_path: 
 def test_find_with_a_given_format_takes_every_file_and_keeps_the_compression(tmp_path: Path) -> None:
     for name in ("part-0", "part-1.gz", "part-2.md"):
         write_bytes(tmp_path / name, b"x")
-    files, passed_over = find_inputs(input_of(tmp_path, format="text"), STORAGE)
+    files, passed_over = find_inputs(input_of(tmp_path, format="text"), Store(str(tmp_path)))
     assert [(file.format, file.compression) for file in files] == [("text", None), ("text", "gzip"), ("text", None)]
     assert passed_over == []
 
@@ -59,14 +57,14 @@ def test_find_nothing_says_which_path(tmp_path: Path, path: str) -> None:
     (tmp_path / "empty").mkdir()
     write_bytes(tmp_path / "folder" / "a.md", b"x")
     with pytest.raises(UserError, match=r"input\.path: .*") as caught:
-        find_inputs(input_of(f"{tmp_path}/{path}"), STORAGE)
+        find_inputs(input_of(f"{tmp_path}/{path}"), Store(f"{tmp_path}/{path}"))
     assert f"{tmp_path}/{path}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_find_of_a_file_whose_name_has_glob_characters_finds_it(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "part[1].txt", b"x")
-    files, _ = find_inputs(input_of(path), STORAGE)
+    files, _ = find_inputs(input_of(path), Store(str(path)))
     assert [file.path for file in files] == [str(path)]
 
 

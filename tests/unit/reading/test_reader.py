@@ -107,7 +107,7 @@ def test_read_after_an_interruption_gives_exactly_the_rest(tmp_path: Path, name:
     files, settings = prepare(path, unit_bytes=unit_bytes)
 
     def plan_and_read(commits: dict[str, Commit], unit_bytes: int) -> Result:
-        options: Any = {"text_columns": ("text",), "output": settings.output, "storage": settings.storage}
+        options: Any = {"text_columns": ("text",), "output": settings.output, "store": settings.store}
         plan = make_plan(files, commits, unit_bytes=unit_bytes, **options)
         results = [read_spans(list(task), settings) for task in plan.tasks]
         return Result(
@@ -158,7 +158,7 @@ def test_read_of_one_huge_row_group_is_cut_into_row_ranges(tmp_path: Path) -> No
     rows = random_rows(5000, 7)
     path = write_parquet(tmp_path / "a.parquet", rows, row_group_size=5000)
     files, settings = prepare(path, unit_bytes=8_000)
-    options: Any = {"text_columns": ("text",), "output": settings.output, "storage": settings.storage}
+    options: Any = {"text_columns": ("text",), "output": settings.output, "store": settings.store}
     plan = make_plan(files, {}, unit_bytes=8_000, **options)
     results = [read_spans(list(task), settings) for task in plan.tasks]
     tables = [table for result in results for table in result.tables]

@@ -9,8 +9,7 @@ from pipeline_ops.output.failed_units import clear_failures, outdated_failures, 
 from pipeline_ops.schema.errors import StoreError
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, failure_of, worker_died
 from pipeline_ops.schema.units import END_OF_FILE, Piece
-from pipeline_ops.storage.files import StoredFile
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store, StoredFile
 
 PIECES = (Piece("s3://b/ü.jsonl", "v1", 40, END_OF_FILE, True, 900, END_OF_FILE), Piece("s3://b/b.jsonl", "v2", 0, 7, False))
 

@@ -30,7 +30,7 @@ from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import READ, failed_row, has_failed
 from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
-from pipeline_ops.storage.files import StorageConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 from tests.models.harmful import KNOWN_WORDS, UNEMBEDDED_WORD, UNKNOWN_WORD, with_unembedded_word, with_word_tokenizer
