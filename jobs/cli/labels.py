@@ -17,7 +17,7 @@ app = typer.Typer()
     "status",
     epilog=examples(
         "label-corpus status job.yaml",
-        "label-corpus status s3://bucket/labeled/   # also while it runs, from any machine",
+        "label-corpus status s3://bucket/labeled/   # from any machine",
     ),
 )
 def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:

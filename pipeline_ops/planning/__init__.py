@@ -1,1 +1,1 @@
-"""What is left to label, as read tasks; samples of the input, and estimates of totals, hours and cost from them."""
+"""Listed inputs and commits -> read tasks; a sample of the input -> totals, hours, cost and bottleneck of a cluster."""

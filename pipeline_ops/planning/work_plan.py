@@ -1,5 +1,5 @@
-"""Listed inputs and commits -> what is left to read, as tasks of spans. Runs on the driver; opens no file but large Parquet
-files' footers.
+"""Listed inputs and commits -> the work that is left, as tasks of spans. Runs on the driver; opens no file but the footers of
+large Parquet files.
 
 Grouping and cutting are deterministic for given inputs, commits and unit_bytes. Files that are complete are left out before
 anything of them is read.
@@ -34,7 +34,7 @@ MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files be
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do."""
+    """The work of a run."""
 
     tasks: tuple[tuple[Span, ...], ...]  # each is read by one task, from front to back
     num_units: int  # estimate: line formats are cut while they are read
@@ -44,10 +44,10 @@ class Plan:
     bytes_done: int
     units_done: int
     unit_bytes: int
-    changed: tuple[str, ...] = ()  # inputs that are not what they were when they were labeled
-    removed: tuple[str, ...] = ()  # inputs that commits name and that are no longer there
-    stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows have to go
-    files_set_aside: int = 0  # files of which something failed before and waits for a retry
+    changed: tuple[str, ...] = ()  # inputs that have changed since they were labeled
+    removed: tuple[str, ...] = ()  # inputs of commits that no longer exist
+    stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows are dropped
+    files_quarantined: int = 0  # files with failed units, which wait for a retry
 
 
 def make_plan(
@@ -67,7 +67,7 @@ def make_plan(
         commits: by unit id.
         unit_bytes: input bytes per unit, about; of Parquet files the selected columns' uncompressed bytes. None: by what is
             left to label, see automatic_unit_bytes.
-        failures: what is left alone.
+        failures: of earlier runs; their pieces are not read.
     """
     commits = current_commits(commits)
     listed = {file.path: file for file in files}
@@ -124,7 +124,7 @@ def make_plan(
         changed=tuple(sorted(changed)),
         removed=tuple(sorted(removed)),
         stale=stale,
-        files_set_aside=len(quarantine),
+        files_quarantined=len(quarantine),
     )
 
 
@@ -141,7 +141,7 @@ def _paths(commit: Commit) -> set[str]:
 
 
 def is_all_stale(commit: Commit, plan: Plan) -> bool:
-    """Whether none of a commit's rows are to stay."""
+    """True if no row of the commit is kept."""
     return _paths(commit) <= set(plan.stale.get(commit.unit, ()))
 
 

@@ -1,1 +1,1 @@
-"""Corpora and classifiers that are made on the spot, and the bare loops that the job's speed is compared with."""
+"""Synthetic corpora and classifiers, made offline, and the bare loops that bound the job's speed."""

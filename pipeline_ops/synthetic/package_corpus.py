@@ -208,7 +208,7 @@ def cut_passages(text: str, lines_per_cut: int) -> list[str]:
             if len(passage) >= at_least and piece.strip() and crc32(piece.strip().encode()) % lines_per_cut == 0:
                 passages.append(passage.rstrip())
                 passage = ""
-    if len(passage.rstrip()) >= 100:  # a shorter rest says too little
+    if len(passage.rstrip()) >= 100:  # a shorter rest has too little text for its kind
         passages.append(passage.rstrip())
     return passages
 

@@ -1,4 +1,4 @@
-"""What bounds the job: the bare model and the bare tokenizer, each in a loop that does nothing else, on the same cores.
+"""The bounds of the job's speed: the bare model and the bare tokenizer, each in a loop of its own, on the same cores.
 
 Several processes start together, behind a barrier, when all have loaded and warmed up; the time runs until the last has ended.
 They take their work, one batch or chunk after the other, from a shared counter, so that none waits while another has work left.
@@ -34,7 +34,7 @@ WARM_UP_BATCHES = 8
 
 @dataclass(frozen=True)
 class Loop:
-    """What the processes of a loop have done: `first` and `last` are seconds of CLOCK_MONOTONIC, shared by all processes."""
+    """The result of a loop: `first` and `last` are seconds of CLOCK_MONOTONIC, shared by all processes."""
 
     first: float
     last: float

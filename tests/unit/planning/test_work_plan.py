@@ -293,14 +293,14 @@ def test_plan_leaves_failed_files_and_rows_alone() -> None:
     ]
     plan = plan_of(files, commits, failures=failures)
     assert plan.tasks == ((Span(files[1], (Range(90, None, 1000, None),)),), (Span(files[2], (Range(0, None),)),))
-    assert (plan.files_done, plan.files_set_aside, plan.units_done) == (0, 2, 1)
+    assert (plan.files_done, plan.files_quarantined, plan.units_done) == (0, 2, 1)
 
 
 def test_plan_of_a_file_of_which_the_rest_failed_has_no_task_and_is_not_done() -> None:
     commits = [committed("u1", Piece("a.jsonl", "v1", 0, 70, False, 0, 900))]
     failures = [failed(Piece("a.jsonl", "v1", 70, END_OF_FILE, True, 900, END_OF_FILE))]
     plan = plan_of([listed("a.jsonl", 10 * MEBIBYTE)], commits, failures=failures)
-    assert (plan.tasks, plan.files_done, plan.files_set_aside) == ((), 0, 1)
+    assert (plan.tasks, plan.files_done, plan.files_quarantined) == ((), 0, 1)
 
 
 def test_plan_with_a_changed_file_that_failed_keeps_the_rows_of_its_earlier_version() -> None:
