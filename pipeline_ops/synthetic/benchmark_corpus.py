@@ -1,6 +1,6 @@
 """A corpus and a classifier for benchmarks, made offline: real texts of realistic lengths, random weights.
 
-Passages of the installed Python packages (package_corpus.py) -> Parquet files with the columns `id` and `text`, and a BERT folder
+Passages of the installed Python packages (package_corpus.py) -> Parquet files with columns `id` and `text`, and a BERT folder
 that the job loads like any other. Speed depends on shapes and lengths only, not on what the weights have learned.
 """
 
