@@ -2,16 +2,17 @@
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.resources import ComputeConfig
-from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.output_columns import OutputConfig, output_of
+from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 
@@ -53,25 +54,25 @@ class JobConfig(BaseModel):
         if not isinstance(settings, dict) or settings.get("models") is None:
             return settings
         if settings.get("model") is not None:
-            raise ValueError("model: there are models as well; give one of the two")
+            raise ValueError("model: models is set as well; give one of the two")
         return {"model": None, **settings}
 
     @model_validator(mode="after")
-    def _name_columns(self) -> Self:
+    def _check_models(self) -> Self:
         if self.model is None and self.models is None:
             raise ValueError("model: missing; give model, or models, a list of models with names")
         if self.models is not None:
             names = [model.name for model in self.models]
             if "partition_by" not in self.output.model_fields_set:
                 raise ValueError(
-                    f"output.partition_by: say which model's labels make the folders, such as [{names[0]}_label],"
+                    f"output.partition_by: missing; name the label column that makes the folders, such as [{names[0]}_label],"
                     f" or [] for none"
                 )
             twice = [name for name in names if names.count(name) > 1]
             if twice:
                 raise ValueError(f"models: two are called {twice[0]!r}; give each a name of its own")
             try:
-                object.__setattr__(self, "output", output_of(self.output, names))
+                self.output_columns()
             except ValueError as error:
                 raise ValueError(f"models: {error}") from error
         return self
@@ -85,24 +86,64 @@ class JobConfig(BaseModel):
         return Store(self.output.path, self.storage)
 
     def named_models(self) -> dict[str, ModelConfig]:
-        """The models by their names; the only one's is empty."""
+        """The models by their names; the name of a job's only model is empty."""
         if self.models is not None:
             return {model.name: model for model in self.models}
         assert self.model is not None
         return {"": self.model}
+
+    def output_columns(self) -> OutputConfig:
+        """The output with the columns of each model; which of the `auto` ones there are depends on the models."""
+        return combined_output(self.output, columns_of_models(self.output, list(self.named_models())))
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A job behind prepare(): full paths, models with exact revisions, `auto` columns decided."""
+
+    input: InputConfig
+    models: tuple[JobModel, ...]
+    output: OutputConfig  # by_model() has the columns of each
+    storage: StorageConfig
+    compute: ComputeConfig
+
+    @property
+    def input_store(self) -> Store:
+        return Store(self.input.path, self.storage)
+
+    @property
+    def output_store(self) -> Store:
+        return Store(self.output.path, self.storage)
+
+    @property
+    def has_named_models(self) -> bool:
+        """Whether the job file has `models`, which begin their columns' names with their own."""
+        return bool(self.models[0].name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a job file has them, for `_job.json`."""
+        models = [model.config.model_dump(mode="json") for model in self.models]
+        return {
+            "input": self.input.model_dump(mode="json"),
+            "model": None if self.has_named_models else models[0],
+            "models": models if self.has_named_models else None,
+            "output": self.output.model_dump(mode="json"),
+            "storage": self.storage.model_dump(mode="json"),
+            "compute": self.compute.model_dump(mode="json"),
+        }
 
 
 def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
     """The job in a YAML file, with `key.sub=value` overrides.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key, or a value that does not do; one line.
+        UserError: no such file, no YAML, an unknown key or an invalid value; one line.
     """
     return load_config(JobConfig, path, overrides or [])
 
 
 def job_of(job: JobConfig | Mapping[str, Any] | str) -> JobConfig:
-    """The job that is given as such, as its settings or as the path of its file; raises as load_job."""
+    """A job as such, from its settings or from the path of its file; raises as load_job."""
     if isinstance(job, JobConfig):
         return job
     return load_job(job) if isinstance(job, str) else check_config(JobConfig, dict(job))
@@ -114,7 +155,7 @@ def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:
 
 
 def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dict[str, Any]:
-    """What such a file holds, with the overrides, not checked yet; raises UserError where it is no YAML with keys."""
+    """The settings of such a file with the overrides, not validated yet; raises UserError where it is no YAML mapping."""
     try:
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
@@ -133,18 +174,18 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
 
 
 def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:
-    """Validates `settings`; raises UserError in one line with every mistake."""
+    """Validates `settings`; raises UserError that names every mistake in one line."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        # the branches of a union complain one by one: the first is what most users meant
+        # each branch of a union has an error of its own: the first branch is what most users meant
         explained = [_explain(kind, mistake) for mistake in error.errors()]
         by_key = {text.split(":", 1)[0]: text for text in reversed(explained)}
         raise UserError("; ".join(reversed(by_key.values()))) from error
 
 
 def override(settings: dict[str, Any], setting: str) -> None:
-    """Puts a `key.sub=value` into `settings`; the value is YAML."""
+    """Sets a `key.sub=value` in `settings`; the value is YAML."""
     key, equals, value = setting.partition("=")
     *folders, name = key.strip().split(".")
     if not equals or not name:
@@ -163,12 +204,12 @@ def override(settings: dict[str, Any], setting: str) -> None:
 
 
 def _title(kind: type[BaseModel]) -> str:
-    """What such a file is called: job, training."""
+    """The name of such a file: job, training."""
     return (kind.model_config.get("title") or "job").removeprefix("label-corpus ")
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model of a section, which may be left out, or be a list of such."""
+    """The pydantic model of a section, which may be optional or a list; None for a plain value."""
     for kind in (annotation, *get_args(annotation), *(inner for part in get_args(annotation) for inner in get_args(part))):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -206,7 +247,7 @@ def _explain(kind: type[BaseModel], mistake: Any) -> str:
             description = owner.model_fields[last].description or ""
     text = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "model_type" and place is not None:
-        return f"{key}: {mistake['input']!r} does not do: give its keys: {', '.join(place.model_fields)}"
+        return f"{key}: invalid value {mistake['input']!r}: expected the keys {', '.join(place.model_fields)}"
     if mistake["type"] == "tuple_type":
-        text = "give a list, such as " + (f"[{mistake['input']}]" if isinstance(mistake["input"], str) else "[a, b]")
-    return f"{key}: {mistake['input']!r} does not do: {text}" + (f" ({description})" if description else "")
+        text = "expected a list, such as " + (f"[{mistake['input']}]" if isinstance(mistake["input"], str) else "[a, b]")
+    return f"{key}: invalid value {mistake['input']!r}: {text}" + (f" ({description})" if description else "")

@@ -96,7 +96,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
             broken += check_commit(
                 store,
                 commit,
-                job.output,
+                job.output_columns(),
                 state,
                 on_file=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
             )

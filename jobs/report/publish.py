@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.session import secret_values
-from jobs.config import JobConfig
+from jobs.config import ResolvedJob
 from jobs.results.evaluate import EVALUATION
 from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
@@ -47,7 +47,7 @@ def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
     return labeled.store.join(REPORT_FILE)
 
 
-def with_report(result: RunResult, job: JobConfig, ledger: Ledger, say: Callable[[str], None]) -> RunResult:
+def with_report(result: RunResult, job: ResolvedJob, ledger: Ledger, say: Callable[[str], None]) -> RunResult:
     """Build the report at the end of a run and add its path to the result.
 
     A failure is logged and returned as `report_error`; it does not fail the run, whose labels are committed.

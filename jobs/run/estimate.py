@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
-from jobs.config import JobConfig
+from jobs.config import JobConfig, ResolvedJob
 from jobs.format import duration
 from jobs.run.plan import summary_of
 from jobs.run.prepare import Prepared, prepare
@@ -233,7 +233,7 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     return peak * MFU / token_flops, f"assumed: {MFU:.0%} of {peak / 1e12:g} TFLOP/s in {dtype}; {each}; measure it for --rate"
 
 
-def _cores_per_device(job: JobConfig, target: Target) -> tuple[float, str]:
+def _cores_per_device(job: ResolvedJob, target: Target) -> tuple[float, str]:
     """(cores beside each device, where that is from)."""
     given = job.compute.tokenizers
     if target.name == CPU:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.config import JobConfig
+from jobs.config import ResolvedJob
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
@@ -23,7 +23,7 @@ _WITHOUT_SETTINGS = {
 }
 
 
-def result_settings(job: JobConfig, models: Sequence[JobModel]) -> dict[str, Any]:
+def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:
     """All that changes results, by config key; a dtype is None where it is not known yet."""
     model_metadata: dict[str, Any] = {}
     for model in models:

@@ -12,17 +12,17 @@ from pipeline_ops.models.model_card import card_of
 
 
 def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str, Any]:
-    """What `_job.json` says. The job file holds no secrets, so neither does this.
+    """The content of `_job.json`. The job file holds no secrets, so neither does this.
 
     Args:
-        dtypes: of the models, as probing.probe_models gives them.
+        dtypes: of the models, as probe_models returns them.
     """
     models = with_dtypes(prepared.models, dtypes)
     settings = result_settings(prepared.job, models)
     return {
         "fingerprint": fingerprint(settings),
         "settings": settings,
-        "config": prepared.job.model_dump(mode="json"),
+        "config": prepared.job.to_dict(),
         "models": {
             model.name: {
                 **model.facts.to_dict(),

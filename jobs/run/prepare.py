@@ -1,15 +1,14 @@
-"""`label-corpus plan`: what a run would do. Loads no model weights, starts no Ray, writes nothing."""
+"""prepare(): every check of a job before a run or a plan. Loads no model weights, starts no Ray, writes nothing."""
 
 import base64
 import difflib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.config import JobConfig
+from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, result_settings
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.heads import check_output
@@ -24,6 +23,7 @@ from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
 from pipeline_ops.reading.text_columns import is_text_type
 from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
 from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.paths import full_path, is_local, join
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.unit_files import hive_folder
@@ -33,67 +33,69 @@ MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job checked against its input, its model and what its output holds already."""
+    """A job that has been checked against its input, its models and its output, and the plan of what is left."""
 
-    job: JobConfig  # with full paths
+    job: ResolvedJob
     files: list[InputFile]
     passed_over: list[str]  # files of no known format
-    models: tuple[JobModel, ...]
     line_types: pa.Schema
     ledger: Ledger
-    lease: LeaseRecord | None  # nobody's now
-    failures: list[Failure]  # what is left alone
-    outdated_failures: list[Failure]  # what is taken up again
+    lease: LeaseRecord | None  # the newest; not held
+    failures: list[Failure]  # quarantined, not to be retried
+    outdated_failures: list[Failure]  # of units to be labeled again
     record: dict[str, Any] | None  # _job.json
     plan: Plan
 
     @property
+    def models(self) -> tuple[JobModel, ...]:
+        return self.job.models
+
+    @property
     def token_flops(self) -> float | None:
-        """Of all models, about, per token."""
+        """Estimated FLOPs per token of all models together; None where one's are not known."""
         known = [model.token_flops for model in self.models if model.token_flops is not None]
         return sum(known) if len(known) == len(self.models) else None
 
 
-def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) -> Prepared:
-    """Everything that can be known, and every mistake that can be found, before anything is started or written.
+def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = True) -> Prepared:
+    """Checks a job against its input, its models and its output, before anything is started or written.
 
     Args:
-        retry_failed: take up again what earlier runs have quarantined.
-        leased: the caller is about to write; a plan may be made while another run does.
+        retry_failed: plan the units again that earlier runs have quarantined.
+        leased: the caller is about to write, so nobody else may be writing.
 
     Raises:
         UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job.
         LeaseError: another run writes to the output.
     """
-    job = job.model_copy(
+    config = config.model_copy(
         update={
-            "input": job.input.model_copy(update={"path": full_path(job.input.path)}),
-            "output": job.output.model_copy(update={"path": full_path(job.output.path)}),
+            "input": config.input.model_copy(update={"path": full_path(config.input.path)}),
+            "output": config.output.model_copy(update={"path": full_path(config.output.path)}),
         }
     )
-    _check_paths(job)
+    _check_paths(config)
     try:
-        lease = check_free(job.output_store) if leased else None
+        lease = check_free(config.output_store) if leased else None
     except store_errors() as error:
-        raise as_user_error("output.path", job.output.path, "read", error) from error
+        raise as_user_error("output.path", config.output.path, "read", error) from error
     try:
-        files, passed_over = find_inputs(job.input, job.input_store)
+        files, passed_over = find_inputs(config.input, config.input_store)
     except store_errors() as error:
-        raise as_user_error("input.path", job.input.path, "read", error) from error
+        raise as_user_error("input.path", config.input.path, "read", error) from error
     try:
-        record = read_job(job.output_store)
-        ledger = read_ledger(job.output_store)
-        failures = read_failures(job.output_store)
+        record = read_job(config.output_store)
+        ledger = read_ledger(config.output_store)
+        failures = read_failures(config.output_store)
     except store_errors() as error:
-        raise as_user_error("output.path", job.output.path, "read", error) from error
-    models = tuple(_resolve(name, config, job) for name, config in job.named_models().items())
-    job = _with_models(job, models)
+        raise as_user_error("output.path", config.output.path, "read", error) from error
+    job = _resolve(config)
     _check_partitions(job)
-    _check_label_folders(job, models)
+    _check_label_folders(job)
     listed = {file.path: file.stored for file in files}
     outdated = failures if retry_failed else outdated_failures(failures, listed)
-    taken_up = {failure.id for failure in outdated}
-    failures = [failure for failure in failures if failure.id not in taken_up]
+    retried = {failure.id for failure in outdated}
+    failures = [failure for failure in failures if failure.id not in retried]
     try:
         plan = make_plan(
             files,
@@ -104,37 +106,38 @@ def prepare(job: JobConfig, *, retry_failed: bool = False, leased: bool = True) 
             unit_bytes=None if job.compute.unit_bytes == "auto" else job.compute.unit_bytes,
             failures=failures,
         )
-        # of what is left only: a file that is done is not opened again
+        # only files with work left are opened
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
         line_types = _check_columns(job, left, checked=record is not None)
     except (*store_errors(), pa.ArrowInvalid) as error:
         raise as_user_error("input.path", job.input.path, "read", error) from error
     if record is None and ledger.commits:
-        raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json to say which: give another folder")
+        raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
     if record is not None:
-        check_same_job(record, result_settings(job, models))
+        check_same_job(record, result_settings(job, job.models))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(job, files, passed_over, models, line_types, ledger, lease, failures, outdated, record, plan)
+    return Prepared(job, files, passed_over, line_types, ledger, lease, failures, outdated, record, plan)
 
 
-def _resolve(name: str, config: ModelConfig, job: JobConfig) -> JobModel:
+def _resolve(config: JobConfig) -> ResolvedJob:
+    """Identifies the models, and decides the columns that each of them adds."""
+    configs = config.named_models()
+    columns = columns_of_models(config.output, list(configs))
+    models = tuple(_resolve_model(name, model, columns[name], config) for name, model in configs.items())
+    output = combined_output(config.output, {model.name: model.output for model in models})
+    return ResolvedJob(config.input, models, output, config.storage, config.compute)
+
+
+def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: JobConfig) -> JobModel:
     try:
         facts, tokenizer, token_flops = resolve_model(config, job.storage, pairs=job.input.text_pair_column is not None)
-        output = check_output(facts.head, job.output.by_model()[name], windows=facts.windows is not None)
+        output = check_output(facts.head, columns, windows=facts.windows is not None)
     except UserError as error:
         raise UserError(f"{name}: {error}" if name else str(error)) from error
-    config = config.model_copy(update={"revision": facts.revision})  # workers load the very commit
+    config = config.model_copy(update={"revision": facts.revision})  # workers load the same commit
     backend = truncating_backend(tokenizer, facts.max_length).to_str()
     return JobModel(name, config, facts, backend, output, token_flops)
-
-
-def _with_models(job: JobConfig, models: tuple[JobModel, ...]) -> JobConfig:
-    """The job with what is known of its models."""
-    if job.models is None:
-        return job.model_copy(update={"model": models[0].config, "output": models[0].output})
-    output = job.output.model_copy(update={"parts": {model.name: model.output for model in models}})
-    return job.model_copy(update={"models": tuple(model.config for model in models), "output": output})
 
 
 def _check_paths(job: JobConfig) -> None:
@@ -150,12 +153,12 @@ def _check_paths(job: JobConfig) -> None:
         raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
 
 
-def _aliases(job: JobConfig) -> set[str]:
-    """`label` is the label column, whatever its name; but of which one of several models?"""
-    return {"label"} if job.models is None else set()
+def _aliases(job: ResolvedJob) -> set[str]:
+    """Other names of added columns: `label` is the label column of a job's only model, whatever its name."""
+    return set() if job.has_named_models else {"label"}
 
 
-def _check_partitions(job: JobConfig) -> None:
+def _check_partitions(job: ResolvedJob) -> None:
     kept = job.output.input_columns()
     known = set(job.output.added_columns().values()) | set(kept or ()) | _aliases(job)
     for name in job.output.partition_by:
@@ -165,9 +168,9 @@ def _check_partitions(job: JobConfig) -> None:
             raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
 
 
-def _check_label_folders(job: JobConfig, models: Sequence[JobModel]) -> None:
-    """Raises UserError for a label that no file system takes as a folder's name; object stores take longer ones."""
-    for model in models:
+def _check_label_folders(job: ResolvedJob) -> None:
+    """Raises UserError for a label too long for a folder's name on local disk; object stores take longer ones."""
+    for model in job.models:
         column, head = model.output.label_column, model.facts.head
         if column not in job.output.partition_columns() or not is_local(job.output.path):
             continue
@@ -179,16 +182,16 @@ def _check_label_folders(job: JobConfig, models: Sequence[JobModel]) -> None:
                 )
 
 
-def _check_columns(job: JobConfig, files: list[InputFile], *, checked: bool) -> pa.Schema:
-    """Looks at the first file of each format that can be read; returns the JSON Lines columns' types.
+def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> pa.Schema:
+    """Checks the columns of the first readable file of each format; returns the types of the JSON Lines columns.
 
-    Files that cannot be read are quarantined when it is their turn, be they all of a format, unless nothing else is there.
+    Unreadable files are no mistake of the job's as long as one file can be read: the run quarantines them.
 
     Args:
-        checked: an earlier run has found columns that do; then nothing is refused because it cannot be read.
+        checked: an earlier run has checked the columns; then unreadable files alone are accepted.
 
     Raises:
-        UserError: no file of any format can be read, or a column that the job names is not there or does not do.
+        UserError: no file of any format can be read, or a column that the job names is missing or of the wrong type.
     """
     line_types = pa.schema([])
     unreadable: list[UnreadableInput] = []

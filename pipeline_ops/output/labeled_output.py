@@ -17,7 +17,7 @@ from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.schema.errors import UserError, is_store_failing, store_errors
-from pipeline_ops.schema.output_columns import OutputConfig, output_of
+from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 
@@ -51,9 +51,9 @@ class Labeled:
         names = [name for name in self.record["models"] if name]
         if not names:
             return output
-        several = output_of(output, names)
-        parts = {name: OutputConfig.model_validate(self.record["models"][name]["output"]) for name in names}
-        return several.model_copy(update={"parts": parts})
+        return combined_output(
+            output, {name: OutputConfig.model_validate(self.record["models"][name]["output"]) for name in names}
+        )
 
     def head(self, model: str = "") -> Head:
         """The classification head of a model, by its name, which is empty for a job's only model."""

@@ -1,6 +1,6 @@
-"""OutputConfig; names of added columns."""
+"""OutputConfig: where labels go; the names of the columns that labeling adds, for one model or several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -102,36 +102,45 @@ class OutputConfig(BaseModel):
         return {"all": None, "none": ()}[self.columns] if isinstance(self.columns, str) else self.columns
 
 
-class OutputOfSeveral(OutputConfig):
-    """The output of several models: the columns of each begin with its name; only the sources' are common to all."""
+class OutputOfModels(OutputConfig):
+    """The output of several models: the columns of each begin with its name; those of the source are common to all."""
 
-    parts: dict[str, OutputConfig] = Field(default_factory=dict, exclude=True)
+    models: dict[str, OutputConfig] = Field(exclude=True)
 
     def by_model(self) -> dict[str, OutputConfig]:
-        return self.parts
+        return self.models
 
     def added_columns(self) -> dict[str, str]:
         return {
             key if column == getattr(self, key) else f"{key} (of {name})": column
-            for name, part in self.parts.items()
-            for key, column in part.added_columns().items()
+            for name, model in self.models.items()
+            for key, column in model.added_columns().items()
         }
 
     def list_columns(self) -> set[str]:
-        return set().union(*(part.list_columns() for part in self.parts.values()))
+        return set().union(*(model.list_columns() for model in self.models.values()))
 
     def partition_columns(self) -> tuple[str, ...]:
         return self.partition_by
 
 
-def output_of(output: OutputConfig, models: Sequence[str]) -> OutputConfig:
-    """The output of several models, by their names.
+def columns_of_models(output: OutputConfig, models: Sequence[str]) -> dict[str, OutputConfig]:
+    """{name of a model: the settings of its columns}; their names begin with the model's, where it has one."""
+    columns = [key for key in OutputConfig.model_fields if key.endswith("_column") and not key.startswith("source_")]
+    return {
+        name: output.model_copy(update={key: f"{name}_{getattr(output, key)}" for key in columns}) if name else output
+        for name in models
+    }
+
+
+def combined_output(output: OutputConfig, by_model: Mapping[str, OutputConfig]) -> OutputConfig:
+    """The output of a job as a new object; of a job's only model, which has no name, it is that model's.
+
+    Args:
+        output: the settings that all models share.
+        by_model: those of each model's columns, by its name.
 
     Raises:
         ValueError: two columns would have the same name.
     """
-    columns = [key for key in OutputConfig.model_fields if key.endswith("_column") and not key.startswith("source_")]
-    parts = {name: output.model_copy(update={key: f"{name}_{getattr(output, key)}" for key in columns}) for name in models}
-    several = OutputOfSeveral(**output.model_dump(), parts=parts)
-    several.check_names()
-    return several
+    return by_model[""] if "" in by_model else OutputOfModels(**output.model_dump(), models=dict(by_model))

@@ -166,9 +166,9 @@ def test_tabs_are_told_from_other_broken_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "remedy"),
     [
-        ("input=null", "input: None does not do: give its keys: path, format"),
-        ("compute=5", "compute: 5 does not do: give its keys: tokenizers"),
-        ("output.partition_by=label", "give a list, such as [label]"),
+        ("input=null", "input: invalid value None: expected the keys path, format"),
+        ("compute=5", "compute: invalid value 5: expected the keys tokenizers"),
+        ("output.partition_by=label", "expected a list, such as [label]"),
         ("storage.endpoint_url=minio.local:9000", "such as https://minio.local:9000"),
     ],
 )

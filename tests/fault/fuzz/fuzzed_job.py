@@ -26,7 +26,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from jobs.config import JobConfig
+from jobs.config import JobConfig, ResolvedJob
 from jobs.maintenance.verify import count_documents
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import ModelConfig, ModelFacts
@@ -162,7 +162,7 @@ def _read(prepared: Prepared) -> dict[str, Found]:
     return found
 
 
-def _check(file: InputFile, found: Found, job: JobConfig, damage: str) -> str:
+def _check(file: InputFile, found: Found, job: ResolvedJob, damage: str) -> str:
     """Whether a file's rows are all accounted for, once."""
     failed = [piece for failure in found.failures for piece in failure.pieces]
     pieces = sorted([*found.pieces, *failed], key=lambda piece: (piece.start_row, piece.stop_row))
@@ -197,7 +197,7 @@ def _check(file: InputFile, found: Found, job: JobConfig, damage: str) -> str:
     return PARTIAL if found.failures else COMPLETE
 
 
-def _count(file: InputFile, job: JobConfig) -> int | str:
+def _count(file: InputFile, job: ResolvedJob) -> int | str:
     """The file's documents, or what `verify` reports when it cannot count them."""
     try:
         return count_documents(file, job.input, job.input_store)
@@ -238,7 +238,7 @@ def _zstd_frames_end(data: bytes) -> int:
     return position
 
 
-def _check_texts(file: InputFile, found: Found, job: JobConfig) -> None:
+def _check_texts(file: InputFile, found: Found, job: ResolvedJob) -> None:
     """Whether each row has the text that Python's own parsers find in that line, where they do find one."""
     header, start = csv_header(file, job.input, job.input_store) if file.format == "csv" else ([], 0)
     quote = '"' if file.format == "csv" else None

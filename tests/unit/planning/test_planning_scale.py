@@ -24,9 +24,9 @@ PEAK_BYTES = 4_000  # measured: 1,850 with a pack; 2,800 else, for RECORDS_PER_R
 
 def make_finished(folder: str, model: Path, number_of_files: int, layout: str, *overrides: str) -> JobConfig:
     """A job of that many input files, each of which has a commit."""
-    job = make_job(join(folder, "input"), model, join(folder, "output"), *overrides)
-    job.input_store.put_many({input_path(number): input_line(number) for number in range(number_of_files)})
-    prepared = prepare(job)
+    config = make_job(join(folder, "input"), model, join(folder, "output"), *overrides)
+    config.input_store.put_many({input_path(number): input_line(number) for number in range(number_of_files)})
+    prepared = prepare(config)
     job = prepared.job
     commits = {commit.unit: commit for commit in map(commit_of, prepared.files)}
     write_job(job.output_store, job_record(prepared, ["float32"], "run"))
@@ -36,7 +36,7 @@ def make_finished(folder: str, model: Path, number_of_files: int, layout: str, *
     else:
         ledger = Ledger()
         assert all(commit_unit(job.output_store, ledger, commit) for commit in commits.values())
-    return job
+    return config
 
 
 def requests_of_planning(s3: Bucket, model: Path, number_of_files: int, layout: str) -> Counter[str]:
