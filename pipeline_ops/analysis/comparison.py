@@ -28,6 +28,7 @@ PART_BYTES = 128 * 2**20  # of compared columns per output in memory, approximat
 SCORE_BYTES = 16  # per score: four float32 copies, as read, concatenated, joined, subtracted
 ROW_BYTES = 64  # per document: key, label and score, and their sort
 MOST_CHANGED = 20  # documents with the largest distances
+ROWS_PER_FILE = 2**36  # more than any file has: a document's key is the index of its file times this, plus its row
 
 
 @dataclass(frozen=True)
@@ -94,22 +95,8 @@ class Comparison:
         self.most_changed = ranked[:MOST_CHANGED]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Labeled rows of a part; file: int64 (rows,), index into the part's file names, -1 for changed files."""
-
-    file: np.ndarray
-    row: np.ndarray
-    predictions: AlignedPredictions
-
-    def take(self, indices: np.ndarray) -> "_Rows":
-        predictions = self.predictions
-        lists = [None if values is None else values[indices] for values in (predictions.scores, predictions.predicted)]
-        return _Rows(
-            self.file[indices],
-            self.row[indices],
-            AlignedPredictions(predictions.labels[indices], predictions.score[indices], *lists),
-        )
+# labeled rows of a part: arrays by field of AlignedPredictions, and `key`, int64 (rows,), negative for rows of changed files
+_Rows = dict[str, np.ndarray]
 
 
 def compare_outputs(a: Side, b: Side, on_part: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
@@ -197,29 +184,31 @@ def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, compa
     sides = ((a, part.a), (b, part.b))
     files = sorted({name for side in (0, 1) for commit in sides[side][1] for name in matching.names_of(side, commit)})
     numbers = {name: number for number, name in enumerate(files) if name not in matching.changed}
-    bounds = [None if position is None else _bound(files, *position) for position in (part.low, part.high)]
+    low = 0 if part.low is None else _key(files, *part.low)
+    high = len(files) * ROWS_PER_FILE if part.high is None else _key(files, *part.high)
     read = []
     for (side, commits), root, order in zip(sides, (matching.root_a, matching.root_b), (None, lists.order_b), strict=True):
         rows = _read(side, commits, root, numbers, names, lists, order)
-        inside = _within(rows.file, rows.row, *bounds)
-        read.append(rows if inside.all() else rows.take(inside))
-    rows_a, rows_b = read
-    stride = max(_max(rows_a.row), _max(rows_b.row)) + 1
-    keys_a, keys_b = rows_a.file * stride + rows_a.row, rows_b.file * stride + rows_b.row
+        inside = (rows["key"] >= low) & (rows["key"] < high)
+        read.append(rows if inside.all() else {name: values[inside] for name, values in rows.items()})
+    keys_a, keys_b = (rows.pop("key") for rows in read)
     both, index_a, index_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
     only_a, only_b = np.setdiff1d(keys_a, both, assume_unique=True), np.setdiff1d(keys_b, both, assume_unique=True)
     comparison.only_a += len(only_a)
     comparison.only_b += len(only_b)
     if len(only_a):
-        comparison.rejected_in_b += _count_rejected(only_a, b, part.b, matching.root_b, numbers, stride)
+        comparison.rejected_in_b += _count_rejected(only_a, b, part.b, matching.root_b, numbers)
     if len(only_b):
-        comparison.rejected_in_a += _count_rejected(only_b, a, part.a, matching.root_a, numbers, stride)
-    rows_a, rows_b = rows_a.take(index_a), rows_b.take(index_b)
-    comparison.counts.add(rows_a.predictions, rows_b.predictions)
+        comparison.rejected_in_a += _count_rejected(only_b, a, part.a, matching.root_a, numbers)
+    in_a, in_b = (
+        AlignedPredictions(**{name: values[index] for name, values in rows.items()})
+        for rows, index in zip(read, (index_a, index_b), strict=True)
+    )
+    comparison.counts.add(in_a, in_b)
     if a.head.kind == "value":
-        comparison.counts.values.add(rows_a.predictions.score, rows_b.predictions.score)
+        comparison.counts.values.add(in_a.score, in_b.score)
     activation = a.head.activation if a.head.activation == b.head.activation else None
-    distance = distances(rows_a.predictions, rows_b.predictions, activation, fallback_ids([a.head, b.head], names))
+    distance = distances(in_a, in_b, activation, fallback_ids([a.head, b.head], names))
     is_full = len(comparison.most_changed) == MOST_CHANGED
     floor = comparison.most_changed[-1].distance if is_full else 0
     where = np.flatnonzero((distance > 0) & (distance >= floor))
@@ -227,37 +216,23 @@ def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, compa
     labels = list(names)
     comparison.keep_largest(
         Change(
-            source_file=matching.root_a + files[rows_a.file[index]],
-            source_row=int(rows_a.row[index]),
-            name=files[rows_a.file[index]],
+            source_file=matching.root_a + files[both[index] // ROWS_PER_FILE],
+            source_row=int(both[index] % ROWS_PER_FILE),
+            name=files[both[index] // ROWS_PER_FILE],
             distance=float(distance[index]),
-            label_a=labels[rows_a.predictions.labels[index]],
-            label_b=labels[rows_b.predictions.labels[index]],
-            score_a=float(rows_a.predictions.score[index]),
-            score_b=float(rows_b.predictions.score[index]),
+            label_a=labels[in_a.labels[index]],
+            label_b=labels[in_b.labels[index]],
+            score_a=float(in_a.score[index]),
+            score_b=float(in_b.score[index]),
         )
         for index in where.tolist()
     )
 
 
-def _bound(files: list[str], name: str, row: int) -> tuple[int, int]:
-    """A position as (index of its file, row); the beginning of the next file if the file is not in `files`."""
+def _key(files: list[str], name: str, row: int) -> int:
+    """The key of a position; of the beginning of the next file if the file is not in `files`."""
     number = bisect_left(files, name)
-    return (number, row) if number < len(files) and files[number] == name else (number, 0)
-
-
-def _max(values: np.ndarray) -> int:
-    return int(values.max()) if len(values) else 0
-
-
-def _within(file: np.ndarray, row: np.ndarray, low: tuple[int, int] | None, high: tuple[int, int] | None) -> np.ndarray:
-    """bool (rows,): whether a row is in [low, high); False for rows of changed files."""
-    inside = file >= 0
-    if low is not None:
-        inside &= (file > low[0]) | ((file == low[0]) & (row >= low[1]))
-    if high is not None:
-        inside &= (file < high[0]) | ((file == high[0]) & (row < high[1]))
-    return inside
+    return number * ROWS_PER_FILE + (row if files[number : number + 1] == [name] else 0)
 
 
 def _read(
@@ -281,46 +256,25 @@ def _read(
     wanted = [columns.source_file_column, columns.source_row_column, columns.label_column, columns.score_column]
     wanted += [columns.scores_column] * lists.scores + [columns.labels_column] * lists.labels
     files = [file for commit in commits for file in commit.files]
-    parts = []
+    parts: list[_Rows] = []
     for _, table in read_columns(side.labeled.store, files, wanted):
-        scores = predicted = None
+        numbered = _ids(table.column(columns.source_file_column), lambda path: numbers.get(path.removeprefix(root), -1))
+        parts.append(
+            {
+                "key": numbered * ROWS_PER_FILE + table.column(columns.source_row_column).cast(pa.int64()).to_numpy(),
+                "labels": _ids(table.column(columns.label_column), names.__getitem__),
+                "score": table.column(columns.score_column).cast(pa.float64()).to_numpy(),
+            }
+        )
         if lists.scores:
             flat = pc.list_flatten(table.column(columns.scores_column).combine_chunks())
             scores = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, len(side.head.labels))
-            scores = scores if order is None else scores[:, list(order)]
+            parts[-1]["scores"] = scores if order is None else scores[:, list(order)]
         if lists.labels:
-            predicted = _predicted(table.column(columns.labels_column), names)
-        parts.append(
-            _Rows(
-                _ids(table.column(columns.source_file_column), lambda path: numbers.get(path.removeprefix(root), -1)),
-                table.column(columns.source_row_column).cast(pa.int64()).to_numpy(),
-                AlignedPredictions(
-                    _ids(table.column(columns.label_column), names.__getitem__),
-                    table.column(columns.score_column).cast(pa.float64()).to_numpy(),
-                    scores,
-                    predicted,
-                ),
-            )
-        )
-    return _concatenated(parts)
-
-
-def _concatenated(parts: list[_Rows]) -> _Rows:
+            parts[-1]["predicted"] = _predicted(table.column(columns.labels_column), names)
     if not parts:
-        return _Rows(np.empty(0, np.int64), np.empty(0, np.int64), AlignedPredictions(np.empty(0, np.int64), np.empty(0)))
-    predictions = [part.predictions for part in parts]
-    scores = [one.scores for one in predictions if one.scores is not None]
-    predicted = [one.predicted for one in predictions if one.predicted is not None]
-    return _Rows(
-        np.concatenate([part.file for part in parts]),
-        np.concatenate([part.row for part in parts]),
-        AlignedPredictions(
-            np.concatenate([one.labels for one in predictions]),
-            np.concatenate([one.score for one in predictions]),
-            np.concatenate(scores) if scores else None,
-            np.concatenate(predicted) if predicted else None,
-        ),
-    )
+        return {"key": np.empty(0, np.int64), "labels": np.empty(0, np.int64), "score": np.empty(0)}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _ids(column: pa.ChunkedArray, number_of: Callable[[str], int]) -> np.ndarray:
@@ -339,9 +293,7 @@ def _predicted(column: pa.ChunkedArray, names: dict[str, int]) -> np.ndarray:
     return predicted
 
 
-def _count_rejected(
-    keys: np.ndarray, side: Side, commits: Iterable[Commit], root: str, numbers: dict[str, int], stride: int
-) -> int:
+def _count_rejected(keys: np.ndarray, side: Side, commits: Iterable[Commit], root: str, numbers: dict[str, int]) -> int:
     """The number of these documents that are rejects of an output."""
     rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
     found = []
@@ -349,8 +301,8 @@ def _count_rejected(
         stored = StoredFile(side.labeled.store.join(file.path), file.bytes, file.md5)
         for reject in unpack_rejects(side.labeled.store.read_files([stored])[0]):
             number = numbers.get(reject.source_file.removeprefix(root), -1)
-            if number >= 0 and reject.source_row < stride:
-                found.append(number * stride + reject.source_row)
+            if number >= 0:
+                found.append(number * ROWS_PER_FILE + reject.source_row)
     return int(np.isin(keys, np.array(found, np.int64)).sum())
 
 
