@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from jobs.report.svg import ACCENT, GRID, INK, MUTED, SERIES, axes_of, figure, label_text, to_svg
-from pipeline_ops.analysis.summary_statistics import weighted_histogram
 from pipeline_ops.output.run_records import Point
 
 WIDTH = 8.6  # inches
@@ -51,7 +50,7 @@ def score_histograms(scores: dict[str, tuple[np.ndarray, np.ndarray]], limits: t
     edges = np.linspace(*limits, 41)
     grid = axes_of(drawn, nrows=lines, ncols=columns, sharex=True, squeeze=False).ravel()
     for axes, (label, (values, weights)) in zip(grid, scores.items(), strict=False):
-        counts = weighted_histogram(np.clip(values, *limits), weights, edges)
+        counts, _ = np.histogram(np.clip(values, *limits), edges, weights=weights)
         axes.stairs(counts / max(counts.max(), 1e-9), edges, fill=True, color=ACCENT)
         axes.set_title(label_text(label), loc="left", fontsize=9)
         axes.set_yticks([])
@@ -87,7 +86,7 @@ def token_lengths(lengths: np.ndarray, weights: np.ndarray, max_length: int | No
     """Histogram of tokens per document, with a line at max_length, where longer ones are truncated; None: no line."""
     top = max(int(lengths.max(initial=1)), 1)
     edges = np.linspace(0, top, min(48, top) + 1)
-    counts = weighted_histogram(lengths, weights, edges)
+    counts, _ = np.histogram(lengths, edges, weights=weights)
     drawn = figure(WIDTH, 2.4)
     axes = axes_of(drawn)
     axes.stairs(counts / max(counts.sum(), 1e-9), edges, fill=True, color=ACCENT)

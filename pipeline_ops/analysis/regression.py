@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline_ops.analysis.metrics import number, single_label_metrics
 from pipeline_ops.analysis.moments import PairMoments
-from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, marginal_counts
+from pipeline_ops.analysis.single_label import Mistake, Mistakes, Rows, as_text, count_pairs, true_counts
 from pipeline_ops.models.heads import Head
 
 
@@ -75,7 +75,7 @@ class ValueEvaluator:
         return numbers, pa.array(self.names, pa.string()).take(pa.array(bins, mask=bins < 0))
 
     def truths(self) -> Counter[str]:
-        return self.invalid if not self.evaluated else marginal_counts(self.pairs, 0)
+        return self.invalid if not self.evaluated else true_counts(self.pairs)
 
     def result(self) -> dict[str, Any]:
         moments, count = self.moments, self.moments.count

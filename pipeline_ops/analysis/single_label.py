@@ -129,7 +129,7 @@ class SingleLabelEvaluator:
         )
 
     def truths(self) -> Counter[str]:
-        return marginal_counts(self.pairs, 0)
+        return true_counts(self.pairs)
 
     def result(self) -> dict[str, Any]:
         return {
@@ -185,9 +185,9 @@ def check_truths(distinct: int) -> None:
         raise UserError(f"--truth: more than {MAX_TRUE_LABELS:,} distinct values; give the column with the true label")
 
 
-def marginal_counts(pairs: Counter[tuple[str, str]], side: int) -> Counter[str]:
-    """{name: documents} by truth (side 0) or label (side 1)."""
+def true_counts(pairs: Counter[tuple[str, str]]) -> Counter[str]:
+    """{truth: documents}."""
     counts: Counter[str] = Counter()
-    for pair, documents in pairs.items():
-        counts[pair[side]] += documents
+    for (truth, _), documents in pairs.items():
+        counts[truth] += documents
     return counts

@@ -85,7 +85,7 @@ def stage_seconds(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str,
     return ClassifySeconds.sum_of(commit.classify_seconds for commit in commits), dict(stages)
 
 
-def sample_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.Table:
+def sample_rows(labeled: Labeled, columns: Sequence[str]) -> pa.Table:
     """A sample of the labeled rows, with a column WEIGHT (float64): how many rows of the output each represents.
 
     Reads at most SAMPLE_FILES files, about SAMPLE_BYTES, and takes ROWS_PER_FILE rows of each. Deterministic.
@@ -93,7 +93,7 @@ def sample_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.T
     Args:
         columns: the columns to read; one that no file has is null.
     """
-    chooser = random.Random(seed)
+    chooser = random.Random(0)
     strata: dict[str, list[WrittenFile]] = defaultdict(list)
     for file in labeled.files:
         strata[folder_of(file)].append(file)
@@ -104,7 +104,7 @@ def sample_rows(labeled: Labeled, columns: Sequence[str], seed: int = 0) -> pa.T
     files = _round_robin([strata[folder] for folder in ordered])
     drawn: list[tuple[str, pa.Table]] = []
     sampled: Counter[str] = Counter()
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     for file, table in read_columns(labeled.store, files, columns, rows=CANDIDATE_ROWS):
         if table.num_rows > ROWS_PER_FILE:
             table = table.take(pa.array(np.sort(draw.choice(table.num_rows, ROWS_PER_FILE, replace=False))))
@@ -134,11 +134,11 @@ def _round_robin(strata: Sequence[Sequence[WrittenFile]]) -> list[WrittenFile]:
     return chosen
 
 
-def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
+def reject_examples(labeled: Labeled) -> dict[str, list[Reject]]:
     """{reason: up to REJECT_EXAMPLES rejects}, from at most REJECT_FILES reject files."""
     files = [commit.rejects_file for commit in labeled.commits if commit.rejects_file is not None]
     files = [file for file in files if file.bytes <= SMALL_FILE_BYTES] or files[:1]
-    random.Random(seed).shuffle(files)
+    random.Random(0).shuffle(files)
     stored = [StoredFile(labeled.store.join(file.path), file.bytes, file.md5) for file in files[:REJECT_FILES]]
     found: dict[str, list[Reject]] = defaultdict(list)
     for content in labeled.store.read_files(stored):
@@ -147,12 +147,6 @@ def reject_examples(labeled: Labeled, seed: int = 0) -> dict[str, list[Reject]]:
             if len(found[reject.reason]) < REJECT_EXAMPLES:
                 found[reject.reason].append(reject)
     return dict(found)
-
-
-def weighted_histogram(values: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Sum of weights per bin, float64 (bins,); as in np.histogram the last bin includes its upper edge."""
-    counts, _ = np.histogram(values, bins=edges, weights=weights)
-    return counts
 
 
 def statistics_below(scores: np.ndarray, weights: np.ndarray, thresholds: Sequence[float]) -> list[dict[str, Any]]:
@@ -172,11 +166,11 @@ def statistics_below(scores: np.ndarray, weights: np.ndarray, thresholds: Sequen
     return found
 
 
-def example_rows(scores: np.ndarray, count: int, seed: int = 0) -> dict[str, list[int]]:
+def example_rows(scores: np.ndarray, count: int) -> dict[str, list[int]]:
     """Row numbers of up to `count` examples each with the highest scores, the lowest scores and at random; none twice."""
     order = np.argsort(-scores, kind="stable")
     highest = [int(row) for row in order[:count]]
     lowest = [int(row) for row in order[::-1][:count] if row not in set(highest)]
     rest = [row for row in range(len(scores)) if row not in {*highest, *lowest}]
-    drawn = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
+    drawn = sorted(random.Random(0).sample(rest, min(count, len(rest))))
     return {"highest scores": highest, "lowest scores": lowest, "random": drawn}

@@ -5,12 +5,11 @@ documents is held out and predicted at the end. All texts are held in memory. Th
 machine give the same weights.
 """
 
-import contextlib
 import difflib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -131,6 +130,7 @@ def train_classifier(
         UserError: too few labels or documents, or an unusable checkpoint or architecture.
     """
     import torch
+    from transformers.utils import logging
 
     assert (start is None) != (architecture is None), "exactly one of start and architecture"
     started = time.monotonic()
@@ -138,21 +138,22 @@ def train_classifier(
     names = _label_names(labels)
     label_ids = np.array([names.index(label) for label in labels], np.int64)
     train_rows, held_out_rows = split_held_out(label_ids, config.held_out_share, config.seed)
-    with _quiet_transformers():
-        torch.manual_seed(config.seed)
-        if architecture is not None:
-            tokenizer = train_wordpiece([texts[row] for row in train_rows], architecture.vocab_size, architecture.lowercase)
-            model = _new_model(architecture, tokenizer, names)
-        else:
-            assert start is not None
-            model, tokenizer = _load_checkpoint(start, revision, names)
-        tokenizer.model_max_length = _check_max_length(config.max_length, model, tokenizer)
-        documents = _tokenize(texts, label_ids, tokenizer)
-        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, on_step)
-        trainer.train()
-        held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    logging.set_verbosity_error()  # else it reports a new head as newly initialized
+    logging.disable_progress_bar()
+    torch.manual_seed(config.seed)
+    if architecture is not None:
+        tokenizer = train_wordpiece([texts[row] for row in train_rows], architecture.vocab_size, architecture.lowercase)
+        model = _new_model(architecture, tokenizer, names)
+    else:
+        assert start is not None
+        model, tokenizer = _load_checkpoint(start, revision, names)
+    tokenizer.model_max_length = _check_max_length(config.max_length, model, tokenizer)
+    documents = _tokenize(texts, label_ids, tokenizer)
+    trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, on_step)
+    trainer.train()
+    held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     predicted, truth = np.asarray(held_out.predictions).argmax(axis=1), np.asarray(held_out.label_ids)
     return TrainingResult(
         documents=len(texts),
@@ -358,22 +359,6 @@ def _make_trainer(
 def _report_step(on_step: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:
     loss = next((logs["loss"] for logs in reversed(state.log_history) if "loss" in logs), None)
     on_step(TrainingStep(state.global_step, state.max_steps, state.epoch or 0.0, loss, arguments.train_batch_size))
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence load reports (a new head is always "newly initialized") and progress bars."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -106,25 +106,18 @@ def merge_files(store: Store, merge: Merge) -> list[WrittenFile]:
     """
     written: list[WrittenFile] = []
     tables = (read_written(store, file) for file in merge.files)
-    for number, (schema, run) in enumerate(groupby(tables, key=_Schema)):
+    # serialized, as schemas are equal (==) whatever their metadata
+    for number, (schema, run) in enumerate(groupby(tables, key=lambda table: table.schema.serialize().to_pybytes())):
         sink = pa.BufferOutputStream()
         rows = 0
-        with pq.ParquetWriter(sink, schema.schema, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(
+            sink, pa.ipc.read_schema(pa.py_buffer(schema)), compression="zstd", write_page_checksum=True
+        ) as writer:
             for table in _row_groups(run):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                 rows += table.num_rows
         written.append(put_file(store, f"{merge.path}-{number}.parquet", rows, sink.getvalue()))
     return written
-
-
-class _Schema:
-    """The schema of a table, equal to another one only with its metadata."""
-
-    def __init__(self, table: pa.Table):
-        self.schema = table.schema
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Schema) and self.schema.equals(other.schema, check_metadata=True)
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
