@@ -5,14 +5,14 @@ the begin and the end of a unit, and gives up a unit that has begun several time
 was working on counts, not those in its queue.
 """
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.metrics import RETRIES, Meter
+from cluster.periodic import called_every
 
 STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}  # by the first word of a key
 POLL_S = 1
@@ -84,8 +84,7 @@ class Attempts:
 
         return ray.get(getattr(self._counts, method).remote(key))
 
-    @contextmanager
-    def watched(self, on_activity: Callable[[StageActivity], None]) -> Iterator[None]:
+    def watched(self, on_activity: Callable[[StageActivity], None]) -> AbstractContextManager[None]:
         """While the block runs, calls `on_activity` every POLL_S seconds from another thread.
 
         Ray Data (2.60) has no public API for the activity of a running Dataset: its State API needs the dashboard, and the
@@ -93,20 +92,7 @@ class Attempts:
         """
         import ray
 
-        stopped = threading.Event()
-
         def poll() -> None:
-            while not stopped.wait(POLL_S):
-                try:
-                    activity: Any = ray.get(self._counts.activity.remote(), timeout=POLL_TIMEOUT_S)
-                except ray.exceptions.RayError:  # the actor starts or restarts
-                    continue
-                on_activity(activity)
+            on_activity(ray.get(self._counts.activity.remote(), timeout=POLL_TIMEOUT_S))
 
-        thread = threading.Thread(target=poll, name="stage-activity", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            thread.join()
+        return called_every(POLL_S, poll, "stage-activity", ray.exceptions.RayError)  # the actor may start or restart

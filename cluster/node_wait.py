@@ -1,11 +1,11 @@
 """Waiting for nodes that have not joined yet or are in use, with a line now and then, and a limit."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from cluster.periodic import called_every
 from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines, Pools, resolve_pools
 from cluster.session import cluster_machines
 
@@ -96,21 +96,12 @@ def _autoscaler_news() -> str:
     return f" (autoscaler: {'; '.join(news)})" if news else ""
 
 
-@contextmanager
-def warn_about_missing_nodes(pools: Pools, say: Say, every_s: float = LINE_EVERY_S) -> Iterator[None]:
-    """While the block runs, says every `every_s` seconds which nodes the cluster lacks."""
-    over = threading.Event()
+def warn_about_missing_nodes(pools: Pools, say: Say) -> AbstractContextManager[None]:
+    """While the block runs, says every LINE_EVERY_S seconds which nodes the cluster lacks."""
 
-    def watch() -> None:
-        while not over.wait(every_s):
-            lacking = missing(pools)
-            if lacking is not None:
-                say(f"waiting for nodes: {lacking}{_autoscaler_news()}")
+    def warn() -> None:
+        lacking = missing(pools)
+        if lacking is not None:
+            say(f"waiting for nodes: {lacking}{_autoscaler_news()}")
 
-    thread = threading.Thread(target=watch, name="missing-nodes", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return called_every(LINE_EVERY_S, warn, "missing-nodes")

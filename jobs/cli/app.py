@@ -117,7 +117,3 @@ def _explain(error: Exception) -> int:
     what = " ".join(str(error).split()) or type(error).__name__
     _say(f"failed: {what}; run it again to continue", 1, None if is_store_fault(error) else error)
     return 1
-
-
-if __name__ == "__main__":
-    main()

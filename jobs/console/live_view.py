@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live as Drawing
 from rich.text import Text
 
+from cluster.periodic import called_every
 from jobs.console.stderr_capture import STDERR, stderr_in_lines
 
 DRAW_SECONDS = 0.5
@@ -35,7 +36,6 @@ class Live:
         self._console = Console(file=sys.stderr, quiet=quiet)
         # not rich's opinion: FORCE_COLOR makes a log file a terminal to it
         self.is_drawn = sys.stderr.isatty() and not self._console.is_dumb_terminal and not quiet
-        self._over = threading.Event()
         # rich finds out where the picture begins before it draws, without a lock: of two threads one would draw over the other
         self._drawing = threading.RLock()
         self._end = ExitStack()
@@ -43,6 +43,7 @@ class Live:
     def __enter__(self) -> "Live":
         if self.quiet:
             return self
+        closed = OSError  # of a terminal that has been closed
         with ExitStack() as stack:
             if self.is_drawn and _is_stderr(sys.stderr):
                 terminal = stack.enter_context(open(os.dup(STDERR), "w", encoding="utf-8", errors="replace"))
@@ -60,9 +61,9 @@ class Live:
                 )
                 stack.callback(self._locked, drawing.stop)
                 self._locked(drawing.start)
-                self._every(DRAW_SECONDS, lambda: self._locked(drawing.refresh), stack)
+                stack.enter_context(called_every(DRAW_SECONDS, lambda: self._locked(drawing.refresh), "live", closed))
             else:
-                self._every(LINE_SECONDS, self._say_line, stack)
+                stack.enter_context(called_every(LINE_SECONDS, self._say_line, "live", closed))
             self._end = stack.pop_all()
         return self
 
@@ -89,19 +90,6 @@ class Live:
                     # the window's as it is now; rich looks at descriptors 0 to 2, none of which need be the terminal
                     self._console.size = os.get_terminal_size(self._console.file.fileno())
             draw()
-
-    def _every(self, seconds: float, act: Callable[[], object], stack: ExitStack) -> None:
-        """Does it again and again in a thread that ends before all that is on the stack so far."""
-
-        def repeat() -> None:
-            while not self._over.wait(seconds):
-                with suppress(OSError):  # of a terminal that has been closed
-                    act()
-
-        thread = threading.Thread(target=repeat, name="live", daemon=True)
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(self._over.set)
 
 
 def _is_stderr(file: TextIO) -> bool:

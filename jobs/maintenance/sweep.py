@@ -8,7 +8,7 @@ from typing import Any
 from jobs.config import JobConfig
 from pipeline_ops.output.commit_log import Ledger, read_ledger, sweep
 from pipeline_ops.output.lease import Lease, check_free, hold_lease
-from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
+from pipeline_ops.schema.errors import UserError, store_access
 
 
 @contextmanager
@@ -20,11 +20,9 @@ def existing_output(job: JobConfig) -> Iterator[tuple[Ledger, Lease]]:
         LeaseError: another run holds the lease.
     """
     store = job.output_store
-    try:
+    with store_access("output.path", store.path, "read"):
         seen = check_free(store)
         ledger = read_ledger(store)
-    except store_errors() as error:
-        raise as_user_error("output.path", store.path, "read", error) from error
     if seen is None and not ledger.commits:
         raise UserError(f"output.path: {store.path!r} holds no labels; run the job first")
     with hold_lease(store, job.output.lease_seconds, seen, ledger) as lease:

@@ -21,7 +21,7 @@ from jobs.remote.scheduler import POLL_S, Follower, Schedule, Target, say
 from jobs.remote.submit import check_output, named_address, output_key, submission_id, submit_job
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.schedule_records import Tick
-from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
+from pipeline_ops.schema.errors import UserError, store_access, store_errors
 
 ONCE_POLL_S = 2  # somebody waits
 HEARTBEAT_S = 60
@@ -43,12 +43,10 @@ def schedule(
     trigger = cron_trigger(cron, timezone)
     target = _target(job_file, overrides, options)
     follower = Schedule(target, trigger)
-    try:
+    with store_access("output.path", target.store.path, "read or written"):
         follower.recover()
         _check_cluster(target, answered_before=follower.last is not None)
         follower.begin()
-    except store_errors() as error:
-        raise as_user_error("output.path", target.store.path, "read or written", error) from error
     say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.store.path}")
     code = _keep(follower)
     follower.beat(ends=True)
@@ -105,13 +103,12 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
     target = _target(job_file, overrides, options)
     follower = Follower(target)
     try:
-        follower.recover()
-        tick = follower.decide(datetime.now(UTC).replace(second=0, microsecond=0))
-        follower.follow()
+        with store_access("output.path", target.store.path, "read or written"):
+            follower.recover()
+            tick = follower.decide(datetime.now(UTC).replace(second=0, microsecond=0))
+            follower.follow()
     except ClusterError as error:
         raise UserError(f"--address: {error}") from error
-    except store_errors() as error:
-        raise as_user_error("output.path", target.store.path, "read or written", error) from error
     waiting = True
     while tick.name in follower.open:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from jobs.config import JobConfig
 from pipeline_ops.output import schedule_records as ticks
 from pipeline_ops.output.schedule_records import Tick, tick_time
-from pipeline_ops.schema.errors import as_user_error, store_errors
+from pipeline_ops.schema.errors import store_access
 from pipeline_ops.schema.units import iso
 
 STALE_S = 300  # of five heartbeats, four may wait while a working_dir is uploaded
@@ -22,10 +22,8 @@ def health(job: JobConfig) -> dict[str, Any]:
         UserError: the output cannot be read.
     """
     store = job.output_store
-    try:
+    with store_access("output.path", store.path, "read"):
         found = ticks.read_health(store)
-    except store_errors() as error:
-        raise as_user_error("output.path", store.path, "read", error) from error
     if found is None:
         reason = "no scheduler has ever run for this output"
         return {"healthy": False, "reason": reason, "age_s": None, "heartbeat": None, "output": store.path}
@@ -41,10 +39,8 @@ def health(job: JobConfig) -> dict[str, Any]:
 def history(job: JobConfig) -> dict[str, Any]:
     """The newest ticks, oldest first, and the scheduler's health; raises as health()."""
     store = job.output_store
-    try:
+    with store_access("output.path", store.path, "read"):
         known = ticks.read_ticks(store, LISTED_TICKS)
-    except store_errors() as error:
-        raise as_user_error("output.path", store.path, "read", error) from error
     return {"ticks": [describe(tick) for tick in known], **health(job)}
 
 

@@ -12,7 +12,7 @@ from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labeled_output import open_labeled
 from pipeline_ops.output.lease import read_lease
 from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
-from pipeline_ops.schema.errors import as_user_error, store_errors
+from pipeline_ops.schema.errors import store_access
 from pipeline_ops.storage.store import Store
 
 LISTED_LABELS = 12
@@ -32,10 +32,8 @@ def status(store: Store) -> dict[str, Any]:
         UserError: there is no output.
         OSError: the store cannot be read.
     """
-    try:
+    with store_access("output.path", store.path, "read"):
         lease = read_lease(store)
-    except store_errors() as error:
-        raise as_user_error("output.path", store.path, "read", error) from error
     held = lease is not None and lease.is_held(time.time())
     holder = lease.holder if held and lease is not None else None
     if held and read_job(store) is None:

@@ -28,7 +28,7 @@ from pipeline_ops.planning.forecast import (
 )
 from pipeline_ops.planning.sampler import Estimate, Sample, draw_sample
 from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, ReadSettings, Span
-from pipeline_ops.schema.errors import UserError, as_user_error, is_store_failing, store_errors
+from pipeline_ops.schema.errors import UserError, store_access
 
 CPU = "CPU"
 CORES_PER_NODE = 16  # of a cluster of cores
@@ -100,10 +100,8 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
     """
     job, work = prepared.job, prepared.plan
     settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, work.unit_bytes, fingerprint="of a sample")
-    try:
+    with store_access("input.path", job.input.path, "read"):
         sample = draw_sample(work.tasks, prepared.models, settings)
-    except store_errors() as error:
-        raise error if is_store_failing(error) else as_user_error("input.path", job.input.path, "read", error) from error
     workload = _workload(prepared, sample)
     rate, rate_source = _rate(prepared, target, sample)
     cores, cores_source = _cores_per_device(job, target)

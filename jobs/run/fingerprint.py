@@ -9,18 +9,9 @@ from jobs.config import ResolvedJob
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.tokenizing.windows import window_settings
 
 NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
-
-
-# what the settings are of an output that was made before they came
-_WITHOUT_SETTINGS = {
-    f"output.{key}": value
-    for key, value in OutputConfig(path="", labels=False, num_windows=False).model_dump(mode="json").items()
-    if key not in NON_RESULT_KEYS
-}
 
 
 def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:
@@ -53,7 +44,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raises UserError when the output holds labels made with other settings; names the keys that differ."""
-    recorded = {**_WITHOUT_SETTINGS, **record["settings"]}
+    recorded = record["settings"]
     before, now = _model_names(recorded), _model_names(settings)
     if before != now:
         raise UserError(

@@ -21,7 +21,7 @@ from pipeline_ops.reading.documents import check_columns
 from pipeline_ops.reading.input_schema import input_schema
 from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
 from pipeline_ops.reading.text_columns import is_text_type
-from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
+from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.paths import full_path, is_local, join
@@ -75,20 +75,14 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         }
     )
     _check_paths(config)
-    try:
+    with store_access("output.path", config.output.path, "read"):
         lease = check_free(config.output_store) if leased else None
-    except store_errors() as error:
-        raise as_user_error("output.path", config.output.path, "read", error) from error
-    try:
+    with store_access("input.path", config.input.path, "read"):
         files, passed_over = find_inputs(config.input, config.input_store)
-    except store_errors() as error:
-        raise as_user_error("input.path", config.input.path, "read", error) from error
-    try:
+    with store_access("output.path", config.output.path, "read"):
         record = read_job(config.output_store)
         ledger = read_ledger(config.output_store)
         failures = read_failures(config.output_store)
-    except store_errors() as error:
-        raise as_user_error("output.path", config.output.path, "read", error) from error
     job = _resolve(config)
     _check_partitions(job)
     _check_label_folders(job)
@@ -96,7 +90,7 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
     outdated = failures if retry_failed else outdated_failures(failures, listed)
     retried = {failure.id for failure in outdated}
     failures = [failure for failure in failures if failure.id not in retried]
-    try:
+    with store_access("input.path", job.input.path, "read", pa.ArrowInvalid):
         plan = make_plan(
             files,
             ledger.commits,
@@ -109,8 +103,6 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         # only files with work left are opened
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
         line_types = _check_columns(job, left, checked=record is not None)
-    except (*store_errors(), pa.ArrowInvalid) as error:
-        raise as_user_error("input.path", job.input.path, "read", error) from error
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
     if record is not None:

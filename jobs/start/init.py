@@ -18,11 +18,9 @@ from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.format import byte_size
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
-from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.schema.errors import UserError, as_user_error, store_errors
+from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.paths import full_path, is_local, join
-from pipeline_ops.storage.store import Store
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # {section: settings to list in the file, commented out}; the README has all
@@ -69,7 +67,9 @@ def init(
     for setting in overrides:
         override(settings, setting)
     job = check_config(JobConfig, settings)
-    corpus = _profile(job.input.model_copy(update={"path": full_path(job.input.path)}), job.input_store)
+    source = job.input.model_copy(update={"path": full_path(job.input.path)})
+    with store_access("input.path", source.path, "read"):
+        corpus = profile_corpus(source, job.input_store)
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
@@ -87,13 +87,6 @@ def init(
         raise UserError(f"--job: {job_file!r} cannot be written: {error.strerror}") from error
     load_job(job_file)
     return {"job": job_file, "model": model, "output": settings["output"]["path"], **summary}
-
-
-def _profile(config: InputConfig, store: Store) -> CorpusProfile:
-    try:
-        return profile_corpus(config, store)
-    except store_errors() as error:
-        raise as_user_error("input.path", config.path, "read", error) from error
 
 
 def _labels_of(model: str) -> list[str]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.schema.errors import UserError, is_store_failing, store_errors
+from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
@@ -77,13 +77,9 @@ def open_labeled(store: Store, key: str = "output.path") -> Labeled:
         UserError: there is no labeled output, or it cannot be read.
         StoreError: the store keeps failing.
     """
-    try:
+    with store_access(key, store.path, "read"):
         record = read_job(store)
         ledger = read_ledger(store)
-    except store_errors() as error:
-        if is_store_failing(error):
-            raise
-        raise UserError(f"{key}: {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
     if record is None or "config" not in record:
         raise UserError(
             f"{key}: {store.path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 
 from pipeline_ops.output.commit_log import Ledger, write_pack
 from pipeline_ops.output.process_identity import is_gone, this_holder, this_process
-from pipeline_ops.schema.errors import UserError, as_user_error, is_store_fault, store_errors
+from pipeline_ops.schema.errors import UserError, is_store_fault, store_access
 from pipeline_ops.storage.store import Store
 
 LEASE_FOLDER = "_lease"
@@ -266,11 +266,9 @@ def hold_lease(store: Store, seconds: float, seen: LeaseRecord | None, ledger: L
         UserError: the output cannot be written.
         LeaseError: another run holds the lease.
     """
-    try:
+    with store_access("output.path", store.path, "written"):
         new_folders = store.check_writable()
         lease = acquire(store, seconds, seen, pack_term=ledger.pack_term)
-    except store_errors() as error:
-        raise as_user_error("output.path", store.path, "written", error) from error
     forget, interrupted, release = False, False, True
     try:
         with lease.renewed():

@@ -4,6 +4,8 @@ The client libraries are not imported here: it would cost each process of a job 
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PRECONDITION_FAILED = 412
@@ -74,17 +76,27 @@ def one_line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or "no reason given") + notes
 
 
-def as_user_error(key: str, path: str, what: str, error: BaseException) -> BaseException:
-    """A UserError that `path` cannot be used; `error` itself if the store is failing.
+@contextmanager
+def store_access(key: str, path: str, what: str, *further: type[Exception]) -> Iterator[None]:
+    """Turns a store's refusal into a UserError that `path` cannot be used; errors of a failing store pass unchanged.
 
     Args:
         key: the config key that holds `path`.
-        what: what failed, as a participle: "read", "written".
-        error: what was raised.
+        what: what the block does, as a participle: "read", "written".
+        further: exceptions that mean the same as a refusal.
+
+    Raises:
+        UserError: the store refuses the block's requests, or cannot be reached.
+        StoreError: the store is failing.
     """
-    if is_store_failing(error):
-        return error
-    reason = f"{type(error).__name__}: {one_line(error)}"
-    if type(error).__name__ == "NoCredentialsError":
-        reason += "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; public buckets: storage.anonymous=true"
-    return UserError(f"{key}: {path!r} cannot be {what}: {reason}")
+    try:
+        yield
+    except (*store_errors(), *further) as error:
+        if is_store_failing(error):
+            raise
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        if type(error).__name__ == "NoCredentialsError":
+            reason += (
+                "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; public buckets: storage.anonymous=true"
+            )
+        raise UserError(f"{key}: {path!r} cannot be {what}: {reason}") from error

@@ -162,7 +162,7 @@ def test_driver_asks_for_what_is_given_only(tmp_path: Path) -> None:
         ("num_cpus: many", "num_cpus"),
         ("memory: -1", "memory"),
         ("resources: driver", "resources"),
-        ("resources: {driver: one}", "resources: 'one'"),
+        ("resources: {driver: one}", "resources: invalid value 'one'"),
         ("[num_cpus]", "entrypoint.yaml"),
         ("num_cpus: [", "not valid YAML"),
         (None, "entrypoint.yaml"),
