@@ -147,9 +147,6 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         content = b"".join(read_written_bytes(store, file) for file in rejects)
         path = f"{REJECTS_FOLDER}/{compaction.unit}-{compaction.attempt}.jsonl"
         rejects_file = put_file(store, path, sum(file.rows for file in rejects), content)
-    labels: Counter[str] = Counter()
-    for commit in commits:
-        labels.update(commit.labels)
     schemas = {commit.schema for commit in commits if commit.files}
     known_flops = [commit.flops for commit in commits if commit.flops is not None]
     return Commit(
@@ -163,7 +160,7 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         tokens=sum(commit.tokens for commit in commits),
         padded_tokens=sum(commit.padded_tokens for commit in commits),
         truncated=sum(commit.truncated for commit in commits),
-        labels=dict(labels),
+        labels=_sum_of(commit.labels for commit in commits),
         replaces=tuple(commit.name for commit in commits),
         classify_seconds=ClassifySeconds.sum_of(commit.classify_seconds for commit in commits),
         flops=sum(known_flops) if len(known_flops) == len(commits) else None,
@@ -175,10 +172,9 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
 
 def _sum_of(several: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The sums by key."""
-    total: dict[str, Any] = defaultdict(int)
+    total: Counter[str] = Counter()
     for counts in several:
-        for key, count in counts.items():
-            total[key] += count
+        total.update(counts)
     return dict(total)
 
 

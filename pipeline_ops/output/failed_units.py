@@ -10,7 +10,7 @@ FAILED_FOLDER = "_failed"
 
 def read_failures(store: Store) -> list[Failure]:
     """The quarantined failures of an output, by file and row."""
-    files = _listed(store)
+    files = [file for file in store.list_all(FAILED_FOLDER) if file.path.endswith(".json")]
     found = [Failure.from_json(content) for content in store.read_files(files)]
     return sorted(found, key=lambda failure: (failure.pieces[0].path, failure.pieces[0].start_row))
 
@@ -32,7 +32,3 @@ def outdated_failures(failures: list[Failure], listed: dict[str, StoredFile]) ->
         for failure in failures
         if any(piece.path not in listed or listed[piece.path].identity != piece.identity for piece in failure.pieces)
     ]
-
-
-def _listed(store: Store) -> list[StoredFile]:
-    return [file for file in store.list_all(FAILED_FOLDER) if file.path.endswith(".json")]

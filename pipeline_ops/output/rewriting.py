@@ -63,7 +63,7 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
         lines = read_written_bytes(store, rejects_file).splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)["source_file"] not in gone]
         lost["rejected"] = len(lines) - len(kept)
-        reasons = reasons_of(kept)
+        reasons = dict(Counter(json.loads(line)["reason"] for line in kept))
         if lost["rejected"]:
             path = f"{REJECTS_FOLDER}/{unit}-{attempt}.jsonl"
             rejects_file = put_file(store, path, len(kept), b"".join(kept)) if kept else None
@@ -82,11 +82,6 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
         replaces=(commit.name,),
         reasons=reasons,
     )
-
-
-def reasons_of(lines: Iterable[bytes]) -> dict[str, int]:
-    """Number of lines of a rejects file by reason."""
-    return dict(Counter(json.loads(line)["reason"] for line in lines))
 
 
 def tombstone(commits: Iterable[Commit]) -> Commit:

@@ -8,7 +8,7 @@ differ. Compressed line files and CSV are drawn from near their beginnings: any 
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -191,12 +191,8 @@ class _Sampler:
 
     def count(self, files: Sequence[RemainingFile]) -> None:
         """Reads all of them."""
-        counted: Measures = defaultdict(float)
-        for left in files:
-            for name, value in self.measure_ranges(left.file, left.ranges).items():
-                counted[name] += value
-            self.sample.files.add(left.file.path)
-        self.sample.counted = counted
+        self.sample.counted = self.measure_spans([Span(left.file, left.ranges) for left in files])
+        self.sample.files = {left.file.path for left in files}
 
     def draw(self, files: Sequence[RemainingFile], random: np.random.Generator) -> None:
         weights = np.array([file.size for file in files])
@@ -219,7 +215,7 @@ class _Sampler:
         if file.format == "parquet":
             return self.draw_rows(left, random)
         if file.format == "text" and self.settings.input.text_unit == "file":
-            return Draw(self.measure_ranges(file, left.ranges), left.size, left.size)
+            return Draw(self.measure_spans([Span(file, left.ranges)]), left.size, left.size)
         if file.compression is None and file.format != "csv":
             return self.draw_lines(left, random)
         return self.draw_near_beginning(left, random)
@@ -249,7 +245,7 @@ class _Sampler:
         # a large row group can only be decoded from its start
         start = first if group_bytes > STREAMED_ROW_GROUP_BYTES else min(row, last - count)
         window = count * file.stored.size / footer.num_rows
-        return Draw(self.measure_ranges(file, (Range(start, start + count),)), window, window)
+        return Draw(self.measure_spans([Span(file, (Range(start, start + count),))]), window, window)
 
     def draw_lines(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         ranges = _byte_ranges(left.file, left.ranges)
@@ -304,14 +300,15 @@ class _Sampler:
                 return Draw(measures, len(found) * per_byte, window * per_byte)
         raise OSError(f"a record near the beginning has no end within {PREFIX_BYTES} bytes")
 
-    def measure_ranges(self, file: InputFile, ranges: Sequence[Range]) -> Measures:
-        parts = []
-        for part in read_pieces([Span(file, tuple(ranges))], self.settings):
-            if isinstance(part, Failure):
-                self.sample.unreadable.append(f"{part.where}: {part.message}")
-            else:
-                parts.append(part[1:])
-        return self.measure(parts)
+    def measure_spans(self, spans: list[Span]) -> Measures:
+        def readable() -> Iterator[tuple[pa.Table, list[Reject]]]:
+            for part in read_pieces(spans, self.settings):
+                if isinstance(part, Failure):
+                    self.sample.unreadable.append(f"{part.where}: {part.message}")
+                else:
+                    yield part[1:]
+
+        return self.measure(readable())
 
     def measure(self, parts: Iterable[tuple[pa.Table, list[Reject]]]) -> Measures:
         """Counts documents and rejects, and tokenizes."""
