@@ -32,13 +32,13 @@ def plan_command(
 ) -> None:
     """Show what a run would do; with --cluster, estimate its time and cost."""
     from jobs.run.estimate import plan_on, print_estimate, target_of
-    from jobs.run.plan import plan, show
+    from jobs.run.plan import plan, print_plan
 
     target = target_of(cluster, rate, price)
     loaded = load_light_job(job, overrides)
     summary = plan(loaded) if target is None else plan_on(loaded, target)
     if not quiet:
-        show(summary)
+        print_plan(summary)
         if target is not None:
             print_estimate(summary["estimate"])
     emit(summary)

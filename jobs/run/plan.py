@@ -1,4 +1,4 @@
-"""Plan command: summary and table."""
+"""The plan command: what a run would do, as a summary and as a table."""
 
 import sys
 from typing import Any
@@ -13,27 +13,39 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
-GENERIC = "without names: model.id2label gives them some"
+GENERIC_LABELS = "generic names; set model.id2label"
 
 
 def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
-    """Files, bytes, units, what is committed and what would run, and the resolved settings with their sources."""
+    """Summarize a job before it runs: files, bytes and units committed and to run; the resolved settings with their sources.
+
+    Args:
+        job: the job; nothing is written and no lease is taken.
+        machines: where the job would run; None: this machine.
+
+    Raises:
+        UserError: as prepare() and summary_of().
+    """
     return summary_of(prepare(job, leased=False), machines or this_machine())
 
 
 def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
-    """plan(), of a job that is prepared; raises UserError for pools that these machines can never hold."""
+    """Summary of a prepared job; see plan().
+
+    Raises:
+        UserError: the machines are too small for the actor pools.
+    """
     job, work = prepared.job, prepared.plan
     pools = _pools(prepared, machines)
     resolved: dict[str, tuple[Any, str]] = {}
     for model in prepared.models:
-        settings = _resolved(model, pools.use_gpu)
+        settings = _model_settings(model, pools.use_gpu)
         prefix = f"{model.name}: " if model.name else ""
         resolved |= {f"{prefix}{key}": setting for key, setting in settings.items()}
     resolved |= {
-        **{f"compute.{key}": (_shown(pools, key), source) for key, source in pools.sources.items()},
+        **{f"compute.{key}": (_pool_size(pools, key), source) for key, source in pools.sources.items()},
         **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
-        "compute.unit_bytes": (work.unit_bytes, "what is left to label" if job.compute.unit_bytes == "auto" else "job file"),
+        "compute.unit_bytes": (work.unit_bytes, "input left to label" if job.compute.unit_bytes == "auto" else "job file"),
     }
     return {
         "files": work.files,
@@ -55,42 +67,42 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
     }
 
 
-def _resolved(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
-    """{setting: (value, where it is from)} of a model."""
+def _model_settings(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
+    """{setting: (resolved value, its source)} of a model."""
     config, facts = model.config, model.facts
     return {
         "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
         "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
-        "model.dtype": (_dtype_here(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
+        "model.dtype": (_resolved_dtype(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
         **{
             key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
             for key, value in window_settings(facts.windows).items()
         },
         "activation": (facts.head.activation, "the model's head" if config.activation == "auto" else "job file"),
         "head": (facts.head.kind, "the model's head" if config.problem_type == "auto" else "job file"),
-        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC})" * facts.head.has_generic_labels),
+        "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC_LABELS})" * facts.head.has_generic_labels),
     }
 
 
-def _shown(pools: Pools, key: str) -> Any:
-    """A pool's size, or the range of one that grows."""
-    size, least = getattr(pools, key), getattr(pools, f"min_{key}", None)
-    return size if least in (None, size) else f"{least} to {size}"
+def _pool_size(pools: Pools, key: str) -> int | str:
+    """The size of an actor pool, or the range of an autoscaling one."""
+    size, min_size = getattr(pools, key), getattr(pools, f"min_{key}", None)
+    return size if min_size in (None, size) else f"{min_size} to {size}"
 
 
-def _pools(prepared: Prepared, machines: Machines):
+def _pools(prepared: Prepared, machines: Machines) -> Pools:
     try:
         return resolve_pools(prepared.job.compute, machines, prepared.token_flops)
     except ValueError as error:
-        raise UserError(f"{error}; for another machine, plan --cluster 8xH100") from error
+        raise UserError(f"{error}; to plan for other machines, give them, e.g. plan --cluster 8xH100") from error
 
 
-def _dtype_here(dtype: str, use_gpu: bool) -> str:
+def _resolved_dtype(dtype: str, use_gpu: bool) -> str:
     return BY_GPU if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
 
 
-def show(summary: dict[str, Any]) -> None:
-    """Prints a plan for people, on stderr."""
+def print_plan(summary: dict[str, Any]) -> None:
+    """Print the summary of plan() on stderr, the settings as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -103,17 +115,17 @@ def show(summary: dict[str, Any]) -> None:
         f"to run: {summary['files_to_run']:,} files, {summary['bytes_to_run'] / 2**20:,.1f} MiB,"
         f" about {summary['units_to_run']:,} units -> {summary['output']}"
     )
-    for key, what in {
+    for key, consequence in {
         "files_changed": "have changed and are labeled again",
-        "files_removed": "are gone; their labels are dropped" if summary["drop_removed"] else "are gone; their labels stay",
-        "files_passed_over": "have no known suffix and are passed over",
+        "files_removed": "were removed; their labels are dropped"
+        if summary["drop_removed"]
+        else "were removed; their labels are kept",
+        "files_passed_over": "have an unknown suffix and are skipped",
     }.items():
         if summary[key]:
-            console.print(f"{summary[key]:,} files {what}")
+            console.print(f"{summary[key]:,} files {consequence}")
     if summary["units_failed"]:
-        console.print(
-            f"{summary['units_failed']:,} units have failed before and are left alone; run --retry-failed takes them up"
-        )
+        console.print(f"{summary['units_failed']:,} units have failed and are skipped; retry them with run --retry-failed")
     table = Table("setting", "value", "from")
     for key, setting in summary["settings"].items():
         table.add_row(key, str(setting["value"]), setting["from"])
