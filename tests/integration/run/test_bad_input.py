@@ -51,7 +51,7 @@ MISTAKES = {
     "not_parquet": ("broken.parquet", [], r"input\.path: .*broken\.parquet"),
     "unknown_key": ("in", ["compute.batch_token=9"], r"compute\.batch_token: unknown key; did you mean compute\.batch_tokens"),
     "unknown_section": ("in", ["ouput.scores=true"], r"ouput: unknown key; did you mean output"),
-    "bad_value": ("in", ["compute.batch_tokens=many"], r"compute\.batch_tokens: 'many'"),
+    "bad_value": ("in", ["compute.batch_tokens=many"], r"compute.batch_tokens: invalid value 'many'"),
     "unknown_model_id": ("in", ["model.path=nobody/no-such-model"], r"model\.path: 'nobody/no-such-model'"),
     "model_folder_without_model": ("in", ["model.path={folder}/empty"], r"model\.path: .*empty"),
     "too_long": ("in", ["model.max_length=129"], r"model\.max_length: 129 .*128"),
