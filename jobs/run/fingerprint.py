@@ -1,4 +1,4 @@
-"""What an output is made with: the settings that change results, and the refusal to mix others into it."""
+"""Result settings of a job, their fingerprint, and the check that an output holds labels of one set of them only."""
 
 import hashlib
 import json
@@ -11,12 +11,20 @@ from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.windows import window_settings
 
-NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # of the output's settings, these change no label
+NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # keys of `output` that change no label
 
 
 def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:
-    """All that changes results, by config key; a dtype is None where it is not known yet."""
-    model_metadata: dict[str, Any] = {}
+    """All settings that change results.
+
+    Args:
+        models: those of the job, in its order; with their dtypes once the classifiers have resolved them.
+
+    Returns:
+        {config key: JSON value}; keys of named models begin with `models.NAME.`. A dtype of `auto` that is not resolved yet is
+        None.
+    """
+    model_settings: dict[str, Any] = {}
     for model in models:
         settings = {
             "model.path": model.facts.path,
@@ -30,26 +38,35 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
         }
         if model.name:
             settings = {key.replace("model.", f"models.{model.name}.", 1): value for key, value in settings.items()}
-        model_metadata |= settings
-    reading = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
-    writing = {
+        model_settings |= settings
+    input_settings = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
+    output_settings = {
         f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NON_RESULT_KEYS
     }
-    return {**model_metadata, **reading, **writing}
+    return {**model_settings, **input_settings, **output_settings}
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
+    """SHA-256 (hexadecimal) of the result settings as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raises UserError when the output holds labels made with other settings; names the keys that differ."""
+    """Check that the settings of a job are those of the labels in its output.
+
+    Args:
+        record: the output's `_job.json`.
+        settings: result_settings() of the job; an unresolved dtype matches any.
+
+    Raises:
+        UserError: settings differ; the message names each key with both values.
+    """
     recorded = record["settings"]
-    before, now = _model_names(recorded), _model_names(settings)
-    if before != now:
+    recorded_names, names = _model_names(recorded), _model_names(settings)
+    if recorded_names != names:
         raise UserError(
-            f"models: the output holds labels of {_shown(before)}, this job has {_shown(now)}: a document's labels are written"
-            f" together; label with all of them into another output.path, or with the new ones alone"
+            f"models: the output holds labels of {_joined(recorded_names)}, this job has {_joined(names)}: labels of a document"
+            f" are written together; give another output.path, for all models or for the new ones alone"
         )
     differing = [
         f"{key} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
@@ -58,15 +75,15 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
     ]
     if differing:
         raise UserError(
-            f"output.path: holds labels made with other settings: {'; '.join(differing)};"
-            f" change them back, or give another output.path"
+            f"output.path: holds labels written with other settings: {'; '.join(differing)};"
+            f" restore them, or give another output.path"
         )
 
 
 def _model_names(settings: dict[str, Any]) -> list[str]:
-    """The models of a job, in alphabetical order; of a job with one, which has no name, none."""
+    """Names of the models, sorted; empty for a job with `model`, which has no name."""
     return sorted({key.split(".")[1] for key in settings if key.startswith("models.")})
 
 
-def _shown(names: list[str]) -> str:
+def _joined(names: list[str]) -> str:
     return ", ".join(names) if names else "one model without a name"
