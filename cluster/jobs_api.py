@@ -99,8 +99,8 @@ class Cluster:
         """The job of this id; None: there is none."""
         return next((job for job in self.list() if job.id == submission_id), None)
 
-    def list(self, prefix: str = "") -> list[Submission]:
-        """Submitted jobs whose id begins with `prefix`, oldest first; the cluster forgets them when it ends."""
+    def list(self) -> list[Submission]:
+        """Submitted jobs, oldest first; the cluster forgets them when it ends."""
         with translate_client_errors(self.address):
             details = [job for job in self.client.list_jobs() if job.submission_id]
         jobs = [
@@ -115,9 +115,7 @@ class Cluster:
             )
             for job in details
         ]
-        return sorted(
-            (job for job in jobs if job.id.startswith(prefix)), key=lambda job: (job.started is None, job.started, job.id)
-        )
+        return sorted(jobs, key=lambda job: (job.started is None, job.started, job.id))
 
     def log(self, submission_id: str) -> str:
         """All that the job has written to stdout and stderr so far.

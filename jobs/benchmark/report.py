@@ -7,6 +7,8 @@ from math import ceil
 from statistics import median
 from typing import Any
 
+from jobs.format import number, percent
+
 LIMIT, TOKENIZER = "limit", "tokenizer"  # the bare loops
 JOB = "job"
 WARM_SHARE = 0.25  # of the steps: a later stage's slow start holds back what is done already
@@ -147,13 +149,13 @@ def _contenders(result: dict[str, Any]) -> Any:
         rates = [run["steady"] for run in row["runs"] if run["steady"]]
         table.add_row(
             name,
-            _number(row["steady"]),
-            f"{_number(min(rates))} - {_number(max(rates))}" if rates else "",
-            _number(row["of_limit"], "{:.1%}"),
-            _number(row["job_steady"], "{:.2f}"),
-            _number(row["whole"]),
-            _number(row["job_whole"], "{:.2f}"),
-            *(_number(row[f"megabytes_per_second_{key}"]) for key in ("steady", "whole") if with_bytes),
+            number(row["steady"]),
+            f"{number(min(rates))} - {number(max(rates))}" if rates else "",
+            percent(row["of_limit"]),
+            number(row["job_steady"]),
+            number(row["whole"]),
+            number(row["job_whole"]),
+            *(number(row[f"megabytes_per_second_{key}"]) for key in ("steady", "whole") if with_bytes),
         )
     return table
 
@@ -166,28 +168,22 @@ def _actors(result: dict[str, Any]) -> Any:
     table.add_column("actors")
     for row in rows:
         table.add_column(str(row["actors"]), justify="right")
-    for name, key, factor, form in (
-        ("units", "units", 1, "{:,}"),
-        ("seconds asleep per unit", "sleep_seconds", 1, "{:g}"),
-        ("units/s", "units_per_second", 1, "{:.2f}"),
-        ("of linear: actors / seconds asleep", "efficiency", 1, "{:.1%}"),
-        ("these cores busy", "cores_busy", 1, "{:.0%}"),
-        ("driver: CPU ms per unit", "driver_cpu_seconds_per_unit", 1000, ""),
-        ("all processes: CPU ms per unit", "machine_cpu_seconds_per_unit", 1000, ""),
-        ("driver's memory, MiB", "driver_bytes", 2**-20, ""),
-        ("objects put per unit", "puts_per_unit", 1, "{:.2f}"),
-        ("seconds, start included", "seconds", 1, ""),
+    for name, key, factor, shown in (
+        ("units", "units", 1, number),
+        ("seconds asleep per unit", "sleep_seconds", 1, number),
+        ("units/s", "units_per_second", 1, number),
+        ("of linear: actors / seconds asleep", "efficiency", 1, percent),
+        ("these cores busy", "cores_busy", 1, percent),
+        ("driver: CPU ms per unit", "driver_cpu_seconds_per_unit", 1000, number),
+        ("all processes: CPU ms per unit", "machine_cpu_seconds_per_unit", 1000, number),
+        ("driver's memory, MiB", "driver_bytes", 2**-20, number),
+        ("objects put per unit", "puts_per_unit", 1, number),
+        ("seconds, start included", "seconds", 1, number),
     ):
-        cells = [_number(row[key] * factor, form) for row in rows]
-        forecasts = [f" ({_number(row['forecast'][key] * factor, form)})" if key in row["forecast"] else "" for row in rows]
+        cells = [shown(row[key] * factor) for row in rows]
+        forecasts = [f" ({shown(row['forecast'][key] * factor)})" if key in row["forecast"] else "" for row in rows]
         table.add_row(name, *map("".join, zip(cells, forecasts, strict=True)))
     return table
-
-
-def _number(value: float | None, form: str = "") -> str:
-    if value is None:
-        return ""
-    return (form or ("{:,.0f}" if value >= 100 else "{:,.1f}")).format(value)
 
 
 def save(result: dict[str, Any], folder: str) -> None:
@@ -211,7 +207,7 @@ def _plot_contenders(result: dict[str, Any]) -> Any:
     ):
         rates = [contenders[name][key] or 0 for name in names]
         bars = axes.barh(names, rates, color=["#d95f02" if name.startswith(JOB) else "#7f8fa6" for name in names])
-        axes.bar_label(bars, [_number(rate) if rate else "" for rate in rates], padding=3)
+        axes.bar_label(bars, [number(rate) if rate else "" for rate in rates], padding=3)
         spread = [[run[key] for run in contenders[name]["runs"] if run.get(key)] for name in names]
         for place, values in enumerate(spread):
             axes.plot(values, [place] * len(values), "k|", markersize=8)

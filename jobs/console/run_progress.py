@@ -14,7 +14,8 @@ from rich.text import Text
 
 from cluster.resources import Pools
 from jobs.console.live_view import Live
-from jobs.console.widgets import Recent, bar, block, columns, duration, fitted, rate
+from jobs.console.widgets import Recent, bar, block, columns, duration, fitted
+from jobs.format import number
 from jobs.run.result import RunResult
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
@@ -83,8 +84,8 @@ class RunProgress:
         parts = [
             f"{state.documents:,} documents",
             f"{state.units:,} of about {state.units_expected:,} units",
-            f"{rate(documents)} documents/s",
-            f"{rate(tokens)} tokens/s",
+            f"{number(documents)} documents/s",
+            f"{number(tokens)} tokens/s",
         ]
         left = self.seconds_left()
         if left is not None:
@@ -132,13 +133,13 @@ class RunProgress:
                     ("rejects", f"{state.rejected:,}"),
                 ],
                 [
-                    ("documents/s", rate(documents)),
-                    ("tokens/s", rate(tokens)),
+                    ("documents/s", number(documents)),
+                    ("tokens/s", number(tokens)),
                     ("failed units", f"{state.failed_units:,}"),
                 ],
                 [
-                    ("whole run", rate(state.documents / elapsed)),
-                    ("whole run", rate(state.tokens / elapsed)),
+                    ("whole run", number(state.documents / elapsed)),
+                    ("whole run", number(state.tokens / elapsed)),
                     ("elapsed", duration(elapsed)),
                 ],
             ],
@@ -183,8 +184,8 @@ def label_bars(labels: Counter[str], width: int, lines: int) -> list[Text]:
     largest = max(count for _, count in most) if most else 1
     room = max(width - names - counts - 14, 0)
     texts = []
-    for number, (label, count) in enumerate(shown):
-        is_rest = rest > 0 and number == len(most)
+    for row, (label, count) in enumerate(shown):
+        is_rest = rest > 0 and row == len(most)
         line = Text(" ")
         line.append(fitted(label, names), "dim" if is_rest else "")
         line.append("  ")
@@ -199,7 +200,7 @@ def ending(result: RunResult) -> Text:
     """The result of a run in three lines."""
     rejected = f", {result.rejected:,} rejected" if result.rejected else ""
     failed = f", {result.units_failed:,} units failed" if result.units_failed else ""
-    seconds, per_second = duration(result.seconds), rate(result.documents_per_second)
+    seconds, per_second = duration(result.seconds), number(result.documents_per_second)
     return Text.assemble(
         ("done: ", "bold green") if result.complete else ("incomplete: ", "bold red"),
         f"{result.documents:,} documents, {result.labeled:,} labeled{rejected}{failed}\n"

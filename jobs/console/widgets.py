@@ -42,11 +42,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def rate(value: float) -> str:
-    """With a decimal where that says something."""
-    return f"{value:,.0f}" if round(value, 1) >= 100 else f"{value:.1f}"
-
-
 def fitted(text: str, width: int) -> str:
     """In exactly so many cells, in one line: cut with an ellipsis, or filled up."""
     text = "".join(character if character.isprintable() else " " for character in text)

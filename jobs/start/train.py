@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from jobs.console.step_progress import Steps
-from jobs.console.widgets import rate
+from jobs.format import number
 from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
@@ -158,7 +158,7 @@ def _progress(steps: Steps) -> Callable[[TrainingStep], None]:
             return
         seconds = max(time.monotonic() - steps.began, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"
-        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {rate((at.step - 1) * at.examples / seconds)} documents/s")
+        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {number((at.step - 1) * at.examples / seconds)} documents/s")
         if at.step == at.steps:
             steps.begin("evaluating on the held-out documents")
 

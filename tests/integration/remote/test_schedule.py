@@ -109,8 +109,8 @@ def test_three_ticks_over_a_growing_input_one_after_a_restart_label_each_documen
     assert (tick_time(decided_later[0].name) - tick_time(before[-1].name)).total_seconds() >= 20, "only the newest is caught up"
     submitted = [tick.decision.submission_id for tick in known if tick.decision.submission_id]
     assert len(set(submitted)) == len(submitted) >= 3
-    jobs = Cluster(nodes.dashboard).list(submitted[0].rpartition("-")[0])
-    assert sorted(job.id for job in jobs) == sorted(submitted)
+    prefix = submitted[0].rpartition("-")[0]
+    assert sorted(job.id for job in Cluster(nodes.dashboard).list() if job.id.startswith(prefix)) == sorted(submitted)
     skipped = [tick for tick in known if tick.decision.submission_id is None]
     assert skipped, "runs take longer than ten seconds"
     assert all(tick.ending is None for tick in skipped)
