@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -83,8 +84,7 @@ def run_process(functions: Mapping[str, Callable[[dict[str, Any]], dict[str, Any
     """Runs the function that the command line names on its TASK.json and prints its result; ends with its parent."""
     name, path = sys.argv[1:]
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-    with open(path, encoding="utf-8") as file:
-        task = json.load(file)
+    task = json.loads(Path(path).read_text(encoding="utf-8"))
     print(json.dumps(functions[name](task)), flush=True)
     os._exit(0)  # as the job does: other threads have nothing left to do
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from cluster.session import child_environment
@@ -65,8 +66,8 @@ def run_child(command: list[str], log: str, environment: dict[str, str | None]) 
         while process.poll() is None:  # not wait(): a signal's exception is raised between two looks
             time.sleep(POLL_S)
         seconds = time.monotonic() - begun
-    with open(log, encoding="utf-8") as output, open(f"{log}.err", encoding="utf-8", errors="replace") as errors:
-        lines, messages = output.read().splitlines(), errors.read().strip().splitlines() or ["nothing on stderr"]
+    lines = Path(log).read_text(encoding="utf-8").splitlines()
+    messages = Path(f"{log}.err").read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing on stderr"]
     if process.returncode == 2:
         raise UserError(messages[-1].removeprefix("label-corpus: "))
     if process.returncode:
@@ -78,8 +79,7 @@ def run_contender(
     name: str, task: dict[str, Any], folder: str, threads: int | None, module: str = "jobs.benchmark.contenders"
 ) -> tuple[dict[str, Any], float]:
     """Runs a function of `module`, whose main is contenders.run_process; returns and raises as run_child."""
-    path = os.path.join(folder, f"{name}.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(task, file)
-    command = [sys.executable, "-m", module, name, path]
+    path = Path(folder, f"{name}.json")
+    path.write_text(json.dumps(task), encoding="utf-8")
+    command = [sys.executable, "-m", module, name, str(path)]
     return run_child(command, os.path.join(folder, f"{name}.log"), thread_settings(threads))

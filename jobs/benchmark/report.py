@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from math import ceil
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -189,8 +190,7 @@ def _actors(result: dict[str, Any]) -> Any:
 def save(result: dict[str, Any], folder: str) -> None:
     """Writes benchmark.json and benchmark.png into `folder`."""
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "benchmark.json"), "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=2)
+    Path(folder, "benchmark.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     figure = _plot_actors(result) if result["mode"] == "scaling" else _plot_contenders(result)
     figure.savefig(os.path.join(folder, "benchmark.png"), dpi=150)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -72,8 +73,7 @@ def start_job(
         "compute": {**setup.compute, "unit_bytes": setup.unit_bytes()},
     }
     job_file = os.path.join(folder, "job.yaml")
-    with open(job_file, "w", encoding="utf-8") as file:
-        yaml.safe_dump(settings, file)
+    Path(job_file).write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = [sys.executable, "-m", "jobs.cli", "run", job_file, "--quiet", "--no-report"]  # no other contender makes one
     return run_child(command, os.path.join(folder, "job.log"), {"RAY_ADDRESS": None, **(environment or {})})
 

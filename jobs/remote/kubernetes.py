@@ -44,8 +44,7 @@ def kubernetes_manifests(
     rayjob = None
     if rayjob_file is not None:
         try:
-            with open(rayjob_file, encoding="utf-8") as file:
-                rayjob = file.read()
+            rayjob = Path(rayjob_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{rayjob_file}: cannot be read: {error}; give a RayJob manifest") from error
     try:

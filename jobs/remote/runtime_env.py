@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -111,7 +112,7 @@ def _further_keys(options: SubmitOptions) -> dict[str, Any]:
     if options.runtime_env is None:
         return {}
     try:
-        keys = yaml.safe_load(read_text(options.runtime_env)) or {}
+        keys = yaml.safe_load(Path(options.runtime_env).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--runtime-env: {options.runtime_env}: {' '.join(str(error).split())}") from error
     if not isinstance(keys, dict):
@@ -139,12 +140,6 @@ def _code(folder: str) -> list[str]:
     release = version("label-corpus")
     information = os.path.join(folder, f"label_corpus-{release}.dist-info")
     os.mkdir(information)
-    with open(os.path.join(information, "METADATA"), "w", encoding="utf-8") as file:
-        file.write(f"Metadata-Version: 2.1\nName: label-corpus\nVersion: {release}\n")
+    Path(information, "METADATA").write_text(f"Metadata-Version: 2.1\nName: label-corpus\nVersion: {release}\n")
     specs = [find_spec(name) for name in CODE]
     return [*(path for spec in specs if spec for path in spec.submodule_search_locations or ()), information]
-
-
-def read_text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()

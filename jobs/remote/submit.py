@@ -6,13 +6,14 @@ import re
 import shlex
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cluster.jobs_api import Cluster, ClusterError, Submission
 from cluster.session import jobs_address
 from jobs.config import JobConfig, load_job
 from jobs.remote.follow import ask_about, follow
-from jobs.remote.runtime_env import SubmitOptions, packed, read_text
+from jobs.remote.runtime_env import SubmitOptions, packed
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import full_path, is_local
@@ -152,7 +153,7 @@ def submit_job(
         words = [options.python, "-m", "jobs.cli", "run", path, *overrides, *options.run_flags]
         entrypoint = shlex.join(words)
         if options.image is not None:  # Ray lets no folder travel beside an image
-            entrypoint = f"printf %s {shlex.quote(read_text(job_file))} | {entrypoint}"
+            entrypoint = f"printf %s {shlex.quote(Path(job_file).read_text(encoding='utf-8'))} | {entrypoint}"
         accepted = cluster.submit(
             identity,
             entrypoint,

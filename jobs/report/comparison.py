@@ -1,6 +1,6 @@
 """The HTML page of `label-corpus compare --html`."""
 
-import os
+from pathlib import Path
 from typing import Any
 
 from cluster.session import secret_values
@@ -23,8 +23,7 @@ def write_page(result: dict[str, Any], path: str) -> None:
     """
     page = comparison_page(result)
     try:
-        with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
-            file.write(page)
+        Path(path).expanduser().write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--html: {path!r} cannot be written: {error.strerror}; give a file in an existing folder") from error
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -100,14 +101,13 @@ def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:
     versions = [version(name) for name in ("torch", "transformers", "tokenizers")]
     texts = hashlib.sha256(json.dumps(passages.to_pylist()).encode()).hexdigest()
     key = hashlib.sha256(json.dumps([ARCHITECTURE, TRAINING, versions, texts]).encode()).hexdigest()
-    marker = os.path.join(folder, "model.sha256")
-    if not fresh and os.path.isdir(model) and _read(marker) == key:
+    marker = Path(folder, "model.sha256")
+    if not fresh and os.path.isdir(model) and marker.exists() and marker.read_text() == key:
         _print("using the model of the last demo; --fresh trains again")
         return model
     os.makedirs(source, exist_ok=True)
     pq.write_table(passages, os.path.join(source, "passages.parquet"))
-    if os.path.exists(marker):
-        os.unlink(marker)
+    marker.unlink(missing_ok=True)
     report = train(
         check_config(
             TrainConfig,
@@ -120,8 +120,7 @@ def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:
         )
     )
     _print(f"trained {report['parameters']:,} parameters in {report['seconds']:.0f} s")
-    with open(marker, "w", encoding="utf-8") as file:
-        file.write(key)
+    marker.write_text(key)
     return model
 
 
@@ -161,13 +160,6 @@ def _by_kind(evaluation: dict[str, Any]) -> dict[str, dict[str, int]]:
     labels, matrix = evaluation["confusion"]["labels"], evaluation["confusion"]["matrix"]
     counted = {(kind, label): matrix[row][column] for row, kind in enumerate(labels) for column, label in enumerate(labels)}
     return {kind: {label: counted.get((kind, label), 0) for label in KINDS} for kind in KINDS}
-
-
-def _read(path: str) -> str | None:
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def _print(text: str) -> None:

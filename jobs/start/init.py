@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
@@ -97,8 +98,7 @@ def _labels_of(model: str) -> list[str]:
             raise UserError(f"--model: {model!r} is neither a local folder nor a hub id of the form user/name")
         return []
     try:
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            config = json.load(file)
+        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"--model: {model!r} has no readable config.json; give a folder written by save_pretrained or label-corpus train"

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -126,8 +127,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
                 "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
                 "report": report,
             }
-            with open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=2)
+            Path(folder, RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
             steps.begin("publishing the model")
             publish(folder, Store(target, config.storage))
     return {**report, "skipped": skipped, "output": target}
@@ -255,10 +255,7 @@ def publish(folder: str, store: Store) -> None:
         else:
             os.rename(temporary, target)
         return
-    contents: dict[str, bytes] = {}
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), "rb") as file:
-            contents[name] = file.read()
+    contents = {name: Path(folder, name).read_bytes() for name in sorted(os.listdir(folder))}
     entry = "config.json"  # without it a folder is no model
     existing = [store.relative(file.path) for file in store.list_all()]
     store.delete(name for name in existing if name == entry)
