@@ -35,15 +35,15 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
     job = prepared.job
     models = with_dtypes(prepared.models, probed["dtypes"])
     return StageContext(
-        job.input,
-        job.output,
-        job.storage,
-        tuple(replace(model, tokenizer_json="") for model in models),
-        fingerprint(result_settings(job, models)),
-        prepared.line_types,
-        prepared.plan.unit_bytes,
-        pools.batch_tokens or probed["batch_tokens"],
-        pools.use_gpu,
+        input=job.input,
+        storage=job.storage,
+        output=job.output,
+        line_types=prepared.line_types,
+        unit_bytes=prepared.plan.unit_bytes,
+        fingerprint=fingerprint(result_settings(job, models)),
+        models=tuple(replace(model, tokenizer_json="") for model in models),
+        batch_tokens=pools.batch_tokens or probed["batch_tokens"],
+        use_gpu=pools.use_gpu,
     )
 
 

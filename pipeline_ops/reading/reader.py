@@ -51,7 +51,7 @@ class ReadSettings:
     output: OutputConfig
     line_types: pa.Schema  # of JSON Lines; see infer_column_types
     unit_bytes: int  # of documents in memory, per unit
-    fingerprint: str
+    fingerprint: str  # of the settings that change results
 
     @property
     def store(self) -> Store:

@@ -25,7 +25,7 @@ def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iter
     deaths = attempts.begin(key)
     began = time.monotonic()
     # attempts are counted per file only after a process has died: each costs a call to another process
-    for unit in read_units(spans_from_json(spans), context.read_settings(), attempts if deaths else None):
+    for unit in read_units(spans_from_json(spans), context, attempts if deaths else None):
         if isinstance(unit, Failure):
             yield failed_row(READ, unit)
             continue

@@ -131,8 +131,8 @@ def _prepare(job: JobConfig) -> Prepared | str:
 def _read(prepared: Prepared) -> dict[str, Found]:
     """What read tasks pass on, by file."""
     job = prepared.job
-    read = (prepared.line_types, prepared.plan.unit_bytes)
-    context = StageContext(job.input, job.output, job.storage, (), "fingerprint", *read, batch_tokens=0, use_gpu=False)
+    read = (job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, "fingerprint")
+    context = StageContext(*read, models=(), batch_tokens=0, use_gpu=False)
     found: dict[str, Found] = defaultdict(lambda: Found([], [], {}, []))
     for spans in prepared.plan.tasks:
         for row in read_task(pa.table({"task": [spans_to_json(list(spans))]}), context, NoAttempts()):

@@ -51,23 +51,13 @@ def context_of(models: list[JobModel], output: OutputConfig, batch_tokens: int =
     """What the tokenize, classify and write stages of a job get."""
     config = InputConfig(path="in")
     return StageContext(
-        config, output, STORAGE, tuple(models), "fingerprint", pa.schema([]), 2**20, batch_tokens, use_gpu=False
+        config, STORAGE, output, pa.schema([]), 2**20, "fingerprint", tuple(models), batch_tokens, use_gpu=False
     )
 
 
 def read_context(settings: ReadSettings) -> StageContext:
     """What the read stage of a job gets."""
-    return StageContext(
-        settings.input,
-        settings.output,
-        settings.storage,
-        (),
-        settings.fingerprint,
-        settings.line_types,
-        settings.unit_bytes,
-        512,
-        False,
-    )
+    return StageContext(**vars(settings), models=(), batch_tokens=512, use_gpu=False)
 
 
 def tokenizer_of(context: StageContext, attempts: Attempts) -> TokenizeActor:
