@@ -173,7 +173,7 @@ def test_pair_of_which_one_text_is_missing_is_rejected_and_says_which(classifier
         (["model.stride=5"], "model.stride: 5 is for windows"),
         ([*WINDOWS, "model.stride=30"], "model.stride: 30 is not less than the 30 tokens of text in a window"),
         (["output.window_scores=true"], "output.window_scores: true is for documents in windows"),
-        (["output.embedding_dtype=float16"], "embedding_dtype is for embeddings"),
+        (["output.embedding_dtype=float16"], "embedding_dtype has no effect without output.embedding"),
         (["output.embedding=max"], "output.embedding: invalid value 'max'"),
         (
             [*WINDOWS, "output.partition_by=[window_scores]", "output.window_scores=true"],
