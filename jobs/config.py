@@ -1,4 +1,4 @@
-"""The job file: YAML, checked by pydantic; each part's model lives in the module that uses it."""
+"""The job file: YAML, validated by pydantic; the model of each section is in the module that uses it."""
 
 import difflib
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ Config = TypeVar("Config", bound=BaseModel)
 class NamedModelConfig(ModelConfig):
     """One of several models that label the documents in one pass."""
 
-    name: str = Field(pattern="^[A-Za-z][A-Za-z0-9_]*$", description="begins the names of its columns: letters, digits, _")
+    name: str = Field(pattern="^[A-Za-z][A-Za-z0-9_]*$", description="prefix of its column names: letters, digits, _")
 
 
 class JobConfig(BaseModel):
@@ -39,14 +39,14 @@ class JobConfig(BaseModel):
         },
     )
 
-    input: InputConfig = Field(description="what is labeled, and how it is read")
-    model: ModelConfig | None = Field(description="the classifier that labels it")
+    input: InputConfig = Field(description="the input files and how to read them")
+    model: ModelConfig | None = Field(description="the classifier")
     models: tuple[NamedModelConfig, ...] | None = Field(
-        default=None, min_length=1, description="in place of model: several that label it in one pass, each with a name"
+        default=None, min_length=1, description="in place of model: several named classifiers, all run in one pass"
     )
-    output: OutputConfig = Field(description="where the labels go, and what they look like")
-    storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
-    compute: ComputeConfig = Field(default=ComputeConfig(), description="how the work is spread; changes no results")
+    output: OutputConfig = Field(description="the output folder and its columns")
+    storage: StorageConfig = Field(default=StorageConfig(), description="endpoint and region of the object storage")
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="parallelism and batch sizes; they change no results")
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +54,7 @@ class JobConfig(BaseModel):
         if not isinstance(settings, dict) or settings.get("models") is None:
             return settings
         if settings.get("model") is not None:
-            raise ValueError("model: models is set as well; give one of the two")
+            raise ValueError("model: conflicts with models; give one of the two")
         return {"model": None, **settings}
 
     @model_validator(mode="after")
@@ -65,12 +65,11 @@ class JobConfig(BaseModel):
             names = [model.name for model in self.models]
             if "partition_by" not in self.output.model_fields_set:
                 raise ValueError(
-                    f"output.partition_by: missing; name the label column that makes the folders, such as [{names[0]}_label],"
-                    f" or [] for none"
+                    f"output.partition_by: missing; give a label column, such as [{names[0]}_label], or [] for none"
                 )
-            twice = [name for name in names if names.count(name) > 1]
-            if twice:
-                raise ValueError(f"models: two are called {twice[0]!r}; give each a name of its own")
+            duplicates = [name for name in names if names.count(name) > 1]
+            if duplicates:
+                raise ValueError(f"models: two are named {duplicates[0]!r}; give each a different name")
             try:
                 self.output_columns()
             except ValueError as error:
@@ -86,24 +85,24 @@ class JobConfig(BaseModel):
         return Store(self.output.path, self.storage)
 
     def named_models(self) -> dict[str, ModelConfig]:
-        """The models by their names; the name of a job's only model is empty."""
+        """{name: model}; the name is empty for a job with `model`."""
         if self.models is not None:
             return {model.name: model for model in self.models}
         assert self.model is not None
         return {"": self.model}
 
     def output_columns(self) -> OutputConfig:
-        """The output with the columns of each model; which of the `auto` ones there are depends on the models."""
+        """The output with the columns of each model; `auto` columns stay undecided, as they depend on the model."""
         return combined_output(self.output, columns_of_models(self.output, list(self.named_models())))
 
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A job behind prepare(): full paths, models with exact revisions, `auto` columns decided."""
+    """A job as resolved by prepare(): full paths, models with exact revisions, `auto` columns decided."""
 
     input: InputConfig
     models: tuple[JobModel, ...]
-    output: OutputConfig  # by_model() has the columns of each
+    output: OutputConfig  # by_model() gives the columns of each model
     storage: StorageConfig
     compute: ComputeConfig
 
@@ -117,11 +116,11 @@ class ResolvedJob:
 
     @property
     def has_named_models(self) -> bool:
-        """Whether the job file has `models`, which begin their columns' names with their own."""
+        """True for a job with `models`, whose column names begin with the model names."""
         return bool(self.models[0].name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as a job file has them, for `_job.json`."""
+        """The settings in the layout of a job file, for `_job.json`."""
         models = [model.config.model_dump(mode="json") for model in self.models]
         return {
             "input": self.input.model_dump(mode="json"),
@@ -134,28 +133,32 @@ class ResolvedJob:
 
 
 def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
-    """The job in a YAML file, with `key.sub=value` overrides.
+    """Load and validate a job file.
+
+    Args:
+        path: of a YAML file.
+        overrides: `key.sub=value` strings; each value is YAML.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key or an invalid value; one line.
+        UserError: no such file, invalid YAML, an unknown key or an invalid value; one line.
     """
     return load_config(JobConfig, path, overrides or [])
 
 
 def job_of(job: JobConfig | Mapping[str, Any] | str) -> JobConfig:
-    """A job as such, from its settings or from the path of its file; raises as load_job."""
+    """The job from its settings or from the path of its file; raises as load_job."""
     if isinstance(job, JobConfig):
         return job
     return load_job(job) if isinstance(job, str) else check_config(JobConfig, dict(job))
 
 
 def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:
-    """A configuration of any kind from a YAML file and overrides; raises as load_job."""
+    """Load and validate a configuration file of the given model; arguments and errors as load_job."""
     return check_config(kind, load_settings(kind, path, overrides))
 
 
 def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dict[str, Any]:
-    """The settings of such a file with the overrides, not validated yet; raises UserError where it is no YAML mapping."""
+    """Settings of a configuration file with the overrides applied, not validated; raises UserError if it is no YAML mapping."""
     try:
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
@@ -167,87 +170,88 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
     if settings is None:
         settings = {}
     if not isinstance(settings, dict):
-        raise UserError(f"{path}: holds a {type(settings).__name__}, not the keys {', '.join(kind.model_fields)}")
+        raise UserError(f"{path}: is a {type(settings).__name__}; expected the keys {', '.join(kind.model_fields)}")
     for setting in overrides:
         override(settings, setting)
     return settings
 
 
 def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:
-    """Validates `settings`; raises UserError that names every mistake in one line."""
+    """Validate `settings`; raises a UserError that lists every error in one line."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        # each branch of a union has an error of its own: the first branch is what most users meant
-        explained = [_explain(kind, mistake) for mistake in error.errors()]
+        # pydantic reports an error per branch of a union; the first branch is the common form of the value
+        explained = [_explain(kind, details) for details in error.errors()]
         by_key = {text.split(":", 1)[0]: text for text in reversed(explained)}
         raise UserError("; ".join(reversed(by_key.values()))) from error
 
 
 def override(settings: dict[str, Any], setting: str) -> None:
-    """Sets a `key.sub=value` in `settings`; the value is YAML."""
+    """Apply a `key.sub=value` override to `settings` in place; the value is YAML. Raises UserError if it is malformed."""
     key, equals, value = setting.partition("=")
-    *folders, name = key.strip().split(".")
+    *sections, name = key.strip().split(".")
     if not equals or not name:
-        raise UserError(f"{setting!r}: an override is key.sub=value, e.g. compute.batch_tokens=4096")
-    place = settings
-    for folder in folders:
-        if place.get(folder) is None:
-            place[folder] = {}
-        place = place[folder]
-        if not isinstance(place, dict):
-            raise UserError(f"{setting!r}: {folder} is a value, not a section")
+        raise UserError(f"{setting!r}: invalid override; expected key.sub=value, e.g. compute.batch_tokens=4096")
+    target = settings
+    for section in sections:
+        if target.get(section) is None:
+            target[section] = {}
+        target = target[section]
+        if not isinstance(target, dict):
+            raise UserError(f"{setting!r}: {section} is a value, not a section; override {section} itself")
     try:
-        place[name] = yaml.safe_load(value)
+        target[name] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"{setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _title(kind: type[BaseModel]) -> str:
-    """The name of such a file: job, training."""
+    """The kind of file in an error: job, training."""
     return (kind.model_config.get("title") or "job").removeprefix("label-corpus ")
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic model of a section, which may be optional or a list; None for a plain value."""
+    """The pydantic model of a section from its annotation, which may be optional or a list; None for a plain value."""
     for kind in (annotation, *get_args(annotation), *(inner for part in get_args(annotation) for inner in get_args(part))):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
 
 
-def _explain(kind: type[BaseModel], mistake: Any) -> str:
-    location = [str(part) for part in mistake["loc"]]
-    # the branches of a union are named behind the key, e.g. ("compute", "tokenizers", "int")
-    fields, place = [], kind
+def _explain(kind: type[BaseModel], details: Any) -> str:
+    """One of pydantic's error details as `key: message`."""
+    location = [str(part) for part in details["loc"]]
+    # a location ends with the branch of a union, e.g. ("compute", "tokenizers", "int")
+    fields, model = [], kind
     for part in location:
-        if part.isdecimal() and place is not None and fields:  # one of a list
+        if part.isdecimal() and model is not None and fields:  # an index of a list
             fields.append(part)
             continue
-        if place is None or part not in place.model_fields:
+        if model is None or part not in model.model_fields:
             break
         fields.append(part)
-        place = section_of(place.model_fields[part].annotation)
-    if not location:  # of the whole; the text names the key
-        return mistake["msg"].removeprefix("Value error, ")
+        model = section_of(model.model_fields[part].annotation)
+    if not location:  # an error of a model validator: its message names the key
+        return details["msg"].removeprefix("Value error, ")
     key = ".".join(fields) or ".".join(location)
-    if mistake["type"] == "extra_forbidden":
-        known = [*place.model_fields] if place else []
+    if details["type"] == "extra_forbidden":
+        known = [*model.model_fields] if model else []
         unknown = location[len(fields)]
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
         prefix = "".join(f"{field}." for field in fields)
         remedy = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"{prefix}{unknown}: unknown key; {remedy}"
-    if mistake["type"] == "missing":
+    if details["type"] == "missing":
         return f"{'.'.join(location)}: missing; it has no default"
     description = ""
     if len(fields) > 1:
         owner, last = section_of(kind.model_fields[fields[0]].annotation), fields[-1]
         if owner is not None and last in owner.model_fields:
             description = owner.model_fields[last].description or ""
-    text = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "model_type" and place is not None:
-        return f"{key}: invalid value {mistake['input']!r}: expected the keys {', '.join(place.model_fields)}"
-    if mistake["type"] == "tuple_type":
-        text = "expected a list, such as " + (f"[{mistake['input']}]" if isinstance(mistake["input"], str) else "[a, b]")
-    return f"{key}: invalid value {mistake['input']!r}: {text}" + (f" ({description})" if description else "")
+    text = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "model_type" and model is not None:
+        return f"{key}: invalid value {details['input']!r}: expected the keys {', '.join(model.model_fields)}"
+    if details["type"] == "tuple_type":
+        text = "expected a list, such as " + (f"[{details['input']}]" if isinstance(details["input"], str) else "[a, b]")
+    return f"{key}: invalid value {details['input']!r}: {text}" + (f" ({description})" if description else "")
