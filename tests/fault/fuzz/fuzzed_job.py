@@ -282,7 +282,7 @@ def outcome_of(kind: str, seed: int) -> tuple[str, str]:
         tempfile.TemporaryDirectory() as folder,
         mock.patch("jobs.run.prepare.resolve_model", return_value=RESOLVED),
         mock.patch("pipeline_ops.reading.line_records.STREAM_CHUNK_BYTES", READ_BYTES),
-        mock.patch("pipeline_ops.reading.inputs.TYPE_SAMPLE_BYTES", READ_BYTES),
+        mock.patch("pipeline_ops.reading.input_schema.TYPE_SAMPLE_BYTES", READ_BYTES),
     ):
         try:
             return examine(kind, seed, Path(folder)), ""
