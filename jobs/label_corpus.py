@@ -79,7 +79,7 @@ def run(
                 with closing(label_remaining(prepared, writer, state, meter, executor, on_activity)) as outcomes:
                     for outcome in outcomes:
                         written = writer.write(outcome)
-                        signals.check()
+                        signals.raise_pending()
                         if written is not None:  # else another attempt at the unit is committed
                             state.add(written)
                         if max_failed is not None and state.failed_units > max_failed:

@@ -93,7 +93,7 @@ def _say(message: str, code: int, error: Exception | None = None) -> None:
     from jobs.console import json_logging as logs
 
     if logs.is_json():
-        logs.say_error(message, code, error)
+        logs.log_error(message, code, error)
         return
     if error is not None:
         traceback.print_exception(error)

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from jobs.console.json_logging import LOGGER, about
+from jobs.console.json_logging import LOGGER, add_common_keys
 from jobs.console.live_view import LINE_SECONDS
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
@@ -27,7 +27,7 @@ class JsonEvents:
 
     def __enter__(self) -> "JsonEvents":
         state = self.state
-        about(run=state.run)
+        add_common_keys(run=state.run)
         self._log(
             "run_started",
             "the run has begun",

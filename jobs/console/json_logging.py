@@ -1,6 +1,6 @@
-"""JSON lines on stderr in place of text: `run --log-format json`, for what gathers the logs of a cluster.
+"""JSON lines on stderr in place of text (`run --log-format json`), for log collectors.
 
-Each line is an object: time (UTC), level, event, message, run as soon as the run has its id, and the event's own numbers.
+Each line is an object: time (UTC), level, event, message, the run's id once it is known, and the keys of the event.
 """
 
 import io
@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 LOGGER = logging.getLogger("label_corpus")
-COLORS = re.compile(r"\x1b\[[\d;]*m")  # which Ray's own lines have
-_about: dict[str, str] = {}  # what stands in every line
+COLORS = re.compile(r"\x1b\[[\d;]*m")  # in lines of Ray
+_common_keys: dict[str, str] = {}  # in every line
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line; `facts` of its own (extra={"facts": {…}}) are keys beside the fixed ones."""
+    """Formats a record as one JSON line; the entries of `extra={"facts": {…}}` are added to the fixed keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts: dict[str, Any] = {"event": "output", **getattr(record, "facts", {})}
@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": facts.pop("event"),
             "message": record.getMessage(),
-            **_about,
+            **_common_keys,
             **facts,
         }
         if record.exc_info:
@@ -36,17 +36,17 @@ class JsonFormatter(logging.Formatter):
 
 class _Handler(logging.StreamHandler):
     def handleError(self, record: logging.LogRecord) -> NoReturn:
-        raise  # what is being handled: logging's own answer would be text on the same stderr
+        raise  # the error being handled: logging would print it as text to the same stderr
 
 
-class _ForeignLines(io.TextIOBase):
-    """sys.stderr for all that prints there, libraries and warnings too: each of their lines becomes an event `output`."""
+class _LineLogger(io.TextIOBase):
+    """sys.stderr for other writers, such as libraries and warnings: logs each of their lines as an event `output`."""
 
     def __init__(self, real: Any):
-        self.real, self.begun = real, ""
+        self.real, self.unfinished = real, ""
 
     def write(self, text: str) -> int:
-        *lines, self.begun = (self.begun + text).split("\n")
+        *lines, self.unfinished = (self.unfinished + text).split("\n")
         for line in lines:
             if line.strip():
                 LOGGER.warning("%s", COLORS.sub("", line))
@@ -60,26 +60,26 @@ class _ForeignLines(io.TextIOBase):
 
 
 def to_json() -> None:
-    """From now on this process writes JSON lines to stderr. What Ray's C++ prints there, past Python, stays as it is."""
-    real = sys.stderr.real if isinstance(sys.stderr, _ForeignLines) else sys.stderr
+    """Write JSON lines to stderr in this process. Lines of Ray's C++ code, which writes to the descriptor, stay as they are."""
+    real = sys.stderr.real if isinstance(sys.stderr, _LineLogger) else sys.stderr
     handler = _Handler(real)
     handler.setFormatter(JsonFormatter())
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
-    sys.stderr = _ForeignLines(real)
-    _about.clear()
+    sys.stderr = _LineLogger(real)
+    _common_keys.clear()
 
 
-def about(**facts: str) -> None:
-    """What stands in every line from now on."""
-    _about.update(facts)
+def add_common_keys(**facts: str) -> None:
+    """Add keys to every line from now on."""
+    _common_keys.update(facts)
 
 
 def is_json() -> bool:
-    return isinstance(sys.stderr, _ForeignLines)
+    return isinstance(sys.stderr, _LineLogger)
 
 
-def say_error(message: str, code: int, error: Exception | None = None) -> None:
-    """Why a command ends with that exit code, and the traceback of `error`."""
+def log_error(message: str, code: int, error: Exception | None = None) -> None:
+    """Log why a command ends with exit code `code`, with the traceback of `error`."""
     LOGGER.error("%s", message, extra={"facts": {"event": "error", "exit_code": code}}, exc_info=error)

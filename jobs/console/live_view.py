@@ -1,8 +1,8 @@
-"""What people see of a command while it works, on stderr: on a terminal a picture, drawn again in place; elsewhere a line now
-and then; nothing where they asked for quiet.
+"""Progress of a command on stderr: on a terminal a view that is redrawn in place, elsewhere a line every few seconds, with
+--quiet nothing.
 
-A run's picture costs 3 ms of this process's CPU time, 4 with 1,000 labels and a wide window (measured): twice a second that is
-less than half a percent of two cores.
+Drawing the view of a run takes 3 ms of CPU time, 4 ms with 1,000 labels and a wide window (measured): twice a second, less than
+half a percent of two cores.
 """
 
 import os
@@ -13,34 +13,34 @@ from contextlib import ExitStack, suppress
 from typing import TextIO
 
 from rich.console import Console, RenderableType
-from rich.live import Live as Drawing
+from rich.live import Live
 from rich.text import Text
 
 from cluster.periodic import called_every
-from jobs.console.stderr_capture import STDERR, stderr_in_lines
+from jobs.console.stderr_capture import STDERR, capture_stderr
 
 DRAW_SECONDS = 0.5
 LINE_SECONDS = 10
 
 
-class Live:
-    """The picture, or the lines, for the time of a with block."""
+class LiveView:
+    """Shows the view, or prints the lines, during a with block."""
 
-    def __init__(self, picture: Callable[[], RenderableType], line: Callable[[], str], *, quiet: bool):
+    def __init__(self, view: Callable[[], RenderableType], line: Callable[[], str], *, quiet: bool):
         """
         Args:
-            picture: what a terminal shows; called in a thread of its own.
-            line: what is printed elsewhere, the same; empty: nothing.
+            view: renders the view of a terminal; called in a separate thread.
+            line: the line to print elsewhere, or an empty string for none; called in a separate thread.
         """
-        self.quiet, self._picture, self._line = quiet, picture, line
+        self.quiet, self._view, self._line = quiet, view, line
         self._console = Console(file=sys.stderr, quiet=quiet)
-        # not rich's opinion: FORCE_COLOR makes a log file a terminal to it
+        # not Console.is_terminal, which FORCE_COLOR makes true for a log file
         self.is_drawn = sys.stderr.isatty() and not self._console.is_dumb_terminal and not quiet
-        # rich finds out where the picture begins before it draws, without a lock: of two threads one would draw over the other
-        self._drawing = threading.RLock()
-        self._end = ExitStack()
+        # rich locates the view before it draws, without a lock: two threads would draw over each other
+        self._lock = threading.RLock()
+        self._stack = ExitStack()
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> "LiveView":
         if self.quiet:
             return self
         closed = OSError  # of a terminal that has been closed
@@ -48,10 +48,10 @@ class Live:
             if self.is_drawn and _is_stderr(sys.stderr):
                 terminal = stack.enter_context(open(os.dup(STDERR), "w", encoding="utf-8", errors="replace"))
                 self._console = Console(file=terminal, force_terminal=True)
-                stack.enter_context(stderr_in_lines(self._pass_on, terminal.fileno()))
+                stack.enter_context(capture_stderr(self._print_captured, terminal.fileno()))
             if self.is_drawn:
-                drawing = Drawing(
-                    get_renderable=self._picture,
+                live = Live(
+                    get_renderable=self._view,
                     console=self._console,
                     auto_refresh=False,
                     transient=True,
@@ -59,35 +59,35 @@ class Live:
                     redirect_stderr=False,
                     vertical_overflow="crop",
                 )
-                stack.callback(self._locked, drawing.stop)
-                self._locked(drawing.start)
-                stack.enter_context(called_every(DRAW_SECONDS, lambda: self._locked(drawing.refresh), "live", closed))
+                stack.callback(self._locked, live.stop)
+                self._locked(live.start)
+                stack.enter_context(called_every(DRAW_SECONDS, lambda: self._locked(live.refresh), "live", closed))
             else:
-                stack.enter_context(called_every(LINE_SECONDS, self._say_line, "live", closed))
-            self._end = stack.pop_all()
+                stack.enter_context(called_every(LINE_SECONDS, self._print_line, "live", closed))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._end.close()
+        self._stack.close()
         self._console = Console(file=sys.stderr, quiet=self.quiet)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line above the view."""
         self._locked(lambda: self._console.print(text, highlight=False, markup=False, soft_wrap=True))
 
-    def _say_line(self) -> None:
+    def _print_line(self) -> None:
         line = self._line()
         if line:
             self.say(line)
 
-    def _pass_on(self, lines: str) -> None:
+    def _print_captured(self, lines: str) -> None:
         self._locked(lambda: self._console.print(Text.from_ansi(lines), soft_wrap=True))
 
     def _locked(self, draw: Callable[[], object]) -> None:
-        with self._drawing:
+        with self._lock:
             if self.is_drawn:
                 with suppress(OSError, ValueError):
-                    # the window's as it is now; rich looks at descriptors 0 to 2, none of which need be the terminal
+                    # the current size of the terminal: rich asks descriptors 0 to 2, which may all be redirected
                     self._console.size = os.get_terminal_size(self._console.file.fileno())
             draw()
 

@@ -13,8 +13,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from cluster.resources import Pools
-from jobs.console.live_view import Live
-from jobs.console.widgets import Recent, bar, block, columns, duration, fitted
+from jobs.console.live_view import LiveView
+from jobs.console.widgets import RecentRates, bar, block, columns, duration, fitted
 from jobs.format import number
 from jobs.run.result import RunResult
 from jobs.run.state import Event, Notice, RunState
@@ -33,8 +33,8 @@ class RunProgress:
 
     def __init__(self, state: RunState, *, quiet: bool):
         self.state = state
-        self.recent: Recent | None = None  # from the first commit on
-        self.live = Live(lambda: self, self.line, quiet=quiet)
+        self.recent: RecentRates | None = None  # from the first commit on
+        self.live = LiveView(lambda: self, self.line, quiet=quiet)
 
     def __enter__(self) -> "RunProgress":
         self.state.observers.append(self.observe)
@@ -59,7 +59,7 @@ class RunProgress:
                 self.live.say(f"quarantined: {event.where}: {event.error}: {event.message}")
             case Commit():
                 if self.recent is None:
-                    self.recent = Recent(self.state.labeling_started or self.state.started, kinds=3)
+                    self.recent = RecentRates(self.state.labeling_started or self.state.started, kinds=3)
                 self.recent.add(time.monotonic(), event.documents, event.tokens, 1)
 
     def rates(self, now: float) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: what their handlers raise ends a command in an orderly way, and is not lost.
+"""Ctrl-C and SIGTERM as exceptions that end a command in an orderly way.
 
-Python prints and forgets what is raised inside a finalizer or a callback of its garbage collector, of which Ray has many:
-then a run would go on. So a long loop asks again.
+Python prints and drops an exception raised inside a finalizer or a callback of its garbage collector, of which Ray has many;
+the command would go on. So long loops call raise_pending().
 """
 
 import signal
@@ -10,14 +10,14 @@ from types import FrameType
 INTERRUPTED = 130
 TERMINATED = 128 + signal.SIGTERM
 
-_asked: list[BaseException] = []
+_pending: list[BaseException] = []
 
 
 class LeftRunning(Exception):
-    """A command that was told to end, and leaves behind what goes on without it; says how to get back to it.
+    """The command was interrupted while a cluster goes on with its work; the message gives the command to follow it again.
 
     Attributes:
-        code: to exit with, INTERRUPTED or TERMINATED.
+        code: the exit code, INTERRUPTED or TERMINATED.
     """
 
     def __init__(self, message: str, code: int):
@@ -26,22 +26,23 @@ class LeftRunning(Exception):
 
 
 def install() -> None:
-    """Handles both signals in this process from now on. Only for the main thread."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell has it for what a script starts in the background
+    """Install the handlers of both signals in this process. For the main thread only."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell ignores it for background processes of a script
         signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)  # a machine about to be taken away: leave as after Ctrl-C, and free the lease
+    signal.signal(signal.SIGTERM, _stop)  # a machine is being reclaimed: release the lease, as after Ctrl-C
 
 
-def check() -> None:
-    """Raises what a signal's handler has raised, if the caller still goes on in spite of it.
+def raise_pending() -> None:
+    """Raise again an interrupt that a callback of Ray's has swallowed.
 
     Raises:
-        KeyboardInterrupt, SystemExit: there was a Ctrl-C, a SIGTERM.
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM.
     """
-    if _asked:
-        raise _asked.pop()
+    if _pending:
+        raise _pending.pop()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    _asked[:] = [KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)]
-    raise _asked[0]
+    _pending[:] = [KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)]
+    raise _pending[0]

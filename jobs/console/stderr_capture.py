@@ -1,8 +1,8 @@
-"""A terminal that several write to: what anybody writes to file descriptor 2 comes out in whole lines, above what is drawn.
+"""Capture of file descriptor 2 during a live view, so that output of other writers appears in whole lines above the view.
 
-Ray's C++ writes there past Python (`[... E ...] core_worker.cc`), in the middle of a picture that is being drawn. So the
-descriptor is a pipe meanwhile. If this process dies, a shell that has waited for that prints what still
-is in the pipe, and has the cursor shown again.
+Ray's C++ code writes to the descriptor directly (`[... E ...] core_worker.cc`), also while the view is being drawn. So the
+descriptor is replaced by a pipe. If this process dies, a guard process, a shell, prints what is left in the pipe and shows the
+cursor again.
 """
 
 import os
@@ -14,33 +14,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 STDERR = 2
-# of each actor pool, as an error, though Ray Data itself keeps the arguments that it warns of: nothing a person could act on
-SPARED = ("github.com/ray-project/ray/issues/53727",)
-READ_BYTES = 64 * 1024
-# its stdin is the pipe, its stderr one that nobody writes to but at an orderly end: it has descriptors of one digit alone
+# logged as an error for each actor pool because of arguments that Ray Data itself keeps; nothing a user could act on
+SUPPRESSED = ("github.com/ray-project/ray/issues/53727",)
+PIPE_READ_BYTES = 64 * 1024
+# stdin is the pipe; a line on stderr, a second pipe, means an orderly end. A portable shell can redirect only
+# descriptors of one digit, hence these two
 GUARD = r"""read -r ended <&2 || { printf '\033[?25h\r\n'; exec cat; }"""
 
 
 @contextmanager
-def stderr_in_lines(show: Callable[[str], None], terminal: int) -> Iterator[None]:
-    """For the time of the block what is written to file descriptor 2 goes to `show`, from a thread of its own, in whole lines.
+def capture_stderr(write: Callable[[str], None], terminal: int) -> Iterator[None]:
+    """Pass everything written to file descriptor 2 during the block to `write`, in whole lines.
 
     Args:
-        terminal: another descriptor of what 2 is, to which `show` may write.
+        write: called in a separate thread with one or more lines.
+        terminal: a duplicate of descriptor 2 as it was, to which `write` may write.
     """
     pipe, into_pipe = os.pipe()
     lifeline, hold = os.pipe()
-    over, end = os.pipe()
+    stopped, stop = os.pipe()
     guard = subprocess.Popen(
         ["/bin/sh", "-c", GUARD],
         stdin=pipe,
         stdout=terminal,
         stderr=lifeline,
-        start_new_session=True,  # Ctrl-C and closing the terminal do not end it first
+        start_new_session=True,  # so that Ctrl-C or a closed terminal does not end it before this process
     )
     os.close(lifeline)
-    passing = threading.Thread(target=_pass_on, args=(pipe, over, show), name="stderr-lines", daemon=True)
-    passing.start()
+    forwarder = threading.Thread(target=_forward, args=(pipe, stopped, write), name="stderr-lines", daemon=True)
+    forwarder.start()
     try:
         sys.stderr.flush()
         os.dup2(into_pipe, STDERR)
@@ -50,34 +52,34 @@ def stderr_in_lines(show: Callable[[str], None], terminal: int) -> Iterator[None
         with suppress(OSError):
             sys.stderr.flush()
         os.dup2(terminal, STDERR)
-        os.write(end, b"\n")
-        passing.join()
+        os.write(stop, b"\n")
+        forwarder.join()
         os.write(hold, b"\n")
         guard.wait()
-        for descriptor in (pipe, hold, over, end):
+        for descriptor in (pipe, hold, stopped, stop):
             os.close(descriptor)
 
 
-def _pass_on(pipe: int, over: int, show: Callable[[str], None]) -> None:
-    """Until something is written to `over`; then what is left, and a line that has only begun."""
-    begun = b""
+def _forward(pipe: int, stopped: int, write: Callable[[str], None]) -> None:
+    """Forward lines until `stopped` is readable, then the rest of the pipe and an unfinished last line."""
+    unfinished = b""
     while True:
-        ready, _, _ = select.select([pipe, over], [], [])
-        read = os.read(pipe, READ_BYTES) if pipe in ready else b""
+        ready, _, _ = select.select([pipe, stopped], [], [])
+        read = os.read(pipe, PIPE_READ_BYTES) if pipe in ready else b""
         if not read:
             break
-        *lines, begun = (begun + read).split(b"\n")
+        *lines, unfinished = (unfinished + read).split(b"\n")
         if lines:
-            _show(lines, show)
-    if begun:
-        _show([begun], show)
+            _write_lines(lines, write)
+    if unfinished:
+        _write_lines([unfinished], write)
 
 
-def _show(lines: list[bytes], show: Callable[[str], None]) -> None:
-    # of what a carriage return takes back only the last, as a terminal would have it
+def _write_lines(lines: list[bytes], write: Callable[[str], None]) -> None:
+    # a carriage return overwrites the line, as on a terminal: only the last text remains
     texts = [line.decode(errors="replace").rstrip("\r").rpartition("\r")[2] for line in lines]
-    text = "\n".join(text for text in texts if not any(about in text for about in SPARED))
+    text = "\n".join(text for text in texts if not any(pattern in text for pattern in SUPPRESSED))
     if not text:
         return
-    with suppress(OSError):  # it has been closed: the pipe is emptied all the same, or who writes there would wait for ever
-        show(text)
+    with suppress(OSError):  # a closed terminal: go on emptying the pipe, or its writers block forever
+        write(text)

@@ -1,4 +1,4 @@
-"""What the pictures of commands at work (live.py) are made of: bars, numbers in columns, durations, rates."""
+"""Elements of live views: bars, numbers in columns, durations, recent rates."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,63 +8,63 @@ from rich.text import Text
 
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")
 RECENT_SECONDS = 60
-RECENT_LEAST = 8  # things that are done: fewer say little about a rate, however long they took
+RECENT_EVENTS = 8  # a rate over fewer is too noisy, however long they took
 
 
-class Recent:
-    """How much has been done lately: in the last RECENT_SECONDS, or by the last RECENT_LEAST things where these took longer."""
+class RecentRates:
+    """Rates over the last RECENT_SECONDS, or over the last RECENT_EVENTS events if these took longer."""
 
     def __init__(self, started: float, kinds: int):
         """
         Args:
-            started: as time.monotonic has it.
-            kinds: how many amounts there are of each thing that is done.
+            started: seconds of time.monotonic().
+            kinds: number of amounts per event.
         """
         self._started = started
-        self._done: deque[tuple[float, tuple[float, ...]]] = deque([(started, (0.0,) * kinds)])
+        self._events: deque[tuple[float, tuple[float, ...]]] = deque([(started, (0.0,) * kinds)])
 
     def add(self, now: float, *amounts: float) -> None:
-        self._done.append((now, amounts))
-        while len(self._done) > RECENT_LEAST + 1 and self._done[1][0] < now - RECENT_SECONDS:
-            self._done.popleft()
+        self._events.append((now, amounts))
+        while len(self._events) > RECENT_EVENTS + 1 and self._events[1][0] < now - RECENT_SECONDS:
+            self._events.popleft()
 
     def rates(self, now: float) -> tuple[float, ...]:
-        """Per second, of each amount: behind the oldest thing that is remembered."""
-        (since, first), *later = self._done.copy()  # another thread may add to it meanwhile
+        """Amounts per second, one rate per kind, since the oldest event kept."""
+        (since, first), *later = self._events.copy()  # a copy, as another thread may add to it
         seconds = max(now - since, 1e-9)
         return tuple(sum(amounts[kind] for _, amounts in later) / seconds for kind in range(len(first)))
 
 
 def duration(seconds: float) -> str:
-    """0:42, 1:02:03."""
+    """A duration as 0:42 or 1:02:03."""
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def fitted(text: str, width: int) -> str:
-    """In exactly so many cells, in one line: cut with an ellipsis, or filled up."""
+    """`text` in one line of exactly `width` cells: truncated with an ellipsis, or padded."""
     text = "".join(character if character.isprintable() else " " for character in text)
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def bar(share: float, width: int, style: str) -> Text:
-    """A line that fills up, of so many cells."""
+    """A progress bar of `width` cells; `share` is from 0 to 1."""
     filled = round(min(max(share, 0), 1) * width)
     return Text.assemble(("━" * filled, style), ("─" * (width - filled), "bright_black"))
 
 
 def block(share: float, width: int) -> str:
-    """A bar in eighths of cells, filled up with blanks; of anything above nothing there is something to see."""
+    """A bar in eighths of cells, padded to `width`; a share above 0 is at least one eighth, so that it is visible."""
     eighths = max(round(share * width * 8), 1 if share > 0 else 0)
     return fitted("█" * (eighths // 8) + EIGHTHS[eighths % 8], width)
 
 
 def columns(rows: Sequence[Sequence[tuple[str, str]]], width: int) -> list[Text]:
-    """Names and values below each other; where they do not fit beside each other, in fewer columns.
+    """Lay out names and values as a table that fits into `width` cells, with fewer columns where necessary.
 
     Args:
-        rows: of (name, value), all equally long.
+        rows: each of (name, value) pairs, all of the same length.
     """
     for count in range(len(rows[0]), 1, -1):
         lines = _columns(rows, count)

@@ -51,7 +51,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
             # closed before Ray is shut down, as in run()
             with connected(), closing(_merged(store, compactions, steps)) as finished:
                 for compaction, files in finished:
-                    stopping.check()
+                    stopping.raise_pending()
                     commit = compacted(store, compaction, files)
                     lease.check()
                     commit_unit(store, ledger, replace(commit, term=lease.term, run="compact"))
@@ -98,7 +98,7 @@ def _merged(
         batch_format="pyarrow",
         num_cpus=1,
     )
-    steps.begin("merging", len(rows), things="merges")
+    steps.begin("merging", len(rows), items="merges")
     written_bytes = 0
     with closing(stream_rows(merged)) as finished:
         for row in finished:

@@ -84,7 +84,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     removed = sorted(path for path in pieces if path not in listed)
     if not removed and not missing and labeled + rejected != documents:
         missing.append(f"{store.path}: {documents} documents in the input, {labeled} labeled and {rejected} rejected")
-    steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), things="files")
+    steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), items="files")
     broken = list(_broken_files(store, current, steps))
     deep_facts = {}
     if deep:

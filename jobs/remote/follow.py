@@ -35,7 +35,7 @@ def follow(cluster: Cluster, submission_id: str) -> dict[str, Any]:
     line = ""
     try:
         for text in read_log(cluster, submission_id):
-            stopping.check()
+            stopping.raise_pending()
             sys.stderr.write(text)
             sys.stderr.flush()
             *lines, line = f"{line}{text}".split("\n")

@@ -82,7 +82,7 @@ def _keep(follower: Schedule) -> int:
                     steps.submit(follower.forget).result()
                     clean_up_due = time.monotonic() + CLEAN_UP_S
                 steps.submit(follower.attend).result()
-                stopping.check()
+                stopping.raise_pending()
                 time.sleep(min(follower.seconds_to_next(), POLL_S))
         except KeyboardInterrupt:
             return INTERRUPTED

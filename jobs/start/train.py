@@ -154,7 +154,7 @@ def _progress(steps: Steps) -> Callable[[TrainingStep], None]:
 
     def on_step(at: TrainingStep) -> None:
         if at.step == 1:  # includes warm-up, which would distort the rate
-            steps.begin("training", at.steps - 1, things="steps")
+            steps.begin("training", at.steps - 1, items="steps")
             return
         seconds = max(time.monotonic() - steps.began, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"

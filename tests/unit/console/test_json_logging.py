@@ -118,7 +118,7 @@ def test_error_that_nobody_foresaw_is_one_object_with_its_traceback() -> None:
         try:
             raise RuntimeError("two\nlines")
         except RuntimeError as error:
-            logs.say_error("failed: two lines", 1, error)
+            logs.log_error("failed: two lines", 1, error)
     (line,) = lines_of(written.getvalue())
     assert line["message"] == "failed: two lines"
     assert line["traceback"].endswith("RuntimeError: two\nlines")

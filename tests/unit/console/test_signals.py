@@ -23,7 +23,7 @@ def test_ctrl_c_that_is_ignored_stays_ignored(handlers: None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopping.install()
     os.kill(os.getpid(), signal.SIGINT)
-    stopping.check()
+    stopping.raise_pending()
 
 
 class SignalledInFinalizer:
@@ -38,9 +38,9 @@ class SignalledInFinalizer:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_signal_in_a_finalizer_ends_the_loop_that_asks(number: int, error: type[BaseException]) -> None:
-    stopping.check()
+    stopping.raise_pending()
     signalled = SignalledInFinalizer(number)
     del signalled  # Python forgets what is raised here
     with pytest.raises(error):
-        stopping.check()
-    stopping.check()
+        stopping.raise_pending()
+    stopping.raise_pending()
