@@ -1,4 +1,4 @@
-"""The events of a run as JSON lines (json_logging.py): what run_progress.py shows to people, for machines."""
+"""The events of a run as JSON lines (json_logging.py); run_progress.py shows the same on a terminal."""
 
 import logging
 import time
@@ -10,14 +10,14 @@ from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import Commit
 
-ENDED = (  # of the run's JSON line
+RESULT_KEYS = (  # of the result, in the event `run_ended`
     *("documents", "labeled", "rejected", "units", "units_skipped", "units_failed", "files", "files_incomplete"),
     *("documents_run", "tokens_run", "padding_share", "seconds", "documents_per_second", "tokens_per_second"),
 )
 
 
 class JsonEvents:
-    """Logs a run's events to LOGGER while a with block runs."""
+    """Logs the events of a run to LOGGER during a with block."""
 
     is_drawn = False
 
@@ -44,7 +44,7 @@ class JsonEvents:
         if result is not None and exception[0] is None:
             summary = result.to_dict()
             level = logging.INFO if result.complete else logging.WARNING
-            self._log("run_ended", "the run has ended", level, **{name: summary[name] for name in ENDED})
+            self._log("run_ended", "the run has ended", level, **{name: summary[name] for name in RESULT_KEYS})
 
     def observe(self, event: Event) -> None:
         match event:

@@ -43,7 +43,7 @@ class LiveView:
     def __enter__(self) -> "LiveView":
         if self.quiet:
             return self
-        closed = OSError  # of a terminal that has been closed
+        ignored = OSError  # raised when the terminal is closed
         with ExitStack() as stack:
             if self.is_drawn and _is_stderr(sys.stderr):
                 terminal = stack.enter_context(open(os.dup(STDERR), "w", encoding="utf-8", errors="replace"))
@@ -61,9 +61,9 @@ class LiveView:
                 )
                 stack.callback(self._locked, live.stop)
                 self._locked(live.start)
-                stack.enter_context(called_every(DRAW_SECONDS, lambda: self._locked(live.refresh), "live", closed))
+                stack.enter_context(called_every(DRAW_SECONDS, lambda: self._locked(live.refresh), "live", ignored))
             else:
-                stack.enter_context(called_every(LINE_SECONDS, self._print_line, "live", closed))
+                stack.enter_context(called_every(LINE_SECONDS, self._print_line, "live", ignored))
             self._stack = stack.pop_all()
         return self
 

@@ -21,15 +21,15 @@ from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import Commit
 
-BASIS = 4  # units: the rate of fewer does not predict how long the others will take
+MIN_UNITS = 4  # the remaining time is estimated from this many units on
 MOST_LABELS = 8
 WIDEST = 110  # cells
-DOTS = 4  # actors of a pool that are shown one by one
+DOTS = 4  # actors; larger pools are shown as numbers only
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 class RunProgress:
-    """The live view of a run while a with block runs, and how the run has ended behind it."""
+    """Shows the live view of a run during a with block, and its result at the end of it."""
 
     def __init__(self, state: RunState, *, quiet: bool):
         self.state = state
@@ -63,20 +63,20 @@ class RunProgress:
                 self.recent.add(time.monotonic(), event.documents, event.tokens, 1)
 
     def rates(self, now: float) -> tuple[float, ...]:
-        """Documents, tokens and units per second, lately."""
+        """Recent documents, tokens and units per second."""
         return (0.0, 0.0, 0.0) if self.recent is None else self.recent.rates(now)
 
     def seconds_left(self) -> float | None:
-        """By the recent rate of units; None: there is nothing to go by, or the estimate of their number was too low."""
+        """Remaining seconds at the recent rate of units; None: too few units, or more units than estimated."""
         state = self.state
         left = state.units_planned - state.units - state.failed_units
-        if state.units < BASIS or left <= 0:
+        if state.units < MIN_UNITS or left <= 0:
             return None
         *_, units = self.rates(time.monotonic())
         return left / units if units else None
 
     def line(self) -> str:
-        """The progress in one line; empty before labeling begins: a user's mistake found before that is printed alone."""
+        """The progress in one line; empty before labeling begins, so that an error in the job is printed alone."""
         state, now = self.state, time.monotonic()
         if not state.units:
             return "" if state.pools is None else f"{state.step}, {duration(now - state.step_started)}"
@@ -97,23 +97,23 @@ class RunProgress:
         return ", ".join(parts)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, height = min(options.max_width - 1, WIDEST), console.size.height - 1  # one for the line below it
+        width, height = min(options.max_width - 1, WIDEST), console.size.height - 1  # one line is left for the cursor
         state, now = self.state, time.monotonic()
-        lines = [self._waiting(now)] if not state.units else [self._how_far(width), *self._numbers(now, width)]
+        lines = [self._step_line(now)] if not state.units else [self._progress_bar(width), *self._numbers(now, width)]
         if state.pools is not None:
             lines.append(self._stages(state.pools))
         if state.labels and height - len(lines) >= 3:
-            labels = state.labels.copy()  # another thread adds to it meanwhile
+            labels = state.labels.copy()  # a copy, as another thread adds to it
             lines += [Text(""), *label_bars(labels, width, min(MOST_LABELS + 1, height - len(lines) - 1))]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         yield Group(*lines[:height])
 
-    def _waiting(self, now: float) -> Text:
-        turn = SPINNER[int(2 * now) % len(SPINNER)]
-        return Text.assemble((f" {turn} ", "green"), self.state.step, (f"  {duration(now - self.state.step_started)}", "dim"))
+    def _step_line(self, now: float) -> Text:
+        frame = SPINNER[int(2 * now) % len(SPINNER)]
+        return Text.assemble((f" {frame} ", "green"), self.state.step, (f"  {duration(now - self.state.step_started)}", "dim"))
 
-    def _how_far(self, width: int) -> Text:
+    def _progress_bar(self, width: int) -> Text:
         state = self.state
         share = min((state.units + state.failed_units) / state.units_expected, 1)
         left = self.seconds_left()
@@ -147,7 +147,7 @@ class RunProgress:
         )
 
     def _stages(self, pools: Pools) -> Text:
-        """How many actors of each stage are busy; readers and writers are tasks, without a pool."""
+        """Busy actors of each stage; readers and writers are tasks, without a pool."""
         line = Text(" ")
         line.append("at work      ", "dim")
         sizes = {"tokenize": (pools.min_tokenizers, pools.tokenizers), "classify": (pools.min_classifiers, pools.classifiers)}
@@ -174,7 +174,7 @@ class RunProgress:
 
 
 def label_bars(labels: Counter[str], width: int, lines: int) -> list[Text]:
-    """The most frequent labels, one line each, and the sum of the others in the last one, with counts and shares of all."""
+    """The most frequent labels, one per line, with counts and shares; the last line sums up the others."""
     total = sum(labels.values())
     most = nlargest(lines if len(labels) <= lines else lines - 1, labels.items(), key=lambda item: item[1])
     rest = len(labels) - len(most)
