@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.metrics import RETRIES, Meter
 from cluster.periodic import called_every
+from cluster.prometheus_metrics import RETRIES, Meter
 
 STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}  # by the first word of a key
 POLL_S = 1

@@ -16,7 +16,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from cluster.metrics import Meter
+from cluster.prometheus_metrics import Meter
 from jobs.config import JobConfig, job_of
 from jobs.console import signals
 from jobs.console.json_events import JsonEvents
@@ -27,8 +27,8 @@ from jobs.results.labels import labels
 from jobs.run.chain import Executor, RayExecutor
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.labeling import label_remaining
-from jobs.run.metrics import count_outcome
 from jobs.run.prepare import prepare
+from jobs.run.prometheus_counts import count_outcome
 from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
 from jobs.run.state import end_run, state_of

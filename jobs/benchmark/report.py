@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobs.format import number, percent
+from jobs.number_format import number, percent
 
 LIMIT, TOKENIZER = "limit", "tokenizer"  # the bare loops
 JOB = "job"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.metrics import Meter
+from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, resolve_pools
 from cluster.session import connected, this_machine
 from jobs.benchmark.report import steady_rate, steady_start

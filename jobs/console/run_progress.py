@@ -15,7 +15,7 @@ from rich.text import Text
 from cluster.resources import Pools
 from jobs.console.live_view import LiveView
 from jobs.console.widgets import RecentRates, bar, block, columns, duration, fitted
-from jobs.format import number
+from jobs.number_format import number
 from jobs.run.result import RunResult
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure

@@ -15,6 +15,7 @@ from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
@@ -145,7 +146,7 @@ def count_documents(
     start = csv_header(file, config, store)[1] if file.format == "csv" else 0
     quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
     total = 0
-    with records.open_decompressed(file.stored, file.compression, store, start) as stream:
+    with open_decompressed(file.stored, file.compression, store, start) as stream:
         for block in records.read_record_blocks(
             stream, target_bytes=records.STREAM_CHUNK_BYTES, quote=quote, delimiter=delimiter, start_byte=start
         ):

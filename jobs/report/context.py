@@ -23,7 +23,7 @@ from pipeline_ops.analysis.summary_statistics import (
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.run_records import RunRecord, read_runs
-from pipeline_ops.reading.text_columns import decode_texts
+from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.schema.output_columns import OutputConfig
 
 MAX_RUNS = 30

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from jobs.format import byte_size, duration, number, percent, ratio
+from jobs.number_format import byte_size, duration, number, percent, ratio
 from pipeline_ops.analysis.redaction import excerpt
 
 

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.format import duration
+from jobs.number_format import duration
 from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.failed_units import read_failures

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cluster.attempts import Attempts, StageActivity
-from cluster.metrics import Meter, metered, metered_actor
+from cluster.prometheus_metrics import Meter, metered, metered_actor
 from cluster.ray_settings import configure_ray_data
 from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools
 from cluster.session import connected
 from cluster.streaming import run_tasks, stream_rows
 from jobs.run.fingerprint import fingerprint, result_settings
-from jobs.run.metrics import count_row
 from jobs.run.prepare import Prepared
+from jobs.run.prometheus_counts import count_row
 from pipeline_ops.models.config import distinct_tokenizations, with_dtypes
 from pipeline_ops.reading.reader import spans_to_json
 from pipeline_ops.schema.failures import Failure

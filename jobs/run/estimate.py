@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
 from jobs.config import JobConfig, ResolvedJob
-from jobs.format import duration
+from jobs.number_format import duration
 from jobs.run.plan import summary_of
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import tokenization_ids

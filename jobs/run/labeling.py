@@ -5,8 +5,8 @@ from contextlib import closing, nullcontext
 from typing import Any
 
 from cluster.attempts import StageActivity
-from cluster.metrics import Meter
 from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_waiting
+from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs.run.chain import Executor, label_units
 from jobs.run.commit_writer import CommitWriter

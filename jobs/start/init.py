@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
-from jobs.format import byte_size
+from jobs.number_format import byte_size
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
 from pipeline_ops.schema.errors import UserError, store_access

@@ -19,15 +19,15 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from jobs.console.step_progress import Steps
-from jobs.format import number
+from jobs.number_format import number
 from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingResult, TrainingStep, train_classifier
+from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
-from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.models.resolve import is_decoder
+from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError
 
 

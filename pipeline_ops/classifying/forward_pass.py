@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
-from pipeline_ops.models.resolve import is_decoder
+from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding
 

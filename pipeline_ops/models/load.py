@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
-from pipeline_ops.models.resolve import is_decoder
+from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.config import StorageConfig
 

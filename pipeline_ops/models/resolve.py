@@ -9,6 +9,7 @@ from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.fetch import check_weights, hub_commit, is_hub_id, local_copy, weights_identity
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.heads import resolve_head
+from pipeline_ops.models.padding_side import pads_left
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.sequences import layout_of
@@ -133,35 +134,6 @@ def _check_architecture(config: ModelConfig, model: Any) -> None:
             f"model.path: {config.path!r} is a {kind} model, and transformers has no sequence classifier of that kind; give"
             f" another model"
         )
-
-
-def is_decoder(model: Any) -> bool:
-    """True for decoder-only models, whose heads read the last token that is no padding.
-
-    If the padding token also ends texts, or the configuration has no padding token, the head finds that token only if padding
-    is on the left.
-
-    Args:
-        model: a configuration of transformers.
-    """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    kind = model.model_type
-    if model.is_encoder_decoder:  # their decoders alone are causal language models as well
-        return False
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-
-def pads_left(model: Any, padding_side: str) -> bool:
-    """True if batches are padded on the left: always for decoders (see is_decoder), never for encoder-decoders.
-
-    The encoders of encoder-decoders take no position ids and would count the padding, and their decoders would begin with it.
-
-    Args:
-        model: a configuration of transformers.
-        padding_side: the tokenizer's; it decides for all other models.
-    """
-    return not model.is_encoder_decoder and (padding_side == "left" or is_decoder(model))
 
 
 def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special: int) -> int:

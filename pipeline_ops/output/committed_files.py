@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import WrittenFile
-from pipeline_ops.writing.unit_files import NULL_PARTITION
+from pipeline_ops.writing.hive_partitions import NULL_PARTITION
 
 
 def hive_values(path: str) -> dict[str, str | None]:

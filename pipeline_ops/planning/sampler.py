@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.work_plan import EXPANSION
 from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import ReadSettings, Span, parse_block, read_pieces
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
-from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject

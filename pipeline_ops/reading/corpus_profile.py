@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading import parsing
+from pipeline_ops.reading.documents import decode_texts, is_text_type
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, check_header_names, csv_delimiter
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, find_inputs, readable_files
 from pipeline_ops.reading.row_groups import check_footer
-from pipeline_ops.reading.text_columns import decode_texts, is_text_type
 from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed

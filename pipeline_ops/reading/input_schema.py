@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading.documents import is_text_type
+from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, readable_files
 from pipeline_ops.reading.json_types import types_of_lines
 from pipeline_ops.reading.parsing import csv_fields
-from pipeline_ops.reading.text_columns import is_text_type
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
@@ -67,7 +68,7 @@ def infer_column_types(files: list[InputFile], config: InputConfig, store: Store
 
 def _infer_types(files: list[InputFile], config: InputConfig, store: Store) -> tuple[pa.Schema, InputFile]:
     def read_lines(file: InputFile) -> list[bytes]:
-        with records.open_decompressed(file.stored, file.compression, store) as stream:
+        with open_decompressed(file.stored, file.compression, store) as stream:
             block = next(records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
         return records.split_records(block, None) if block else []
 
@@ -115,7 +116,7 @@ def csv_header(file: InputFile, config: InputConfig, store: Store, content: byte
     Args:
         content: of the file, where it has been fetched already.
     """
-    with records.open_decompressed(file.stored, file.compression, store, 0, content) as stream:
+    with open_decompressed(file.stored, file.compression, store, 0, content) as stream:
         delimiter = csv_delimiter(file, config)
         block = next(records.read_record_blocks(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
     if block is None:

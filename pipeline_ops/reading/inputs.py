@@ -1,4 +1,4 @@
-"""The input corpus: its settings (InputConfig), its files, and their formats and compressions by suffix."""
+"""The input corpus: its settings (InputConfig) and its files."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,10 @@ from typing import Literal, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from pipeline_ops.reading.file_formats import COMPRESSIONS, FORMATS, format_and_compression
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
 from pipeline_ops.storage.store import Store, StoredFile
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "text",
-    ".text": "text",
-}
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 MAX_OPENED_FILES = 100  # per format, until one can be read: a corpus without read permission is reported within seconds
 
 Content = TypeVar("Content")
@@ -89,19 +78,6 @@ class InputFile:
     @property
     def path(self) -> str:
         return self.stored.path
-
-
-def format_and_compression(path: str) -> tuple[str | None, str | None]:
-    """(format, compression) by the name's suffixes; None for a suffix that is not known."""
-    name = path.rsplit("/", 1)[-1].lower()
-    compression = None
-    for suffix, codec in COMPRESSIONS.items():
-        if name.endswith(suffix):
-            name, compression = name.removesuffix(suffix), codec
-    for suffix, file_format in FORMATS.items():
-        if name.endswith(suffix):
-            return file_format, compression
-    return None, compression
 
 
 def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[str]]:

@@ -6,15 +6,11 @@ U+0085 and form feeds.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
-
-from pipeline_ops.storage.store import Store, StoredFile
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
@@ -35,36 +31,6 @@ class RecordBlock:
     @property
     def stop_byte(self) -> int:
         return self.start_byte + len(self.data)
-
-
-@contextmanager
-def open_decompressed(
-    file: StoredFile, compression: str | None, store: Store, start_byte: int = 0, content: bytes | None = None
-) -> Iterator[BinaryIO]:
-    """A readable stream of the decompressed bytes from `start_byte` on.
-
-    A compressed stream is decompressed up to `start_byte`, in bounded memory; another one seeks. Concatenated gzip members or
-    zstd frames read as one stream.
-
-    Args:
-        compression: a codec of pyarrow; None for plain bytes.
-        content: of the file, where it has been fetched already.
-
-    Raises:
-        OSError: the decompressed bytes end before `start_byte`.
-    """
-    with pa.BufferReader(content) if content is not None else store.open(file, sequential=True) as raw:
-        if compression is None:
-            raw.seek(start_byte)
-            yield raw
-            return
-        with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression) as stream:
-            while start_byte > 0:
-                skipped = stream.read(min(start_byte, STREAM_CHUNK_BYTES))
-                if not skipped:
-                    raise OSError(f"{file.path}: ends before the position that an earlier run recorded; it changed meanwhile")
-                start_byte -= len(skipped)
-            yield stream
 
 
 def read_record_blocks(

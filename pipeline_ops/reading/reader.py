@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.reading import line_records as records
 from pipeline_ops.reading import parsing
 from pipeline_ops.reading.documents import to_documents
+from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.input_schema import check_header_names, csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.row_groups import intersect_ranges, read_rows, split_row_groups
@@ -224,7 +225,7 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
-        with records.open_decompressed(file.stored, file.compression, settings.store, start_byte, content) as stream:
+        with open_decompressed(file.stored, file.compression, settings.store, start_byte, content) as stream:
             for block in records.read_record_blocks(
                 stream,
                 target_bytes=settings.unit_bytes,
@@ -282,7 +283,7 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
 
 
 def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
-    with records.open_decompressed(file.stored, file.compression, settings.store, 0, content) as stream:
+    with open_decompressed(file.stored, file.compression, settings.store, 0, content) as stream:
         data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *to_documents(file, table, np.zeros(1, np.int64), [], settings.input, settings.output)

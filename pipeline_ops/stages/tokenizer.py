@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import distinct_tokenizations
+from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.reader import Attempts
-from pipeline_ops.reading.text_columns import decode_texts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import Columns, UnitRow, guarded, rejects_of, tokenized_schema

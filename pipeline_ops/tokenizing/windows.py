@@ -1,4 +1,4 @@
-"""Long documents as windows of tokens: the settings, and how the windows' values become the document's."""
+"""Long documents as windows of tokens: the settings, and which rows are windows of which document."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -63,22 +63,6 @@ def resolve_windows(config: LongDocumentsConfig, room: int, pairs: bool) -> Wind
             f"model.stride: {stride} is not less than the {smallest} tokens of text in a window; give less than {smallest}"
         )
     return Windows(stride, config.max_windows, config.aggregate or "mean", config.aggregate_on or "logits")
-
-
-def aggregate_windows(values: np.ndarray, windows: np.ndarray, how: Aggregate) -> np.ndarray:
-    """Aggregate windows' values to documents' values, float32 (documents, values); the mean is computed in float64.
-
-    Args:
-        values: float32 (windows, values), the windows of a document one behind the other.
-        windows: int32 (documents,), windows per document, at least 1.
-    """
-    first = np.cumsum(windows) - windows
-    if how == "first":
-        return values[first]
-    if how == "max":
-        return np.maximum.reduceat(values, first) if len(first) else values
-    sums = np.add.reduceat(values.astype(np.float64), first) if len(first) else values
-    return (sums / windows[:, None]).astype(np.float32)
 
 
 def documents_of_windows(rows: Iterable[int], windows: np.ndarray) -> list[int]:

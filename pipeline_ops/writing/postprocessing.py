@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from pipeline_ops.models.heads import Head, labels_above_threshold, predict, scores_of, top_k_labels
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.tokenizing.windows import Windows, aggregate_windows
+from pipeline_ops.tokenizing.windows import Windows
+from pipeline_ops.writing.window_aggregation import aggregate_windows
 
 
 @dataclass(frozen=True)
@@ -129,26 +130,3 @@ def _label_array(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
 def _fixed_lists(values: np.ndarray, dtype: str = "float32") -> pa.Array:
     flat = pa.array(np.ascontiguousarray(values, dtype).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-
-
-def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
-    """(values of `columns`, documents without `columns`) per combination of values; each document is in exactly one."""
-    if not columns:
-        return [((), documents)] if documents.num_rows else []
-    encoded = []
-    for name in columns:
-        column = documents.column(name)
-        plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-        encoded.append(plain.combine_chunks().dictionary_encode(null_encoding="encode"))
-    group_of = np.zeros(documents.num_rows, np.int64)
-    first_rows = np.empty(0, np.int64)
-    # by dictionary index, not by value: NaN equals nothing, and 0.0 equals -0.0
-    for array in encoded:  # renumbered after each column: the product over all columns might overflow
-        codes = group_of * max(len(array.dictionary), 1) + array.indices.to_numpy()
-        _, first_rows, group_of = np.unique(codes, return_index=True, return_inverse=True)
-    rest = documents.drop_columns(list(columns))
-    found = []
-    for number, row in enumerate(first_rows):
-        key = tuple(array.dictionary[array.indices[int(row)].as_py()].as_py() for array in encoded)
-        found.append((key, rest.filter(pa.array(group_of == number))))
-    return found

@@ -6,7 +6,6 @@ commit alone decides which attempt counts.
 
 import hashlib
 import json
-import urllib.parse
 from collections import Counter
 from typing import Any
 
@@ -17,21 +16,12 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, pack_rejects
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt, schema_id
-from pipeline_ops.writing.postprocessing import count_labels, split_by_partition
+from pipeline_ops.writing.hive_partitions import hive_folder, split_by_partition
+from pipeline_ops.writing.postprocessing import count_labels
 
 REJECTS_FOLDER = "_rejects"
 ROW_GROUP_ROWS = 128 * 1024
 METADATA_KEY = b"label_corpus"
-NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-
-
-def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
-    """The folder of a partition, `label=POSITIVE/…`; values are percent-encoded, as Arrow, Spark and DuckDB decode them."""
-    parts = []
-    for column, value in zip(columns, values, strict=True):
-        text = NULL_PARTITION if value is None else urllib.parse.quote(str(value), safe="")
-        parts.append(f"{urllib.parse.quote(column, safe='')}={text}")
-    return "/".join(parts)
 
 
 def write_unit(

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.attempts import StageActivity
-from cluster.metrics import Meter
+from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs.label_corpus import run
 from pipeline_ops.stages.classifier import ClassifyActor

@@ -18,7 +18,7 @@ LEVELS = (
     ("pipeline_ops.schema",),
     ("pipeline_ops.storage", "pipeline_ops.tokenizing"),
     ("pipeline_ops.models", "pipeline_ops.reading"),
-    ("jobs.config", "jobs.format", "pipeline_ops.classifying", "pipeline_ops.writing", "pipeline_ops.synthetic"),
+    ("jobs.config", "jobs.number_format", "pipeline_ops.classifying", "pipeline_ops.writing", "pipeline_ops.synthetic"),
     ("pipeline_ops.output", "pipeline_ops.stages"),
     ("pipeline_ops.planning", "pipeline_ops.analysis"),
     ("jobs.run",),
@@ -29,7 +29,7 @@ LEVELS = (
     ("jobs.cli",),
 )
 LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
-TOP_MODULES = {"jobs.config", "jobs.format", "jobs.label_corpus"}
+TOP_MODULES = {"jobs.config", "jobs.number_format", "jobs.label_corpus"}
 HEAVY = {"ray", "torch", "transformers"}
 
 

@@ -33,9 +33,10 @@ from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.models.resolve import ResolvedModel
 from pipeline_ops.output.commit_log import gaps
+from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.input_schema import csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile
-from pipeline_ops.reading.line_records import open_decompressed, read_record_blocks, split_records
+from pipeline_ops.reading.line_records import read_record_blocks, split_records
 from pipeline_ops.reading.parsing import csv_fields
 from pipeline_ops.reading.reader import spans_to_json
 from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES

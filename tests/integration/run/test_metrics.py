@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from cluster.metrics import DECLARED
+from cluster.prometheus_metrics import DECLARED
 from tests.models import tiny as models
 from tests.support import REPOSITORY
 from tests.support.corpora import real_documents, write_bytes, write_parquet

@@ -29,7 +29,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.fetch import is_hub_id, local_copy
 from pipeline_ops.models.load import load_classifier
-from pipeline_ops.models.resolve import pads_left, resolve_max_length, resolve_model
+from pipeline_ops.models.padding_side import pads_left
+from pipeline_ops.models.resolve import resolve_max_length, resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store

@@ -16,7 +16,8 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
-from pipeline_ops.writing.unit_files import METADATA_KEY, hive_folder
+from pipeline_ops.writing.hive_partitions import hive_folder
+from pipeline_ops.writing.unit_files import METADATA_KEY
 from tests.support.labeled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
 
 PARTITIONS: list[tuple[str, ...]] = [(), ("label",), ("source_file",), ("label", "truncated"), ("num_tokens",)]

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.tokenizing.windows import (
-    LongDocumentsConfig,
-    Windows,
-    aggregate_windows,
-    documents_of_windows,
-    resolve_windows,
-)
+from pipeline_ops.tokenizing.windows import LongDocumentsConfig, Windows, documents_of_windows, resolve_windows
+from pipeline_ops.writing.window_aggregation import aggregate_windows
 
 
 @pytest.mark.parametrize(

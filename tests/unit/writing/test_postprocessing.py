@@ -9,7 +9,8 @@ import pytest
 
 from pipeline_ops.models.heads import Activation, Head
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents, split_by_partition
+from pipeline_ops.writing.hive_partitions import split_by_partition
+from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 
 LABELS = ("NEGATIVE", "POSITIVE")
 

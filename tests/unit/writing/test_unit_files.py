@@ -14,7 +14,8 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
-from pipeline_ops.writing.unit_files import hive_folder, write_unit
+from pipeline_ops.writing.hive_partitions import hive_folder
+from pipeline_ops.writing.unit_files import write_unit
 
 UNIT = Unit("a" * 24, (Piece("in.jsonl", "v1", 0, 4, True),))
 LABELED = pa.table(

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.reading.text_columns import is_text_type
+from pipeline_ops.reading.documents import is_text_type
 
 
 @pytest.mark.parametrize(

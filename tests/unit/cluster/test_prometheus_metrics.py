@@ -7,7 +7,7 @@ import pytest
 from ray.cloudpickle import dumps  # pyright: ignore[reportPrivateImportUsage]
 
 from cluster.attempts import AttemptCounts
-from cluster.metrics import DECLARED, UNITS, Meter, metered, metered_actor
+from cluster.prometheus_metrics import DECLARED, UNITS, Meter, metered, metered_actor
 
 METER = Meter("run", "output")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.metrics import (
+from cluster.prometheus_metrics import (
     BATCH_SECONDS,
     CLASSIFIER_SECONDS,
     DOCUMENTS,

@@ -1,0 +1,32 @@
+"""On which side batches are padded: left for decoders, whose heads read the last token that is no padding."""
+
+from typing import Any
+
+
+def is_decoder(model: Any) -> bool:
+    """True for decoder-only models, whose heads read the last token that is no padding.
+
+    If the padding token also ends texts, or the configuration has no padding token, the head finds that token only if padding
+    is on the left.
+
+    Args:
+        model: a configuration of transformers.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    kind = model.model_type
+    if model.is_encoder_decoder:  # their decoders alone are causal language models as well
+        return False
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def pads_left(model: Any, padding_side: str) -> bool:
+    """True if batches are padded on the left: always for decoders (see is_decoder), never for encoder-decoders.
+
+    The encoders of encoder-decoders take no position ids and would count the padding, and their decoders would begin with it.
+
+    Args:
+        model: a configuration of transformers.
+        padding_side: the tokenizer's; it decides for all other models.
+    """
+    return not model.is_encoder_decoder and (padding_side == "left" or is_decoder(model))
