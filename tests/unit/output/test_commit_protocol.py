@@ -1,8 +1,9 @@
 """Several drivers at once on one output: whatever the order of their requests, nothing is lost and nothing stands twice.
 
 Drivers are programs of the product's own functions in the product's own order (jobs/run/commit_writer.py,
-jobs/maintenance/compact.py), with tiny files in place of labeled ones. Each can stall before any of its requests for any time, lose a request or an answer, be
-interrupted or be killed. More examples than in the suite: `python -m tests.unit.output.test_commit_protocol 2000`.
+jobs/maintenance/compact.py), with tiny files in place of labeled ones. Each can stall before any of its requests for any
+time, lose a request or an answer, be interrupted or be killed. More examples than in the suite: `python -m
+tests.unit.output.test_commit_protocol 2000`.
 """
 
 import hashlib
