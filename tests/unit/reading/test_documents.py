@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline_ops.reading.documents import is_text_type
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import SOURCE_COLUMNS, read_path, try_path, write_rows
 
@@ -136,3 +137,21 @@ def test_read_of_a_column_that_labeling_adds_names_the_key_that_renames_it(tmp_p
     assert failure.error == "UserError"
     assert "output.label_column" in failure.message
     assert read_path(path, columns="none").column("text") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("data_type", "expected"),
+    [
+        (pa.string(), True),
+        (pa.large_string(), True),
+        (pa.string_view(), True),
+        (pa.binary(), True),
+        (pa.dictionary(pa.int32(), pa.string()), True),
+        (pa.int64(), False),
+        (pa.list_(pa.string()), False),
+        (pa.dictionary(pa.int32(), pa.int64()), False),
+        (pa.timestamp("s"), False),
+    ],
+)
+def test_text_types_are_distinguished_from_others(data_type: pa.DataType, expected: bool) -> None:
+    assert is_text_type(data_type) is expected

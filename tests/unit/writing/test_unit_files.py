@@ -14,7 +14,6 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
-from pipeline_ops.writing.hive_partitions import hive_folder
 from pipeline_ops.writing.unit_files import write_unit
 
 UNIT = Unit("a" * 24, (Piece("in.jsonl", "v1", 0, 4, True),))
@@ -131,11 +130,6 @@ def test_hive_folders_of_any_label_come_back_as_they_were(tmp_path: Path) -> Non
     partitioning = ds.partitioning(pa.schema([("label", pa.string())]), flavor="hive")
     read = ds.dataset(tmp_path, partitioning=partitioning).to_table()
     assert sorted(read["label"].to_pylist()) == sorted(LABELS)
-
-
-def test_hive_folder_of_null_is_the_readers_word_for_it() -> None:
-    assert hive_folder(("label", "year"), ("P", None)) == "label=P/year=__HIVE_DEFAULT_PARTITION__"
-    assert hive_folder((), ()) == ""
 
 
 def test_hive_folder_of_an_empty_text_is_not_that_of_null(tmp_path: Path) -> None:
