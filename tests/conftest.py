@@ -30,7 +30,7 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
 }
 
-from tests.models import tiny as models  # noqa: E402
+from tests.models import tiny  # noqa: E402
 from tests.servers.s3_proxy import FaultProxy, Journal  # noqa: E402
 from tests.servers.s3_server import S3Server, moto_server  # noqa: E402
 from tests.support import REPOSITORY  # noqa: E402
@@ -64,30 +64,30 @@ def ray_address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[models.Architecture], Path]:
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tiny.Architecture], Path]:
     """The folder of a classifier with NEGATIVE and POSITIVE of the given architecture, built at the first call."""
 
     @cache
-    def build(architecture: models.Architecture) -> Path:
-        return models.make_model(tmp_path_factory.mktemp(architecture) / "model", architecture)
+    def build(architecture: tiny.Architecture) -> Path:
+        return tiny.make_model(tmp_path_factory.mktemp(architecture) / "model", architecture)
 
     return build
 
 
 @pytest.fixture(scope="session")
-def model(model_of: Callable[[models.Architecture], Path]) -> Path:
+def model(model_of: Callable[[tiny.Architecture], Path]) -> Path:
     """The classifier for tests to which the architecture does not matter."""
     return model_of("bert")
 
 
 @pytest.fixture(scope="session")
 def model_without_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.make_model_without_head(tmp_path_factory.mktemp("encoder") / "model")
+    return tiny.make_model_without_head(tmp_path_factory.mktemp("encoder") / "model")
 
 
 @pytest.fixture(scope="session")
 def golden_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.bert_golden_tokenizer(tmp_path_factory.mktemp("golden") / "tokenizer")
+    return tiny.bert_golden_tokenizer(tmp_path_factory.mktemp("golden") / "tokenizer")
 
 
 @pytest.fixture(scope="session")

@@ -13,24 +13,19 @@ from typing import NoReturn
 
 import typer
 
-from jobs.cli import clusters as cluster_commands
-from jobs.cli import job as job_commands
-from jobs.cli import labels as result_commands
-from jobs.cli import maintenance as keeping_commands
-from jobs.cli import models as model_commands
-from jobs.cli import start as starting_commands
+from jobs.cli import clusters, job, labels, maintenance, models, start
 from jobs.cli.options import examples
-from jobs.console import signals as stopping
+from jobs.console import signals
 from jobs.console.signals import INTERRUPTED, TERMINATED
 
 # panels of --help, in this order
 PANELS = (
-    ("Start here", starting_commands.app),
-    ("The job", job_commands.app),
-    ("The labels", result_commands.app),
-    ("Models", model_commands.app),
-    ("Clusters", cluster_commands.app),
-    ("Housekeeping", keeping_commands.app),
+    ("Start here", start.app),
+    ("The job", job.app),
+    ("The labels", labels.app),
+    ("Models", models.app),
+    ("Clusters", clusters.app),
+    ("Housekeeping", maintenance.app),
 )
 
 app = typer.Typer(
@@ -55,7 +50,7 @@ def main() -> NoReturn:
     from cluster.session import quiet_environment
 
     quiet_environment()
-    stopping.install()
+    signals.install()
     code = execute(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -90,10 +85,10 @@ def execute(arguments: Sequence[str]) -> int:
 
 def _say(message: str, code: int, error: Exception | None = None) -> None:
     """Print why the command ends with that exit code; an `error` with its traceback."""
-    from jobs.console import json_logging as logs
+    from jobs.console import json_logging
 
-    if logs.is_json():
-        logs.log_error(message, code, error)
+    if json_logging.is_json():
+        json_logging.log_error(message, code, error)
         return
     if error is not None:
         traceback.print_exception(error)
@@ -110,8 +105,8 @@ def _explain(error: Exception) -> int:
         code = 2 if isinstance(error, UserError) else 3
         _say(str(error), code)
         return code
-    if isinstance(error, stopping.LeftRunning | ClusterError):
-        code = error.code if isinstance(error, stopping.LeftRunning) else 1
+    if isinstance(error, signals.LeftRunning | ClusterError):
+        code = error.code if isinstance(error, signals.LeftRunning) else 1
         _say(str(error), code)
         return code
     what = " ".join(str(error).split()) or type(error).__name__

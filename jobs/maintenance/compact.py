@@ -18,7 +18,7 @@ from cluster.ray_settings import configure_ray_data
 from cluster.session import connected
 from cluster.streaming import stream_rows
 from jobs.config import JobConfig
-from jobs.console import signals as stopping
+from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.maintenance.sweep import existing_output
 from pipeline_ops.output.commit_log import commit_unit, sweep
@@ -51,7 +51,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
             # closed before Ray is shut down, as in run()
             with connected(), closing(_merged(store, compactions, steps)) as finished:
                 for compaction, files in finished:
-                    stopping.raise_pending()
+                    signals.raise_pending()
                     commit = compacted(store, compaction, files)
                     lease.check()
                     commit_unit(store, ledger, replace(commit, term=lease.term, run="compact"))

@@ -14,7 +14,7 @@ from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
-from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading import line_records
 from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
@@ -147,11 +147,11 @@ def count_documents(
     quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
     total = 0
     with open_decompressed(file.stored, file.compression, store, start) as stream:
-        for block in records.read_record_blocks(
-            stream, target_bytes=records.STREAM_CHUNK_BYTES, quote=quote, delimiter=delimiter, start_byte=start
+        for block in line_records.read_record_blocks(
+            stream, target_bytes=line_records.STREAM_CHUNK_BYTES, quote=quote, delimiter=delimiter, start_byte=start
         ):
-            lines = records.split_records(block, quote, delimiter)
-            total += sum(records.is_document(line, file.format) for line in lines)
+            lines = line_records.split_records(block, quote, delimiter)
+            total += sum(line_records.is_document(line, file.format) for line in lines)
             if file.compression is None:  # else the blocks are larger than the bytes read for them
                 done = min(len(block.data), left)
                 left -= done

@@ -9,7 +9,7 @@ import typer
 
 from cluster.job_log import read_log
 from cluster.jobs_api import Cluster, ClusterError, Submission
-from jobs.console import signals as stopping
+from jobs.console import signals
 from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
 from pipeline_ops.schema.errors import UserError
 
@@ -35,7 +35,7 @@ def follow(cluster: Cluster, submission_id: str) -> dict[str, Any]:
     line = ""
     try:
         for text in read_log(cluster, submission_id):
-            stopping.raise_pending()
+            signals.raise_pending()
             sys.stderr.write(text)
             sys.stderr.flush()
             *lines, line = f"{line}{text}".split("\n")

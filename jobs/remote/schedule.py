@@ -12,14 +12,14 @@ from typing import Any
 
 from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable
 from jobs.config import load_job
-from jobs.console import signals as stopping
+from jobs.console import signals
 from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
 from jobs.remote.cron_trigger import cron_trigger
 from jobs.remote.runtime_env import SubmitOptions, packed
 from jobs.remote.schedule_status import describe
 from jobs.remote.scheduler import POLL_S, Follower, Schedule, Target, say
 from jobs.remote.submit import check_output, named_address, output_key, submission_id, submit_job
-from pipeline_ops.output import schedule_records as ticks
+from pipeline_ops.output import schedule_records
 from pipeline_ops.output.schedule_records import Tick
 from pipeline_ops.schema.errors import UserError, store_access, store_errors
 
@@ -82,7 +82,7 @@ def _keep(follower: Schedule) -> int:
                     steps.submit(follower.forget).result()
                     clean_up_due = time.monotonic() + CLEAN_UP_S
                 steps.submit(follower.attend).result()
-                stopping.raise_pending()
+                signals.raise_pending()
                 time.sleep(min(follower.seconds_to_next(), POLL_S))
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -122,7 +122,7 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
         except (KeyboardInterrupt, SystemExit) as stop:
             code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
             raise LeftRunning(_goes_on(tick, target), code) from None
-    tick = ticks.read_tick(target.store, tick.name)
+    tick = schedule_records.read_tick(target.store, tick.name)
     return {**describe(tick), "output": target.store.path}, _exit_code(tick)
 
 

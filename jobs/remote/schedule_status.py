@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.config import JobConfig
-from pipeline_ops.output import schedule_records as ticks
+from pipeline_ops.output import schedule_records
 from pipeline_ops.output.schedule_records import Tick, tick_time
 from pipeline_ops.schema.errors import store_access
 from pipeline_ops.schema.units import iso
@@ -23,7 +23,7 @@ def health(job: JobConfig) -> dict[str, Any]:
     """
     store = job.output_store
     with store_access("output.path", store.path, "read"):
-        found = ticks.read_health(store)
+        found = schedule_records.read_health(store)
     if found is None:
         reason = "no scheduler has ever run for this output"
         return {"healthy": False, "reason": reason, "age_s": None, "heartbeat": None, "output": store.path}
@@ -40,7 +40,7 @@ def history(job: JobConfig) -> dict[str, Any]:
     """The newest ticks, oldest first, and the scheduler's health; raises as health()."""
     store = job.output_store
     with store_access("output.path", store.path, "read"):
-        known = ticks.read_ticks(store, LISTED_TICKS)
+        known = schedule_records.read_ticks(store, LISTED_TICKS)
     return {"ticks": [describe(tick) for tick in known], **health(job)}
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable, Submission
 from jobs.remote.cron_trigger import CronTrigger, newest_due, next_tick
-from pipeline_ops.output import schedule_records as ticks
+from pipeline_ops.output import schedule_records
 from pipeline_ops.output.lease import LeaseError, check_free, this_holder
 from pipeline_ops.output.schedule_records import Decision, Ending, Tick, tick_name, tick_time
 from pipeline_ops.schema.errors import UserError, store_errors
@@ -56,7 +56,7 @@ class Follower:
 
     def recover(self) -> None:
         """Reads the ticks whose runs had not ended when the last scheduler did."""
-        known = ticks.read_ticks(self.target.store, FOLLOWED_TICKS)
+        known = schedule_records.read_ticks(self.target.store, FOLLOWED_TICKS)
         self.open = {tick.name: tick for tick in known if tick.is_open}
         self.last = known[-1] if known else None
 
@@ -74,12 +74,12 @@ class Follower:
             tick_name(tick), None if reason else submission_id, reason, missed_after, this_holder(), iso(self.clock())
         )
         found = Tick(decision)
-        if ticks.decide(store, decision):
+        if schedule_records.decide(store, decision):
             self.counts["skipped" if reason else "submitted"] += 1
             if reason:
                 say(f"tick {iso(tick)} is skipped: {reason}")
         else:
-            found = ticks.read_tick(store, decision.tick)
+            found = schedule_records.read_tick(store, decision.tick)
             say(f"tick {iso(tick)} has been decided by {found.decision.by}")
         self.last = found
         if found.is_open:
@@ -104,7 +104,7 @@ class Follower:
                 self._end(tick, LOST, None, "the cluster no longer knows the run: it was started anew")
             else:
                 if not tick.submitted:
-                    ticks.note_submitted(self.target.store, name, self.clock())
+                    schedule_records.note_submitted(self.target.store, name, self.clock())
                     self.open[name] = replace(tick, submitted=True)
                 if job.has_ended:
                     self._end(tick, job.status, job.exit_code, job.message, job.ended)
@@ -124,13 +124,13 @@ class Follower:
             raise
         except (ClusterError, UserError) as error:  # asking again changes nothing; the next tick may find it mended
             return self._end(tick, NOT_SUBMITTED, None, str(error))
-        ticks.note_submitted(self.target.store, tick.name, self.clock())
+        schedule_records.note_submitted(self.target.store, tick.name, self.clock())
         self.open[tick.name] = replace(tick, submitted=True)
         say(f"tick {iso(tick_time(tick.name))}: {submission_id} is {'submitted' if is_new else 'on the cluster already'}")
 
     def _end(self, tick: Tick, status: str, exit_code: int | None, message: str, ended: datetime | None = None) -> None:
         ending = Ending(status, exit_code, message, iso(ended) if ended else None, iso(self.clock()))
-        ticks.note_ending(self.target.store, tick.name, ending)
+        schedule_records.note_ending(self.target.store, tick.name, ending)
         self.counts["succeeded" if status == "SUCCEEDED" else "failed"] += 1
         del self.open[tick.name]
         if self.last is not None and self.last.name == tick.name:
@@ -162,7 +162,7 @@ class Schedule(Follower):
 
     def begin(self) -> None:
         """Records when the output's first schedule began, unless that is recorded: ticks before it are not caught up."""
-        self.begun = ticks.begin(self.target.store, self.clock())
+        self.begun = schedule_records.begin(self.target.store, self.clock())
 
     def attend(self) -> None:
         """Decides the newest tick that is due and not decided, and follows the runs; the next call mends trouble."""
@@ -197,14 +197,14 @@ class Schedule(Follower):
             "trouble": self.trouble,
         }
         try:
-            ticks.beat(self.target.store, health)
+            schedule_records.beat(self.target.store, health)
         except store_errors() as error:
             say(f"the heartbeat cannot be written: {' '.join(str(error).split())}")
 
     def forget(self) -> None:
         """Deletes the records of old ticks."""
         try:
-            ticks.forget_ticks(self.target.store, KEPT_TICKS)
+            schedule_records.forget_ticks(self.target.store, KEPT_TICKS)
         except store_errors() as error:
             say(f"records of old ticks cannot be deleted: {' '.join(str(error).split())}")
 

@@ -156,7 +156,7 @@ def _progress(steps: Steps) -> Callable[[TrainingStep], None]:
         if at.step == 1:  # includes warm-up, which would distort the rate
             steps.begin("training", at.steps - 1, items="steps")
             return
-        seconds = max(time.monotonic() - steps.began, 1e-9)
+        seconds = max(time.monotonic() - steps.started, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"
         steps.add(1, f"epoch {at.epoch:.2f}{loss}, {number((at.step - 1) * at.examples / seconds)} documents/s")
         if at.step == at.steps:

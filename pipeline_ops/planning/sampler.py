@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.work_plan import EXPANSION
-from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading import line_records
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputFile
@@ -271,7 +271,7 @@ class _Sampler:
                     raise OSError(f"a record at byte {place} has no end within {MAX_SAMPLED_RECORD_BYTES} bytes")
                 need *= 2
         self.bytes_read += len(data)
-        block = records.RecordBlock(found, 0, 0, begin + skipped, last=False)
+        block = line_records.RecordBlock(found, 0, 0, begin + skipped, last=False)
         return Draw(self.measure([parse_block(left.file, block, [], self.settings)]), len(found), window)
 
     def draw_near_beginning(self, left: RemainingFile, random: np.random.Generator) -> Draw:
@@ -295,7 +295,7 @@ class _Sampler:
             # the prefix ends within a record: then those at the beginning are taken
             found = _records_beginning_in(data, place, place + window, quote, delimiter, at_end)
             if found is not None:
-                block = records.RecordBlock(found, 0, 0, max(first, 1) if place else first, last=False)
+                block = line_records.RecordBlock(found, 0, 0, max(first, 1) if place else first, last=False)
                 measures = self.measure([parse_block(file, block, header, self.settings)])
                 return Draw(measures, len(found) * per_byte, window * per_byte)
         raise OSError(f"a record near the beginning has no end within {PREFIX_BYTES} bytes")
@@ -347,7 +347,7 @@ def _records_beginning_in(data: bytes, begin: int, stop: int, quote: str | None,
     """The records of `data`, which begins with one, that begin in [begin, stop); None: the last has no end in it."""
     if stop <= 0:
         return b""
-    ends = records.record_ends(data, quote, delimiter, at_end=at_end)
+    ends = line_records.record_ends(data, quote, delimiter, at_end=at_end)
     if not at_end and (not len(ends) or ends[-1] < stop):
         return None
     starts = np.concatenate([[0], ends[:-1]])

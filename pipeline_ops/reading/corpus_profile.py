@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import line_records as records
-from pipeline_ops.reading import parsing
+from pipeline_ops.reading import line_records, parsing
 from pipeline_ops.reading.documents import decode_texts, is_text_type
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, check_header_names, csv_delimiter
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, find_inputs, readable_files
@@ -135,15 +134,15 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
     with store.open(file.stored, sequential=file.compression is not None) as source:
         stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
         reader = _CountingReader(stream)
-        blocks = records.read_record_blocks(reader, target_bytes=PROFILE_BYTES, quote=quote, delimiter=delimiter)  # pyright: ignore[reportArgumentType] it only reads
-        block = next(blocks, records.RecordBlock(b"", 0, 0, 0, last=True))
+        blocks = line_records.read_record_blocks(reader, target_bytes=PROFILE_BYTES, quote=quote, delimiter=delimiter)  # pyright: ignore[reportArgumentType] it only reads
+        block = next(blocks, line_records.RecordBlock(b"", 0, 0, 0, last=True))
         stored = float(file.stored.size)
         if not block.last:
             stored = min(source.tell(), file.stored.size) * len(block.data) / reader.bytes
-    lines = records.split_records(block, quote, delimiter)
+    lines = line_records.split_records(block, quote, delimiter)
     if file.format == "csv":
         return _csv_beginning(file, lines, delimiter, config, stored)
-    documents = [line for line in lines if records.is_document(line, file.format)]
+    documents = [line for line in lines if line_records.is_document(line, file.format)]
     sampled = documents[:SAMPLE_TEXTS]
     if file.format == "text":
         texts = {config.text_column: [line.decode(errors="replace") for line in sampled]}

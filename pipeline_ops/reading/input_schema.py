@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading import line_records
 from pipeline_ops.reading.documents import is_text_type
 from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, readable_files
@@ -69,8 +69,8 @@ def infer_column_types(files: list[InputFile], config: InputConfig, store: Store
 def _infer_types(files: list[InputFile], config: InputConfig, store: Store) -> tuple[pa.Schema, InputFile]:
     def read_lines(file: InputFile) -> list[bytes]:
         with open_decompressed(file.stored, file.compression, store) as stream:
-            block = next(records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
-        return records.split_records(block, None) if block else []
+            block = next(line_records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
+        return line_records.split_records(block, None) if block else []
 
     # the files after TYPE_SAMPLE_FILES are opened only in place of unreadable ones
     order = list(dict.fromkeys([*evenly_spread(files, TYPE_SAMPLE_FILES), *evenly_spread(files, MAX_OPENED_FILES)]))
@@ -118,7 +118,7 @@ def csv_header(file: InputFile, config: InputConfig, store: Store, content: byte
     """
     with open_decompressed(file.stored, file.compression, store, 0, content) as stream:
         delimiter = csv_delimiter(file, config)
-        block = next(records.read_record_blocks(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
+        block = next(line_records.read_record_blocks(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
     if block is None:
         return [], 0
     return csv_fields(block.data, delimiter, config.quote), block.stop_byte

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import line_records as records
-from pipeline_ops.reading import parsing
+from pipeline_ops.reading import line_records, parsing
 from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.input_schema import check_header_names, csv_delimiter, csv_header
@@ -226,7 +225,7 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
         with open_decompressed(file.stored, file.compression, settings.store, start_byte, content) as stream:
-            for block in records.read_record_blocks(
+            for block in line_records.read_record_blocks(
                 stream,
                 target_bytes=settings.unit_bytes,
                 quote=quote,
@@ -252,7 +251,7 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
 
 
 def parse_block(
-    file: InputFile, block: records.RecordBlock, header: list[str], settings: ReadSettings
+    file: InputFile, block: line_records.RecordBlock, header: list[str], settings: ReadSettings
 ) -> tuple[pa.Table, list[Reject]]:
     """The documents and rejects in a block of a line file.
 
@@ -266,7 +265,7 @@ def _piece(file: InputFile, start_row: int, stop_row: int, last: bool, start_byt
     return Piece(file.path, file.stored.identity, start_row, stop_row, last, start_byte, stop_byte)
 
 
-def _parse(block: records.RecordBlock, file: InputFile, header: list[str], settings: ReadSettings):
+def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], settings: ReadSettings):
     config = settings.input
     if file.format == "text":
         return parsing.parse_text(block, config.text_column)
@@ -284,7 +283,7 @@ def _parse(block: records.RecordBlock, file: InputFile, header: list[str], setti
 
 def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
     with open_decompressed(file.stored, file.compression, settings.store, 0, content) as stream:
-        data = stream.read().removeprefix(records.BYTE_ORDER_MARK)
+        data = stream.read().removeprefix(line_records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *to_documents(file, table, np.zeros(1, np.int64), [], settings.input, settings.output)
 

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
-from tests.models import tiny as models
+from tests.models import tiny
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, output_files, snapshot, write_job_file
@@ -21,7 +21,7 @@ UNIT_BYTES = 4000
 @pytest.fixture(scope="session")
 def poisonous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("poisonous")
-    return models.make_poisonous_model(folder / "model", folder / "cured")
+    return tiny.make_poisonous_model(folder / "model", folder / "cured")
 
 
 def texts_with(poison: dict[int, str], count: int = 60) -> list[str]:
@@ -32,7 +32,7 @@ def texts_with(poison: dict[int, str], count: int = 60) -> list[str]:
 
 
 def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, tmp_path: Path):
-    poison = {7: models.RAISING_WORD, 8: models.RAISING_WORD, 30: models.UNKNOWN_WORD, 59: models.RAISING_WORD}
+    poison = {7: tiny.RAISING_WORD, 8: tiny.RAISING_WORD, 30: tiny.UNKNOWN_WORD, 59: tiny.RAISING_WORD}
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_with(poison)])
     job = make_job(source, poisonous, tmp_path / "out", "model.trust_remote_code=true", f"compute.unit_bytes={UNIT_BYTES}")
     summary = run_serially(job, quiet=True)
@@ -48,7 +48,7 @@ def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, 
 def test_unit_that_kills_its_worker_is_quarantined_and_labeled_by_a_retry(ray_address: str, poisonous: Path, tmp_path: Path):
     """The segmentation fault is a real one, in the process that holds the model."""
     source = write_parquet(
-        tmp_path / "in.parquet", [{"text": text} for text in texts_with({25: models.KILLING_WORD})], row_group_size=10
+        tmp_path / "in.parquet", [{"text": text} for text in texts_with({25: tiny.KILLING_WORD})], row_group_size=10
     )
     output = tmp_path / "out"
     settings = job_settings(source, poisonous, output, "model.trust_remote_code=true", "compute.unit_bytes=1")

@@ -39,7 +39,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from tests.models import tiny as common
+from tests.models import tiny
 from tests.support.corpora import EDGE_CASES, real_documents
 
 VOCABULARY_SIZE = 800
@@ -48,7 +48,7 @@ SHAPE = {
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "initializer_range": common.INITIALIZER_RANGE,
+    "initializer_range": tiny.INITIALIZER_RANGE,
 }
 NAMES_OF_ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # pad is 1
 NAMES_OF_BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -65,7 +65,7 @@ def _sentence_pieces(names: tuple[str, ...]) -> list[tuple[str, float]]:
 
     Not the tokenizers library's trainer, whose pieces differ from one process to the next.
     """
-    words = common.commonest_words(_texts(), VOCABULARY_SIZE)
+    words = tiny.commonest_words(_texts(), VOCABULARY_SIZE)
     characters = sorted({character for text in _texts() for character in text if not character.isspace()})
     pieces = dict.fromkeys(["▁", *("▁" + word for word in words), *words, *characters])
     return [*((name, 0.0) for name in names), *((piece, -1.0 - 0.01 * rank) for rank, piece in enumerate(pieces))]
@@ -116,12 +116,12 @@ def _modern_bert() -> PreTrainedTokenizerBase:
 
 
 def _bert(kind: type = BertTokenizer) -> PreTrainedTokenizerBase:
-    return kind(vocab=common.word_pieces(_texts()))
+    return kind(vocab=tiny.word_pieces(_texts()))
 
 
 def _mpnet() -> PreTrainedTokenizerBase:
     """As BERT's, with RoBERTa's names and ids for the special tokens."""
-    pieces = [piece for piece in common.word_pieces(_texts()) if piece not in NAMES_OF_BERT]
+    pieces = [piece for piece in tiny.word_pieces(_texts()) if piece not in NAMES_OF_BERT]
     names = [*NAMES_OF_ROBERTA[:3], "[UNK]", "<mask>"]
     return MPNetTokenizer(vocab={piece: index for index, piece in enumerate([*names, *pieces])})
 
@@ -145,7 +145,7 @@ def _pegasus(side: str) -> PreTrainedTokenizerBase:
 def _encoder_decoder(kind: type[PreTrainedConfig], length: int) -> PreTrainedConfig:
     one_side = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
     shape: dict[str, Any] = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in one_side.items()}
-    shape |= {"d_model": 32, "init_std": common.INITIALIZER_RANGE, "max_position_embeddings": length}
+    shape |= {"d_model": 32, "init_std": tiny.INITIALIZER_RANGE, "max_position_embeddings": length}
     return kind(**shape)
 
 
@@ -213,7 +213,7 @@ MORE_ARCHITECTURES: dict[str, Factory] = {
     ),
     "GPT-2": (
         lambda length: GPT2Config(
-            n_embd=32, n_layer=2, n_head=2, n_positions=length, initializer_range=common.INITIALIZER_RANGE, pad_token_id=5
+            n_embd=32, n_layer=2, n_head=2, n_positions=length, initializer_range=tiny.INITIALIZER_RANGE, pad_token_id=5
         ),
         lambda: _qwen("right"),
     ),
@@ -227,10 +227,10 @@ ARCHITECTURES = ("BERT", "DistilBERT", "RoBERTa", *MORE_ARCHITECTURES)
 def make_classifier(folder: Path, architecture: str, labels: Sequence[str], max_length: int = 64, seed: int = 0) -> Path:
     """Saves a classifier of one of ARCHITECTURES and its tokenizer into `folder`."""
     if architecture not in MORE_ARCHITECTURES:
-        return common.make_model(folder, architecture.lower(), labels, seed, max_length=max_length)  # type: ignore[arg-type]
+        return tiny.make_model(folder, architecture.lower(), labels, seed, max_length=max_length)  # type: ignore[arg-type]
     config_for, tokenizer_for = MORE_ARCHITECTURES[architecture]
     tokenizer = tokenizer_for()
     tokenizer.model_max_length = max_length
     config = config_for(max_length)
     config.vocab_size = len(tokenizer)
-    return common.save_classifier(folder, config, tokenizer, labels, seed, texts=_texts())
+    return tiny.save_classifier(folder, config, tokenizer, labels, seed, texts=_texts())

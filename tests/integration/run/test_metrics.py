@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from cluster.prometheus_metrics import DECLARED
-from tests.models import tiny as models
+from tests.models import tiny
 from tests.support import REPOSITORY
 from tests.support.corpora import real_documents, write_bytes, write_parquet
 from tests.support.invariant import read_rejects
@@ -69,9 +69,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
     """
     folder = tmp_path_factory.mktemp("scraped")
     cured, output = folder / "cured", folder / "out"
-    model = models.make_poisonous_model(folder / "model", cured)
+    model = tiny.make_poisonous_model(folder / "model", cured)
     texts = [text[:300] for text in real_documents(ROWS, seed=3)]
-    texts[4], texts[9], texts[15] = "", f"a text with {models.RAISING_WORD} in it", f"one with {models.KILLING_WORD} in it"
+    texts[4], texts[9], texts[15] = "", f"a text with {tiny.RAISING_WORD} in it", f"one with {tiny.KILLING_WORD} in it"
     source = folder / "in"
     write_parquet(source / "a.parquet", [{"text": text} for text in texts], row_group_size=10)
     write_bytes(source / "b.parquet", b"this is no Parquet file")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.models import tiny as models
+from tests.models import tiny
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import COMMAND_TIMEOUT_S, job_settings, keys, wait_for, write_job_file
@@ -24,7 +24,7 @@ def test_run_shows_how_it_goes_survives_a_killed_classifier_and_ends_with_a_summ
     texts = [text[:400] for text in real_documents(DOCUMENTS, seed=5)]
     texts[3] = ""
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
-    model, output = models.make_model(tmp_path / "model", labels=LABELS), tmp_path / "out"
+    model, output = tiny.make_model(tmp_path / "model", labels=LABELS), tmp_path / "out"
     settings = job_settings(source, model, output, "compute.unit_bytes=4000", "input.min_characters=1")
     job_file = write_job_file(tmp_path / "job.yaml", settings)
     command = [sys.executable, "-m", "jobs.cli", "run", str(job_file)]

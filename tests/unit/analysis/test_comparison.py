@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.results.compare import compare
-from pipeline_ops.analysis import comparison as comparing
+from pipeline_ops.analysis import comparison
 from pipeline_ops.analysis.alignment import align, match_inputs
 from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import UserError
@@ -50,7 +50,7 @@ def check_against_duckdb(a: MadeOutput, b: MadeOutput, result: dict[str, Any], l
 def test_outputs_of_different_units_are_joined_in_any_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int, merged: bool
 ) -> None:
-    monkeypatch.setattr(comparing, "PART_BYTES", max(part_bytes, comparing.ROW_BYTES * 7))
+    monkeypatch.setattr(comparison, "PART_BYTES", max(part_bytes, comparison.ROW_BYTES * 7))
     a, b = made(tmp_path / "a"), made(tmp_path / "b", 1)
     for path, rows in (("/in/x", 90), ("/in/y", 61)):
         cut(a, path, 20, 40, rows)
@@ -70,7 +70,7 @@ def test_outputs_of_different_units_are_joined_in_any_memory(
         (max(abs(one - other), 0 if equal else one + other - 1), path, row, text)
         for path, row, one, other, equal, text in expected
     ]
-    ranked = sorted(bounds, key=lambda bound: (-bound[0], bound[1], bound[2]))[: comparing.MOST_CHANGED]
+    ranked = sorted(bounds, key=lambda bound: (-bound[0], bound[1], bound[2]))[: comparison.MOST_CHANGED]
     found = [(change["source_file"], change["source_row"], change["text"]) for change in result["most_changed"]]
     assert found == [(path, row, text) for _, path, row, text in ranked]
     assert [change["distance"] for change in result["most_changed"]] == pytest.approx([one[0] for one in ranked], abs=1e-6)

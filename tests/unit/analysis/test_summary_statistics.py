@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline_ops.analysis import summary_statistics as describing
+from pipeline_ops.analysis import summary_statistics
 from pipeline_ops.analysis.summary_statistics import (
     WEIGHT,
     example_rows,
@@ -53,8 +53,8 @@ def test_labels_of_one_of_several_models_are_its_own(tmp_path: Path) -> None:
 
 def test_sample_weights_stand_for_every_labeled_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 files 7 are read, 5 rows of each: the weights of each partition still add up to its rows."""
-    monkeypatch.setattr(describing, "SAMPLE_FILES", 7)
-    monkeypatch.setattr(describing, "ROWS_PER_FILE", 5)
+    monkeypatch.setattr(summary_statistics, "SAMPLE_FILES", 7)
+    monkeypatch.setattr(summary_statistics, "ROWS_PER_FILE", 5)
     labeled, commits = output_of(tmp_path, [40] * 30)
     sample = sample_rows(labeled, COLUMNS)
     assert sample.num_rows == 35

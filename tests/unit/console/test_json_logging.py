@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from jobs.console import json_logging as logs
+from jobs.console import json_logging
 from tests.support.corpora import real_documents, write_bytes, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import (
@@ -31,16 +31,16 @@ from tests.support.serial_chain import run_serially
 @contextmanager
 def json_stderr() -> Iterator[io.StringIO]:
     """This process's stderr, as --log-format json has it, for the time of the block."""
-    before, handlers, level = sys.stderr, logs.LOGGER.handlers[:], logs.LOGGER.level
+    before, handlers, level = sys.stderr, json_logging.LOGGER.handlers[:], json_logging.LOGGER.level
     sys.stderr = written = io.StringIO()
-    logs.to_json()
+    json_logging.to_json()
     try:
         yield written
     finally:
         sys.stderr = before
-        logs.LOGGER.handlers[:] = handlers
-        logs.LOGGER.setLevel(level)
-        logs.LOGGER.propagate = True
+        json_logging.LOGGER.handlers[:] = handlers
+        json_logging.LOGGER.setLevel(level)
+        json_logging.LOGGER.propagate = True
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def test_error_that_nobody_foresaw_is_one_object_with_its_traceback() -> None:
         try:
             raise RuntimeError("two\nlines")
         except RuntimeError as error:
-            logs.log_error("failed: two lines", 1, error)
+            json_logging.log_error("failed: two lines", 1, error)
     (line,) = lines_of(written.getvalue())
     assert line["message"] == "failed: two lines"
     assert line["traceback"].endswith("RuntimeError: two\nlines")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jobs.console import live_view as live
+from jobs.console import live_view
 from jobs.console.step_progress import Steps
 from tests.support.running import COMMAND_TIMEOUT_S, wait_for
 from tests.support.screens import on_terminal
@@ -98,7 +98,7 @@ def test_what_is_written_behind_the_death_of_the_command_is_seen_and_the_cursor_
 
 
 def test_elsewhere_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(live, "LINE_SECONDS", 0.02)
+    monkeypatch.setattr(live_view, "LINE_SECONDS", 0.02)
     told = ""
 
     def more() -> bool:
@@ -115,7 +115,7 @@ def test_elsewhere_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_quiet_steps_are_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(live, "LINE_SECONDS", 0.001)
+    monkeypatch.setattr(live_view, "LINE_SECONDS", 0.001)
     with Steps("copying", quiet=True) as steps:
         steps.begin("the books", 4)
         steps.say("something")

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.console import signals as stopping
+from jobs.console import signals
 
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where a shell has told them to ignore it
-    stopping.install()
+    signals.install()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -21,9 +21,9 @@ def handlers() -> Iterator[None]:
 
 def test_ctrl_c_that_is_ignored_stays_ignored(handlers: None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stopping.install()
+    signals.install()
     os.kill(os.getpid(), signal.SIGINT)
-    stopping.raise_pending()
+    signals.raise_pending()
 
 
 class SignalledInFinalizer:
@@ -38,9 +38,9 @@ class SignalledInFinalizer:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_signal_in_a_finalizer_ends_the_loop_that_asks(number: int, error: type[BaseException]) -> None:
-    stopping.raise_pending()
+    signals.raise_pending()
     signalled = SignalledInFinalizer(number)
     del signalled  # Python forgets what is raised here
     with pytest.raises(error):
-        stopping.raise_pending()
-    stopping.raise_pending()
+        signals.raise_pending()
+    signals.raise_pending()

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.attempts import AttemptCounts
 from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.reading import line_records as records
+from pipeline_ops.reading import line_records
 from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
@@ -100,7 +100,7 @@ def test_read_of_a_truncated_stream_gives_what_comes_before_and_a_failure(tmp_pa
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.zst"])
 def test_read_of_a_stream_broken_in_the_middle_fails_from_that_row_on(tmp_path: Path, name: str) -> None:
     rng = random.Random(0)
-    rows = [{"id": f"{row:05}", "text": rng.randbytes(500).hex()} for row in range(4 * records.STREAM_CHUNK_BYTES // 1000)]
+    rows = [{"id": f"{row:05}", "text": rng.randbytes(500).hex()} for row in range(4 * line_records.STREAM_CHUNK_BYTES // 1000)]
     path = write_rows(tmp_path / name, rows)
     whole, expected = path.read_bytes(), read_path(path, unit_bytes=10**6)
     middle = len(whole) * 3 // 4
@@ -221,16 +221,16 @@ def deadly_files(folder: Path, deaths: dict[str, int]) -> None:
 
 def read_with_deaths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[Unit | Failure]], AttemptCounts]:
     """What each process gave, until one of them has read to the end; the first one is told nothing, as by read_task."""
-    read_record_blocks, attempts = records.read_record_blocks, AttemptCounts()
+    read_record_blocks, attempts = line_records.read_record_blocks, AttemptCounts()
 
-    def cut_or_die(*arguments: Any, **settings: Any) -> Iterator[records.RecordBlock]:
+    def cut_or_die(*arguments: Any, **settings: Any) -> Iterator[line_records.RecordBlock]:
         for block in read_record_blocks(*arguments, **settings):
             if DEADLY.encode() in block.data:
                 raise Killed
             yield block
 
     files, settings = prepare(folder, unit_bytes=300)
-    monkeypatch.setattr(records, "read_record_blocks", cut_or_die)
+    monkeypatch.setattr(line_records, "read_record_blocks", cut_or_die)
     processes: list[list[Unit | Failure]] = []
     while len(processes) < 50:
         processes.append([])

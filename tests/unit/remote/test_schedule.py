@@ -13,7 +13,7 @@ from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable, Submissi
 from jobs.remote.cron_trigger import cron_trigger
 from jobs.remote.schedule_status import describe, health, history
 from jobs.remote.scheduler import Schedule, Target
-from pipeline_ops.output import schedule_records as ticks
+from pipeline_ops.output import schedule_records
 from pipeline_ops.output.lease import acquire, check_free
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
@@ -76,11 +76,11 @@ class World:
 
     def told(self) -> list[tuple[str, str, str | None, int | None]]:
         """(tick, decision, outcome, exit code) of each tick on storage."""
-        known = [describe(tick) for tick in ticks.read_ticks(Store(self.output), 100)]
+        known = [describe(tick) for tick in schedule_records.read_ticks(Store(self.output), 100)]
         return [(tick["tick"][11:16], tick["decision"], tick["outcome"], tick["exit_code"]) for tick in known]
 
     def reasons(self) -> list[str | None]:
-        return [tick.decision.reason for tick in ticks.read_ticks(Store(self.output), 100)]
+        return [tick.decision.reason for tick in schedule_records.read_ticks(Store(self.output), 100)]
 
 
 def name(tick: datetime) -> str:
@@ -168,7 +168,7 @@ def test_start_catches_up_the_newest_missed_tick_only(world: World) -> None:
     for _ in range(2):
         scheduler = world.scheduler()
         scheduler.attend()
-    known = ticks.read_ticks(Store(world.output), 10)
+    known = schedule_records.read_ticks(Store(world.output), 10)
     assert [tick.name[9:13] for tick in known] == ["1700", "2000"]
     assert known[1].decision.missed_after == known[0].name
 
@@ -228,7 +228,7 @@ def test_run_that_is_refused_is_recorded_and_the_next_tick_tries_again(world: Wo
     scheduler.attend()
     assert world.told() == [("13:00", "submit", "NOT_SUBMITTED", None)]
     assert len(world.cluster.asked) == 1
-    (tick,) = ticks.read_ticks(Store(world.output), 10)
+    (tick,) = schedule_records.read_ticks(Store(world.output), 10)
     assert tick.ending is not None
     assert tick.ending.message == str(error)
     world.cluster.refusal = None

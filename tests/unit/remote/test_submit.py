@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import job_log as following
+from cluster import job_log
 from cluster.jobs_api import ClusterError, Submission
 from cluster.session import WORKER_ENVIRONMENT, environment_values, jobs_address, jobs_address_is, worker_environment
 from jobs.config import load_job
@@ -239,9 +239,9 @@ class BrokenCluster:
 
 @pytest.mark.parametrize("ending", [None, RuntimeError, ConnectionResetError])
 def test_log_is_told_once_over_streams_that_break(monkeypatch: pytest.MonkeyPatch, ending: type[Exception] | None) -> None:
-    monkeypatch.setattr(following, "IDLE_S", 0.01)
+    monkeypatch.setattr(job_log, "IDLE_S", 0.01)
     client = BrokenClient(["one\ntw"], [], ["one\n", "two\nза", "втра\nfo"], ["one\ntwo\n"], ending=ending)
-    assert "".join(following.read_log(BrokenCluster(client), "job-1")) == LOG  # pyright: ignore[reportArgumentType]
+    assert "".join(job_log.read_log(BrokenCluster(client), "job-1")) == LOG  # pyright: ignore[reportArgumentType]
 
 
 class Terminal(io.StringIO):
@@ -279,7 +279,7 @@ def test_ctrl_c_stops_the_job_only_if_a_person_says_so(monkeypatch: pytest.Monke
 
 def test_log_of_no_job_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClusterError, match="job-2"):
-        "".join(following.read_log(BrokenCluster(BrokenClient(ending=None)), "job-2"))  # pyright: ignore[reportArgumentType]
+        "".join(job_log.read_log(BrokenCluster(BrokenClient(ending=None)), "job-2"))  # pyright: ignore[reportArgumentType]
 
 
 def test_workers_environment_leaves_out_what_the_submitted_jobs_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from jobs.report import charts as pictures
+from jobs.report import charts
 from pipeline_ops.output.run_records import Point
 
 NAMES = {
@@ -26,7 +26,7 @@ def texts_of(svg: str) -> list[str]:
 def test_names_in_any_script_stay_text_and_nobody_is_warned() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg = pictures.bars(NAMES, 'documents by "label" & <more>')
+        svg = charts.bars(NAMES, 'documents by "label" & <more>')
     texts = texts_of(svg)
     for name in ("积极", "<b>bold</b>", "$x^2$ & more", "नकारात्मक"):
         assert name in texts
@@ -35,9 +35,9 @@ def test_names_in_any_script_stay_text_and_nobody_is_warned() -> None:
 
 
 def test_more_labels_than_bars_are_counted_as_one() -> None:
-    texts = texts_of(pictures.bars({f"label {number}": 100 - number for number in range(60)}, "many"))
+    texts = texts_of(charts.bars({f"label {number}": 100 - number for number in range(60)}, "many"))
     assert "36 others" in texts
-    assert sum(text.startswith("label ") for text in texts) == pictures.BARS
+    assert sum(text.startswith("label ") for text in texts) == charts.BARS
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
@@ -45,11 +45,11 @@ def test_every_color_of_a_picture_is_a_variable_of_the_page(count: int) -> None:
     draw = np.random.default_rng(0)
     scores, weights = draw.random(200), np.ones(200)
     drawn = [
-        pictures.score_histograms({f"{n}": (scores, weights) for n in range(count)}, (0, 1), "scores"),
-        pictures.certainty_curve(scores[:count], weights[:count], "certainty"),
-        pictures.token_lengths(np.full(count, 7), weights[:count], 8, "lengths"),
-        pictures.throughput([Point(float(n), 10 * n, 0, n) for n in range(count + 2)], "throughput"),
-        pictures.stacked({"classifiers": {"waiting": 1.0, "computing": 3.0}}, "time"),
+        charts.score_histograms({f"{n}": (scores, weights) for n in range(count)}, (0, 1), "scores"),
+        charts.certainty_curve(scores[:count], weights[:count], "certainty"),
+        charts.token_lengths(np.full(count, 7), weights[:count], 8, "lengths"),
+        charts.throughput([Point(float(n), 10 * n, 0, n) for n in range(count + 2)], "throughput"),
+        charts.stacked({"classifiers": {"waiting": 1.0, "computing": 3.0}}, "time"),
     ]
     for svg in drawn:
         assert ElementTree.fromstring(svg).get("aria-label")
@@ -58,6 +58,6 @@ def test_every_color_of_a_picture_is_a_variable_of_the_page(count: int) -> None:
 
 
 def test_ids_of_two_pictures_on_a_page_differ() -> None:
-    first, second = (pictures.bars({"a": 1, "b": 2}, what) for what in ("one", "other"))
+    first, second = (charts.bars({"a": 1, "b": 2}, what) for what in ("one", "other"))
     ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (first, second)]
     assert not ids[0] & ids[1]
