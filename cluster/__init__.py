@@ -1,3 +1,1 @@
-"""Where the job runs: the Ray session, resources, retries, metrics, the Jobs API, manifests. Nothing here imports
-pipeline_ops or jobs.
-"""
+"""Where the job runs: the Ray session, resources, retries, metrics, the Jobs API, manifests. Imports no other package."""

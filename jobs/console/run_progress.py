@@ -14,8 +14,8 @@ from rich.text import Text
 
 from cluster.resources import Pools
 from jobs.console.live_view import LiveView
-from jobs.console.widgets import RecentRates, bar, block, columns, duration, fitted
-from jobs.number_format import number
+from jobs.console.widgets import RecentRates, bar, block, columns, fitted
+from jobs.number_format import clock, number
 from jobs.run.result import RunResult
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
@@ -79,7 +79,7 @@ class RunProgress:
         """The progress in one line; empty before labeling begins, so that an error in the job is printed alone."""
         state, now = self.state, time.monotonic()
         if not state.units:
-            return "" if state.pools is None else f"{state.step}, {duration(now - state.step_started)}"
+            return "" if state.pools is None else f"{state.step}, {clock(now - state.step_started)}"
         documents, tokens, _ = self.rates(now)
         parts = [
             f"{state.documents:,} documents",
@@ -89,7 +89,7 @@ class RunProgress:
         ]
         left = self.seconds_left()
         if left is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {clock(left)} left")
         if state.rejected:
             parts.append(f"{state.rejected:,} rejected")
         if state.failed_units:
@@ -111,13 +111,13 @@ class RunProgress:
 
     def _step_line(self, now: float) -> Text:
         frame = SPINNER[int(2 * now) % len(SPINNER)]
-        return Text.assemble((f" {frame} ", "green"), self.state.step, (f"  {duration(now - self.state.step_started)}", "dim"))
+        return Text.assemble((f" {frame} ", "green"), self.state.step, (f"  {clock(now - self.state.step_started)}", "dim"))
 
     def _progress_bar(self, width: int) -> Text:
         state = self.state
         share = min((state.units + state.failed_units) / state.units_expected, 1)
         left = self.seconds_left()
-        then = f"about {duration(left)} left" if left is not None else state.step if share == 1 else ""
+        then = f"about {clock(left)} left" if left is not None else state.step if share == 1 else ""
         after = f"  {share:4.0%}  {then}"
         return Text.assemble(" ", bar(share, max(width - cell_len(after) - 1, 0), "green"), after)
 
@@ -140,7 +140,7 @@ class RunProgress:
                 [
                     ("whole run", number(state.documents / elapsed)),
                     ("whole run", number(state.tokens / elapsed)),
-                    ("elapsed", duration(elapsed)),
+                    ("elapsed", clock(elapsed)),
                 ],
             ],
             width,
@@ -200,7 +200,7 @@ def ending(result: RunResult) -> Text:
     """The result of a run in three lines."""
     rejected = f", {result.rejected:,} rejected" if result.rejected else ""
     failed = f", {result.units_failed:,} units failed" if result.units_failed else ""
-    seconds, per_second = duration(result.seconds), number(result.documents_per_second)
+    seconds, per_second = clock(result.seconds), number(result.documents_per_second)
     return Text.assemble(
         ("done: ", "bold green") if result.complete else ("incomplete: ", "bold red"),
         f"{result.documents:,} documents, {result.labeled:,} labeled{rejected}{failed}\n"

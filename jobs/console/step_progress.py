@@ -6,7 +6,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from jobs.console.live_view import LiveView
-from jobs.console.widgets import bar, duration
+from jobs.console.widgets import bar
+from jobs.number_format import clock
 
 WIDEST_BAR = 60
 
@@ -71,22 +72,20 @@ class Steps:
         """The line that is printed where stderr is no terminal."""
         left = self.seconds_left()
         text = f"{self.command}: {': '.join(filter(None, [self.phase, self.counts()])) or 'starting'}"
-        return f"{text}, {duration(time.monotonic() - self.started)}" + (f", about {duration(left)} left" if left else "")
+        return f"{text}, {clock(time.monotonic() - self.started)}" + (f", about {clock(left)} left" if left else "")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         left, width = self.seconds_left(), options.max_width
         head = Text.assemble((f" {self.command}", "bold"), f"  {self.phase}")
         if self.total:
             share = min(self.done / self.total, 1)
-            times = f"  {share:4.0%}  {duration(time.monotonic() - self.started)}" + (
-                f", {duration(left)} left" if left else ""
-            )
+            times = f"  {share:4.0%}  {clock(time.monotonic() - self.started)}" + (f", {clock(left)} left" if left else "")
             below = [
                 Text.assemble(" ", bar(share, max(min(width - len(times) - 2, WIDEST_BAR), 0), "green"), times),
                 Text(f" {self.counts()}"),
             ]
         else:
-            head.append(f"  {self.note}  {duration(time.monotonic() - self.started)}")
+            head.append(f"  {self.note}  {clock(time.monotonic() - self.started)}")
             below = []
         for line in (head, *below):
             line.truncate(width - 1, overflow="ellipsis")

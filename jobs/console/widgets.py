@@ -1,4 +1,4 @@
-"""Elements of live views: bars, numbers in columns, durations, recent rates."""
+"""Elements of live views: bars, numbers in columns, recent rates."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -33,13 +33,6 @@ class RecentRates:
         (since, first), *later = self._events.copy()  # a copy, as another thread may add to it
         seconds = max(now - since, 1e-9)
         return tuple(sum(amounts[kind] for _, amounts in later) / seconds for kind in range(len(first)))
-
-
-def duration(seconds: float) -> str:
-    """A duration as 0:42 or 1:02:03."""
-    minutes, seconds = divmod(round(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def fitted(text: str, width: int) -> str:

@@ -1,1 +1,1 @@
-"""Object stores for the tests: real S3 servers, a fault-injecting proxy, a store that is stepped request by request."""
+"""Stand-ins for services: S3 servers, a fault-injecting proxy, a store stepped request by request, kubectl, networks."""

@@ -1,105 +1,31 @@
-"""The model folder: its limits, its identity, and what can be loaded."""
+"""The model folder: its limits and its identity."""
 
 import json
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fsspec
 import pytest
 import torch
-from fsspec.implementations.memory import MemoryFileSystem
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
     AutoTokenizer,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
     GPT2Config,
     PreTrainedTokenizerFast,
 )
 
-from pipeline_ops.models.config import ModelConfig, ModelFacts
-from pipeline_ops.models.fetch import is_hub_id, local_copy
+from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.load import load_classifier
 from pipeline_ops.models.resolve import resolve_max_length, resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.store import Store
 from tests.models.architectures import make_classifier
+from tests.models.folders import change_json, facts_of, load
 from tests.models.tiny import ARCHITECTURES, Architecture, make_model
-
-STORAGE = StorageConfig()
-
-
-class BrokenFileSystem(MemoryFileSystem):
-    """An object store that fails to deliver one object for as long as `broken` is set."""
-
-    protocol = "broken"
-    store: dict = {}  # noqa: RUF012
-    pseudo_dirs = [""]  # noqa: RUF012
-    broken = False
-
-    def cat_file(self, path: str, *arguments: Any, **options: Any) -> bytes:
-        if BrokenFileSystem.broken and path.endswith(".safetensors"):
-            raise OSError("the connection was reset")
-        return super().cat_file(path, *arguments, **options)
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return super()._strip_protocol(path.replace("broken://", "memory://"))
-
-
-fsspec.register_implementation("broken", BrokenFileSystem, clobber=True)
-
-
-def facts_of(folder: Path | str, storage: StorageConfig = STORAGE, **settings: Any) -> ModelFacts:
-    return resolve_model(ModelConfig(path=str(folder), **settings), storage)[0]
-
-
-def load(folder: Path | str, dtype: str = "float32", device: str = "cpu", **settings: Any) -> Any:
-    return load_classifier(ModelConfig(path=str(folder), **settings), STORAGE, revision=None, dtype=dtype, device=device)
-
-
-def change_json(path: Path, **values: Any) -> None:
-    content = json.loads(path.read_text())
-    content.update(values)
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-
-
-def upload(folder: Path, url: str) -> str:
-    for path in folder.iterdir():
-        Store(url).put(path.name, path.read_bytes())
-    return url
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def copy(model: Path, tmp_path: Path) -> Path:
-    """A model folder that the test may change."""
-    return Path(shutil.copytree(model, tmp_path / "model"))
-
-
-@pytest.fixture(params=["memory", "broken"])
-def remote(request: pytest.FixtureRequest, model: Path) -> Iterator[str]:
-    """A model folder on an object store."""
-    url = upload(model, f"{request.param}://{uuid.uuid4().hex}/model")
-    BrokenFileSystem.broken = False
-    yield url
-    BrokenFileSystem.broken = False
-
-
-@pytest.fixture
-def caching(tmp_path: Path) -> StorageConfig:
-    return StorageConfig(cache_folder=str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -257,141 +183,6 @@ def test_path_that_is_neither_folder_nor_hub_id_is_a_users_mistake(tmp_path: Pat
     with pytest.raises(UserError, match=r"model\.path") as caught:
         facts_of(tmp_path / "missing" / "model" / "folder")
     assert "\n" not in str(caught.value)
-
-
-def test_hub_ids_are_distinguished_from_folders(model: Path) -> None:
-    assert is_hub_id("distilbert/distilbert-base-uncased-finetuned-sst-2-english")
-    assert not is_hub_id(str(model))
-    assert not is_hub_id("s3://bucket/model")
-
-
-@pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_classifier_is_loaded_for_inference_in_its_dtype(model: Path, dtype: str, expected: torch.dtype) -> None:
-    classifier = load(model, dtype=dtype)
-    assert not classifier.training
-    assert {parameter.dtype for parameter in classifier.parameters()} == {expected}
-
-
-def test_classifier_on_meta_takes_no_weights(model: Path) -> None:
-    assert {parameter.device.type for parameter in load(model, device="meta").parameters()} == {"meta"}
-
-
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_classifier_without_a_head_names_its_layers(model_without_head: Path, device: str) -> None:
-    with pytest.raises(UserError, match=r"classifier\.bias, classifier\.weight.*allow_new_weights") as caught:
-        load(model_without_head, device=device)
-    assert "\n" not in str(caught.value)
-
-
-def test_classifier_attends_by_the_fused_kernel_or_where_there_is_none_by_its_own(model: Path, tmp_path: Path) -> None:
-    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    DebertaV2ForSequenceClassification(DebertaV2Config(**shape, vocab_size=50)).save_pretrained(tmp_path)
-    assert load(model).config._attn_implementation == "sdpa"
-    assert load(tmp_path).config._attn_implementation == "eager"
-
-
-def test_classifier_without_a_head_is_loaded_when_allowed_by_name(model_without_head: Path) -> None:
-    assert load(model_without_head, allow_new_weights=True).config.num_labels == 2
-
-
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_classifier_with_pickled_weights_is_refused_unless_allowed(copy: Path, device: str) -> None:
-    torch.save(load(copy).state_dict(), copy / "pytorch_model.bin")
-    (copy / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model\.path") as caught:
-        load(copy, device=device)
-    assert "\n" not in str(caught.value)
-    assert load(copy, allow_pickled_weights=True).config.num_labels == 2
-
-
-def test_classifier_without_weights_is_a_users_mistake(copy: Path) -> None:
-    (copy / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model\.path"):
-        load(copy)
-
-
-def test_classifier_with_truncated_weights_is_a_users_mistake(copy: Path) -> None:
-    weights = copy / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"model\.path"):
-        load(copy)
-
-
-def test_classifier_whose_head_has_another_size_is_a_users_mistake(copy: Path) -> None:
-    labels = {str(index): f"label {index}" for index in range(5)}
-    change_json(copy / "config.json", id2label=labels, label2id={label: int(index) for index, label in labels.items()})
-    with pytest.raises(UserError, match=r"model\.path"):
-        load(copy)
-
-
-def test_local_copy_of_a_local_folder_is_the_folder(model: Path) -> None:
-    assert local_copy(ModelConfig(path=str(model)), STORAGE, weights=True) == str(model)
-
-
-def test_local_copy_of_a_remote_folder_holds_all_its_files(remote: str, model: Path, caching: StorageConfig) -> None:
-    folder = Path(local_copy(ModelConfig(path=remote), caching, weights=True))
-    assert files_below(folder) == files_below(model)
-    assert all((folder / name).read_bytes() == (model / name).read_bytes() for name in files_below(model))
-
-
-def test_local_copy_again_is_the_same_and_only_one(remote: str, caching: StorageConfig) -> None:
-    config = ModelConfig(path=remote)
-    folder = Path(local_copy(config, caching, weights=True))
-    first = {name: (folder / name).stat().st_mtime_ns for name in files_below(folder)}
-    assert local_copy(config, caching, weights=True) == str(folder)
-    assert local_copy(ModelConfig(path=remote + "/"), caching, weights=True)
-    assert {name: (folder / name).stat().st_mtime_ns for name in files_below(folder)} == first
-    assert len(list(folder.parent.iterdir())) == 1
-
-
-def test_local_copy_without_weights_leaves_them_out(remote: str, caching: StorageConfig) -> None:
-    folder = Path(local_copy(ModelConfig(path=remote), caching, weights=False))
-    assert "config.json" in files_below(folder)
-    assert not [name for name in files_below(folder) if name.endswith(".safetensors")]
-
-
-def test_local_copy_of_a_changed_remote_folder_is_new(remote: str, caching: StorageConfig) -> None:
-    config = ModelConfig(path=remote)
-    first = Path(local_copy(config, caching, weights=True))
-    Store(remote).put("extra.txt", b"more")
-    second = Path(local_copy(config, caching, weights=True))
-    assert second != first
-    assert (second / "extra.txt").read_bytes() == b"more"
-
-
-def test_local_copy_by_many_at_once_is_whole_for_each(remote: str, model: Path, caching: StorageConfig) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: local_copy(ModelConfig(path=remote), caching, weights=True), range(8)))
-    (folder,) = map(Path, found)
-    assert files_below(folder) == files_below(model)
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_local_copy_that_was_interrupted_is_whole_the_next_time(model: Path, caching: StorageConfig) -> None:
-    config = ModelConfig(path=upload(model, f"broken://{uuid.uuid4().hex}/model"))
-    BrokenFileSystem.broken = True
-    with pytest.raises(OSError, match="reset"):
-        local_copy(config, caching, weights=True)
-    BrokenFileSystem.broken = False
-    assert files_below(Path(local_copy(config, caching, weights=True))) == files_below(model)
-
-
-def test_local_copy_that_was_interrupted_leaves_no_partial_copy(model: Path, caching: StorageConfig) -> None:
-    """Model weights are gigabytes: what each failed attempt leaves would fill the node's disk."""
-    config = ModelConfig(path=upload(model, f"broken://{uuid.uuid4().hex}/model"))
-    BrokenFileSystem.broken = True
-    with pytest.raises(OSError, match="reset"):
-        local_copy(config, caching, weights=True)
-    BrokenFileSystem.broken = False
-    assert files_below(Path(caching.cache_folder)) == set()
-
-
-def test_local_copy_of_a_folder_without_a_model_is_a_users_mistake(caching: StorageConfig) -> None:
-    other = f"memory://{uuid.uuid4().hex}"
-    Store(other).put("notes.txt", b"no model")
-    for path in ("memory://no-such-bucket/model", other):
-        with pytest.raises(UserError, match=r"model\.path.*config\.json"):
-            local_copy(ModelConfig(path=path), caching, weights=True)
 
 
 def test_model_on_an_object_store_is_the_same_as_the_local_one(remote: str, model: Path, caching: StorageConfig) -> None:

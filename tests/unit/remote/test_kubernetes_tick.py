@@ -14,7 +14,7 @@ import yaml
 from cluster.manifests import cronjob
 from tests.support import REPOSITORY
 
-FAKE_KUBECTL = REPOSITORY / "tests" / "support" / "fake_kubectl.py"
+FAKE_KUBECTL = REPOSITORY / "tests" / "servers" / "fake_kubectl.py"
 JOB_NAME, JOB_UID = "label-corpus-reviews-29000000", "8f2f1bd4-95a8-4b2f-9c7e-0d3ad2a2a6a1"
 LABELS = {"app.kubernetes.io/name": "label-corpus", "app.kubernetes.io/instance": "label-corpus-reviews"}
 OVER = ("Complete/SUCCEEDED", "Complete/STOPPED", "Failed/FAILED", "ValidationFailed")
