@@ -168,7 +168,11 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
             return size, size
         return size.min, size.max if machines.grows else max(size.min, min(size.max, room))
 
-    gpus = resolve("gpus_per_classifier", 1.0 if machines.gpus else 0.0, f"{machines.gpus:g} GPUs there are")
+    gpus = resolve(
+        "gpus_per_classifier",
+        1.0 if machines.gpus else 0.0,
+        f"{machines.gpus:g} GPUs found" if machines.gpus else "no GPU found",
+    )
     if gpus:
         room = machines.room(gpus, compute.accelerator_type)
         if not room and not machines.grows:
@@ -182,7 +186,7 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
         wanted = TOKENIZERS_PER_GPU * max(1, int(classifiers * gpus))
         if token_flops:
             wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops)
-        why = f"{wanted} cores keep the GPUs busy"
+        why = f"enough to keep the GPUs busy: {wanted} cores"
         spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
         if machines.grows:
             min_tokenizers, tokenizers = sizes("tokenizers", wanted, why, room=spare, least=1)
@@ -201,7 +205,7 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
         given = compute.classifiers
         least = 1 if given == "auto" else given.min if isinstance(given, PoolSize) else given
         spare = int(machines.cpus - least - READER_CPUS - WRITER_CPUS)
-        why = f"{wanted} keep {machines.cores} cores busy"
+        why = f"enough to keep {machines.cores} cores busy"
         min_tokenizers, tokenizers = sizes("tokenizers", min(wanted, spare), why, room=spare)
         spare = int(machines.cpus - tokenizers - READER_CPUS - WRITER_CPUS)
         min_classifiers, classifiers = sizes(
