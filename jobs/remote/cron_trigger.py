@@ -7,7 +7,6 @@ a tick in the hour that is repeated in autumn comes twice, where Debian's cron r
 """
 
 import difflib
-import re
 import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,16 @@ from cronsim import CronSim, CronSimError
 
 from pipeline_ops.schema.errors import UserError
 
-FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
+# name -> attribute of CronSim with its values
+FIELDS = {
+    "second": "seconds",
+    "minute": "minutes",
+    "hour": "hours",
+    "day of month": "days",
+    "month": "months",
+    "day of week": "weekdays",
+}
+SUNDAY = ("0", "sun")
 LONGEST_SHIFT = timedelta(hours=3)  # clocks are put forward or back by two hours at the most
 
 
@@ -41,20 +49,21 @@ def cron_trigger(cron: str, timezone: str) -> CronTrigger:
         UserError: the expression is invalid or never matches, or there is no such time zone.
     """
     zone = _zone(timezone)
-    fields = ["*" if field == "?" else field for field in cron.split()]
+    given = ["*" if field == "?" else field for field in cron.split()]
     remedy = "give minute, hour, day of month, month and day of week, such as '0 2 * * *'"
-    if len(fields) not in (5, 6):
-        raise UserError(f"--cron {cron!r}: {len(fields)} fields, not 5; {remedy}")
-    fields[-1] = re.sub(r"-sun(?=[,/]|$)", "-7", fields[-1], flags=re.IGNORECASE)  # to cronsim, sun is 0 in fri-sun too
-    now = datetime.now(UTC).replace(tzinfo=None)
-    for name, field, place in zip(FIELDS[-len(fields) :], fields, range(6 - len(fields), 6), strict=True):
+    if len(given) not in (5, 6):
+        raise UserError(f"--cron {cron!r}: {len(given)} fields, not 5; {remedy}")
+    fields = [*given[:-1], _weekdays(given[-1])]
+    for name, written, field in zip(list(FIELDS)[-len(fields) :], given, fields, strict=True):
         try:
-            CronSim(" ".join(field if other == place else "*" for other in range(6)), now)
+            too_long = any(_has_step_beyond_range(name, part) for part in field.split(","))
         except CronSimError as error:
-            raise UserError(f"--cron {cron!r}: {field!r} is no {name}; {remedy}") from error
+            raise UserError(f"--cron {cron!r}: {written!r} is no {name}; {remedy}") from error
+        if too_long:
+            raise UserError(f"--cron {cron!r}: a step of the {name} {written!r} is longer than its range; {remedy}")
     expression = " ".join(fields)
     try:
-        next(CronSim(expression, now))
+        next(CronSim(expression, datetime.now(UTC).replace(tzinfo=None)))
     except (CronSimError, StopIteration) as error:
         raise UserError(f"--cron {cron!r}: there is no such day; give one that comes") from error
     return CronTrigger(expression, zone)
@@ -90,6 +99,37 @@ def _ticks_near(trigger: CronTrigger, moment: datetime, *, reverse: bool) -> Ite
         yield first
         if second > first:  # the hour is repeated; in one that is skipped the second is the earlier one, and no tick
             yield second
+
+
+def _weekdays(field: str) -> str:
+    """The field for cronsim, whose week also has a day 7: 1/2 would include it, and fri-sun would end before it begins."""
+    parts = []
+    for part in field.split(","):
+        span, slash, step = part.partition("/")
+        first, dash, last = span.partition("-")
+        if slash and not dash and first != "*":
+            dash, last = "-", "6"
+        elif last.lower() in SUNDAY and first.lower() not in SUNDAY:
+            last = "7"
+        parts.append(first + dash + last + slash + step)
+    return ",".join(parts)
+
+
+def _has_step_beyond_range(name: str, part: str) -> bool:
+    """True for the minute */90, say, which leaves one value: the first of every hour.
+
+    Raises:
+        CronSimError: it is no such field.
+    """
+    values = _values(name, part)
+    span, slash, _ = part.partition("/")
+    # cronsim reads 5-5/10 as 5/10
+    return bool(slash) and (len(values) == 1 or ("-" in span and len(_values(name, span)) == 1))
+
+
+def _values(name: str, field: str) -> set[int]:
+    expression = " ".join(field if other == name else "*" for other in FIELDS)
+    return getattr(CronSim(expression, datetime(2000, 1, 1)), FIELDS[name])
 
 
 def _zone(name: str) -> zoneinfo.ZoneInfo:
