@@ -164,6 +164,14 @@ Change = Callable[[dict[str, Any]], None]
         (lambda job: job["models"][0].update(maxlength=5), "models.0.maxlength: unknown key; did you mean models.0.max_length"),
         (lambda job: job["models"][1].update(path="nowhere"), "topic: model.path: 'nowhere'"),
         (lambda job: job["models"][1].update(bins=[1]), "topic: model.bins"),
+        (
+            # the columns of a multi-label head are known when the model is
+            lambda job: (
+                job["models"][1].update(name="quality_top", problem_type="multi_label_classification"),
+                override(job, "output.top_k=2"),
+            ),
+            "models: two added columns are named 'quality_top_labels'; give each a different name",
+        ),
     ],
 )
 def test_mistake_in_the_models_exits_2_with_one_line(
