@@ -79,9 +79,9 @@ def run(
                 with closing(label_remaining(prepared, writer, state, meter, executor, on_activity)) as outcomes:
                     for outcome in outcomes:
                         written = writer.write(outcome)
-                        signals.raise_pending()
                         if written is not None:  # else another attempt at the unit is committed
                             state.add(written)
+                        signals.raise_pending()
                         if max_failed is not None and state.failed_units > max_failed:
                             state.notify(f"stopping early: more than compute.max_failed_units ({max_failed}) have failed")
                             break

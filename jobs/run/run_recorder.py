@@ -30,6 +30,10 @@ def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
     state.observers.append(recorder.observe)
     try:
         yield
+        result = state.result
+        assert result is not None, "the block has set it"
+        recorder.record.result = {name: value for name, value in result.to_dict().items() if name not in NOT_RECORDED}
+        recorder.end("complete" if result.complete else "incomplete")
     except Exception as error:
         if not is_store_fault(error):  # a store that fails is not asked again
             recorder.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
@@ -37,10 +41,6 @@ def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
     except BaseException:
         recorder.end("interrupted")
         raise
-    result = state.result
-    assert result is not None, "the block has set it"
-    recorder.record.result = {name: value for name, value in result.to_dict().items() if name not in NOT_RECORDED}
-    recorder.end("complete" if result.complete else "incomplete")
 
 
 class _Recorder:
