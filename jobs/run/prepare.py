@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, result_settings
@@ -119,8 +118,8 @@ def _resolve(config: JobConfig) -> ResolvedJob:
     models = tuple(_resolve_model(name, model, columns[name], config) for name, model in configs.items())
     try:
         output = combined_output(config.output, {model.name: model.output for model in models})
-    except ValidationError as error:  # which columns a model adds depends on its head
-        raise UserError(f"models: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:  # which columns a model adds depends on its head
+        raise UserError(f"models: {error}") from error
     return ResolvedJob(config.input, models, output, config.storage, config.compute)
 
 

@@ -68,4 +68,5 @@ def _card_data(path: str) -> dict[str, Any]:
         data = ModelCard(content, ignore_metadata_errors=True).data.to_dict()
     except (yaml.YAMLError, TypeError, ValueError):
         return {}
-    return {key: data[key] for key in CARD_KEYS if key in data}
+    # YAML has dates, JSON has not
+    return json.loads(json.dumps({key: data[key] for key in CARD_KEYS if key in data}, default=str))

@@ -22,6 +22,7 @@ from pipeline_ops.reading.row_groups import check_footer
 from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed
+MAX_FIRST_RECORD_BYTES = 32 * 2**20
 SAMPLE_TEXTS = 250  # documents per file whose texts are kept
 OTHER_DELIMITERS = (";", "\t", "|")  # tried where a comma leaves one column
 
@@ -134,7 +135,14 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
     with store.open(file.stored, sequential=file.compression is not None) as source:
         stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
         reader = _CountingReader(stream)
-        blocks = line_records.read_record_blocks(reader, target_bytes=PROFILE_BYTES, quote=quote, delimiter=delimiter)  # pyright: ignore[reportArgumentType] it only reads
+        blocks = line_records.read_record_blocks(
+            reader,  # pyright: ignore[reportArgumentType] it only reads
+            target_bytes=PROFILE_BYTES,
+            quote=quote,
+            delimiter=delimiter,
+            max_records=PROFILE_BYTES,
+            max_record_bytes=MAX_FIRST_RECORD_BYTES,
+        )
         block = next(blocks, line_records.RecordBlock(b"", 0, 0, 0, last=True))
         stored = float(file.stored.size)
         if not block.last:

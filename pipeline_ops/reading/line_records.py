@@ -42,8 +42,10 @@ def read_record_blocks(
     start_row: int = 0,
     start_byte: int = 0,
     stop_byte: int | None = None,
+    max_records: int = MAX_BLOCK_RECORDS,
+    max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Iterator[RecordBlock]:
-    """Blocks of whole records, each as many as fit into `target_bytes` and MAX_BLOCK_RECORDS, but at least one.
+    """Blocks of whole records, each as many as fit into `target_bytes` and `max_records`, but at least one.
 
     The blocks depend on the bytes and the arguments alone, not on how many bytes a read of the stream returns.
 
@@ -54,7 +56,7 @@ def read_record_blocks(
         stop_byte: where to stop, at the end of a record; None: at the end of the stream.
 
     Raises:
-        OSError: a record is longer than MAX_RECORD_BYTES.
+        OSError: a record is longer than `max_record_bytes`.
     """
     buffer = bytearray()
     row, position, at_end = start_row, start_byte, False
@@ -68,12 +70,12 @@ def read_record_blocks(
         if not buffer:
             return
         ends = record_ends(bytes(buffer), quote, delimiter, at_end=at_end)
-        taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), MAX_BLOCK_RECORDS)
+        taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), max_records)
         cut = int(ends[taken - 1]) if len(ends) >= taken else 0
         if not at_end and cut in (0, len(buffer)):
             # the first record is incomplete, or one more byte shows whether this block is the last
-            if len(buffer) > MAX_RECORD_BYTES:
-                raise OSError(f"a record that begins at byte {position} has no end within {MAX_RECORD_BYTES} bytes")
+            if len(buffer) >= max_record_bytes:
+                raise OSError(f"a record that begins at byte {position} has no end within {max_record_bytes} bytes")
             need = len(buffer) * 2 if cut == 0 else cut + 1
             continue
         data = bytes(buffer[:cut])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Embedding = Literal["cls", "mean"]
 
@@ -150,4 +150,9 @@ def combined_output(output: OutputConfig, by_model: Mapping[str, OutputConfig]) 
     Raises:
         ValueError: two added columns have the same name.
     """
-    return by_model[""] if "" in by_model else OutputOfModels(**output.model_dump(), models=dict(by_model))
+    if "" in by_model:
+        return by_model[""]
+    try:
+        return OutputOfModels(**output.model_dump(), models=dict(by_model))
+    except ValidationError as error:  # of several lines
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error

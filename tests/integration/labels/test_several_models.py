@@ -160,6 +160,14 @@ Change = Callable[[dict[str, Any]], None]
         (lambda job: job["output"].pop("partition_by"), "output.partition_by: missing; give a label column, such as"),
         (lambda job: override(job, "output.partition_by=[label]"), "output.partition_by: there is no column 'label'"),
         (lambda job: job["models"].append(dict(job["models"][0])), "models: two are named 'quality'"),
+        (
+            lambda job: (
+                job["models"][1].update(name="quality_a"),
+                override(job, "output.label_column=a_label"),
+                override(job, "output.score_column=label"),
+            ),
+            "models: two added columns are named 'quality_a_label'; give each a different name",
+        ),
         (lambda job: job["models"][0].update(name="a b"), "models.0.name: invalid value 'a b'"),
         (lambda job: job["models"][0].update(maxlength=5), "models.0.maxlength: unknown key; did you mean models.0.max_length"),
         (lambda job: job["models"][1].update(path="nowhere"), "topic: model.path: 'nowhere'"),

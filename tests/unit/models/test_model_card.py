@@ -18,12 +18,12 @@ def folder(model: Path, tmp_path: Path) -> Path:
 
 
 def test_card_has_the_size_of_the_weights_and_the_metadata_of_the_model_card(folder: Path) -> None:
-    (folder / "README.md").write_text("---\nlicense: mit\ntags: [a, b]\nextra: no\n---\n# A model\n")
+    (folder / "README.md").write_text("---\nlicense: mit\ntags: [a, 2024-05-01]\nextra: no\n---\n# A model\n")
     card = card_of(ModelConfig(path=str(folder)), StorageConfig())
     with safe_open(folder / "model.safetensors", "numpy") as weights:
         numbers = sum(weights.get_tensor(name).size for name in weights.keys())  # noqa: SIM118 it is no dict
     assert card["parameters"] == numbers
-    assert (card["license"], card["tags"]) == ("mit", ["a", "b"])
+    assert (card["license"], card["tags"]) == ("mit", ["a", "2024-05-01"])
     assert card["architecture"] == json.loads((folder / "config.json").read_text())["architectures"][0]
     assert "extra" not in card
 

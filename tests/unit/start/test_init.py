@@ -13,6 +13,7 @@ import yaml
 from jobs.config import load_job
 from jobs.run.plan import plan
 from jobs.start.init import init
+from pipeline_ops.reading import corpus_profile
 from pipeline_ops.schema.errors import UserError
 from tests.conftest import Bucket
 from tests.support.corpora import one_line, real_documents, write_bytes, write_jsonl, write_parquet
@@ -208,6 +209,20 @@ def test_sample_of_many_and_large_files_is_bounded(tmp_path: Path, model: Path) 
     found = init(str(tmp_path / "in"), "job.yaml", str(model))
     assert found["documents_counted"] is False
     assert found["documents_estimate"] == pytest.approx(4_000_000, rel=0.01)
+
+
+def test_file_whose_first_record_has_no_end_is_named(tmp_path: Path, model: Path) -> None:
+    source = write_bytes(tmp_path / "in" / "a.jsonl", b'["' + b"a" * (corpus_profile.MAX_FIRST_RECORD_BYTES + 2**20) + b'"]')
+    finished = command("init", source.parent, "--model", model)
+    assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
+    assert "a.jsonl" in finished.error_lines[0]
+    assert "has no end within" in finished.error_lines[0]
+
+
+def test_small_file_of_very_short_lines_is_counted(tmp_path: Path, model: Path) -> None:
+    lines = write_bytes(tmp_path / "in" / "a.txt", b"a\n" * 400_000)
+    found = init(str(lines), "job.yaml", str(model))
+    assert (found["documents_counted"], found["documents_estimate"]) == (True, 400_000)
 
 
 def test_command_writes_once_and_says_what_is_next(tmp_path: Path, model: Path) -> None:
