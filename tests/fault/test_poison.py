@@ -14,6 +14,7 @@ from tests.support.corpora import real_documents, write_bytes, write_jsonl, writ
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, output_files, snapshot, write_job_file
 from tests.support.serial_chain import run_serially
+from tests.support.tiers import mostly_slow
 
 UNIT_BYTES = 4000
 
@@ -131,7 +132,9 @@ def write_many_good_files(folder: Path, broken: Path) -> list[Key]:
 
 
 @pytest.mark.usefixtures("ray_address")
-@pytest.mark.parametrize("write_good_files", [write_one_good_file, write_many_good_files])
+@pytest.mark.parametrize(
+    "write_good_files", mostly_slow([write_one_good_file, write_many_good_files], quick=[write_many_good_files])
+)
 def test_small_broken_file_is_quarantined_and_those_beside_it_are_labeled(
     write_good_files: Callable[[Path, Path], list[Key]], model: Path, tmp_path: Path
 ):

@@ -13,6 +13,7 @@ from jobs.label_corpus import run
 from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.running import command, job_settings, write_job_file
+from tests.support.serial_chain import run_serially
 
 TEXTS = ["one", "two", "three"]
 
@@ -91,7 +92,7 @@ def test_run_with_a_model_without_head_exits_2_unless_allowed(ray_address: str, 
     assert "model.allow_new_weights" in line
     assert sorted(folder.rglob("*")) == before
     override(settings, "model.allow_new_weights=true")
-    assert run(check_config(JobConfig, settings), quiet=True).labeled == len(TEXTS)
+    assert run_serially(check_config(JobConfig, settings), quiet=True).labeled == len(TEXTS)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -49,7 +49,7 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     assert len(s3.journal.requests("GetObject", "models/mine/model.safetensors")) == 1, "fetched once per node"
     assert verify(job)["ok"]
 
-    run(make_job(corpus, model, tmp_path / "out", "output.logits=true"), quiet=True)
+    run_serially(make_job(corpus, model, tmp_path / "out", "output.logits=true"), quiet=True)
     local, local_rejects = check_exactly_once(
         tmp_path / "out", [(file.replace(f"{s3.url}/in", str(corpus)), row) for file, row in expected]
     )
@@ -77,7 +77,7 @@ def test_run_on_s3_gives_the_local_rows_and_a_second_run_moves_nothing(
     write_jsonl(tmp_path / "new.jsonl", [{"text": "a new one", "id": "new"}])
     s3.filesystem.put(str(tmp_path / "new.jsonl"), f"{s3.name}/in/new.jsonl")
     s3.journal.clear()
-    third = run(job, quiet=True)
+    third = run_serially(job, quiet=True)
     check_exactly_once(f"{s3.name}/out", [*expected, *keys(f"{s3.url}/in/new.jsonl", 1)], s3.filesystem)
     assert {request.key for request in s3.journal.requests("GetObject", INPUT_KEYS)} == {"in/new.jsonl"}
     assert (third.documents_run, third.units_skipped) == (1, first.units)

@@ -50,6 +50,7 @@ from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from tests.servers.stepped_store import Fault, Interrupted, Killed, Program, SteppedFileSystem
+from tests.support.tiers import mostly_slow
 
 LEASE_S = 60.0
 LOOSE_RECORDS = 2  # the product's is 1000
@@ -350,7 +351,6 @@ def check_error(driver: Driver, program: Program) -> None:
 
 
 SUITE = settings(
-    max_examples=350,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,
@@ -374,8 +374,9 @@ def run_machine(how: settings) -> None:
         run_state_machine_as_test(CommitProtocol, settings=how)
 
 
-def test_commit_protocol_in_any_order_of_requests_loses_nothing_and_doubles_nothing() -> None:
-    run_machine(SUITE)
+@pytest.mark.parametrize("examples", mostly_slow([100, 350], quick=[100]))
+def test_commit_protocol_in_any_order_of_requests_loses_nothing_and_doubles_nothing(examples: int) -> None:
+    run_machine(settings(SUITE, max_examples=examples))
 
 
 if __name__ == "__main__":
