@@ -1,6 +1,7 @@
 """Fixtures for all tests. Ray, the S3 servers and the models are started or built once per session, when first needed."""
 
 import os
+import re
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import s3fs
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Before anything imports Ray, Hugging Face or botocore, and for every process that the tests start.
 for _name in ("RAY_ADDRESS", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
@@ -45,6 +48,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for folder in MARKED_FOLDERS.intersection(item.path.relative_to(REPOSITORY / "tests").parts):
             item.add_marker(folder)
+
+
+class OneProcessOnRay(LoadScopeScheduling):
+    """Of several test processes (`-n 2`) one runs the files that use the tests' Ray, so that there is one; the rest by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "ray" if uses_ray(file) else file
+
+
+@cache
+def uses_ray(file: str) -> bool:
+    """Whether a test file asks for the fixture `ray_address`, or for `finished_job`, which asks for it."""
+    return re.search(r"\bray_address\b|\bfinished_job:", (REPOSITORY / file).read_text(encoding="utf-8")) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcessOnRay:
+    config.option.loadscopereorder = False  # the folders' order is from long to short
+    return OneProcessOnRay(config, log)
 
 
 @pytest.fixture(scope="session")
