@@ -33,7 +33,7 @@ def measure_contenders(
     """Measures the contenders of --contender.
 
     Args:
-        further: given the setup, more contenders; it may add notes.
+        further: returns more contenders for a setup; may append to the notes.
 
     Returns:
         mode, contenders ({name: as report.medians_and_ratios, and `agreement`: the share of its documents that have the same
@@ -60,7 +60,11 @@ def measure_contenders(
 
 
 def host_ceiling(options: Options) -> dict[str, Any]:
-    """The rate that reading, tokenizing, moving and writing alone allow; returns and raises as measure_contenders."""
+    """The rate that reading, tokenizing, moving and writing alone allow.
+
+    Returns:
+        As measure_contenders(), which raises the same.
+    """
     with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         steps.begin("making model and corpus, and trying the bare tokenizer")
         setup = make_host_setup(options, folder)
@@ -82,10 +86,16 @@ def host_ceiling(options: Options) -> dict[str, Any]:
 def scaling(
     options: Options, actors: list[int] | None, units: int | None = None, unit_seconds: float | None = None
 ) -> dict[str, Any]:
-    """Units/s with more and more classifiers that sleep instead of computing; see scaling. Raises as measure_contenders.
+    """Units/s with more and more classifiers that sleep instead of computing (scaling.py).
 
     Args:
         units, unit_seconds: see scaling.scaling_task.
+
+    Returns:
+        mode, actors (scaling.measure), hardware, versions, notes.
+
+    Raises:
+        UserError: see setup.check.
     """
     check(options)
     with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:

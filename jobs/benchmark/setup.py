@@ -38,7 +38,7 @@ PIECE_CHARACTERS = 1000  # of a text whose tokens are counted
 
 @dataclass(frozen=True)
 class Size:
-    """How large what the command makes itself is."""
+    """The dimensions of the model and the corpus that the command makes itself."""
 
     model: ModelShape
     most_documents: int
@@ -73,18 +73,18 @@ class Options:
 
 @dataclass
 class BenchmarkSetup:
-    """See the module."""
+    """What all contenders have in common: model, corpus, dtype, batch size and workers."""
 
     options: Options
-    folder: str  # of this benchmark; goes when it ends
+    folder: str  # temporary
     model: str
     corpus: str
     pools: Pools  # of the job
     compute: dict[str, int]  # settings of the job
     workers: int  # actors of the job that are at work on a unit each, while it is the bottleneck
     dtype: str
-    own_code: bool = False  # the model's folder holds code of ours, see bag_of_tokens
-    model_bound: bool = True  # False: reading, tokenizing and writing are what counts
+    own_code: bool = False  # the model's folder has code of this program, bag_of_tokens
+    model_bound: bool = True  # False: reading, tokenizing and writing take most of the time
     text_column: str = "text"
     documents: int = 0
     text_bytes: int = 0
@@ -134,7 +134,7 @@ def say(text: str, options: Options) -> None:
 
 
 def check(options: Options) -> None:
-    """What can be seen to be wrong at once.
+    """Checks the options before anything is made or measured.
 
     Raises:
         UserError: no such model, corpus, contender, dtype or size.
@@ -166,10 +166,10 @@ def full(path: str) -> str:
 
 
 def make_setup(options: Options, folder: str) -> BenchmarkSetup:
-    """The setup on which the model is what counts.
+    """The setup on which the model's forward passes take most of the time.
 
     Raises:
-        UserError: as check, and a corpus of which a document has no text.
+        UserError: see check(); or a document of the corpus has no text.
     """
     check(options)
     setup, passages, given = _begin(options, folder, SIZES[options.size].model)
@@ -187,7 +187,7 @@ def make_setup(options: Options, folder: str) -> BenchmarkSetup:
 
 
 def make_host_setup(options: Options, folder: str) -> BenchmarkSetup:
-    """The setup on which the model computes next to nothing; sized by the bare tokenizer. Raises as prepare."""
+    """The setup on which the model computes next to nothing; sized by the bare tokenizer. Raises what make_setup() does."""
     check(options)
     cores = this_machine().cores
     shape = TINY_HOST_MODEL if options.size == "tiny" else HOST_MODEL
@@ -249,7 +249,7 @@ def _write_sample(setup: BenchmarkSetup, texts: Iterator[str], count: int) -> No
 
 
 def _finish(setup: BenchmarkSetup, passages: list[str], rate: float, most: int | None = None) -> TokenBatches:
-    """Writes the corpus, where none is given, and its facts into the setup; of the first `most` documents the tokens."""
+    """Writes the corpus, where none is given, and fills in its facts; tokenizes the first `most` documents, None: all."""
     if not setup.options.corpus:
         count = min(SIZES[setup.options.size].most_documents, max(LEAST_DOCUMENTS, int(rate * setup.options.seconds)))
         say(f"the limit is about {rate:,.0f} documents/s here; making a corpus of {count:,}", setup.options)
@@ -271,7 +271,7 @@ def _finish(setup: BenchmarkSetup, passages: list[str], rate: float, most: int |
 
 
 def machine_facts() -> dict[str, Any]:
-    """What it is measured on."""
+    """CPU, cores and package versions of this machine."""
     cpu = "unknown"
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
