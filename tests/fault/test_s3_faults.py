@@ -1,15 +1,17 @@
 """An object store that fails: for a moment, for good, or with wrong bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs.label_corpus import run
+from jobs.label_corpus import RunResult, run
 from jobs.maintenance.verify import verify
 from tests.fault.conftest import Corpus, every_fault
 from tests.servers.s3_proxy import Rule
 from tests.support.running import command, command_in_own_process
 from tests.support.serial_chain import run_serially
+from tests.support.tiers import mostly_slow
 
 INPUT, DATA, COMMITS = r"in/.*", r"out/label=.*", r"out/_commits/.*"
 TWO_MINUTES = 120
@@ -41,9 +43,12 @@ TRANSIENT = [
 ]
 
 
-def test_transient_faults_of_every_kind_are_survived_in_one_run(ray_address: str, corpus: Corpus):
+@pytest.mark.parametrize("label_job", mostly_slow([run_serially, run], quick=[run_serially]), ids=["serially", "on Ray"])
+def test_transient_faults_of_every_kind_are_survived_in_one_run(
+    ray_address: str, corpus: Corpus, label_job: Callable[..., RunResult]
+):
     with corpus.bucket.proxy.faults(*TRANSIENT, in_a_row=3):
-        summary = run(corpus.job, quiet=True)
+        summary = label_job(corpus.job, quiet=True)
     met = corpus.bucket.journal.faults()
     assert {rule.kind for rule in TRANSIENT} <= set(met), met
     assert (summary.files_incomplete, summary.units_failed, summary.rejected) == (0, 0, 0)

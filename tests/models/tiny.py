@@ -33,6 +33,7 @@ VOCABULARY_SIZE = 2000
 HIDDEN_SIZE = 32
 INITIALIZER_RANGE = 0.2
 LOGIT_SPREAD = 0.5  # standard deviation over documents; float32 noise grows with it and must stay far below 1e-5
+SPREAD_TEXTS = 60  # on which the spread is computed
 
 BERT_SPECIAL_TOKENS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 BERT_VOCABULARY_SIZE = 30_522
@@ -82,7 +83,7 @@ def save_classifier(
     config.problem_type = problem_type
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    _spread_logits(model, tokenizer, [text for text in texts if text][:200])
+    _spread_logits(model, tokenizer, [text for text in texts if text][:SPREAD_TEXTS])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

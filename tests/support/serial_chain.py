@@ -7,7 +7,7 @@ stages is the subject of the tests that ask for `ray_address`.
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -15,6 +15,7 @@ from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from jobs.label_corpus import run
+from pipeline_ops.models.flops import DocumentFlops
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
@@ -30,6 +31,21 @@ class NoDeaths:
 
     def end(self, key: str) -> None:
         pass
+
+
+class SerialClassifyActor(ClassifyActor):
+    """Counts the FLOPs of an architecture once per process: tracing it takes longer than labeling a small corpus."""
+
+    counted: ClassVar[dict[tuple[str, int], DocumentFlops | None]] = {}
+
+    def count_flops(self) -> list[DocumentFlops | None]:
+        keys = [
+            (passes.model.config.to_json_string(), model.facts.max_length)
+            for passes, model in zip(self.passes, self.context.models, strict=True)
+        ]
+        if not self.counted.keys() >= {*keys}:
+            self.counted.update(zip(keys, super().count_flops(), strict=True))
+        return [self.counted[key] for key in keys]
 
 
 class SerialExecutor:
@@ -48,7 +64,7 @@ class SerialExecutor:
         on_activity: Callable[[StageActivity], None] | None,
     ) -> Generator[dict[str, Any], None, None]:
         attempts = NoDeaths()
-        tokenize, classify = TokenizeActor(context, attempts, tokenizers), ClassifyActor(context, attempts)
+        tokenize, classify = TokenizeActor(context, attempts, tokenizers), SerialClassifyActor(context, attempts)
         for task in tasks:
             for row in read_task(pa.table({"task": [task]}), context, attempts):
                 yield write_task(classify(tokenize(row)), context, attempts).to_pylist()[0]

@@ -16,7 +16,6 @@ from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
 from tests.support.running import keys, make_job
 from tests.support.serial_chain import run_serially
-from tests.support.tiers import mostly_slow
 
 NUM_DOCUMENTS = 1000
 TOLERANCE = 1e-5
@@ -50,7 +49,8 @@ def labeled_by_job(
     return label
 
 
-@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, quick=[ON_RAY]))
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_run_on_real_documents_agrees_with_the_pipeline(
     architecture: Architecture,
     documents: list[str],

@@ -72,7 +72,7 @@ def test_small_input_is_counted(tmp_path: Path, model: Path, documents: list[str
         assert (estimate.value, estimate.error, estimate.interval) == (value, 0, (value, value)), name
 
 
-@pytest.mark.parametrize("kind", mostly_slow(KINDS, quick=["jsonl", "parquet"]))
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, quick=["parquet"]))
 def test_estimate_of_files_of_very_different_sizes_is_within_its_interval(
     tmp_path: Path, model: Path, documents: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

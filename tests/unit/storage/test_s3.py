@@ -13,6 +13,7 @@ from pipeline_ops.storage.s3 import REQUEST_TRIES
 from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
 from tests.servers.s3_proxy import Rule
+from tests.support.tiers import mostly_slow
 
 CONTENT = bytes(range(256)) * 400
 
@@ -34,7 +35,7 @@ def test_read_that_fails_twice_gives_the_right_bytes(s3: Bucket, kind):
     assert s3.journal.faults()[kind] == 2
 
 
-@pytest.mark.parametrize("kind", ["status", "close_mid", "short", "flip"])
+@pytest.mark.parametrize("kind", mostly_slow(["status", "close_mid", "short", "flip"], quick=["status", "flip"]))
 def test_read_that_always_fails_says_so_after_a_few_requests(s3: Bucket, kind):
     files = put_and_list(s3)
     with s3.proxy.faults(Rule(kind, "GetObject", times=None)), pytest.raises(StoreError, match=r"in/a\.bin"):

@@ -77,7 +77,7 @@ def test_pairs_have_the_ids_and_types_that_the_tokenizers_library_gives_them(fam
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("family", FEW)
+@pytest.mark.parametrize("family", mostly_slow(FEW, quick=["bert", "xlm_roberta"]))
 def test_pairs_of_long_texts_of_which_only_a_part_is_tokenized_are_cut_like_short_ones(family: str, side: str) -> None:
     long = " ".join(text for text in texts() if text.isascii())[:4000]
     first = [long, long + long[:500], "short", long, long]
