@@ -64,6 +64,7 @@ def uses_ray(file: str) -> bool:
     return re.search(r"\bray_address\b|\bfinished_job:", (REPOSITORY / file).read_text(encoding="utf-8")) is not None
 
 
+@pytest.hookimpl(optionalhook=True)  # -p no:xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcessOnRay:
     config.option.loadscopereorder = False  # the folders' order is from long to short
     return OneProcessOnRay(config, log)
