@@ -10,6 +10,16 @@ def number(value: float | None) -> str:
     return f"{value:,.2f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number and what it counts: 1 file; 2,345 files; 0 files.
+
+    Args:
+        noun: in the singular.
+        plural: where it is not the noun with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def percent(share: float | None) -> str:
     """12.3%; – for None."""
     if share is None:
