@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.fetch import check_weights, hub_commit, is_hub_id, local_copy, weights_identity
 from pipeline_ops.models.flops import token_flops_of
+from pipeline_ops.models.head_weights import check_head
 from pipeline_ops.models.heads import resolve_head
 from pipeline_ops.models.padding_side import pads_left
 from pipeline_ops.schema.errors import UserError
@@ -66,8 +67,8 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         pairs: documents are pairs of texts.
 
     Raises:
-        UserError: no such model, not a text classifier, pickled weights, no fast tokenizer, no padding token, no usable
-            max_length, or a setting that does not fit its head.
+        UserError: no such model, not a text classifier, no trained head, pickled weights, no fast tokenizer, no padding token,
+            no usable max_length, or a setting that does not fit its head.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -89,6 +90,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         ) from error
     _check_architecture(config, model)
     check_weights(config, storage)
+    check_head(config, storage, model)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing

@@ -1,0 +1,115 @@
+"""Models without a trained head are refused by the names of their tensors, as loading them would, and no others are."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.head_weights import check_head
+from pipeline_ops.models.resolve import MULTIMODAL_MODEL_TYPES, resolve_model
+from pipeline_ops.schema.errors import UserError
+from tests.models.architectures import MORE_ARCHITECTURES
+from tests.models.folders import STORAGE, change_json, facts_of, load, upload
+
+
+def is_refused(folder: Path, model: Any, *architectures: str) -> bool:
+    """Whether check_head refuses weights with the names of this model's, of which only an index is written."""
+    model.config.architectures = [*architectures] or None
+    names = dict.fromkeys(model.state_dict(), "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    try:
+        check_head(ModelConfig(path=str(folder)), STORAGE, model.config)
+    except UserError as error:
+        return f"{str(folder)!r} " in str(error) and "label-corpus train" in str(error)
+    return False
+
+
+@pytest.mark.parametrize("architecture", MORE_ARCHITECTURES)
+def test_head_is_found_by_name_in_every_architecture(architecture: str, tmp_path: Path) -> None:
+    config = MORE_ARCHITECTURES[architecture][0](64)
+    with torch.device("meta"):
+        assert not is_refused(tmp_path, AutoModelForSequenceClassification.from_config(config))
+        assert is_refused(tmp_path, AutoModel.from_config(config))
+
+
+@pytest.mark.slow
+def test_head_is_found_by_name_in_all_of_transformers(tmp_path: Path) -> None:
+    refused, looked_at = [], 0
+    for kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.keys() - MULTIMODAL_MODEL_TYPES:
+        try:
+            config = next(c for c in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if c.model_type == kind)()
+            for layers in ("num_hidden_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers", "num_layers"):
+                if isinstance(getattr(config, layers, None), int):
+                    setattr(config, layers, 1)
+            with torch.device("meta"):
+                model = AutoModelForSequenceClassification.from_config(config)
+        except Exception:  # defaults that make no model: of the kind's own, or for want of a library
+            continue
+        looked_at += 1
+        if is_refused(tmp_path, model):
+            refused.append(kind)
+    assert (refused, looked_at > 90) == ([], True)
+
+
+def test_encoder_is_refused_before_its_weights_are_loaded(model_without_head: Path, tmp_path: Path) -> None:
+    for folder in (str(model_without_head), upload(model_without_head, f"memory://{tmp_path.name}/encoder")):
+        with pytest.raises(UserError, match="is a BertModel, and has no trained classification head") as caught:
+            facts_of(folder)
+        assert "\n" not in str(caught.value)
+        assert facts_of(folder, allow_new_weights=True).head.labels == ("LABEL_0", "LABEL_1")
+
+
+def test_language_model_is_refused_as_loading_it_would(copy: Path) -> None:
+    AutoModelForMaskedLM.from_config(load(copy).config).save_pretrained(copy)
+    for check in (facts_of, load):
+        with pytest.raises(UserError, match="no trained classification head"):
+            check(copy)
+
+
+@pytest.mark.parametrize("architectures", [None, ["BertModel"], ["SomeClassifierOfMine"]])
+@pytest.mark.parametrize("shards", [False, True])
+def test_weights_decide_where_the_configuration_names_no_classifier(
+    copy: Path, architectures: list[str] | None, shards: bool
+) -> None:
+    if shards:
+        load(copy).save_pretrained(copy, max_shard_size="100KB")
+        (copy / "model.safetensors").unlink(missing_ok=True)
+        assert (copy / "model.safetensors.index.json").exists()
+    change_json(copy / "config.json", architectures=architectures)
+    assert facts_of(copy).head.labels == ("NEGATIVE", "POSITIVE")
+    assert load(copy).config.num_labels == 2
+
+
+def test_weights_whose_names_cannot_be_known_are_left_to_loading(copy: Path, model_without_head: Path) -> None:
+    change_json(copy / "config.json", architectures=None)
+    weights = copy / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (b"", whole[:6], b"\xff" * 8 + whole[8:], whole[:8] + b"{" * 100 + whole[108:], whole[:200]):
+        weights.write_bytes(damaged)
+        assert facts_of(copy).head.labels == ("NEGATIVE", "POSITIVE")
+    weights.unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+    assert facts_of(copy, allow_pickled_weights=True).head.labels == ("NEGATIVE", "POSITIVE")
+
+
+def test_encoder_on_the_hub_is_refused_from_the_cache(
+    model_without_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0" * 40
+    cached = tmp_path / "models--some--encoder"
+    shutil.copytree(model_without_head, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="'some/encoder' is a BertModel, and has no trained classification head"):
+        resolve_model(ModelConfig(path="some/encoder"), STORAGE)
