@@ -12,6 +12,7 @@ from jobs.run.chain import Executor, label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
+from jobs.run.plan import stray_lines
 from jobs.run.prepare import Prepared
 from jobs.run.state import RunState
 from pipeline_ops.models.device import probe_models
@@ -57,6 +58,8 @@ def label_remaining(
             check_same_job(prepared.record, writer.job_record["settings"])
         if any(model.facts.head.has_generic_labels for model in prepared.models):
             state.notify("the model's labels have no names (LABEL_0, ...): set model.id2label to name them")
+        if prepared.strays is not None:
+            state.notify("; ".join(stray_lines(prepared.strays)))
         state.begin_labeling(pools, probed["device"], probed["dtypes"])
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs

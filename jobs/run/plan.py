@@ -1,19 +1,27 @@
 """The plan command: what a run would do, as a summary and as a table."""
 
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.resources import Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
+from jobs.number_format import byte_size, counted
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
+from pipeline_ops.reading.file_formats import format_suffix
+from pipeline_ops.reading.inputs import InputFile
+from pipeline_ops.reading.stray_files import StrayFiles, Strays
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.paths import shown
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
 GENERIC_LABELS = "generic names; set model.id2label"
+MOST_NAMES = 3
 
 
 def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
@@ -61,6 +69,8 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "files_removed": len(work.removed),
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
+        "passed_over": prepared.passed_over[:MOST_NAMES],
+        "remarks": stray_lines(prepared.strays),
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,
         "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
@@ -101,31 +111,72 @@ def _resolved_dtype(dtype: str, use_gpu: bool) -> str:
     return BY_GPU if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
 
 
+def stray_lines(strays: Strays | None) -> list[str]:
+    """What looks odd about the input files, a line per kind of file, and what leaves them out."""
+    if strays is None:
+        return []
+    remedy = (
+        f"to read only the others: input.path={shlex.quote(shown(strays.others))}"
+        if strays.others
+        else ("to leave them out, narrow input.path or move them")
+    )
+    return [*(f"perhaps no documents: {_some(kind.files)}: {_oddity(kind)}" for kind in strays.kinds), remedy]
+
+
+def _oddity(kind: StrayFiles) -> str:
+    if kind.line_characters is not None:
+        return f"half of the lines have {counted(round(kind.line_characters), 'character')} or less"
+    return f"{_kind_of(kind.files)} beside {_kind_of(kind.beside)}"
+
+
+def _kind_of(files: Sequence[InputFile]) -> str:
+    noun = f"{format_suffix(files[0].path).lstrip('.')} file"
+    return f"{counted(len(files), noun)} of {byte_size(sum(file.stored.size for file in files))}"
+
+
+def _some(files: Sequence[InputFile]) -> str:
+    return some_names([file.path for file in files[:MOST_NAMES]], len(files))
+
+
+def some_names(paths: Sequence[str], count: int) -> str:
+    """The first few of `count` paths, as messages show them: a, b, c and 12 more."""
+    names = ", ".join(shown(path) for path in paths[:MOST_NAMES])
+    return names + (f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else "")
+
+
+def skipped_line(paths: Sequence[str], count: int) -> str:
+    """Says which files are no input, as their suffix names no format."""
+    return f"skipped: {some_names(paths, count)} (unknown suffix)"
+
+
+def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The summary of plan() in sentences, without the settings."""
+    done = f"{counted(summary['documents_done'], 'document')} in {counted(summary['units_done'], 'unit')}"
+    yield f"{counted(summary['files'], 'file')}, {byte_size(summary['bytes'])}; {summary['files_done']:,} done ({done})"
+    yield (
+        f"to run: {counted(summary['files_to_run'], 'file')}, {byte_size(summary['bytes_to_run'])},"
+        f" about {counted(summary['units_to_run'], 'unit')} -> {summary['output']}"
+    )
+    if summary["files_changed"]:
+        yield f"changed, and labeled again: {counted(summary['files_changed'], 'file')}"
+    if summary["files_removed"]:
+        labels = "dropped" if summary["drop_removed"] else "kept"
+        yield f"removed from the input: {counted(summary['files_removed'], 'file')}; their labels are {labels}"
+    if summary["files_passed_over"]:
+        yield skipped_line(summary["passed_over"], summary["files_passed_over"])
+    if summary["units_failed"]:
+        yield f"failed and skipped: {counted(summary['units_failed'], 'unit')}; run --retry-failed labels them"
+    yield from summary["remarks"]
+
+
 def print_plan(summary: dict[str, Any]) -> None:
     """Print the summary of plan() on stderr, the settings as a table."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(file=sys.stderr)
-    console.print(
-        f"{summary['files']:,} files, {summary['bytes'] / 2**20:,.1f} MiB; {summary['files_done']:,} done"
-        f" ({summary['documents_done']:,} documents in {summary['units_done']:,} units)"
-    )
-    console.print(
-        f"to run: {summary['files_to_run']:,} files, {summary['bytes_to_run'] / 2**20:,.1f} MiB,"
-        f" about {summary['units_to_run']:,} units -> {summary['output']}"
-    )
-    for key, consequence in {
-        "files_changed": "have changed and are labeled again",
-        "files_removed": "were removed; their labels are dropped"
-        if summary["drop_removed"]
-        else "were removed; their labels are kept",
-        "files_passed_over": "have an unknown suffix and are skipped",
-    }.items():
-        if summary[key]:
-            console.print(f"{summary[key]:,} files {consequence}")
-    if summary["units_failed"]:
-        console.print(f"{summary['units_failed']:,} units have failed and are skipped; retry them with run --retry-failed")
+    for line in plan_lines(summary):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     table = Table("setting", "value", "from")
     for key, setting in summary["settings"].items():
         table.add_row(key, str(setting["value"]), setting["from"])

@@ -20,6 +20,7 @@ from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.documents import check_columns, is_text_type
 from pipeline_ops.reading.input_schema import input_schema
 from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
+from pipeline_ops.reading.stray_files import Strays, find_strays
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
@@ -44,6 +45,7 @@ class Prepared:
     outdated_failures: list[Failure]  # of units to be labeled again
     record: dict[str, Any] | None  # _job.json
     plan: Plan
+    strays: Strays | None = None  # among all files; not looked for where nothing is left to label
 
     @property
     def models(self) -> tuple[JobModel, ...]:
@@ -102,13 +104,14 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         # only files with work left are opened
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
         line_types = _check_columns(job, left, checked=record is not None)
+        strays = find_strays(files, passed_over, job.input, job.input_store) if plan.tasks else None
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
     if record is not None:
         check_same_job(record, result_settings(job, job.models))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(job, files, passed_over, line_types, ledger, lease, failures, outdated, record, plan)
+    return Prepared(job, files, passed_over, line_types, ledger, lease, failures, outdated, record, plan, strays)
 
 
 def _resolve(config: JobConfig) -> ResolvedJob:

@@ -16,9 +16,11 @@ from typing import Any
 import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
-from jobs.number_format import byte_size
+from jobs.number_format import byte_size, counted
+from jobs.run.plan import MOST_NAMES, skipped_line, stray_lines
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
+from pipeline_ops.reading.stray_files import find_strays
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.paths import full_path, is_local, join
@@ -71,6 +73,7 @@ def init(
     source = job.input.model_copy(update={"path": full_path(job.input.path)})
     with store_access("input.path", source.path, "read"):
         corpus = profile_corpus(source, job.input_store)
+        strays = stray_lines(find_strays(corpus.files, corpus.unknown_files, source, job.input_store))
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
@@ -79,7 +82,7 @@ def init(
     clashes = _clashes(corpus, job.output)
     for key, name in clashes.items():
         settings["output"].setdefault(key, name)
-    summary = _summary(corpus, guessed, column, clashes, labels)
+    summary = _summary(corpus, guessed, column, clashes, labels) | {"remarks": strays}
     lines = [*_head(summary, shlex.quote(job_file)), *_sections(settings, _notes(summary, corpus, guessed, job_file))]
     try:
         with open(job_file, "w" if force else "x", encoding="utf-8") as file:
@@ -164,6 +167,7 @@ def _summary(
         "formats": corpus.formats,
         "compressions": corpus.compressions,
         "files_passed_over": len(corpus.unknown_files),
+        "passed_over": corpus.unknown_files[:MOST_NAMES],
         "documents_estimate": round(corpus.documents),
         "documents_counted": corpus.counted,
         "columns": corpus.columns,
@@ -181,19 +185,18 @@ def _summary(
 def summary_lines(found: Mapping[str, Any]) -> list[str]:
     """The profile in a few lines of text."""
     kinds = ", ".join(f"{count:,} {name}" for name, count in (found["formats"] | found["compressions"]).items())
-    files = f"{found['files']:,} file{'s' if found['files'] > 1 else ''}, {byte_size(found['bytes'])} ({kinds})"
+    files = f"{counted(found['files'], 'file')}, {byte_size(found['bytes'])} ({kinds})"
     about = "" if found["documents_counted"] else "about "
     lines = [
-        f"{files}; {about}{found['documents_estimate']:,} documents",
+        f"{files}; {about}{counted(found['documents_estimate'], 'document')}",
         f"columns: {', '.join(f'{name!r} {kind}' for name, kind in found['columns'].items())}",
     ]
     lengths = found["text_characters"]
     if lengths:
-        lines.append(
-            f"texts: {found['text_column']!r}, half of {lengths['p50']:,} characters or less, 9 in 10 of {lengths['p90']:,}"
-        )
+        half = f"half of {counted(lengths['p50'], 'character')} or less"
+        lines.append(f"texts: {found['text_column']!r}, {half}, 9 in 10 of {lengths['p90']:,}")
     if found["files_passed_over"]:
-        lines.append(f"{found['files_passed_over']:,} files without a known suffix are skipped; set input.format to read them")
+        lines.append(skipped_line(found["passed_over"], found["files_passed_over"]))
     return lines
 
 
@@ -208,7 +211,8 @@ def _head(found: Mapping[str, Any], job: str) -> Iterator[str]:
 def _notes(found: Mapping[str, Any], corpus: CorpusProfile, guessed: ColumnGuess, job_file: str) -> dict[str, list[str]]:
     """{section: remarks about the corpus or the model}."""
     column = found["text_column"]
-    input_notes = [
+    input_notes = [*found["remarks"]]
+    input_notes += [
         f"other text columns: {name!r} ({guessed.forms[name].description})" for name in guessed.texts if name != column
     ]
     if guessed.pair:
@@ -228,7 +232,7 @@ def _notes(found: Mapping[str, Any], corpus: CorpusProfile, guessed: ColumnGuess
     if found["truth_columns"]:
         truth = found["truth_columns"][0]
         command = shlex.join(["label-corpus", "evaluate", job_file, "--truth", truth])
-        output_notes.append(f"if {truth!r} holds true labels: {command} measures the accuracy")
+        output_notes.append(f"if {truth!r} is the truth: {command} measures accuracy against it")
     return {"input": input_notes, "model": model_notes, "output": output_notes}
 
 
@@ -273,7 +277,7 @@ def print_summary(found: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
-    for line in summary_lines(found):
+    for line in (*summary_lines(found), *found["remarks"]):
         console.print(line)
     if found["candidates"][1:]:
         console.print(f"other text columns: {', '.join(map(repr, found['candidates'][1:]))}")

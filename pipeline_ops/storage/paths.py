@@ -22,3 +22,11 @@ def full_path(path: str) -> str:
 
 def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names])
+
+
+def shown(path: str) -> str:
+    """A full path as messages show it: relative to the working folder if it is below that."""
+    if not is_local(path):
+        return path
+    below = os.path.relpath(path)
+    return path if below.startswith("..") else below

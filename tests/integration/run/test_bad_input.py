@@ -11,8 +11,9 @@ import pytest
 from jobs.config import JobConfig, check_config, override
 from jobs.label_corpus import run
 from pipeline_ops.schema.errors import UserError
-from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
-from tests.support.running import command, job_settings, write_job_file
+from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
+from tests.support.invariant import check_exactly_once
+from tests.support.running import command, job_settings, keys, make_job, write_job_file
 from tests.support.serial_chain import run_serially
 
 TEXTS = ["one", "two", "three"]
@@ -93,6 +94,20 @@ def test_run_with_a_model_without_head_exits_2_unless_allowed(model_without_head
         assert sorted(folder.rglob("*")) == before
     override(settings, "model.allow_new_weights=true")
     assert run_serially(check_config(JobConfig, settings), quiet=True).labeled == len(TEXTS)
+
+
+def test_run_says_before_its_first_unit_that_files_look_like_no_documents(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, lines in (("a_text.txt", TEXTS), ("a_labels.txt", ["1"] * len(TEXTS))):
+        write_text(tmp_path / "in" / name, lines)
+    result = run_serially(make_job(tmp_path / "in", model, tmp_path / "out"))
+    assert result.documents == 2 * len(TEXTS)
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if "perhaps no documents" in line]
+    assert "a_labels.txt: half of the lines have 1 character or less; to read only the others: input.path=" in said
+    check_exactly_once(
+        tmp_path / "out", keys(tmp_path / "in" / "a_text.txt", len(TEXTS)) + keys(tmp_path / "in" / "a_labels.txt", len(TEXTS))
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -101,6 +101,22 @@ def test_mixed_folder_takes_the_column_that_all_formats_have(tmp_path: Path, wri
     assert found["documents_estimate"] == 3 * DOCUMENTS
 
 
+def test_files_that_look_like_no_documents_are_named_with_a_glob_for_the_others(tmp_path: Path, model: Path) -> None:
+    for name in ("a", "b"):
+        write_jsonl(tmp_path / "here" / "in" / f"{name}.jsonl", [{"message": text} for text in TEXTS])
+    write_bytes(tmp_path / "here" / "in" / "notes.txt", b"These messages are from support.\n")
+    for name in ("m.pdf", "n.pdf", "o.pdf", "p.pdf", "q.pdf"):
+        write_bytes(tmp_path / "here" / "in" / name, b"%PDF")
+    for arguments in (("init", "in", "--model", model), ("plan", "job.yaml")):
+        shown = command(*arguments).stderr
+        assert "skipped: in/m.pdf, in/n.pdf, in/o.pdf and 2 more (unknown suffix)" in shown
+        assert "perhaps no documents: in/notes.txt: 1 txt file of 33 bytes beside 2 jsonl files of" in shown
+        assert "to read only the others: input.path='in/*.jsonl'" in shown
+    assert "input.path='in/*.jsonl'" in Path("job.yaml").read_text()
+    narrowed = command("plan", "job.yaml", "input.path=in/*.jsonl")
+    assert (narrowed.result["files"], narrowed.result["remarks"], "documents:" in narrowed.stderr) == (2, [], False)
+
+
 def test_corpus_on_s3_is_looked_at_where_it_is(s3: Bucket, model: Path, tmp_path: Path) -> None:
     s3.filesystem.pipe(f"{s3.name}/in/a.jsonl.zst", write_jsonl(tmp_path / "a.jsonl.zst", ROWS).read_bytes())
     settings = [f"storage.endpoint_url={s3.endpoint_url}"]
