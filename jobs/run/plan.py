@@ -12,9 +12,9 @@ from jobs.number_format import byte_size, counted
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
+from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.file_formats import format_suffix
 from pipeline_ops.reading.inputs import InputFile
-from pipeline_ops.reading.stray_files import StrayFiles, Strays
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import shown
 from pipeline_ops.tokenizing.windows import window_settings

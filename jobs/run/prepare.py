@@ -16,11 +16,11 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
+from pipeline_ops.planning.stray_files import Strays, find_strays
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.documents import check_columns, is_text_type
 from pipeline_ops.reading.input_schema import input_schema
 from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
-from pipeline_ops.reading.stray_files import Strays, find_strays
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output

@@ -18,9 +18,9 @@ import yaml
 from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.number_format import byte_size, counted
 from jobs.run.plan import MOST_NAMES, skipped_line, stray_lines
+from pipeline_ops.planning.stray_files import find_strays
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
-from pipeline_ops.reading.stray_files import find_strays
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.paths import full_path, is_local, join
