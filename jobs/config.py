@@ -18,6 +18,11 @@ from pipeline_ops.storage.store import Store
 
 Config = TypeVar("Config", bound=BaseModel)
 
+# a file is a training file if it has one of these and no key that only a job has; every other file is a job
+TRAINING_KEYS = {"training", "input.label_column", "model.architecture"}
+JOB_KEYS = {"models", "compute"}  # and all of `output` but these:
+TRAINING_OUTPUT_KEYS = {"path", "overwrite"}
+
 
 class NamedModelConfig(ModelConfig):
     """One of several models that label the documents in one pass."""
@@ -140,7 +145,7 @@ def load_job(path: str, overrides: list[str] | None = None) -> JobConfig:
         overrides: `key.sub=value` strings; each value is YAML.
 
     Raises:
-        UserError: no such file, invalid YAML, an unknown key or an invalid value; one line.
+        UserError: no such file, invalid YAML, a training file, an unknown key or an invalid value; one line.
     """
     return load_config(JobConfig, path, overrides or [])
 
@@ -158,7 +163,11 @@ def load_config(kind: type[Config], path: str, overrides: list[str]) -> Config:
 
 
 def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dict[str, Any]:
-    """Settings of a configuration file with the overrides applied, not validated; raises UserError if it is no YAML mapping."""
+    """Settings of a configuration file with the overrides applied, not validated.
+
+    Raises:
+        UserError: it is no YAML mapping, or a job file in place of a training file, or the reverse.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
@@ -171,9 +180,30 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
         settings = {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: is a {type(settings).__name__}; expected the keys {', '.join(kind.model_fields)}")
+    _check_kind(kind, path, settings)
     for setting in overrides:
         override(settings, setting)
     return settings
+
+
+def _check_kind(kind: type[BaseModel], path: str, settings: dict[str, Any]) -> None:
+    """Raises UserError for a labeling job where a training file is expected, and the reverse: each would replace or mix up
+    what the other one has written. An empty file can be either."""
+    keys = {*settings}
+    for section in ("input", "model", "output"):
+        keys |= {f"{section}.{key}" for key in settings[section]} if isinstance(settings.get(section), dict) else set()
+    only_of_jobs = {key for key in keys if key.startswith("output.")} - {f"output.{key}" for key in TRAINING_OUTPUT_KEYS}
+    is_training = bool(keys & TRAINING_KEYS) and not keys & (JOB_KEYS | only_of_jobs)
+    if _title(kind) == "job" and is_training:
+        raise UserError(
+            f"{path}: is a training file, not a labeling job; label-corpus train {path} trains the model, which is then"
+            f" model.path of a job"
+        )
+    if _title(kind) == "training" and settings and not is_training:
+        raise UserError(
+            f"{path}: is a labeling job, not a training file; label-corpus run {path} labels the corpus, and"
+            f" a training file names its labels by input.label_column"
+        )
 
 
 def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:

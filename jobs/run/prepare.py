@@ -11,6 +11,7 @@ import pyarrow as pa
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, result_settings
 from pipeline_ops.models.config import JobModel, ModelConfig
+from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
@@ -25,6 +26,7 @@ from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.paths import full_path, is_local, join
+from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
 
@@ -82,6 +84,8 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         files, passed_over = find_inputs(config.input, config.input_store)
     with store_access("output.path", config.output.path, "read"):
         record = read_job(config.output_store)
+        if record is None:
+            _check_no_model(config.output_store)
         ledger = read_ledger(config.output_store)
         failures = read_failures(config.output_store)
     job = _resolve(config)
@@ -148,6 +152,19 @@ def _check_paths(job: JobConfig) -> None:
         )
     if source.startswith(join(target, "")):
         raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
+
+
+def _check_no_model(output: Store) -> None:
+    """Raises UserError for a folder with a model in it: labels among its files, and a training that replaces them all."""
+    try:
+        output.stat("config.json")
+    except FileNotFoundError:
+        return
+    weights = [output.relative(file.path) for file in output.list_all() if file.path.endswith(WEIGHT_SUFFIXES)]
+    if weights:
+        raise UserError(
+            f"output.path: {output.path!r} holds a model (config.json, {weights[0]}), not labels; give another folder"
+        )
 
 
 def _aliases(job: ResolvedJob) -> set[str]:

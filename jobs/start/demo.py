@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from jobs.config import JobConfig, check_config
 from jobs.start.train import TrainConfig, train
 from pipeline_ops.models.resolve import block_torch_import
+from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.store import Store
 from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages
 
 NUM_PASSAGES = 6000  # for training, and as many for labeling
@@ -69,6 +71,7 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
         raise UserError(
             f"--folder: {folder!r} cannot be created: {error.strerror}; give a folder that can be written"
         ) from error
+    output = _clear(os.path.join(folder, "labeled"), os.path.join(folder, "model"))
     _print("collecting passages of the installed Python packages")
     training, held_out = collect_passages(max_training=NUM_PASSAGES, max_held_out=NUM_PASSAGES)
     model = _train_once(training, folder, fresh)
@@ -77,7 +80,7 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
         {
             "input": {"path": _write_corpus(held_out, folder)},
             "model": {"path": model},
-            "output": {"path": _clear(os.path.join(folder, "labeled"))},
+            "output": {"path": output},
         },
     )
     block_torch_import()
@@ -142,13 +145,14 @@ def _write_corpus(passages: pa.Table, folder: str) -> str:
     return source
 
 
-def _clear(output: str) -> str:
-    """Delete the last demo's output; returns the folder.
+def _clear(output: str, model: str) -> str:
+    """Delete the last demo's output, which the demo's model has labeled; returns the folder.
 
     Raises:
-        UserError: the folder is not an output.
+        UserError: the folder is not an output of a demo.
     """
-    if os.path.exists(os.path.join(output, "_job.json")):
+    record = read_job(Store(output))
+    if record is not None and ((record.get("config") or {}).get("model") or {}).get("path") == model:
         shutil.rmtree(output)
     elif os.path.isdir(output) and os.listdir(output):
         raise UserError(f"--folder: {output!r} is not the output of a demo; choose another folder")

@@ -24,16 +24,18 @@ from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingResult, TrainingStep, train_classifier
+from pipeline_ops.output.commit_log import COMMITS_FOLDER, JOB_FILE
+from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
-from pipeline_ops.schema.errors import UserError, store_errors
+from pipeline_ops.schema.errors import UserError, store_access, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import full_path
+from pipeline_ops.storage.paths import full_path, join
 from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store
 
 TRAINING_UNIT_BYTES = 8 * 2**20  # small units: reading stops soon after max_documents
@@ -166,18 +168,35 @@ def _progress(steps: Steps) -> Callable[[TrainingStep], None]:
 
 
 def _check_target(target: str, config: TrainConfig) -> None:
-    """Fail before an hour of training if its result could not be written."""
-    try:
+    """Fail before an hour of training if its result could not be written, or would replace a corpus or labels.
+
+    Raises:
+        UserError: the folder cannot be written, or holds what it must keep.
+    """
+    with store_access("output.path", target, "written"):
         store = Store(target, config.storage)
+        if store.is_local and os.path.isfile(target):
+            raise UserError(f"output.path: {target!r} is a file; give a folder")
+        _check_replaceable(store)
         existing = store.list_all()
         if existing and not config.output.overwrite:
             raise UserError(
                 f"output.path: {target!r} holds {os.path.basename(existing[0].path)!r}; use another folder or"
                 " output.overwrite=true"
             )
+        if existing and join(full_path(config.input.path), "").startswith(join(target, "")):
+            raise UserError(f"output.path: {target!r} holds the input {config.input.path!r}; use another folder")
         store.check_writable()
-    except store_errors() as error:
-        raise UserError(f"output.path: {target!r} cannot be written: {error}") from error
+
+
+def _check_replaceable(store: Store) -> None:
+    """Raises UserError for a folder that holds labels of a job, itself or in a folder below it."""
+    for file in store.list_all():
+        if {JOB_FILE, COMMITS_FOLDER, LEASE_FOLDER} & {*store.relative(file.path).split("/")}:
+            raise UserError(
+                f"output.path: {store.path!r} holds the labels of a job ({store.relative(file.path)}), which no training"
+                " replaces; use another folder"
+            )
 
 
 def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
@@ -242,7 +261,12 @@ def _line_types(files: list[InputFile], config: InputConfig, store: Store) -> pa
 
 
 def publish(folder: str, store: Store) -> None:
-    """Copy the files of the local `folder` to the store, replacing its content."""
+    """Copy the files of the local `folder` to the store, replacing its content.
+
+    Raises:
+        UserError: a job has written labels there meanwhile.
+    """
+    _check_replaceable(store)
     if store.is_local:
         target = store.path
         temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")

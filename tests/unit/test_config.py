@@ -9,6 +9,7 @@ import yaml
 
 from jobs.config import JobConfig, check_config, load_job, override
 from pipeline_ops.schema.errors import UserError
+from tests.support.running import command, write_job_file
 
 SECTIONS: dict[str, Any] = {"input": {"path": "in"}, "model": {"path": "some/model"}, "output": {"path": "out"}}
 
@@ -218,3 +219,45 @@ def test_job_cannot_be_changed_after_it_was_checked(job_file: str) -> None:
     job: Any = load_job(job_file)
     with pytest.raises(ValueError, match="frozen"):
         job.compute = None
+
+
+TRAINING: dict[str, Any] = {**SECTIONS, "input": {"path": "in", "label_column": "stars"}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TRAINING,
+        {**SECTIONS, "training": {"epochs": 1}},
+        {**SECTIONS, "model": {"architecture": {"model_type": "bert"}}, "output": {"path": "out", "overwrite": True}},
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "plan", "verify", "status", "sweep", "submit"])
+def test_training_file_in_place_of_a_job_is_named(tmp_path: Path, settings: dict[str, Any], name: str) -> None:
+    path = write_job_file(tmp_path / "train.yaml", settings)
+    finished = command(name, path)
+    assert finished.code == 2
+    assert f"{path}: is a training file, not a labeling job; label-corpus train {path} " in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SECTIONS,
+        {**SECTIONS, "compute": {"unit_bytes": 1000}},
+        {**SECTIONS, "output": {"path": "out", "partition_by": []}},
+        {**TRAINING, "models": [{"name": "a", "path": "m"}]},
+    ],
+)
+def test_job_in_place_of_a_training_file_is_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = write_job_file(tmp_path / "job.yaml", settings)
+    finished = command("train", path, "output.overwrite=true")
+    assert finished.code == 2
+    assert f"{path}: is a labeling job, not a training file; label-corpus run {path} " in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+def test_key_of_a_training_in_a_job_is_an_unknown_key(tmp_path: Path) -> None:
+    path = write_job_file(tmp_path / "job.yaml", {**TRAINING, "compute": {"unit_bytes": 1000}})
+    assert "input.label_column: unknown key" in mistake(str(path))

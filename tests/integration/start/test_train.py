@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from jobs.config import check_config
+from jobs.start.demo import demo
 from jobs.start.train import TrainConfig, read_labeled, train
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from tests.conftest import Bucket
-from tests.support.corpora import write_csv, write_jsonl, write_parquet
+from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.running import command, output_files, snapshot, write_job_file
 
 WORDS = {1: ["good", "fine", "great"], 0: ["bad", "poor", "awful"]}
@@ -82,6 +83,45 @@ def test_train_into_a_used_folder_is_refused_or_replaces_all_of_it(corpus: Path,
     assert (target / "model.safetensors").is_file()
     assert not (target / "old.jsonl").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model"]
+
+
+@pytest.mark.parametrize("place", ["model", "model/labeled"])
+@pytest.mark.parametrize("name", ["_job.json", "_commits/00-aa.json", "_lease/0000000001.json"])
+def test_train_never_replaces_the_labels_of_a_job(corpus: Path, tmp_path: Path, place: str, name: str):
+    target = tmp_path / "model"
+    write_bytes(tmp_path / place / name, b"{}")
+    write_bytes(tmp_path / place / "label=1" / "00-aa.parquet", b"labels")
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=r"output.path: .*holds the labels of a job"):
+        train(configured(corpus, target, output={"path": str(target), "overwrite": True}))
+    assert snapshot(tmp_path) == before
+
+
+def test_train_never_replaces_labels_on_s3(s3: Bucket, corpus: Path):
+    s3.filesystem.pipe(f"{s3.name}/model/_job.json", b"{}")
+    s3.filesystem.pipe(f"{s3.name}/model/label=1/00-aa.parquet", b"labels")
+    before = output_files(s3.name, s3.filesystem)
+    target = {"path": f"{s3.url}/model", "overwrite": True}
+    with pytest.raises(UserError, match=r"output.path: .*holds the labels of a job"):
+        train(configured(corpus, "", output=target, storage={"endpoint_url": s3.endpoint_url}))
+    assert output_files(s3.name, s3.filesystem) == before
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [("in", "holds the input"), (".", "holds the input"), ("in/a.parquet", "is a file; give a folder")]
+)
+def test_train_never_replaces_its_corpus_or_a_file(corpus: Path, tmp_path: Path, target: str, message: str):
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=f"output.path: .*{message}"):
+        train(configured(corpus, "", output={"path": str(tmp_path / target), "overwrite": True}))
+    assert snapshot(tmp_path) == before
+
+
+def test_demo_never_deletes_labels_that_are_not_its_own(tmp_path: Path):
+    write_bytes(tmp_path / "labeled" / "_job.json", b'{"config": {"model": {"path": "mine"}}}')
+    with pytest.raises(UserError, match=r"--folder: .*labeled' is not the output of a demo"):
+        demo(str(tmp_path))
+    assert (tmp_path / "labeled" / "_job.json").is_file()
 
 
 def test_train_that_fails_leaves_the_old_model(corpus: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Everything that can be known before a run: mistakes are found, nothing is written."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,12 @@ def test_output_and_input_inside_each_other_are_a_users_mistake(folder: Path, mo
     write_jsonl(folder / "out" / "in" / "a.jsonl", ROWS)
     with pytest.raises(UserError, match=r"inside|same"):
         prepare(job_of(folder, model, f"input.path={folder / source}", f"output.path={folder / target}"))
+
+
+def test_labels_into_a_models_folder_are_refused(folder: Path, model: Path) -> None:
+    target = shutil.copytree(model, folder / "other-model")
+    with pytest.raises(UserError, match=r"output.path: .*other-model' holds a model \(config.json, model.safetensors\)"):
+        prepare(job_of(folder, model, f"output.path={target}"))
 
 
 def test_output_beside_the_input_with_a_longer_name_is_fine(folder: Path, model: Path) -> None:
