@@ -11,8 +11,8 @@ In a notebook:
 import sys
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,11 @@ from jobs.run.prepare import prepare
 from jobs.run.prometheus_counts import count_outcome
 from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
-from jobs.run.state import end_run, state_of
+from jobs.run.state import RunState, end_run, state_of
 
 __all__ = ["RunResult", "labels", "run"]
+
+NOT_ENDED = "the last run did not end properly (killed, or its store failed): what it had not committed is labeled again"
 
 
 def run(
@@ -58,6 +60,7 @@ def run(
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
         LeaseError: another run writes to the output.
         StoreError: the object store kept failing; what was committed stays.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM; a note says how much is labeled.
     """
     started = time.monotonic()
     with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
@@ -66,13 +69,15 @@ def run(
     state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
     meter, max_failed = Meter(state.run, state.output), prepared.job.compute.max_failed_units
     state.observers.append(partial(count_outcome, meter))
-    with JsonEvents(state, quiet=quiet) if as_json else RunProgress(state, quiet=quiet) as view:
+    with JsonEvents(state, quiet=quiet) if as_json else RunProgress(state, quiet=quiet) as view, _noted(state):
         if not needs_writing(prepared):
             state.notify(f"nothing to do: every input file is labeled{' or quarantined' if state.quarantined else ''}")
             return end_run(state, prepared)
         with output_lease(prepared) as lease:
-            if lease.must_fence:
-                state.notify("an earlier run did not release its lease; its pending commits are void")
+            if prepared.lease is not None and not prepared.lease.released:
+                state.notify(NOT_ENDED)
+            if prepared.plan.tasks and state.documents_before:
+                state.notify(f"continuing: {state.labeled_text()}")
             with recorded(state, prepared, lease.term):
                 writer = CommitWriter(prepared, lease, state.run)
                 on_activity = state.set_activity if view.is_drawn else None
@@ -92,3 +97,13 @@ def run(
                 state.begin_step("writing the report")
                 result = state.result = with_report(result, prepared.job, prepared.ledger, state.notify)
         return result
+
+
+@contextmanager
+def _noted(state: RunState) -> Iterator[None]:
+    """Notes how much is labeled on an interrupt that ends the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        stop.add_note(state.labeled_text())
+        raise

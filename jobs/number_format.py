@@ -20,6 +20,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def of_about(done: int, total: float | None) -> str:
+    """A number of an estimated one, which has two significant digits: 1,500 of about 4,000; 1,500 where it is not known."""
+    return f"{done:,}" if total is None else f"{done:,} of about {max(done, int(float(f'{total:.1e}'))):,}"
+
+
 def percent(share: float | None) -> str:
     """12.3%; – for None."""
     if share is None:

@@ -105,8 +105,8 @@ def _explain(error: Exception) -> int:
         code = 2 if isinstance(error, UserError) else 3
         _say(str(error), code)
         return code
-    if isinstance(error, signals.LeftRunning | ClusterError):
-        code = error.code if isinstance(error, signals.LeftRunning) else 1
+    if isinstance(error, signals.Interrupted | ClusterError):
+        code = error.code if isinstance(error, signals.Interrupted) else 1
         _say(str(error), code)
         return code
     what = " ".join(str(error).split()) or type(error).__name__

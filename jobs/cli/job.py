@@ -1,11 +1,12 @@
 """Commands of a job: plan, run, verify."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from jobs.cli.options import JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, examples, load_light_job
-from jobs.console.signals import INTERRUPTED
+from jobs.console.signals import interrupted_run
 
 app = typer.Typer()
 
@@ -72,10 +73,8 @@ def run_command(
         result = run(
             load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json, report=not no_report
         )
-    except KeyboardInterrupt:
-        if as_json:  # typer would say so in a line that is no JSON
-            raise SystemExit(INTERRUPTED) from None
-        raise
+    except (KeyboardInterrupt, SystemExit) as stop:
+        raise interrupted_run(stop, shlex.join(["label-corpus", "run", job, *(overrides or ())])) from None
     emit(result.to_dict(), ok=result.complete)
 
 

@@ -13,8 +13,8 @@ TERMINATED = 128 + signal.SIGTERM
 _pending: list[BaseException] = []
 
 
-class LeftRunning(Exception):
-    """The command was interrupted while a cluster goes on with its work; the message gives the command to follow it again.
+class Interrupted(Exception):
+    """The command was interrupted; the message says what there is, and the command to continue or follow it.
 
     Attributes:
         code: the exit code, INTERRUPTED or TERMINATED.
@@ -23,6 +23,22 @@ class LeftRunning(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def interrupted_run(stop: KeyboardInterrupt | SystemExit, command: str) -> BaseException:
+    """What a command raises for a run that `stop` has ended: Interrupted, or `stop` itself where it is no signal's.
+
+    Args:
+        stop: its notes say what is labeled (jobs.label_corpus.run).
+        command: continues the run.
+    """
+    if isinstance(stop, KeyboardInterrupt):
+        what, code = "interrupted", INTERRUPTED
+    elif stop.code in (TERMINATED, signal.SIGTERM):  # SIGTERM: from Ray's handler, while Ray starts
+        what, code = "ended by SIGTERM", TERMINATED
+    else:
+        return stop
+    return Interrupted(": ".join([what, *getattr(stop, "__notes__", ())]) + f"; `{command}` continues", code)
 
 
 def install() -> None:

@@ -10,7 +10,7 @@ import typer
 from cluster.job_log import read_log
 from cluster.jobs_api import Cluster, ClusterError, Submission
 from jobs.console import signals
-from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
+from jobs.console.signals import INTERRUPTED, TERMINATED, Interrupted
 from pipeline_ops.schema.errors import UserError
 
 RESULT = {"documents", "labeled", "rejected", "units", "output"}  # what the JSON line of `run` has at least
@@ -26,7 +26,7 @@ def follow(cluster: Cluster, submission_id: str) -> dict[str, Any]:
         The job's JSON line, if it has printed one, with submission_id, status, address and exit_code.
 
     Raises:
-        LeftRunning: Ctrl-C or SIGTERM; the job goes on, unless a person at a terminal answers to stop it.
+        Interrupted: Ctrl-C or SIGTERM; the job goes on, unless a person at a terminal answers to stop it.
         UserError: there is no such job.
         ClusterError: the cluster was lost.
     """
@@ -107,7 +107,7 @@ def _shortened(message: str) -> str:
     return message if len(message) <= first + last else f"{message[:first]} ... {message[-last:]}"
 
 
-def _left(cluster: Cluster, submission_id: str, stop: BaseException) -> LeftRunning:
+def _left(cluster: Cluster, submission_id: str, stop: BaseException) -> Interrupted:
     code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
     if code == INTERRUPTED and sys.stdin.isatty() and sys.stderr.isatty():
         try:
@@ -116,9 +116,9 @@ def _left(cluster: Cluster, submission_id: str, stop: BaseException) -> LeftRunn
             wanted = False
         if wanted:
             job = stop_and_wait(cluster, submission_id)
-            return LeftRunning(f"{submission_id} has ended ({job.status}); submit it again to continue", code)
+            return Interrupted(f"{submission_id} has ended ({job.status}); submit it again to continue", code)
     command = f"label-corpus jobs --address {cluster.address}"
-    return LeftRunning(
+    return Interrupted(
         f"{submission_id} goes on; follow it again: {command} --follow {submission_id};"
         f" stop it: {command} --stop {submission_id}",
         code,

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.jobs_api import Cluster, ClusterError, ClusterUnreachable
 from jobs.config import load_job
 from jobs.console import signals
-from jobs.console.signals import INTERRUPTED, TERMINATED, LeftRunning
+from jobs.console.signals import INTERRUPTED, TERMINATED, Interrupted
 from jobs.remote.cron_trigger import cron_trigger
 from jobs.remote.runtime_env import SubmitOptions, packed
 from jobs.remote.schedule_status import describe
@@ -98,7 +98,7 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
 
     Raises:
         UserError: the job, the token or the address is invalid.
-        LeftRunning: Ctrl-C or SIGTERM; the run goes on.
+        Interrupted: Ctrl-C or SIGTERM; the run goes on.
     """
     target = _target(job_file, overrides, options)
     follower = Follower(target)
@@ -121,7 +121,7 @@ def run_once(job_file: str, overrides: list[str], options: SubmitOptions) -> tup
             waiting = False
         except (KeyboardInterrupt, SystemExit) as stop:
             code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
-            raise LeftRunning(_goes_on(tick, target), code) from None
+            raise Interrupted(_goes_on(tick, target), code) from None
     tick = schedule_records.read_tick(target.store, tick.name)
     return {**describe(tick), "output": target.store.path}, _exit_code(tick)
 

@@ -5,18 +5,19 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.number_format import duration
+from jobs.number_format import duration, of_about
 from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.labeled_output import open_labeled
-from pipeline_ops.output.lease import read_lease
-from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
+from pipeline_ops.output.lease import LeaseRecord, read_lease
+from pipeline_ops.output.run_records import INTERRUPTED, RUNNING, RunRecord, read_runs
 from pipeline_ops.schema.errors import store_access
 from pipeline_ops.storage.store import Store
 
 LISTED_LABELS = 12
 STARTING = "starting"
+KILLED = "killed"
 
 
 def status(store: Store) -> dict[str, Any]:
@@ -25,8 +26,9 @@ def status(store: Store) -> dict[str, Any]:
     Returns:
         documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. state: `running` (a run
         holds the lease and has a record), `starting` (a run holds the lease and has labeled nothing yet), the outcome of the
-        last run, `killed` if its record has none, or `unknown` without a record. run: its times, its counts, units_planned,
-        documents_per_second of its last minute, seconds_left. holder: of the lease.
+        last run, `killed` if it has neither an outcome nor released its lease, or `unknown` without a record. run: its times,
+        its counts, units_planned, documents_expected (of the input), documents_per_second of its last minute, seconds_left.
+        holder: of the lease.
 
     Raises:
         UserError: there is no output.
@@ -44,7 +46,7 @@ def status(store: Store) -> dict[str, Any]:
     runs = read_runs(store, newest=1)
     last = runs[-1] if runs else None
     return {
-        "state": _state(last, held),
+        "state": _state(last, lease, held),
         "documents": sum(commit.documents for commit in commits),
         "labeled": sum(commit.labeled for commit in commits),
         "rejected": sum(commit.rejected for commit in commits),
@@ -59,12 +61,15 @@ def status(store: Store) -> dict[str, Any]:
     }
 
 
-def _state(last: RunRecord | None, held: bool) -> str:
-    if last is not None and last.outcome == RUNNING:
-        return RUNNING if held else "killed"
+def _state(last: RunRecord | None, lease: LeaseRecord | None, held: bool) -> str:
+    is_of_lease = last is not None and lease is not None and last.term == lease.term
     if held:
-        return STARTING
-    return "unknown" if last is None else last.outcome
+        return RUNNING if is_of_lease else STARTING
+    if lease is not None and not lease.released and (not is_of_lease or last is None or last.outcome == RUNNING):
+        return KILLED
+    if last is None:
+        return "unknown"
+    return KILLED if last.outcome == RUNNING else last.outcome
 
 
 def _run_summary(run: RunRecord, held: bool) -> dict[str, Any]:
@@ -82,6 +87,7 @@ def _run_summary(run: RunRecord, held: bool) -> dict[str, Any]:
         "rejected": run.rejected,
         "units": run.units,
         "units_planned": run.units_planned,
+        "documents_expected": run.documents_expected,
         "units_failed": run.units_failed,
         "documents_per_second": rate,
         "seconds_left": round(left / units_rate) if is_running and units_rate else None,
@@ -132,6 +138,9 @@ def print_status(found: dict[str, Any]) -> None:
             console.print(f"on {escape(run['host'])}, last heard of {run['last_heard_s']:,} s ago")
         elif run["ended"]:
             console.print(f"ended {run['ended']}" + (f": {escape(run['message'])}" if run["message"] else ""))
+    if found["state"] in (INTERRUPTED, KILLED):
+        labeled = of_about(found["documents"], run and run["documents_expected"])
+        console.print(f"{labeled} documents are labeled; `label-corpus run` continues")
     labels = found["labels"]
     if labels and not isinstance(next(iter(labels.values())), dict):
         total = sum(labels.values())

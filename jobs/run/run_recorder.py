@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from jobs.run.prepare import Prepared
 from jobs.run.state import Event, Notice, RunState
-from pipeline_ops.output.run_records import Point, RunRecord, write_run
+from pipeline_ops.output.run_records import INTERRUPTED, Point, RunRecord, write_run
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import iso
 
@@ -39,7 +39,7 @@ def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
             recorder.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         raise
     except BaseException:
-        recorder.end("interrupted")
+        recorder.end(INTERRUPTED)
         raise
 
 
@@ -77,7 +77,7 @@ class _Recorder:
             self._put()
 
     def end(self, outcome: str, message: str | None = None) -> None:
-        if self.put_at is None:
+        if not self.state.units and not self.state.failed_units:
             return
         self._add_point(time.monotonic())
         self.record.outcome, self.record.message, self.record.ended = outcome, message, iso(datetime.now(UTC))
@@ -94,5 +94,6 @@ class _Recorder:
         record.classifiers = state.pools.classifiers if state.pools else 0
         record.documents, record.tokens, record.rejected = state.documents, state.tokens, state.rejected
         record.units, record.units_failed = state.units, state.failed_units
+        record.documents_expected = None if state.documents_expected is None else round(state.documents_expected)
         write_run(self.store, record)
         self.put_at = time.monotonic()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cluster.attempts import StageActivity
 from cluster.resources import Pools
+from jobs.number_format import counted, of_about
 from jobs.run.prepare import Prepared
 from jobs.run.result import RunResult
 from pipeline_ops.models.flops import peak_flops, utilization
@@ -42,6 +43,8 @@ class RunState:
     files_removed: int = 0
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
     units_skipped: int = 0  # committed before this run
+    documents_before: int = 0  # of the input, committed before this run
+    share_before: float = 0.0  # of the input, see Plan.share_done
     quarantined: list[Failure] = field(default_factory=list)  # of all runs, this one's last
     quarantined_before: int = 0
     observers: list[Observer] = field(default_factory=list)
@@ -77,6 +80,27 @@ class RunState:
     def units_expected(self) -> int:
         """Units of this run when it is complete, estimated."""
         return max(self.units + self.failed_units, self.units_planned)
+
+    @property
+    def share_labeled(self) -> float:
+        """Share of the input that is committed or quarantined, estimated; from 0 to 1."""
+        run = (self.units + self.failed_units) / self.units_expected if self.units_expected else 1.0
+        return self.share_before + (1 - self.share_before) * run
+
+    @property
+    def documents_expected(self) -> float | None:
+        """Documents of the input, estimated from those labeled; None: nothing is labeled yet."""
+        documents = self.documents_before + self.documents
+        return documents / self.share_labeled if documents and self.share_labeled else None
+
+    def labeled_text(self) -> str:
+        """How much of the input is labeled, for people: 1,500 of about 4,000 documents are labeled."""
+        if self.result is not None:
+            return f"{counted(self.result.documents, 'document is', 'documents are')} labeled"
+        documents = self.documents_before + self.documents
+        if not documents:
+            return "nothing is labeled yet"
+        return f"{of_about(documents, self.documents_expected)} documents are labeled"
 
     def begin_step(self, step: str) -> None:
         """Sets what the run does from now on, for people."""
@@ -141,6 +165,8 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         files_removed=len(prepared.plan.removed),
         units_planned=prepared.plan.num_units,
         units_skipped=len(prepared.ledger.current),
+        documents_before=prepared.plan.documents_done,
+        share_before=prepared.plan.share_done,
         quarantined=list(prepared.failures),
         quarantined_before=len(prepared.failures),
         started=started,

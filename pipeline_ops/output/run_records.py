@@ -14,6 +14,7 @@ from pipeline_ops.storage.store import Store
 RUNS_FOLDER = "_runs"
 TIMELINE_POINTS = 240  # of a run; at twice as many, every second one is dropped
 RUNNING = "running"
+INTERRUPTED = "interrupted"  # by Ctrl-C or SIGTERM
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RunRecord:
     units_planned: int  # an estimate: line formats are cut into units while they are read
     documents_before: int  # in the output when it began
     units_before: int
+    documents_expected: int | None = None  # of the input when all is labeled, estimated; None: not known yet
     outcome: str = RUNNING  # then complete, incomplete, interrupted or failed
     message: str | None = None  # why it failed
     ended: str | None = None

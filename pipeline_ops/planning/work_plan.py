@@ -7,7 +7,7 @@ anything of them is read.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -31,6 +31,8 @@ SMALLEST_UNIT = 256 * 2**10  # hundreds of documents to sort by length: fewer ne
 LARGEST_UNIT = 32 * 2**20
 MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files below a few hundred kilobytes
 
+Cuts = dict[str, tuple[list[list[tuple[int, int]]], int]]  # by path, see _cuts
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,6 +50,8 @@ class Plan:
     removed: tuple[str, ...] = ()  # inputs of commits that no longer exist
     stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows are dropped
     files_quarantined: int = 0  # files with failed units, which wait for a retry
+    documents_done: int = 0  # of commits, in files that are still there as they were labeled
+    share_done: float = 0.0  # of the input's bytes, about: rows that no task reads, from 0 to 1
 
 
 def make_plan(
@@ -75,8 +79,9 @@ def make_plan(
     removed: set[str] = set()
     stale: dict[str, tuple[str, ...]] = {}
     done: dict[str, list[Piece]] = defaultdict(list)
+    documents_done = 0.0
     for commit in commits.values():
-        gone = set()
+        gone, valid = set(), []
         for piece in commit.pieces:
             if piece.path not in listed:
                 removed.add(piece.path)
@@ -87,6 +92,8 @@ def make_plan(
                 changed[piece.path].add(commit.name)
             else:
                 done[piece.path].append(piece)
+                valid.append(piece)
+        documents_done += commit.documents * (_rows(valid) / max(_rows(commit.pieces), 1))
         if gone:
             stale[commit.unit] = tuple(sorted(gone))
     quarantine = set()
@@ -111,12 +118,16 @@ def make_plan(
     selected = None if columns is None else (*columns, *text_columns)
     if unit_bytes is None:
         unit_bytes = automatic_unit_bytes(sum(_estimated_bytes(span) for span in spans))
-    tasks = list(_group(spans, selected, store, unit_bytes))
+    large = [span.file for span in spans if span.file.format == "parquet" and _estimated_bytes(span) > unit_bytes]
+    cuts = _cuts(large, selected, store, unit_bytes)
+    tasks = list(_group(spans, cuts, unit_bytes))
+    num_bytes = sum(file.stored.size for file in files)
+    bytes_left = sum(span.file.stored.size * _share_left(span, cuts) for span in spans)
     return Plan(
         tasks=tuple(task for task, _ in tasks),
         num_units=sum(units for _, units in tasks),
         files=len(files),
-        bytes=sum(file.stored.size for file in files),
+        bytes=num_bytes,
         files_done=files_done,
         bytes_done=bytes_done,
         units_done=sum(_paths(commit) > set(stale.get(commit.unit, ())) for commit in commits.values()),
@@ -125,6 +136,8 @@ def make_plan(
         removed=tuple(sorted(removed)),
         stale=stale,
         files_quarantined=len(quarantine),
+        documents_done=round(documents_done),
+        share_done=1 - bytes_left / num_bytes if num_bytes else 0.0,
     )
 
 
@@ -145,18 +158,34 @@ def is_all_stale(commit: Commit, plan: Plan) -> bool:
     return _paths(commit) <= set(plan.stale.get(commit.unit, ()))
 
 
+def _decompressed_bytes(file: InputFile) -> int:
+    """Estimated."""
+    return file.stored.size * (EXPANSION if file.compression is not None or file.format == "parquet" else 1)
+
+
 def _estimated_bytes(span: Span) -> int:
-    compressed = span.file.compression is not None or span.file.format == "parquet"
-    size = span.file.stored.size * (EXPANSION if compressed else 1)
-    return max(size - span.ranges[0].start_byte, 1)
+    return max(_decompressed_bytes(span.file) - span.ranges[0].start_byte, 1)
 
 
-def _group(
-    spans: list[Span], columns: tuple[str, ...] | None, store: Store, unit_bytes: int
-) -> Iterator[tuple[tuple[Span, ...], int]]:
+def _rows(pieces: Iterable[Piece]) -> int:
+    return sum(piece.stop_row - piece.start_row for piece in pieces)
+
+
+def _share_left(span: Span, cuts: Cuts) -> float:
+    """The share of a file that its task reads, from 0 to 1: by rows where its footer has been read, else by bytes."""
+    if span.file.path in cuts:
+        _, num_rows = cuts[span.file.path]
+        left = sum((num_rows if part.stop_row is None else part.stop_row) - part.start_row for part in span.ranges)
+        return left / max(num_rows, 1)
+    if span.file.format == "parquet":
+        return 1.0
+    size = max(_decompressed_bytes(span.file), 1)
+    left = sum((size if part.stop_byte is None else part.stop_byte) - part.start_byte for part in span.ranges)
+    return min(max(left / size, 0.0), 1.0)
+
+
+def _group(spans: list[Span], cuts: Cuts, unit_bytes: int) -> Iterator[tuple[tuple[Span, ...], int]]:
     """(spans of one task, units it will give): small files of one format together, large ones alone or split."""
-    large = [span.file for span in spans if span.file.format == "parquet" and _estimated_bytes(span) > unit_bytes]
-    cuts = _cuts(large, columns, store, unit_bytes)
     group: list[Span] = []
     size = 0
     for span in spans:
@@ -180,9 +209,7 @@ def _group(
         yield tuple(group), 1
 
 
-def _cuts(
-    files: list[InputFile], columns: tuple[str, ...] | None, store: Store, unit_bytes: int
-) -> dict[str, tuple[list[list[tuple[int, int]]], int]]:
+def _cuts(files: list[InputFile], columns: tuple[str, ...] | None, store: Store, unit_bytes: int) -> Cuts:
     """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.split_row_groups.
 
     None for a file that cannot be read: its reader will say why.

@@ -1,6 +1,7 @@
 """The command stopped in the middle, by Ctrl-C and by SIGKILL, and run again."""
 
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_ops.output.labeled_output import open_labeled
+from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.running import (
@@ -27,6 +30,7 @@ from tests.support.serial_chain import run_serially
 FIRST_COMMIT_TIMEOUT_S = 180  # a local Ray starts in 5 s on an idle machine, and has two times 30
 CTRL_C_TIMEOUT_S = 60  # 2 s on an idle machine
 UNIT_BYTES = 6000
+SOME = r"[\d,]+"
 
 
 @pytest.fixture
@@ -51,6 +55,10 @@ def gone_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def documents_of(output: Path) -> int:
+    return sum(commit.documents for commit in open_labeled(Store(str(output))).commits)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("gone_cluster")
 @pytest.mark.parametrize(
@@ -59,7 +67,12 @@ def gone_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ids=["killed", "ctrl-c"],
 )
 def test_run_stopped_in_the_middle_is_continued_exactly_once(
-    model: Path, tmp_path: Path, corpus: list[Key], stop: signal.Signals, unit_bytes_after: int
+    model: Path,
+    tmp_path: Path,
+    corpus: list[Key],
+    stop: signal.Signals,
+    unit_bytes_after: int,
+    capsys: pytest.CaptureFixture[str],
 ):
     source, output = tmp_path / "in", tmp_path / "out"
     settings = job_settings(source, model, output, f"compute.unit_bytes={UNIT_BYTES}")
@@ -72,10 +85,20 @@ def test_run_stopped_in_the_middle_is_continued_exactly_once(
             process.wait()
         else:
             os.killpg(process.pid, stop)  # as a terminal does
-            assert process.wait(CTRL_C_TIMEOUT_S) == 130
+            last_line = process.communicate(timeout=CTRL_C_TIMEOUT_S)[1].splitlines()[-1]
+            labeled = f"{documents_of(output):,} of about {SOME} documents are labeled; `label-corpus run {job_file}` continues"
+            assert re.fullmatch(f"label-corpus: interrupted: {labeled}", last_line), last_line
+            assert process.returncode == 130
+    labeled_before = documents_of(output)
+    status = command("status", output)
+    assert status.result["state"] == ("killed" if stop == signal.SIGKILL else "interrupted")
+    assert re.search(f"{labeled_before:,}( of about {SOME})? documents are labeled", status.stderr), status.stderr
     stamps, num_committed = snapshot(output), len(commit_paths(output))
     committed = {str(path): stamps[str(path)] for path in committed_files(output)}  # the records themselves may be packed
-    summary = run_serially(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"), quiet=True)
+    summary = run_serially(make_job(source, model, output, f"compute.unit_bytes={unit_bytes_after}"))
+    said = capsys.readouterr().err
+    assert re.search(f"continuing: {labeled_before:,} of about {SOME} documents are labeled", said), said
+    assert ("did not end properly" in said) == (stop == signal.SIGKILL), "a clean end is no crash"
     check_exactly_once(output, corpus)
     assert 0 < num_committed == summary.units_skipped < summary.units, "it was stopped in the middle"
     assert 0 < summary.documents_run < summary.documents == summary.labeled + summary.rejected == len(corpus)

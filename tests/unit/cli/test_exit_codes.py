@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.console.signals import LeftRunning
+from jobs.console.signals import Interrupted
 from jobs.maintenance import sweep
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
@@ -17,7 +17,7 @@ from tests.support.running import command, command_in_own_process, job_settings,
     [
         (UserError("input.path: no such folder"), 2, "label-corpus: input.path: no such folder"),
         (LeaseError("another run holds the lease"), 3, "label-corpus: another run holds the lease"),
-        (LeftRunning("the job goes on", 130), 130, "label-corpus: the job goes on"),
+        (Interrupted("the job goes on", 130), 130, "label-corpus: the job goes on"),
         (RuntimeError("two\nlines"), 1, "label-corpus: failed: two lines; run it again to continue"),
         (KeyboardInterrupt(), 130, "label-corpus: interrupted; run it again to continue"),
         (SystemExit(128 + signal.SIGTERM), 143, "label-corpus: ended by SIGTERM; run it again to continue"),

@@ -137,3 +137,4 @@ def test_interrupted_run_says_so_in_an_object(model: Path, tmp_path: Path) -> No
         _, stderr = process.communicate(timeout=COMMAND_TIMEOUT_S)
     *_, last = lines_of(stderr)
     assert (process.returncode, last["event"], last["exit_code"]) == (130, "error", 130)
+    assert last["message"] == f"interrupted: nothing is labeled yet; `label-corpus run {job_file}` continues"

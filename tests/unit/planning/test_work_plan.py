@@ -43,8 +43,8 @@ def plan_of(
     )
 
 
-def committed(unit: str, *pieces: Piece, replaces: tuple[str, ...] = ()) -> Commit:
-    return Commit(unit, "attempt", pieces, (), None, 0, 0, 0, 0, 0, {}, replaces=replaces)
+def committed(unit: str, *pieces: Piece, replaces: tuple[str, ...] = (), documents: int = 0) -> Commit:
+    return Commit(unit, "attempt", pieces, (), None, documents, 0, 0, 0, 0, {}, replaces=replaces)
 
 
 def failed(*pieces: Piece) -> Failure:
@@ -240,6 +240,28 @@ def test_plan_with_a_changed_and_a_removed_file_in_one_unit_names_both() -> None
     assert (plan.removed, plan.stale) == (("gone.jsonl",), {"u1": ("a.jsonl",)})
     assert replaced(plan) == {"a.jsonl": ("u1-attempt",)}
     assert paths(plan) == [["a.jsonl"]]
+
+
+def test_plan_says_how_much_of_the_present_input_is_done(tmp_path: Path) -> None:
+    parquet = parquet_file(tmp_path / "a.parquet", 1000, 100)
+    size = parquet.stored.size
+    files = [
+        *(listed(path, size) for path in ("half.jsonl", "whole.jsonl", "new.jsonl", "changed.jsonl")),
+        listed("quarter.jsonl.zst", size, compression="zstd"),  # its size is of compressed bytes, pieces' are not
+        parquet,
+    ]
+    commits = [
+        committed("u1", Piece("half.jsonl", "v1", 0, 30, False, 0, size // 2), documents=30),
+        committed("u2", whole("whole.jsonl"), whole("gone.jsonl", rows=30), documents=40),
+        committed("u3", whole("changed.jsonl", "v0"), documents=10),
+        committed("u4", Piece("quarter.jsonl.zst", "v1", 0, 5, False, 0, size), documents=5),
+        committed("u5", Piece(parquet.path, parquet.stored.identity, 250, 1000, True), documents=750),
+    ]
+    plan = plan_of(files, commits, unit_bytes=20_000)
+    assert plan.documents_done == 30 + 10 + 5 + 750
+    assert plan.share_done == pytest.approx((0.5 + 1 + 0.25 + 0.75) / 6, abs=0.001)
+    assert (plan_of(files[:1], []).documents_done, plan_of(files[:1], []).share_done) == (0, 0)
+    assert plan_of([listed("whole.jsonl", 10)], commits[1:2]).share_done == 1
 
 
 def test_plan_does_not_count_commits_that_others_replace() -> None:

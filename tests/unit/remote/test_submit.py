@@ -17,7 +17,7 @@ from cluster import job_log
 from cluster.jobs_api import ClusterError, Submission
 from cluster.session import WORKER_ENVIRONMENT, environment_values, jobs_address, jobs_address_is, worker_environment
 from jobs.config import load_job
-from jobs.console.signals import LeftRunning
+from jobs.console.signals import Interrupted
 from jobs.remote.follow import exit_code, follow, result_in
 from jobs.remote.runtime_env import SubmitOptions, entrypoint_request
 from jobs.remote.submit import submission_id as identity_of
@@ -271,7 +271,7 @@ def test_ctrl_c_stops_the_job_only_if_a_person_says_so(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n") if typed is None else Terminal(typed))
     monkeypatch.setattr(sys, "stderr", Terminal())
     cluster = StoppableCluster(BrokenClient(["one\n"], ending=KeyboardInterrupt))
-    with pytest.raises(LeftRunning) as left:
+    with pytest.raises(Interrupted) as left:
         follow(cluster, "job-1")  # pyright: ignore[reportArgumentType]
     assert (cluster.status, left.value.code) == (status, 130)
     assert ("--stop job-1" in str(left.value)) == (status == "RUNNING"), "how to stop it later"
