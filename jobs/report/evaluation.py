@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from jobs.report.evaluation_charts import calibration_chart, confusion_chart, threshold_chart
-from jobs.results.evaluation_tables import METRICS, format_label
+from jobs.report.evaluation_charts import accuracy_coverage_chart, calibration_chart, confusion_chart, threshold_chart
+from jobs.results.evaluation_tables import MAX_CONFUSIONS, METRICS, baseline_lines, format_label, met_targets, min_score_lines
 
 MAX_LABELS = 200
-MAX_CONFUSIONS = 20
-MATRIX_ONLY_LABELS = 12  # up to this many labels the matrix shows all confusions, so that no list is needed
 NUMBERS = {"evaluated": "documents", "without_truth": "without truth", "rejected": "rejected", **METRICS}
 
 
@@ -21,10 +19,11 @@ def evaluation_context(evaluation: dict[str, Any]) -> dict[str, Any]:
         "at": evaluation["at"],
         "documents": evaluation["documents"],
         "numbers": _numbers(evaluation),
+        "baseline": baseline_lines(evaluation),
+        "min_score": min_score_lines(evaluation),
+        "targets": evaluation["risk_coverage"]["targets"] if met_targets(evaluation) else [],
         "charts": _charts(evaluation),
-        "confusions": confusion["mistakes"][:MAX_CONFUSIONS]
-        if confusion and len(confusion["labels"]) > MATRIX_ONLY_LABELS
-        else [],
+        "confusions": confusion["mistakes"][:MAX_CONFUSIONS] if confusion else [],
         "labels": labels[:MAX_LABELS],
         "more_labels": max(len(labels) - MAX_LABELS, 0),
         "thresholds": {one["label"]: one for one in sweep["per_label"]} if sweep else None,
@@ -43,6 +42,7 @@ def _numbers(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _charts(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     confusion, calibration, sweep = (evaluation.get(key) for key in ("confusion", "calibration", "sweep"))
+    selective = evaluation.get("risk_coverage")
     charts = []
     if confusion and confusion["matrix"]:
         caption = "One row per true label; a cell's opacity is its share of the row."
@@ -54,6 +54,9 @@ def _charts(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
             f" Below: the number of {unit} by score."
         )
         charts.append(("Calibration", calibration_chart(calibration), caption))
+    if selective and len(selective["curve"]) > 1:
+        caption = "Accuracy of the labels that a model.min_score keeps, by their share. Dashed: the suggested one."
+        charts.append(("Accuracy by coverage", accuracy_coverage_chart(selective), caption))
     if sweep:
         caption = (
             f"The best single threshold for all labels, by micro F1, is {sweep['best_overall']:.2f} (dashed). It is chosen on"

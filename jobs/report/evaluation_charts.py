@@ -1,4 +1,7 @@
-"""Charts of the report's evaluation section: confusion matrix, reliability diagram, threshold sweep; each an <svg> element."""
+"""Charts of the report's evaluation section, each an <svg> element.
+
+Confusion matrix, reliability diagram, accuracy by coverage, threshold sweep.
+"""
 
 from typing import Any
 
@@ -68,6 +71,22 @@ def calibration_chart(calibration: dict[str, Any]) -> str:
     lower.set_ylabel("count", color=MUTED)
     lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return to_svg(drawn, "Reliability diagram: accuracy by score, and the number of scores")
+
+
+def accuracy_coverage_chart(selective: dict[str, Any]) -> str:
+    """Accuracy of the kept labels over coverage, the share of documents that keep their label."""
+    drawn = figure(6.4, 3.2)
+    axes = axes_of(drawn)
+    curve, suggested = selective["curve"], selective["suggested"]
+    axes.plot([one["coverage"] for one in curve], [one["accuracy"] for one in curve], color=SERIES[0], linewidth=1.6)
+    if suggested:
+        axes.axvline(suggested["coverage"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    lowest = min(one["accuracy"] for one in curve)
+    axes.set(xlim=(0, 1), ylim=(max(lowest - 0.05, 0), 1.005), xlabel="coverage: share of labels kept", ylabel="accuracy")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(axis="y", color=GRID)
+    return to_svg(drawn, "Accuracy of the kept labels by coverage")
 
 
 def threshold_chart(sweep: dict[str, Any]) -> str:

@@ -3,9 +3,11 @@
 import sys
 from typing import Any
 
+from jobs.number_format import percent
+
 MAX_LABELS = 30
 MATRIX_LABELS = 12
-MAX_CONFUSIONS = 20
+MAX_CONFUSIONS = 10
 MAX_TEXT = 120
 BAR_CHARACTERS = 20  # at accuracy 1
 METRICS = {  # {JSON key: display name}
@@ -15,6 +17,7 @@ METRICS = {  # {JSON key: display name}
     "micro_f1": "micro F1",
     "mean_absolute_error": "mean absolute error",
     "root_mean_squared_error": "root mean squared error",
+    "r2": "R²",
     "pearson_r": "Pearson's r",
 }
 
@@ -25,6 +28,12 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
     console = Console(file=sys.stderr, highlight=False)
     console.print(headline(result), soft_wrap=True, markup=False)
+    for line, is_better in baseline_lines(result):
+        console.print(line, style="none" if is_better else "bold red", soft_wrap=True, markup=False)
+    for line in min_score_lines(result):
+        console.print(line, soft_wrap=True, markup=False)
+    if met_targets(result):
+        console.print(_risk_coverage(result["risk_coverage"]))
     if result.get("per_label"):
         console.print(_per_label(result))
     if result.get("confusion"):
@@ -56,6 +65,72 @@ def headline(result: dict[str, Any]) -> str:
     return f"{', '.join(metrics)}   ({', '.join(counts)})"
 
 
+def baseline_lines(result: dict[str, Any]) -> list[tuple[str, bool]]:
+    """What a constant prediction would reach, one (line, whether the model is better) per measure that has a baseline."""
+    baseline, lines = result.get("baseline") or {}, []
+    if "subset_accuracy" in baseline:
+        constant = ", ".join(map(one_line, baseline["labels"])) or "no label"
+        lines.append(_against("subset_accuracy", result, f"majority baseline (always {constant})"))
+    if "root_mean_squared_error" in baseline:
+        lines.append(_against("root_mean_squared_error", result, f"baseline (always the mean, {baseline['value']:g})"))
+    if "accuracy" in baseline:
+        lines.append(_against("accuracy", result, f"majority baseline (always {one_line(baseline['label'])})"))
+    return lines
+
+
+def _against(key: str, result: dict[str, Any], name: str) -> tuple[str, bool]:
+    measure, value, baseline = METRICS[key], result[key], result["baseline"][key]
+    is_error = key == "root_mean_squared_error"
+    line = f"{name}: {measure} {baseline:.4f}"
+    if value < baseline if is_error else value > baseline:
+        return line, True
+    comparison = "is not below" if is_error else "is not above"
+    return f"{line}. The model's {measure}, {value:.4f}, {comparison} it: a constant would do as well", False
+
+
+def min_score_lines(result: dict[str, Any]) -> list[str]:
+    """The suggested model.min_score, or why there is none, and what the present one gives; [] for heads without one."""
+    found = result.get("risk_coverage")
+    if not found:
+        return []
+    lines, now, suggested = [], found["as_labeled"], found["suggested"]
+    if now["min_score"] is not None:
+        lines.append(
+            f"model.min_score {now['min_score']:g} keeps {percent(now['coverage'])} of the labels;"
+            f" {percent(now['accuracy'])} of these are right"
+        )
+    if suggested:
+        lines.append(
+            f"suggested model.min_score: {suggested['min_score']:g}. It keeps {percent(suggested['coverage'])} of the labels;"
+            f" {percent(suggested['accuracy'])} of these are right (target: {suggested['target']:.0%})"
+        )
+    elif met_targets(result):
+        lines.append(
+            f"no model.min_score is suggested: {percent(now['accuracy'])} of the labels are right without a higher one"
+        )
+    else:
+        lines.append(
+            f"no model.min_score is suggested: none keeps labels of which {found['targets'][0]['target']:.0%} are right, within"
+            " what so many documents show"
+        )
+    return lines
+
+
+def met_targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The accuracies of kept labels that some model.min_score reaches."""
+    return [one for one in (result.get("risk_coverage") or {}).get("targets") or [] if one["documents"]]
+
+
+def _risk_coverage(found: dict[str, Any]) -> Any:
+    table = _table("labels kept by model.min_score", ["target"], ["min_score", "coverage", "accuracy", "documents"])
+    for one in found["targets"]:
+        numbers = ["not reached"]
+        if one["documents"]:
+            numbers = [f"{one['min_score']:g}", percent(one["coverage"]), percent(one["accuracy"]), f"{one['documents']:,}"]
+        table.add_row(f"{one['target']:.0%} right", *numbers)
+    return table
+
+
 def _per_label(result: dict[str, Any]) -> Any:
     labels = sorted(result["per_label"], key=lambda one: -one["support"])
     title = f"labels: the {MAX_LABELS} of {len(labels)} with the lowest F1" if len(labels) > MAX_LABELS else "labels"
@@ -75,10 +150,11 @@ def _print_confusion(console: Any, confusion: dict[str, Any]) -> None:
         for name, counts in zip(names, confusion["matrix"], strict=True):
             table.add_row(_escape(name, 40), *(f"{count:,}" if count else "" for count in counts))
         console.print(table)
-    elif confusion["mistakes"]:
-        table = _table("most frequent confusions", ["truth", "label"], ["documents"])
+    if confusion["mistakes"]:
+        table = _table("most frequent confusions", ["truth", "label"], ["documents", "share of truth"])
         for one in confusion["mistakes"][:MAX_CONFUSIONS]:
-            table.add_row(_escape(one["truth"], 40), _escape(one["label"], 40), f"{one['documents']:,}")
+            counts = f"{one['documents']:,}", percent(one["share"])
+            table.add_row(_escape(one["truth"], 40), _escape(one["label"], 40), *counts)
         console.print(table)
 
 
@@ -135,9 +211,14 @@ def _table(title: str, texts: list[str], numbers: list[str]) -> Any:
     return table
 
 
+def one_line(text: str, characters: int = MAX_TEXT) -> str:
+    """Shorten, and replace control characters."""
+    plain = "".join(character if character.isprintable() else "�" for character in text)
+    return plain if len(plain) <= characters else plain[: characters - 1] + "…"
+
+
 def _escape(text: str, characters: int = MAX_TEXT) -> str:
-    """Shorten, replace control characters, and escape rich markup."""
+    """one_line() with rich markup escaped."""
     from rich.markup import escape
 
-    plain = "".join(character if character.isprintable() else "�" for character in text)
-    return escape(plain if len(plain) <= characters else plain[: characters - 1] + "…")
+    return escape(one_line(text, characters))

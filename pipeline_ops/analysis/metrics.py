@@ -74,10 +74,11 @@ def label_metrics(names: Sequence[str], correct: np.ndarray, predicted: np.ndarr
 
 
 def single_label_metrics(pairs: Mapping[tuple[str, str], int], order: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, label_metrics() and confusion of documents with one true label and one prediction each.
+    """Accuracy, its majority baseline, label_metrics() and confusion of documents with one true label and one prediction each.
 
-    The confusion matrix has a row per true label; None for more than MAX_MATRIX_LABELS labels. `mistakes` are the most frequent
-    (truth, label) pairs that differ.
+    The baseline gives every document the most frequent true label. The confusion matrix has a row per true label; None for more
+    than MAX_MATRIX_LABELS labels. `mistakes` are the most frequent (truth, label) pairs that differ; `share` is relative to the
+    documents of the truth.
 
     Args:
         pairs: {(true label, predicted label): documents}.
@@ -97,14 +98,19 @@ def single_label_metrics(pairs: Mapping[tuple[str, str], int], order: Sequence[s
         if matrix is not None:
             matrix[index[truth], index[label]] = documents
     wrong = sorted(((-count, truth, label) for (truth, label), count in pairs.items() if truth != label))
+    majority = int(support.argmax()) if names else None
     return {
         "accuracy": number(_ratio(correct.sum(), support.sum())),
+        "baseline": None
+        if majority is None
+        else {"label": names[majority], "accuracy": number(support[majority] / support.sum())},
         **label_metrics(names, correct, predicted, support),
         "confusion": {
             "labels": names,
             "matrix": None if matrix is None else matrix.tolist(),
             "mistakes": [
-                {"truth": truth, "label": label, "documents": -count} for count, truth, label in wrong[:MAX_CONFUSIONS]
+                {"truth": truth, "label": label, "documents": -count, "share": number(-count / support[index[truth]])}
+                for count, truth, label in wrong[:MAX_CONFUSIONS]
             ],
         },
     }

@@ -34,6 +34,18 @@ class PairMoments:
         self.means += shift * len(x) / total
         self.count = total
 
+    def std_x(self) -> float | None:
+        """Population standard deviation of x: the root mean squared error of predicting its mean. None without pairs."""
+        return math.sqrt(self.products[0, 0] / self.count) if self.count else None
+
+    def r2(self) -> float | None:
+        """Coefficient of determination of y as a prediction of x: 1 - squared errors / squared deviations of x from its mean.
+
+        0 for predicting the mean; None if x is constant.
+        """
+        deviations = float(self.products[0, 0])
+        return 1 - self.squared_difference / deviations if deviations > 0 else None
+
     def pearson_r(self) -> float | None:
         """Pearson's correlation coefficient; None if x or y is constant."""
         (x, product), (_, y) = self.products.tolist()

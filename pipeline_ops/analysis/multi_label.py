@@ -11,6 +11,8 @@ from pipeline_ops.analysis.metrics import THRESHOLDS, label_metrics, number, thr
 from pipeline_ops.analysis.single_label import Calibration, Mistake, Mistakes, Rows, as_text, check_truths
 from pipeline_ops.models.heads import Head
 
+MAX_LABEL_SETS = 100_000  # distinct ones that are counted
+
 
 class MultiLabelEvaluator:
     """Metrics of the labels whose scores reach their thresholds; the truth is a list of names or one name."""
@@ -22,6 +24,9 @@ class MultiLabelEvaluator:
         self.correct, self.predicted, self.support = (np.zeros(size, np.int64) for _ in range(3))
         self.unknown: Counter[str] = Counter()
         self.evaluated = self.all_correct = self.without_truth = 0
+        self.label_sets: Counter[bytes] = (
+            Counter()
+        )  # {true labels as packed bits: documents without labels unknown to the model}
         self.mistakes = Mistakes()
         self.has_probabilities = head.activation != "none"
         self.calibration = Calibration()
@@ -34,6 +39,7 @@ class MultiLabelEvaluator:
         self.without_truth += int((~has_truth).sum())
         self.evaluated += int(has_truth.sum())
         truths, has_unknown = self._truths(rows.truth)
+        self._count_sets(truths[has_truth & ~has_unknown])
         predicted = scores >= np.array(self.head.thresholds, np.float32)
         self.support += truths.sum(axis=0)
         self.predicted += predicted[has_truth].sum(axis=0)
@@ -75,6 +81,22 @@ class MultiLabelEvaluator:
             check_truths(len(self.unknown))
         return truths, has_unknown
 
+    def _count_sets(self, truths: np.ndarray) -> None:
+        """Count distinct rows; beyond MAX_LABEL_SETS only those that are known by then, among which the most frequent is."""
+        sets, counts = np.unique(np.packbits(truths, axis=1), axis=0, return_counts=True)
+        for packed, count in zip(map(bytes, sets), counts.tolist(), strict=True):
+            if packed in self.label_sets or len(self.label_sets) < MAX_LABEL_SETS:
+                self.label_sets[packed] += count
+
+    def _baseline(self) -> dict[str, Any] | None:
+        """The most frequent set of true labels, which may be empty, and the subset accuracy of predicting it always."""
+        if not self.label_sets:
+            return None
+        [(packed, documents)] = self.label_sets.most_common(1)
+        is_true = np.unpackbits(np.frombuffer(packed, np.uint8), count=len(self.names)).tolist()
+        labels = [name for name, true in zip(self.names, is_true, strict=True) if true]
+        return {"labels": labels, "subset_accuracy": number(documents / self.evaluated)}
+
     def _sweep(self, scores: np.ndarray, truths: np.ndarray) -> None:
         labels, size = len(self.names), len(THRESHOLDS)
         steps = np.searchsorted(THRESHOLDS, scores, side="right") - 1
@@ -98,6 +120,7 @@ class MultiLabelEvaluator:
         return {
             "evaluated": self.evaluated,
             "subset_accuracy": number(self.all_correct / self.evaluated) if self.evaluated else None,
+            "baseline": self._baseline(),
             **label_metrics([*self.names, *self.unknown], *counts),
             "calibration": self.calibration.result(),
             "sweep": threshold_sweep(self.names, self.positives, self.negatives, self.head.thresholds)

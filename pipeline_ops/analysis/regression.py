@@ -79,12 +79,18 @@ class ValueEvaluator:
 
     def result(self) -> dict[str, Any]:
         moments, count = self.moments, self.moments.count
+        of_bins = single_label_metrics(self.pairs, self.names) if self.names else {}
+        baseline = of_bins.pop("baseline", None) or {}
+        if (deviation := moments.std_x()) is not None:
+            baseline |= {"value": number(moments.means[0]), "root_mean_squared_error": number(deviation)}
         return {
             "evaluated": self.evaluated,
             "mean_absolute_error": number(moments.absolute_difference / count) if count else None,
             "root_mean_squared_error": number(math.sqrt(moments.squared_difference / count)) if count else None,
+            "r2": number(r2) if (r2 := moments.r2()) is not None else None,
             "pearson_r": number(r) if (r := moments.pearson_r()) is not None else None,
-            **(single_label_metrics(self.pairs, self.names) if self.names else {}),
+            **of_bins,
+            "baseline": baseline or None,
         }
 
 

@@ -21,6 +21,7 @@ from pipeline_ops.analysis.metrics import (
     calibration_bin,
     single_label_metrics,
 )
+from pipeline_ops.analysis.risk_coverage import RiskCoverage
 from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import UserError
 
@@ -108,7 +109,7 @@ class SingleLabelEvaluator:
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.without_truth = 0
         self.mistakes = Mistakes()
-        self.calibration = Calibration() if head.activation != "none" else None
+        self.calibration, self.risk_coverage = (Calibration(), RiskCoverage()) if head.activation != "none" else (None, None)
 
     def add(self, rows: Rows) -> None:
         truth = as_text(rows.truth)
@@ -116,10 +117,11 @@ class SingleLabelEvaluator:
         self.without_truth += int((~has_truth).sum())
         count_pairs(self.pairs, truth, rows.label)
         correct = pc.fill_null(pc.equal(truth, rows.label), False).to_numpy(zero_copy_only=False)
-        if self.calibration is not None:
+        if self.calibration is not None and self.risk_coverage is not None:
             fallback = pc.equal(rows.label, self.head.fallback_label or "").to_numpy(zero_copy_only=False)
             counted = has_truth if self.head.fallback_label is None else has_truth & ~fallback  # the score is another label's
             self.calibration.add(rows.score[counted], correct[counted])
+            self.risk_coverage.add(rows.score[counted], correct[counted])
         file, first = rows.position
         self.mistakes.add(
             np.where(has_truth & ~correct, rows.score, -np.inf),
@@ -132,10 +134,12 @@ class SingleLabelEvaluator:
         return true_counts(self.pairs)
 
     def result(self) -> dict[str, Any]:
+        fallbacks = sum(documents for (_, label), documents in self.pairs.items() if label == self.head.fallback_label)
         return {
             "evaluated": sum(self.pairs.values()),
             **single_label_metrics(self.pairs, self.names),
             "calibration": None if self.calibration is None else self.calibration.result(),
+            "risk_coverage": None if self.risk_coverage is None else self.risk_coverage.result(self.head.min_score, fallbacks),
         }
 
 

@@ -21,13 +21,16 @@ from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
 
 Answer = Callable[[str, np.ndarray], np.ndarray]  # (path, rows) -> logits
+Truth = Callable[[str, np.ndarray], Sequence[Any]]  # (path, rows) -> values of the column `truth`
 
 
 class MadeOutput:
     """An output folder that units are added to."""
 
-    def __init__(self, folder: Path, head: Head, answer: Answer, source: str = "/in", **output: Any):
-        self.head, self.answer = head, answer
+    def __init__(
+        self, folder: Path, head: Head, answer: Answer, source: str = "/in", truth: Truth | None = None, **output: Any
+    ):
+        self.head, self.answer, self.truth = head, answer, truth
         self.output = check_output(head, OutputConfig(path=str(folder), **output))
         config = {"input": {"path": source, "text_column": "text"}, "output": self.output.model_dump(mode="json")}
         facts = {name: getattr(head, name) for name in Head.__dataclass_fields__}
@@ -47,13 +50,12 @@ class MadeOutput:
             rejects += [
                 Reject(piece.path, row, "null_text", "") for row in range(piece.start_row, piece.stop_row) if row in reject
             ]
-            documents = pa.table(
-                {
-                    "text": pa.array([f"text {row} of {piece.path}" for row in rows], pa.string()),
-                    self.output.source_file_column: pa.array([piece.path] * len(rows), pa.string()),
-                    self.output.source_row_column: rows,
-                }
-            )
+            columns = {"text": pa.array([f"text {row} of {piece.path}" for row in rows], pa.string())}
+            if self.truth is not None:
+                columns["truth"] = pa.array(self.truth(piece.path.rsplit("/", 1)[-1], rows))
+            columns[self.output.source_file_column] = pa.array([piece.path] * len(rows), pa.string())
+            columns[self.output.source_row_column] = pa.array(rows)
+            documents = pa.table(columns)
             classified = ModelOutputs(logits, np.ones(len(rows), np.int32), np.zeros(len(rows), bool))
             parts.append(label_documents(documents, classified, head=self.head, output=self.output))
         labeled = pa.concat_tables(parts)

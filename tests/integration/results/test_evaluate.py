@@ -2,10 +2,12 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from jobs.config import JobConfig, check_config
@@ -14,9 +16,12 @@ from jobs.report.html import render
 from jobs.results.evaluate import evaluate, save_evaluation
 from jobs.results.evaluation_tables import print_evaluation
 from jobs.results.open_output import find_labeled
+from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import UserError
 from tests.models.tiny import make_model
+from tests.support.compared_outputs import MadeOutput
 from tests.support.corpora import real_documents, write_jsonl
+from tests.support.labeled_units import whole
 from tests.support.running import command, job_settings, make_job, snapshot
 from tests.support.serial_chain import run_serially
 
@@ -82,9 +87,62 @@ def test_accuracy_and_confusion_are_duckdbs(labeled, capsys: pytest.CaptureFixtu
     assert "[bold]" in screen, "texts are no markup"
 
 
+def text_of(page: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
 def section(evaluation: dict[str, Any]) -> str:
     context = evaluation_context(evaluation)
     return render("evaluation.html.j2", evaluation=context, documents=evaluation["documents"])
+
+
+@pytest.mark.parametrize(("right", "constant"), [(0.9, True), (0.3, False)])
+def test_majority_baseline_confusions_and_min_score_are_in_plain_sight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], right: float, constant: bool
+) -> None:
+    """400 documents, of which 60 % are art; the surer the model, the more often it is right."""
+    made = MadeOutput(tmp_path, Head(TOPICS, "softmax"), confident_logits(right), truth=lambda _, rows: truths_of(rows))
+    made.add(whole("/in/x", 400))
+    result = evaluate(made.opened(), "truth")
+    assert result["baseline"] == {"label": "art", "accuracy": 0.6}
+    assert (result["accuracy"] > 0.6) is constant
+    suggested = result["risk_coverage"]["suggested"]
+    [(kept, correct)] = query(
+        tmp_path,
+        f"SELECT count(*), avg((label = truth)::int) FROM OUTPUT WHERE score >= {(suggested or {}).get('min_score', 0)}::float",
+    )
+    print_evaluation(result)
+    confused = result["confusion"]["mistakes"][0]
+    for shown in (capsys.readouterr().err, text_of(section(result))):
+        assert "majority baseline (always art): accuracy 0.6000" in shown
+        assert ("a constant would do as well" in shown) is not constant
+        assert f"{confused['documents']}" in shown
+        assert f"{confused['share']:.1%}" in shown
+        if suggested:
+            assert (kept, correct) == (suggested["documents"], pytest.approx(suggested["accuracy"], abs=1e-6))
+            assert f"suggested model.min_score: {suggested['min_score']:g}. It keeps {kept / 400:.1%} of the labels" in shown
+        else:
+            assert "no model.min_score is suggested: none keeps labels of which 80% are right" in shown
+        assert "None" not in shown
+    assert (suggested is not None) is constant
+
+
+def truths_of(rows: np.ndarray) -> list[str]:
+    return ["art" if row % 5 < 3 else "law" if row % 5 == 3 else "maths" for row in rows.tolist()]
+
+
+def confident_logits(right: float):
+    """Logits of TOPICS: the best label is wrong for the least certain documents, and right for the share `right`."""
+
+    def logits(_: str, rows: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(rows), 3))
+        for place, (row, truth) in enumerate(zip(rows.tolist(), truths_of(rows), strict=True)):
+            certainty = (row * 7919) % 400 / 400
+            is_right = certainty >= 1 - right if right > 0.5 else certainty < right
+            found[place, (TOPICS.index(truth) + (0 if is_right else 1)) % 3] = 1 + 4 * certainty
+        return found
+
+    return logits
 
 
 def test_evaluation_is_kept_and_its_section_escapes_texts(labeled, model: Path) -> None:
@@ -99,7 +157,7 @@ def test_evaluation_is_kept_and_its_section_escapes_texts(labeled, model: Path) 
     assert "&lt;b&gt;[bold]" in page
     assert "<b>" not in page
     assert f"{result['accuracy']:.4f}" in page
-    assert page.count("<svg") == 2, "confusion and calibration"
+    assert page.count("<svg") == 3, "confusion, calibration, accuracy by coverage"
     assert not re.search(r"#0\d0\d0", page), "every color is the page's"
     before = snapshot(output)
     labeled()

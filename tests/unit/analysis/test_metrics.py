@@ -1,11 +1,14 @@
 """Counts and measures of labels against truths: those of scikit-learn on random data, whatever the slices they are read in."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as untyped
+from sklearn.dummy import DummyClassifier
 
 from pipeline_ops.analysis.multi_label import MultiLabelEvaluator
 from pipeline_ops.analysis.regression import ValueEvaluator
@@ -77,6 +80,71 @@ def test_confident_mistakes_are_those_of_a_full_sort() -> None:
     assert [(one.truth, one.label) for one in found] == [(truth[row], label[row]) for row in rows[:MAX_MISTAKES]]
 
 
+def test_baseline_of_labels_is_scikit_learns_most_frequent_dummy() -> None:
+    truth, label, score = single()
+    result = fed(SingleLabelEvaluator(Head(NAMES, "softmax")), pa.array(truth), label, score).result()
+    dummy = DummyClassifier(strategy="most_frequent").fit(np.zeros((DOCUMENTS, 1)), truth)
+    [constant] = dummy.predict([[0]])
+    assert (result["baseline"]["label"], result["baseline"]["accuracy"]) == (constant, np.mean(truth == constant))
+    for one in result["confusion"]["mistakes"]:
+        of_truth = label[truth == one["truth"]]
+        assert one["share"] == pytest.approx(np.mean(of_truth == one["label"]), abs=1e-6)
+
+
+def selective(score: np.ndarray, right: np.ndarray, min_score: float | None = None) -> dict[str, Any]:
+    """The risk_coverage of documents with these scores; below min_score the label is the fallback."""
+    head = Head(("yes", "no"), "softmax", min_score=min_score, fallback_label=None if min_score is None else "unsure")
+    label = np.where(score < (min_score or 0), "unsure", "yes")
+    return fed(SingleLabelEvaluator(head), pa.array(np.where(right, "yes", "no")), label, score).result()["risk_coverage"]
+
+
+@pytest.mark.parametrize("min_score", [None, 0.6])
+def test_min_score_of_a_target_is_the_lowest_that_meets_it(min_score: float | None) -> None:
+    random = np.random.default_rng(0)
+    score = random.random(20_000).astype(np.float32)
+    right = random.random(len(score)) < 0.5 + score / 2
+    found = selective(score, right, min_score)
+    if min_score is not None:
+        score = np.where(score < min_score, -1, score)
+    assert [one["target"] for one in found["targets"]] == [0.8, 0.9, 0.95, 0.98, 0.99]
+
+    def is_met(threshold: float, target: float) -> bool:
+        kept = right[score >= np.float32(threshold)]
+        low = binomtest(int(kept.sum()), len(kept)).proportion_ci(0.9, "wilson").low if len(kept) else 0
+        return low >= target
+
+    for one in found["targets"]:
+        if one["min_score"] is None:
+            assert (one["coverage"], one["accuracy"], one["documents"]) == (0, None, 0)
+            assert not any(is_met(place / 1000, one["target"]) for place in range(600, 1001))
+            continue
+        kept = score >= np.float32(one["min_score"])
+        assert one["documents"] == kept.sum()
+        assert one["coverage"] == pytest.approx(kept.mean(), abs=1e-6)
+        assert one["accuracy"] == pytest.approx(right[kept].mean(), abs=1e-6)
+        assert is_met(one["min_score"], one["target"])
+        assert one["min_score"] in (0, min_score) or not is_met(one["min_score"] - 0.001, one["target"])
+    assert found["suggested"] == found["targets"][2]
+    for one in found["curve"]:
+        kept = right[score >= np.float32(one["min_score"])]
+        assert (one["documents"], one["accuracy"]) == (len(kept), pytest.approx(kept.mean(), abs=1e-6))
+    assert found["as_labeled"]["min_score"] == min_score
+    assert found["as_labeled"]["documents"] == (score >= 0).sum()
+    assert found["curve"][0]["min_score"] == (min_score or 0)
+
+
+@pytest.mark.parametrize(
+    ("share_right", "documents", "met"),
+    [(0.99, 5000, 4), (0.5, 5000, 0), (1.0, 40, 2), (1.0, 3, 0)],
+    ids=["good enough", "bad at any score", "too few for 95 %", "far too few"],
+)
+def test_no_min_score_is_suggested_where_none_helps(share_right: float, documents: int, met: int) -> None:
+    score = np.random.default_rng(1).random(documents)
+    found = selective(score, np.arange(documents) % 100 < 100 * share_right)
+    assert found["suggested"] is None
+    assert sum(one["documents"] > 0 for one in found["targets"]) == met
+
+
 def test_null_truths_are_left_out_and_counted() -> None:
     evaluator = fed(
         SingleLabelEvaluator(Head(NAMES, "softmax")), pa.array(["art", None, "law"]), ["art", "art", "art"], [0.9, 0.8, 0.7]
@@ -141,6 +209,9 @@ def test_measures_of_several_labels_are_scikit_learns() -> None:
         expected = metrics.f1_score(should, given, average=average, zero_division=0)
         assert result[f"{average}_f1"] == pytest.approx(expected, abs=1e-6)
     assert result["subset_accuracy"] == pytest.approx(metrics.accuracy_score(should, given), abs=1e-6)
+    sets = Counter(map(tuple, truth.to_pylist()))
+    assert sets[(*result["baseline"]["labels"],)] == max(sets.values())
+    assert result["baseline"]["subset_accuracy"] == max(sets.values()) / DOCUMENTS
     expected = metrics.precision_recall_fscore_support(should, given, zero_division=0)
     found = [[one[key] for one in result["per_label"]] for key in ("precision", "recall", "f1", "support")]
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -192,6 +263,10 @@ def test_errors_of_values_are_those_of_numpy_and_bins_are_the_heads() -> None:
     assert result["mean_absolute_error"] == pytest.approx(metrics.mean_absolute_error(truth, value), abs=1e-6)
     assert result["root_mean_squared_error"] == pytest.approx(metrics.root_mean_squared_error(truth, value), abs=1e-6)
     assert result["pearson_r"] == pytest.approx(np.corrcoef(truth, value.astype(float))[0, 1], abs=1e-6)
+    assert result["r2"] == pytest.approx(metrics.r2_score(truth, value), abs=1e-6)
+    assert result["baseline"]["value"] == pytest.approx(truth.mean(), abs=1e-6)
+    constant = metrics.root_mean_squared_error(truth, np.full(DOCUMENTS, truth.mean()))
+    assert result["baseline"]["root_mean_squared_error"] == pytest.approx(constant, abs=1e-6)
     binned = np.array(head.bin_labels)[np.searchsorted(head.bins, truth.astype(np.float32), side="right")]
     assert result["accuracy"] == pytest.approx(metrics.accuracy_score(binned, label), abs=1e-6)
     by_name = fed(ValueEvaluator(head), pa.array(binned), label, value).result()
