@@ -53,7 +53,10 @@ def init_command(
 ) -> None:
     """Profile a corpus and write a job file for it."""
     from jobs.start.init import init, print_summary
+    from pipeline_ops.models.resolve import block_torch_import
 
+    if not any(setting.startswith("model.trust_remote_code") for setting in overrides or []):  # that code may ask for torch
+        block_torch_import()
     summary = init(source, job, model, output, overrides or [], force=force)
     print_summary(summary)
     emit(summary)

@@ -3,6 +3,8 @@
 import base64
 import difflib
 import os
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
-from pipeline_ops.planning.stray_files import Strays, find_strays
+from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_columns
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.documents import check_columns, is_text_type
 from pipeline_ops.reading.input_schema import input_schema
@@ -25,12 +27,20 @@ from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
-from pipeline_ops.storage.paths import full_path, is_local, join
+from pipeline_ops.storage.paths import full_path, is_local, join, shown
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
 
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
+
+
+class MissingColumn(UserError):
+    """The files of a format have no column that the job names, or one that holds no texts."""
+
+    def __init__(self, message: str, column: str, file_format: str):
+        super().__init__(message)
+        self.column, self.file_format = column, file_format
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,10 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         )
         # only files with work left are opened
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
-        line_types = _check_columns(job, left, checked=record is not None)
+        try:
+            line_types = _check_columns(job, left, checked=record is not None)
+        except MissingColumn as error:
+            raise UserError(f"{error}{_other_formats(error, job, files, passed_over)}") from None
         strays = find_strays(files, passed_over, job.input, job.input_store) if plan.tasks else None
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
@@ -135,7 +148,9 @@ def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: J
         facts, tokenizer, token_flops = resolve_model(config, job.storage, pairs=job.input.text_pair_column is not None)
         output = check_output(facts.head, columns, windows=facts.windows is not None)
     except UserError as error:
-        raise UserError(f"{name}: {error}" if name else str(error)) from error
+        if not name:
+            raise
+        raise type(error)(f"{name}: {error}") from error
     config = config.model_copy(update={"revision": facts.revision})  # workers load the same commit
     backend = truncating_backend(tokenizer, facts.max_length).to_str()
     return JobModel(name, config, facts, backend, output, token_flops)
@@ -196,6 +211,23 @@ def _check_label_folders(job: ResolvedJob) -> None:
                 )
 
 
+def _other_formats(missing: MissingColumn, job: ResolvedJob, files: list[InputFile], passed_over: list[str]) -> str:
+    """The end of an error about a missing column: how to read only the formats that have it; "" if none has."""
+    having = []
+    for file_format in {file.format for file in files} - {missing.file_format}:
+        alike = [file for file in files if file.format == file_format]
+        with suppress(UserError):  # of files that would be refused as well
+            schema = input_schema(alike, job.input, job.input_store)[0]
+            if missing.column in schema.names and is_text_type(schema.field(missing.column).type):
+                having.append(file_format)
+    return read_only(glob_of_columns(files, passed_over, having, job.input))
+
+
+def read_only(glob: str | None) -> str:
+    """The end of an error about a column: the setting that reads only the files that have it; "" without a glob."""
+    return "" if glob is None else f"; to read only files that have it: input.path={shlex.quote(shown(glob))}"
+
+
 def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> pa.Schema:
     """Checks the columns of the first readable file of each format; returns the types of the JSON Lines columns.
 
@@ -230,15 +262,15 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
             if name not in columns and not (key == "output.columns" and file_format == "jsonl"):
                 near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
                 meant = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(
-                    f"{key}: there is no column {name!r} in {seen.path}; {meant}it has {', '.join(map(repr, columns))}"
-                )
+                message = f"{key}: there is no column {name!r} in {seen.path}; {meant}it has {', '.join(map(repr, columns))}"
+                raise MissingColumn(message, name, file_format)
         for key, name in texts.items():
             if columns.count(name) > 1:
                 raise UserError(f"{key}: {seen.path} has more than one column {name!r}")
             data_type = schema.field(name).type
             if not is_text_type(data_type):
-                raise UserError(f"{key}: {name!r} in {seen.path} is {data_type}, not text; name a column of texts")
+                message = f"{key}: {name!r} in {seen.path} is {data_type}, not text; name a column of texts"
+                raise MissingColumn(message, name, file_format)
         check_columns(columns, seen.path, job.output)
         known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
         for name in job.output.partition_by:

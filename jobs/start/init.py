@@ -1,15 +1,14 @@
-"""`label-corpus init`: profile a corpus and write a commented job file for it.
+"""`label-corpus init`: profile a corpus and write a commented job file for it, which `plan` accepts.
 
-Reads the corpus only; `plan` checks a model on the hub. The comment of a setting is its description in the pydantic models.
+What `plan` would refuse is refused before anything is written. The comment of a setting is its description in the pydantic
+models.
 """
 
-import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
@@ -18,14 +17,17 @@ import yaml
 from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.number_format import byte_size, counted
 from jobs.run.plan import MOST_NAMES, skipped_line, stray_lines
-from pipeline_ops.planning.stray_files import find_strays
+from jobs.run.prepare import prepare, read_only
+from pipeline_ops.models.fetch import HubUnreachable
+from pipeline_ops.planning.stray_files import find_strays, glob_of_columns
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
+from pipeline_ops.reading.documents import is_text_type
+from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.paths import full_path, is_local, join
+from pipeline_ops.storage.paths import full_path, is_local, join, shown
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # {section: settings to list in the file, commented out}; the README has all
 COMMON_SETTINGS = {
     "input": ("format", "text_column", "text_unit", "min_characters"),
@@ -57,11 +59,11 @@ def init(
         force: replace an existing job file.
 
     Raises:
-        UserError: no such corpus, no text column, no such model folder, or the job file exists.
+        UserError: no such corpus, no text column, the job file exists, or what plan() would refuse the job for; a model that
+            cannot be looked for, as the hub cannot be reached, is accepted with a remark.
     """
     if os.path.lexists(job_file) and not force:
         raise UserError(f"--job: {job_file!r} exists; give another name, or --force to replace it")
-    labels = _labels_of(model)
     settings: dict[str, Any] = {
         "input": {"path": path},
         "model": {"path": model},
@@ -77,12 +79,14 @@ def init(
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
-    column = settings["input"].get("text_column") or _text_column(job.input.path, corpus, guessed)
+    column = settings["input"].get("text_column") or _text_column(source, corpus, guessed)
     settings["input"] = {"path": settings["input"].pop("path"), "text_column": column, **settings["input"]}
+    _check_column(column, source, corpus)
     clashes = _clashes(corpus, job.output)
     for key, name in clashes.items():
         settings["output"].setdefault(key, name)
-    summary = _summary(corpus, guessed, column, clashes, labels) | {"remarks": strays}
+    labels, not_checked = _labels_of(check_config(JobConfig, settings))
+    summary = _summary(corpus, guessed, column, clashes, labels) | {"remarks": strays, "not_checked": not_checked}
     lines = [*_head(summary, shlex.quote(job_file)), *_sections(settings, _notes(summary, corpus, guessed, job_file))]
     try:
         with open(job_file, "w" if force else "x", encoding="utf-8") as file:
@@ -93,21 +97,13 @@ def init(
     return {"job": job_file, "model": model, "output": settings["output"]["path"], **summary}
 
 
-def _labels_of(model: str) -> list[str]:
-    """The labels of a local model; [] for a model that is not on this machine."""
-    folder = os.path.expanduser(model)
-    if not os.path.isdir(folder):
-        if is_local(model) and not HUB_ID.fullmatch(model):
-            raise UserError(f"--model: {model!r} is neither a local folder nor a hub id of the form user/name")
-        return []
+def _labels_of(job: JobConfig) -> tuple[Sequence[str], str | None]:
+    """(the labels of the job's model, why they are not known); raises UserError for what plan() would refuse the job for."""
     try:
-        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--model: {model!r} has no readable config.json; give a folder written by save_pretrained or label-corpus train"
-        ) from error
-    named = config.get("id2label") if isinstance(config, dict) else None
-    return [str(name) for name in named.values()] if isinstance(named, dict) else []
+        (model,) = prepare(job, leased=False).models
+    except HubUnreachable as error:
+        return (), f"not checked: {error}"
+    return model.facts.head.labels, None
 
 
 def _default_output(path: str) -> str:
@@ -126,9 +122,10 @@ def _default_output(path: str) -> str:
     return target
 
 
-def _text_column(path: str, corpus: CorpusProfile, guessed: ColumnGuess) -> str:
+def _text_column(source: InputConfig, corpus: CorpusProfile, guessed: ColumnGuess) -> str:
     if guessed.texts:
         return guessed.texts[0]
+    path = shown(source.path)
     described = [
         f"{name!r} ({guessed.forms[name].form if name in guessed.forms else data_type})"
         for name, data_type in corpus.columns.items()
@@ -136,8 +133,33 @@ def _text_column(path: str, corpus: CorpusProfile, guessed: ColumnGuess) -> str:
     if not described:
         raise UserError(f"input.path: {path!r} has no documents to sample; name the column by input.text_column=NAME")
     raise UserError(
-        f"input.path: no column of {path!r} looks like a text column: {', '.join(described)}; name it by input.text_column=NAME"
+        f"input.path: no column of {path!r} looks like a text column: {', '.join(described)}; name it by"
+        f" input.text_column=NAME{read_only(_format_with_texts(source, corpus))}"
     )
+
+
+def _format_with_texts(source: InputConfig, corpus: CorpusProfile) -> str | None:
+    """Of several formats a glob for one that has a text column, which the others do not have; None if there is none."""
+    having = [
+        file_format
+        for file_format, types in corpus.types.items()
+        if len(corpus.types) > 1
+        and guess_columns([*types], {name: corpus.texts[name] for name in types if is_text_type(types[name])}).texts
+    ]
+    return next(filter(None, (glob_of_columns(corpus.files, corpus.unknown_files, [name], source) for name in having)), None)
+
+
+def _check_column(column: str, source: InputConfig, corpus: CorpusProfile) -> None:
+    """Raises UserError for a format of which no file has the text column, as plan() would, with a glob for the others."""
+    having = [file_format for file_format, types in corpus.types.items() if column in types or file_format == "text"]
+    for file_format, types in corpus.types.items():
+        if types and file_format not in having:
+            file = next(file for file in corpus.files if file.format == file_format and file.stored.size)
+            glob = glob_of_columns(corpus.files, corpus.unknown_files, having, source)
+            raise UserError(
+                f"input.text_column: there is no column {column!r} in {shown(file.path)}; it has"
+                f" {', '.join(map(repr, types))}{read_only(glob)}"
+            )
 
 
 def _clashes(corpus: CorpusProfile, output: OutputConfig) -> dict[str, str]:
@@ -221,7 +243,7 @@ def _notes(found: Mapping[str, Any], corpus: CorpusProfile, guessed: ColumnGuess
         input_notes.append(f"ids: {', '.join(map(repr, found['id_columns']))}; kept in the output")
     if "text" in corpus.formats and found["files"] > 1:
         input_notes.append("plain text: text_unit selects whether a line or a file is a document")
-    model_notes = []
+    model_notes = [found["not_checked"]] if found["not_checked"] else []
     if found["labels"]:
         listed = ", ".join(map(repr, found["labels"][:MAX_LABELS]))
         more = len(found["labels"]) - MAX_LABELS
@@ -277,7 +299,7 @@ def print_summary(found: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
-    for line in (*summary_lines(found), *found["remarks"]):
+    for line in filter(None, (*summary_lines(found), *found["remarks"], found["not_checked"])):
         console.print(line)
     if found["candidates"][1:]:
         console.print(f"other text columns: {', '.join(map(repr, found['candidates'][1:]))}")

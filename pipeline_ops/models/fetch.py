@@ -12,7 +12,12 @@ from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local
 from pipeline_ops.storage.store import Store
 
+NO_FOLDER = "no such folder {!r}; run `label-corpus train` first, or give a hub id (user/name)"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
+
+
+class HubUnreachable(UserError):
+    """The hub cannot be reached, and the model is not in the local cache: whether there is such a model is not known."""
 
 
 def is_hub_id(path: str) -> bool:
@@ -80,7 +85,8 @@ def hub_commit(config: ModelConfig) -> str:
     """The commit of `model.path` at `model.revision` on the hub, or in the local cache if the hub cannot be reached.
 
     Raises:
-        UserError: there is no such model or revision, it may not be read, or it is in neither place.
+        UserError: there is no such model or revision, or it may not be read.
+        HubUnreachable: it is in neither place.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -88,18 +94,26 @@ def hub_commit(config: ModelConfig) -> str:
     try:
         return str(HfApi().model_info(config.path, revision=config.revision, timeout=10).sha)
     except HFValidationError as error:
-        raise UserError(f"model.path: {config.path!r} is no existing folder, and no hub id of the form user/name") from error
+        raise UserError(f"model.path: {NO_FOLDER.format(config.path)}") from error
     except HfHubHTTPError as error:
         what = str(error).strip().splitlines()[-1]
-        raise UserError(f"model.path: {config.path!r} at revision {config.revision or 'main'!r}: {what}") from error
+        message = f"model.path: {config.path!r} at revision {config.revision or 'main'!r}: {what}"
+        if _may_be_a_folder(config.path):
+            message = f"model.path: {NO_FOLDER.format(config.path)}; the hub has none of that name: {what}"
+        raise UserError(message) from error
     except Exception as error:  # not reachable; the HTTP library that raises depends on the huggingface_hub version
         cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
         if isinstance(cached, str):
             return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
-        raise UserError(
-            f"model.path: {config.path!r} is no existing folder, and the hub cannot be reached to look for it"
-            f" ({type(error).__name__}); it is not in the local cache either"
-        ) from error
+        unknown = f"the hub cannot be reached to look for it ({type(error).__name__}), and it is not in the local cache"
+        if _may_be_a_folder(config.path):
+            raise UserError(f"model.path: {NO_FOLDER.format(config.path)}; {unknown}") from error
+        raise HubUnreachable(f"model.path: {config.path!r} is no existing folder; {unknown}") from error
+
+
+def _may_be_a_folder(path: str) -> bool:
+    """Whether a name that could be a hub id reads as the path of a folder: a name alone, or one in an existing folder."""
+    return os.path.isdir(os.path.dirname(os.path.expanduser(path)) or ".")
 
 
 def weights_identity(path: str, storage: StorageConfig) -> str:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from statistics import median
 
-from fsspec.utils import glob_translate
-
 from pipeline_ops.reading.file_formats import format_suffix, open_decompressed
 from pipeline_ops.reading.inputs import InputConfig, InputFile, UnreadableInput, evenly_spread, readable_files
-from pipeline_ops.storage.paths import join
+from pipeline_ops.storage.paths import join, matching
 from pipeline_ops.storage.store import Store
 
 FEW = 0.05  # of the files, or of the bytes, with another suffix
@@ -139,6 +137,26 @@ def _line_characters(files: Sequence[InputFile], config: InputConfig, store: Sto
     return median(lengths) if lengths else None
 
 
+def glob_of_columns(
+    files: Sequence[InputFile], passed_over: Sequence[str], formats_with_column: Iterable[str], config: InputConfig
+) -> str | None:
+    """A glob for the files of the formats that have a column; if there is no simple one, for those of one of these formats.
+
+    None without a format that names its columns: to plain text any name does.
+
+    Args:
+        files, passed_over: as find_inputs() lists them.
+    """
+    alike = {name: [file for file in files if file.format == name] for name in formats_with_column}
+    named = sorted(alike.keys() - {"text"}, key=lambda name: _bytes(alike[name]), reverse=True)
+    listed = [*(file.path for file in files), *passed_over]
+    for formats in ([*alike], *([name] for name in named)) if named else ():
+        glob = glob_of(config.path, {file.path for name in formats for file in alike[name]}, listed)
+        if glob is not None:
+            return glob
+    return None
+
+
 def glob_of(root: str, wanted: set[str], listed: Sequence[str]) -> str | None:
     """A glob below `root` that matches the wanted ones of all listed paths, and no other; None if there is no simple one.
 
@@ -159,7 +177,6 @@ def glob_of(root: str, wanted: set[str], listed: Sequence[str]) -> str | None:
     patterns = [*reversed(patterns), f"*{shortest}*"]
     for pattern in patterns:
         glob = join(folder, pattern)
-        expression = re.compile(glob_translate(glob))
-        if {path for path in listed if expression.match(path)} == wanted:
+        if {*matching(glob, listed)} == wanted:
             return glob
     return None

@@ -1,6 +1,8 @@
 """Local paths and fsspec URLs as strings."""
 
 import os
+import re
+from collections.abc import Iterable
 
 S3_PROTOCOLS = ("s3://", "s3a://")
 
@@ -30,3 +32,11 @@ def shown(path: str) -> str:
         return path
     below = os.path.relpath(path)
     return path if below.startswith("..") else below
+
+
+def matching(glob: str, paths: Iterable[str]) -> list[str]:
+    """Those of the full paths that a listing by this glob would find."""
+    from fsspec.utils import glob_translate
+
+    expression = re.compile(glob_translate(glob))
+    return [path for path in paths if expression.match(path)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline_ops.reading import corpus_profile
 from pipeline_ops.schema.errors import UserError
 from tests.conftest import Bucket
 from tests.support.corpora import one_line, real_documents, write_bytes, write_jsonl, write_parquet
-from tests.support.running import command
+from tests.support.running import command, make_job
 
 DOCUMENTS = 60
 TEXTS = [f"{one_line(text).strip()} is document number {row}" for row, text in enumerate(real_documents(DOCUMENTS))]
@@ -115,6 +116,87 @@ def test_files_that_look_like_no_documents_are_named_with_a_glob_for_the_others(
     assert "input.path='in/*.jsonl'" in Path("job.yaml").read_text()
     narrowed = command("plan", "job.yaml", "input.path=in/*.jsonl")
     assert (narrowed.result["files"], narrowed.result["remarks"], "documents:" in narrowed.stderr) == (2, [], False)
+
+
+PARTS: dict[str, Callable[[Path], object]] = {
+    "csv": lambda folder: write_bytes(
+        folder / "a.csv", separated([{"id": n, "comment": text} for n, text in enumerate(TEXTS)], ",")
+    ),
+    "jsonl": lambda folder: write_jsonl(folder / "b.jsonl", [{"id": n, "text": text} for n, text in enumerate(TEXTS)]),
+    "parquet": lambda folder: write_parquet(
+        folder / "c.parquet", [{"text": n, "comment": text} for n, text in enumerate(TEXTS)]
+    ),
+    "text": lambda folder: write_bytes(folder / "d.txt", "\n".join(TEXTS).encode()),
+    "pdf": lambda folder: write_bytes(folder / "e.pdf", b"%PDF"),
+}
+
+
+@pytest.mark.parametrize("column", [None, "text", "comment"])
+@pytest.mark.parametrize(
+    "kinds", ["csv", "jsonl text", "csv jsonl", "jsonl parquet pdf", "csv jsonl text pdf", "csv jsonl parquet", "pdf"]
+)
+def test_plan_accepts_whatever_is_written_and_refuses_what_is_not(
+    kinds: str, column: str | None, tmp_path: Path, model: Path
+) -> None:
+    for kind in kinds.split():
+        PARTS[kind](tmp_path / "in")
+    settings = [] if column is None else [f"input.text_column={column}"]
+    source = tmp_path / "in"
+    try:
+        init(str(source), "job.yaml", str(model), overrides=settings)
+    except UserError as error:
+        assert not Path("job.yaml").exists()
+        with pytest.raises(UserError):
+            plan(make_job(source, model, "out", *settings))
+        remedy = re.search(r"; to read only .*: input\.path=(\S+)$", str(error))
+        assert (remedy is not None) == (" " in kinds and not (kinds == "jsonl text" and column == "comment"))
+        if remedy is None:
+            return
+        (source,) = map(Path, shlex.split(remedy[1]))
+        init(str(source), "job.yaml", str(model), overrides=settings)
+    assert plan(load_job("job.yaml"))["files_to_run"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("my-classifier", "no such folder 'my-classifier'; run `label-corpus train` first, or give a hub id"),
+        ("./nowhere", "no such folder './nowhere'; run `label-corpus train` first, or give a hub id"),
+        ("models/mine", "no such folder 'models/mine'"),  # models/ is one
+        ("models/of/mine", "no such folder 'models/of/mine'"),
+        ("models", "config.json"),
+    ],
+)
+def test_model_that_can_only_be_a_folder_has_to_be_there(model: str, said: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", ROWS)
+    Path("models").mkdir()
+    for run in (
+        lambda: init(str(tmp_path / "in.jsonl"), "job.yaml", model),
+        lambda: plan(make_job(tmp_path / "in.jsonl", model, "out", "input.text_column=body")),
+    ):
+        with pytest.raises(UserError) as caught:
+            run()
+        assert str(caught.value).startswith("model.path: ")
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not Path("job.yaml").exists()
+
+
+def test_hub_id_is_accepted_with_a_remark_where_the_hub_cannot_be_reached(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ROWS)
+    finished = command("init", source, "--model", "some/model")
+    assert finished.code == 0
+    assert "not checked: model.path: 'some/model'" in finished.stderr
+    assert "not checked: model.path: 'some/model'" in Path("job.yaml").read_text()
+    assert finished.result["labels"] == []
+    assert load_job("job.yaml").named_models()[""].path == "some/model"
+
+
+def test_encoder_without_a_head_is_refused(tmp_path: Path, model_without_head: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", ROWS)
+    with pytest.raises(UserError, match="has no trained classification head"):
+        init(str(tmp_path / "in.jsonl"), "job.yaml", str(model_without_head))
+    assert not Path("job.yaml").exists()
 
 
 def test_corpus_on_s3_is_looked_at_where_it_is(s3: Bucket, model: Path, tmp_path: Path) -> None:
@@ -259,7 +341,6 @@ def test_command_writes_once_and_says_what_is_next(tmp_path: Path, model: Path) 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"model": "./nowhere"}, "--model: './nowhere'"),
         ({"model": "."}, "config.json"),
         ({"job_file": "no/such/folder/job.yaml"}, "--job: 'no/such/folder/job.yaml'"),
         ({"overrides": ["input.text_colum=a"]}, "did you mean input.text_column?"),
