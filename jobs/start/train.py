@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from jobs.console.step_progress import Steps
 from jobs.number_format import number
 from pipeline_ops.analysis.metrics import single_label_metrics
+from pipeline_ops.models.base_model import USUAL_MAX_LENGTH, ArchitectureConfig
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
-from pipeline_ops.models.training import ArchitectureConfig, TrainingConfig, TrainingResult, TrainingStep, train_classifier
+from pipeline_ops.models.training import TrainingConfig, TrainingPlan, TrainingResult, TrainingStep, train_classifier
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, JOB_FILE
 from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.reading.documents import decode_texts
@@ -107,7 +108,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     with Steps("train", quiet=quiet) as steps:
         steps.begin("reading the documents")
         texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
-        steps.say(f"training: {len(texts):,} documents, {len(set(labels))} labels")
+        steps.say(f"{len(texts):,} documents, {len(set(labels)):,} labels")
         steps.begin("loading the model, tokenizing")
         start = None
         if config.model.path is not None:
@@ -121,6 +122,7 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
                 architecture=config.model.architecture,
                 config=config.training,
                 folder=folder,
+                on_start=lambda plan: steps.say(plan_line(plan, config.training)),
                 on_step=_progress(steps),
             )
             report = report_of(result)
@@ -137,18 +139,33 @@ def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 def report_of(result: TrainingResult) -> dict[str, Any]:
     """The training's fields of the last JSON line."""
-    metrics = single_label_metrics(result.held_out, result.labels)
+    plan = result.plan
+    metrics = single_label_metrics(result.held_out, plan.labels)
     return {
-        "documents": result.documents,
-        "train_documents": result.train_documents,
-        "held_out_documents": result.held_out_documents,
-        "labels": result.labels,
+        "documents": plan.documents,
+        "train_documents": plan.train_documents,
+        "held_out_documents": plan.held_out_documents,
+        "labels": plan.labels,
         "accuracy": round(metrics["accuracy"], 4),
         "macro_f1": round(metrics["macro_f1"], 4),
-        "steps": result.steps,
-        "parameters": result.parameters,
+        "steps": plan.steps,
+        "parameters": plan.parameters,
+        "max_length": plan.max_length,
         "seconds": result.seconds,
     }
+
+
+def plan_line(plan: TrainingPlan, config: TrainingConfig) -> str:
+    """What is trained, and the settings that the training file leaves open, in one line."""
+    by_default = (
+        ""
+        if config.max_length is not None
+        else (" (the default)" if plan.max_length == USUAL_MAX_LENGTH else " (the model's limit)")
+    )
+    return (
+        f"{plan.parameters:,} parameters, {plan.steps:,} steps of {config.batch_size:,} documents,"
+        f" max_length {plan.max_length:,}{by_default}"
+    )
 
 
 def _progress(steps: Steps) -> Callable[[TrainingStep], None]:

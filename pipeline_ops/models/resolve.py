@@ -147,21 +147,14 @@ def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special:
     Raises:
         UserError: no limit is known, or max_length is more than the model's positions or at most `special`.
     """
-    limits = []
-    if tokenizer.model_max_length < UNLIMITED:
-        limits.append(int(tokenizer.model_max_length))
-    positions = getattr(model, "max_position_embeddings", None)
-    if positions and positions > 0:
-        offset = model.pad_token_id + 1 if model.model_type in OFFSET_POSITIONS else 0
-        positions -= offset
-        limits.append(positions)
+    limit, positions = limit_of(model, tokenizer), positions_of(model)
     if config.max_length is None:
-        if not limits:
+        if limit is None:
             raise UserError(
                 f"model.max_length: neither the tokenizer nor the model of {config.path!r} has a limit; set it, e.g. 512"
             )
-        return min(limits)
-    if positions and positions > 0 and config.max_length > positions:
+        return limit
+    if positions is not None and config.max_length > positions:
         raise UserError(
             f"model.max_length: {config.max_length} is more than the {positions} positions of {config.path!r}; give at most"
             f" that; model.long_documents: windows reads longer documents whole"
@@ -169,3 +162,21 @@ def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special:
     if config.max_length <= special:
         raise UserError(f"model.max_length: {config.max_length} leaves no room beside {special} special tokens; give more")
     return config.max_length
+
+
+def limit_of(model: Any, tokenizer: Any) -> int | None:
+    """Tokens that a sequence may have: the smaller of the tokenizer's limit and the model's positions; None: no limit is known.
+
+    Args:
+        model: its transformers config.
+    """
+    of_tokenizer = int(tokenizer.model_max_length) if tokenizer.model_max_length < UNLIMITED else None
+    return min((limit for limit in (of_tokenizer, positions_of(model)) if limit is not None), default=None)
+
+
+def positions_of(model: Any) -> int | None:
+    """Positions for tokens in a model of that transformers config; None: it has no table of positions."""
+    positions = getattr(model, "max_position_embeddings", None)
+    if not positions or positions < 0:
+        return None
+    return positions - (model.pad_token_id + 1 if model.model_type in OFFSET_POSITIONS else 0)

@@ -5,7 +5,6 @@ documents is held out and predicted at the end. All texts are held in memory. Th
 machine give the same weights.
 """
 
-import difflib
 import math
 import time
 from collections import Counter
@@ -17,35 +16,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_ops.models.resolve import OFFSET_POSITIONS
+from pipeline_ops.models.base_model import (
+    ArchitectureConfig,
+    choose_max_length,
+    load_checkpoint,
+    new_model,
+    train_wordpiece,
+)
 from pipeline_ops.schema.errors import UserError
 
 LOGGED_LOSSES = 50  # per training; reading a loss synchronizes the GPU
-MAX_ALPHABET = 1000  # characters with entries of their own; rarer ones become [UNK]
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-
-
-class ArchitectureConfig(BaseModel):
-    """A model to train from scratch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    model_type: str = Field(description="a transformers model type with a sequence classifier, such as distilbert")
-    vocab_size: int = Field(
-        default=8000, ge=100, description="WordPiece entries; more are useful only with more text to learn them from"
-    )
-    lowercase: bool = Field(
-        default=False, description="true maps texts to lower case: a smaller vocabulary, but capitals are lost as a feature"
-    )
-    options: dict[str, Any] = Field(
-        default={}, description="settings of that model type's transformers config, such as n_layers"
-    )
 
 
 class TrainingConfig(BaseModel):
@@ -63,8 +43,11 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(
         default=32, ge=1, description="documents per step and device; a larger batch needs a larger learning_rate"
     )
-    max_length: int = Field(
-        default=256, ge=8, description="tokens per document, the rest is cut; stored as the model's max_length"
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="tokens per document, the rest is cut; stored as the model's max_length; null: 256, or the model's limit if"
+        " that is less",
     )
     warmup_share: float = Field(
         default=0.1,
@@ -94,16 +77,24 @@ class TrainingStep:
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """A finished training."""
+class TrainingPlan:
+    """What a training is about to do; everything that `auto` and null leave open is decided."""
 
     documents: int
     train_documents: int
     held_out_documents: int
     labels: list[str]  # in id2label order
-    held_out: Counter[tuple[str, str]]  # held-out documents by (true label, predicted label)
-    steps: int
     parameters: int
+    max_length: int  # tokens
+    steps: int
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training."""
+
+    plan: TrainingPlan
+    held_out: Counter[tuple[str, str]]  # held-out documents by (true label, predicted label)
     seconds: float
 
 
@@ -116,6 +107,7 @@ def train_classifier(
     config: TrainingConfig,
     folder: str,
     revision: str | None = None,
+    on_start: Callable[[TrainingPlan], None] | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> TrainingResult:
     """Train on `texts` and write model (safetensors) and tokenizer into `folder`, which is created if need be.
@@ -124,6 +116,7 @@ def train_classifier(
         labels: one label name per text.
         start: folder or hub id of a checkpoint, which gets a new head; None: train `architecture` from scratch.
         revision: hub revision of `start`.
+        on_start: called before the first step.
         on_step: called after each step.
 
     Raises:
@@ -143,65 +136,33 @@ def train_classifier(
     torch.manual_seed(config.seed)
     if architecture is not None:
         tokenizer = train_wordpiece([texts[row] for row in train_rows], architecture.vocab_size, architecture.lowercase)
-        model = _new_model(architecture, tokenizer, names)
+        model = new_model(architecture, tokenizer, names)
     else:
         assert start is not None
-        model, tokenizer = _load_checkpoint(start, revision, names)
-    tokenizer.model_max_length = _check_max_length(config.max_length, model, tokenizer)
+        model, tokenizer = load_checkpoint(start, revision, names)
+    tokenizer.model_max_length = choose_max_length(config.max_length, model, tokenizer)
     documents = _tokenize(texts, label_ids, tokenizer)
-    trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, folder, on_step)
+    plan = TrainingPlan(
+        documents=len(texts),
+        train_documents=len(train_rows),
+        held_out_documents=len(held_out_rows),
+        labels=names,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        max_length=tokenizer.model_max_length,
+        steps=config.max_steps or math.ceil(math.ceil(len(train_rows) / config.batch_size) * config.epochs),
+    )
+    if on_start is not None:
+        on_start(plan)
+    trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, plan, folder, on_step)
     trainer.train()
     held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     predicted, truth = np.asarray(held_out.predictions).argmax(axis=1), np.asarray(held_out.label_ids)
     return TrainingResult(
-        documents=len(texts),
-        train_documents=len(train_rows),
-        held_out_documents=len(held_out_rows),
-        labels=names,
+        plan=plan,
         held_out=Counter((names[label], names[best]) for label, best in zip(truth, predicted, strict=True)),
-        steps=trainer.state.global_step,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
         seconds=round(time.monotonic() - started, 2),
-    )
-
-
-def train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> Any:
-    """A BERT-like WordPiece tokenizer (PreTrainedTokenizerFast) of at most `vocab_size` entries, learned from `texts`.
-
-    Special tokens have ids 0 to 4 (pad, unk, cls, sep, mask); one text becomes [CLS] text [SEP].
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    texts = [normalizer.normalize_str(text) for text in texts]
-    characters = Counter(character for text in texts for character in text if not character.isspace())
-    frequent = sorted(characters, key=lambda character: (-characters[character], character))[:MAX_ALPHABET]
-    rare = dict.fromkeys(map(ord, characters.keys() - set(frequent)), " ")
-    # WordPieceTrainer numbers "##x" pieces in hash map order and breaks ties by number, so the vocabulary would differ from
-    # run to run. Special tokens are numbered in the given order: pass the pieces as special tokens to the trainer, then move
-    # the vocabulary to a tokenizer in which they are ordinary entries.
-    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[*SPECIAL_TOKENS.values(), *(f"##{character}" for character in sorted(frequent))],
-        show_progress=False,
-    )
-    learner.train_from_iterator((text.translate(rare) for text in texts), trainer)
-    backend = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
-    backend.normalizer = normalizer
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **SPECIAL_TOKENS
     )
 
 
@@ -231,76 +192,6 @@ def _label_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def _label_settings(names: list[str]) -> dict[str, Any]:
-    return {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: number for number, name in enumerate(names)},
-    }
-
-
-def _new_model(architecture: ArchitectureConfig, tokenizer: Any, names: list[str]) -> Any:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    classifiers = AutoModelForSequenceClassification._model_mapping
-    known = [name for name in CONFIG_MAPPING if CONFIG_MAPPING[name] in classifiers]
-    if architecture.model_type not in known:
-        raise UserError(
-            f"model.architecture.model_type: {architecture.model_type!r} is not a transformers model type with a"
-            f" sequence classifier{_nearest(architecture.model_type, known)}"
-        )
-    config_class = CONFIG_MAPPING[architecture.model_type]
-    allowed = {*config_class().to_dict(), *config_class.attribute_map}
-    for option in architecture.options:
-        if option not in allowed:  # transformers would store it and ignore it
-            remedy = _nearest(option, allowed) or f"; see transformers' {config_class.__name__}"
-            raise UserError(f"model.architecture.options.{option}: not a setting of {architecture.model_type}{remedy}")
-    try:
-        settings = AutoConfig.for_model(
-            architecture.model_type,
-            **_label_settings(names),
-            **{"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **architecture.options},
-        )
-        return AutoModelForSequenceClassification.from_config(settings)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model.architecture.options: {architecture.options}: {error}") from error
-
-
-def _load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(start, revision=revision)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            start,
-            revision=revision,
-            ignore_mismatched_sizes=True,  # the head of another number of labels
-            use_safetensors=True,
-            dtype=torch.float32,  # bfloat16 weights would round small updates away
-            output_loading_info=True,
-            **_label_settings(names),
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path: {start!r} is not a usable checkpoint: {str(error).splitlines()[0]}") from error
-    body = f"{model.base_model_prefix}."
-    missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and "pooler" not in key)
-    if missing:
-        raise UserError(f"model.path: {start!r} lacks {len(missing)} weights of the model's body, such as {missing[0]!r}")
-    return model, tokenizer
-
-
-def _check_max_length(max_length: int, model: Any, tokenizer: Any) -> int:
-    positions = getattr(model.config, "max_position_embeddings", None) or max_length
-    if model.config.model_type in OFFSET_POSITIONS:
-        positions -= model.config.pad_token_id + 1
-    limit = min(positions, tokenizer.model_max_length)
-    if max_length > limit:
-        raise UserError(f"training.max_length: {max_length} is more than the model's {limit} tokens; lower it to that")
-    return max_length
-
-
 def _tokenize(texts: list[str], label_ids: np.ndarray, tokenizer: Any) -> list[dict[str, Any]]:
     """One dict per document for the Trainer: the tokenizer's outputs (int32 arrays) and `labels`."""
     documents: list[dict[str, Any]] = []
@@ -317,27 +208,27 @@ def _make_trainer(
     tokenizer: Any,
     documents: list[dict[str, Any]],
     config: TrainingConfig,
+    plan: TrainingPlan,
     folder: str,
     on_step: Callable[[TrainingStep], None] | None,
 ) -> Any:
     import torch
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-    steps = config.max_steps or math.ceil(math.ceil(len(documents) / config.batch_size) * config.epochs)
     arguments = TrainingArguments(
         output_dir=folder,  # required; save_strategy="no" writes nothing there
-        max_steps=steps,
+        max_steps=plan.steps,
         learning_rate=config.learning_rate,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
         train_sampling_strategy="group_by_length",
-        warmup_steps=round(config.warmup_share * steps),
+        warmup_steps=round(config.warmup_share * plan.steps),
         weight_decay=config.weight_decay,
         seed=config.seed,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        logging_steps=math.ceil(steps / LOGGED_LOSSES),
+        logging_steps=math.ceil(plan.steps / LOGGED_LOSSES),
         save_strategy="no",
         report_to="none",
     )
@@ -359,8 +250,3 @@ def _make_trainer(
 def _report_step(on_step: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:
     loss = next((logs["loss"] for logs in reversed(state.log_history) if "loss" in logs), None)
     on_step(TrainingStep(state.global_step, state.max_steps, state.epoch or 0.0, loss, arguments.train_batch_size))
-
-
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.models.training import train_wordpiece
+from pipeline_ops.models.base_model import train_wordpiece
 from pipeline_ops.synthetic.package_corpus import collect_passages
 
 MEDIAN_TOKENS = 200

@@ -54,6 +54,8 @@ def test_train_command_writes_a_model_that_the_job_accepts(corpus: Path, tmp_pat
     finished = command("train", job_file, "training.max_steps=2")
     assert finished.code == 0, finished.stderr
     assert (finished.result["documents"], finished.result["skipped"], finished.result["steps"]) == (60, 3, 2)
+    assert finished.result["max_length"] == 16
+    assert "max_length 16" in finished.stderr
     assert finished.result["output"] == str(tmp_path / "model")
     facts, *_ = resolve_model(ModelConfig(path=str(tmp_path / "model")), StorageConfig())
     assert (facts.head.labels, facts.max_length, facts.head.activation) == (("0", "1"), 16, "softmax")

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 
 from jobs.start.train import report_of
-from pipeline_ops.models.training import (
-    ArchitectureConfig,
-    TrainingConfig,
-    split_held_out,
-    train_classifier,
-    train_wordpiece,
-)
+from pipeline_ops.models.base_model import ArchitectureConfig, train_wordpiece
+from pipeline_ops.models.training import TrainingConfig, split_held_out, train_classifier
 from pipeline_ops.schema.errors import UserError
 
 WORDS = {
@@ -96,9 +91,33 @@ def test_train_from_checkpoint_gets_new_head(trained: tuple[Path, dict[str, Any]
     result = train_classifier(
         texts, labels, start=str(trained[0]), architecture=None, config=short, folder=str(tmp_path / "tuned")
     )
-    assert result.labels == ["alive", "dead"]
+    assert result.plan.labels == ["alive", "dead"]
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "tuned").config.id2label == {0: "alive", 1: "dead"}
     assert AutoTokenizer.from_pretrained(tmp_path / "tuned").model_max_length == 8
+
+
+def test_train_without_max_length_goes_by_the_models_limit(trained: tuple[Path, dict[str, Any]], tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    short = CONFIG.model_copy(update={"max_length": None, "max_steps": 1})
+    report = train(tmp_path / "tuned", start=str(trained[0]), architecture=None, config=short)
+    assert report["max_length"] == 16
+    assert AutoTokenizer.from_pretrained(tmp_path / "tuned").model_max_length == 16
+    roberta = ArchitectureConfig(
+        model_type="roberta",
+        vocab_size=200,
+        options={
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+            "intermediate_size": 64,
+            "max_position_embeddings": 34,
+        },
+    )
+    texts, labels = corpus()
+    long = [" ".join([text] * 40) for text in texts]  # more tokens than positions
+    result = train_classifier(long, labels, start=None, architecture=roberta, config=short, folder=str(tmp_path / "roberta"))
+    assert result.plan.max_length == 33  # positions begin behind the padding id, 0
 
 
 @pytest.mark.parametrize(
