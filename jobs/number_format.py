@@ -62,3 +62,14 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def about(seconds: float) -> str:
+    """An estimated duration, in numbers that do not pretend to be exact: about 40 s; about 4 min; about 3.5 h; about 2 days."""
+    if seconds < 90:
+        return f"about {max(round(seconds / 5) * 5, 5)} s"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} min"
+    if seconds < 48 * 3600:
+        return f"about {seconds / 3600:.2g} h"
+    return f"about {seconds / 86400:,.0f} days"

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
 from jobs.config import JobConfig, ResolvedJob
 from jobs.number_format import duration
-from jobs.run.plan import summary_of
+from jobs.run.plan import sample_of, summary_of
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import GPU_NAMES, gpu_dtype, peak_flops
@@ -26,9 +26,9 @@ from pipeline_ops.planning.forecast import (
     Workload,
     forecast,
 )
-from pipeline_ops.planning.sampler import Estimate, Sample, draw_sample
-from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, ReadSettings, Span
-from pipeline_ops.schema.errors import UserError, store_access
+from pipeline_ops.planning.sampler import Estimate, Sample
+from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, Span
+from pipeline_ops.schema.errors import UserError
 
 CPU = "CPU"
 CORES_PER_NODE = 16  # of a cluster of cores
@@ -99,9 +99,7 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
         StoreError: the object store fails.
     """
     job, work = prepared.job, prepared.plan
-    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, work.unit_bytes, fingerprint="of a sample")
-    with store_access("input.path", job.input.path, "read"):
-        sample = draw_sample(work.tasks, prepared.models, settings)
+    sample = sample_of(prepared)
     workload = _workload(prepared, sample)
     rate, rate_source = _rate(prepared, target, sample)
     cores, cores_source = _cores_per_device(job, target)

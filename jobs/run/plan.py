@@ -1,27 +1,33 @@
 """The plan command: what a run would do, as a summary and as a table."""
 
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.resources import Machines, Pools, resolve_pools
+from cluster.resources import TOKENS_PER_CORE, Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
-from jobs.number_format import byte_size, counted
+from jobs.number_format import about, byte_size, counted
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
+from pipeline_ops.output.run_records import read_runs
+from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed
+from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.file_formats import format_suffix
 from pipeline_ops.reading.inputs import InputFile
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.reading.reader import ReadSettings
+from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.paths import shown
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
 GENERIC_LABELS = "generic names; set model.id2label"
-MOST_NAMES = 3
+MOST_NAMES, MOST_LABELS = 3, 12
+RECORDS = 5  # of runs, the newest
 
 
 def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
@@ -34,7 +40,69 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
     Raises:
         UserError: as prepare() and summary_of().
     """
-    return summary_of(prepare(job, leased=False), machines or this_machine())
+    prepared, machines = prepare(job, leased=False), machines or this_machine()
+    return {**summary_of(prepared, machines), "work": work_left(prepared, machines)}
+
+
+def sample_of(prepared: Prepared, *, quick: bool = False) -> Sample:
+    """A sample of what is left to label; arguments and errors as draw_sample."""
+    job, work = prepared.job, prepared.plan
+    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, work.unit_bytes, fingerprint="of a sample")
+    with store_access("input.path", job.input.path, "read"):
+        return draw_sample(work.tasks, prepared.models, settings, quick=quick)
+
+
+def work_left(prepared: Prepared, machines: Machines) -> dict[str, Any] | None:
+    """What is left to label, and how long it takes on these machines; None if nothing is left, or none of it can be read.
+
+    Returns:
+        documents, tokens: counted if `counted`, else estimated from `sampled` documents; seconds: about, of these
+        startup_seconds until the first unit and after the last; None if they are not known; source: what the seconds are from,
+        or why there are none.
+    """
+    units = prepared.plan.num_units
+    if not units:
+        return None
+    try:
+        sample = sample_of(prepared, quick=True)
+    except UserError:  # the run quarantines what it cannot read
+        return None
+    tokens, pools = sample.total("tokens").value, _pools(prepared, machines)
+    speed, source = _speed(prepared, pools, machines, sample)
+    return {
+        "documents": round(sample.total("documents").value),
+        "tokens": round(tokens),
+        "counted": sample.exact,
+        "sampled": sample.documents,
+        "seconds": None if speed is None else round(speed.seconds(tokens, units, pools.classifiers), 1),
+        "startup_seconds": None if speed is None else round(speed.startup_seconds, 1),
+        "source": source,
+    }
+
+
+def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample) -> tuple[Speed | None, str]:
+    """(the speed of a run, or None; where it is from, or why it is not known)."""
+    for record in reversed(read_runs(prepared.job.output_store, newest=RECORDS)):
+        speed = recorded_speed(record)
+        if speed is not None:
+            where = "" if record.host == socket.gethostname() else f", on {record.host}"
+            return speed, f"at the speed of the run of {record.started[:10]}{where}"
+    if pools.use_gpu:
+        return None, "the speed of a GPU is measured by the first run; plan --cluster 1xNAME estimates it"
+    if any(resolve_dtype(model.config.dtype, False) != "float32" for model in prepared.models):
+        return None, "the speed in another dtype than float32 is measured by the first run"
+    tokens = sample.total("tokens").value
+    if prepared.token_flops is None or not tokens:
+        return None, "the model's FLOPs are not known; the first run measures its speed"
+    speed = estimated_speed(
+        prepared.token_flops,
+        TOKENS_PER_CORE,
+        classifiers=pools.classifiers,
+        cores=machines.cores,
+        bytes_per_token=sample.total("text_bytes").value / tokens,
+        tokens_per_unit=tokens / prepared.plan.num_units,
+    )
+    return speed, "by the model's FLOPs and a short measurement"
 
 
 def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
@@ -71,17 +139,23 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "files_passed_over": len(prepared.passed_over),
         "passed_over": prepared.passed_over[:MOST_NAMES],
         "remarks": stray_lines(prepared.strays),
+        "labels": {model.name: _labels_of(model) for model in prepared.models},
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,
         "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
     }
 
 
+def _labels_of(model: JobModel) -> list[str]:
+    head = model.facts.head
+    return [*(head.bin_labels or head.labels), *filter(None, [head.fallback_label])]
+
+
 def _model_settings(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]]:
     """{setting: (resolved value, its source)} of a model."""
     config, facts = model.config, model.facts
     return {
-        "model.revision": (facts.revision, "the hub" if facts.revision else "not a hub model"),
+        **({"model.revision": (facts.revision, "the hub")} if facts.revision else {}),
         "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
         "model.dtype": (_resolved_dtype(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
         **{
@@ -167,6 +241,23 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["units_failed"]:
         yield f"failed and skipped: {counted(summary['units_failed'], 'unit')}; run --retry-failed labels them"
     yield from summary["remarks"]
+    for name, labels in summary["labels"].items():
+        more = f" and {len(labels) - MOST_LABELS:,} more" if len(labels) > MOST_LABELS else ""
+        yield f"labels{f' of {name}' if name else ''}: {', '.join(labels[:MOST_LABELS])}{more}"
+    if summary.get("work"):
+        yield from _work_lines(summary["work"])
+
+
+def _work_lines(work: dict[str, Any]) -> Iterator[str]:
+    each = f"{work['tokens'] / max(work['documents'], 1):,.0f} tokens"
+    documents = counted(work["documents"], "document")
+    how = "counted" if work["counted"] else f"estimated from {work['sampled']:,} of them"
+    yield f"to label: {'' if work['counted'] else 'about '}{documents} of {each} on average, {how}"
+    if work["seconds"] is None:
+        yield f"time: not known: {work['source']}"
+        return
+    startup = f"start-up of {work['startup_seconds']:.0f} s included"
+    yield f"time: {about(work['seconds'])} on this machine, {startup}; {work['source']}"
 
 
 def print_plan(summary: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ from pipeline_ops.tokenizing.sequences import TextEncoder
 EXACT_BYTES = 8 * 2**20  # decompressed, about: up to this an input is read whole, which takes seconds
 EXACT_FILES = 1000
 DRAWS, LEAST_DRAWS = 192, 24
+QUICK_BYTES, QUICK_DRAWS = 2**19, 24  # for a look of a second
 WINDOW_BYTES = 32 * 2**10
 PREFIX_BYTES = 4 * 2**20  # decompressed, of a compressed or CSV file
 DRAWN_BYTES = 2**30  # after so much, no more than LEAST_DRAWS are drawn
@@ -111,11 +112,14 @@ class RemainingFile:
     size: float
 
 
-def draw_sample(tasks: Sequence[Sequence[Span]], models: Sequence[JobModel], settings: ReadSettings, seed: int = 0) -> Sample:
+def draw_sample(
+    tasks: Sequence[Sequence[Span]], models: Sequence[JobModel], settings: ReadSettings, seed: int = 0, *, quick: bool = False
+) -> Sample:
     """Reads and tokenizes a sample of what is left, or all of it if that is little.
 
     Args:
         tasks: as work_plan.Plan has them.
+        quick: read and draw an eighth of what is read and drawn otherwise.
 
     Raises:
         UserError: nothing of what was drawn can be read.
@@ -125,10 +129,10 @@ def draw_sample(tasks: Sequence[Sequence[Span]], models: Sequence[JobModel], set
     left = _remaining_files(tasks, settings)
     sampler = _Sampler(models, settings, Sample(sum(file.size for file in left)))
     decompressed = sum(file.size * (EXPANSION if _is_compressed(file.file) else 1) for file in left)
-    if decompressed <= EXACT_BYTES and len(left) <= EXACT_FILES:
+    if decompressed <= (QUICK_BYTES if quick else EXACT_BYTES) and len(left) <= EXACT_FILES:
         sampler.count(left)
     else:
-        sampler.draw(left, np.random.default_rng(seed))
+        sampler.draw(left, np.random.default_rng(seed), QUICK_DRAWS if quick else DRAWS)
     sample = sampler.sample
     if sample.unreadable and not sample.documents:
         raise UserError(f"input.path: nothing that was sampled can be read; {sample.unreadable[0]}")
@@ -194,11 +198,11 @@ class _Sampler:
         self.sample.counted = self.measure_spans([Span(left.file, left.ranges) for left in files])
         self.sample.files = {left.file.path for left in files}
 
-    def draw(self, files: Sequence[RemainingFile], random: np.random.Generator) -> None:
+    def draw(self, files: Sequence[RemainingFile], random: np.random.Generator, draws: int) -> None:
         weights = np.array([file.size for file in files])
         if not weights.sum():
             return
-        for number, index in enumerate(random.choice(len(files), DRAWS, p=weights / weights.sum())):
+        for number, index in enumerate(random.choice(len(files), draws, p=weights / weights.sum())):
             if number >= LEAST_DRAWS and self.bytes_read > DRAWN_BYTES:
                 break
             left = files[index]

@@ -1,6 +1,7 @@
 """Everything that can be known before a run: mistakes are found, nothing is written."""
 
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from cluster.resources import Machines
 from jobs.config import JobConfig, check_config, override
 from jobs.run.fingerprint import check_same_job, fingerprint, result_settings
 from jobs.run.job_record import job_record
-from jobs.run.plan import plan
+from jobs.run.plan import plan, plan_lines
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.output.commit_log import commit_unit, write_job
 from pipeline_ops.output.failed_units import quarantine
+from pipeline_ops.output.run_records import RunRecord, write_run
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import failure_of
 from pipeline_ops.schema.units import END_OF_FILE, Piece
@@ -73,6 +75,38 @@ def test_plan_of_a_new_job_says_what_would_run_and_writes_nothing(folder: Path, 
     assert summary["settings"]["compute.tokenizers"]["value"] == 4, "the model computes next to nothing"
     assert summary["settings"]["compute.classifiers"]["value"] == 3
     assert not (folder / "out").exists()
+
+
+def test_plan_says_how_many_documents_which_labels_and_how_long(folder: Path, model: Path) -> None:
+    summary = plan(job_of(folder, model))
+    work = summary["work"]
+    assert (work["documents"], work["counted"], work["sampled"]) == (30, True, 30)
+    assert work["tokens"] == pytest.approx(30 * 5, abs=60)
+    assert 0 < work["startup_seconds"] <= work["seconds"] < 60
+    shown = "\n".join(plan_lines(summary))
+    assert "to label: 30 documents of " in shown
+    assert "labels: NEGATIVE, POSITIVE" in shown
+    assert "time: about 25 s on this machine, start-up of 25 s included; by the model's FLOPs" in shown
+    assert "1 file, " in shown
+    assert "about 1 unit ->" in shown
+
+
+def test_plan_of_a_later_run_takes_the_speed_of_the_earlier_one(folder: Path, model: Path) -> None:
+    prepared = prepare(job_of(folder, model))
+    record(prepared)
+    result = {"tokens_run": 10, "startup_seconds": 40.0, "finish_seconds": 2.0, "classify_seconds": {"computing": 10.0}}
+    run = RunRecord("run", 1, "2026-11-28T10:00:00Z", "", socket.gethostname(), 1, 0, 0, result=result)
+    write_run(prepared.job.output_store, run)
+    summary = plan(job_of(folder, model), Machines(cpus=8, cores=4, gpus=0))
+    assert summary["work"]["seconds"] == pytest.approx(42 + summary["work"]["tokens"], abs=0.1), "one unit, one token a second"
+    assert "at the speed of the run of 2026-11-28" in "\n".join(plan_lines(summary))
+
+
+@pytest.mark.parametrize(("setting", "gpus"), [("model.dtype=bfloat16", 0), ("compute.classifiers=auto", 1)])
+def test_plan_says_why_it_does_not_know_how_long(folder: Path, model: Path, setting: str, gpus: int) -> None:
+    summary = plan(job_of(folder, model, setting), Machines(cpus=16, cores=16, gpus=gpus))
+    assert summary["work"]["seconds"] is None
+    assert "time: not known: the speed " in "\n".join(plan_lines(summary))
 
 
 def test_plan_for_gpus_leaves_to_them_what_they_decide(folder: Path, model: Path) -> None:
