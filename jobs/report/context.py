@@ -101,7 +101,7 @@ def _sample(labeled: Labeled) -> pa.Table:
     texts = [name for name in (source["text_column"], source["text_pair_column"]) if name]
     columns = [labeled.columns.source_file_column, labeled.columns.source_row_column, *texts]
     for output in labeled.columns.by_model().values():
-        columns += [output.label_column, output.score_column, output.num_tokens_column]
+        columns += [output.label_name, output.score_column, output.num_tokens_column]
     return sample_rows(labeled, list(dict.fromkeys(columns)))
 
 
@@ -109,7 +109,7 @@ def _model(labeled: Labeled, name: str, output: OutputConfig, sample: pa.Table) 
     head, facts = labeled.head(name), labeled.record["models"][name]
     counts = labels_of(labeled.commits, name)
     weights = sample[WEIGHT].to_numpy()
-    labels = sample[output.label_column].cast(pa.string())
+    labels = sample[output.label_name].cast(pa.string())
     scores = _numbers(sample, output.score_column)
     lengths = _numbers(sample, output.num_tokens_column)
     prefix = f"{name}: " if name else ""

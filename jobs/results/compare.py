@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jobs.run.fingerprint import current_name
 from pipeline_ops.analysis.agreement import (
     agreement,
     changed_flows,
@@ -98,7 +99,7 @@ def _differences(a: Side, b: Side) -> dict[str, list[Any]]:
     """{setting: [in A, in B]} of the settings in the job fingerprint that differ, the model's first."""
     of_a, of_b = _settings(a), _settings(b)
     differing = [key for key in {**of_a, **of_b} if of_a.get(key) != of_b.get(key)]
-    return {key: [_short(of_a.get(key)), _short(of_b.get(key))] for key in differing}
+    return {current_name(key): [_short(of_a.get(key)), _short(of_b.get(key))] for key in differing}
 
 
 def _settings(side: Side) -> dict[str, Any]:

@@ -55,13 +55,13 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
     evaluator, uses_scores = _evaluator(head, added)
     if is_list(types[truth]) and not isinstance(evaluator, MultiLabelEvaluator):
         raise UserError(f"--truth: {truth!r} holds lists, but {_why_one_label(head)}")
-    columns = [truth, added.label_column, added.score_column, *([added.scores_column] if uses_scores else [])]
+    columns = [truth, added.label_name, added.score_column, *([added.scores_column] if uses_scores else [])]
     for number, (_, table) in enumerate(_with_progress(read_columns(labeled.store, labeled.files, columns), labeled, quiet)):
         for first, rows in slices_of(table, len(head.labels)):
             evaluator.add(
                 Rows(
                     _combined(rows.column(truth)),
-                    as_text(_combined(rows.column(added.label_column))),
+                    as_text(_combined(rows.column(added.label_name))),
                     rows.column(added.score_column).to_numpy(),
                     lists_to_numpy(rows.column(added.scores_column), len(head.labels)) if uses_scores else None,
                     (number, first),
@@ -161,7 +161,7 @@ def _check_truth_column(labeled: Labeled, truth: str, types: dict[str, pa.DataTy
     if truth in added:
         raise UserError(
             f"--truth: {truth!r} is added by labeling; give a column of the input (if the input has a column of that name,"
-            " label with another output.label_column)"
+            " label with another output.label_name)"
         )
     if truth not in types:
         own = [name for name in types if name not in added]

@@ -175,7 +175,7 @@ def _partitions(prepared: Prepared, sample: Sample) -> int:
     """Values of all partition columns together: labels, or what the sample has of an input column."""
     partitions = 1
     for column in prepared.job.output.partition_columns():
-        heads = [model.facts.head for model in prepared.models if model.output.label_column == column]
+        heads = [model.facts.head for model in prepared.models if model.output.label_name == column]
         if heads:
             partitions *= prod(max(len(head.bin_labels) or len(head.labels), 1) + bool(head.fallback_label) for head in heads)
         else:

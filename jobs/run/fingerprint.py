@@ -12,6 +12,8 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.windows import window_settings
 
 NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # keys of `output` that change no label
+# as settings are recorded where they were renamed since: fingerprints, and with them the ids of units, stay the same
+RECORDED_NAMES = {"output.label_name": "output.label_column"}
 
 
 def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:
@@ -21,8 +23,8 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
         models: those of the job, in its order; with their dtypes once the classifiers have resolved them.
 
     Returns:
-        {config key: JSON value}; keys of named models begin with `models.NAME.`. A dtype of `auto` that is not resolved yet is
-        None.
+        {config key, as recorded: JSON value}; keys of named models begin with `models.NAME.`. A dtype of `auto` that is not
+        resolved yet is None.
     """
     model_settings: dict[str, Any] = {}
     for model in models:
@@ -41,7 +43,9 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
         model_settings |= settings
     input_settings = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
     output_settings = {
-        f"output.{key}": value for key, value in job.output.model_dump(mode="json").items() if key not in NON_RESULT_KEYS
+        RECORDED_NAMES.get(f"output.{key}", f"output.{key}"): value
+        for key, value in job.output.model_dump(mode="json").items()
+        if key not in NON_RESULT_KEYS
     }
     return {**model_settings, **input_settings, **output_settings}
 
@@ -69,7 +73,7 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
             f" are written together; give another output.path, for all models or for the new ones alone"
         )
     differing = [
-        f"{key} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
+        f"{current_name(key)} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
         for key in sorted({*recorded, *settings})
         if recorded.get(key) != settings.get(key) and not (key.endswith(".dtype") and settings.get(key, "") is None)
     ]
@@ -78,6 +82,11 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
             f"output.path: holds labels written with other settings: {'; '.join(differing)};"
             f" restore them, or give another output.path"
         )
+
+
+def current_name(recorded: str) -> str:
+    """The key that a job file has for a recorded setting."""
+    return next((name for name, earlier in RECORDED_NAMES.items() if earlier == recorded), recorded)
 
 
 def _model_names(settings: dict[str, Any]) -> list[str]:

@@ -200,7 +200,7 @@ def _check_partitions(job: ResolvedJob) -> None:
 def _check_label_folders(job: ResolvedJob) -> None:
     """Raises UserError for a label too long for a folder's name on local disk; object stores take longer ones."""
     for model in job.models:
-        column, head = model.output.label_column, model.facts.head
+        column, head = model.output.label_name, model.facts.head
         if column not in job.output.partition_columns() or not is_local(job.output.path):
             continue
         for label in (*head.labels, *head.bin_labels, *filter(None, [head.fallback_label])):

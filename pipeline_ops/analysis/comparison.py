@@ -253,7 +253,7 @@ def _read(
         order: the order in which to take the scores; None: as stored.
     """
     columns = side.columns
-    wanted = [columns.source_file_column, columns.source_row_column, columns.label_column, columns.score_column]
+    wanted = [columns.source_file_column, columns.source_row_column, columns.label_name, columns.score_column]
     wanted += [columns.scores_column] * lists.scores + [columns.labels_column] * lists.labels
     files = [file for commit in commits for file in commit.files]
     parts: list[_Rows] = []
@@ -262,7 +262,7 @@ def _read(
         parts.append(
             {
                 "key": numbered * ROWS_PER_FILE + table.column(columns.source_row_column).cast(pa.int64()).to_numpy(),
-                "labels": _ids(table.column(columns.label_column), names.__getitem__),
+                "labels": _ids(table.column(columns.label_name), names.__getitem__),
                 "score": table.column(columns.score_column).cast(pa.float64()).to_numpy(),
             }
         )
@@ -317,7 +317,7 @@ def _with_texts(changes: list[Change], a: Side, b: Side, matching: FileMatching)
     for (path, row), label in wanted.items():
         for commit in side.labeled.commits:
             if any(piece.path == path and piece.start_row <= row < piece.stop_row for piece in commit.pieces):
-                files |= {file.path: file for file in commit.files if _may_hold(file, side.columns.label_column, label)}
+                files |= {file.path: file for file in commit.files if _may_hold(file, side.columns.label_name, label)}
     columns = side.columns
     names = [columns.source_file_column, columns.source_row_column, side.text_column]
     paths = pa.array(sorted({path for path, _ in wanted}), pa.string())
@@ -331,6 +331,6 @@ def _with_texts(changes: list[Change], a: Side, b: Side, matching: FileMatching)
     return [replace(change, text=texts.get((root + change.name, change.source_row))) for change in changes]
 
 
-def _may_hold(file: WrittenFile, label_column: str, label: str) -> bool:
+def _may_hold(file: WrittenFile, column: str, label: str) -> bool:
     """False if the file's partition has another label."""
-    return hive_values(file.path).get(label_column, label) == label
+    return hive_values(file.path).get(column, label) == label

@@ -1,7 +1,7 @@
 """OutputConfig: the output folder, and the names of the columns that labeling adds, for one model or several."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,7 +37,7 @@ class OutputConfig(BaseModel):
     top_k: int | None = Field(
         default=None, ge=1, description="add the k labels with the highest scores, and these scores, in descending order"
     )
-    label_column: str = Field(default="label", description="name of the label column; its values are from the model's id2label")
+    label_name: str = Field(default="label", description="name of the label column; its values are from the model's id2label")
     score_column: str = Field(default="score", description="name of the column with the label's score, float32")
     scores_column: str = Field(default="scores", description="name of the column that `scores` adds")
     logits_column: str = Field(default="logits", description="name of the column that `logits` adds")
@@ -61,6 +61,16 @@ class OutputConfig(BaseModel):
         default=60, gt=0, description="lease duration: how long a crashed run blocks others; renewed every quarter of it"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_key(cls, settings: Any) -> Any:
+        """Accept `label_column`, as `label_name` was called, in job files and in `_job.json`."""
+        if not isinstance(settings, dict) or "label_column" not in settings:
+            return settings
+        if "label_name" in settings:
+            raise ValueError("label_column is an earlier name of output.label_name; give label_name alone")
+        return {"label_name" if key == "label_column" else key: value for key, value in settings.items()}
+
     @model_validator(mode="after")
     def _distinct_names(self) -> "OutputConfig":
         self.check_names()
@@ -81,7 +91,7 @@ class OutputConfig(BaseModel):
 
     def added_columns(self) -> dict[str, str]:
         """{config key: column name} of the columns that labeling adds to the input's."""
-        names = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_column")}
+        names = {name: getattr(self, name) for name in type(self).model_fields if _names_a_column(name)}
         optional = {
             "scores_column": self.scores,
             "logits_column": self.logits,
@@ -101,7 +111,7 @@ class OutputConfig(BaseModel):
 
     def partition_columns(self) -> tuple[str, ...]:
         """Column names of the hive partition folders, outermost first."""
-        return tuple(self.label_column if name == "label" else name for name in self.partition_by)
+        return tuple(self.label_name if name == "label" else name for name in self.partition_by)
 
     def input_columns(self) -> tuple[str, ...] | None:
         """The input columns to copy to the output; None for all."""
@@ -130,9 +140,13 @@ class OutputOfModels(OutputConfig):
         return self.partition_by
 
 
+def _names_a_column(key: str) -> bool:
+    return key == "label_name" or key.endswith("_column")
+
+
 def columns_of_models(output: OutputConfig, models: Sequence[str]) -> dict[str, OutputConfig]:
     """{model name: settings of its columns}; the names of these columns begin with the model's, unless that is empty."""
-    columns = [key for key in OutputConfig.model_fields if key.endswith("_column") and not key.startswith("source_")]
+    columns = [key for key in OutputConfig.model_fields if _names_a_column(key) and not key.startswith("source_")]
     return {
         name: output.model_copy(update={key: f"{name}_{getattr(output, key)}" for key in columns}) if name else output
         for name in models

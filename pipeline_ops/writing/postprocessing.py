@@ -72,7 +72,7 @@ def label_documents(
         scores = aggregate_windows(scores, num_windows, windows.aggregate) if on_scores else scores_of(logits, head.activation)
     predictions = predict(scores, head)
     added: dict[str, pa.Array] = {
-        output.label_column: _label_array(predictions.labels, predictions.names),
+        output.label_name: _label_array(predictions.labels, predictions.names),
         output.score_column: pa.array(predictions.score, pa.float32()),
         output.num_tokens_column: pa.array(outputs.num_tokens, pa.int32()),
         output.truncated_column: pa.array(outputs.truncated, pa.bool_()),
@@ -118,7 +118,7 @@ def count_labels(column: Callable[[str], pa.ChunkedArray], output: OutputConfig)
         tokens += int(column(part.num_tokens_column).cast(pa.int64()).to_numpy().sum())
         cut = column(part.truncated_column).cast(pa.bool_()).to_numpy()
         truncated = cut | truncated if len(truncated) else cut
-        for count in column(part.label_column).value_counts().to_pylist():
+        for count in column(part.label_name).value_counts().to_pylist():
             labels[f"{name}={count['values']}" if name else count["values"]] = count["counts"]
     return tokens, int(truncated.sum()), labels
 

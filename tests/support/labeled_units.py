@@ -68,7 +68,7 @@ def rows_of(commit: Commit, output: OutputConfig) -> list[tuple[Key, str, int, b
             for name in (
                 output.source_file_column,
                 output.source_row_column,
-                output.label_column,
+                output.label_name,
                 output.num_tokens_column,
                 output.truncated_column,
             )

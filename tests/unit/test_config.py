@@ -204,8 +204,8 @@ def test_secrets_are_no_settings_and_are_not_repeated(job_file: str, key: str) -
 @pytest.mark.parametrize(
     "columns",
     [
-        {"label_column": "score"},
-        {"label_column": "source_file"},
+        {"label_name": "score"},
+        {"label_name": "source_file"},
         {"scores": True, "scores_column": "score"},
         {"num_tokens_column": "truncated"},
     ],

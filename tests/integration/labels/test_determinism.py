@@ -45,7 +45,7 @@ def test_run_with_another_model_or_columns_refuses_and_names_the_keys(finished_j
         ((f"model.path={other}",), ("model.path", "model.weights")),
         (("output.scores=true",), ("output.scores",)),
         (("output.columns=[id]", "output.partition_by=[]"), ("output.columns", "output.partition_by")),
-        (("output.label_column=mood",), ("output.label_column",)),
+        (("output.label_name=mood",), ("output.label_name",)),
         (("model.dtype=bfloat16",), ("model.dtype",)),
     ):
         with pytest.raises(UserError) as raised:

@@ -138,7 +138,7 @@ def test_model_that_comes_later_is_refused_with_the_reason(models: dict[str, Pat
     with pytest.raises(UserError, match=r"^models: the output holds labels of quality, topic, this job has language, quality"):
         run_serially(job_of(source.parent, models, tmp_path / "out", *PARTITIONS), quiet=True)
     with pytest.raises(UserError, match="this job has one model without a name"):
-        run_serially(make_job(source.parent, models["quality"], tmp_path / "out", "output.label_column=its"), quiet=True)
+        run_serially(make_job(source.parent, models["quality"], tmp_path / "out", "output.label_name=its"), quiet=True)
     changed = {"quality": models["quality"], "topic": {"path": str(models["topic"]), "max_length": 32}}
     with pytest.raises(UserError, match=r"models\.topic\.max_length \(was 64, is 32\)"):
         run_serially(job_of(source.parent, changed, tmp_path / "out", *PARTITIONS), quiet=True)
@@ -163,7 +163,7 @@ Change = Callable[[dict[str, Any]], None]
         (
             lambda job: (
                 job["models"][1].update(name="quality_a"),
-                override(job, "output.label_column=a_label"),
+                override(job, "output.label_name=a_label"),
                 override(job, "output.score_column=label"),
             ),
             "models: two added columns are named 'quality_a_label'; give each a different name",

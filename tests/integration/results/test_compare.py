@@ -66,7 +66,7 @@ def told_flows(result: dict) -> Counter[tuple[str, str]]:
 def test_another_model_and_other_units_are_compared_document_by_document(
     old: JobConfig, source: Path, other_model: Path, tmp_path: Path
 ) -> None:
-    renamed = ("output.label_column=topic", "output.partition_by=[]", "output.source_row_column=source_row")
+    renamed = ("output.label_name=topic", "output.partition_by=[]", "output.source_row_column=source_row")
     run_serially(make_job(source, other_model, tmp_path / "new", "compute.unit_bytes=7000", *renamed), quiet=True)
     rows = joined_by_duckdb(old.output.path, str(tmp_path / "new"), "a.label, b.topic, a.text")
     merge(tmp_path / "old")
@@ -77,7 +77,7 @@ def test_another_model_and_other_units_are_compared_document_by_document(
     assert result["agreed"] == sum(one == other for one, other, _ in rows)
     assert told_flows(result) == {flow: count for flow, count in flows_of(rows).items() if flow[0] != flow[1]}
     assert result["labels_only_b"] == ["NEUTRAL"]
-    assert set(result["differences"]) >= {"model.path", "model.labels", "output.label_column"}
+    assert set(result["differences"]) >= {"model.path", "model.labels", "output.label_name"}
     assert {change["text"] for change in result["most_changed"]} <= set(TEXTS)
     assert len(result["most_changed"]) == 20
 

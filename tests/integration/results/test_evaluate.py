@@ -50,7 +50,7 @@ def labeled(tmp_path: Path, rows: list[dict[str, Any]], model: Path):
     source = write_jsonl(tmp_path / "in" / "a.jsonl", rows)
 
     def label(model_path: Path = model, *overrides: str) -> Path:
-        named = ("output.label_column=predicted", "output.partition_by=[predicted]", *overrides)
+        named = ("output.label_name=predicted", "output.partition_by=[predicted]", *overrides)
         run_serially(make_job(source, model_path, tmp_path / "out", "compute.unit_bytes=8000", *named), quiet=True)
         return tmp_path / "out"
 
@@ -241,7 +241,7 @@ def test_truth_that_cannot_be_compared_is_refused(labeled, truth: str, said: str
 
 def test_output_without_labeled_documents_is_refused(tmp_path: Path, model: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": None, "label": "NEGATIVE"}, {"text": None, "label": "POSITIVE"}])
-    named = ("output.label_column=predicted", "output.partition_by=[predicted]", "input.column_types={text: string}")
+    named = ("output.label_name=predicted", "output.partition_by=[predicted]", "input.column_types={text: string}")
     run_serially(make_job(source, model, tmp_path / "out", *named), quiet=True)
     with pytest.raises(UserError, match="no labeled documents"):
         evaluate(find_labeled(str(tmp_path / "out")), "label")

@@ -79,7 +79,7 @@ def test_outputs_of_different_units_are_joined_in_any_memory(
 
 def test_renamed_columns_and_a_partition_that_is_not_the_label(tmp_path: Path) -> None:
     a = made(tmp_path / "a", partition_by=("source_file",))
-    b = made(tmp_path / "b", 1, label_column="topic", score_column="sure", source_row_column="line", partition_by=())
+    b = made(tmp_path / "b", 1, label_name="topic", score_column="sure", source_row_column="line", partition_by=())
     for output in (a, b):
         cut(output, "/in/x", 25, 50)
     result = compare(a.opened(), b.opened())

@@ -205,7 +205,7 @@ def test_output_of_a_multi_label_head_has_its_lists_unless_it_is_switched_off() 
     with pytest.raises(UserError, match=r"output\.top_k: 2 .*one value"):
         check_output(value, OutputConfig(path="out", top_k=2))
     with pytest.raises(UserError, match=r"output: .*'labels'"):
-        check_output(multi, OutputConfig(path="out", label_column="labels"))
+        check_output(multi, OutputConfig(path="out", label_name="labels"))
 
 
 def test_settings_that_a_head_does_not_have_are_not_recorded() -> None:

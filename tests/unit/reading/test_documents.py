@@ -135,7 +135,7 @@ def test_read_of_a_column_that_labeling_adds_names_the_key_that_renames_it(tmp_p
     path = write_rows(tmp_path / name, [{"text": "a", "label": "x"}])
     (failure,) = try_path(path).failures
     assert failure.error == "UserError"
-    assert "output.label_column" in failure.message
+    assert "output.label_name" in failure.message
     assert read_path(path, columns="none").column("text") == ["a"]
 
 

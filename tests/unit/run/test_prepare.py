@@ -1,5 +1,6 @@
 """Everything that can be known before a run: mistakes are found, nothing is written."""
 
+import json
 import shutil
 import socket
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.output.commit_log import commit_unit, write_job
 from pipeline_ops.output.failed_units import quarantine
+from pipeline_ops.output.labeled_output import open_labeled
 from pipeline_ops.output.run_records import RunRecord, write_run
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import failure_of
@@ -220,8 +222,8 @@ def test_missing_columns_of_csv_and_parquet_are_named(folder: Path, model: Path,
 
 def test_input_column_that_labeling_adds_is_named_with_its_key(folder: Path, model: Path) -> None:
     write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "label": "x"}])
-    assert "output.label_column" in mistake(job_of(folder, model))
-    assert prepare(job_of(folder, model, "output.label_column=class")).files
+    assert "output.label_name" in mistake(job_of(folder, model))
+    assert prepare(job_of(folder, model, "output.label_name=class")).files
     assert prepare(job_of(folder, model, "output.columns=none")).files
 
 
@@ -309,3 +311,18 @@ def test_new_json_columns_in_a_later_run_keep_the_recorded_types(folder: Path, m
     types = prepare(job_of(folder, model)).line_types
     assert str(types.field("value").type) == "double"
     assert str(types.field("new").type) == "string"
+
+
+def test_output_of_a_job_with_the_earlier_key_of_the_labels_name_is_continued(folder: Path, model: Path) -> None:
+    prepared = prepare(job_of(folder, model, "output.label_column=class"))
+    record(prepared)
+    commit_all(prepared)
+    written = json.loads((folder / "out" / "_job.json").read_text())
+    assert written["settings"]["output.label_column"] == "class", "as it was: units have ids by the settings"
+    written["config"]["output"]["label_column"] = written["config"]["output"].pop("label_name")
+    written["models"][""]["output"]["label_column"] = written["models"][""]["output"].pop("label_name")
+    (folder / "out" / "_job.json").write_text(json.dumps(written))
+    assert plan(job_of(folder, model, "output.label_name=class"))["files_to_run"] == 0
+    assert open_labeled(prepared.job.output_store).columns.label_name == "class"
+    with pytest.raises(UserError, match=r"output\.label_name \(was 'class', is 'label'\)"):
+        prepare(job_of(folder, model))

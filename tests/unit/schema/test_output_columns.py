@@ -1,5 +1,7 @@
 """Columns that labeling adds."""
 
+import pytest
+
 from pipeline_ops.schema.output_columns import OutputConfig
 
 
@@ -11,5 +13,11 @@ def test_added_columns_leave_out_what_is_not_asked_for() -> None:
 
 
 def test_partition_by_label_follows_the_label_columns_name() -> None:
-    output = OutputConfig(path="out", label_column="class", partition_by=("label", "year"))
+    output = OutputConfig(path="out", label_name="class", partition_by=("label", "year"))
     assert output.partition_columns() == ("class", "year")
+
+
+def test_label_column_is_an_earlier_key_of_the_labels_name() -> None:
+    assert OutputConfig.model_validate({"path": "out", "label_column": "class"}) == OutputConfig(path="out", label_name="class")
+    with pytest.raises(ValueError, match=r"output\.label_name"):
+        OutputConfig.model_validate({"path": "out", "label_column": "class", "label_name": "class"})

@@ -254,14 +254,14 @@ def test_columns_that_labeling_would_add_get_other_names(tmp_path: Path, write: 
     write_jsonl(tmp_path / "in.jsonl", [{"text": text, **dict.fromkeys(names, "x")} for text in TEXTS])
     found = write(tmp_path / "in.jsonl")
     assert found["renamed"] == {
-        "label_column": "predicted_label_2",
+        "label_name": "predicted_label_2",
         "score_column": "predicted_score",
         "labels_column": "predicted_labels",
         "source_file_column": "job_source_file",
     }
     assert "label-corpus evaluate job.yaml --truth label" in Path("job.yaml").read_text()
     assert write(tmp_path / "in.jsonl", "output.columns=none", force=True)["renamed"] == {}
-    assert write(tmp_path / "in.jsonl", "output.label_column=mine", force=True)["renamed"].get("label_column") is None
+    assert write(tmp_path / "in.jsonl", "output.label_name=mine", force=True)["renamed"].get("label_name") is None
 
 
 def test_other_delimiter_is_found(tmp_path: Path, write: Callable[..., dict[str, Any]]) -> None:

@@ -51,7 +51,7 @@ def test_labeled_documents_have_the_columns_and_types_of_the_contract() -> None:
 
 
 def test_labeled_documents_have_the_columns_names_of_the_configuration() -> None:
-    documents, _ = label([[0, 1]], label_column="class", score_column="p", num_tokens_column="n", truncated_column="cut")
+    documents, _ = label([[0, 1]], label_name="class", score_column="p", num_tokens_column="n", truncated_column="cut")
     assert documents.column_names == ["text", "class", "p", "n", "cut"]
 
 
