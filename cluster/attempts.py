@@ -1,8 +1,10 @@
-"""Counts of unfinished attempts at units, kept in an actor that outlives the worker processes.
+"""Counts of unfinished attempts at units, and how far the classifiers are with theirs, in an actor that outlives the workers.
 
 Ray retries a dead process's work without limit, so a unit that kills its worker would stall a job silently. Each stage reports
 the begin and the end of a unit, and gives up a unit that has begun several times without an end. Only the unit that a process
 was working on counts, not those in its queue.
+
+How far a unit is, is for people only: it is reported without waiting for an answer, and what is lost is reported again.
 """
 
 from collections import Counter
@@ -20,11 +22,26 @@ POLL_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
+class UnitProgress:
+    """How far a classifier is with a unit.
+
+    Attributes:
+        share: of its padded tokens that have been passed to the model, from 0 to 1.
+        documents, tokens: of the unit, times `share`.
+    """
+
+    share: float
+    documents: float
+    tokens: float
+
+
+@dataclass(frozen=True)
 class StageActivity:
     """What the stages are working on."""
 
     busy: dict[str, int] = field(default_factory=dict)  # units in work by stage; for read: tasks
     retries: int = 0  # attempts so far that followed the death of a process
+    units: dict[str, UnitProgress] = field(default_factory=dict)  # in the classifiers, by id
 
 
 class AttemptCounts:
@@ -32,10 +49,12 @@ class AttemptCounts:
 
     def __init__(self, meter: Meter | None = None) -> None:
         self._begun: Counter[str] = Counter()
+        self._progress: dict[str, UnitProgress] = {}
         self._retries = 0
         self._meter = meter
 
     def begin(self, key: str) -> int:
+        self._progress.pop(key, None)  # an attempt starts anew
         self._begun[key] += 1
         deaths = self._begun[key] - 1
         stage = _stage(key)
@@ -46,12 +65,18 @@ class AttemptCounts:
                 self._meter.count(RETRIES, stage=stage)
         return deaths
 
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        if key in self._begun:
+            self._progress[key] = UnitProgress(share, documents, tokens)
+
     def end(self, key: str) -> None:
         del self._begun[key]
+        self._progress.pop(key, None)
 
     def activity(self) -> StageActivity:
         busy = Counter(_stage(key) for key in self._begun)
-        return StageActivity({stage: busy[stage] for stage in STAGES.values()}, self._retries)
+        units = {key.partition(" ")[2]: done for key, done in self._progress.items()}
+        return StageActivity({stage: busy[stage] for stage in STAGES.values()}, self._retries, units)
 
 
 def _stage(key: str) -> str | None:
@@ -74,6 +99,10 @@ class Attempts:
     def begin(self, key: str) -> int:
         """Records that work on `key` begins; returns how often it has begun before without ending."""
         return self._call("begin", key)
+
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        """Records how far the work on `key` is (UnitProgress); does not wait for the actor."""
+        self._counts.progress.remote(key, share, documents, tokens)
 
     def end(self, key: str) -> None:
         """Records that the work has ended, with success or not: the process is alive."""

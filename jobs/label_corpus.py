@@ -80,7 +80,7 @@ def run(
                 state.notify(f"continuing: {state.labeled_text()}")
             with recorded(state, prepared, lease.term):
                 writer = CommitWriter(prepared, lease, state.run)
-                on_activity = state.set_activity if view.is_drawn else None
+                on_activity = state.set_activity if view.shows_activity else None
                 with closing(label_remaining(prepared, writer, state, meter, executor, on_activity)) as outcomes:
                     for outcome in outcomes:
                         written = writer.write(outcome)
@@ -90,11 +90,11 @@ def run(
                         if max_failed is not None and state.failed_units > max_failed:
                             state.notify(f"stopping early: more than compute.max_failed_units ({max_failed}) have failed")
                             break
-                state.begin_step("deleting orphaned files")
+                state.begin_step("finishing: checking the commits")
                 finalize(prepared, lease)
                 result = end_run(state, prepared)
             if report:
-                state.begin_step("writing the report")
+                state.begin_step("finishing: writing the report")
                 result = state.result = with_report(result, prepared.job, prepared.ledger, state.notify)
         return result
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.console.json_logging import LOGGER, add_common_keys
 from jobs.console.live_view import LINE_SECONDS
+from jobs.number_format import counted, of_about
 from jobs.run.state import Event, Notice, RunState
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import Commit
@@ -13,13 +14,14 @@ from pipeline_ops.writing.commit_record import Commit
 RESULT_KEYS = (  # of the result, in the event `run_ended`
     *("documents", "labeled", "rejected", "units", "units_skipped", "units_failed", "files", "files_incomplete"),
     *("documents_run", "tokens_run", "padding_share", "seconds", "documents_per_second", "tokens_per_second"),
+    *("startup_seconds", "labeling_documents_per_second"),
 )
 
 
 class JsonEvents:
     """Logs the events of a run to LOGGER during a with block."""
 
-    is_drawn = False
+    shows_activity = False
 
     def __init__(self, state: RunState, *, quiet: bool):
         self.state, self.quiet = state, quiet
@@ -67,24 +69,25 @@ class JsonEvents:
         seconds = commit.classify_seconds
         self._log(
             "unit_committed",
-            f"{commit.documents} documents are committed",
+            f"{counted(commit.documents, 'document is', 'documents are')} committed",
             unit=commit.unit,
             documents=commit.documents,
             rejected=commit.rejected,
             tokens=commit.tokens,
             padded_tokens=commit.padded_tokens,
-            classify_seconds=round(seconds.total - seconds.waiting, 6),
+            classify_seconds=round(seconds.busy, 6),
         )
         now, state = time.monotonic(), self.state
         if now - self.last_line >= LINE_SECONDS:
             self.last_line = now
+            done, (documents, _) = state.committed, state.rates() or (None, None)
             self._log(
                 "progress",
-                f"{state.documents:,} documents, {state.units:,} of about {state.units_expected:,} units",
+                f"{of_about(done.documents, done.documents_expected)} documents ({done.share:.0%})",
                 units=state.units,
                 units_expected=state.units_expected,
                 documents=state.documents,
-                documents_per_second=round(state.documents / (now - state.started), 1),
+                labeling_documents_per_second=None if documents is None else round(documents, 1),
             )
 
     def _log(self, event: str, message: str, level: int = logging.INFO, **facts: Any) -> None:

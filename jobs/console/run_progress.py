@@ -3,7 +3,6 @@
 It reads RunState; json_events.py shows the same to machines.
 """
 
-import sys
 import time
 from collections import Counter
 from heapq import nlargest
@@ -15,13 +14,12 @@ from rich.text import Text
 from cluster.resources import Pools
 from jobs.console.live_view import LiveView
 from jobs.console.widgets import RecentRates, bar, block, columns, fitted
-from jobs.number_format import clock, number
-from jobs.run.result import RunResult
-from jobs.run.state import Event, Notice, RunState
+from jobs.number_format import clock, counted, number, of_about
+from jobs.run.state import LABELING, LOADING, Event, Notice, Progress, RunState
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.writing.commit_record import Commit
 
-MIN_UNITS = 4  # the remaining time is estimated from this many units on
+MIN_SECONDS = 5  # of labeling, before the remaining time is estimated
+UNITS = "pieces of input, each committed as a whole"
 MOST_LABELS = 8
 WIDEST = 110  # cells
 DOTS = 4  # actors; larger pools are shown as numbers only
@@ -33,7 +31,9 @@ class RunProgress:
 
     def __init__(self, state: RunState, *, quiet: bool):
         self.state = state
-        self.recent: RecentRates | None = None  # from the first commit on
+        self.recent: RecentRates | None = None  # of the share of the input, since labeling began
+        self.share = 0.0  # when it was looked at last
+        self.explained = False  # what units are
         self.live = LiveView(lambda: self, self.line, quiet=quiet)
 
     def __enter__(self) -> "RunProgress":
@@ -43,13 +43,11 @@ class RunProgress:
 
     def __exit__(self, *exception: object) -> None:
         self.live.__exit__(*exception)
-        if self.is_drawn and self.state.result is not None and exception[0] is None:
-            Console(file=sys.stderr, highlight=False).print(ending(self.state.result), soft_wrap=True)
 
     @property
-    def is_drawn(self) -> bool:
-        """Whether stderr is a terminal, where the stages' activity is shown."""
-        return self.live.is_drawn
+    def shows_activity(self) -> bool:
+        """Whether what the stages are working on is shown."""
+        return not self.live.quiet
 
     def observe(self, event: Event) -> None:
         match event:
@@ -57,50 +55,62 @@ class RunProgress:
                 self.live.say(event.text)
             case Failure():
                 self.live.say(f"quarantined: {event.where}: {event.error}: {event.message}")
-            case Commit():
-                if self.recent is None:
-                    self.recent = RecentRates(self.state.labeling_started or self.state.started, kinds=3)
-                self.recent.add(time.monotonic(), event.documents, event.tokens, 1)
 
-    def rates(self, now: float) -> tuple[float, ...]:
-        """Recent documents, tokens and units per second."""
-        return (0.0, 0.0, 0.0) if self.recent is None else self.recent.rates(now)
+    def _look(self, now: float) -> tuple[Progress, float | None]:
+        """(how far the labeling is, remaining seconds at the speed of the last minute); None: not known.
 
-    def seconds_left(self) -> float | None:
-        """Remaining seconds at the recent rate of units; None: too few units, or more units than estimated."""
-        state = self.state
-        left = state.units_planned - state.units - state.failed_units
-        if state.units < MIN_UNITS or left <= 0:
-            return None
-        *_, units = self.rates(time.monotonic())
-        return left / units if units else None
+        Start-up is no part of that speed.
+        """
+        progress, began = self.state.progress(), self.state.labeling_started
+        if began is None:
+            return progress, None
+        if self.recent is None:
+            self.recent = RecentRates(began, kinds=1)
+            self.share = self.state.share_before
+        self.recent.add(now, progress.share - self.share)
+        self.share = progress.share
+        (speed,) = self.recent.rates(now)
+        is_known = speed > 0 and now - began >= MIN_SECONDS and self.state.step == LABELING
+        return progress, (1 - progress.share) / speed if is_known and progress.share < 1 else None
+
+    def _share_shown(self, progress: Progress) -> float:
+        """Units are estimated, so their last one may not be it: all is done when something else is being done."""
+        return min(progress.share, 0.99) if self.state.step == LABELING else progress.share
 
     def line(self) -> str:
         """The progress in one line; empty before labeling begins, so that an error in the job is printed alone."""
         state, now = self.state, time.monotonic()
-        if not state.units:
-            return "" if state.pools is None else f"{state.step}, {clock(now - state.step_started)}"
-        documents, tokens, _ = self.rates(now)
+        if state.labeling_started is None or state.step != LABELING:
+            return "" if state.pools is None else f"{state.step}, {clock(now - state.started)} since the start"
+        progress, left = self._look(now)
         parts = [
-            f"{state.documents:,} documents",
-            f"{state.units:,} of about {state.units_expected:,} units",
-            f"{number(documents)} documents/s",
-            f"{number(tokens)} tokens/s",
+            f"{of_about(progress.documents, progress.documents_expected)} documents ({self._share_shown(progress):.0%})",
+            f"{of_about(state.units_before + state.units, state.units_before + state.units_expected)} {self._units_noun()}",
         ]
-        left = self.seconds_left()
+        rates = state.rates()
+        if rates is not None:
+            parts += [f"{number(rates[0])} documents/s", f"{number(rates[1])} tokens/s"]
         if left is not None:
             parts.append(f"about {clock(left)} left")
         if state.rejected:
             parts.append(f"{state.rejected:,} rejected")
         if state.failed_units:
-            parts.append(f"{state.failed_units:,} units failed")
+            parts.append(f"{counted(state.failed_units, 'unit')} failed")
         return ", ".join(parts)
+
+    def _units_noun(self) -> str:
+        """Explains it the first time."""
+        explained, self.explained = self.explained, True
+        return "units" if explained else f"units ({UNITS})"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = min(options.max_width - 1, WIDEST), console.size.height - 1  # one line is left for the cursor
         state, now = self.state, time.monotonic()
-        lines = [self._step_line(now)] if not state.units else [self._progress_bar(width), *self._numbers(now, width)]
-        if state.pools is not None:
+        progress, left = self._look(now)
+        lines = [self._progress_line(progress, left, width, now)]
+        if state.labeling_started is not None or state.documents_before:
+            lines += self._numbers(progress, now, width)
+        if state.pools is not None and state.step in (LOADING, LABELING):
             lines.append(self._stages(state.pools))
         if state.labels and height - len(lines) >= 3:
             labels = state.labels.copy()  # a copy, as another thread adds to it
@@ -109,42 +119,43 @@ class RunProgress:
             line.truncate(width, overflow="ellipsis")
         yield Group(*lines[:height])
 
-    def _step_line(self, now: float) -> Text:
-        frame = SPINNER[int(2 * now) % len(SPINNER)]
-        return Text.assemble((f" {frame} ", "green"), self.state.step, (f"  {clock(now - self.state.step_started)}", "dim"))
-
-    def _progress_bar(self, width: int) -> Text:
+    def _progress_line(self, progress: Progress, left: float | None, width: int, now: float) -> Text:
+        """The bar, with what is being done while there is nothing to be said about the time; the step alone at first."""
         state = self.state
-        share = min((state.units + state.failed_units) / state.units_expected, 1)
-        left = self.seconds_left()
-        then = f"about {clock(left)} left" if left is not None else state.step if share == 1 else ""
-        after = f"  {share:4.0%}  {then}"
+        step = f"{SPINNER[int(2 * now) % len(SPINNER)]} {state.step}"
+        if state.labeling_started is None and not progress.share:
+            return Text.assemble(" ", (step[:2], "green"), step[2:], (f"  {clock(now - state.started)}", "dim"))
+        share = self._share_shown(progress)
+        after = f"  {share:4.0%}  {step if left is None else f'about {clock(left)} left'}"
         return Text.assemble(" ", bar(share, max(width - cell_len(after) - 1, 0), "green"), after)
 
-    def _numbers(self, now: float, width: int) -> list[Text]:
-        documents, tokens, _ = self.rates(now)
+    def _numbers(self, progress: Progress, now: float, width: int) -> list[Text]:
         state = self.state
-        elapsed = max(now - state.started, 1e-9)
-        return columns(
-            [
+        documents, tokens = state.rates() or (None, None)
+        began = state.labeling_started
+        return [
+            *columns(
                 [
-                    ("documents", f"{state.documents:,}"),
-                    ("units", f"{state.units:,} of about {state.units_expected:,}"),
-                    ("rejects", f"{state.rejected:,}"),
+                    [
+                        ("documents", of_about(progress.documents, progress.documents_expected)),
+                        ("units", of_about(state.units_before + state.units, state.units_before + state.units_expected)),
+                        ("rejects", f"{state.rejected_before + state.rejected:,}"),
+                    ],
+                    [
+                        ("documents/s", number(documents)),
+                        ("tokens/s", number(tokens)),
+                        ("failed units", f"{state.failed_units:,}"),
+                    ],
+                    [
+                        ("start-up", clock((began or now) - state.started)),
+                        ("labeling", clock(state.labeling_seconds or 0)),
+                        ("elapsed", clock(now - state.started)),
+                    ],
                 ],
-                [
-                    ("documents/s", number(documents)),
-                    ("tokens/s", number(tokens)),
-                    ("failed units", f"{state.failed_units:,}"),
-                ],
-                [
-                    ("whole run", number(state.documents / elapsed)),
-                    ("whole run", number(state.tokens / elapsed)),
-                    ("elapsed", clock(elapsed)),
-                ],
-            ],
-            width,
-        )
+                width,
+            ),
+            Text(f" units: {UNITS}", "dim"),
+        ]
 
     def _stages(self, pools: Pools) -> Text:
         """Busy actors of each stage; readers and writers are tasks, without a pool."""
@@ -194,16 +205,3 @@ def label_bars(labels: Counter[str], width: int, lines: int) -> list[Text]:
         line.append(f"  {count / total:6.1%}", "dim")
         texts.append(line)
     return texts
-
-
-def ending(result: RunResult) -> Text:
-    """The result of a run in three lines."""
-    rejected = f", {result.rejected:,} rejected" if result.rejected else ""
-    failed = f", {result.units_failed:,} units failed" if result.units_failed else ""
-    seconds, per_second = clock(result.seconds), number(result.documents_per_second)
-    return Text.assemble(
-        ("done: ", "bold green") if result.complete else ("incomplete: ", "bold red"),
-        f"{result.documents:,} documents, {result.labeled:,} labeled{rejected}{failed}\n"
-        f"this run: {result.documents_run:,} documents in {seconds}, {per_second} documents/s\n"
-        f"{result.output}",
-    )

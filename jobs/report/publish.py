@@ -50,6 +50,9 @@ def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
 def with_report(result: RunResult, job: ResolvedJob, ledger: Ledger, say: Callable[[str], None]) -> RunResult:
     """Build the report at the end of a run and add its path to the result.
 
+    Args:
+        say: called with why there is none.
+
     A failure is logged and returned as `report_error`; it does not fail the run, whose labels are committed.
     """
     began = time.monotonic()
@@ -57,7 +60,7 @@ def with_report(result: RunResult, job: ResolvedJob, ledger: Ledger, say: Callab
         record = read_job(job.output_store)
         if record is None:  # no unit has been committed
             return result
-        path = make_report(Labeled(job.output_store, record, ledger), say)
+        path = make_report(Labeled(job.output_store, record, ledger), lambda text: None)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         say(f"the report could not be written: {reason}; run `label-corpus report` to try again")

@@ -14,7 +14,7 @@ from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
 from jobs.run.plan import stray_lines
 from jobs.run.prepare import Prepared
-from jobs.run.state import RunState
+from jobs.run.state import LOADING, RunState
 from pipeline_ops.models.device import probe_models
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure, fatal_error_of
@@ -46,12 +46,11 @@ def label_remaining(
         writer.rewrite_outdated(executor)
         if not prepared.plan.tasks:
             return
-        state.begin_step("sizing the actor pools")
         try:
             pools = wait_for_pools(job.compute, machines, prepared.token_flops, state.notify)
         except ValueError as error:
             raise UserError(str(error)) from error
-        state.begin_step("checking the model on a worker")
+        state.begin_step(LOADING)
         probed = _probe(prepared, pools, machines, state, executor)
         writer.job_record = job_record(prepared, probed["dtypes"], state.run)
         if prepared.record is not None:
@@ -65,6 +64,7 @@ def label_remaining(
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs
         with watched, closing(label_units(prepared, pools, probed, meter, executor, on_activity)) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
+            state.begin_step("finishing: stopping the workers")
 
 
 def defer_failures(outcomes: Iterable[Commit | Failure], max_failed: int | None) -> Iterator[Commit | Failure]:

@@ -14,10 +14,10 @@ class RunResult:
         labels: documents by label; of several models `name=label`.
         units_skipped: committed before this run; units_failed: quarantined, by this run or an earlier one.
         failed: where and why, of the first of these.
-        seconds: all of this run but the report; startup_seconds: of these until the first unit was committed, Ray's start and
-            loading models included; labeling_seconds: from when plan, Ray and the model's check were done to the last commit,
-            the actors' start included; finish_seconds: from the last commit to the end.
-        documents_per_second, tokens_per_second: of `seconds`; tokens without padding.
+        seconds: all of this run but the report, in three parts: startup_seconds, until the first classifier had the model and
+            its first unit, Ray's start included; labeling_seconds, from then to the last commit; finish_seconds.
+        documents_per_second, tokens_per_second: of `seconds`, startup included; tokens without padding.
+        labeling_documents_per_second, labeling_tokens_per_second: of labeling_seconds, the rates that people are shown.
         padding_share: of the tokens that went through the model.
         classifiers: how many actors held the model; classify_seconds: where the time of all of them went (ClassifySeconds).
         model_flops_per_second: of all classifiers together, on tokens without padding, in labeling_seconds.
@@ -48,6 +48,8 @@ class RunResult:
     finish_seconds: float | None
     documents_per_second: float
     tokens_per_second: float
+    labeling_documents_per_second: float | None
+    labeling_tokens_per_second: float | None
     classifiers: int
     classify_seconds: dict[str, float]
     model_flops_per_second: int | None
@@ -56,6 +58,11 @@ class RunResult:
     report: str | None = None
     report_error: str | None = None
     report_seconds: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the whole run."""
+        return self.seconds + (self.report_seconds or 0.0)
 
     @property
     def complete(self) -> bool:

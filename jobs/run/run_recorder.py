@@ -14,7 +14,7 @@ from pipeline_ops.schema.units import iso
 
 RECORD_SECONDS = 20  # between two puts of the record
 POINT_SECONDS = 2  # between two points of the timeline, until it has many
-NOT_RECORDED = ("labels", "failed", "report", "report_error", "report_seconds")  # of a result: long, or not known yet
+NOT_RECORDED = ("report", "report_error", "report_seconds")  # of a result: not known yet
 
 
 @contextmanager
@@ -68,7 +68,7 @@ class _Recorder:
         if isinstance(event, Notice):
             return
         now = time.monotonic()
-        if self.put_at is None and self.state.labeling_started is not None:
+        if self.record.labeling_from is None and self.state.labeling_started is not None:
             self.record.labeling_from = round(self.state.labeling_started - self.state.started, 2)
             self.record.add_point(Point(self.record.labeling_from, 0, 0, 0))
         if now - self.point_at >= POINT_SECONDS:
@@ -94,6 +94,7 @@ class _Recorder:
         record.classifiers = state.pools.classifiers if state.pools else 0
         record.documents, record.tokens, record.rejected = state.documents, state.tokens, state.rejected
         record.units, record.units_failed = state.units, state.failed_units
-        record.documents_expected = None if state.documents_expected is None else round(state.documents_expected)
+        expected = state.committed.documents_expected
+        record.documents_expected = None if expected is None else round(expected)
         write_run(self.store, record)
         self.put_at = time.monotonic()

@@ -16,6 +16,9 @@ from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 MAX_LISTED = 100  # failures in the JSON line
+# steps of a run, as people see them
+LOADING = "loading the model"
+LABELING = "labeling"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,24 @@ class Notice:
     """A message about the run as a whole."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the labeling of the input is.
+
+    Attributes:
+        documents: labeled or rejected, by earlier runs too.
+        share: of the input, estimated; from 0 to 1.
+    """
+
+    documents: int
+    share: float
+
+    @property
+    def documents_expected(self) -> float | None:
+        """Documents of the input, estimated; None: nothing is labeled yet."""
+        return self.documents / self.share if self.documents and self.share else None
 
 
 Event = Commit | Failure | Notice
@@ -43,6 +64,8 @@ class RunState:
     files_removed: int = 0
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
     units_skipped: int = 0  # committed before this run
+    units_before: int = 0  # of these, those whose rows stay
+    rejected_before: int = 0
     documents_before: int = 0  # of the input, committed before this run
     share_before: float = 0.0  # of the input, see Plan.share_done
     quarantined: list[Failure] = field(default_factory=list)  # of all runs, this one's last
@@ -51,9 +74,7 @@ class RunState:
 
     started: float = field(default_factory=time.monotonic)
     step: str = "starting"
-    step_started: float = field(default_factory=time.monotonic)
-    labeling_started: float | None = None  # when the first unit could have been read: plan, Ray and model were ready
-    first_commit: float | None = None
+    labeling_started: float | None = None  # when the first classifier had loaded the model and its first unit
     last_commit: float | None = None
 
     pools: Pools | None = None
@@ -70,6 +91,7 @@ class RunState:
     classify_seconds: ClassifySeconds = field(default_factory=ClassifySeconds)
     flops: float | None = 0.0  # None: not known of each unit
     result: RunResult | None = None
+    _furthest: Progress = field(default=Progress(0, 0.0), init=False)
 
     @property
     def failed_units(self) -> int:
@@ -81,30 +103,53 @@ class RunState:
         """Units of this run when it is complete, estimated."""
         return max(self.units + self.failed_units, self.units_planned)
 
+    def progress(self) -> Progress:
+        """How far the labeling is, with what the classifiers have done of the units they work on; never less than before."""
+        units = list(self.activity.units.values())
+        documents = self.documents_before + self.documents + int(sum(unit.documents for unit in units))
+        share = self._share(self.units + self.failed_units + sum(unit.share for unit in units))
+        self._furthest = Progress(max(documents, self._furthest.documents), max(share, self._furthest.share))
+        return self._furthest
+
+    def rates(self) -> tuple[float, float] | None:
+        """Documents and tokens per second of labeling_seconds, the classifiers' work in progress included; None before it."""
+        seconds = self.labeling_seconds
+        if not seconds:
+            return None
+        units = list(self.activity.units.values())
+        documents = self.documents + sum(unit.documents for unit in units)
+        return documents / seconds, (self.tokens + sum(unit.tokens for unit in units)) / seconds
+
     @property
-    def share_labeled(self) -> float:
-        """Share of the input that is committed or quarantined, estimated; from 0 to 1."""
-        run = (self.units + self.failed_units) / self.units_expected if self.units_expected else 1.0
+    def labeling_seconds(self) -> float | None:
+        """From the first classifier's first unit to now, or to the last commit when all is labeled."""
+        if self.labeling_started is None:
+            return None
+        ended = time.monotonic() if self.step == LABELING else self.last_commit or self.labeling_started
+        return ended - self.labeling_started
+
+    def _share(self, units: float) -> float:
+        """The share of the input, from 0 to 1, that is labeled when this run has done so many units."""
+        run = min(units / self.units_expected, 1.0) if self.units_expected else 1.0
         return self.share_before + (1 - self.share_before) * run
 
     @property
-    def documents_expected(self) -> float | None:
-        """Documents of the input, estimated from those labeled; None: nothing is labeled yet."""
-        documents = self.documents_before + self.documents
-        return documents / self.share_labeled if documents and self.share_labeled else None
+    def committed(self) -> Progress:
+        """How far the labeling is, by what is committed or quarantined."""
+        return Progress(self.documents_before + self.documents, self._share(self.units + self.failed_units))
 
     def labeled_text(self) -> str:
         """How much of the input is labeled, for people: 1,500 of about 4,000 documents are labeled."""
         if self.result is not None:
             return f"{counted(self.result.documents, 'document is', 'documents are')} labeled"
-        documents = self.documents_before + self.documents
-        if not documents:
+        done = self.committed
+        if not done.documents:
             return "nothing is labeled yet"
-        return f"{of_about(documents, self.documents_expected)} documents are labeled"
+        return f"{of_about(done.documents, done.documents_expected)} documents are labeled"
 
     def begin_step(self, step: str) -> None:
         """Sets what the run does from now on, for people."""
-        self.step, self.step_started = step, time.monotonic()
+        self.step = step
 
     def begin_labeling(self, pools: Pools, device: str | None, dtypes: Sequence[str]) -> None:
         """Marks the start of the stages.
@@ -114,12 +159,19 @@ class RunState:
             dtypes: of each model, in the job's order.
         """
         self.pools, self.device, self.dtypes = pools, device, tuple(dtypes)
-        self.begin_step("waiting for the first unit: actors start and load the model")
-        self.labeling_started = self.step_started
+        self.begin_step(LOADING)
 
     def set_activity(self, activity: StageActivity) -> None:
         """Sets what the stages work on at the moment; may be called from another thread."""
         self.activity = activity
+        if self.step == LOADING and activity.busy.get("classify"):
+            self._begin_classifying(time.monotonic())
+
+    def _begin_classifying(self, moment: float) -> None:
+        if self.labeling_started is None or moment < self.labeling_started:
+            self.labeling_started = moment
+        if self.step == LOADING:
+            self.begin_step(LABELING)
 
     def add(self, outcome: Commit | Failure) -> None:
         """Counts a unit that has been committed or quarantined."""
@@ -135,8 +187,10 @@ class RunState:
 
     def _count(self, commit: Commit) -> None:
         self.last_commit = time.monotonic()
-        if self.first_commit is None:
-            self.first_commit = self.last_commit
+        if self.units == 0:
+            took = commit.classify_seconds.busy + commit.stage_seconds.get("write", 0.0)
+            self._begin_classifying(max(self.last_commit - took, self.started))
+        self.activity.units.pop(commit.unit, None)
         self.units += 1
         self.documents += commit.documents
         self.rejected += commit.rejected
@@ -165,6 +219,10 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         files_removed=len(prepared.plan.removed),
         units_planned=prepared.plan.num_units,
         units_skipped=len(prepared.ledger.current),
+        units_before=prepared.plan.units_done,
+        rejected_before=sum(
+            commit.rejected for commit in prepared.ledger.current.values() if commit.unit not in prepared.plan.stale
+        ),
         documents_before=prepared.plan.documents_done,
         share_before=prepared.plan.share_done,
         quarantined=list(prepared.failures),
@@ -220,11 +278,13 @@ def result_of(state: RunState, commits: dict[str, Commit], incomplete: int) -> R
         tokens_run=state.tokens,
         padding_share=round(1 - state.tokens / state.padded_tokens, 4) if state.padded_tokens else 0.0,
         seconds=round(seconds, 2),
-        startup_seconds=_rounded(_between(state.started, state.first_commit)),
+        startup_seconds=_rounded(_between(state.started, state.labeling_started)),
         labeling_seconds=_rounded(labeling),
         finish_seconds=_rounded(_between(state.last_commit, ended)),
         documents_per_second=round(state.documents / seconds, 1),
         tokens_per_second=round(state.tokens / seconds, 1),
+        labeling_documents_per_second=round(state.documents / labeling, 1) if labeling else None,
+        labeling_tokens_per_second=round(state.tokens / labeling, 1) if labeling else None,
         classifiers=state.pools.classifiers if state.pools else 0,
         classify_seconds={name: round(value, 2) for name, value in state.classify_seconds.to_dict().items()},
         model_flops_per_second=round(flops / labeling) if flops is not None and labeling else None,

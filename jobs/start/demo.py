@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.config import JobConfig, check_config
+from jobs.number_format import number
 from jobs.start.train import TrainConfig, train
 from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.output.commit_log import read_job
@@ -183,7 +184,7 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(
         f"{result['documents']:,} documents: {result['labeled']:,} labeled, {result['rejected']:,} rejected (no text);"
         f" {result['accuracy']:.1%} of the labels are right;"
-        f" {result['documents_per_second']:,.0f} documents/s, including Ray's startup",
+        f" {number(result['labeling_documents_per_second'])} documents/s, start-up left out",
         soft_wrap=True,
     )
     files = os.path.join(result["output"], "label=*", "*.parquet")

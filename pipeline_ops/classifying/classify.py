@@ -3,6 +3,7 @@
 The result does not depend on how documents were batched. A document that makes the model raise is isolated.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,9 @@ def classify(
     return values
 
 
-def classify_isolating_failures(batches: TokenBatches, passes: ForwardPasses, *, num_labels: int) -> UnitLogits:
+def classify_isolating_failures(
+    batches: TokenBatches, passes: ForwardPasses, *, num_labels: int, on_batch: Callable[[int], None] | None = None
+) -> UnitLogits:
     """Logits, and embeddings behind them, of a unit's documents; documents that make the model raise are isolated.
 
     Args:
@@ -72,6 +75,8 @@ def classify_isolating_failures(batches: TokenBatches, passes: ForwardPasses, *,
                 outputs.append(logits)
                 places.append(batches.order[starts[batch] + start : starts[batch] + stop])
             failed |= {int(batches.order[starts[batch] + row]): error for row, error in bad.items()}
+            if on_batch is not None:
+                on_batch(count * int(batches.widths[batch]))
             if not outputs and len(failed) >= MAX_CONSECUTIVE_FAILURES:
                 raise next(iter(failed.values()))
         if not outputs and len(failed) >= ALL_FAILED_MIN:

@@ -46,14 +46,14 @@ class RunRecord:
     device: str | None = None  # the GPU; None: CPUs
     dtypes: list[str] = field(default_factory=list)
     classifiers: int = 0
-    labeling_from: float | None = None  # seconds from its start until Ray, model and plan were ready
+    labeling_from: float | None = None  # seconds from its start until the first classifier began to label
     documents: int = 0
     units: int = 0
     tokens: int = 0
     rejected: int = 0
     units_failed: int = 0
     timeline: list[list[float]] = field(default_factory=list)  # of Points
-    result: dict[str, Any] | None = None  # its JSON line, without the keys about the whole output
+    result: dict[str, Any] | None = None  # its JSON line, without what is said of the report
 
     @property
     def name(self) -> str:

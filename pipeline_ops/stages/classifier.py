@@ -4,6 +4,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +23,45 @@ from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
 from pipeline_ops.tokenizing.windows import documents_of_windows
 from pipeline_ops.writing.commit_record import ClassifySeconds
 
+STEP = "classify"
+PROGRESS_SECONDS = 1  # between two reports of a classifier's
+
+
+class ProgressAttempts(Attempts, Protocol):
+    """Attempts that can also be given how far one is."""
+
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        """Record how far work on `key` is: its share from 0 to 1, documents and tokens so far. Does not wait."""
+        ...
+
+
+class UnitReporter:
+    """Reports how far a unit is, by its padded tokens, at most once in PROGRESS_SECONDS."""
+
+    def __init__(self, attempts: ProgressAttempts, key: str, documents: int, batches: Sequence[TokenBatches]):
+        """
+        Args:
+            batches: of each model.
+        """
+        self.attempts, self.key, self.documents = attempts, key, documents
+        self.tokens = sum(int(one.lengths.sum()) for one in batches)
+        self.padded_tokens = sum(len(one.ids) for one in batches)
+        self.done = 0
+        self.reported = time.monotonic()
+
+    def add(self, padded_tokens: int) -> None:
+        """Counts a batch that has been passed to a model."""
+        self.done += padded_tokens
+        now = time.monotonic()
+        if now - self.reported >= PROGRESS_SECONDS:
+            self.reported, share = now, self.done / self.padded_tokens
+            self.attempts.progress(self.key, share, share * self.documents, share * self.tokens)
+
 
 class ClassifyActor:
     """Loads the models once, on the GPU that Ray assigned or for one core; a document that a model fails on is rejected."""
 
-    def __init__(self, context: StageContext, attempts: Attempts):
+    def __init__(self, context: StageContext, attempts: ProgressAttempts):
         self.context, self.attempts = context, attempts
         self.tokenizations, self.schema = tokenization_ids(context.models), classified_schema(context.models)
         self.flops: list[DocumentFlops | None] | None = None  # counted after the first unit, whose labels are waited for
@@ -55,7 +90,7 @@ class ClassifyActor:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         self.called = time.monotonic()
-        step = "classify" if self.load_error is None else MODEL_LOAD_STEP
+        step = STEP if self.load_error is None else MODEL_LOAD_STEP
         result = guarded(self.classify, row, step, self.schema, self.attempts)
         self.returned = time.monotonic()
         return result
@@ -65,6 +100,8 @@ class ClassifyActor:
             raise self.load_error
         began = time.monotonic()
         batches = [batches_from_columns(row.table, number) for number in self.tokenizations]
+        num_documents = len(row.array("num_tokens_0"))
+        self.reporter = UnitReporter(self.attempts, f"{STEP} {row.unit.id}", num_documents, batches)
         outputs, seconds = self.forward(batches)
         computing = sum(seconds)
         copying = time.monotonic() - began - computing
@@ -99,7 +136,7 @@ class ClassifyActor:
         inputs = zip(self.context.models, self.passes, batches, strict=True)
         try:
             outputs = [
-                classify_isolating_failures(read, passes, num_labels=len(model.facts.head.labels))
+                classify_isolating_failures(read, passes, num_labels=len(model.facts.head.labels), on_batch=self.reporter.add)
                 for model, passes, read in inputs
             ]
         except Exception as error:

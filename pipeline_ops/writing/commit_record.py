@@ -39,6 +39,11 @@ class ClassifySeconds:
     def total(self) -> float:
         return self.waiting + self.copying + self.computing + self.writing
 
+    @property
+    def busy(self) -> float:
+        """All but waiting."""
+        return self.copying + self.computing + self.writing
+
     def to_dict(self) -> dict[str, float]:
         return _fields(self)
 

@@ -29,6 +29,9 @@ class NoDeaths:
     def begin(self, key: str) -> int:
         return 0
 
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        pass
+
     def end(self, key: str) -> None:
         pass
 

@@ -24,7 +24,7 @@ def run_of(*commits: Commit, device: str | None = "NVIDIA A100-SXM4-40GB", share
     state.begin_labeling(Pools(1, 2, share, None, {}, 1, 2), device, ["bfloat16"])
     for commit in commits:
         state.add(commit)
-    state.labeling_started, state.first_commit, state.last_commit = now - 5, now - 3, now - 1
+    state.labeling_started, state.last_commit = now - 5, now - 1
     return state
 
 
@@ -38,10 +38,11 @@ def test_summary_of_a_run_says_how_well_the_gpus_were_used() -> None:
     assert summary.mfu == pytest.approx(4 / 312, abs=1e-4), "80 TFLOP in 20 seconds, those of waiting too"
     assert summary.model_flops_per_second == pytest.approx(80e12 / 4)
     assert summary.classify_seconds == {"waiting": 18, "copying": 0.5, "computing": 1, "writing": 0.5}
-    assert (summary.startup_seconds, summary.labeling_seconds) == (12, 4)
+    assert (summary.startup_seconds, summary.labeling_seconds) == (10, 4)
     assert summary.finish_seconds == pytest.approx(1, abs=0.9), "it goes on while this is measured"
     assert (summary.tokens_per_second, summary.documents_per_second) == pytest.approx((10.7, 1.3), rel=0.1)
     assert (summary.padding_share, summary.classifiers) == (0.2, 2)
+    assert (summary.labeling_documents_per_second, summary.labeling_tokens_per_second) == (5, 40)
 
 
 def test_summary_of_classifiers_that_share_a_gpu_compares_each_with_its_share() -> None:
@@ -66,6 +67,7 @@ def test_summary_without_flops_or_peak_makes_up_no_utilization(commits: list[Com
 def test_summary_of_a_run_with_nothing_to_do_has_no_times_of_labeling() -> None:
     summary = result_of(RunState(run="run", output="out", files=2, units_skipped=3), {}, 0)
     assert (summary.units_skipped, summary.classifiers, summary.tokens_per_second) == (3, 0, 0)
+    assert summary.labeling_documents_per_second is None
     for key in ("startup_seconds", "labeling_seconds", "finish_seconds", "model_flops_per_second", "mfu"):
         assert getattr(summary, key) is None
     assert set(summary.classify_seconds.values()) == {0}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.attempts import AttemptCounts
+from cluster.attempts import AttemptCounts, UnitProgress
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.writer import write_task
@@ -75,6 +75,35 @@ def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path:
     assert total.computing > 0
     lengths = np.array([row["num_tokens"] for row in labeled(tmp_path / "out")])
     assert sum(commit.flops or 0 for commit in commits) == pytest.approx(flops_of(lengths), rel=1e-9)
+
+
+class Watched(AttemptCounts):
+    """What a run's view would see after each report of a classifier's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, UnitProgress]] = []
+
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        super().progress(key, share, documents, tokens)
+        self.seen.append(self.activity().units)
+
+
+def test_classifier_reports_how_far_it_is_with_a_unit(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), Watched()
+    context = context_of(models_of(model, output), output, 512)
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text[:500]} for text in real_documents(40)]))
+    actor, tokenized = ClassifyActor(context, attempts), tokenizer_of(context, attempts)(row)
+    actor(tokenized)
+    assert attempts.seen == [], "it took less than a second"
+    monkeypatch.setattr("pipeline_ops.stages.classifier.PROGRESS_SECONDS", 0)
+    commit = commit_of(write_task(actor(tokenized), context, attempts))
+    assert all(list(units) == [commit.unit] for units in attempts.seen)
+    reports = [units[commit.unit] for units in attempts.seen]
+    assert len(reports) > 3
+    assert [report.share for report in reports] == sorted({report.share for report in reports}), "it grows"
+    assert (reports[-1].share, reports[-1].documents, reports[-1].tokens) == (1, commit.documents, commit.tokens)
+    assert attempts.activity().units == {}, "what is classified is soon committed"
 
 
 def flops_of(lengths: np.ndarray) -> float:
