@@ -6,6 +6,7 @@ import typer
 
 from jobs.cli.options import (
     Address,
+    AsJson,
     Entrypoint,
     Env,
     Image,
@@ -49,6 +50,7 @@ def submit_command(
     env: Env = None,
     python: Python = "python",
     entrypoint: Entrypoint = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the job on a Ray cluster."""
     from jobs.remote.runtime_env import SubmitOptions, entrypoint_request
@@ -61,7 +63,7 @@ def submit_command(
         from jobs.run.prepare import prepare
 
         prepare(load_light_job(job, overrides), leased=False)
-    emit_end(submit(job, overrides or [], options, tick=tick, follow_it=follow))
+    emit_end(submit(job, overrides or [], options, tick=tick, follow_it=follow), as_json=as_json)
 
 
 @app.command(
@@ -104,6 +106,7 @@ def schedule_command(
     env: Env = None,
     python: Python = "python",
     entrypoint: Entrypoint = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the job on a Ray cluster at the ticks of a cron.
 
@@ -119,11 +122,11 @@ def schedule_command(
     if list_ticks:
         found = history(load_light_job(job, overrides))
         print_history(found)
-        return emit(found)
+        return emit(found, as_json=as_json, shown=True)
     if check_health:
         found = health(load_light_job(job, overrides))
         print_health(found)
-        return emit(found, ok=found["healthy"])
+        return emit(found, as_json=as_json, shown=True, ok=found["healthy"])
     if kubernetes:
         if cron is None or image is None:
             raise UserError("--kubernetes: needs --cron and --image, the image made from cluster/Dockerfile with its tag")
@@ -143,7 +146,7 @@ def schedule_command(
         result, code = run_once(job, overrides or [], options)
     else:
         result, code = schedule(job, overrides or [], options, cron, timezone)
-    emit(result)
+    emit(result, as_json=as_json, shown=True)
     raise typer.Exit(code)
 
 
@@ -161,6 +164,7 @@ def jobs_command(
     follow: Annotated[
         str | None, typer.Option("--follow", metavar="ID", help="show this job's log, and end as it ends")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show, stop or follow the jobs of a Ray cluster."""
     from jobs.remote.submissions import follow_job, list_jobs, print_jobs, stop_job
@@ -168,11 +172,11 @@ def jobs_command(
     if follow is not None:
         if stop is not None:
             raise typer.BadParameter("give one of --stop and --follow")
-        emit_end(follow_job(address, follow))
+        emit_end(follow_job(address, follow), as_json=as_json)
         return
     result = list_jobs(address) if stop is None else stop_job(address, stop)
     print_jobs(result)
-    emit(result)
+    emit(result, as_json=as_json, shown=True)
 
 
 def _log_flags(log_format: LogFormat) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, examples, load_light_job
+from jobs.cli.options import AsJson, JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, examples, load_light_job
 from jobs.console.signals import interrupted_run
 
 app = typer.Typer()
@@ -30,6 +30,7 @@ def plan_command(
         float | None, typer.Option("--rate", help="for --cluster: tokens/s of one GPU, as measured by `benchmark` or a run")
     ] = None,
     price: Annotated[float | None, typer.Option("--price", help="for --cluster: price of one GPU hour")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a run would do; with --cluster, estimate its time and cost."""
     from jobs.run.estimate import plan_on, print_estimate, target_of
@@ -42,7 +43,7 @@ def plan_command(
         print_plan(summary)
         if target is not None:
             print_estimate(summary["estimate"])
-    emit(summary)
+    emit(summary, as_json=as_json, shown=not quiet)
 
 
 @app.command(
@@ -60,22 +61,24 @@ def run_command(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="retry units that earlier runs quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     no_report: Annotated[bool, typer.Option("--no-report", help="do not update OUTPUT/_report/report.html")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Label the documents that are not labeled yet."""
     if log_format is LogFormat.json:
         from jobs.console.json_logging import to_json
 
         to_json()
+    from jobs.console.run_summary import run_lines
     from jobs.label_corpus import run
 
-    as_json = log_format is LogFormat.json
+    json_lines = log_format is LogFormat.json
     try:
         result = run(
-            load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=as_json, report=not no_report
+            load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=json_lines, report=not no_report
         )
     except (KeyboardInterrupt, SystemExit) as stop:
         raise interrupted_run(stop, shlex.join(["label-corpus", "run", job, *(overrides or ())])) from None
-    emit(result.to_dict(), ok=result.complete)
+    emit(result.to_dict(), *run_lines(result, job), as_json=as_json or json_lines, quiet=quiet, ok=result.complete)
 
 
 @app.command(
@@ -90,11 +93,15 @@ def verify_command(
     overrides: Overrides = None,
     deep: Annotated[bool, typer.Option("--deep", help="read every labeled file: bytes, rows, keys, schemas")] = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the commits and files against a recount of the input."""
     from jobs.config import load_job
     from jobs.maintenance.verify import print_report, verify
+    from jobs.number_format import counted
 
     report = verify(load_job(job, overrides), deep=deep, quiet=quiet)
     print_report(report)
-    emit(report, ok=report["ok"])
+    verdict = "verified: each is in the output once" if report["ok"] else "not verified"
+    counts = f"{report['labeled']:,} labeled, {report['rejected']:,} rejected"
+    emit(report, f"{counted(report['documents'], 'document')}: {verdict}; {counts}", as_json=as_json, ok=report["ok"])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import Overrides, Quiet, emit, examples
+from jobs.cli.options import AsJson, Overrides, Quiet, emit, examples
 
 Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
 
@@ -20,7 +20,7 @@ app = typer.Typer()
         "label-corpus status s3://bucket/labeled/   # from any machine",
     ),
 )
-def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False) -> None:
+def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Show the progress of a job and how its last run ended, from its output alone."""
     from jobs.results.open_output import store_of
     from jobs.results.status import print_status, status
@@ -28,7 +28,7 @@ def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = F
     found = status(store_of(target, overrides))
     if not quiet:
         print_status(found)
-    emit(found)
+    emit(found, as_json=as_json, shown=not quiet)
 
 
 @app.command(
@@ -43,8 +43,10 @@ def report_command(
     overrides: Overrides = None,
     open_page: Annotated[bool, typer.Option("--open", help="open it in the browser; local outputs only")] = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write an HTML report: labels, scores, documents, speed, files, runs."""
+    from jobs.number_format import counted
     from jobs.report.publish import make_report
     from jobs.results.open_output import find_labeled
     from pipeline_ops.schema.errors import UserError
@@ -58,7 +60,13 @@ def report_command(
     path = make_report(labeled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
     if open_page and not webbrowser.open(f"file://{path}"):
         print(f"cannot open a browser here; the page is {path}", file=sys.stderr)
-    emit({"report": path, "documents": sum(commit.documents for commit in labeled.commits), "output": labeled.path})
+    documents = sum(commit.documents for commit in labeled.commits)
+    emit(
+        {"report": path, "documents": documents, "output": labeled.path},
+        f"{path}: the report on {counted(documents, 'document')}",
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 @app.command(
@@ -76,6 +84,7 @@ def evaluate_command(
         str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
     ] = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the labels with true labels in a column of the input."""
     from jobs.report.publish import make_report
@@ -89,7 +98,7 @@ def evaluate_command(
     path = make_report(labeled, lambda text: None)
     if not quiet:
         print_evaluation(result)
-    emit({**truncated_summary(result), "report": path})
+    emit({**truncated_summary(result), "report": path}, f"report: {path}", as_json=as_json, quiet=quiet)
 
 
 @app.command(
@@ -111,6 +120,7 @@ def compare_command(
     ] = None,
     html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="also write a self-contained HTML page")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no tables on stderr")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two outputs over the same input: agreement, changed labels, documents."""
     from jobs.results.compare import compare
@@ -126,4 +136,4 @@ def compare_command(
         write_page(result, html)
     if not quiet:
         print_comparison(result)
-    emit(result)
+    emit(result, as_json=as_json, shown=not quiet)

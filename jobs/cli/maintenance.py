@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import JobFile, Overrides, Quiet, emit, examples
+from jobs.cli.options import AsJson, JobFile, Overrides, Quiet, emit, examples
 
 app = typer.Typer()
 
@@ -22,12 +22,17 @@ def compact_command(
     overrides: Overrides = None,
     target_bytes: Annotated[int, typer.Option("--target-bytes", min=1, help="target size of merged files")] = 256 * 2**20,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Merge small files of each partition."""
     from jobs.config import load_job
     from jobs.maintenance.compact import compact
+    from jobs.number_format import byte_size, counted
 
-    emit(compact(load_job(job, overrides), target_bytes, quiet=quiet))
+    result = compact(load_job(job, overrides), target_bytes, quiet=quiet)
+    files = f"{counted(result['files_before'], 'file')}, now {result['files_after']:,}"
+    sizes = f"{byte_size(result['bytes_before'])}, now {byte_size(result['bytes_after'])}"
+    emit(result, f"{files}; {sizes}; in {result['output']}", as_json=as_json, quiet=quiet)
 
 
 @app.command(
@@ -37,12 +42,15 @@ def compact_command(
         "label-corpus sweep job.yaml output.path=s3://bucket/labeled",
     ),
 )
-def sweep_command(job: JobFile, overrides: Overrides = None) -> None:
+def sweep_command(job: JobFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Delete files that no commit references."""
     from jobs.config import load_job
     from jobs.maintenance.sweep import sweep_output
+    from jobs.number_format import byte_size, counted
 
-    emit(sweep_output(load_job(job, overrides)))
+    result = sweep_output(load_job(job, overrides))
+    removed = f"{counted(result['removed'], 'file')} deleted, {byte_size(result['bytes'])}, in {result['output']}"
+    emit(result, removed, as_json=as_json)
 
 
 class FileKind(StrEnum):

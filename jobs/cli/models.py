@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import Overrides, Quiet, emit, examples
+from jobs.cli.options import AsJson, Overrides, Quiet, emit, examples
 
 app = typer.Typer()
 
@@ -20,12 +20,21 @@ def train_command(
     settings: Annotated[str, typer.Argument(metavar="TRAIN.yaml", help="the training file")],
     overrides: Overrides = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fine-tune a classifier on a labeled corpus."""
     from jobs.config import load_config
+    from jobs.number_format import counted, duration, percent
     from jobs.start.train import TrainConfig, train
 
-    emit(train(load_config(TrainConfig, settings, overrides or []), quiet=quiet))
+    result = train(load_config(TrainConfig, settings, overrides or []), quiet=quiet)
+    emit(
+        result,
+        f"{result['output']}: {percent(result['accuracy'])} of {counted(result['held_out_documents'], 'held-out document')}"
+        f" right; trained on {result['train_documents']:,} in {duration(result['seconds'])}",
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 @app.command(
@@ -59,6 +68,7 @@ def benchmark_command(
         float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
     ] = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the job against the bare model on this machine."""
     from jobs.benchmark import modes
@@ -75,4 +85,4 @@ def benchmark_command(
         print_result(result)
     if output:
         save(result, output)
-    emit(result)
+    emit(result, as_json=as_json, shown=not quiet)

@@ -23,6 +23,7 @@ Entrypoint = Annotated[
     str | None,
     typer.Option("--entrypoint", metavar="FILE.yaml", help="what the driver needs: num_cpus, num_gpus, memory, resources"),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="print the JSON line on a terminal as well")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
@@ -41,17 +42,35 @@ def examples(*lines: str) -> str:
     return "\n".join(["Examples:", *lines]).replace("[", r"\[")  # which is rich's markup
 
 
-def emit(result: dict[str, Any], *, ok: bool = True) -> None:
-    """Prints a command's last line; not `ok`: it ends with exit code 1."""
+def emit(
+    result: dict[str, Any], *lines: str, as_json: bool = False, shown: bool = False, quiet: bool = False, ok: bool = True
+) -> None:
+    """Ends a command: with one JSON object on stdout, or on a terminal with what a person reads.
+
+    Args:
+        lines: for a person, three at the most; if stdout is no terminal they go to stderr, if that is one.
+        as_json: the option --json.
+        shown: the result has been shown on stderr already.
+        quiet: nothing for a person beside the JSON object.
+        ok: else it ends with exit code 1.
+    """
     sys.stderr.flush()
-    print(json.dumps(result), flush=True)
+    seen_on_stderr = sys.stderr.isatty()
+    if sys.stdout.isatty() and not as_json and (lines or (shown and seen_on_stderr)):
+        for line in lines:
+            print(line, flush=True)
+    else:
+        if seen_on_stderr and not as_json and not quiet:
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)
+        print(json.dumps(result), flush=True)
     if not ok:
         raise typer.Exit(1)
 
 
-def emit_end(result: dict[str, Any]) -> None:
+def emit_end(result: dict[str, Any], *, as_json: bool) -> None:
     """Prints the result of a job on a cluster, and exits with its code if it has ended."""
-    emit(result)
+    emit(result, f"{result['submission_id']} at {result['address']}: {result['status']}", as_json=as_json)
     raise typer.Exit(result.get("exit_code") or 0)
 
 

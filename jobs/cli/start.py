@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli.options import emit, examples
+from jobs.cli.options import AsJson, emit, examples
 
 DEMO_FOLDER = "~/.cache/label-corpus/demo"
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
@@ -22,13 +22,16 @@ app = typer.Typer()
 def demo_command(
     folder: Annotated[str, typer.Option("--folder", help="folder for the corpus, the model and the labels")] = DEMO_FOLDER,
     fresh: Annotated[bool, typer.Option("--fresh", help="train the model again")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a small classifier and label real text with it, all on this machine."""
     from jobs.start.demo import demo, print_result
 
     result = demo(folder, fresh)
     print_result(result)
-    emit({key: value for key, value in result.items() if key != "confusion"}, ok=result["verified"])
+    emit(
+        {key: value for key, value in result.items() if key != "confusion"}, as_json=as_json, shown=True, ok=result["verified"]
+    )
 
 
 @app.command(
@@ -50,6 +53,7 @@ def init_command(
         str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labeled, here")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing job file")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Profile a corpus and write a job file for it."""
     from jobs.start.init import init, print_summary
@@ -59,7 +63,7 @@ def init_command(
         block_torch_import()
     summary = init(source, job, model, output, overrides or [], force=force)
     print_summary(summary)
-    emit(summary)
+    emit(summary, as_json=as_json, shown=True)
 
 
 @app.command(
@@ -88,6 +92,6 @@ def inspect_command(
     config = check_config(InspectConfig, settings)
     steps = inspect_text(text, config, pair=pair, attention=attention)
     if as_json:
-        emit(steps)
+        emit(steps, as_json=True)
     else:
         print_steps(steps)

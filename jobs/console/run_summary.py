@@ -1,0 +1,35 @@
+"""What a person reads at the end of a run, in place of its JSON line."""
+
+from jobs.number_format import clock, counted, number
+from jobs.run.result import RunResult
+
+
+def run_lines(result: RunResult, job_file: str) -> list[str]:
+    """The result of a run in three lines: what there is and where, speed and time, and what may be done next.
+
+    Args:
+        job_file: for the command of the last line.
+    """
+    rejected = f", {result.rejected:,} rejected" if result.rejected else ""
+    failed = f", {counted(result.units_failed, 'unit')} failed" if result.units_failed else ""
+    lines = [
+        f"{'done' if result.complete else 'incomplete'}: {counted(result.documents, 'document')},"
+        f" {result.labeled:,} labeled{rejected}{failed}, in {result.output}"
+    ]
+    rate = result.labeling_documents_per_second
+    if rate is not None:
+        this_run = (
+            "" if result.documents_run == result.documents else f"this run: {counted(result.documents_run, 'document')}, "
+        )
+        startup = f", {clock(result.startup_seconds)} of it start-up" if result.startup_seconds is not None else ""
+        lines.append(
+            f"{this_run}{number(rate)} documents/s with {counted(result.classifiers, 'classifier')};"
+            f" {clock(result.elapsed)} in all{startup}"
+        )
+    if result.units_failed:
+        lines.append(f"next: label-corpus run {job_file} --retry-failed")
+    elif not result.complete:
+        lines.append(f"next: label-corpus run {job_file}")
+    else:
+        lines.append(f"next: label-corpus report {job_file} --open")
+    return lines
