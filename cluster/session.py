@@ -51,6 +51,18 @@ def usable_cores() -> int:
     return cores
 
 
+def sleeping_threads() -> bool:
+    """Let OpenMP's threads sleep while they wait, as a spinning one takes its core from other programs; an existing setting wins.
+
+    OpenMP reads it when it is loaded, which is with torch.
+
+    Returns:
+        Whether OMP_NUM_THREADS fixes their number.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return bool(os.environ.get("OMP_NUM_THREADS"))
+
+
 def child_environment(changes: dict[str, str | None]) -> dict[str, str]:
     """This process's environment with `changes`, for a process that it starts; None takes a name out."""
     environment = {name: value for name, value in os.environ.items() if name not in changes}

@@ -1,8 +1,8 @@
 """Fine-tune a sequence classifier on labeled texts; its folder can be the labeling job's `model.path`.
 
 Starts from a checkpoint, or from scratch with a WordPiece vocabulary learned from the same texts. A share of each label's
-documents is held out and predicted at the end. All texts are held in memory. The same texts, settings and versions on the same
-machine give the same weights.
+documents is held out and predicted at the end. All texts are held in memory. The same texts, settings, versions and number of
+threads on the same machine give the same weights.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,7 @@ from pipeline_ops.models.base_model import (
     load_checkpoint,
     new_model,
     train_wordpiece,
+    usual_learning_rate,
 )
 from pipeline_ops.schema.errors import UserError
 
@@ -37,8 +38,9 @@ class TrainingConfig(BaseModel):
     max_steps: int | None = Field(
         default=None, ge=1, description="stop after this many batches, to bound the time; null: by epochs"
     )
-    learning_rate: float = Field(
-        default=5e-5, gt=0, description="peak; 5e-5 suits a checkpoint, 1e-3 a small model from scratch"
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="peak; auto: 5e-5 for a checkpoint; for new weights 1e-3, less for models wider than 256",
     )
     batch_size: int = Field(
         default=32, ge=1, description="documents per step and device; a larger batch needs a larger learning_rate"
@@ -86,6 +88,7 @@ class TrainingPlan:
     labels: list[str]  # in id2label order
     parameters: int
     max_length: int  # tokens
+    learning_rate: float
     steps: int
 
 
@@ -149,6 +152,11 @@ def train_classifier(
         labels=names,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         max_length=tokenizer.model_max_length,
+        learning_rate=(
+            usual_learning_rate(model, is_new=architecture is not None)
+            if config.learning_rate == "auto"
+            else config.learning_rate
+        ),
         steps=config.max_steps or math.ceil(math.ceil(len(train_rows) / config.batch_size) * config.epochs),
     )
     if on_start is not None:
@@ -218,7 +226,7 @@ def _make_trainer(
     arguments = TrainingArguments(
         output_dir=folder,  # required; save_strategy="no" writes nothing there
         max_steps=plan.steps,
-        learning_rate=config.learning_rate,
+        learning_rate=plan.learning_rate,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
         train_sampling_strategy="group_by_length",

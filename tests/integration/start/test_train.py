@@ -7,12 +7,15 @@ import pytest
 
 from jobs.config import check_config
 from jobs.start.demo import demo
-from jobs.start.train import TrainConfig, read_labeled, train
+from jobs.start.labeled_input import read_labeled
+from jobs.start.train import TargetConfig, TrainConfig, train
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.models.training import TrainingConfig
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from tests.conftest import Bucket
+from tests.support import REPOSITORY
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.running import command, output_files, snapshot, write_job_file
 
@@ -57,9 +60,18 @@ def test_train_command_writes_a_model_that_the_job_accepts(corpus: Path, tmp_pat
     assert finished.result["max_length"] == 16
     assert "max_length 16" in finished.stderr
     assert finished.result["output"] == str(tmp_path / "model")
+    assert "| learning rate | 0.001 |" in (tmp_path / "model" / "README.md").read_text()
     facts, *_ = resolve_model(ModelConfig(path=str(tmp_path / "model")), StorageConfig())
     assert (facts.head.labels, facts.max_length, facts.head.activation) == (("0", "1"), 16, "softmax")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model", "train.yaml"]
+
+
+def test_every_setting_of_a_training_is_in_the_readme():
+    text = (REPOSITORY / "jobs" / "README.md").read_text()
+    keys = [f"training.{name}" for name in TrainingConfig.model_fields] + [
+        f"output.{name}" for name in TargetConfig.model_fields
+    ]
+    assert [key for key in keys if f"`{key}`" not in text] == []
 
 
 def test_train_on_s3_continues_from_its_own_model(s3: Bucket, corpus: Path, tmp_path: Path):

@@ -146,6 +146,14 @@ def test_train_too_few_labels_or_documents_are_refused(tmp_path: Path, labels: l
         )
 
 
+def test_learning_rate_is_chosen_by_what_training_starts_from(trained: tuple[Path, dict[str, Any]], tmp_path: Path):
+    short = CONFIG.model_copy(update={"learning_rate": "auto", "max_steps": 1})
+    assert train(tmp_path / "new", config=short)["learning_rate"] == 1e-3
+    assert train(tmp_path / "tuned", config=short, start=str(trained[0]), architecture=None)["learning_rate"] == 5e-5
+    wide = ARCHITECTURE.model_copy(update={"options": {**OPTIONS, "dim": 512}})
+    assert train(tmp_path / "wide", config=short, architecture=wide)["learning_rate"] == 5e-4
+
+
 def test_wordpiece_special_tokens_and_template():
     tokenizer = train_wordpiece(corpus()[0], 200, lowercase=True)
     assert [tokenizer.convert_tokens_to_ids(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == list(

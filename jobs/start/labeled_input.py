@@ -1,0 +1,93 @@
+"""The labeled corpus of a training, read by the job's readers."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from pipeline_ops.reading.documents import decode_texts
+from pipeline_ops.reading.input_schema import column_names, infer_column_types
+from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
+from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
+from pipeline_ops.schema.errors import UserError, store_errors
+from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import Range
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
+
+TRAINING_UNIT_BYTES = 8 * 2**20  # small units: reading stops soon after max_documents
+
+
+class LabeledInputConfig(InputConfig):
+    """The job's input section plus the label column."""
+
+    label_column: str = Field(default="label", description="the column that holds each document's label")
+
+    @field_validator("text_pair_column")
+    @classmethod
+    def _no_pairs(cls, column: str | None) -> str | None:
+        if column is not None:
+            raise ValueError("training reads one text per document; leave it out")
+        return column
+
+
+def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
+    """The first `max_documents` texts, their labels, and the number of rows read that had no usable text or label.
+
+    Raises:
+        UserError: no input, or a file without the text or label column.
+    """
+    texts: list[str] = []
+    labels: list[str] = []
+    skipped = 0
+    try:
+        for table, rejected in _tables(config, storage):
+            skipped += rejected
+            if not table.num_rows:
+                continue
+            for text, label in zip(
+                decode_texts(table.column(config.text_column))[0].to_pylist(),
+                table.column(config.label_column).to_pylist(),
+                strict=True,
+            ):
+                if label is None or not text.strip():
+                    skipped += 1
+                    continue
+                texts.append(text)
+                labels.append(str(label))
+                if len(texts) == max_documents:
+                    return texts, labels, skipped
+    except store_errors() as error:
+        raise UserError(f"input.path: {config.path!r} cannot be read: {error}") from error
+    return texts, labels, skipped
+
+
+def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
+    """Yield the input unit by unit: a table with the text and label columns, and the number of rejected rows."""
+    store = Store(config.path, storage)
+    files, _ = find_inputs(config, store)
+    # the reader's added columns are not used; the prefix keeps them from colliding with the label column
+    added = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
+    settings = ReadSettings(
+        input=config,
+        storage=storage,
+        output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
+        line_types=_line_types(files, config, store),
+        unit_bytes=TRAINING_UNIT_BYTES,
+        fingerprint="",
+    )
+    for file in files:
+        for part in read_pieces([Span(file, (Range(0, None),))], settings):
+            if isinstance(part, Failure):
+                raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
+            _, table, rejects = part
+            if config.label_column not in table.column_names and table.num_rows:
+                names = ", ".join(column_names(file, config, store))
+                raise UserError(f"input.label_column: {file.path} has no column {config.label_column!r}; it has {names}")
+            yield table, len(rejects)
+
+
+def _line_types(files: list[InputFile], config: InputConfig, store: Store) -> pa.Schema:
+    line_files = [file for file in files if file.format == "jsonl"]
+    return infer_column_types(line_files, config, store) if line_files else pa.schema([])

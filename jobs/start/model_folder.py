@@ -1,0 +1,122 @@
+"""The folder that a training publishes its model to: what it may replace, and what it holds.
+
+Publishing is atomic for readers: a local folder is written under a temporary name and renamed; on object storage config.json,
+without which a folder is no model, is put last.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_ops.models.fetch import is_hub_id
+from pipeline_ops.output.commit_log import COMMITS_FOLDER, JOB_FILE
+from pipeline_ops.output.lease import LEASE_FOLDER
+from pipeline_ops.schema.errors import UserError, store_access
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import full_path, join
+from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store
+
+RECORD = "training.json"  # settings, versions and held-out accuracy, in the model's folder
+
+
+def check_target(target: str, storage: StorageConfig, *, source: str, overwrite: bool) -> None:
+    """Fail before an hour of training if its result could not be written, or would replace a corpus or labels.
+
+    Args:
+        target: the model's folder.
+        source: `input.path`.
+        overwrite: replace what the folder holds.
+
+    Raises:
+        UserError: the folder cannot be written, or holds what it must keep.
+    """
+    with store_access("output.path", target, "written"):
+        store = Store(target, storage)
+        if store.is_local and os.path.isfile(target):
+            raise UserError(f"output.path: {target!r} is a file; give a folder")
+        _check_replaceable(store)
+        existing = store.list_all()
+        if existing and not overwrite:
+            raise UserError(
+                f"output.path: {target!r} holds {os.path.basename(existing[0].path)!r}; use another folder or"
+                " output.overwrite=true"
+            )
+        if existing and join(full_path(source), "").startswith(join(target, "")):
+            raise UserError(f"output.path: {target!r} holds the input {source!r}; use another folder")
+        store.check_writable()
+
+
+def _check_replaceable(store: Store) -> None:
+    """Raises UserError for a folder that holds labels of a job, itself or in a folder below it."""
+    for file in store.list_all():
+        if {JOB_FILE, COMMITS_FOLDER, LEASE_FOLDER} & {*store.relative(file.path).split("/")}:
+            raise UserError(
+                f"output.path: {store.path!r} holds the labels of a job ({store.relative(file.path)}), which no training"
+                " replaces; use another folder"
+            )
+
+
+def publish(folder: str, store: Store) -> None:
+    """Copy the files of the local `folder` to the store, replacing its content.
+
+    Raises:
+        UserError: a job has written labels there meanwhile.
+    """
+    _check_replaceable(store)
+    if store.is_local:
+        target = store.path
+        temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        shutil.copytree(folder, temporary)
+        if os.path.isdir(target):
+            outdated = f"{temporary}-outdated"
+            os.rename(target, outdated)  # rename cannot replace a folder that is not empty
+            os.rename(temporary, target)
+            shutil.rmtree(outdated)
+        else:
+            os.rename(temporary, target)
+        return
+    contents = {name: Path(folder, name).read_bytes() for name in sorted(os.listdir(folder))}
+    entry = "config.json"  # without it a folder is no model
+    existing = [store.relative(file.path) for file in store.list_all()]
+    store.delete(name for name in existing if name == entry)
+    store.delete(name for name in existing if name not in contents)
+    store.put_many({name: data for name, data in contents.items() if name != entry})
+    store.put(entry, contents[entry])
+
+
+def write_facts(folder: str, settings: Mapping[str, Any], versions: Mapping[str, str], report: Mapping[str, Any]) -> None:
+    """Write how the model was trained into its local `folder`: training.json for programs, README.md as the model card.
+
+    Args:
+        settings: of the training file.
+        report: the fields of the last JSON line.
+    """
+    record = {"settings": settings, "versions": versions, "report": report}
+    Path(folder, RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    start = settings["model"]["path"]
+    head = {"library_name": "transformers", "pipeline_tag": "text-classification"}
+    if start is not None and is_hub_id(start):
+        head["base_model"] = start
+    rows = {
+        "starts from": start or f"new weights: {settings['model']['architecture']['model_type']}",
+        "parameters": f"{report['parameters']:,}",
+        "documents": f"{report['train_documents']:,} trained on, {report['held_out_documents']:,} held out",
+        "held-out accuracy": f"{report['accuracy']:.4f} (macro F1 {report['macro_f1']:.4f})",
+        "steps, documents per step": f"{report['steps']:,}, {settings['training']['batch_size']:,}",
+        "learning rate": f"{report['learning_rate']:g}",
+        "max_length": f"{report['max_length']:,} tokens",
+        "labels": f"{len(report['labels']):,}; config.json has their names",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+    }
+    lines = [
+        *("---", yaml.safe_dump(head).strip(), "---", "", "# Text classifier", ""),
+        *(f"Trained by `label-corpus train`; `{RECORD}` has all settings.", "", "| | |", "|---|---|"),
+        *(f"| {name} | {' '.join(str(value).split()).replace('|', '&#124;')} |" for name, value in rows.items()),
+    ]
+    Path(folder, "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
