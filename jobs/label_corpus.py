@@ -22,7 +22,7 @@ from jobs.console import signals
 from jobs.console.json_events import JsonEvents
 from jobs.console.run_progress import RunProgress
 from jobs.console.step_progress import Steps
-from jobs.report.publish import with_report
+from jobs.report.publish import remove_report, with_report
 from jobs.results.labels import labels
 from jobs.run.chain import Executor, RayExecutor
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
@@ -45,6 +45,7 @@ def run(
     retry_failed: bool = False,
     as_json: bool = False,
     report: bool = True,
+    limit: int | None = None,
     executor: Executor = RayExecutor(),
 ) -> RunResult:
     """Labels the documents that are not labeled yet.
@@ -54,6 +55,9 @@ def run(
         retry_failed: label the units again that earlier runs have quarantined.
         as_json: log events to the logger of jobs.console.json_logging instead of showing text on stderr.
         report: write the output's report at the end, if the run has changed anything.
+        limit: a trial: label at most the first `limit` documents of the input, into the folder `<output>-trial`. A trial
+            replaces the one before, or continues it if it was of fewer documents with the same settings. The job's output
+            stays as it is.
         executor: what the stages run on.
 
     Raises:
@@ -65,19 +69,23 @@ def run(
     started = time.monotonic()
     with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
         steps.begin("resolving the model and listing the input")
-        prepared = prepare(job_of(job), retry_failed=retry_failed)
+        prepared = prepare(job_of(job), retry_failed=retry_failed, limit=limit)
     state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
     meter, max_failed = Meter(state.run, state.output), prepared.job.compute.max_failed_units
     state.observers.append(partial(count_outcome, meter))
     with JsonEvents(state, quiet=quiet) if as_json else RunProgress(state, quiet=quiet) as view, _noted(state):
         if not needs_writing(prepared):
-            state.notify(f"nothing to do: every input file is labeled{' or quarantined' if state.quarantined else ''}")
+            what = "every input file is" if limit is None else "the trial's documents are"
+            state.notify(f"nothing to do: {what} labeled{' or quarantined' if state.quarantined else ''}")
             return end_run(state, prepared)
         with output_lease(prepared) as lease:
             if prepared.lease is not None and not prepared.lease.released:
                 state.notify(NOT_ENDED)
             if prepared.plan.tasks and state.documents_before:
                 state.notify(f"continuing: {state.labeled_text()}")
+            if prepared.replaces_trial:
+                state.notify("replacing the earlier trial")
+                remove_report(prepared.job.output_store)
             with recorded(state, prepared, lease.term):
                 writer = CommitWriter(prepared, lease, state.run)
                 on_activity = state.set_activity if view.shows_activity else None

@@ -51,6 +51,7 @@ def plan_command(
     epilog=examples(
         "label-corpus run job.yaml",
         "label-corpus run job.yaml compute.unit_bytes=8000000",
+        "label-corpus run job.yaml --limit 500     # a trial: OUTPUT-trial/",
         "label-corpus run job.yaml --retry-failed --log-format json",
     ),
 )
@@ -58,6 +59,10 @@ def run_command(
     job: JobFile,
     overrides: Overrides = None,
     quiet: Quiet = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="a trial: only the first N documents, into OUTPUT-trial"),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="retry units that earlier runs quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     no_report: Annotated[bool, typer.Option("--no-report", help="do not update OUTPUT/_report/report.html")] = False,
@@ -72,13 +77,21 @@ def run_command(
     from jobs.label_corpus import run
 
     json_lines = log_format is LogFormat.json
+    arguments = [job, *(overrides or ())]
+    trial = [] if limit is None else ["--limit", str(limit)]
     try:
         result = run(
-            load_light_job(job, overrides), quiet=quiet, retry_failed=retry_failed, as_json=json_lines, report=not no_report
+            load_light_job(job, overrides),
+            quiet=quiet,
+            retry_failed=retry_failed,
+            as_json=json_lines,
+            report=not no_report,
+            limit=limit,
         )
     except (KeyboardInterrupt, SystemExit) as stop:
-        raise interrupted_run(stop, shlex.join(["label-corpus", "run", job, *(overrides or ())])) from None
-    emit(result.to_dict(), *run_lines(result, job), as_json=as_json or json_lines, quiet=quiet, ok=result.complete)
+        raise interrupted_run(stop, shlex.join(["label-corpus", "run", *arguments, *trial])) from None
+    lines = run_lines(result, shlex.join(arguments))
+    emit(result.to_dict(), *lines, as_json=as_json or json_lines, quiet=quiet, ok=result.complete)
 
 
 @app.command(

@@ -8,13 +8,14 @@ def run_lines(result: RunResult, job_file: str) -> list[str]:
     """The result of a run in three lines: what there is and where, speed and time, and what may be done next.
 
     Args:
-        job_file: for the command of the last line.
+        job_file: for the command of the last line, with overrides.
     """
+    outcome = "incomplete" if not result.complete else "trial" if result.trial else "done"
+    trial = f" --limit {result.limit}" if result.trial else ""
     rejected = f", {result.rejected:,} rejected" if result.rejected else ""
     failed = f", {counted(result.units_failed, 'unit')} failed" if result.units_failed else ""
     lines = [
-        f"{'done' if result.complete else 'incomplete'}: {counted(result.documents, 'document')},"
-        f" {result.labeled:,} labeled{rejected}{failed}, in {result.output}"
+        f"{outcome}: {counted(result.documents, 'document')}, {result.labeled:,} labeled{rejected}{failed}, in {result.output}"
     ]
     rate = result.labeling_documents_per_second
     if rate is not None:
@@ -27,9 +28,11 @@ def run_lines(result: RunResult, job_file: str) -> list[str]:
             f" {clock(result.elapsed)} in all{startup}"
         )
     if result.units_failed:
-        lines.append(f"next: label-corpus run {job_file} --retry-failed")
+        lines.append(f"next: label-corpus run {job_file}{trial} --retry-failed")
     elif not result.complete:
-        lines.append(f"next: label-corpus run {job_file}")
+        lines.append(f"next: label-corpus run {job_file}{trial}")
+    elif result.trial:
+        lines.append(f"look at {result.report or result.output}; label the whole: label-corpus run {job_file}")
     else:
         lines.append(f"next: label-corpus report {job_file} --open")
     return lines

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 
 from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
-from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_ledger
+from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_job, read_ledger
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
-from pipeline_ops.reading import line_records
-from pipeline_ops.reading.file_formats import open_decompressed
-from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
+from pipeline_ops.planning.first_documents import document_blocks, first_documents
 from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
+from pipeline_ops.reading.line_records import STREAM_CHUNK_BYTES
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
+from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.etags import MD5_ETAG
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
@@ -29,13 +29,15 @@ MAX_LISTED = 100
 def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Checks that each input document occurs exactly once in labeled + rejected, and that the committed files are intact.
 
+    Of a trial's output, the input documents are the first ones of the input, as many as the trial was limited to.
+
     Args:
         deep: also read the committed files (integrity.check_commit).
 
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
         unreferenced, broken, failed and removed, whose entries begin with the path. `ok` is true if all but `removed` are
-        empty. `files_read` with `deep`.
+        empty. `files_read` with `deep`. `limit`: of a trial.
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -51,11 +53,14 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     try:
         ledger = read_ledger(store)
         failures = read_failures(store)
-        files, _ = find_inputs(job.input, job.input_store)
+        listed, _ = find_inputs(job.input, job.input_store)
+        trial = (read_job(store) or {}).get("trial")
+        files = listed if trial is None else first_documents(listed, trial["limit"], job.input, job.input_store).files
     except store_errors() as error:
         raise UserError(f"{job.input.path!r} or {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
     current = ledger.current
     pieces = pieces_by_file(current.values())
+    quarantined = {piece.path for failure in failures for piece in failure.pieces}
     missing, doubled = [], []
     documents = 0
     steps.begin("recounting the input", sum(file.stored.size for file in files), is_bytes=True)
@@ -63,10 +68,9 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
         if len(found) < len(pieces.get(file.path, [])):
             missing.append(f"{file.path}: has changed since it was labeled")
-        missing += [
-            f"{file.path}: rows {gap.start_row} to {'the end' if gap.stop_row is None else gap.stop_row - 1}"
-            for gap in gaps(found)
-        ]
+        remedy = "`run --retry-failed`" if file.path in quarantined else "`run`"
+        open_ranges = gaps(found, file.rows)
+        missing += [f"{file.path}: not labeled yet ({_rows_of(gap)}); {remedy} labels them" for gap in open_ranges]
         doubled += [
             f"{file.path}: rows {right.start_row} to {min(left.stop_row, right.stop_row) - 1}"
             for left, right in overlaps(found)
@@ -76,15 +80,17 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: a column name that is not UTF-8
             if is_store_fault(error):
                 raise
-            if not gaps(found):
+            if not open_ranges:
                 missing.append(f"{file.path}: cannot be read: {error}")
         steps.add(0, f"{number:,} of {len(files):,} files")
     labeled = sum(commit.labeled for commit in current.values())
     rejected = sum(commit.rejected for commit in current.values())
-    listed = {file.path for file in files}
-    removed = sorted(path for path in pieces if path not in listed)
+    removed = sorted(set(pieces).difference(file.path for file in listed))
     if not removed and not missing and labeled + rejected != documents:
-        missing.append(f"{store.path}: {documents} documents in the input, {labeled} labeled and {rejected} rejected")
+        where = "input" if trial is None else f"first {trial['limit']} of the input"
+        missing.append(
+            f"{store.path}: documents are missing: {documents} in the {where}, {labeled} labeled and {rejected} rejected"
+        )
     steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), items="files")
     broken = list(_broken_files(store, current, steps))
     deep_facts = {}
@@ -119,17 +125,25 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         "broken": list(dict.fromkeys(broken)),
         "failed": failed,
         **deep_facts,
+        **(trial or {}),
         "removed": removed,
         "output": store.path,
     }
 
 
+def _rows_of(gap: Range) -> str:
+    """all rows; rows 5 to 9; rows 5 to the end."""
+    if gap.start_row == 0 and gap.stop_row is None:
+        return "all rows"
+    return f"rows {gap.start_row} to {'the end' if gap.stop_row is None else gap.stop_row - 1}"
+
+
 def count_documents(
     file: InputFile, config: InputConfig, store: Store, on_bytes: Callable[[int], None] = lambda done: None
 ) -> int:
-    """Counts the documents in an input file, rejects included, independently of the commits.
+    """Counts the documents in an input file's rows, rejects included, independently of the commits.
 
-    Parquet by its footer, line formats by reading them. Blank lines are documents in text, but not in JSON Lines and CSV.
+    Parquet by its footer, line formats by reading them (document_blocks).
 
     Args:
         on_bytes: called with the number of bytes done since the last call; they add up to the size of the file.
@@ -139,23 +153,17 @@ def count_documents(
         with store.open(file.stored, sequential=False) as source:
             rows = pq.read_metadata(source).num_rows
         on_bytes(left)
-        return rows
+        return rows if file.stop_row is None else min(rows, file.stop_row)
     if file.format == "text" and config.text_unit == "file":
         on_bytes(left)
         return 1
-    start = csv_header(file, config, store)[1] if file.format == "csv" else 0
-    quote, delimiter = (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")
     total = 0
-    with open_decompressed(file.stored, file.compression, store, start) as stream:
-        for block in line_records.read_record_blocks(
-            stream, target_bytes=line_records.STREAM_CHUNK_BYTES, quote=quote, delimiter=delimiter, start_byte=start
-        ):
-            lines = line_records.split_records(block, quote, delimiter)
-            total += sum(line_records.is_document(line, file.format) for line in lines)
-            if file.compression is None:  # else the blocks are larger than the bytes read for them
-                done = min(len(block.data), left)
-                left -= done
-                on_bytes(done)
+    for block, which in document_blocks(file, config, store, STREAM_CHUNK_BYTES):
+        total += sum(which)
+        if file.compression is None:  # else the blocks are larger than the bytes read for them
+            done = min(len(block.data), left)
+            left -= done
+            on_bytes(done)
     on_bytes(left)
     return total
 
@@ -205,8 +213,10 @@ def _rows(store: Store, file: StoredFile) -> int | str:
 
 def print_report(report: dict[str, Any]) -> None:
     """Prints a report for people, on stderr."""
+    if "limit" in report:
+        print(f"a trial: checked against the first {report['limit']:,} documents of the input", file=sys.stderr)
     for kind in ("missing", "doubled", "unreferenced", "broken", "failed", "removed"):
         for line in itertools.islice(report[kind], MAX_LISTED):
-            print(f"{kind}: {line}", file=sys.stderr)
+            print(line if kind == "missing" else f"{kind}: {line}", file=sys.stderr)  # a missing row's line says what to do
         if len(report[kind]) > MAX_LISTED:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)

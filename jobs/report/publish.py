@@ -14,6 +14,7 @@ from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.units import iso
+from pipeline_ops.storage.store import Store
 
 REPORT_FOLDER = "_report"
 REPORT_FILE = f"{REPORT_FOLDER}/report.html"
@@ -66,6 +67,11 @@ def with_report(result: RunResult, job: ResolvedJob, ledger: Ledger, say: Callab
         say(f"the report could not be written: {reason}; run `label-corpus report` to try again")
         return replace(result, report_error=reason)
     return replace(result, report=path, report_seconds=round(time.monotonic() - began, 2))
+
+
+def remove_report(store: Store) -> None:
+    """Delete an output's report and evaluation, of labels that are no longer in it."""
+    store.delete([REPORT_FILE, EVALUATION])
 
 
 def _read_evaluation(labeled: Labeled) -> dict[str, Any] | None:

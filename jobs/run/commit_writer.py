@@ -35,8 +35,8 @@ def needs_writing(prepared: Prepared) -> bool:
 def output_lease(prepared: Prepared) -> Iterator[Lease]:
     """Holds the output's lease and deletes orphaned files; the ledger from prepare() stays current.
 
-    Failures that are to be retried leave quarantine. When a user's mistake ends the block, an output that was empty before
-    and still is has no trace of the run.
+    Failures that are to be retried leave quarantine, and the rows of a trial that this one replaces leave the output. When a
+    user's mistake ends the block, an output that was empty before and still is has no trace of the run.
 
     Raises:
         UserError: the output cannot be written.
@@ -45,6 +45,8 @@ def output_lease(prepared: Prepared) -> Iterator[Lease]:
     job = prepared.job
     store = job.output_store
     with hold_lease(store, job.output.lease_seconds, prepared.lease, prepared.ledger) as lease:
+        if prepared.replaces_trial:
+            write_pack(store, prepared.ledger, lease.term)  # of no commit: it voids those of the earlier trial
         sweep(store, prepared.ledger, lease.confirm)
         clear_failures(store, prepared.outdated_failures)
         yield lease

@@ -74,14 +74,40 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
         )
     differing = [
         f"{current_name(key)} (was {recorded.get(key)!r}, is {settings.get(key)!r})"
-        for key in sorted({*recorded, *settings})
-        if recorded.get(key) != settings.get(key) and not (key.endswith(".dtype") and settings.get(key, "") is None)
+        for key in differing_settings(recorded, settings)
     ]
     if differing:
         raise UserError(
             f"output.path: holds labels written with other settings: {'; '.join(differing)};"
             f" restore them, or give another output.path"
         )
+
+
+def check_trial(record: dict[str, Any] | None, limit: int | None, path: str) -> None:
+    """Check that a trial writes to no labels but a trial's, and a run to none of a trial.
+
+    Args:
+        record: the output's `_job.json`.
+        limit: of the trial; None: a run of all documents.
+        path: of the output.
+
+    Raises:
+        UserError: it is the other one.
+    """
+    if record is None or (limit is None) == ("trial" not in record):
+        return
+    if limit is None:
+        raise UserError(f"output.path: {path!r} holds a trial, of the first documents only; give another folder")
+    raise UserError(f"output.path: {path!r}, where a trial would go, holds labels that are no trial's; rename that folder")
+
+
+def differing_settings(recorded: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """The keys, sorted, with other values in `settings` than are recorded; an unresolved dtype matches any."""
+    return [
+        key
+        for key in sorted({*recorded, *settings})
+        if recorded.get(key) != settings.get(key) and not (key.endswith(".dtype") and settings.get(key, "") is None)
+    ]
 
 
 def current_name(recorded: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.config import JobConfig, ResolvedJob
-from jobs.run.fingerprint import check_same_job, result_settings
+from jobs.run.fingerprint import check_same_job, check_trial, differing_settings, result_settings
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
@@ -19,6 +19,7 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
+from pipeline_ops.planning.first_documents import first_documents
 from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_columns
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.documents import check_columns, is_text_type
@@ -33,6 +34,7 @@ from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
 
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
+TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
 
 
 class MissingColumn(UserError):
@@ -48,7 +50,7 @@ class Prepared:
     """A job that has been checked against its input, its models and its output, and the plan of what is left."""
 
     job: ResolvedJob
-    files: list[InputFile]
+    files: list[InputFile]  # of a trial the first ones
     passed_over: list[str]  # files of no known format
     line_types: pa.Schema
     ledger: Ledger
@@ -58,6 +60,8 @@ class Prepared:
     record: dict[str, Any] | None  # _job.json
     plan: Plan
     strays: Strays | None = None  # among all files; not looked for where nothing is left to label
+    limit: int | None = None  # of a trial: how many documents it labels at the most
+    replaces_trial: bool = False  # the output holds another trial; nothing of it is in what is above
 
     @property
     def models(self) -> tuple[JobModel, ...]:
@@ -70,12 +74,13 @@ class Prepared:
         return sum(known) if len(known) == len(self.models) else None
 
 
-def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = True) -> Prepared:
+def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = True, limit: int | None = None) -> Prepared:
     """Checks a job against its input, its models and its output, before anything is started or written.
 
     Args:
         retry_failed: plan the units again that earlier runs have quarantined.
         leased: the caller is about to write, so nobody else may be writing.
+        limit: for a trial: at most the first `limit` documents of the input, into an output of their own.
 
     Raises:
         UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job.
@@ -88,6 +93,9 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         }
     )
     _check_paths(config)
+    if limit is not None:
+        config = _trial_of(config, limit)
+        _check_paths(config)
     with store_access("output.path", config.output.path, "read"):
         lease = check_free(config.output_store) if leased else None
     with store_access("input.path", config.input.path, "read"):
@@ -101,10 +109,27 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
     job = _resolve(config)
     _check_partitions(job)
     _check_label_folders(job)
+    check_trial(record, limit, job.output.path)
+    listed_files, first = files, None
+    if limit is not None:
+        with store_access("input.path", job.input.path, "read"):
+            first = first_documents(files, limit, job.input, job.input_store)
+        files = first.files
+    replaces_trial = (
+        first is not None
+        and record is not None
+        and not (
+            first.holds(ledger.current.values())
+            and not differing_settings(record["settings"], result_settings(job, job.models))
+        )
+    )
+    if replaces_trial:
+        record, ledger, retry_failed = None, Ledger(pack_term=ledger.pack_term), True
     listed = {file.path: file.stored for file in files}
     outdated = failures if retry_failed else outdated_failures(failures, listed)
     retried = {failure.id for failure in outdated}
     failures = [failure for failure in failures if failure.id not in retried]
+    unit_bytes = None if job.compute.unit_bytes == "auto" else job.compute.unit_bytes
     with store_access("input.path", job.input.path, "read", pa.ArrowInvalid):
         plan = make_plan(
             files,
@@ -112,23 +137,37 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
             text_columns=job.input.text_columns,
             output=job.output,
             store=job.input_store,
-            unit_bytes=None if job.compute.unit_bytes == "auto" else job.compute.unit_bytes,
+            unit_bytes=unit_bytes if first is None else first.unit_bytes(unit_bytes),
             failures=failures,
         )
         # only files with work left are opened
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
+        if left and first is not None:
+            left = listed_files  # a trial's columns have the types that they have in a run
         try:
             line_types = _check_columns(job, left, checked=record is not None)
         except MissingColumn as error:
-            raise UserError(f"{error}{_other_formats(error, job, files, passed_over)}") from None
-        strays = find_strays(files, passed_over, job.input, job.input_store) if plan.tasks else None
+            raise UserError(f"{error}{_other_formats(error, job, listed_files, passed_over)}") from None
+        strays = find_strays(listed_files, passed_over, job.input, job.input_store) if plan.tasks else None
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
     if record is not None:
         check_same_job(record, result_settings(job, job.models))
         recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
         line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
-    return Prepared(job, files, passed_over, line_types, ledger, lease, failures, outdated, record, plan, strays)
+    return Prepared(
+        job, files, passed_over, line_types, ledger, lease, failures, outdated, record, plan, strays, limit, replaces_trial
+    )
+
+
+def _trial_of(config: JobConfig, limit: int) -> JobConfig:
+    """The job with the output of its trials."""
+    if limit < 1:
+        raise UserError(f"limit: {limit} documents; give 1 or more")
+    path = config.output.path
+    if not is_local(path) and "/" not in path.split("://", 1)[1]:
+        raise UserError(f"output.path: {path!r} is a whole bucket, and a trial would be another one; give a folder in it")
+    return config.model_copy(update={"output": config.output.model_copy(update={"path": path + TRIAL_SUFFIX})})
 
 
 def _resolve(config: JobConfig) -> ResolvedJob:

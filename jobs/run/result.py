@@ -22,6 +22,7 @@ class RunResult:
         classifiers: how many actors held the model; classify_seconds: where the time of all of them went (ClassifySeconds).
         model_flops_per_second: of all classifiers together, on tokens without padding, in labeling_seconds.
         mfu: model FLOPs utilization: FLOP/s of a classifier, waiting included, over its GPU's peak (models/flops.py).
+        limit: of a trial, how many documents it labels at the most; None: all of the input.
         report: path of the output's report; report_error: why there is none; report_seconds: how long it took.
     """
 
@@ -55,6 +56,7 @@ class RunResult:
     model_flops_per_second: int | None
     mfu: float | None
     output: str
+    limit: int | None = None
     report: str | None = None
     report_error: str | None = None
     report_seconds: float | None = None
@@ -69,5 +71,10 @@ class RunResult:
         """Whether every input document stands in the output, labeled or rejected."""
         return not self.files_incomplete and not self.units_failed
 
+    @property
+    def trial(self) -> bool:
+        """Whether this was a run of the first documents only, with an output of its own."""
+        return self.limit is not None
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "trial": self.trial}

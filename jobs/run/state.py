@@ -60,6 +60,7 @@ class RunState:
     run: str  # id
     output: str
     files: int  # of the input
+    limit: int | None = None  # of a trial: how many documents it labels
     files_changed: int = 0  # since they were labeled
     files_removed: int = 0
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
@@ -215,6 +216,7 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         run=run,
         output=prepared.job.output.path,
         files=len(prepared.files),
+        limit=prepared.limit,
         files_changed=len(prepared.plan.changed),
         files_removed=len(prepared.plan.removed),
         units_planned=prepared.plan.num_units,
@@ -290,6 +292,7 @@ def result_of(state: RunState, commits: dict[str, Commit], incomplete: int) -> R
         model_flops_per_second=round(flops / labeling) if flops is not None and labeling else None,
         mfu=None if mfu is None else round(mfu, 4),
         output=state.output,
+        limit=state.limit,
     )
 
 

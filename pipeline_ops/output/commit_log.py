@@ -193,8 +193,12 @@ def pieces_by_file(commits: Iterable[Commit]) -> dict[str, list[Piece]]:
     return found
 
 
-def gaps(pieces: list[Piece]) -> list[Range]:
-    """The row ranges that `pieces`, in row order, do not cover; [] for a complete file."""
+def gaps(pieces: list[Piece], rows: Range = Range(0, None)) -> list[Range]:
+    """The ranges of `rows` that `pieces`, in row order, do not cover; [] for a complete file.
+
+    Args:
+        rows: of the file, from its first one on; by default all.
+    """
     open_ranges = []
     row = byte = 0
     complete = False
@@ -203,16 +207,18 @@ def gaps(pieces: list[Piece]) -> list[Range]:
             open_ranges.append(Range(row, piece.start_row, byte, piece.start_byte))
         row, byte = max(row, piece.stop_row), max(byte, piece.stop_byte)
         complete = complete or piece.last
-    return open_ranges if complete or row >= END_OF_FILE else [*open_ranges, Range(row, None, byte, None)]
+    if complete or row >= (END_OF_FILE if rows.stop_row is None else rows.stop_row):
+        return open_ranges
+    return [*open_ranges, Range(row, rows.stop_row, byte, rows.stop_byte)]
 
 
 def incomplete_files(files: Iterable[InputFile], commits: dict[str, Commit]) -> list[str]:
-    """Paths of the input files that the current commits do not cover from the first row to the last."""
+    """Paths of the input files that the current commits do not cover from the first row to the last (InputFile.rows)."""
     done = pieces_by_file(current_commits(commits).values())
     return [
         file.path
         for file in files
-        if gaps([piece for piece in done.get(file.path, []) if piece.identity == file.stored.identity])
+        if gaps([piece for piece in done.get(file.path, []) if piece.identity == file.stored.identity], file.rows)
     ]
 
 

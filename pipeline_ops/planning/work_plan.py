@@ -105,7 +105,7 @@ def make_plan(
     spans, files_done, bytes_done = [], 0, 0
     for file in files:
         pieces = sorted(done.get(file.path, []), key=lambda piece: (piece.start_row, piece.stop_row))
-        open_ranges = gaps(pieces)
+        open_ranges = gaps(pieces, file.rows)
         if open_ranges:
             spans.append(Span(file, tuple(open_ranges), tuple(sorted(changed.get(file.path, ())))))
         elif file.path not in quarantine:
@@ -159,8 +159,8 @@ def is_all_stale(commit: Commit, plan: Plan) -> bool:
 
 
 def _decompressed_bytes(file: InputFile) -> int:
-    """Estimated."""
-    return file.stored.size * (EXPANSION if file.compression is not None or file.format == "parquet" else 1)
+    """Of the rows that are to be labeled; estimated, but for a trial's last file."""
+    return file.stop_byte or file.stored.size * (EXPANSION if file.compression is not None or file.format == "parquet" else 1)
 
 
 def _estimated_bytes(span: Span) -> int:
@@ -172,9 +172,9 @@ def _rows(pieces: Iterable[Piece]) -> int:
 
 
 def _share_left(span: Span, cuts: Cuts) -> float:
-    """The share of a file that its task reads, from 0 to 1: by rows where its footer has been read, else by bytes."""
+    """The share of a file's rows that its task reads, from 0 to 1: by rows where its footer has been read, else by bytes."""
     if span.file.path in cuts:
-        _, num_rows = cuts[span.file.path]
+        num_rows = span.file.stop_row or cuts[span.file.path][1]
         left = sum((num_rows if part.stop_row is None else part.stop_row) - part.start_row for part in span.ranges)
         return left / max(num_rows, 1)
     if span.file.format == "parquet":

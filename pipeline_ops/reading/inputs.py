@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from pipeline_ops.reading.file_formats import COMPRESSIONS, FORMATS, format_and_compression
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
+from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.store import Store, StoredFile
 
 MAX_OPENED_FILES = 100  # per format, until one can be read: a corpus without read permission is reported within seconds
@@ -74,10 +75,17 @@ class InputFile:
     stored: StoredFile
     format: str  # parquet, jsonl, csv or text
     compression: str | None
+    stop_row: int | None = None  # exclusive: of a trial's last file only the first rows are labeled; None: all
+    stop_byte: int | None = None  # where that row begins in the decompressed stream of a line format
 
     @property
     def path(self) -> str:
         return self.stored.path
+
+    @property
+    def rows(self) -> Range:
+        """The rows that are to be labeled."""
+        return Range(0, self.stop_row, 0, self.stop_byte)
 
 
 def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[str]]:
