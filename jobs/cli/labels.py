@@ -1,12 +1,15 @@
-"""Commands on an output: status, report, evaluate, compare."""
+"""Commands on an output: status, show, report, evaluate, compare."""
 
+import os
 import sys
 import webbrowser
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from jobs.cli.options import AsJson, Overrides, Quiet, emit, examples
+from jobs.number_format import counted
 
 Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
 
@@ -29,6 +32,80 @@ def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = F
     if not quiet:
         print_status(found)
     emit(found, as_json=as_json, shown=not quiet)
+
+
+class Sort(StrEnum):
+    """The order in which documents are shown."""
+
+    input = "input"
+    lowest = "lowest"  # score first
+    highest = "highest"
+
+
+@app.command(
+    "show",
+    epilog=examples(
+        "label-corpus show job.yaml --label refund --sort lowest",
+        "label-corpus show labeled/ --source batch-7.jsonl --max-score 0.5",
+        "label-corpus show labeled/ --rejects",
+        "label-corpus show labeled/ -n 1000 --columns id,label | jq .id",
+    ),
+)
+def show_command(
+    target: Target,
+    overrides: Overrides = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="how many, at most")] = 20,
+    label: Annotated[str | None, typer.Option("--label", metavar="NAME", help="only documents with this label")] = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", metavar="X", help="only scores from X on")] = None,
+    max_score: Annotated[float | None, typer.Option("--max-score", metavar="X", help="only scores up to X")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="FILE", help="only documents of this input file; its name is enough")
+    ] = None,
+    sort: Annotated[Sort, typer.Option("--sort", help="by the input's order, or by score")] = Sort.input,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="whose labels and scores, if the output has several models")
+    ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="only these columns")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="rejected documents, with reasons")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines on a terminal too")] = False,
+) -> None:
+    """Print documents by label, score or source file.
+
+    On a terminal a table, texts shortened to its width; elsewhere JSON Lines, a document each with all its columns.
+    """
+    from cluster.session import secret_values
+    from jobs.results.documents_table import print_json_lines, print_table, with_source
+    from jobs.results.open_output import find_labeled
+    from jobs.results.show import Choice, default_columns, find_documents, find_rejects
+    from pipeline_ops.schema.errors import UserError
+
+    if rejects and (label, min_score, max_score, model, columns, sort) != (None, None, None, None, None, Sort.input):
+        raise UserError("--rejects: rejected documents have no labels; of the other options, --source and --limit go with it")
+    labeled = find_labeled(target, overrides)
+    choice = Choice(limit, label, model, min_score, max_score, source, sort.value)
+    wanted = None if columns is None else [name.strip() for name in columns.split(",")]
+    as_table = sys.stdout.isatty() and not as_json
+    if as_table and not rejects:
+        wanted = wanted or default_columns(labeled, model)
+    documents = find_rejects(labeled, choice) if rejects else find_documents(labeled, choice, wanted)
+    if not as_table:
+        try:
+            print_json_lines(documents, secret_values())
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    found = list(documents)
+    if rejects:
+        found = [with_source(one, "source_file", "source_row") for one in found]
+    elif columns is None:
+        found = [with_source(one, labeled.columns.source_file_column, labeled.columns.source_row_column) for one in found]
+    if found:
+        source_columns = labeled.record["config"]["input"]
+        texts = {"detail", source_columns["text_column"], source_columns["text_pair_column"]}
+        print_table(found, list(found[0]), texts, secret_values())
+    more = f"; there may be more: -n {10 * limit}" if len(found) == limit else ""
+    print(f"{counted(len(found), 'reject' if rejects else 'document')}{more}", file=sys.stderr)
 
 
 @app.command(

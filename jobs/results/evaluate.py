@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.results.open_output import model_of
 from pipeline_ops.analysis.multi_label import MultiLabelEvaluator, is_list, lists_to_numpy
 from pipeline_ops.analysis.regression import ValueEvaluator
 from pipeline_ops.analysis.single_label import Mistake, Rows, SingleLabelEvaluator, as_text, slices_of
@@ -48,7 +49,7 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
         UserError: no such column or model, or no true label that the model knows.
         OSError: a labeled file cannot be read.
     """
-    name, added = _model_of(labeled, model)
+    name, added = model_of(labeled, model)
     head = labeled.head(name)
     types = _column_types(labeled)
     _check_truth_column(labeled, truth, types)
@@ -100,20 +101,6 @@ def truncated_summary(result: dict[str, Any]) -> dict[str, Any]:
     if line.get("sweep"):
         line["sweep"] = {**line["sweep"], "per_label": line["sweep"]["per_label"][:MAX_LINE_LABELS]}
     return line
-
-
-def _model_of(labeled: Labeled, model: str | None) -> tuple[str, OutputConfig]:
-    """(name of the model in _job.json, its output columns)."""
-    models = labeled.columns.by_model()
-    if model is None and len(models) == 1:
-        return next(iter(models.items()))
-    if "" in models:
-        raise UserError(f"--model: invalid value {model!r}: the output has one unnamed model; leave the option out")
-    if model is None:
-        raise UserError(f"--model: the output has several models, {_listed(list(models))}; name one")
-    if model not in models:
-        raise UserError(f"--model: {model!r} is not one of the output's models, {_listed(list(models))}")
-    return model, models[model]
 
 
 def _evaluator(head: Head, added: OutputConfig) -> tuple[Evaluator, bool]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.config import check_config, load_job, override
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import full_path, is_local
 from pipeline_ops.storage.store import Store
@@ -50,3 +51,22 @@ def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
         UserError: as store_of, or the output has no labels.
     """
     return open_labeled(store_of(target, overrides), "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
+
+
+def model_of(labeled: Labeled, model: str | None) -> tuple[str, OutputConfig]:
+    """(name of the model in _job.json, its output columns), by `--model`.
+
+    Raises:
+        UserError: there is no such model, or there are several and `model` is None.
+    """
+    models = labeled.columns.by_model()
+    if model is None and len(models) == 1:
+        return next(iter(models.items()))
+    known = ", ".join(map(repr, models))
+    if "" in models:
+        raise UserError(f"--model: invalid value {model!r}: the output has one unnamed model; leave the option out")
+    if model is None:
+        raise UserError(f"--model: the output has several models, {known}; name one")
+    if model not in models:
+        raise UserError(f"--model: {model!r} is not one of the output's models, {known}")
+    return model, models[model]

@@ -24,6 +24,7 @@ from pipeline_ops.writing.commit_record import Commit, WrittenFile
 SMALL_FILE_BYTES = 4 * 2**20  # up to this size files are fetched whole and concurrently: a range costs as much
 FETCHED_BYTES = 64 * 2**20  # of small files, held at a time
 READ_BUFFER = 2**20
+BATCH_ROWS = 4096  # per table of read_batches
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,26 @@ def read_columns(
     Raises:
         OSError: a file cannot be read, or does not have the rows that its commit says.
     """
+    for file, source in _opened(store, files):
+        yield file, _columns_of(file, source, columns, rows)
+
+
+def read_batches(
+    store: Store, files: Iterable[WrittenFile], columns: Sequence[str]
+) -> Iterator[tuple[WrittenFile, Iterator[pa.Table]]]:
+    """As read_columns, but yields (file, its rows in tables of at most BATCH_ROWS), for a caller that stops early or keeps few.
+
+    Memory: FETCHED_BYTES of small files, or a batch of a large one. A file's tables are read before the next file is asked for.
+
+    Raises:
+        OSError: as read_columns.
+    """
+    for file, source in _opened(store, files):
+        yield file, _batches_of(file, source, columns)
+
+
+def _opened(store: Store, files: Iterable[WrittenFile]) -> Iterator[tuple[WrittenFile, Any]]:
+    """(file, its open source, until the next one); small files are fetched whole, side by side."""
     for together in _together(files):
         if len(together) > 1 or together[0].bytes <= SMALL_FILE_BYTES:
             stored = [StoredFile(store.join(file.path), file.bytes, file.md5) for file in together]
@@ -148,7 +169,7 @@ def read_columns(
             sources = [store.open(store.stat(together[0].path), sequential=False)]
         for file, source in zip(together, sources, strict=True):
             with source:
-                yield file, _columns_of(file, source, columns, rows)
+                yield file, source
 
 
 def _together(files: Iterable[WrittenFile]) -> Iterator[list[WrittenFile]]:
@@ -170,10 +191,7 @@ def _together(files: Iterable[WrittenFile]) -> Iterator[list[WrittenFile]]:
 
 def _columns_of(file: WrittenFile, source: Any, columns: Sequence[str], rows: int | None) -> pa.Table:
     try:
-        parquet = pq.ParquetFile(source, buffer_size=READ_BUFFER)
-        if parquet.metadata.num_rows != file.rows:
-            raise OSError(f"{parquet.metadata.num_rows} rows, its commit says {file.rows}")
-        there = [name for name in columns if name in parquet.schema_arrow.names]
+        parquet, there = _parquet_of(file, source, columns)
         if rows is None or rows >= file.rows:
             table = parquet.read(columns=there, use_threads=False)
         else:
@@ -181,10 +199,32 @@ def _columns_of(file: WrittenFile, source: Any, columns: Sequence[str], rows: in
             table = pa.Table.from_batches([next(iter(batches))])
     except (OSError, pa.ArrowException) as error:
         raise OSError(f"{file.path}: {error}") from error
+    return _with_partition_columns(file, table, columns)
+
+
+def _batches_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
+    try:
+        parquet, there = _parquet_of(file, source, columns)
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=there, use_threads=False):
+            yield _with_partition_columns(file, pa.Table.from_batches([batch]), columns)
+    except (OSError, pa.ArrowException) as error:
+        raise OSError(f"{file.path}: {error}") from error
+
+
+def _parquet_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> tuple[pq.ParquetFile, list[str]]:
+    """(the file, those of the columns that it has)."""
+    parquet = pq.ParquetFile(source, buffer_size=READ_BUFFER)
+    if parquet.metadata.num_rows != file.rows:
+        raise OSError(f"{parquet.metadata.num_rows} rows, its commit says {file.rows}")
+    return parquet, [name for name in columns if name in parquet.schema_arrow.names]
+
+
+def _with_partition_columns(file: WrittenFile, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The columns in their order: those of the table, partition columns as text, others null."""
     values = hive_values(file.path)
     found = {
         name: table.column(name)
-        if name in there
+        if name in table.column_names
         else pa.chunked_array([pa.array([values.get(name)] * table.num_rows, pa.string())])
         for name in columns
     }

@@ -1,0 +1,284 @@
+"""`label-corpus show`: documents of an output by label, score or source, from the committed rows, in bounded memory.
+
+First the places of the documents are found from the few columns that the choice depends on, in the files that can hold them;
+then the documents are read from there.
+"""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count, islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.results.open_output import model_of
+from pipeline_ops.analysis.summary_statistics import labels_of
+from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.output.labeled_output import Labeled, read_batches, schema_of
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.units import unpack_rejects
+from pipeline_ops.storage.paths import full_path
+from pipeline_ops.storage.store import StoredFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
+
+READ_TOGETHER = 256  # documents, at most, that are held while their files are read
+
+Order = Literal["input", "lowest", "highest"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which documents are shown, how many, and in which order: the input's, or by score."""
+
+    limit: int
+    label: str | None = None
+    model: str | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    source: str | None = None  # path of an input file, or its end: name.jsonl, folder/name.jsonl
+    order: Order = "input"
+
+    @property
+    def uses_scores(self) -> bool:
+        return self.order != "input" or self.min_score is not None or self.max_score is not None
+
+
+class _Place(NamedTuple):
+    """Where a document is: the row of a committed file."""
+
+    file: WrittenFile
+    row: int
+
+
+def find_documents(labeled: Labeled, choice: Choice, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The chosen documents as {column: value}.
+
+    Args:
+        columns: only these, in this order; None: all.
+
+    Raises:
+        UserError: there is no such column, model, label or source.
+        OSError: a labeled file cannot be read.
+    """
+    names = schema_of(labeled, columns).names
+    search = _Search(labeled, choice)
+    return _read(labeled, search.places(), names)
+
+
+def find_rejects(labeled: Labeled, choice: Choice) -> Iterator[dict[str, Any]]:
+    """The first rejects in the order of the input, of `choice.source` if it is given: source_file, source_row, reason, detail.
+
+    Raises:
+        UserError: there is no such source.
+        OSError: a file of rejects cannot be read.
+    """
+    sources = None if choice.source is None else _sources(labeled, choice.source)
+    return islice(_rejects(labeled, sources), choice.limit)
+
+
+def _rejects(labeled: Labeled, sources: set[str] | None) -> Iterator[dict[str, Any]]:
+    commits = [commit for commit in labeled.commits if commit.rejects_file is not None and _is_of(commit, sources)]
+    for group in _growing(commits):
+        files = [commit.rejects_file for commit in group if commit.rejects_file is not None]
+        stored = [StoredFile(labeled.store.join(file.path), file.bytes, file.md5) for file in files]
+        for content in labeled.store.read_files(stored):
+            rejects = [asdict(reject) for reject in unpack_rejects(content)]
+            rejects.sort(key=lambda reject: (reject["source_file"], reject["source_row"]))
+            yield from (reject for reject in rejects if sources is None or reject["source_file"] in sources)
+
+
+class _Search:
+    """Finds the places of the chosen documents."""
+
+    def __init__(self, labeled: Labeled, choice: Choice):
+        self.labeled, self.choice = labeled, choice
+        self.names = labeled.columns  # of the source columns
+        self.model, self.added = "", self.names
+        if choice.label is not None or choice.model is not None or choice.uses_scores:
+            self.model, self.added = model_of(labeled, choice.model)
+        self.sources = None if choice.source is None else _sources(labeled, choice.source)
+        self.has_labels = choice.label is not None and self.added.labels is True
+        if choice.label is not None:
+            _check_label(labeled, self.model, choice.label)
+
+    def places(self) -> Iterator[_Place]:
+        """At most choice.limit places, in order."""
+        commits = [commit for commit in self.labeled.commits if self._may_have(commit)]
+        if self.choice.order == "input":
+            return islice(self._in_input_order(commits), self.choice.limit)
+        return iter(self._by_score(commits))
+
+    def _may_have(self, commit: Commit) -> bool:
+        label = self.choice.label
+        if label is not None and not self.has_labels and not commit.labels.get(_counted_as(label, self.model)):
+            return False
+        return bool(commit.files) and _is_of(commit, self.sources)
+
+    def _files(self, commit: Commit) -> list[WrittenFile]:
+        """The commit's files whose partition can have the label."""
+        label, column = self.choice.label, self.added.label_name
+        if label is None or self.has_labels or column not in self.names.partition_columns():
+            return list(commit.files)
+        return [file for file in commit.files if hive_values(file.path).get(column) == label]
+
+    def _columns(self) -> list[str]:
+        wanted = [self.names.source_file_column, self.names.source_row_column]
+        if self.choice.label is not None:
+            wanted.append(self.added.label_name)
+        if self.has_labels:
+            wanted.append(self.added.labels_column)
+        if self.choice.uses_scores:
+            wanted.append(self.added.score_column)
+        return list(dict.fromkeys(wanted))
+
+    def _matches(self, batches: Iterator[pa.Table]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """(numbers in the file of the rows that match, these rows) of each batch of a file."""
+        start = 0
+        for table in batches:
+            rows = np.flatnonzero(self._mask(table))
+            if len(rows):
+                yield start + rows, table.take(pa.array(rows))
+            start += table.num_rows
+
+    def _mask(self, table: pa.Table) -> np.ndarray:
+        """bool (rows,): whether the row is chosen."""
+        choice, mask = self.choice, np.ones(table.num_rows, bool)
+        if self.sources is not None:
+            files = table.column(self.names.source_file_column)
+            mask &= _true(pc.is_in(files.cast(pa.string()), pa.array(sorted(self.sources), pa.string())))
+        if choice.label is not None:
+            is_best = _true(pc.equal(table.column(self.added.label_name).cast(pa.string()), choice.label))
+            mask &= (
+                (is_best | _lists_with(table.column(self.added.labels_column), choice.label)) if self.has_labels else is_best
+            )
+        for bound, compare in ((choice.min_score, pc.greater_equal), (choice.max_score, pc.less_equal)):
+            if bound is not None:
+                mask &= _true(compare(table.column(self.added.score_column).cast(pa.float64()), bound))
+        return mask
+
+    def _in_input_order(self, commits: list[Commit]) -> Iterator[_Place]:
+        """A commit has the rows of a file in the input's order, and those of each label in another file."""
+        source, row = self.names.source_file_column, self.names.source_row_column
+        for group in _growing(commits):
+            found: dict[int, list[tuple[str, int, _Place]]] = defaultdict(list)
+            owners = {file.path: number for number, commit in enumerate(group) for file in self._files(commit)}
+            files = [file for commit in group for file in self._files(commit)]
+            for file, batches in read_batches(self.labeled.store, files, self._columns()):
+                left = self.choice.limit
+                for numbers, table in self._matches(batches):
+                    keys = zip(table.column(source).to_pylist(), table.column(row).cast(pa.int64()).to_pylist(), strict=True)
+                    places = (_Place(file, int(number)) for number in numbers)
+                    matches = [(*key, place) for key, place in zip(keys, places, strict=True)][:left]
+                    found[owners[file.path]] += matches
+                    left -= len(matches)
+                    if not left:
+                        break
+            for number in range(len(group)):
+                yield from (place for _, _, place in sorted(found[number], key=lambda one: one[:2]))
+
+    def _by_score(self, commits: list[Commit]) -> list[_Place]:
+        """The places of the documents with the lowest or the highest scores; of equal ones, those that come first."""
+        files = [file for commit in commits for file in self._files(commit)]
+        sign = 1 if self.choice.order == "lowest" else -1
+        best = np.empty(0, [("key", np.float64), ("file", np.int64), ("row", np.int64)])
+        for number, (_, batches) in enumerate(read_batches(self.labeled.store, files, self._columns())):
+            for rows, table in self._matches(batches):
+                some = np.empty(len(rows), best.dtype)
+                some["key"] = sign * table.column(self.added.score_column).cast(pa.float64()).to_numpy()
+                some["file"], some["row"] = number, rows
+                best = np.concatenate([best, some])
+                best = best[np.argsort(best["key"], kind="stable")[: self.choice.limit]]
+        return [_Place(files[one["file"]], int(one["row"])) for one in best]
+
+
+def _read(labeled: Labeled, places: Iterator[_Place], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The documents at the places, in their order."""
+    while chunk := list(islice(places, READ_TOGETHER)):
+        wanted: dict[WrittenFile, set[int]] = defaultdict(set)
+        for place in chunk:
+            wanted[place.file].add(place.row)
+        found: dict[_Place, dict[str, Any]] = {}
+        for file, batches in read_batches(labeled.store, list(wanted), columns):
+            rows, start = np.array(sorted(wanted[file])), 0
+            for table in batches:
+                here = rows[(rows >= start) & (rows < start + table.num_rows)]
+                documents = table.take(pa.array(here - start)).to_pylist()
+                found |= {_Place(file, int(row)): document for row, document in zip(here, documents, strict=True)}
+                start += table.num_rows
+                if start > rows[-1]:
+                    break
+        yield from (found[place] for place in chunk)
+
+
+def _growing(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
+    """Groups of 1, 2, 4, ... commits: the first documents come soon, and rare ones with few round trips."""
+    start = 0
+    for power in count():
+        if start >= len(commits):
+            return
+        yield commits[start : start + 2**power]
+        start += 2**power
+
+
+def _true(mask: pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(mask, False).to_numpy()
+
+
+def _lists_with(column: pa.ChunkedArray, label: str) -> np.ndarray:
+    """bool (rows,): whether the list of labels has this one."""
+    mask = np.zeros(len(column), bool)
+    lists = column.combine_chunks()
+    parents = pc.list_parent_indices(lists).to_numpy()
+    mask[parents[_true(pa.chunked_array([pc.equal(pc.list_flatten(lists), label)]))]] = True
+    return mask
+
+
+def _is_of(commit: Commit, sources: set[str] | None) -> bool:
+    return sources is None or any(piece.path in sources for piece in commit.pieces)
+
+
+def _sources(labeled: Labeled, source: str) -> set[str]:
+    """The input files of that path, or whose path ends with it."""
+    known = {piece.path for commit in labeled.commits for piece in commit.pieces}
+    found = {path for path in known if path == full_path(source) or path.endswith("/" + source.removeprefix("./"))}
+    if not found:
+        names = {path.rsplit("/", 1)[-1] for path in known}
+        raise UserError(f"--source: no labels are of a file {source!r}; {_meant(source.rsplit('/', 1)[-1], names)}")
+    return found
+
+
+def _check_label(labeled: Labeled, model: str, label: str) -> None:
+    head = labeled.head(model)
+    known = {*labels_of(labeled.commits, model), *head.labels, *head.bin_labels, *filter(None, [head.fallback_label])}
+    if label not in known:
+        raise UserError(f"--label: the model has no label {label!r}; {_meant(label, known)}")
+
+
+def _meant(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(sorted(known)[:8]) + (", …" if len(known) > 8 else "")
+    return f"did you mean {near[0]!r}?" if near else f"there are {listed}"
+
+
+def _counted_as(label: str, model: str) -> str:
+    """The label's key in Commit.labels."""
+    return f"{model}={label}" if model else label
+
+
+def default_columns(labeled: Labeled, model: str | None) -> list[str]:
+    """What a terminal shows of a document: where it is from, its labels with their scores, and its texts, if they were kept."""
+    source = labeled.record["config"]["input"]
+    there = schema_of(labeled).names
+    outputs = labeled.columns.by_model() if model is None else {model: model_of(labeled, model)[1]}
+    labels = [name for output in outputs.values() for name in _shown_labels(output)]
+    texts = [name for name in (source["text_column"], source["text_pair_column"]) if name in there]
+    return list(dict.fromkeys([labeled.columns.source_file_column, labeled.columns.source_row_column, *labels, *texts]))
+
+
+def _shown_labels(output: OutputConfig) -> list[str]:
+    return [*([output.labels_column] if output.labels is True else []), output.label_name, output.score_column]
