@@ -1,6 +1,7 @@
 """Commands of a job: plan, run, verify."""
 
 import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -75,13 +76,18 @@ def run_command(
         to_json()
     from jobs.console.run_summary import run_lines
     from jobs.label_corpus import run
+    from jobs.results.reading_snippets import print_snippets
+    from pipeline_ops.output.commit_log import Ledger, read_job
+    from pipeline_ops.output.labeled_output import Labeled
+    from pipeline_ops.storage.store import Store
 
     json_lines = log_format is LogFormat.json
     arguments = [job, *(overrides or ())]
     trial = [] if limit is None else ["--limit", str(limit)]
     try:
+        loaded = load_light_job(job, overrides)
         result = run(
-            load_light_job(job, overrides),
+            loaded,
             quiet=quiet,
             retry_failed=retry_failed,
             as_json=json_lines,
@@ -90,6 +96,9 @@ def run_command(
         )
     except (KeyboardInterrupt, SystemExit) as stop:
         raise interrupted_run(stop, shlex.join(["label-corpus", "run", *arguments, *trial])) from None
+    store = Store(result.output, loaded.storage)
+    if result.labeled and sys.stderr.isatty() and not (quiet or as_json or json_lines) and (record := read_job(store)):
+        print_snippets(Labeled(store, record, Ledger()))
     lines = run_lines(result, shlex.join(arguments))
     emit(result.to_dict(), *lines, as_json=as_json or json_lines, quiet=quiet, ok=result.complete)
 

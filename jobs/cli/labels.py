@@ -75,8 +75,9 @@ def show_command(
     """
     from cluster.session import secret_values
     from jobs.results.documents_table import print_json_lines, print_table, with_source
-    from jobs.results.open_output import find_labeled
-    from jobs.results.show import Choice, default_columns, find_documents, find_rejects
+    from jobs.results.open_output import find_labeled, model_of
+    from jobs.results.reading_snippets import shown_columns
+    from jobs.results.show import Choice, find_documents, find_rejects
     from pipeline_ops.schema.errors import UserError
 
     if rejects and (label, min_score, max_score, model, columns, sort) != (None, None, None, None, None, Sort.input):
@@ -85,8 +86,10 @@ def show_command(
     choice = Choice(limit, label, model, min_score, max_score, source, sort.value)
     wanted = None if columns is None else [name.strip() for name in columns.split(",")]
     as_table = sys.stdout.isatty() and not as_json
-    if as_table and not rejects:
-        wanted = wanted or default_columns(labeled, model)
+    if as_table and not rejects and wanted is None:
+        names = labeled.columns
+        labels = shown_columns(labeled, None if model is None else model_of(labeled, model)[0])
+        wanted = [names.source_file_column, names.source_row_column, *labels]
     documents = find_rejects(labeled, choice) if rejects else find_documents(labeled, choice, wanted)
     if not as_table:
         try:
@@ -103,7 +106,8 @@ def show_command(
     if found:
         source_columns = labeled.record["config"]["input"]
         texts = {"detail", source_columns["text_column"], source_columns["text_pair_column"]}
-        print_table(found, list(found[0]), texts, secret_values())
+        shown = list(found[0]) if columns else sorted(found[0], key=texts.__contains__)  # the texts take the width that is left
+        print_table(found, shown, texts, secret_values())
     more = f"; there may be more: -n {10 * limit}" if len(found) == limit else ""
     print(f"{counted(len(found), 'reject' if rejects else 'document')}{more}", file=sys.stderr)
 
@@ -123,9 +127,9 @@ def report_command(
     as_json: AsJson = False,
 ) -> None:
     """Write an HTML report: labels, scores, documents, speed, files, runs."""
-    from jobs.number_format import counted
     from jobs.report.publish import make_report
     from jobs.results.open_output import find_labeled
+    from jobs.results.reading_snippets import print_snippets
     from pipeline_ops.schema.errors import UserError
     from pipeline_ops.storage.paths import is_local
 
@@ -137,6 +141,8 @@ def report_command(
     path = make_report(labeled, (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr)))
     if open_page and not webbrowser.open(f"file://{path}"):
         print(f"cannot open a browser here; the page is {path}", file=sys.stderr)
+    if sys.stderr.isatty() and not (quiet or as_json):
+        print_snippets(labeled)
     documents = sum(commit.documents for commit in labeled.commits)
     emit(
         {"report": path, "documents": documents, "output": labeled.path},

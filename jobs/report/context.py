@@ -9,6 +9,7 @@ import pyarrow as pa
 import yaml
 
 from jobs.report import charts
+from jobs.results.reading_snippets import reading_snippets
 from pipeline_ops.analysis.summary_statistics import (
     WEIGHT,
     example_rows,
@@ -86,6 +87,7 @@ def report_context(labeled: Labeled, say: Callable[[str], None]) -> dict[str, An
         "reject_examples": reject_examples(labeled),
         "failures": failures[:MAX_FAILURES],
         "num_failures": len(failures),
+        "snippets": reading_snippets(labeled),
         "runs": runs[::-1],
         "last_run": last_run,
         "throughput": _throughput(last_run),

@@ -20,7 +20,6 @@ from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import Labeled, read_batches, schema_of
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import unpack_rejects
 from pipeline_ops.storage.paths import full_path
 from pipeline_ops.storage.store import StoredFile
@@ -268,17 +267,3 @@ def _meant(name: str, known: set[str]) -> str:
 def _counted_as(label: str, model: str) -> str:
     """The label's key in Commit.labels."""
     return f"{model}={label}" if model else label
-
-
-def default_columns(labeled: Labeled, model: str | None) -> list[str]:
-    """What a terminal shows of a document: where it is from, its labels with their scores, and its texts, if they were kept."""
-    source = labeled.record["config"]["input"]
-    there = schema_of(labeled).names
-    outputs = labeled.columns.by_model() if model is None else {model: model_of(labeled, model)[1]}
-    labels = [name for output in outputs.values() for name in _shown_labels(output)]
-    texts = [name for name in (source["text_column"], source["text_pair_column"]) if name in there]
-    return list(dict.fromkeys([labeled.columns.source_file_column, labeled.columns.source_row_column, *labels, *texts]))
-
-
-def _shown_labels(output: OutputConfig) -> list[str]:
-    return [*([output.labels_column] if output.labels is True else []), output.label_name, output.score_column]

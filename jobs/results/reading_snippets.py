@@ -1,0 +1,120 @@
+"""Lines to paste into a shell that read an output, made from its own facts: folder, columns, partitions, store.
+
+A label column that was renamed, or an output without partitions, is not read by the lines of another output: a glob finds no
+files, or a column with the truth is taken for the label.
+"""
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_ops.output.labeled_output import Labeled
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import is_local, is_s3, join
+from pipeline_ops.writing.hive_partitions import hive_folder
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A line for a shell."""
+
+    tool: str
+    line: str
+
+
+def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]:
+    """How to read the labels by DuckDB (local disk and S3), pandas, and this program; makes no request.
+
+    Args:
+        labeled: its commits are not looked at.
+        path: of the output as it is written in the lines; None: its full path.
+    """
+    path = labeled.path if path is None else path
+    storage = labeled.store.config
+    columns = shown_columns(labeled)
+    options = pandas_options(storage) if is_s3(path) else {}
+    more = f", storage_options={options!r}" if options else ""
+    pandas = f"import pandas; print(pandas.read_parquet({path!r}, columns={columns!r}{more}))"
+    given = storage.model_dump(exclude_defaults=True, exclude={"cache_folder"}) if not is_local(path) else {}
+    more = f", storage={given!r}" if given else ""
+    own = f"from jobs import label_corpus; print(label_corpus.labels({path!r}, columns={columns!r}{more}))"
+    found = [Snippet("pandas", f"python -c {_quoted(pandas)}"), Snippet("label_corpus", f"python -c {_quoted(own)}")]
+    if is_local(path) or is_s3(path):
+        found.insert(0, Snippet("DuckDB", f"duckdb -c {_quoted(_sql(labeled.columns, path, storage))}"))
+    return found
+
+
+def print_snippets(labeled: Labeled) -> None:
+    """Prints the lines for people, on stderr."""
+    print("read the labels:", file=sys.stderr)
+    for snippet in reading_snippets(labeled):
+        print(f"  {snippet.line}", file=sys.stderr)
+
+
+def shown_columns(labeled: Labeled, model: str | None = None) -> list[str]:
+    """The columns that say what a document was labeled: its texts, if they were kept, labels, scores.
+
+    Args:
+        model: only of this one of several models.
+    """
+    source, kept = labeled.record["config"]["input"], labeled.columns.input_columns()
+    texts = [name for name in (source["text_column"], source["text_pair_column"]) if name and (kept is None or name in kept)]
+    by_model = labeled.columns.by_model()
+    outputs = by_model.values() if model is None else [by_model[model]]
+    return [*texts, *(name for output in outputs for name in _label_columns(output))]
+
+
+def _label_columns(output: OutputConfig) -> list[str]:
+    return [*([output.labels_column] if output.labels is True else []), output.label_name, output.score_column]
+
+
+def _sql(output: OutputConfig, path: str, storage: StorageConfig) -> str:
+    """Documents by the label of the first model."""
+    folders = output.partition_columns()
+    literal = re.sub(r"([*?\[])", r"[\1]", path)  # the name of a folder is no pattern
+    glob = join(literal, *(hive_folder((name,), ("",)) + "*" for name in folders), "*.parquet")
+    partitions = ", hive_partitioning = true" if folders else ""
+    label = next(iter(output.by_model().values())).label_name
+    label = _identifier(hive_folder((label,), ("",))[:-1] if label in folders else label)  # DuckDB decodes values, not names
+    query = f"SELECT {label}, count(*) FROM read_parquet({_literal(glob)}{partitions}) GROUP BY {label}"
+    return query if is_local(path) else f"{_secret(storage)}; {query}"
+
+
+def _secret(storage: StorageConfig) -> str:
+    """How DuckDB reaches S3; credentials from the AWS chain, as the job's."""
+    options = ["TYPE s3"] if storage.anonymous else ["TYPE s3", "PROVIDER credential_chain"]
+    if storage.region:
+        options.append(f"REGION {_literal(storage.region)}")
+    if storage.endpoint_url:
+        scheme, _, host = storage.endpoint_url.rstrip("/").partition("://")
+        options += [f"ENDPOINT {_literal(host)}", "URL_STYLE 'path'"]
+        options += ["USE_SSL false"] if scheme == "http" else []
+    elif storage.path_style:
+        options.append("URL_STYLE 'path'")
+    return f"CREATE SECRET ({', '.join(options)})"
+
+
+def pandas_options(storage: StorageConfig) -> dict[str, Any]:
+    """`storage_options` of pandas, which are arguments of s3fs; {} where its defaults do."""
+    return {
+        **({"endpoint_url": storage.endpoint_url} if storage.endpoint_url else {}),
+        **({"anon": True} if storage.anonymous else {}),
+        **({"client_kwargs": {"region_name": storage.region}} if storage.region else {}),
+    }
+
+
+def _identifier(name: str) -> str:
+    """A column's name in SQL; one that ends with `label` is no keyword."""
+    return name if re.fullmatch("([a-z][a-z0-9_]*_)?label", name) else '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _quoted(text: str) -> str:
+    """An argument for a shell: in double quotes, which the quotes of SQL and Python go well in, unless it has a `!`."""
+    return shlex.quote(text) if "!" in text else '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
