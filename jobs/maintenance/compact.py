@@ -1,34 +1,35 @@
-"""`label-corpus compact`: merge the small labeled files of each partition, on Ray. Nothing is labeled again.
+"""`label-corpus compact`: merge the small labeled files of each partition. Nothing is labeled again.
 
 plan -> merge -> commit: each group of commits is replaced by one, which is committed when all its files are written. Readers of
 commits see the old files or the new ones. The files of an interrupted compaction are deleted and written again by the next one.
+It plans again until there is nothing to merge: files are smaller merged than apart, so merged ones may go together again.
 """
 
-import json
 import time
-from collections import defaultdict
-from collections.abc import Generator
-from contextlib import closing
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
-from cluster.ray_settings import configure_ray_data
-from cluster.session import connected
-from cluster.streaming import stream_rows
 from jobs.config import JobConfig
 from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.maintenance.sweep import existing_output
-from pipeline_ops.output.commit_log import commit_unit, sweep
-from pipeline_ops.output.compaction import Compaction, Merge, compacted, merge_files, plan_compactions
+from jobs.run.chain import Executor, RayExecutor
+from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep
+from pipeline_ops.output.compaction import Compaction, compacted, merge_files, plan_compactions, schemas_of_small_files
+from pipeline_ops.output.lease import Lease
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
 
+IN_PROCESS_BYTES = 128 * 2**20  # merged in this process: a few seconds, less than starting Ray takes
 
-def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[str, Any]:
-    """Merges files of up to half of `target_bytes` into files of up to that size.
+
+def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False, executor: Executor = RayExecutor()) -> dict[str, Any]:
+    """Merges files of up to half of `target_bytes` into files of up to that size, until nothing is left to merge.
+
+    Args:
+        executor: what merges on, unless there is so little that this process does it.
 
     Returns:
         files_before and files_after (labeled files of the whole output), merged (number of files merged into others),
@@ -42,25 +43,25 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
     with Steps("compact", quiet=quiet) as steps, existing_output(job) as (ledger, lease):
         store = job.output_store
         sweep(store, ledger, lease.confirm)  # delete replaced records before their successors are replaced
-        before = [file for commit in ledger.commits.values() for file in commit.files]
-        compactions = plan_compactions(ledger.commits.values(), target_bytes)
-        merged = sum(len(merge.files) for compaction in compactions for merge in compaction.merges)
-        steps.say(f"{len(before):,} files, {merged:,} of them small enough to be merged")
+        before = _files(ledger)
+        steps.begin("reading the schemas of small files")
+        compactions = _plan(store, ledger, target_bytes)
+        merging = [file for compaction in compactions for merge in compaction.merges for file in merge.files]
+        steps.say(f"{len(before):,} files, {len(merging):,} of them small enough to be merged")
         if compactions:
-            steps.begin("starting Ray")
-            # closed before Ray is shut down, as in run()
-            with connected(), closing(_merged(store, compactions, steps)) as finished:
-                for compaction, files in finished:
-                    signals.raise_pending()
-                    commit = compacted(store, compaction, files)
-                    lease.check()
-                    commit_unit(store, ledger, replace(commit, term=lease.term, run="compact"))
-            sweep(store, ledger, lease.confirm)
-    after = [file for commit in ledger.current.values() for file in commit.files]
+            on_executor = sum(file.bytes for file in merging) > IN_PROCESS_BYTES
+            if on_executor:
+                steps.begin("starting Ray")
+            with executor.connected() if on_executor else nullcontext():
+                while compactions:
+                    _carry_out(compactions, store, ledger, lease, steps, executor if on_executor else None)
+                    sweep(store, ledger, lease.confirm)
+                    compactions = _plan(store, ledger, target_bytes)
+    after = _files(ledger)
     return {
         "files_before": len(before),
         "files_after": len(after),
-        "merged": merged,
+        "merged": len({file.path for file in before} - {file.path for file in after}),
         "bytes_before": sum(file.bytes for file in before),
         "bytes_after": sum(file.bytes for file in after),
         "commits": len(ledger.current),
@@ -69,43 +70,36 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False) -> dict[s
     }
 
 
-def merge_row(row: pa.Table, store: Store) -> pa.Table:
-    """Runs one merge on Ray; columns in: unit, order, merge (JSON of a Merge), out: unit, order, written (JSON of files)."""
-    fields = json.loads(row["merge"][0].as_py())
-    merge = Merge(fields["path"], tuple(WrittenFile(**file) for file in fields["files"]))
-    written = [asdict(file) for file in merge_files(store, merge)]
-    return pa.table({"unit": row["unit"], "order": row["order"], "written": [json.dumps(written)]})
+def _files(ledger: Ledger) -> list[WrittenFile]:
+    return [file for commit in ledger.current.values() for file in commit.files]
 
 
-def _merged(
-    store: Store, compactions: list[Compaction], steps: Steps
-) -> Generator[tuple[Compaction, list[WrittenFile]], None, None]:
-    """Yields (compaction, files of its merges, in order) as soon as all of them are written."""
-    import ray.data
+def _plan(store: Store, ledger: Ledger, target_bytes: int) -> list[Compaction]:
+    commits = ledger.current.values()
+    return plan_compactions(commits, target_bytes, schemas_of_small_files(store, commits, target_bytes))
 
-    by_unit = {compaction.unit: compaction for compaction in compactions}
-    rows = [
-        {"unit": compaction.unit, "order": order, "merge": json.dumps(asdict(merge))}
-        for compaction in compactions
-        for order, merge in enumerate(compaction.merges)
-    ]
-    configure_ray_data(1)
-    done: dict[str, dict[int, list[WrittenFile]]] = defaultdict(dict)
-    merged = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        merge_row,  # pyright: ignore[reportArgumentType]
-        fn_kwargs={"store": store},
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=1,
-    )
-    steps.begin("merging", len(rows), items="merges")
+
+def _carry_out(
+    compactions: list[Compaction], store: Store, ledger: Ledger, lease: Lease, steps: Steps, executor: Executor | None
+) -> None:
+    """Merges files, on the executor if one is given, and commits each compaction as soon as all its files are written."""
+    calls = [(store, merge) for compaction in compactions for merge in compaction.merges]
+    owners = [(number, place) for number, one in enumerate(compactions) for place in range(len(one.merges))]
+    written: list[dict[int, WrittenFile]] = [{} for _ in compactions]
+    steps.begin("merging", len(calls), items="merges")
     written_bytes = 0
-    with closing(stream_rows(merged)) as finished:
-        for row in finished:
-            parts = done[row["unit"]]
-            parts[row["order"]] = files = [WrittenFile(**file) for file in json.loads(row["written"])]
-            written_bytes += sum(file.bytes for file in files)
-            steps.add(1, f"{written_bytes / 1e6:,.1f} MB written")
-            compaction = by_unit[row["unit"]]
-            if len(parts) == len(compaction.merges):
-                yield compaction, [file for order in sorted(parts) for file in parts[order]]
+    results: Iterator[tuple[int, WrittenFile]] = (
+        ((call, merge_files(*arguments)) for call, arguments in enumerate(calls))
+        if executor is None
+        else executor.run_tasks(merge_files, calls)
+    )
+    for call, file in results:
+        signals.raise_pending()
+        number, place = owners[call]
+        written[number][place] = file
+        written_bytes += file.bytes
+        steps.add(1, f"{written_bytes / 1e6:,.1f} MB written")
+        if len(written[number]) == len(compactions[number].merges):
+            commit = compacted(store, compactions[number], [written[number][place] for place in sorted(written[number])])
+            lease.check()
+            commit_unit(store, ledger, replace(commit, term=lease.term, run="compact"))

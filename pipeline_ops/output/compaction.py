@@ -1,9 +1,10 @@
 """Merge small committed files: plan, merge, and the commit that replaces the merged ones. Nothing is labeled again."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -18,12 +19,13 @@ from pipeline_ops.writing.unit_files import REJECTS_FOLDER, ROW_GROUP_ROWS
 
 ROW_GROUP_BYTES = 64 * 2**20  # in memory; small files are merged into row groups of about this size
 MAX_PIECES = 8192  # of a compacted commit: keeps its record below a few megabytes
+FOOTERS_AT_ONCE = 16
 MAX_TARGETS = 64  # a compacted commit replaces at most this many times the target size
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Files of one partition to merge, in order; `path` is the relative path of the new file without number and suffix."""
+    """Files of one partition and schema to merge, in order; `path` is the relative path of the new file."""
 
     path: str
     files: tuple[WrittenFile, ...]
@@ -40,13 +42,45 @@ class Compaction:
     kept: tuple[WrittenFile, ...]  # files that are not merged
 
 
-def plan_compactions(commits: Iterable[Commit], target_bytes: int) -> list[Compaction]:
+def plan_compactions(commits: Iterable[Commit], target_bytes: int, schemas: Mapping[str, bytes]) -> list[Compaction]:
     """Groups commits so that the files of a partition come near `target_bytes`; groups without a merge are left out.
 
-    Files of more than half the target are not merged. Rows stay in the order of the input.
+    Files of one schema are merged, whatever lies between them; those of more than half the target are not. Rows stay in the
+    order of the input. Each merge leaves fewer files, so planning again, until nothing is planned, comes to an end.
+
+    Args:
+        schemas: {path: schema of a file}; see schemas_of_small_files.
     """
     ordered = sorted((commit for commit in commits if commit.pieces), key=lambda c: (c.pieces[0].path, c.pieces[0].start_row))
-    return [found for group in _groups(ordered, target_bytes) if (found := _compaction(group, target_bytes)).merges]
+    return [found for group in _groups(ordered, target_bytes) if (found := _compaction(group, target_bytes, schemas)).merges]
+
+
+def schemas_of_small_files(store: Store, commits: Iterable[Commit], target_bytes: int) -> dict[str, bytes]:
+    """{path: serialized schema, with metadata}, by their footers, of the files that may be merged: where a folder has several.
+
+    Raises:
+        OSError: a footer cannot be read.
+    """
+    folders: dict[str, list[WrittenFile]] = defaultdict(list)
+    for commit in commits:
+        for file in commit.files:
+            if file.bytes <= target_bytes / 2:
+                folders[_folder(file)].append(file)
+    files = [file for small in folders.values() if len(small) > 1 for file in small]
+
+    def read_schema(file: WrittenFile) -> bytes:
+        try:
+            with store.open(store.stat(file.path), sequential=False) as source:
+                return pq.read_schema(source).serialize().to_pybytes()  # schemas are equal (==) whatever their metadata
+        except (OSError, pa.ArrowException) as error:
+            raise OSError(f"{file.path}: {error}") from error
+
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        return dict(zip((file.path for file in files), pool.map(read_schema, files), strict=True))
+
+
+def _folder(file: WrittenFile) -> str:
+    return file.path.rpartition("/")[0]
 
 
 def _groups(commits: list[Commit], target_bytes: int) -> Iterator[list[Commit]]:
@@ -64,29 +98,29 @@ def _groups(commits: list[Commit], target_bytes: int) -> Iterator[list[Commit]]:
         yield group
 
 
-def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
+def _compaction(commits: list[Commit], target_bytes: int, schemas: Mapping[str, bytes]) -> Compaction:
     unit, attempt = short_id(["compacted", *(commit.name for commit in commits)]), new_attempt()
-    by_folder: dict[str, list[WrittenFile]] = defaultdict(list)
-    for commit in commits:
-        for file in commit.files:
-            by_folder[file.path.rpartition("/")[0]].append(file)
+    alike: dict[tuple[str, bytes | None], list[WrittenFile]] = defaultdict(list)
     kept: list[WrittenFile] = []
     merges: list[Merge] = []
+    for commit in commits:
+        for file in commit.files:
+            if file.bytes > target_bytes / 2:
+                kept.append(file)
+            else:
+                alike[_folder(file), schemas.get(file.path)].append(file)
 
     def close(folder: str, together: list[WrittenFile]) -> None:
         if len(together) > 1:
-            path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{len(merges)}"]))
+            path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{len(merges)}.parquet"]))
             merges.append(Merge(path, tuple(together)))
         else:
             kept.extend(together)
 
-    for folder, files in by_folder.items():
+    for (folder, _), files in alike.items():
         together: list[WrittenFile] = []
         size = 0
         for file in files:
-            if file.bytes > target_bytes / 2:
-                kept.append(file)
-                continue
             if size + file.bytes > target_bytes:
                 close(folder, together)
                 together, size = [], 0
@@ -96,28 +130,25 @@ def _compaction(commits: list[Commit], target_bytes: int) -> Compaction:
     return Compaction(unit, attempt, tuple(commits), tuple(merges), tuple(kept))
 
 
-def merge_files(store: Store, merge: Merge) -> list[WrittenFile]:
-    """Writes the rows of the files into one file, or one for each run of equal schemas, and returns the new files.
+def merge_files(store: Store, merge: Merge) -> WrittenFile:
+    """Writes the rows of the files, which have one schema, into one file.
 
     Memory: the new file's bytes and one row group.
 
     Raises:
-        OSError: a file cannot be read, or its MD5 or number of rows is not the committed one.
+        OSError: a file cannot be read, its MD5 or number of rows is not the committed one, or schemas differ.
     """
-    written: list[WrittenFile] = []
     tables = (read_written(store, file) for file in merge.files)
-    # serialized, as schemas are equal (==) whatever their metadata
-    for number, (schema, run) in enumerate(groupby(tables, key=lambda table: table.schema.serialize().to_pybytes())):
-        sink = pa.BufferOutputStream()
-        rows = 0
-        with pq.ParquetWriter(
-            sink, pa.ipc.read_schema(pa.py_buffer(schema)), compression="zstd", write_page_checksum=True
-        ) as writer:
-            for table in _row_groups(run):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-                rows += table.num_rows
-        written.append(put_file(store, f"{merge.path}-{number}.parquet", rows, sink.getvalue()))
-    return written
+    first = next(tables)
+    sink = pa.BufferOutputStream()
+    rows = 0
+    with pq.ParquetWriter(sink, first.schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in _row_groups(chain([first], tables)):
+            if not table.schema.equals(first.schema, check_metadata=True):
+                raise OSError(f"{merge.files[0].path}: its columns are not those of all files that it is merged with")
+            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            rows += table.num_rows
+    return put_file(store, merge.path, rows, sink.getvalue())
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -138,7 +169,7 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
     """Writes the rejects of the commits into one file; returns the commit that replaces them.
 
     Args:
-        merged: the files that merge_files wrote for the compaction's merges.
+        merged: the files that merge_files wrote, one per merge of the compaction.
     """
     commits = compaction.commits
     rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]

@@ -65,8 +65,8 @@ class MadeOutput:
 
     def compact(self, target_bytes: int = 2**20) -> None:
         ledger = read_ledger(Store(self.output.path))
-        for compaction in plan_compactions(ledger.commits.values(), target_bytes):
-            merged = [file for merge in compaction.merges for file in merge_files(Store(self.output.path), merge)]
+        for compaction in plan_compactions(ledger.commits.values(), target_bytes, {}):
+            merged = [merge_files(Store(self.output.path), merge) for merge in compaction.merges]
             commit = compacted(Store(self.output.path), compaction, merged)
             commit_unit(Store(self.output.path), ledger, replace(commit, term=1))
             for name in compaction.commits:

@@ -48,8 +48,8 @@ def merge(output: Path) -> None:
     """As compact, without Ray."""
     storage = StorageConfig()
     ledger = read_ledger(Store(str(output), storage))
-    for compaction in plan_compactions(ledger.commits.values(), 2**20):
-        files = [file for one in compaction.merges for file in merge_files(Store(str(output), storage), one)]
+    for compaction in plan_compactions(ledger.commits.values(), 2**20, {}):
+        files = [merge_files(Store(str(output), storage), one) for one in compaction.merges]
         commit_unit(
             Store(str(output), storage), ledger, replace(compacted(Store(str(output), storage), compaction, files), term=99)
         )
