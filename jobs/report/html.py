@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.number_format import byte_size, duration, number, percent, ratio
 from pipeline_ops.analysis.redaction import excerpt
+from pipeline_ops.schema.units import row_of
 
 
 def render(template: str, secrets: Collection[str] = (), **context: Any) -> str:
@@ -28,4 +29,5 @@ def render(template: str, secrets: Collection[str] = (), **context: Any) -> str:
         "duration": duration,
         "excerpt": partial(excerpt, secrets=secrets),
     }
+    environment.globals["row_of"] = row_of
     return environment.get_template(template).render(**context)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline_ops.schema.units import row_of
+
 KAPPA_SCALE = "Landis & Koch 1977"
 LABEL_CHARACTERS = 40
 SETTING_CHARACTERS = 60
@@ -68,7 +70,7 @@ def print_comparison(result: dict[str, Any]) -> None:
             console.print(_indented(Text(f"{change['distance']:.3f}", "bold"), Text(f"{predictions[0]} → {predictions[1]}")))
             if change["text"] is not None:
                 console.print(_indented(Text(), Text(_line(change["text"], TEXT_CHARACTERS))))
-            source = f"{_line(change['source_file'], PATH_CHARACTERS)}, row {change['source_row']}"
+            source = row_of(_line(change["source_file"], PATH_CHARACTERS), change["source_row"])
             console.print(_indented(Text(), Text(source, "bright_black", overflow="fold")))
 
 

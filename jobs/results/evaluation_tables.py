@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from jobs.number_format import percent
+from pipeline_ops.schema.units import row_of
 
 MAX_LABELS = 30
 MATRIX_LABELS = 12
@@ -184,13 +185,13 @@ def _mistakes(mistakes: list[dict[str, Any]], title: str) -> Any:
     table = _table(title, ["truth", "label"], ["score"])
     table.add_column("document", overflow="fold")
     for one in mistakes:
-        source = f"{one['source_file'].rsplit('/', 1)[-1]}:{one['source_row']}"
+        source = row_of(one["source_file"].rsplit("/", 1)[-1], one["source_row"])
         text = "" if one["text"] is None else " ".join(one["text"].split())
         table.add_row(
             _escape(format_label(one["truth"]), 40),
             _escape(format_label(one["label"]), 40),
             f"{one['score']:.3f}",
-            _escape(f"{source}  {text}"),
+            _escape(f"{source}: {text}" if text else source),
         )
     return table
 

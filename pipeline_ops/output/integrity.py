@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline_ops.output.committed_files import column_of, read_written, read_written_bytes
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import Piece
+from pipeline_ops.schema.units import Piece, row_of
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.unit_files import METADATA_KEY
@@ -82,12 +82,12 @@ def check_commit(
 def _check_keys(source: str, found: np.ndarray, pieces: list[Piece], unit: str) -> Iterator[str]:
     unique, counts = np.unique(found, return_counts=True)
     if (counts > 1).any():
-        yield f"{source}: row {unique[counts > 1][0]} stands {counts.max()} times in unit {unit}"
+        yield f"{row_of(source, unique[counts > 1][0])} stands {counts.max()} times in unit {unit}"
     inside = np.zeros(len(unique), bool)
     for piece in pieces:
         inside |= (unique >= piece.start_row) & (unique < piece.stop_row)
     if not inside.all():
-        yield f"{source}: row {unique[~inside][0]} is in unit {unit}, which does not cover it"
+        yield f"{row_of(source, unique[~inside][0])} is in unit {unit}, which does not cover it"
 
 
 def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputConfig, state: VerifyState) -> Iterator[str]:

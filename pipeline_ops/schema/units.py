@@ -84,6 +84,11 @@ class Reject:
     detail: str  # for people
 
 
+def row_of(path: str, row: int) -> str:
+    """Where a document is, for people: its row counts from 0, as in `source_row`, and only in some formats is it a line."""
+    return f"row {row} of {path}"
+
+
 END_OF_FILE = 2**62  # stop of a piece that reaches to the end of its file, where that is not known
 
 MAX_DETAIL_CHARACTERS = 300

@@ -21,7 +21,7 @@ from pipeline_ops.reading.inputs import InputConfig, find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import Range
+from pipeline_ops.schema.units import Range, row_of
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
@@ -77,7 +77,9 @@ def corpus_texts(path: str, text_column: str) -> list[str]:
             raise UserError(f"--corpus: {unit.where}: {unit.message}")
         _, documents, rejects = unit
         if rejects:
-            raise UserError(f"--corpus: {rejects[0].source_file} row {rejects[0].source_row}: {rejects[0].reason}; remove it")
+            raise UserError(
+                f"--corpus: {row_of(rejects[0].source_file, rejects[0].source_row)}: {rejects[0].reason}; remove it"
+            )
         texts += documents[text_column].to_pylist()
     return texts
 

@@ -85,6 +85,8 @@ def test_accuracy_and_confusion_are_duckdbs(labeled, capsys: pytest.CaptureFixtu
     screen = capsys.readouterr().err
     assert f"accuracy {result['accuracy']:.4f}" in screen
     assert "[bold]" in screen, "texts are no markup"
+    for mistake in result["confident_mistakes"]:
+        assert f"row {mistake['source_row']} of a.jsonl" in screen, "counted from 0, as the column source_row is: no line"
 
 
 def text_of(page: str) -> str:
@@ -157,6 +159,7 @@ def test_evaluation_is_kept_and_its_section_escapes_texts(labeled, model: Path) 
     assert "&lt;b&gt;[bold]" in page
     assert "<b>" not in page
     assert f"{result['accuracy']:.4f}" in page
+    assert f"row {result['confident_mistakes'][0]['source_row']} of {found.record['config']['input']['path']}" in page
     assert page.count("<svg") == 3, "confusion, calibration, accuracy by coverage"
     assert not re.search(r"#0\d0\d0", page), "every color is the page's"
     before = snapshot(output)

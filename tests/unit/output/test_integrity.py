@@ -1,5 +1,6 @@
 """What is written against the commit that names it: each kind of damage is found and named."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_check_finds_a_doubled_row(output: OutputConfig) -> None:
     commit = write_pieces(output, whole("a"))
     doubled = rewritten(commit, output, 0, lambda table: pa.concat_tables([table, table.slice(1, 1)]))
     (line,) = check(output, doubled)
-    assert line.startswith("a: row ")
+    assert line.startswith("row 6 of a ")
     assert "stands 2 times" in line
 
 
@@ -104,7 +105,7 @@ def test_check_finds_a_row_that_is_labeled_and_rejected(output: OutputConfig) ->
     commit = write_pieces(output, whole("a"))
     other = write_pieces(output, whole("a"), reject_every=2)
     (line,) = check(output, replace(commit, rejects_file=other.rejects_file))
-    assert line.startswith("a: row 1 stands 2 times")
+    assert line.startswith("row 1 of a stands 2 times")
 
 
 def test_check_finds_a_row_outside_the_pieces(output: OutputConfig) -> None:
@@ -116,7 +117,7 @@ def test_check_finds_a_row_outside_the_pieces(output: OutputConfig) -> None:
         ((Piece("a", "v1", 4, 12, True),), "b"),
     ):
         (line,) = check(output, replace(commit, pieces=pieces))
-        assert line.startswith(f"{path}: row ")
+        assert re.match(rf"row \d+ of {path} is in unit ", line)
         assert "does not cover it" in line
 
 
