@@ -52,7 +52,7 @@ def usable_cores() -> int:
 
 
 def sleeping_threads() -> bool:
-    """Let OpenMP's threads sleep while they wait, as a spinning one takes its core from other programs; an existing setting wins.
+    """Let OpenMP's threads sleep while they wait, as a spinning one takes its core from others; an existing setting wins.
 
     OpenMP reads it when it is loaded, which is with torch.
 

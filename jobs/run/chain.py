@@ -38,7 +38,7 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
         input=job.input,
         storage=job.storage,
         output=job.output,
-        line_types=prepared.line_types,
+        column_types=prepared.column_types,
         unit_bytes=prepared.plan.unit_bytes,
         fingerprint=fingerprint(result_settings(job, models)),
         models=tuple(replace(model, tokenizer_json="") for model in models),

@@ -32,7 +32,7 @@ def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str,
             }
             for model in models
         },
-        "line_types": base64.b64encode(prepared.line_types.serialize().to_pybytes()).decode(),
+        "column_types": base64.b64encode(prepared.column_types.serialize().to_pybytes()).decode(),
         "versions": {name: version(name) for name in ("label-corpus", "ray", "torch", "transformers", "pyarrow")},
         **({"trial": {"limit": prepared.limit}} if prepared.limit is not None else {}),
         "run": run,

@@ -41,6 +41,8 @@ def label_remaining(
     writer.drop_removed()
     if not prepared.plan.tasks and not writer.partly_outdated():
         return
+    for note in prepared.type_notes:
+        state.notify(note)
     state.begin_step("starting Ray")
     with executor.connected() as machines:
         writer.rewrite_outdated(executor)

@@ -47,7 +47,9 @@ def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
 def sample_of(prepared: Prepared, *, quick: bool = False) -> Sample:
     """A sample of what is left to label; arguments and errors as draw_sample."""
     job, work = prepared.job, prepared.plan
-    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, work.unit_bytes, fingerprint="of a sample")
+    settings = ReadSettings(
+        job.input, job.storage, job.output, prepared.column_types, work.unit_bytes, fingerprint="of a sample"
+    )
     with store_access("input.path", job.input.path, "read"):
         return draw_sample(work.tasks, prepared.models, settings, quick=quick)
 
@@ -138,7 +140,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
         "passed_over": prepared.passed_over[:MOST_NAMES],
-        "remarks": stray_lines(prepared.strays),
+        "remarks": [*stray_lines(prepared.strays), *prepared.type_notes],
         "labels": {model.name: _labels_of(model) for model in prepared.models},
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,

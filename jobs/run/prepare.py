@@ -4,6 +4,7 @@ import base64
 import difflib
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +18,17 @@ from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
+from pipeline_ops.output.committed_files import example_files, schemas_of_files
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
 from pipeline_ops.planning.first_documents import first_documents
 from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_columns
 from pipeline_ops.planning.work_plan import Plan, make_plan
-from pipeline_ops.reading.documents import check_columns, is_text_type
-from pipeline_ops.reading.input_schema import input_schema
-from pipeline_ops.reading.inputs import InputFile, UnreadableInput, find_inputs
+from pipeline_ops.reading.column_types import common_type, is_text_type, settle_types
+from pipeline_ops.reading.documents import check_columns
+from pipeline_ops.reading.input_schema import files_by_format, sample_columns
+from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputFile, UnreadableInput, find_inputs
+from pipeline_ops.reading.json_types import text_for_null
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
@@ -52,7 +56,8 @@ class Prepared:
     job: ResolvedJob
     files: list[InputFile]  # of a trial the first ones
     passed_over: list[str]  # files of no known format
-    line_types: pa.Schema
+    column_types: pa.Schema  # of the input's columns, in the whole output
+    type_notes: list[str]  # sentences about columns whose values change their type
     ledger: Ledger
     lease: LeaseRecord | None  # the newest; not held
     failures: list[Failure]  # quarantined, not to be retried
@@ -145,19 +150,42 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         if left and first is not None:
             left = listed_files  # a trial's columns have the types that they have in a run
         try:
-            line_types = _check_columns(job, left, checked=record is not None)
+            sampled = _check_columns(job, left, checked=record is not None)
         except MissingColumn as error:
             raise UserError(f"{error}{_other_formats(error, job, listed_files, passed_over)}") from None
         strays = find_strays(listed_files, passed_over, job.input, job.input_store) if plan.tasks else None
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
+    known = None
     if record is not None:
         check_same_job(record, result_settings(job, job.models))
-        recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["line_types"])))
-        line_types = pa.schema([*recorded, *(field for field in line_types if field.name not in recorded.names)])
+        with store_access("output.path", job.output.path, "read"):
+            known = _known_types(record, ledger, job, sampled)
+    types, notes = settle_types(sampled, job.input, known)
     return Prepared(
-        job, files, passed_over, line_types, ledger, lease, failures, outdated, record, plan, strays, limit, replaces_trial
+        job, files, passed_over, types, notes, ledger, lease, failures, outdated, record, plan, strays, limit, replaces_trial
     )
+
+
+def _known_types(
+    record: dict[str, Any], ledger: Ledger, job: ResolvedJob, sampled: Mapping[str, Sequence[pa.Schema]]
+) -> pa.Schema:
+    """The types of the input's columns in the output so far: as recorded, of further columns as its files have them.
+
+    Such are columns that no sample had, and those that are not of JSON Lines in an output of a version that recorded
+    `line_types` only.
+    """
+    settled = "column_types" in record
+    recorded = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["column_types" if settled else "line_types"])))
+    if all(name in recorded.names for schemas in sampled.values() for schema in schemas for name in schema.names) and settled:
+        return recorded
+    added = job.output.added_columns().values()
+    found: dict[str, list[pa.DataType]] = {field.name: [field.type] for field in recorded}
+    for schema in schemas_of_files(job.output_store, example_files(ledger.current.values())[:MAX_OPENED_FILES]):
+        for field in schema:
+            if field.name not in added and not (settled and field.name in recorded.names):
+                found.setdefault(field.name, []).append(field.type)
+    return pa.schema([(name, text_for_null(common_type(types))) for name, types in found.items()])
 
 
 def _trial_of(config: JobConfig, limit: int) -> JobConfig:
@@ -256,7 +284,7 @@ def _other_formats(missing: MissingColumn, job: ResolvedJob, files: list[InputFi
     for file_format in {file.format for file in files} - {missing.file_format}:
         alike = [file for file in files if file.format == file_format]
         with suppress(UserError):  # of files that would be refused as well
-            schema = input_schema(alike, job.input, job.input_store)[0]
+            _, schema = sample_columns(alike, job.input, job.input_store)[0]
             if missing.column in schema.names and is_text_type(schema.field(missing.column).type):
                 having.append(file_format)
     return read_only(glob_of_columns(files, passed_over, having, job.input))
@@ -267,8 +295,8 @@ def read_only(glob: str | None) -> str:
     return "" if glob is None else f"; to read only files that have it: input.path={shlex.quote(shown(glob))}"
 
 
-def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> pa.Schema:
-    """Checks the columns of the first readable file of each format; returns the types of the JSON Lines columns.
+def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> dict[str, list[pa.Schema]]:
+    """Checks the columns of the first readable file of each format; returns {format: columns of its sampled files}.
 
     Unreadable files are no mistake of the job's as long as one file can be read: the run quarantines them.
 
@@ -278,21 +306,18 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
     Raises:
         UserError: no file of any format can be read, or a column that the job names is missing or of the wrong type.
     """
-    line_types = pa.schema([])
+    found: dict[str, list[pa.Schema]] = {}
     unreadable: list[UnreadableInput] = []
-    formats = list(dict.fromkeys(file.format for file in files))
-    for file_format in formats:
-        alike = [file for file in files if file.format == file_format and file.stored.size] or [
-            file for file in files if file.format == file_format
-        ]
+    formats = files_by_format(files)
+    for file_format, alike in formats.items():
         try:
-            schema, seen = input_schema(alike, job.input, job.input_store)
+            sampled = sample_columns(alike, job.input, job.input_store)
         except UnreadableInput as error:
             unreadable.append(error)
             continue
+        found[file_format] = [schema for _, schema in sampled]
+        seen, schema = sampled[0]
         columns = schema.names
-        if file_format == "jsonl":
-            line_types = schema
         if not columns:
             continue  # nothing but empty files
         texts = dict(zip(("input.text_column", "input.text_pair_column"), job.input.text_columns, strict=False))
@@ -304,8 +329,6 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
                 message = f"{key}: there is no column {name!r} in {seen.path}; {meant}it has {', '.join(map(repr, columns))}"
                 raise MissingColumn(message, name, file_format)
         for key, name in texts.items():
-            if columns.count(name) > 1:
-                raise UserError(f"{key}: {seen.path} has more than one column {name!r}")
             data_type = schema.field(name).type
             if not is_text_type(data_type):
                 message = f"{key}: {name!r} in {seen.path} is {data_type}, not text; name a column of texts"
@@ -320,4 +343,4 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
                 )
     if unreadable and len(unreadable) == len(formats) and not checked:
         raise unreadable[0]
-    return line_types
+    return found

@@ -86,7 +86,10 @@ def init(
     for key, name in clashes.items():
         settings["output"].setdefault(key, name)
     labels, not_checked = _labels_of(check_config(JobConfig, settings))
-    summary = _summary(corpus, guessed, column, clashes, labels) | {"remarks": strays, "not_checked": not_checked}
+    summary = _summary(corpus, guessed, column, clashes, labels) | {
+        "remarks": [*strays, *corpus.type_notes],
+        "not_checked": not_checked,
+    }
     lines = [*_head(summary, shlex.quote(job_file)), *_sections(settings, _notes(summary, corpus, guessed, job_file))]
     try:
         with open(job_file, "w" if force else "x", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
-from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
+from pipeline_ops.reading.inputs import InputConfig, find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
@@ -73,7 +73,7 @@ def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tupl
         input=config,
         storage=storage,
         output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
-        line_types=_line_types(files, config, store),
+        column_types=infer_column_types(files, config, store),
         unit_bytes=TRAINING_UNIT_BYTES,
         fingerprint="",
     )
@@ -82,12 +82,15 @@ def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tupl
             if isinstance(part, Failure):
                 raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
             _, table, rejects = part
-            if config.label_column not in table.column_names and table.num_rows:
-                names = ", ".join(column_names(file, config, store))
-                raise UserError(f"input.label_column: {file.path} has no column {config.label_column!r}; it has {names}")
+            if table.num_rows and _is_empty(table, config.label_column):
+                names = column_names(file, config, store)
+                if config.label_column not in names:
+                    raise UserError(
+                        f"input.label_column: {file.path} has no column {config.label_column!r}; it has {', '.join(names)}"
+                    )
             yield table, len(rejects)
 
 
-def _line_types(files: list[InputFile], config: InputConfig, store: Store) -> pa.Schema:
-    line_files = [file for file in files if file.format == "jsonl"]
-    return infer_column_types(line_files, config, store) if line_files else pa.schema([])
+def _is_empty(table: pa.Table, column: str) -> bool:
+    """Whether a column has no value; one that its file lacks has none."""
+    return column not in table.column_names or table.column(column).null_count == table.num_rows

@@ -2,12 +2,13 @@
 
 import hashlib
 import urllib.parse
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.storage.store import Store, StoredFile
-from pipeline_ops.writing.commit_record import WrittenFile
+from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.hive_partitions import NULL_PARTITION
 
 
@@ -19,6 +20,25 @@ def hive_values(path: str) -> dict[str, str | None]:
         if equals:
             found[urllib.parse.unquote(name)] = None if value == NULL_PARTITION else urllib.parse.unquote(value)
     return found
+
+
+def example_files(commits: Iterable[Commit]) -> list[WrittenFile]:
+    """A file of each schema of the commits' files, and all files of commits of several schemas."""
+    examples: dict[str | None, WrittenFile] = {}
+    unknown: list[WrittenFile] = []
+    for commit in commits:
+        if commit.files and commit.schema is None:
+            unknown += commit.files
+        elif commit.files:
+            examples.setdefault(commit.schema, commit.files[0])
+    return [*examples.values(), *unknown]
+
+
+def schemas_of_files(store: Store, files: Iterable[WrittenFile]) -> Iterator[pa.Schema]:
+    """Their schemas by their footers, without metadata."""
+    for file in files:
+        with store.open(store.stat(file.path), sequential=False) as source:
+            yield pq.read_schema(source).remove_metadata()
 
 
 def read_written(store: Store, file: WrittenFile) -> pa.Table:

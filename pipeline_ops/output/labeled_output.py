@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
-from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.output.committed_files import example_files, hive_values, schemas_of_files
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
@@ -97,18 +97,7 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
     Raises:
         UserError: there is no such column, or two files have it in types that have nothing in common.
     """
-    examples: dict[str | None, WrittenFile] = {}
-    unknown = []
-    for commit in labeled.commits:
-        if commit.files and commit.schema is None:
-            unknown += commit.files
-        elif commit.files:
-            examples.setdefault(commit.schema, commit.files[0])
-    schemas = []
-    for file in [*examples.values(), *unknown]:
-        stored = labeled.store.stat(file.path)
-        with labeled.store.open(stored, sequential=False) as source:
-            schemas.append(pq.read_schema(source).remove_metadata())
+    schemas = [*schemas_of_files(labeled.store, example_files(labeled.commits))]
     in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
     schemas.append(pa.schema(in_folders))
     known = list(dict.fromkeys(name for schema in schemas for name in schema.names))

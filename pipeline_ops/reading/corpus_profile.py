@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.reading import line_records, parsing
-from pipeline_ops.reading.documents import decode_texts, is_text_type
+from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
+from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, check_header_names, csv_delimiter
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, find_inputs, readable_files
+from pipeline_ops.reading.json_types import types_of_lines
 from pipeline_ops.reading.row_groups import check_footer
 from pipeline_ops.storage.store import Store
 
@@ -44,11 +46,13 @@ class CorpusProfile:
 
     files: list[InputFile]
     unknown_files: list[str]  # without a known suffix
-    types: dict[str, dict[str, pa.DataType]] = field(default_factory=dict)  # by format, by column
+    schemas: dict[str, list[pa.Schema]] = field(default_factory=lambda: defaultdict(list))  # by format
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by column
     documents: float = 0  # estimate
     counted: bool = True  # all files were read whole, so `documents` is exact
     delimiter: str | None = None
+    column_types: pa.Schema = field(default_factory=lambda: pa.schema([]))  # as a run would write them
+    type_notes: list[str] = field(default_factory=list)  # sentences; see settle_types
 
     @property
     def bytes(self) -> int:
@@ -64,21 +68,30 @@ class CorpusProfile:
 
     @property
     def columns(self) -> dict[str, str]:
-        """{name: type}; types of several formats are joined by " or " where they differ."""
-        found: dict[str, dict[str, None]] = {}
-        for types in self.types.values():
-            for name, data_type in types.items():
-                found.setdefault(name, {})[str(data_type)] = None
-        return {name: " or ".join(types) for name, types in found.items()}
+        """{name: type}"""
+        return {column.name: str(column.type) for column in self.column_types}
+
+    @property
+    def types(self) -> dict[str, dict[str, pa.DataType]]:
+        """{format: {column: type}}; string where the sampled files of a format have several that do not go together."""
+        names = {form: dict.fromkeys(name for schema in found for name in schema.names) for form, found in self.schemas.items()}
+        return {
+            form: {
+                name: common_type(schema.field(name).type for schema in found if name in schema.names) for name in names[form]
+            }
+            for form, found in self.schemas.items()
+        }
 
     @property
     def common_texts(self) -> dict[str, list[str]]:
         """{column: sample texts} of the columns that hold texts in all formats; plain text matches any column."""
-        named = [types for file_format, types in self.types.items() if file_format != "text"] or [*self.types.values()]
+        types = self.types
+        named = [found for file_format, found in types.items() if file_format != "text"] or [*types.values()]
         return {
             name: self.texts[name]
-            for name, data_type in named[0].items()
-            if is_text_type(data_type) and all(name in types and is_text_type(types[name]) for types in named)
+            for name in (named[0] if named else ())
+            if any(is_text_type(found[name]) for found in named if name in found)
+            and all(name in found and may_hold_texts(found[name]) for found in named)
         }
 
 
@@ -104,13 +117,14 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
             corpus.delimiter = corpus.delimiter or beginning.delimiter
-            corpus.types.setdefault(file_format, {}).update(beginning.types)
+            corpus.schemas[file_format].append(pa.schema([*beginning.types.items()]))
             for name, values in beginning.texts.items():
                 corpus.texts[name] += values
             if seen == TYPE_SAMPLE_FILES:
                 break
         corpus.counted &= seen == len(filled)
         corpus.documents += documents * sum(file.stored.size for file in filled) / stored if stored else 0
+    corpus.column_types, corpus.type_notes = settle_types(corpus.schemas, config)
     return corpus
 
 
@@ -159,7 +173,7 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
                 {config.text_column: pa.string()}, {config.text_column: [block.data.decode(errors="replace")]}, 1, stored
             )
         return Beginning({config.text_column: pa.string()}, texts, len(documents), stored)
-    types = {column.name: column.type for column in parsing.types_of_lines(documents)}
+    types = {column.name: column.type for column in types_of_lines(documents)}
     types |= {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
     return Beginning(types, _json_texts(sampled), len(documents), stored)
 

@@ -1,7 +1,8 @@
 """Parsed records -> documents: their source added, rows without a usable text rejected.
 
-Columns in: whatever the file holds. Columns out: the text columns and those that `output.columns` asks for, as they are in the
-file, plus source_file (string) and source_row (int64). Each row is in the table, with a text in each text column, or rejected.
+Columns in: whatever the file holds. Columns out: the text columns and those that `output.columns` asks for, in the types of the
+output (column_types.py), plus source_file (string) and source_row (int64). Each row is in the table, with a text in each text
+column, or rejected.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,17 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline_ops.reading.column_types import fit_columns, is_text_type, without_view
 from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.parsing import BadRecord
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject
 
-TEXT_TYPES = {pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
-
 
 def to_documents(
-    file: InputFile, table: pa.Table, rows: np.ndarray, bad: Sequence[BadRecord], config: InputConfig, output: OutputConfig
+    file: InputFile,
+    table: pa.Table,
+    rows: np.ndarray,
+    bad: Sequence[BadRecord],
+    config: InputConfig,
+    output: OutputConfig,
+    types: pa.Schema,
 ) -> tuple[pa.Table, list[Reject]]:
     """The documents among a file's rows, and the rejects, in the order of their rows.
 
@@ -28,6 +34,7 @@ def to_documents(
         table: records of `file`; a missing text column is taken for nulls.
         rows: int64 (records,), each one's row in the file.
         bad: records that did not parse; they become rejects as well.
+        types: of the input's columns (column_types.settle_types); a row with a value that does not fit is rejected.
 
     Raises:
         UserError: as check_columns.
@@ -41,16 +48,23 @@ def to_documents(
         rejects += _reject_unusable(table, column, keep, rows, file.path, config)
     kept = output.input_columns()
     if kept is not None:
-        table = table.select([name for name in table.column_names if name in kept or name in config.text_columns])
+        kept = (*kept, *config.text_columns)
+        table = table.select([name for name in table.column_names if name in kept])
     check_columns(table.column_names, file.path, output)
-    table = pa.table([_without_views(column) for column in table.columns], names=table.column_names)
-    table = table.append_column(output.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
-    table = table.append_column(output.source_row_column, pa.array(rows, pa.int64()))
+    table = pa.table([column.cast(without_view(column.type)) for column in table.columns], names=table.column_names)
     if not keep.all():
-        table = table.filter(pa.array(keep))
+        table, rows = table.filter(pa.array(keep)), rows[keep]
     if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
         index = table.schema.get_field_index(config.text_column)
         table = table.set_column(index, config.text_column, decode_texts(table.column(index))[0].cast(pa.string()))
+    table, misfits = fit_columns(table, types if kept is None else pa.schema([field for field in types if field.name in kept]))
+    if misfits:
+        details = {index: detail[:MAX_DETAIL_CHARACTERS] for index, detail in misfits.items()}
+        rejects += [Reject(file.path, int(rows[index]), "column_type", detail) for index, detail in details.items()]
+        keep = np.isin(np.arange(table.num_rows), [*misfits], invert=True)
+        table, rows = table.filter(pa.array(keep)), rows[keep]
+    table = table.append_column(output.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
+    table = table.append_column(output.source_row_column, pa.array(rows, pa.int64()))
     return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
 
 
@@ -89,17 +103,6 @@ def _reject_unusable(
         lengths = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(decoded)), 0).to_numpy()
         reject(lengths < min_characters, "too_short", lambda index: f"{lengths[index]} characters")
     return rejects
-
-
-def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A view column cast to its plain type: Arrow cannot filter views."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    return column.cast(plain[column.type]) if column.type in plain else column
-
-
-def is_text_type(data_type: pa.DataType) -> bool:
-    """True if a column of this type can hold texts: strings, or bytes (UTF-8), dictionary-encoded or not."""
-    return (data_type.value_type if pa.types.is_dictionary(data_type) else data_type) in TEXT_TYPES
 
 
 def decode_texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:

@@ -36,7 +36,7 @@ class InputConfig(BaseModel):
     min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
     column_types: dict[str, str] = Field(
         default_factory=dict,
-        description="Arrow types of JSON Lines and CSV columns, where the sample's would not do: {year: int32}",
+        description="Arrow types of columns, where the input's own would not do: {year: int32}",
     )
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="CSV; default: tab for .tsv, else comma"

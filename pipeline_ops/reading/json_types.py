@@ -1,14 +1,17 @@
 """Arrow types of the values in JSON lines, and how deep these may be nested."""
 
-import contextlib
 import json
-from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 # Levels of lists and objects: with 50, Parquet readers refuse the file; with 64, Arrow the table.
 MAX_NESTING = 40
+
+
+KINDS = {bool: "bool", int: "int64", float: "double", str: "string", list: "list", dict: "object"}
 
 
 # With 16,000 levels Arrow's JSON parser overflows a stack of 8 MiB. Lines with fewer brackets are not checked, which is slow.
@@ -22,7 +25,7 @@ def types_of_lines(lines: list[bytes]) -> pa.Schema:
     """The type of each column in JSON lines; broken lines are skipped.
 
     JSON's own types are kept: a string stays a string even if it looks like a date or a number, unlike in Arrow's and pandas'
-    inference. A column of mixed types gets the type of most of its values; one of nulls alone is a string.
+    inference. A column of values that no type holds has the type of mixed_type; one of nulls alone, or a part of it, null.
     """
     values: dict[str, list[object]] = {}
     for line in lines:
@@ -38,59 +41,100 @@ def types_of_lines(lines: list[bytes]) -> pa.Schema:
     return pa.schema([(name, _common_type(column)) for name, column in values.items()])
 
 
-def merge_types(schema: pa.Schema, late: pa.Schema) -> pa.Schema:
-    """`schema` plus the columns, and fields of columns, that only `late` has; where both have one, `schema` wins."""
-    fields = [f.with_type(_merge_type(f.type, late.field(f.name).type)) if f.name in late.names else f for f in schema]
-    return pa.schema([*fields, *(field for field in late if field.name not in schema.names)])
+def add_late_fields(schema: pa.Schema, documents: list[dict[str, Any]], *, columns: bool) -> pa.Schema:
+    """`schema` plus, as strings, the fields of objects at any depth, and the columns, that it lacks.
+
+    Args:
+        columns: add columns; otherwise only fields.
+    """
+    whole, late = pa.struct([*schema]), dict[tuple[str, ...], None]()
+    for document in documents:
+        _find_late(document, whole, (), late)
+    for path in late:
+        if columns or len(path) > 1:
+            whole = _with_field(whole, path)
+    return pa.schema([*whole])
 
 
-def _merge_type(known: pa.DataType, late: pa.DataType) -> pa.DataType:
-    """`known` plus the object fields that only `late` has, at any depth."""
+def _find_late(value: Any, known: pa.DataType, path: tuple[str, ...], late: dict[tuple[str, ...], None]) -> None:
+    """Adds to `late` the paths of the fields in a JSON value that its type lacks."""
+    if isinstance(value, dict) and pa.types.is_struct(known):
+        for name, item in value.items():
+            index = known.get_field_index(name)
+            if index < 0:
+                late[*path, name] = None
+            elif isinstance(item, dict | list):
+                _find_late(item, known.field(index).type, (*path, name), late)
+    elif isinstance(value, list) and pa.types.is_list(known):
+        for item in value:
+            _find_late(item, known.value_type, path, late)
+
+
+def _with_field(known: pa.DataType, path: tuple[str, ...]) -> pa.DataType:
+    if pa.types.is_list(known):
+        return pa.list_(known.value_field.with_type(_with_field(known.value_type, path)))
+    name, *rest = path
+    if not rest:
+        return pa.struct([*known, pa.field(name, pa.string())])
+    return pa.struct([f.with_type(_with_field(f.type, tuple(rest))) if f.name == name else f for f in known])
+
+
+def merge_type(known: pa.DataType, late: pa.DataType) -> pa.DataType:
+    """`known` plus the object fields that only `late` has, as strings, at any depth."""
     if pa.types.is_struct(known) and pa.types.is_struct(late):
         theirs = {field.name: field.type for field in late}
-        ours = [f.with_type(_merge_type(f.type, theirs[f.name])) if f.name in theirs else f for f in known]
-        return pa.struct([*ours, *(field for field in late if field.name not in {f.name for f in known})])
+        ours = [f.with_type(merge_type(f.type, theirs.pop(f.name))) if f.name in theirs else f for f in known]
+        return pa.struct([*ours, *(pa.field(name, pa.string()) for name in theirs)])
     if pa.types.is_list(known) and pa.types.is_list(late):
-        return pa.list_(_merge_type(known.value_type, late.value_type))
+        return pa.list_(known.value_field.with_type(merge_type(known.value_type, late.value_type)))
     return known
 
 
 def _common_type(values: list[object]) -> pa.DataType:
-    present = [value for value in values if value is not None]
-    if any(type(value) is int and value >= 2**63 for value in present):
-        return pa.uint64()  # 64-bit hashes as numbers; Arrow would take int64 and then refuse them
+    numbers = [value for value in values if type(value) is int]
+    large = any(not -(2**63) <= value < 2**63 for value in numbers)  # 64-bit hashes as numbers, or more
+    if large and all(value is None or type(value) is int for value in values):
+        return pa.uint64() if min(numbers) >= 0 and max(numbers) < 2**64 else mixed_type(["integers beyond 64 bits"])
+    if large:
+        values = [float(value) if type(value) is int else value for value in values]
     try:
-        return text_for_null(pa.array(present).type)  # pa.infer_type would return int64 for [1, "a"]
-    except (pa.ArrowException, OverflowError):  # mixed types
-        return text_for_null(_most_common_type(present))
+        return pa.array(values).type  # pa.infer_type would return int64 for [1, "a"]
+    except (pa.ArrowException, OverflowError):
+        kinds = [*dict.fromkeys(KINDS[type(value)] for value in values if value is not None)]
+        return mixed_type(kinds if len(kinds) > 1 else [f"{kinds[0]} of several types"])
 
 
-def _most_common_type(values: list[object]) -> pa.DataType:
-    """The type of most values, merged with those of the same kind (list, object, ...) that are compatible with it."""
-    kinds = [float if type(value) is int else type(value) for value in values]
-    most = Counter(kinds).most_common(1)[0][0]
-    types: Counter[pa.DataType] = Counter()
-    for value, kind in zip(values, kinds, strict=True):
-        if kind is most:
-            with contextlib.suppress(pa.ArrowException, OverflowError):  # mixed within itself
-                types[pa.array([value]).type] += 1
-    common = pa.null()
-    for data_type, _ in types.most_common():
-        with contextlib.suppress(pa.ArrowException):
-            fields = [pa.schema([("value", known)]) for known in (common, data_type)]
-            common = pa.unify_schemas(fields, promote_options="permissive").field("value").type
-    return common
+def mixed_type(kinds: Sequence[str]) -> pa.DataType:
+    """The type of a column with values of several kinds: a union whose fields are named after them."""
+    return pa.sparse_union([pa.field(kind, pa.null()) for kind in kinds])
 
 
 def text_for_null(data_type: pa.DataType) -> pa.DataType:
-    """`data_type` with string in place of null, and of dates inferred from text, at any depth."""
-    if pa.types.is_null(data_type) or pa.types.is_temporal(data_type):
+    """`data_type` with string in place of null and of an object without fields, for which Parquet has no type, at any depth."""
+    if pa.types.is_null(data_type) or data_type == pa.struct([]):
         return pa.string()
     if pa.types.is_list(data_type):
-        return pa.list_(text_for_null(data_type.value_type))
+        return pa.list_(data_type.value_field.with_type(text_for_null(data_type.value_type)))
+    if pa.types.is_large_list(data_type):
+        return pa.large_list(data_type.value_field.with_type(text_for_null(data_type.value_type)))
     if pa.types.is_struct(data_type):
         return pa.struct([field.with_type(text_for_null(field.type)) for field in data_type])
     return data_type
+
+
+def json_type(data_type: pa.DataType) -> pa.DataType:
+    """A type that Arrow's JSON parser gives and that can be cast to `data_type`; the parser lacks lists of other kinds, ..."""
+    if pa.types.is_dictionary(data_type):
+        return json_type(data_type.value_type)
+    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_fixed_size_list(data_type):
+        return pa.list_(json_type(data_type.value_type))
+    if pa.types.is_struct(data_type):
+        return pa.struct([field.with_type(json_type(field.type)) for field in data_type])
+    if pa.types.is_float16(data_type):
+        return pa.float32()
+    if pa.types.is_duration(data_type):
+        return pa.int64()
+    return pa.string() if pa.types.is_map(data_type) or pa.types.is_interval(data_type) else data_type
 
 
 def is_nested_deeper(line: bytes, brackets: int = MAX_NESTING) -> bool:

@@ -8,16 +8,17 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
-from pipeline_ops.reading.json_types import MAX_BRACKETS, check_nesting, is_nested_deeper, merge_types, types_of_lines
+from pipeline_ops.reading.column_types import fit_value, has_strings_only
+from pipeline_ops.reading.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
 from pipeline_ops.reading.line_records import (
     BYTE_ORDER_MARK,
     MAX_RECORD_BYTES,
@@ -56,19 +57,24 @@ def parse_jsonl(
     """A document per non-blank line.
 
     Args:
-        schema: the columns' types; a line with a value that does not fit is a bad record.
-        text_columns: the columns that the model reads.
-        only_schema: drop other columns; otherwise they are added, with types inferred from this block.
+        schema: the columns' types; a line with a value that does not fit is a bad record. A string takes any value: what is no
+            string becomes its JSON text.
+        text_columns: the columns that the model reads; values that are no strings make bad records.
+        only_schema: drop other columns; otherwise they are added, as strings.
 
     Returns:
         (table, each row's number in the file as int64, bad records).
     """
 
     def parse(lines: list[bytes]) -> pa.Table:
-        table = whole if whole is not None and len(lines) == len(good) else _read_json(b"\n".join(lines), schema, only_schema)
+        if whole is not None and len(lines) == len(good):
+            table = whole
+        elif mixed:
+            table = _read_mixed_json(lines, schema, mixed)
+        else:
+            table = _read_json(b"\n".join(lines), schema, only_schema)
         check_nesting(table.schema)
-        columns = [_without_empty_objects(column) for column in table.columns]
-        return pa.table(columns, names=table.column_names)
+        return table
 
     def reason(line: bytes, error: BaseException) -> tuple[Reason, str]:
         try:
@@ -91,12 +97,16 @@ def parse_jsonl(
     parsable = [can_parse(line) for line in lines]
     good = list(itertools.compress(lines, parsable))
     whole: pa.Table | None = None
-    if not only_schema and good:
+    mixed: list[str] = []
+    if good:
         with contextlib.suppress(pa.ArrowInvalid):  # bad records are isolated below
-            whole = _read_json(b"\n".join(good), schema, only_schema=False)
-        if whole is None or whole.schema != schema:
-            # infer the types of what `schema` lacks here: Arrow's own inference would turn text into dates
-            whole, schema = None, merge_types(schema, types_of_lines(good))
+            whole = _read_json(b"\n".join(good), schema, only_schema)
+        # where it leaves columns out, Arrow leaves fields of the others out as well
+        if whole is None or whole.schema != schema or (only_schema and any(map(pa.types.is_nested, schema.types))):
+            documents = [*_objects(good)]
+            schema = add_late_fields(schema, documents, columns=not only_schema)
+            mixed = _mixed_columns(documents, schema, text_columns)
+            whole = whole if whole is not None and whole.schema == schema and not mixed else None
     return _parse_records(lines, "jsonl", block.start_row, parse, reason, parsable)
 
 
@@ -124,29 +134,44 @@ def _read_json(data: bytes, schema: pa.Schema, only_schema: bool) -> pa.Table:
     )
 
 
-def _without_empty_objects(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`column` with the string "{}" for objects without any key, at any depth: Parquet has no type for them."""
-
-    def convert(array: pa.Array) -> pa.Array:
-        if pa.types.is_struct(array.type) and not array.type.num_fields:
-            return pc.if_else(array.is_valid(), "{}", pa.scalar(None, pa.string()))
-        if pa.types.is_struct(array.type):
-            fields = [convert(array.field(index)) for index in range(array.type.num_fields)]
-            names = [field.name for field in array.type]
-            return pa.StructArray.from_arrays(fields, names, mask=array.is_null())
-        if pa.types.is_list(array.type):
-            return pa.ListArray.from_arrays(array.offsets, convert(array.values), mask=array.is_null())
-        return array
-
-    return (
-        pa.chunked_array([convert(chunk) for chunk in column.chunks], type=None) if _has_empty_objects(column.type) else column
-    )
+def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON objects among the lines."""
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):  # a bad record
+            document = json.loads(line)
+            if b"\\ud" in line.lower():
+                json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            if isinstance(document, dict):
+                yield document
 
 
-def _has_empty_objects(data_type: pa.DataType) -> bool:
-    if pa.types.is_struct(data_type):
-        return not data_type.num_fields or any(_has_empty_objects(field.type) for field in data_type)
-    return pa.types.is_list(data_type) and _has_empty_objects(data_type.value_type)
+def _mixed_columns(documents: list[dict[str, Any]], schema: pa.Schema, text_columns: tuple[str, ...]) -> list[str]:
+    """The columns of `schema` that have a value in some document that is no string where the schema has one, at any depth."""
+    fields = {field.name: field.type for field in schema if field.name not in text_columns}
+    return [
+        name
+        for name, data_type in fields.items()
+        if not all(has_strings_only(document.get(name), data_type) for document in documents)
+    ]
+
+
+def _read_mixed_json(lines: list[bytes], schema: pa.Schema, mixed: list[str]) -> pa.Table:
+    """The columns of `schema`, those of `mixed` with fit_value.
+
+    Raises:
+        pa.ArrowInvalid: as _read_json.
+    """
+    table = _read_json(b"\n".join(lines), pa.schema([field for field in schema if field.name not in mixed]), only_schema=True)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    try:
+        documents = [json.loads(line) for line in lines]
+        for field in (schema.field(name) for name in mixed):
+            columns[field.name] = pa.array(
+                [fit_value(document.get(field.name), field.type) for document in documents], field.type
+            )
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    return pa.table({name: columns[name] for name in schema.names})
 
 
 def parse_csv(
@@ -156,7 +181,7 @@ def parse_csv(
 
     Args:
         header: the column names.
-        types: of columns that are not strings.
+        types: of columns that are not strings, as far as CSV can have them; the others stay strings.
 
     Returns:
         (table, each row's number as int64, counted from the record behind the header, bad records).
@@ -171,7 +196,7 @@ def parse_csv(
                 delimiter=delimiter, quote_char=quote or False, newlines_in_values=True, ignore_empty_lines=False
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: types.get(name, pa.string()) for name in header}, strings_can_be_null=False
+                column_types={name: _csv_type(types.get(name)) for name in header}, strings_can_be_null=False
             ),
         )
 
@@ -190,6 +215,13 @@ def parse_csv(
     # Arrow would accept an unfinished quoted field
     parsable = [line is not lines[-1] or has_closed_quotes(line, quote, delimiter) for line in lines]
     return _parse_records(lines, "csv", block.start_row, parse, reason, parsable)
+
+
+def _csv_type(data_type: pa.DataType | None) -> pa.DataType:
+    """The type if Arrow's CSV parser gives it, else string."""
+    is_a = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_temporal)
+    known = data_type is not None and any(check(data_type) for check in is_a)
+    return data_type if known and not pa.types.is_duration(data_type) and not pa.types.is_interval(data_type) else pa.string()
 
 
 def csv_fields(record: bytes, delimiter: str, quote: str | None) -> list[str]:

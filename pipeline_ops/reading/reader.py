@@ -19,6 +19,7 @@ from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.input_schema import check_header_names, csv_delimiter, csv_header
 from pipeline_ops.reading.inputs import InputConfig, InputFile
+from pipeline_ops.reading.json_types import json_type
 from pipeline_ops.reading.row_groups import intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
@@ -49,7 +50,7 @@ class ReadSettings:
     input: InputConfig
     storage: StorageConfig
     output: OutputConfig
-    line_types: pa.Schema  # of JSON Lines; see infer_column_types
+    column_types: pa.Schema  # of the input's columns; see column_types.settle_types
     unit_bytes: int  # of documents in memory, per unit
     fingerprint: str  # of the settings that change results
 
@@ -247,7 +248,7 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
                 yield piece, *parse_block(file, block, header, settings)
         if piece is None and gap.stop_row is None:  # no records: an empty piece completes the file
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
-            yield piece, *to_documents(file, pa.table({}), np.empty(0, np.int64), [], settings.input, settings.output)
+            yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
 
 
 def parse_block(
@@ -258,7 +259,13 @@ def parse_block(
     Args:
         header: a CSV file's column names; see csv_header.
     """
-    return to_documents(file, *_parse(block, file, header, settings), settings.input, settings.output)
+    return _documents(file, *_parse(block, file, header, settings), settings)
+
+
+def _documents(
+    file: InputFile, table: pa.Table, rows: np.ndarray, bad: list[parsing.BadRecord], settings: ReadSettings
+) -> tuple[pa.Table, list[Reject]]:
+    return to_documents(file, table, rows, bad, settings.input, settings.output, settings.column_types)
 
 
 def _piece(file: InputFile, start_row: int, stop_row: int, last: bool, start_byte: int = 0, stop_byte: int = 0) -> Piece:
@@ -270,14 +277,13 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
     if file.format == "text":
         return parsing.parse_text(block, config.text_column)
     if file.format == "csv":
-        types = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
+        types = {field.name: field.type for field in settings.column_types if field.name not in config.text_columns}
         return parsing.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
-    wanted, kept = settings.line_types, settings.output.input_columns()
+    wanted, kept = settings.column_types, settings.output.input_columns()
     if kept is not None:
         wanted = pa.schema([field for field in wanted if field.name in (*kept, *config.text_columns)])
-    for column in config.text_columns:
-        if column not in wanted.names:
-            wanted = wanted.append(pa.field(column, pa.string()))
+    others = [field.with_type(json_type(field.type)) for field in wanted if field.name not in config.text_columns]
+    wanted = pa.schema([*others, *(pa.field(column, pa.string()) for column in config.text_columns)])
     return parsing.parse_jsonl(block, wanted, text_columns=config.text_columns, only_schema=kept is not None)
 
 
@@ -285,7 +291,7 @@ def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettin
     with open_decompressed(file.stored, file.compression, settings.store, 0, content) as stream:
         data = stream.read().removeprefix(line_records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
-    return _piece(file, 0, 1, True), *to_documents(file, table, np.zeros(1, np.int64), [], settings.input, settings.output)
+    return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
 
 
 def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
@@ -294,6 +300,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
     with source as opened:
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
         num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
+        check_header_names(names, file)
         _require_text_columns(names, file, settings)
         parsing.check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
@@ -317,7 +324,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
                 ahead, row = ahead.slice(count), row + count
             table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table()
             piece = _piece(file, start, stop, stop == num_rows)
-            yield piece, *to_documents(file, table, np.arange(start, stop), [], settings.input, settings.output)
+            yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
 
 
 def _require_text_columns(names: list[str], file: InputFile, settings: ReadSettings) -> None:

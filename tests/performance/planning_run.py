@@ -30,7 +30,7 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, garbage_files, read_job, read_ledger, write_job, write_pack
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.planning.work_plan import make_plan
-from pipeline_ops.reading.input_schema import input_schema
+from pipeline_ops.reading.input_schema import sample_columns
 from pipeline_ops.reading.inputs import InputFile, find_inputs
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.config import StorageConfig
@@ -195,7 +195,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
         ),
     )
     left = [span.file for task in plan.tasks for span in task]
-    timed("sample", lambda: input_schema(left, job.input, job.input_store))
+    timed("sample", lambda: sample_columns(left, job.input, job.input_store))
     timed("model", lambda: resolve_model(job.named_models()[""], job.storage))
     timed("garbage", lambda: garbage_files(job.output_store, ledger))
     return {**taken, "peak_mebibytes": memory_mebibytes("VmHWM")}

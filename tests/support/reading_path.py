@@ -58,7 +58,7 @@ def prepare(
     config, storage = input_of(path, **settings), storage or StorageConfig()
     store = Store(config.path, storage)
     files, _ = find_inputs(config, store)
-    types = infer_column_types([file for file in files if file.format == "jsonl"], config, store)
+    types = infer_column_types(files, config, store)
     return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
 
 

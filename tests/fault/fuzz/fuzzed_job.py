@@ -132,7 +132,7 @@ def _prepare(job: JobConfig) -> Prepared | str:
 def _read(prepared: Prepared) -> dict[str, Found]:
     """What read tasks pass on, by file."""
     job = prepared.job
-    read = (job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, "fingerprint")
+    read = (job.input, job.storage, job.output, prepared.column_types, prepared.plan.unit_bytes, "fingerprint")
     context = StageContext(*read, models=(), batch_tokens=0, use_gpu=False)
     found: dict[str, Found] = defaultdict(lambda: Found([], [], {}, []))
     for spans in prepared.plan.tasks:

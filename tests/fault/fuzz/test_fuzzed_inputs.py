@@ -4,6 +4,7 @@
 """
 
 import base64
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_broken_first_file_beside_a_good_one_does_not_end_the_job(tmp_path: Path
     prepared = prepare_job(tmp_path / "in", tmp_path / "out")
     assert [span.file.path for task in prepared.plan.tasks for span in task] == [str(tmp_path / "in" / name), str(good)]
     if "jsonl" in name:
-        assert prepared.line_types == pa.schema([("text", pa.string())])
+        assert prepared.column_types == pa.schema([("text", pa.string())])
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -107,22 +108,24 @@ def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun_or_other
 
 SOUND = '{"text": "sound", "tags": ["x"], "facts": {"y": 1}}'
 ODD_LINES = {
-    "deep_list": '{"text": "a", "new": ' + "[" * 60 + "]" * 60 + "}",
-    "deep_object": '{"text": "a", "new": ' + '{"a":' * 900 + "1" + "}" * 901,
     "so_deep_that_arrow_crashes": '{"text": "a", "new": ' + "[" * 200_000 + "]" * 200_000 + "}",
     "deep_and_broken": "[" * 5000,
     "half_a_surrogate_pair": '{"text": "a", "new": "\\udc00"}',
     "half_a_surrogate_pair_in_a_name": '{"text": "a", "\\ud800": 1}',
     "half_a_surrogate_pair_in_an_inner_name": '{"text": "a", "facts": {"\\ud800": 1}}',
     "undecodable_name": '{"text": "a", "n\udcffw": 1}',
+    "integer_of_5000_digits": '{"text": "a", "facts": {"y": ' + "9" * 5000 + "}}",
+    "column_twice": '{"text": "a", "text": "b"}',
+    "nul_in_a_text": '{"text": "a\0b"}',
+}
+LINES_OF_OTHER_TYPES = {
+    "deep_list": '{"text": "a", "new": ' + "[" * 60 + "]" * 60 + "}",
+    "deep_object": '{"text": "a", "new": ' + '{"a":' * 900 + "1" + "}" * 901,
     "list_mixed_within_itself": '{"text": "a", "tags": [1, "a"]}',
     "list_in_a_list_of_texts": '{"text": "a", "tags": [[]]}',
     "text_where_others_have_objects": '{"text": "a", "facts": "y"}',
     "other_type_in_an_object": '{"text": "a", "facts": {"y": [1]}}',
     "integer_beyond_64_bits": '{"text": "a", "facts": {"y": 18446744073709551616}}',
-    "integer_of_5000_digits": '{"text": "a", "facts": {"y": ' + "9" * 5000 + "}}",
-    "column_twice": '{"text": "a", "text": "b"}',
-    "nul_in_a_text": '{"text": "a\0b"}',
 }
 
 
@@ -137,6 +140,18 @@ def test_json_line_that_is_odd_is_rejected_alone(tmp_path: Path, odd: str, place
     assert [row for row, _ in result.rejected] == [place]
     assert result.column("text") == ["sound"] * 6
     assert result.column("tags") == [["x"]] * 6
+    assert all(unpack_table(binary_cell(pack_table(table))[0]).equals(table) for table in result.tables)
+
+
+@pytest.mark.parametrize("odd", LINES_OF_OTHER_TYPES)
+@pytest.mark.parametrize("place", [0, 3])
+def test_json_line_with_a_value_of_another_type_is_a_document_like_the_others(tmp_path: Path, odd: str, place: int) -> None:
+    lines = [SOUND] * 6
+    lines.insert(place, LINES_OF_OTHER_TYPES[odd])
+    result = read_path(write_bytes(tmp_path / "a.jsonl", "\n".join(lines).encode()))
+    assert result.rejected == []
+    assert result.column("text") == [json.loads(line)["text"] for line in lines]
+    assert len({table.schema for table in result.tables}) == 1
     assert all(unpack_table(binary_cell(pack_table(table))[0]).equals(table) for table in result.tables)
 
 
@@ -157,7 +172,7 @@ def test_csv_whose_header_is_never_closed_is_refused_in_one_line(tmp_path: Path)
 
 def test_parquet_with_two_text_columns_is_refused(tmp_path: Path) -> None:
     table = pa.table([["a"], ["b"]], names=["text", "text"])
-    with pytest.raises(UserError, match=r"input\.text_column: .*more than one"):
+    with pytest.raises(UserError, match=r"input\.path: .*names a column twice"):
         prepare_job(write_parquet(tmp_path / "a.parquet", table), tmp_path / "out")
 
 

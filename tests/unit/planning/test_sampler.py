@@ -37,7 +37,7 @@ def write(path: Path, documents: list[str]) -> None:
 
 def sampled(prepared: Prepared, seed: int = 0, tasks: list[list[Span]] | None = None) -> Sample:
     job = prepared.job
-    settings = ReadSettings(job.input, job.storage, job.output, prepared.line_types, prepared.plan.unit_bytes, "test")
+    settings = ReadSettings(job.input, job.storage, job.output, prepared.column_types, prepared.plan.unit_bytes, "test")
     return draw_sample(tasks or prepared.plan.tasks, prepared.models, settings, seed)
 
 

@@ -22,12 +22,12 @@ def test_read_of_json_keeps_text_that_looks_like_dates_and_numbers(tmp_path: Pat
 
 
 def test_read_of_json_columns_that_come_late_keeps_their_text(tmp_path: Path) -> None:
-    """The types of columns come from the first mebibyte; later ones are inferred where they appear."""
+    """The types of columns come from the first mebibyte; later ones are text."""
     early = [{"text": "x" * 1000}] * 1200
     late = [{"text": "late", "day": "2024-01-31", "deep": [{"at": "2024-01-31T10:00:00"}]}, {"text": "later", "day": None}]
     result = read_path(write_jsonl(tmp_path / "a.jsonl", [*early, *late]), unit_bytes=10**9)
     assert result.documents[-2]["day"] == "2024-01-31"
-    assert result.documents[-2]["deep"] == [{"at": "2024-01-31T10:00:00"}]
+    assert result.documents[-2]["deep"] == '[{"at": "2024-01-31T10:00:00"}]'
     assert result.documents[-1]["day"] is None
     assert len(result.documents) == 1202
 
@@ -36,7 +36,8 @@ def test_read_of_json_columns_that_come_late_with_mixed_types_loses_no_document(
     early = [{"text": "x" * 1000}] * 1200
     late = [{"text": "late", "new": 1}, {"text": "later", "new": "x"}, {"text": "last", "new": {"x": [1]}}]
     result = read_path(write_jsonl(tmp_path / "a.jsonl", [*early, *late]), unit_bytes=10**9)
-    assert sorted([*result.column("source_row"), *(row for row, _ in result.rejected)]) == list(range(1203))
+    assert (result.column("source_row"), result.rejected) == ([*range(1203)], [])
+    assert [document["new"] for document in result.documents[-4:]] == [None, "1", "x", '{"x": [1]}']
 
 
 def test_read_of_csv_keeps_every_value_as_text(tmp_path: Path) -> None:
@@ -88,6 +89,7 @@ def test_read_of_parquet_leaves_every_column_as_it_was(tmp_path: Path) -> None:
     result = read_path(tmp_path / "a.parquet")
     read = pa.concat_tables(result.tables).select(table.column_names)
     expected = pq.read_table(tmp_path / "a.parquet")
+    expected = expected.set_column(10, "none", pa.nulls(3, pa.string()))  # a later file may have values, which text can hold
     assert read.schema.remove_metadata() == expected.schema.remove_metadata()
     assert read.to_pylist() == table.to_pylist()
 

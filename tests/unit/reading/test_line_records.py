@@ -145,7 +145,8 @@ def test_text_from_the_middle_of_a_file_keeps_a_byte_order_mark_and_its_row_numb
 @pytest.mark.parametrize("value", ["000", "2024-01-31", "2024-01-31T10:00:00Z", "12:30:00", "NA", "null", "true", "1.0", ""])
 def test_json_text_that_looks_like_something_else_stays_text(value: str) -> None:
     line = f'{{"text": "{value}", "new": "{value}", "deep": {{"list": [{{"day": "{value}"}}]}}}}\n'
-    documents, _, bad = jsonl(line.encode())
+    schema = pa.schema([*TEXT_SCHEMA, ("deep", pa.struct([("list", pa.list_(pa.struct([("day", pa.string())])))]))])
+    documents, _, bad = jsonl(line.encode(), schema)
     assert documents == [{"text": value, "new": value, "deep": {"list": [{"day": value}]}}]
     assert bad == []
 
@@ -226,27 +227,48 @@ def test_json_columns_of_the_schema_only_leave_the_others_out() -> None:
     assert documents == [{"text": "a"}, {"text": None}]
 
 
-def test_json_column_of_mixed_types_outside_the_schema_loses_no_document() -> None:
-    """Which of the two types wins is open; that each document is there once, or is bad, is not."""
-    documents, rows, bad = jsonl(b'{"text": "a", "new": 1}\n{"text": "b", "new": "x"}\n{"text": "c"}\n')
-    assert sorted([*rows, *(row for row, _ in bad)]) == [0, 1, 2]
-    assert len(documents) == len(rows)
+@pytest.mark.parametrize("only_schema", [True, False])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"1", "1"),
+        (b"18446744073709551616", "18446744073709551616"),
+        (b"-1.50", "-1.5"),
+        (b"true", "true"),
+        (b"null", None),
+        (b'"000"', "000"),
+        (b'{"a": [1, "\xc3\xbc"]}', '{"a": [1, "ü"]}'),
+        (b"{}", "{}"),
+    ],
+)
+def test_json_string_column_takes_any_value_as_text(value: bytes, text: str | None, only_schema: bool) -> None:
+    schema = pa.schema([*TEXT_SCHEMA, ("id", pa.string()), ("number", pa.int64())])
+    lines = [b'{"text": "a", "id": "x", "number": 7}', b"{broken", b'{"text": "b", "id": %s, "number": 8}' % value]
+    documents, rows, bad = jsonl(b"\n".join(lines), schema, only_schema=only_schema)
+    assert documents == [{"text": "a", "id": "x", "number": 7}, {"text": "b", "id": text, "number": 8}]
+    assert (rows, bad) == ([0, 2], [(1, "broken_json")])
 
 
-def test_json_integer_above_int64_outside_the_schema_is_not_rounded() -> None:
-    documents, _, bad = jsonl(b'{"text": "a", "hash": 18446744073709551615}\n')
-    assert [document["hash"] for document in documents] == [2**64 - 1] or bad == [(0, "column_type")]
-
-
-def test_json_empty_objects_become_text_at_any_depth() -> None:
-    documents, _, bad = jsonl(
-        b'{"text": "a", "o": {}, "deep": {"o": {}}, "list": [{}, null]}\n{"text": "b", "o": null, "deep": null, "list": null}\n'
+@pytest.mark.parametrize("only_schema", [True, False])
+def test_json_columns_and_fields_outside_the_schema_are_text_whatever_they_hold(only_schema: bool) -> None:
+    schema = pa.schema([*TEXT_SCHEMA, ("deep", pa.struct([("n", pa.int64()), ("list", pa.list_(pa.string()))]))])
+    lines = [
+        b'{"text": "a", "new": 1, "deep": {"n": 1, "late": 2.5, "list": [{}, 3, null]}}',
+        b'{"text": "b", "new": {"x": []}, "deep": {"n": 2, "late": {"y": 1}}}',
+        b'{"text": "c", "deep": {"n": "no number"}}',
+        b'{"text": 5, "new": 1}',
+        b'{"text": "d", "deep": null}',
+    ]
+    documents, rows, bad = jsonl(b"\n".join(lines), schema, only_schema=only_schema)
+    assert [document.pop("new", "no column") for document in documents] == (
+        ["no column"] * 3 if only_schema else ["1", '{"x": []}', None]
     )
     assert documents == [
-        {"text": "a", "o": "{}", "deep": {"o": "{}"}, "list": ["{}", None]},
-        {"text": "b", "o": None, "deep": None, "list": None},
+        {"text": "a", "deep": {"n": 1, "list": ["{}", "3", None], "late": "2.5"}},
+        {"text": "b", "deep": {"n": 2, "list": None, "late": '{"y": 1}'}},
+        {"text": "d", "deep": None},
     ]
-    assert bad == []
+    assert (rows, bad) == ([0, 1, 4], [(2, "column_type"), (3, "not_a_string")])
 
 
 def test_json_many_bad_lines_among_good_ones_are_found_one_by_one() -> None:

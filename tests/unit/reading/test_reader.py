@@ -277,11 +277,12 @@ def test_read_with_min_characters_rejects_shorter_texts(tmp_path: Path) -> None:
     assert result.rejected == [(0, "too_short"), (1, "too_short"), (4, "null_text")]
 
 
-def test_read_of_files_with_different_columns_keeps_them_in_units_apart(tmp_path: Path) -> None:
+def test_read_of_files_with_different_columns_gives_one_type_per_column(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [{"text": "a", "id": 1}])
-    write_parquet(tmp_path / "b.parquet", [{"text": "b", "id": "x"}])
-    result = read_path(tmp_path)
-    assert [table["id"].to_pylist() for table in result.tables] == [[1], ["x"]]
+    write_parquet(tmp_path / "b.parquet", [{"text": "b", "id": "x", "more": 1.5}])
+    (table,) = read_path(tmp_path).tables
+    assert table.schema.types[:3] == [pa.string(), pa.string(), pa.float64()]
+    assert table.select(["id", "more"]).to_pylist() == [{"id": "1", "more": None}, {"id": "x", "more": 1.5}]
 
 
 def test_read_of_small_files_puts_them_together_up_to_unit_bytes(tmp_path: Path) -> None:

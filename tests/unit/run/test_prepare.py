@@ -308,7 +308,7 @@ def test_new_json_columns_in_a_later_run_keep_the_recorded_types(folder: Path, m
     write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "value": 1.5}])
     record(prepare(job_of(folder, model)))
     write_jsonl(folder / "in" / "a.jsonl", [{"text": "a", "value": 1, "new": "x"}])
-    types = prepare(job_of(folder, model)).line_types
+    types = prepare(job_of(folder, model)).column_types
     assert str(types.field("value").type) == "double"
     assert str(types.field("new").type) == "string"
 

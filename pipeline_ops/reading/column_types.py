@@ -1,0 +1,225 @@
+"""One type per column of an output, whatever its input consists of, and values cast to it.
+
+Files of one corpus may have a column in several types: int64 in Parquet, text in CSV, int32 in an older file. Readers of an
+output take a column's type from the first file that they see, so all of its files have one. It is settled from a bounded sample
+of each format before the first unit is read: the widest of the types, or string where they do not go together. A column, or a
+field of an object, that the sample lacks is a string. What is settled is part of `_job.json` and holds for all later runs.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline_ops.reading.inputs import InputConfig
+from pipeline_ops.reading.json_types import merge_type, text_for_null
+from pipeline_ops.schema.bisection import bisect_failures
+
+FORMAT_NAMES = {"parquet": "Parquet", "jsonl": "JSON Lines", "csv": "CSV", "text": "plain text"}
+STRINGS = {pa.string(), pa.large_string()}
+TEXT_TYPES = {*STRINGS, pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
+PLAIN_TYPES = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
+def is_text_type(data_type: pa.DataType) -> bool:
+    """True if a column of this type can hold texts: strings, or bytes (UTF-8), dictionary-encoded or not."""
+    return (data_type.value_type if pa.types.is_dictionary(data_type) else data_type) in TEXT_TYPES
+
+
+def may_hold_texts(data_type: pa.DataType) -> bool:
+    """True for the type of a sample in which some values are texts, or all are null."""
+    mixed_with_texts = pa.types.is_union(data_type) and any(field.name == "string" for field in data_type)
+    return is_text_type(data_type) or mixed_with_texts or pa.types.is_null(data_type)
+
+
+def without_view(data_type: pa.DataType) -> pa.DataType:
+    """The plain type in place of a view, which Arrow cannot filter."""
+    return PLAIN_TYPES.get(data_type, data_type)
+
+
+def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
+    """The type for values of all `types`: the widest of them; string where none is; null for nulls alone."""
+    distinct = list(dict.fromkeys(without_view(data_type) for data_type in types if not pa.types.is_null(data_type)))
+    if any(map(pa.types.is_union, distinct)):
+        return pa.string()
+    if len(distinct) < 2:
+        return distinct[0] if distinct else pa.null()
+    decoded = [data_type.value_type if pa.types.is_dictionary(data_type) else data_type for data_type in distinct]
+    schemas = [pa.schema([("value", data_type)]) for data_type in decoded]
+    try:
+        common = pa.unify_schemas(schemas, promote_options="permissive").field("value").type
+    except pa.ArrowException:
+        return pa.string()
+    loses_sign = pa.types.is_signed_integer(common) and pa.uint64() in decoded
+    return pa.string() if loses_sign or not all(_can_cast(data_type, common) for data_type in decoded) else common
+
+
+def _can_cast(known: pa.DataType, wanted: pa.DataType) -> bool:
+    try:
+        pa.nulls(0, known).cast(wanted)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def settle_types(
+    sampled: Mapping[str, Sequence[pa.Schema]], config: InputConfig, known: pa.Schema | None = None
+) -> tuple[pa.Schema, list[str]]:
+    """The types of an output's input columns, and a sentence about each column whose values change their type.
+
+    Args:
+        sampled: {format: schemas of some of its files}, of which each may lack columns.
+        config: its `column_types` override the sample's types; its text columns are text whatever else a file holds.
+        known: types that the output has already; they stay.
+    """
+    found: dict[str, dict[str, list[pa.DataType]]] = defaultdict(lambda: defaultdict(list))
+    for file_format, schemas in sampled.items():
+        for schema in schemas:
+            for field in schema:
+                found[field.name][file_format].append(field.type)
+    types = {field.name: field.type for field in known or ()}
+    declared = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
+    notes = []
+    for name, by_format in found.items():
+        seen = [data_type for of_format in by_format.values() for data_type in of_format]
+        if name in types:
+            if name not in config.text_columns and not _holds(types[name], seen):
+                notes.append(
+                    f"column {name!r} is {_described(by_format)}, and {types[name]} in the output so far:"
+                    f" documents with a value that does not fit are rejected (column_type)"
+                )
+        elif name in config.text_columns:
+            types[name] = _type_of_texts(seen)
+        elif name in declared:
+            types[name] = declared[name]
+        else:
+            types[name] = text_for_null(common_type(seen))
+            if types[name] in STRINGS and not all(is_text_type(known) or pa.types.is_null(known) for known in seen):
+                notes.append(
+                    f"column {name!r} is {_described(by_format)}: written as string; input.column_types decides otherwise"
+                )
+    if "jsonl" in sampled:  # beyond the sample, lines may have the others
+        types = {**types, **{name: declared[name] for name in declared if name not in types}}
+    return pa.schema([*types.items()]), notes
+
+
+def _holds(known: pa.DataType, seen: Iterable[pa.DataType]) -> bool:
+    """Whether `known` is wide enough for values of the types that were seen."""
+    plain = known.value_type if pa.types.is_dictionary(known) else known
+    return plain in STRINGS or common_type([known, *seen]) in (known, plain)
+
+
+def _type_of_texts(seen: Iterable[pa.DataType]) -> pa.DataType:
+    """The type of a column that the model reads; values that are no texts are rejected."""
+    texts = list(dict.fromkeys(without_view(data_type) for data_type in seen if is_text_type(data_type)))
+    if len(texts) == 1:
+        return texts[0]
+    return pa.large_string() if pa.large_string() in texts or pa.large_binary() in texts else pa.string()
+
+
+def _described(by_format: Mapping[str, Sequence[pa.DataType]]) -> str:
+    """The types by format, such as "int64 in Parquet and JSON Lines, text in CSV"."""
+    formats: dict[str, list[str]] = defaultdict(list)
+    for file_format, types in by_format.items():
+        names = dict.fromkeys(_name_of(data_type) for data_type in types if not pa.types.is_null(data_type))
+        if names:
+            formats["text" if file_format in ("csv", "text") else " or ".join(names)].append(FORMAT_NAMES[file_format])
+    return ", ".join(f"{types} in {' and '.join(names)}" for types, names in formats.items())
+
+
+def _name_of(data_type: pa.DataType) -> str:
+    return " or ".join(field.name for field in data_type) if pa.types.is_union(data_type) else str(data_type)
+
+
+def fit_columns(table: pa.Table, types: pa.Schema) -> tuple[pa.Table, dict[int, str]]:
+    """Casts a table to settled types.
+
+    Returns:
+        (the columns of `types` in their order, of nulls where the table has none, then the table's other columns as strings;
+        {index of a row with a value that does not fit, for which the table has null: what does not fit}).
+    """
+    columns, misfits = dict[str, pa.ChunkedArray](), dict[int, str]()
+    for field in types:
+        if field.name not in table.column_names:
+            columns[field.name] = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+            continue
+        columns[field.name], failed = _cast(table.column(field.name), field.type)
+        misfits |= {index: f"{field.name}: {message}" for index, message in failed.items() if index not in misfits}
+    for name in table.column_names:
+        if name not in columns:
+            columns[name], _ = _cast(table.column(name), pa.string())
+    return pa.table(columns), misfits
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, dict[int, str]]:
+    if column.type == wanted:
+        return column, {}
+    if wanted in STRINGS:
+        return _as_strings(column).cast(wanted), {}
+    wanted = merge_type(wanted, column.type)
+    if pa.types.is_floating(column.type) and pa.types.is_integer(wanted):
+        column = pc.if_else(pc.is_nan(column), None, column)  # pandas' null in a column of integers
+
+    def cast(start: int, stop: int) -> pa.ChunkedArray:
+        part = column.slice(start, stop - start)
+        try:
+            return part.cast(wanted)
+        except pa.ArrowNotImplementedError:
+            values = [fit_value(value, wanted) for value in part.to_pylist()]
+            return pa.chunked_array([pa.array(values, wanted)])
+
+    parts, failed = bisect_failures(
+        cast, len(column), lambda error: isinstance(error, pa.ArrowException | TypeError), may_all_fail=True
+    )
+    chunks = {start: part.chunks for start, _, part in parts} | {index: [pa.nulls(1, wanted)] for index in failed}
+    whole = pa.chunked_array([chunk for start in sorted(chunks) for chunk in chunks[start]], wanted)
+    return whole, {index: f"{column[index].as_py()!r}: {error}" for index, error in failed.items()}
+
+
+def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of any type as text: numbers and dates as Arrow prints them, lists and structs as JSON."""
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowException:  # lists, structs, bytes that are not UTF-8, ...
+        return pa.chunked_array([pa.array([_as_text(value) for value in column.to_pylist()], pa.large_string())])
+
+
+def has_strings_only(value: Any, data_type: pa.DataType) -> bool:
+    """Whether a JSON value has strings, or nulls, where `data_type` has strings, at any depth."""
+    if data_type in STRINGS:
+        return value is None or isinstance(value, str)
+    if pa.types.is_struct(data_type) and isinstance(value, dict):
+        return all(has_strings_only(value.get(field.name), field.type) for field in data_type)
+    if pa.types.is_list(data_type) and isinstance(value, list):
+        return all(has_strings_only(item, data_type.value_type) for item in value)
+    return True
+
+
+def fit_value(value: Any, data_type: pa.DataType) -> Any:
+    """A value with text in place of whatever is no string where `data_type` has strings, at any depth."""
+    if data_type in STRINGS:
+        return _as_text(value)
+    if pa.types.is_struct(data_type) and isinstance(value, dict):
+        return {field.name: fit_value(value.get(field.name), field.type) for field in data_type}
+    if pa.types.is_list(data_type) and isinstance(value, list):
+        return [fit_value(item, data_type.value_type) for item in value]
+    return value
+
+
+def _as_text(value: Any) -> str | None:
+    """A value as text: a string as it is, bytes decoded (those that are not UTF-8 as \\xNN), anything else as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return (
+        value.decode(errors="backslashreplace")
+        if isinstance(value, bytes)
+        else json.dumps(value, ensure_ascii=False, default=_plain)
+    )
+
+
+def _plain(value: Any) -> str | None:
+    """What JSON has no form for."""
+    return _as_text(value) if isinstance(value, bytes) else str(value)
