@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.resources import ComputeConfig
 from pipeline_ops.models.config import JobModel, ModelConfig
@@ -14,9 +14,34 @@ from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import did_you_mean
 from pipeline_ops.storage.store import Store
 
 Config = TypeVar("Config", bound=BaseModel)
+PATH_SECTIONS = ("input", "model", "output")  # may be written as a path alone
+
+
+def _path_alone(settings: Any) -> Any:
+    return {"path": settings} if isinstance(settings, str) else settings
+
+
+PathAlone = BeforeValidator(_path_alone)  # accepts `input: tweets/` as `input: {path: tweets/}`
+
+
+def allow_path_alone(schema: dict[str, Any]) -> None:
+    """Extends the JSON Schema of a configuration file, in place, by what PathAlone accepts."""
+    for name in PATH_SECTIONS:
+        section = schema["properties"][name]
+        text = {"type": "string", "description": f"{name}.path alone"}
+        branches = section.pop("anyOf", None) or [{"$ref": section.pop("$ref")}]
+        section["anyOf"] = [*branches, text]
+
+
+def _job_schema(schema: dict[str, Any]) -> None:
+    schema["required"] = ["input", "output"]
+    schema["oneOf"] = [{"required": ["model"]}, {"required": ["models"]}]
+    allow_path_alone(schema)
+
 
 # a file is a training file if it has one of these and no key that only a job has; every other file is a job
 TRAINING_KEYS = {"training", "input.label_column", "model.architecture"}
@@ -38,18 +63,15 @@ class JobConfig(BaseModel):
         extra="forbid",
         protected_namespaces=(),
         title="label-corpus job",
-        json_schema_extra={
-            "required": ["input", "output"],
-            "oneOf": [{"required": ["model"]}, {"required": ["models"]}],
-        },
+        json_schema_extra=_job_schema,
     )
 
-    input: InputConfig = Field(description="the input files and how to read them")
-    model: ModelConfig | None = Field(description="the classifier")
+    input: Annotated[InputConfig, PathAlone] = Field(description="the input files and how to read them")
+    model: Annotated[ModelConfig | None, PathAlone] = Field(description="the classifier")
     models: tuple[NamedModelConfig, ...] | None = Field(
         default=None, min_length=1, description="in place of model: several named classifiers, all run in one pass"
     )
-    output: OutputConfig = Field(description="the output folder and its columns")
+    output: Annotated[OutputConfig, PathAlone] = Field(description="the output folder and its columns")
     storage: StorageConfig = Field(default=StorageConfig(), description="endpoint and region of the object storage")
     compute: ComputeConfig = Field(default=ComputeConfig(), description="parallelism and batch sizes; they change no results")
 
@@ -65,7 +87,7 @@ class JobConfig(BaseModel):
     @model_validator(mode="after")
     def _check_models(self) -> Self:
         if self.model is None and self.models is None:
-            raise ValueError("model: missing; give model, or models, a list of models with names")
+            raise ValueError("model.path is missing: a hub id or a folder; or give models, a list of models with names")
         if self.models is not None:
             names = [model.name for model in self.models]
             if "partition_by" not in self.output.model_fields_set:
@@ -172,7 +194,7 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
         with open(path, encoding="utf-8") as file:
             settings = yaml.safe_load(file)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the path of a {_title(kind)} file") from error
+        raise UserError(_unreadable(kind, path, error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         remedy = "; indent by spaces, not by tabs" if r"'\t'" in str(error) else ""
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}{remedy}") from error
@@ -184,6 +206,16 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
     for setting in overrides:
         override(settings, setting)
     return settings
+
+
+def _unreadable(kind: type[BaseModel], path: str, error: OSError) -> str:
+    """Why a configuration file cannot be read, and what to give instead."""
+    wanted = f"give the path of a {_title(kind)} file"
+    if isinstance(error, FileNotFoundError):
+        return f"no such file {path!r}{did_you_mean(path) or f'; {wanted}'}"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder; {wanted}" + (f"; `label-corpus init {path}` writes one" if _title(kind) == "job" else "")
+    return f"{path}: {error.strerror}; {wanted}"
 
 
 def _check_kind(kind: type[BaseModel], path: str, settings: dict[str, Any]) -> None:
@@ -217,6 +249,19 @@ def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:
         raise UserError("; ".join(reversed(by_key.values()))) from error
 
 
+def setting_like(kind: type[BaseModel], name: str, *, exactly: bool) -> str | None:
+    """The setting that somebody may mean by an option of this name, such as model.path by --model; None if there is none."""
+    settings: dict[str, str] = {}
+    for section, field in kind.model_fields.items():
+        keys = getattr(section_of(field.annotation), "model_fields", {})
+        settings |= {f"{section}_{key}": f"{section}.{key}" for key in keys}
+        settings |= {key: f"{section}.{key}" for key in keys if key not in settings}
+        settings |= {section: f"{section}.path"} if "path" in keys else {}
+    wanted = name.strip("-").replace("-", "_").replace(".", "_")
+    near = difflib.get_close_matches(wanted, settings, n=1, cutoff=1.0 if exactly else 0.75)
+    return settings[near[0]] if near else None
+
+
 def override(settings: dict[str, Any], setting: str) -> None:
     """Apply a `key.sub=value` override to `settings` in place; the value is YAML. Raises UserError if it is malformed."""
     key, equals, value = setting.partition("=")
@@ -227,18 +272,34 @@ def override(settings: dict[str, Any], setting: str) -> None:
     for section in sections:
         if target.get(section) is None:
             target[section] = {}
+        elif target is settings and section in PATH_SECTIONS:
+            target[section] = _path_alone(target[section])
         target = target[section]
         if not isinstance(target, dict):
             raise UserError(f"{setting!r}: {section} is a value, not a section; override {section} itself")
     try:
-        target[name] = yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"{setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    if not sections and name in PATH_SECTIONS and isinstance(parsed, str) and isinstance(settings.get(name), dict):
+        settings[name]["path"] = parsed  # model=other/ leaves the other settings of the section
+    else:
+        target[name] = parsed
 
 
 def _title(kind: type[BaseModel]) -> str:
     """The kind of file in an error: job, training."""
     return (kind.model_config.get("title") or "job").removeprefix("label-corpus ")
+
+
+MEANT_PATHS = {"input.path": "a file, folder or glob", "model.path": "a hub id or a folder", "output.path": "a folder"}
+
+
+def _missing(key: str, section: type[BaseModel] | None) -> str:
+    """Says that a setting is missing; of a section its path, if it has one."""
+    if section is not None and "path" in section.model_fields:
+        key = f"{key}.path"
+    return f"{key} is missing" + (f": {MEANT_PATHS[key]}" if key in MEANT_PATHS else "; it has no default")
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
@@ -272,8 +333,8 @@ def _explain(kind: type[BaseModel], details: Any) -> str:
         prefix = "".join(f"{field}." for field in fields)
         remedy = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"{prefix}{unknown}: unknown key; {remedy}"
-    if details["type"] == "missing":
-        return f"{'.'.join(location)}: missing; it has no default"
+    if details["type"] == "missing" or (details["type"] == "model_type" and details["input"] is None):
+        return _missing(key, model)
     description = ""
     if len(fields) > 1:
         owner, last = section_of(kind.model_fields[fields[0]].annotation), fields[-1]
@@ -281,7 +342,9 @@ def _explain(kind: type[BaseModel], details: Any) -> str:
             description = owner.model_fields[last].description or ""
     text = details["msg"].removeprefix("Value error, ")
     if details["type"] == "model_type" and model is not None:
-        return f"{key}: invalid value {details['input']!r}: expected the keys {', '.join(model.model_fields)}"
+        fields_of = model.model_fields
+        expected = "give a path, or {path: PATH, ...}" if "path" in fields_of else f"expected the keys {', '.join(fields_of)}"
+        return f"{key}: invalid value {details['input']!r}: {expected}"
     if details["type"] == "tuple_type":
         text = "expected a list, such as " + (f"[{details['input']}]" if isinstance(details["input"], str) else "[a, b]")
     return f"{key}: invalid value {details['input']!r}: {text}" + (f" ({description})" if description else "")

@@ -9,12 +9,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
 from jobs.cli import clusters, job, labels, maintenance, models, start
-from jobs.cli.options import examples
+from jobs.cli.options import Command, examples
 from jobs.console import signals
 from jobs.console.signals import INTERRUPTED, TERMINATED
 
@@ -31,7 +32,6 @@ PANELS = (
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Put a label on every document of a text corpus.",
     epilog=examples(
         "label-corpus init reviews/     # profiles the corpus and writes job.yaml",
         "label-corpus plan job.yaml",
@@ -42,7 +42,23 @@ app = typer.Typer(
 for panel, commands in PANELS:
     for command in commands.registered_commands:
         command.rich_help_panel = panel
+        command.cls = Command
     app.add_typer(commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"label-corpus {version('label-corpus')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version, and exit")
+    ] = False,
+) -> None:
+    """Put a label on every document of a text corpus."""
 
 
 def main() -> NoReturn:

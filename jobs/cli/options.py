@@ -6,9 +6,11 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+SETTING = "KEY.SUB=VALUE"
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="settings that replace the file's")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar=SETTING, help="settings that replace the file's")]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="the dashboard, http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS"),
@@ -25,6 +27,30 @@ Entrypoint = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print the JSON line on a terminal as well")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+
+
+class Command(TyperCommand):
+    """A command; of one that takes settings, an unknown option that resembles a setting is answered by how to write it."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "possibilities"):  # NoSuchOption, which typer does not export
+                self._add_setting(error)
+            raise
+
+    def _add_setting(self, error: Any) -> None:
+        if not any(parameter.metavar == SETTING for parameter in self.params):
+            return
+        from jobs.config import JobConfig, setting_like
+        from jobs.start.train import TrainConfig
+
+        kind = TrainConfig if self.name == "train" else JobConfig
+        setting = setting_like(kind, error.option_name, exactly=bool(error.possibilities))  # options may be nearer
+        if setting is not None:
+            error.message += f"; write {setting}=VALUE"
+            error.possibilities = None
 
 
 class LogFormat(StrEnum):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli.options import AsJson, emit, examples
+from jobs.cli.options import SETTING, AsJson, emit, examples
 
 DEMO_FOLDER = "~/.cache/label-corpus/demo"
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
@@ -44,9 +44,7 @@ def demo_command(
 )
 def init_command(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="file, folder or glob; local or s3://")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="settings that go into the file")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar=SETTING, help="settings that go into the file")] = None,
     job: Annotated[str, typer.Option("--job", metavar="FILE", help="the job file to write")] = "job.yaml",
     model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")] = DEFAULT_MODEL,
     output: Annotated[
@@ -77,7 +75,7 @@ def init_command(
 def inspect_command(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="the text")],
     model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="e.g. model.max_length=128")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar=SETTING, help="e.g. model.max_length=128")] = None,
     pair: Annotated[str | None, typer.Option("--pair", help="the second text, for models that read two")] = None,
     attention: Annotated[bool, typer.Option("--attention", help="shade each token by its attention weight")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,

@@ -9,7 +9,7 @@ from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import full_path, is_local
+from pipeline_ops.storage.paths import did_you_mean, full_path, is_local
 from pipeline_ops.storage.store import Store
 
 JOB_SUFFIXES = (".yaml", ".yml")
@@ -40,7 +40,8 @@ def store_of(target: str, overrides: list[str] | None = None) -> Store:
         override(settings, setting)
     storage = check_config(_FolderConfig, settings).storage
     if is_local(target) and not os.path.isdir(full_path(target)):
-        raise UserError(f"{target!r} is neither a job file (.yaml) nor a folder; give the job file, or the output's folder")
+        remedy = did_you_mean(target) or "; give the job file, or the output's folder"
+        raise UserError(f"{target!r} is neither a job file (.yaml) nor a folder{remedy}")
     return Store(target, storage)
 
 

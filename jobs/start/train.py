@@ -7,10 +7,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from jobs.config import PathAlone, allow_path_alone
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted, number
 from jobs.start.labeled_input import LabeledInputConfig, read_labeled
@@ -54,12 +55,14 @@ class TargetConfig(BaseModel):
 class TrainConfig(BaseModel):
     """The training file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), title="label-corpus training", json_schema_extra=allow_path_alone
+    )
 
-    input: LabeledInputConfig = Field(description="the labeled corpus, and how it is read")
-    model: StartConfig = Field(description="what training starts from")
+    input: Annotated[LabeledInputConfig, PathAlone] = Field(description="the labeled corpus, and how it is read")
+    model: Annotated[StartConfig, PathAlone] = Field(description="what training starts from")
     training: TrainingConfig = Field(default=TrainingConfig(), description="how the classifier is trained")
-    output: TargetConfig = Field(description="where the model goes")
+    output: Annotated[TargetConfig, PathAlone] = Field(description="where the model goes")
     storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
 
 

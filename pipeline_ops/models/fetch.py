@@ -9,10 +9,9 @@ import uuid
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import is_local
+from pipeline_ops.storage.paths import did_you_mean, is_local
 from pipeline_ops.storage.store import Store
 
-NO_FOLDER = "no such folder {!r}; run `label-corpus train` first, or give a hub id (user/name)"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
 
 
@@ -94,21 +93,28 @@ def hub_commit(config: ModelConfig) -> str:
     try:
         return str(HfApi().model_info(config.path, revision=config.revision, timeout=10).sha)
     except HFValidationError as error:
-        raise UserError(f"model.path: {NO_FOLDER.format(config.path)}") from error
+        raise UserError(_no_folder(config.path)) from error
     except HfHubHTTPError as error:
         what = str(error).strip().splitlines()[-1]
         message = f"model.path: {config.path!r} at revision {config.revision or 'main'!r}: {what}"
         if _may_be_a_folder(config.path):
-            message = f"model.path: {NO_FOLDER.format(config.path)}; the hub has none of that name: {what}"
+            message = _no_folder(config.path, f", and no such model on the hub ({what})")
         raise UserError(message) from error
     except Exception as error:  # not reachable; the HTTP library that raises depends on the huggingface_hub version
         cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
         if isinstance(cached, str):
             return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
-        unknown = f"the hub cannot be reached to look for it ({type(error).__name__}), and it is not in the local cache"
+        unknown = f"the hub cannot be reached to look for it ({type(error).__name__})"
         if _may_be_a_folder(config.path):
-            raise UserError(f"model.path: {NO_FOLDER.format(config.path)}; {unknown}") from error
-        raise HubUnreachable(f"model.path: {config.path!r} is no existing folder; {unknown}") from error
+            raise UserError(_no_folder(config.path, f", and {unknown}")) from error
+        raise HubUnreachable(
+            f"model.path: {config.path!r} is no existing folder, and {unknown}; it is not in the local cache either"
+        ) from error
+
+
+def _no_folder(path: str, further: str = "") -> str:
+    remedy = did_you_mean(path) or "; run `label-corpus train` first, or give a hub id (user/name)"
+    return f"model.path: no such folder {path!r}{further}{remedy}"
 
 
 def _may_be_a_folder(path: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pipeline_ops.reading.file_formats import COMPRESSIONS, FORMATS, format_and_compression
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
 from pipeline_ops.schema.units import Range
+from pipeline_ops.storage.paths import did_you_mean
 from pipeline_ops.storage.store import Store, StoredFile
 
 MAX_OPENED_FILES = 100  # per format, until one can be read: a corpus without read permission is reported within seconds
@@ -97,7 +98,8 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
     listed = store.list_files()
     if not listed:
         what = "matches no file" if any(c in store.path for c in "*?[") else "does not exist or holds no files"
-        raise UserError(f"input.path: {store.path!r} {what}; give a file, a folder or a glob that has some")
+        remedy = did_you_mean(store.path) or "; give a file, a folder or a glob that has some"
+        raise UserError(f"input.path: {store.path!r} {what}{remedy}")
     files, unknown = [], []
     for stored in listed:
         by_suffix, compression = format_and_compression(stored.path)

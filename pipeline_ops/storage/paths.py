@@ -1,5 +1,6 @@
 """Local paths and fsspec URLs as strings."""
 
+import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -40,3 +41,16 @@ def matching(glob: str, paths: Iterable[str]) -> list[str]:
 
     expression = re.compile(glob_translate(glob))
     return [path for path in paths if expression.match(path)]
+
+
+def did_you_mean(path: str) -> str:
+    """The part of an error about a missing local path that names the nearest existing one in its folder; "" if none is near."""
+    name = os.path.expanduser(path).rstrip("/")
+    folder = os.path.dirname(name)
+    if not is_local(path) or os.path.exists(name) or not os.path.isdir(folder or "."):
+        return ""
+    near = difflib.get_close_matches(os.path.basename(name), os.listdir(folder or "."), n=1)
+    if not near:
+        return ""
+    found = os.path.join(folder, near[0])
+    return f"; did you mean {(shown(found) if os.path.isabs(found) else found)!r}?"

@@ -139,15 +139,15 @@ def test_several_mistakes_are_all_named_in_one_line(job_file: str) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("", ["input", "model", "output"]),
-        ("input: {path: a}\n", ["model", "output"]),
+        ("", ["input.path", "model.path", "output.path"]),
+        ("input: {path: a}\n", ["model.path", "output.path"]),
         ("input: {}\nmodel: {path: m}\noutput: {path: o}\n", ["input.path"]),
     ],
 )
 def test_missing_keys_are_named(tmp_path: Path, content: str, named: list[str]) -> None:
     (tmp_path / "job.yaml").write_text(content)
     text = mistake(str(tmp_path / "job.yaml"))
-    assert [part.split(":")[0] for part in text.split("; ") if "missing" in part] == named
+    assert [part.split(" is missing: ")[0] for part in text.split("; ")] == named
 
 
 @pytest.mark.parametrize("content", [b"- a\n- b\n", b"just text", b"a: [b", b"\xff\xfe\x00", b"a: b: c", b"5"])
@@ -167,7 +167,9 @@ def test_tabs_are_told_from_other_broken_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "remedy"),
     [
-        ("input=null", "input: invalid value None: expected the keys path, format"),
+        ("input=null", "input.path is missing: a file, folder or glob"),
+        ("output=5", "output: invalid value 5: give a path, or {path: PATH, ...}"),
+        ("model=null", "model.path is missing: a hub id or a folder; or give models"),
         ("compute=5", "compute: invalid value 5: expected the keys tokenizers"),
         ("output.partition_by=label", "expected a list, such as [label]"),
         ("storage.endpoint_url=minio.local:9000", "such as https://minio.local:9000"),
@@ -178,8 +180,23 @@ def test_value_of_the_wrong_kind_comes_with_one_that_does(job_file: str, setting
 
 
 def test_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
-    assert str(tmp_path / "no.yaml") in mistake(str(tmp_path / "no.yaml"))
-    assert str(tmp_path) in mistake(str(tmp_path))
+    (tmp_path / "job.yaml").touch()
+    assert mistake(str(tmp_path / "quite-another.yaml")).endswith("quite-another.yaml'; give the path of a job file")
+    assert mistake(str(tmp_path / "jbo.yaml")) == f"no such file '{tmp_path}/jbo.yaml'; did you mean '{tmp_path}/job.yaml'?"
+    assert (
+        mistake(str(tmp_path))
+        == f"{tmp_path} is a folder; give the path of a job file; `label-corpus init {tmp_path}` writes one"
+    )
+
+
+def test_section_may_be_a_path_alone(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("input: tweets/\nmodel: my-classifier\noutput: labeled/\n")
+    job = load_job(str(tmp_path / "job.yaml"))
+    assert job == check_config(JobConfig, {name: {"path": value.path} for name, value in job if name in SECTIONS})
+    changed = load_job(str(tmp_path / "job.yaml"), ["model.max_length=64", "output.scores=true", "model=another", "input=in"])
+    assert changed.model is not None
+    assert (changed.model.path, changed.model.max_length, changed.input.path) == ("another", 64, "in")
+    assert (changed.output.path, changed.output.scores) == ("labeled/", True)
 
 
 @pytest.mark.parametrize("setting", ["compute", "=5", "compute.=5", "input.path.deeper=5", "compute.batch_tokens=[1"])

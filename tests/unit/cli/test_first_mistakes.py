@@ -1,6 +1,7 @@
 """What a newcomer gets wrong first: one line that names the field, the value and the remedy, before anything runs."""
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,12 @@ def test_demo_in_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None
         (["run"], "Missing argument 'JOB.yaml'"),
         (["inspect", "a text"], "Missing option '--model'"),
         (["plan", "job.yaml", "--cluste", "3"], "--cluster"),
-        (["train", "no.yaml"], "no.yaml: No such file or directory; give the path of a training file"),
+        (["train", "no.yaml"], "no such file 'no.yaml'; give the path of a training file"),
+        (["run", "job.yaml", "--model", "x"], "--model; write model.path=VALUE"),
+        (["plan", "job.yaml", "--text-column=x"], "--text-column; write input.text_column=VALUE"),
+        (["init", "in", "--batch_token", "5"], "write compute.batch_tokens=VALUE"),
+        (["train", "job.yaml", "--epochs", "5"], "write training.epochs=VALUE"),
+        (["run", "job.yaml", "--retry-faild"], "(Possible options: --retry-failed)"),
     ],
 )
 def test_command_that_is_not_complete_exits_2(typed: list[str], said: str) -> None:
@@ -107,3 +113,21 @@ def test_command_that_is_not_complete_exits_2(typed: list[str], said: str) -> No
     assert finished.code == 2
     assert said in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_version_is_the_packages() -> None:
+    finished = command("--version")
+    assert (finished.code, finished.stdout) == (0, f"label-corpus {version('label-corpus')}\n")
+
+
+def test_missing_path_comes_with_the_nearest_one(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write_jsonl(tmp_path / "reviews" / "a.jsonl", [ROW] * 3)
+    shutil.copytree(model, tmp_path / "my-classifier")
+    assert "does not exist or holds no files; did you mean 'reviews'?" in refused("review", model, "out")
+    assert "no such folder 'my-clasifier'" in refused(source, "my-clasifier", "out")
+    assert refused(source, "my-clasifier", "out").endswith("; did you mean 'my-classifier'?")
+    (tmp_path / "labeled").mkdir()
+    finished = command("status", "labelled")
+    assert finished.code == 2
+    assert finished.stderr.endswith("; did you mean 'labeled'?\n")

@@ -160,7 +160,8 @@ def test_plan_accepts_whatever_is_written_and_refuses_what_is_not(
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("my-classifier", "no such folder 'my-classifier'; run `label-corpus train` first, or give a hub id"),
+        ("my-classifier", "no such folder 'my-classifier', and the hub cannot be reached to look for it ("),
+        ("my-classifier", "; run `label-corpus train` first, or give a hub id (user/name)"),
         ("./nowhere", "no such folder './nowhere'; run `label-corpus train` first, or give a hub id"),
         ("models/mine", "no such folder 'models/mine'"),  # models/ is one
         ("models/of/mine", "no such folder 'models/of/mine'"),

@@ -15,6 +15,7 @@ from tests.support import REPOSITORY
 from tests.support.running import command
 
 JOBS = [
+    "{input: tweets/, model: my-classifier, output: labeled/}",
     "{input: {path: a}, model: {path: m}, output: {path: o}}",
     "{input: {path: a, text_column: body, column_types: {year: int32}, quote: null}, model: {path: m, max_length: 128},"
     " output: {path: o, partition_by: [], columns: none}}",
@@ -24,6 +25,7 @@ JOBS = [
     "{input: {path: a}, models: [{name: x, path: m}, {name: y, path: n}], output: {path: o, partition_by: [x_label]}}",
 ]
 TRAININGS = [
+    "{input: reviews.csv, model: my-encoder, output: my-classifier}",
     "{input: {path: a, label_column: l}, model: {path: m}, output: {path: o}}",
     "{input: {path: a}, model: {architecture: {model_type: distilbert, options: {dim: 64}}}, training: {epochs: 1},"
     " output: {path: o, overwrite: true}}",
