@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import example_files, hive_values, schemas_of_files
+from pipeline_ops.reading.column_types import can_cast, common_type
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
@@ -95,7 +96,7 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
         columns: only these, in this order; None: all.
 
     Raises:
-        UserError: there is no such column, or two files have it in types that have nothing in common.
+        UserError: there is no such column, or two files have it in types that do not go together; numbers and texts do.
     """
     schemas = [*schemas_of_files(labeled.store, example_files(labeled.commits))]
     in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
@@ -107,14 +108,15 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
             remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise UserError(f"column {name!r} is not in the labels of {labeled.path!r}; {remedy}")
     wanted = known if columns is None else columns
-    try:
-        unified = pa.unify_schemas(
-            [pa.schema([field for field in schema if field.name in wanted]) for schema in schemas],
-            promote_options="permissive",
-        )
-    except pa.ArrowException as error:
-        raise UserError(f"{labeled.path!r}: a column has types that do not go together: {error}; name other columns") from error
-    return pa.schema([unified.field(name) for name in wanted])
+    types = {name: [schema.field(name).type for schema in schemas if name in schema.names] for name in wanted}
+    fields = []
+    for name, found in types.items():
+        common = common_type(found)
+        if not all(can_cast(data_type, common) for data_type in found):
+            described = " and ".join(dict.fromkeys(map(str, found)))
+            raise UserError(f"{labeled.path!r}: column {name!r} is {described}, which do not go together; name other columns")
+        fields.append(pa.field(name, common))
+    return pa.schema(fields)
 
 
 def read_columns(

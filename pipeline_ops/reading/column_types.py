@@ -54,10 +54,11 @@ def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
     except pa.ArrowException:
         return pa.string()
     loses_sign = pa.types.is_signed_integer(common) and pa.uint64() in decoded
-    return pa.string() if loses_sign or not all(_can_cast(data_type, common) for data_type in decoded) else common
+    return pa.string() if loses_sign or not all(can_cast(data_type, common) for data_type in decoded) else common
 
 
-def _can_cast(known: pa.DataType, wanted: pa.DataType) -> bool:
+def can_cast(known: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether Arrow can cast one type to the other; single values may still not fit."""
     try:
         pa.nulls(0, known).cast(wanted)
     except pa.ArrowException:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.label_corpus import labels, run
+from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, commit_paths, job_settings, keys, make_job, write_job_file
@@ -186,6 +187,24 @@ def test_numbers_above_64_bits_and_mixed_values_lose_no_document(model: Path, tm
     found = labels(str(tmp_path / "out"), "arrow").to_table().sort_by("source_row")
     assert found["any"].to_pylist() == [value if value in ("x", None) else json.dumps(value) for value in values]
     assert (found["hash"].type, found["hash"].to_pylist()) == (pa.uint64(), hashes)
+
+
+def test_output_with_two_types_of_a_column_is_read_with_texts(model: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote such outputs."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    job = make_job(source, model, output)
+    for name, value, recorded in (("a", 1, None), ("b", "x", pa.string()), ("c", [1], pa.list_(pa.int64()))):
+        if recorded is not None:
+            record = json.loads((output / "_job.json").read_text())
+            record["column_types"] = pa_base64(pa.schema([("text", pa.string()), ("id", recorded)]))
+            (output / "_job.json").write_text(json.dumps(record))
+        write_jsonl(source / f"{name}.jsonl", [{"text": name, "id": value}])
+        run_serially(job, quiet=True)
+        if name == "b":
+            assert {row["text"]: row["id"] for row in labels(str(output)).to_dict("records")} == {"a": "1", "b": "x"}
+    with pytest.raises(UserError, match=r"column 'id' is .*int64.* and .*list.*, which do not go together"):
+        labels(str(output))
+    assert len(labels(str(output), columns=["text", "label"])) == 3
 
 
 def pa_base64(schema: pa.Schema) -> str:
