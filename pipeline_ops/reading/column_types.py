@@ -188,6 +188,11 @@ def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array([_as_text(value) for value in column.to_pylist()], pa.large_string())])
 
 
+def has_strings(data_type: pa.DataType) -> bool:
+    """Whether a type is string, or has strings in it."""
+    return data_type in STRINGS or any(has_strings(data_type.field(index).type) for index in range(data_type.num_fields))
+
+
 def has_strings_only(value: Any, data_type: pa.DataType) -> bool:
     """Whether a JSON value has strings, or nulls, where `data_type` has strings, at any depth."""
     if data_type in STRINGS:

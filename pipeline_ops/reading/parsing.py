@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 
-from pipeline_ops.reading.column_types import fit_value, has_strings_only
+from pipeline_ops.reading.column_types import fit_value, has_strings, has_strings_only
 from pipeline_ops.reading.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
 from pipeline_ops.reading.line_records import (
     BYTE_ORDER_MARK,
@@ -147,7 +147,7 @@ def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
 
 def _mixed_columns(documents: list[dict[str, Any]], schema: pa.Schema, text_columns: tuple[str, ...]) -> list[str]:
     """The columns of `schema` that have a value in some document that is no string where the schema has one, at any depth."""
-    fields = {field.name: field.type for field in schema if field.name not in text_columns}
+    fields = {field.name: field.type for field in schema if field.name not in text_columns and has_strings(field.type)}
     return [
         name
         for name, data_type in fields.items()
