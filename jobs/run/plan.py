@@ -84,7 +84,9 @@ def work_left(prepared: Prepared, machines: Machines) -> dict[str, Any] | None:
 
 def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample) -> tuple[Speed | None, str]:
     """(the speed of a run, or None; where it is from, or why it is not known)."""
-    for record in reversed(read_runs(prepared.job.output_store, newest=RECORDS)):
+    with store_access("output.path", prepared.job.output.path, "read"):
+        records = read_runs(prepared.job.output_store, newest=RECORDS)
+    for record in reversed(records):
         speed = recorded_speed(record)
         if speed is not None:
             where = "" if record.host == socket.gethostname() else f", on {record.host}"
