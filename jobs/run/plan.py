@@ -10,10 +10,12 @@ from cluster.resources import TOKENS_PER_CORE, Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
 from jobs.number_format import about, byte_size, counted
-from jobs.run.prepare import Prepared, prepare
+from jobs.run.fingerprint import differing_settings, result_settings
+from jobs.run.prepare import TRIAL_SUFFIX, Prepared, prepare
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
-from pipeline_ops.output.run_records import read_runs
+from pipeline_ops.output.commit_log import read_job
+from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed
 from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
@@ -21,7 +23,8 @@ from pipeline_ops.reading.file_formats import format_suffix
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
-from pipeline_ops.storage.paths import shown
+from pipeline_ops.storage.paths import is_local, shown
+from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
@@ -84,13 +87,11 @@ def work_left(prepared: Prepared, machines: Machines) -> dict[str, Any] | None:
 
 def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample) -> tuple[Speed | None, str]:
     """(the speed of a run, or None; where it is from, or why it is not known)."""
-    with store_access("output.path", prepared.job.output.path, "read"):
-        records = read_runs(prepared.job.output_store, newest=RECORDS)
-    for record in reversed(records):
+    for record, what in _earlier_runs(prepared):
         speed = recorded_speed(record)
         if speed is not None:
             where = "" if record.host == socket.gethostname() else f", on {record.host}"
-            return speed, f"at the speed of the run of {record.started[:10]}{where}"
+            return speed, f"at the speed of the {what} of {record.started[:10]}{where}"
     if pools.use_gpu:
         return None, "the speed of a GPU is measured by the first run; plan --cluster 1xNAME estimates it"
     if any(resolve_dtype(model.config.dtype, False) != "float32" for model in prepared.models):
@@ -107,6 +108,23 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
         tokens_per_unit=tokens / prepared.plan.num_units,
     )
     return speed, "by the model's FLOPs and a short measurement"
+
+
+def _earlier_runs(prepared: Prepared) -> Iterator[tuple[RunRecord, str]]:
+    """(record, "run" or "trial") of the output's newest runs, then of its trials of the same models, the newest first."""
+    output = prepared.job.output_store
+    with store_access("output.path", output.path, "read"):
+        records = read_runs(output, newest=RECORDS)
+    yield from ((record, "run") for record in reversed(records))
+    if not is_local(output.path) and "/" not in output.path.split("://", 1)[1]:
+        return  # a bucket, which has no trials
+    trials = Store(output.path + TRIAL_SUFFIX, output.config)
+    with store_access("output.path", trials.path, "read"):
+        job = read_job(trials)
+        records = read_runs(trials, newest=RECORDS) if job is not None else []
+    differing = differing_settings(job["settings"], result_settings(prepared.job, prepared.models)) if job is not None else []
+    if not any(key.startswith("model") for key in differing):
+        yield from ((record, "trial") for record in reversed(records))
 
 
 def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:

@@ -93,15 +93,20 @@ def test_plan_says_how_many_documents_which_labels_and_how_long(folder: Path, mo
     assert "about 1 unit ->" in shown
 
 
-def test_plan_of_a_later_run_takes_the_speed_of_the_earlier_one(folder: Path, model: Path) -> None:
-    prepared = prepare(job_of(folder, model))
+@pytest.mark.parametrize(("limit", "what"), [(None, "run"), (10, "trial")])
+def test_plan_takes_the_speed_of_an_earlier_run_or_a_trial(folder: Path, model: Path, limit: int | None, what: str) -> None:
+    prepared = prepare(job_of(folder, model), limit=limit)
     record(prepared)
     result = {"tokens_run": 10, "startup_seconds": 40.0, "finish_seconds": 2.0, "classify_seconds": {"computing": 10.0}}
     run = RunRecord("run", 1, "2026-11-28T10:00:00Z", "", socket.gethostname(), 1, 0, 0, result=result)
     write_run(prepared.job.output_store, run)
-    summary = plan(job_of(folder, model), Machines(cpus=8, cores=4, gpus=0))
+    machines = Machines(cpus=8, cores=4, gpus=0)
+    summary = plan(job_of(folder, model), machines)
     assert summary["work"]["seconds"] == pytest.approx(42 + summary["work"]["tokens"], abs=0.1), "one unit, one token a second"
-    assert "at the speed of the run of 2026-11-28" in "\n".join(plan_lines(summary))
+    assert f"at the speed of the {what} of 2026-11-28" in "\n".join(plan_lines(summary))
+    if limit is not None:
+        other = plan(job_of(folder, model, "model.max_length=20"), machines)
+        assert "FLOPs" in other["work"]["source"], "the trial was of other settings of the model"
 
 
 @pytest.mark.parametrize(("setting", "gpus"), [("model.dtype=bfloat16", 0), ("compute.classifiers=auto", 1)])
