@@ -1,5 +1,6 @@
 """The sub-commands for models: train, benchmark."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -27,7 +28,8 @@ def train_command(
     from jobs.number_format import counted, duration, percent
     from jobs.start.train import TrainConfig, train
 
-    result = train(load_config(TrainConfig, settings, overrides or []), quiet=quiet)
+    command = shlex.join(["label-corpus", "train", settings, *(overrides or [])])
+    result = train(load_config(TrainConfig, settings, overrides or []), quiet=quiet, command=command)
     emit(
         result,
         f"{result['output']}: {percent(result['accuracy'])} of {counted(result['held_out_documents'], 'held-out document')}"

@@ -5,6 +5,8 @@ the command would go on. So long loops call raise_pending().
 """
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
@@ -25,12 +27,13 @@ class Interrupted(Exception):
         self.code = code
 
 
-def interrupted_run(stop: KeyboardInterrupt | SystemExit, command: str) -> BaseException:
+def interrupted_run(stop: KeyboardInterrupt | SystemExit, command: str, then: str = "continues") -> BaseException:
     """What a command raises for a run that `stop` has ended: Interrupted, or `stop` itself where it is no signal's.
 
     Args:
         stop: its notes say what is labeled (jobs.label_corpus.run).
-        command: continues the run.
+        command: the one to give again.
+        then: what it does.
     """
     if isinstance(stop, KeyboardInterrupt):
         what, code = "interrupted", INTERRUPTED
@@ -38,7 +41,7 @@ def interrupted_run(stop: KeyboardInterrupt | SystemExit, command: str) -> BaseE
         what, code = "ended by SIGTERM", TERMINATED
     else:
         return stop
-    return Interrupted(": ".join([what, *getattr(stop, "__notes__", ())]) + f"; `{command}` continues", code)
+    return Interrupted(": ".join([what, *getattr(stop, "__notes__", ())]) + f"; `{command}` {then}", code)
 
 
 def install() -> None:
@@ -57,6 +60,47 @@ def raise_pending() -> None:
     """
     if _pending:
         raise _pending.pop()
+
+
+@contextmanager
+def held(patience_s: float) -> Iterator[Callable[[], bool]]:
+    """A block that comes to an orderly end by itself: the first signal is raised at its end, a second one at once.
+
+    Where install() has not been called, signals do what they do without it.
+
+    Args:
+        patience_s: seconds after which the first signal is raised within the block.
+
+    Yields:
+        A function that says whether a signal has come.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: as the signal would.
+    """
+    if signal.getsignal(signal.SIGTERM) is not _stop:
+        yield lambda: False
+        return
+    came: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if came:
+            _stop(came[0], frame)
+        came.append(number)
+        signal.setitimer(signal.ITIMER_REAL, patience_s)
+
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _stop]
+    before = signal.signal(signal.SIGALRM, lambda number, frame: _stop(came[0], frame))
+    for number in numbers:
+        signal.signal(number, hold)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        for number in numbers:
+            signal.signal(number, _stop)
+    if came:
+        _stop(came[0], None)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

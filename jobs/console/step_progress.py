@@ -31,7 +31,9 @@ class Steps:
     def __exit__(self, *exception: object) -> None:
         self.live.__exit__(*exception)
 
-    def begin(self, phase: str, total: float = 0, *, items: str = "", is_bytes: bool = False, min_steps: float = 0) -> None:
+    def begin(
+        self, phase: str, total: float = 0, *, items: str = "", is_bytes: bool = False, min_steps: float = 0, done: float = 0
+    ) -> None:
         """Begin the next phase.
 
         Args:
@@ -39,9 +41,10 @@ class Steps:
             items: what a step is, in the plural.
             is_bytes: steps are bytes, shown as megabytes.
             min_steps: steps to be done before the remaining time is shown.
+            done: steps that were done before.
         """
         self.phase, self.total, self.items, self.is_bytes, self.min_steps = phase, total, items, is_bytes, min_steps
-        self.done, self.note, self.started = 0.0, "", time.monotonic()
+        self.done, self.note, self.started, self._done_before = float(done), "", time.monotonic(), done
 
     def add(self, steps: float = 1, note: str = "") -> None:
         """Count steps as done; `note` is shown after the count until the next one."""
@@ -54,9 +57,10 @@ class Steps:
 
     def seconds_left(self) -> float | None:
         """Remaining seconds at the mean rate of the phase; None: not enough steps done, or all."""
-        if self.done <= 0 or self.done < self.min_steps or self.done >= self.total:
+        done = self.done - self._done_before
+        if done <= 0 or done < self.min_steps or self.done >= self.total:
             return None
-        return (time.monotonic() - self.started) * (self.total - self.done) / self.done
+        return (time.monotonic() - self.started) * (self.total - self.done) / done
 
     def counts(self) -> str:
         """Steps done and in total, and the note."""

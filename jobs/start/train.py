@@ -6,25 +6,37 @@ Read with the job's readers, train on this machine without Ray, publish.
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.config import PathAlone, allow_path_alone
+from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted, number
 from jobs.start.labeled_input import LabeledInputConfig, read_labeled
 from jobs.start.model_folder import check_target, publish, write_facts
+from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
 from jobs.start.training_threads import Threads
 from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.base_model import USUAL_MAX_LENGTH, ArchitectureConfig
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.models.fetch import local_copy
-from pipeline_ops.models.training import TrainingConfig, TrainingPlan, TrainingResult, TrainingStep, train_classifier
+from pipeline_ops.models.fetch import is_hub_id, local_copy, weights_identity
+from pipeline_ops.models.training import (
+    TrainingConfig,
+    TrainingPlan,
+    TrainingResult,
+    TrainingStep,
+    newest_checkpoint,
+    train_classifier,
+)
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import full_path
 from pipeline_ops.storage.store import Store
+
+LONGEST_STEP_S = 10.0  # that an interruption waits for, to save a checkpoint
 
 
 class StartConfig(BaseModel):
@@ -66,44 +78,71 @@ class TrainConfig(BaseModel):
     storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
 
 
-def train(config: TrainConfig, *, quiet: bool = False) -> dict[str, Any]:
+def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same command") -> dict[str, Any]:
     """Read the corpus, train, and publish the model.
 
+    Args:
+        command: to be given again after an interruption.
+
     Returns:
-        The fields of TrainingResult but `held_out`, accuracy and macro_f1 on the held-out documents, `skipped` (rows without
-        text or label) and `output`.
+        The fields of report_of(), `skipped` (rows without text or label) and `output`.
 
     Raises:
         UserError: invalid config, unusable input, or an output that cannot be written; nothing has been written.
+        LeaseError: another training on this machine writes to the output.
+        Interrupted: by Ctrl-C or SIGTERM; the message says from which step the same command continues.
     """
     target = full_path(config.output.path)
     check_target(target, config.storage, source=config.input.path, overwrite=config.output.overwrite)
     with Steps("train", quiet=quiet) as steps:
-        threads = Threads(steps.say)
-        steps.begin("reading the documents")
-        texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
-        steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
-        steps.begin("loading the model, tokenizing")
-        start = None
-        if config.model.path is not None:
-            start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
-        with tempfile.TemporaryDirectory(prefix="label-corpus-") as folder:
-            result = train_classifier(
-                texts,
-                labels,
-                start=start,
-                revision=config.model.revision,
-                architecture=config.model.architecture,
-                config=config.training,
-                folder=folder,
-                on_start=lambda plan: steps.say(f"{plan_line(plan, config.training)}; on {threads.choose()}"),
-                on_step=_progress(steps, threads),
+        try:
+            return _train(config, target, steps)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            at = f", step {steps.done:,.0f} of {steps.total:,.0f}" if steps.total else ""
+            stop.add_note(f"{steps.phase}{at}")
+            kept = newest_checkpoint(checkpoint_folder(target, config.storage)) if config.training.save_minutes else None
+            then = f"continues from step {kept.step:,}" if kept else "starts over"
+            raise signals.interrupted_run(stop, command, then) from stop
+
+
+def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
+    threads = Threads(steps.say)
+    steps.begin("reading the documents")
+    texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
+    steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
+    steps.begin("loading the model, tokenizing")
+    start, weights = None, None
+    if config.model.path is not None:
+        start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
+        weights = None if is_hub_id(config.model.path) else weights_identity(config.model.path, config.storage)
+    versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    settings = config.model_dump(mode="json", exclude={"storage", "output"})
+    decisive = [config.model.model_dump(mode="json"), weights, config.training.model_dump(exclude={"save_minutes"}), versions]
+    with ExitStack() as stack:
+        checkpoints = None
+        if config.training.save_minutes:
+            fingerprint = fingerprint_of(decisive, texts, labels)
+            checkpoints = stack.enter_context(
+                kept_checkpoints(checkpoint_folder(target, config.storage), fingerprint, steps.say)
             )
-            report = report_of(result)
-            versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
-            write_facts(folder, config.model_dump(mode="json", exclude={"storage", "output"}), versions, report)
-            steps.begin("publishing the model")
-            publish(folder, Store(target, config.storage))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="label-corpus-"))
+        result = train_classifier(
+            texts,
+            labels,
+            start=start,
+            revision=config.model.revision,
+            architecture=config.model.architecture,
+            config=config.training,
+            folder=folder,
+            checkpoints=checkpoints,
+            interruptible=lambda: signals.held(LONGEST_STEP_S),
+            on_start=lambda plan: steps.say(f"{plan_line(plan, config.training)}; on {threads.choose()}"),
+            on_step=_progress(steps, threads),
+        )
+        report = report_of(result)
+        write_facts(folder, settings, versions, report)
+        steps.begin("publishing the model")
+        publish(folder, Store(target, config.storage))
     return {**report, "skipped": skipped, "output": target}
 
 
@@ -134,8 +173,10 @@ def plan_line(plan: TrainingPlan, config: TrainingConfig) -> str:
         else (" (the default)" if plan.max_length == USUAL_MAX_LENGTH else " (the model's limit)")
     )
     chosen = " (auto)" if config.learning_rate == "auto" else ""
+    left = f", of which {plan.done_steps:,} are done" if plan.done_steps else ""
     return (
-        f"{counted(plan.parameters, 'parameter')}, {counted(plan.steps, 'step')} of {counted(config.batch_size, 'document')},"
+        f"{counted(plan.parameters, 'parameter')},"
+        f" {counted(plan.steps, 'step')} of {counted(config.batch_size, 'document')}{left},"
         f" max_length {plan.max_length:,}{by_default}, learning rate {plan.learning_rate:g}{chosen}"
     )
 
@@ -143,14 +184,18 @@ def plan_line(plan: TrainingPlan, config: TrainingConfig) -> str:
 def _progress(steps: Steps, threads: Threads) -> Callable[[TrainingStep], None]:
     """Show a training's steps as progress, and fit the number of threads to what other programs leave."""
 
+    first = 0
+
     def on_step(at: TrainingStep) -> None:
+        nonlocal first
         threads.check()
-        if at.step == 1:  # includes warm-up, which would distort the rate
-            steps.begin("training", at.steps - 1, items="steps")
+        if not first:  # includes warm-up, which would distort the rate
+            first = at.step
+            steps.begin("training", at.steps, items="steps", done=at.step)
             return
         seconds = max(time.monotonic() - steps.started, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"
-        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {number((at.step - 1) * at.examples / seconds)} documents/s")
+        steps.add(1, f"epoch {at.epoch:.2f}{loss}, {number((at.step - first) * at.examples / seconds)} documents/s")
         if at.step == at.steps:
             steps.begin("evaluating on the held-out documents")
 

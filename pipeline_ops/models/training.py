@@ -5,13 +5,16 @@ documents is held out and predicted at the end. All texts are held in memory. Th
 threads on the same machine give the same weights.
 """
 
+import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +29,7 @@ from pipeline_ops.models.base_model import (
 )
 from pipeline_ops.schema.errors import UserError
 
+Interruptible = Callable[[], AbstractContextManager[Callable[[], bool]]]
 LOGGED_LOSSES = 50  # per training; reading a loss synchronizes the GPU
 
 
@@ -65,6 +69,11 @@ class TrainingConfig(BaseModel):
         default=200_000, ge=2, description="only the first ones are used: texts and ids are held in memory"
     )
     seed: int = Field(default=0, ge=0, description="seed of the split, the new weights and the order of the documents")
+    save_minutes: float | None = Field(
+        default=10,
+        ge=0,
+        description="minutes between checkpoints, from which the same command continues; 0 or null: never",
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class TrainingPlan:
     max_length: int  # tokens
     learning_rate: float
     steps: int
+    done_steps: int  # of them, in the checkpoint that the training continues from; 0: from the start
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,8 @@ def train_classifier(
     config: TrainingConfig,
     folder: str,
     revision: str | None = None,
+    checkpoints: str | None = None,
+    interruptible: Interruptible = lambda: nullcontext(lambda: False),
     on_start: Callable[[TrainingPlan], None] | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> TrainingResult:
@@ -119,6 +131,10 @@ def train_classifier(
         labels: one label name per text.
         start: folder or hub id of a checkpoint, which gets a new head; None: train `architecture` from scratch.
         revision: hub revision of `start`.
+        checkpoints: folder of checkpoints of this same training; it continues from the newest, with the weights that it would
+            have had without the interruption, and saves one every `config.save_minutes`. None: none are read or written.
+        interruptible: a context in which the steps are done; it gives a function that says whether to stop, which is asked
+            after each step. Then a checkpoint is saved, and the context shall raise an exception at its end.
         on_start: called before the first step.
         on_step: called after each step.
 
@@ -145,6 +161,7 @@ def train_classifier(
         model, tokenizer = load_checkpoint(start, revision, names)
     tokenizer.model_max_length = choose_max_length(config.max_length, model, tokenizer)
     documents = _tokenize(texts, label_ids, tokenizer)
+    found = newest_checkpoint(checkpoints) if checkpoints is not None else None
     plan = TrainingPlan(
         documents=len(texts),
         train_documents=len(train_rows),
@@ -158,11 +175,17 @@ def train_classifier(
             else config.learning_rate
         ),
         steps=config.max_steps or math.ceil(math.ceil(len(train_rows) / config.batch_size) * config.epochs),
+        done_steps=found.step if found else 0,
     )
     if on_start is not None:
         on_start(plan)
-    trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, plan, folder, on_step)
-    trainer.train()
+    with interruptible() as stopping:
+        trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, plan, checkpoints or folder)
+        if on_step is not None:
+            trainer.add_callback(_callback(on_step_end=partial(_report_step, on_step)))
+        if checkpoints is not None:
+            trainer.add_callback(_callback(on_step_end=_saving(config.save_minutes, stopping)))
+        trainer.train(resume_from_checkpoint=found.path if found else None)
     held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -218,18 +241,16 @@ def _make_trainer(
     config: TrainingConfig,
     plan: TrainingPlan,
     folder: str,
-    on_step: Callable[[TrainingStep], None] | None,
 ) -> Any:
     import torch
-    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
     arguments = TrainingArguments(
-        output_dir=folder,  # required; save_strategy="no" writes nothing there
+        output_dir=folder,  # required; save_strategy="no" leaves it to a callback to write there
         max_steps=plan.steps,
         learning_rate=plan.learning_rate,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
-        train_sampling_strategy="group_by_length",
         warmup_steps=round(config.warmup_share * plan.steps),
         weight_decay=config.weight_decay,
         seed=config.seed,
@@ -238,21 +259,90 @@ def _make_trainer(
         disable_tqdm=True,
         logging_steps=math.ceil(plan.steps / LOGGED_LOSSES),
         save_strategy="no",
+        save_total_limit=1,
         report_to="none",
     )
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
-    progress = TrainerCallback()
-    if on_step is not None:
-        progress.on_step_end = partial(_report_step, on_step)
     trainer = Trainer(
         model=model,
         args=arguments,
         data_collator=collator,
         train_dataset=documents,  # pyright: ignore[reportArgumentType] a list is a valid map-style dataset
-        callbacks=[progress],
     )
+    trainer._get_train_sampler = lambda *_: EpochSampler([len(row["input_ids"]) for row in documents], config)
     trainer.remove_callback(PrinterCallback)  # it prints on stdout, which is for the JSON result
     return trainer
+
+
+class EpochSampler:
+    """Row numbers of one epoch, rows of about the same length together; the order depends on the seed and the epoch alone.
+
+    With transformers' own sampler it depends on all random numbers that were drawn before, so that a training that continues
+    in the middle of an epoch would see some documents twice and others not at all.
+    """
+
+    def __init__(self, lengths: list[int], config: TrainingConfig):
+        self._lengths, self._config, self._epoch = lengths, config, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        import torch
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        seed = int(np.random.SeedSequence([self._config.seed, self._epoch]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
+        return iter(get_length_grouped_indices(self._lengths, self._config.batch_size, generator=generator))
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that transformers' Trainer has written."""
+
+    path: str
+    step: int
+
+
+def newest_checkpoint(folder: str) -> Checkpoint | None:
+    """The last checkpoint in the folder that was written to its end: its trainer_state.json, which comes last, can be read."""
+    steps = [int(path.name.removeprefix("checkpoint-")) for path in Path(folder).glob("checkpoint-*")]
+    for step in sorted(steps, reverse=True):
+        path = Path(folder, f"checkpoint-{step}")
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            continue
+        return Checkpoint(str(path), step)
+    return None
+
+
+def _callback(**events: Callable[..., None]) -> Any:
+    """A TrainerCallback with these methods."""
+    from transformers import TrainerCallback
+
+    callback = TrainerCallback()
+    for name, method in events.items():
+        setattr(callback, name, method)
+    return callback
+
+
+def _saving(minutes: float | None, stopping: Callable[[], bool]) -> Callable[..., None]:
+    """Has the Trainer save a checkpoint every so many minutes, and before it stops."""
+    saved = time.monotonic()
+
+    def on_step_end(arguments: Any, state: Any, control: Any, **_: Any) -> None:
+        nonlocal saved
+        if state.global_step >= state.max_steps:
+            return  # the Trainer would do one step more from here
+        stop = stopping()
+        if stop or (minutes and time.monotonic() - saved >= 60 * minutes):
+            control.should_save, control.should_training_stop, saved = True, stop, time.monotonic()
+
+    return on_step_end
 
 
 def _report_step(on_step: Callable[[TrainingStep], None], arguments: Any, state: Any, control: Any, **_: Any) -> None:

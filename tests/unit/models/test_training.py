@@ -1,6 +1,9 @@
 """Training a tiny classifier: what it writes, what it reports, and what it refuses."""
 
 import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 from jobs.start.train import report_of
 from pipeline_ops.models.base_model import ArchitectureConfig, train_wordpiece
-from pipeline_ops.models.training import TrainingConfig, split_held_out, train_classifier
+from pipeline_ops.models.training import TrainingConfig, newest_checkpoint, split_held_out, train_classifier
 from pipeline_ops.schema.errors import UserError
 
 WORDS = {
@@ -80,6 +83,32 @@ def test_train_same_settings_give_same_weights_and_silence_on_stdout(tmp_path: P
     for file in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("stop_after", [4, 6])  # in the middle of an epoch of 6 steps, and at its end
+def test_train_continues_from_its_checkpoint_to_the_same_weights(tmp_path: Path, stop_after: int):
+    config = CONFIG.model_copy(update={"max_steps": 14, "learning_rate": 1e-2})
+    train(tmp_path / "whole", config=config)
+    seen: list[int] = []
+
+    @contextmanager
+    def interrupted() -> Iterator[Callable[[], bool]]:
+        yield lambda: len(seen) == stop_after
+        raise KeyboardInterrupt
+
+    folder, checkpoints = tmp_path / "continued", str(tmp_path / "checkpoints")
+    settings: dict[str, Any] = {"config": config, "checkpoints": checkpoints, "on_step": lambda at: seen.append(at.step)}
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, interruptible=interrupted, **settings)
+    found = newest_checkpoint(checkpoints)
+    assert found is not None
+    assert found.step == stop_after
+    cut = Path(checkpoints, "checkpoint-9")  # as of a process that was killed while it saved
+    shutil.copytree(found.path, cut)
+    (cut / "trainer_state.json").write_text("{")
+    train(folder, **settings)
+    assert seen == [*range(1, 15)]
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
 def test_train_from_checkpoint_gets_new_head(trained: tuple[Path, dict[str, Any]], tmp_path: Path):
