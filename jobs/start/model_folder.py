@@ -72,7 +72,9 @@ def publish(folder: str, store: Store) -> None:
     if store.is_local:
         target = store.path
         temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        shutil.copytree(folder, temporary)
+        os.makedirs(temporary)
+        for name in os.listdir(folder):  # not copytree: it keeps the mode of a temporary folder, 0700
+            shutil.copyfile(os.path.join(folder, name), os.path.join(temporary, name))
         if os.path.isdir(target):
             outdated = f"{temporary}-outdated"
             os.rename(target, outdated)  # rename cannot replace a folder that is not empty

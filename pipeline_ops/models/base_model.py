@@ -3,6 +3,7 @@
 import difflib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -135,6 +136,18 @@ def load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple
     if missing:
         raise UserError(f"model.path: {start!r} lacks {len(missing)} weights of the model's body, such as {missing[0]!r}")
     return model, tokenizer
+
+
+def save_model(model: Any, tokenizer: Any, folder: str) -> None:
+    """Write both into `folder`, which is created if need be, with the modes that the umask gives.
+
+    safetensors gives its files mode 0600, which keeps a model from other users and from workers of a cluster.
+    """
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    mode = Path(folder, "config.json").stat().st_mode
+    for weights in Path(folder).glob("*.safetensors"):
+        weights.chmod(mode)
 
 
 def usual_learning_rate(model: Any, *, is_new: bool) -> float:

@@ -24,6 +24,7 @@ from pipeline_ops.models.base_model import (
     choose_max_length,
     load_checkpoint,
     new_model,
+    save_model,
     train_wordpiece,
     usual_learning_rate,
 )
@@ -187,8 +188,7 @@ def train_classifier(
             trainer.add_callback(_callback(on_step_end=_saving(config.save_minutes, stopping)))
         trainer.train(resume_from_checkpoint=found.path if found else None)
     held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(model, tokenizer, folder)
     predicted, truth = np.asarray(held_out.predictions).argmax(axis=1), np.asarray(held_out.label_ids)
     return TrainingResult(
         plan=plan,

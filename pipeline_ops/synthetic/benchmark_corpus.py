@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.models.base_model import train_wordpiece
+from pipeline_ops.models.base_model import save_model, train_wordpiece
 from pipeline_ops.synthetic.package_corpus import collect_passages
 
 MEDIAN_TOKENS = 200
@@ -135,8 +135,7 @@ def _make_model(shape: ModelShape, passages: Sequence[str], folder: str) -> None
         BagOfTokensForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
         model = BagOfTokensForSequenceClassification(config).eval()
     _centre(model, tokenizer, passages[:64])
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(model, tokenizer, folder)
 
 
 def _centre(model: Any, tokenizer: Any, texts: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """train: from a labeled corpus to a model folder that the job accepts; what it refuses, and what it leaves untouched."""
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,18 @@ def test_train_command_writes_a_model_that_the_job_accepts(corpus: Path, tmp_pat
     facts, *_ = resolve_model(ModelConfig(path=str(tmp_path / "model")), StorageConfig())
     assert (facts.head.labels, facts.max_length, facts.head.activation) == (("0", "1"), 16, "softmax")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model", "train.yaml"]
+
+
+def test_model_is_readable_as_the_umask_says(corpus: Path, tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        train(configured(corpus, tmp_path / "models" / "model"))
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "models").rglob("*")}
+    assert modes.pop("model") == 0o750
+    assert "model.safetensors" in modes
+    assert set(modes.values()) == {0o640}
 
 
 def test_every_setting_of_a_training_is_in_the_readme():
