@@ -1,10 +1,12 @@
 """The labeled corpus of a training, read by the job's readers."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from jobs.number_format import counted
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
 from pipeline_ops.reading.inputs import InputConfig, find_inputs
@@ -12,11 +14,19 @@ from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.units import Range
+from pipeline_ops.schema.units import Range, Reject
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 
 TRAINING_UNIT_BYTES = 8 * 2**20  # small units: reading stops soon after max_documents
+
+REASONS = {  # why rows are skipped, in words; other reasons are words already
+    "no_label": "without a label",
+    "empty_text": "with an empty text",
+    "null_text": "without a text",
+    "too_short": "with a text that is too short",
+    "not_a_string": "with a value that is no text",
+}
 
 
 class LabeledInputConfig(InputConfig):
@@ -32,18 +42,22 @@ class LabeledInputConfig(InputConfig):
         return column
 
 
-def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documents: int) -> tuple[list[str], list[str], int]:
-    """The first `max_documents` texts, their labels, and the number of rows read that had no usable text or label.
+def read_labeled(
+    config: LabeledInputConfig, storage: StorageConfig, max_documents: int
+) -> tuple[list[str], list[str], Counter[str]]:
+    """The first `max_documents` texts, their labels, and the number of rows that were skipped meanwhile, by reason.
+
+    Reasons are those of rejects, `empty_text` and `no_label`.
 
     Raises:
         UserError: no input, or a file without the text or label column.
     """
     texts: list[str] = []
     labels: list[str] = []
-    skipped = 0
+    skipped: Counter[str] = Counter()
     try:
-        for table, rejected in _tables(config, storage):
-            skipped += rejected
+        for table, rejects in _tables(config, storage):
+            skipped.update(reject.reason for reject in rejects)
             if not table.num_rows:
                 continue
             for text, label in zip(
@@ -52,7 +66,7 @@ def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documen
                 strict=True,
             ):
                 if label is None or not text.strip():
-                    skipped += 1
+                    skipped["no_label" if label is None else "empty_text"] += 1
                     continue
                 texts.append(text)
                 labels.append(str(label))
@@ -63,8 +77,18 @@ def read_labeled(config: LabeledInputConfig, storage: StorageConfig, max_documen
     return texts, labels, skipped
 
 
-def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, int]]:
-    """Yield the input unit by unit: a table with the text and label columns, and the number of rejected rows."""
+def skipped_line(skipped: Counter[str], documents: int) -> str:
+    """`skipped 12 of 4,000 rows: 9 without a label, 3 with an empty text`.
+
+    Args:
+        documents: rows that were not skipped.
+    """
+    reasons = ", ".join(f"{count:,} {REASONS.get(reason, reason.replace('_', ' '))}" for reason, count in skipped.most_common())
+    return f"skipped {skipped.total():,} of {counted(skipped.total() + documents, 'row')}: {reasons}"
+
+
+def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, list[Reject]]]:
+    """Yield the input unit by unit: a table with the text and label columns, and the rejected rows."""
     store = Store(config.path, storage)
     files, _ = find_inputs(config, store)
     # the reader's added columns are not used; the prefix keeps them from colliding with the label column
@@ -88,7 +112,7 @@ def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tupl
                     raise UserError(
                         f"input.label_column: {file.path} has no column {config.label_column!r}; it has {', '.join(names)}"
                     )
-            yield table, len(rejects)
+            yield table, rejects
 
 
 def _is_empty(table: pa.Table, column: str) -> bool:

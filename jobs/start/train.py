@@ -16,7 +16,7 @@ from jobs.config import PathAlone, allow_path_alone
 from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted, number
-from jobs.start.labeled_input import LabeledInputConfig, read_labeled
+from jobs.start.labeled_input import LabeledInputConfig, read_labeled, skipped_line
 from jobs.start.model_folder import check_target, publish, write_facts
 from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
 from jobs.start.training_threads import Threads
@@ -85,7 +85,7 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same 
         command: to be given again after an interruption.
 
     Returns:
-        The fields of report_of(), `skipped` (rows without text or label) and `output`.
+        The fields of report_of(), `skipped` rows, `skipped_by_reason` and `output`.
 
     Raises:
         UserError: invalid config, unusable input, or an output that cannot be written; nothing has been written.
@@ -110,6 +110,8 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
     steps.begin("reading the documents")
     texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
     steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
+    if skipped:
+        steps.say(skipped_line(skipped, len(texts)))
     steps.begin("loading the model, tokenizing")
     start, weights = None, None
     if config.model.path is not None:
@@ -143,7 +145,7 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
         write_facts(folder, settings, versions, report)
         steps.begin("publishing the model")
         publish(folder, Store(target, config.storage))
-    return {**report, "skipped": skipped, "output": target}
+    return {**report, "skipped": skipped.total(), "skipped_by_reason": dict(skipped), "output": target}
 
 
 def report_of(result: TrainingResult) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def test_train_command_writes_a_model_that_the_job_accepts(corpus: Path, tmp_pat
     finished = command("train", job_file, "training.max_steps=2")
     assert finished.code == 0, finished.stderr
     assert (finished.result["documents"], finished.result["skipped"], finished.result["steps"]) == (60, 3, 2)
+    assert finished.result["skipped_by_reason"] == {"null_text": 1, "empty_text": 1, "no_label": 1}
+    assert "skipped 3 of 63 rows: 1 without a text, 1 with an empty text, 1 without a label" in finished.stderr
     assert finished.result["max_length"] == 16
     assert "max_length 16" in finished.stderr
     assert finished.result["output"] == str(tmp_path / "model")
@@ -173,7 +175,7 @@ def test_read_labeled_stops_at_the_limit(corpus: Path, tmp_path: Path):
     texts, labels, skipped = read_labeled(config.input, config.storage, 15)
     assert texts == [row["review"] for row in ROWS[:15]]
     assert labels == [str(row["stars"]) for row in ROWS[:15]]
-    assert skipped == 0
+    assert not skipped
 
 
 def test_read_labeled_label_named_like_a_column_that_the_job_adds(corpus: Path, tmp_path: Path):
