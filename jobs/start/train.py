@@ -5,7 +5,7 @@ Read with the job's readers, train on this machine without Ray, publish.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -142,6 +142,9 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
             on_step=_progress(steps, threads),
         )
         report = report_of(result)
+        worse = baseline_line(report, config.training)
+        if worse is not None:
+            steps.say(worse)
         write_facts(folder, settings, versions, report)
         steps.begin("publishing the model")
         publish(folder, Store(target, config.storage))
@@ -159,12 +162,27 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
         "labels": plan.labels,
         "accuracy": round(metrics["accuracy"], 4),
         "macro_f1": round(metrics["macro_f1"], 4),
+        "baseline": {**metrics["baseline"], "accuracy": round(metrics["baseline"]["accuracy"], 4)},
         "steps": plan.steps,
+        "epochs": round(plan.epochs, 2),
         "parameters": plan.parameters,
         "max_length": plan.max_length,
         "learning_rate": plan.learning_rate,
         "seconds": result.seconds,
     }
+
+
+def baseline_line(report: Mapping[str, Any], config: TrainingConfig) -> str | None:
+    """What to change if the model is no better on the held-out documents than one label for all; None if it is better."""
+    accuracy, baseline = report["accuracy"], report["baseline"]
+    if accuracy > baseline["accuracy"]:
+        return None
+    weights = ", training.class_weights=balanced" if config.class_weights is None else ""
+    return (
+        f"no better than always {baseline['label']!r}: accuracy {accuracy:.4f} on the held-out documents, majority baseline"
+        f" {baseline['accuracy']:.4f}; try more training.epochs than {report['epochs']:g}, another training.learning_rate than"
+        f" {report['learning_rate']:g}{weights}"
+    )
 
 
 def plan_line(plan: TrainingPlan, config: TrainingConfig) -> str:

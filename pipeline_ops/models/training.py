@@ -63,6 +63,11 @@ class TrainingConfig(BaseModel):
         description="share of the steps in which the learning rate rises from 0, as a new head's first gradients are large",
     )
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's; 0.01 as in BERT")
+    class_weights: Literal["balanced"] | None = Field(
+        default=None,
+        description="balanced: a label's documents count in inverse proportion to their number, so that rare labels are not"
+        " given up; null: each document counts the same",
+    )
     held_out_share: float = Field(
         default=0.1, gt=0, lt=1, description="share of each label's documents that only measures accuracy"
     )
@@ -100,6 +105,7 @@ class TrainingPlan:
     max_length: int  # tokens
     learning_rate: float
     steps: int
+    epochs: float  # passes over the training documents
     done_steps: int  # of them, in the checkpoint that the training continues from; 0: from the start
 
 
@@ -163,6 +169,8 @@ def train_classifier(
     tokenizer.model_max_length = choose_max_length(config.max_length, model, tokenizer)
     documents = _tokenize(texts, label_ids, tokenizer)
     found = newest_checkpoint(checkpoints) if checkpoints is not None else None
+    steps_per_epoch = math.ceil(len(train_rows) / config.batch_size)
+    steps = config.max_steps or math.ceil(steps_per_epoch * config.epochs)
     plan = TrainingPlan(
         documents=len(texts),
         train_documents=len(train_rows),
@@ -175,7 +183,8 @@ def train_classifier(
             if config.learning_rate == "auto"
             else config.learning_rate
         ),
-        steps=config.max_steps or math.ceil(math.ceil(len(train_rows) / config.batch_size) * config.epochs),
+        steps=steps,
+        epochs=steps / steps_per_epoch,
         done_steps=found.step if found else 0,
     )
     if on_start is not None:
@@ -267,11 +276,29 @@ def _make_trainer(
         model=model,
         args=arguments,
         data_collator=collator,
+        compute_loss_func=balanced_loss(documents) if config.class_weights == "balanced" else None,
         train_dataset=documents,  # pyright: ignore[reportArgumentType] a list is a valid map-style dataset
     )
     trainer._get_train_sampler = lambda *_: EpochSampler([len(row["input_ids"]) for row in documents], config)
     trainer.remove_callback(PrinterCallback)  # it prints on stdout, which is for the JSON result
     return trainer
+
+
+def balanced_loss(documents: list[dict[str, Any]]) -> Callable[..., Any]:
+    """Cross-entropy in which a label with n_c of n documents has the weight n / (k n_c), k labels; for the Trainer.
+
+    Source: scikit-learn's compute_class_weight("balanced"), after King & Zeng 2001. The mean is weighted too, as torch's.
+    """
+    import torch
+
+    counts = np.bincount([document["labels"] for document in documents])
+    weights = torch.tensor(len(documents) / (len(counts) * counts), dtype=torch.float32)
+
+    def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        logits = outputs.logits
+        return torch.nn.functional.cross_entropy(logits.float(), labels, weight=weights.to(logits.device))
+
+    return loss
 
 
 class EpochSampler:

@@ -5,15 +5,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from jobs.start.train import report_of
+from jobs.start.train import baseline_line, report_of
 from pipeline_ops.models.base_model import ArchitectureConfig, train_wordpiece
-from pipeline_ops.models.training import TrainingConfig, newest_checkpoint, split_held_out, train_classifier
+from pipeline_ops.models.training import TrainingConfig, balanced_loss, newest_checkpoint, split_held_out, train_classifier
 from pipeline_ops.schema.errors import UserError
+
+torch.set_num_threads(1)  # threads only get in each other's way in a model this small
 
 WORDS = {
     "fruit": ["apple", "pear", "plum", "cherry", "quince"],
@@ -59,7 +63,6 @@ def test_train_from_scratch_learns_and_reports(trained: tuple[Path, dict[str, An
 
 
 def test_train_from_scratch_folder_loads_offline_as_it_was_trained(trained: tuple[Path, dict[str, Any]]):
-    import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = trained[0]
@@ -181,6 +184,47 @@ def test_learning_rate_is_chosen_by_what_training_starts_from(trained: tuple[Pat
     assert train(tmp_path / "tuned", config=short, start=str(trained[0]), architecture=None)["learning_rate"] == 5e-5
     wide = ARCHITECTURE.model_copy(update={"options": {**OPTIONS, "dim": 512}})
     assert train(tmp_path / "wide", config=short, architecture=wide)["learning_rate"] == 5e-4
+
+
+def test_balanced_class_weights_are_scikit_learns_and_keep_a_rare_label(tmp_path: Path):
+    from sklearn.utils.class_weight import compute_class_weight
+
+    counts = [90, 6, 24]
+    ids = np.repeat(np.arange(3), counts)
+    weights = torch.tensor(compute_class_weight("balanced", classes=np.arange(3), y=ids), dtype=torch.float32)
+    logits, truth = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 0])
+    expected = torch.nn.CrossEntropyLoss(weight=weights)(logits, truth)
+    found = balanced_loss([{"labels": int(label)} for label in ids])(SimpleNamespace(logits=logits), truth)
+    assert found.item() == pytest.approx(expected.item())
+    # the words say nothing: only the weights decide whether the rare label is ever given
+    texts, labels = ["iron"] * 120, ["rare" if row < 12 else "usual" for row in range(120)]
+    config = CONFIG.model_copy(update={"max_steps": 40, "learning_rate": 5e-3, "class_weights": "balanced"})
+    folders = {}
+    for name, settings in {"balanced": config, "plain": config.model_copy(update={"class_weights": None})}.items():
+        folders[name] = str(tmp_path / name)
+        train_classifier(texts, labels, start=None, architecture=ARCHITECTURE, config=settings, folder=folders[name])
+    assert score_of("rare", folders["balanced"]) == pytest.approx(0.5, abs=0.15)
+    assert score_of("rare", folders["plain"]) < 0.25
+
+
+def score_of(label: str, folder: str) -> float:
+    """Of the text `iron`."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.inference_mode():
+        scores = model(**AutoTokenizer.from_pretrained(folder)("iron", return_tensors="pt")).logits.softmax(1)[0]
+    return scores[model.config.label2id[label]].item()
+
+
+def test_model_that_is_no_better_than_one_label_is_said_with_remedies(tmp_path: Path):
+    report = train(tmp_path / "model", config=CONFIG.model_copy(update={"max_steps": 1, "learning_rate": 1e-9}))
+    assert report["baseline"]["accuracy"] == pytest.approx(1 / 3, abs=1e-4)
+    line = baseline_line({**report, "accuracy": 0.3333}, CONFIG)
+    assert line is not None
+    assert "majority baseline 0.3333; try more training.epochs than 0.17, another training.learning_rate than 1e-09" in line
+    assert line.endswith("training.class_weights=balanced")
+    assert baseline_line({**report, "accuracy": 0.5}, CONFIG) is None
 
 
 def test_wordpiece_special_tokens_and_template():
