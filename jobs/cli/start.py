@@ -40,26 +40,37 @@ def demo_command(
         "label-corpus init reviews/",
         "label-corpus init 's3://bucket/in/*.jsonl.zst' --output s3://bucket/labels",
         "label-corpus init reviews.csv --model my-classifier input.text_column=body",
+        "label-corpus init --train labeled-reviews.csv      # writes train.yaml",
     ),
 )
 def init_command(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="file, folder or glob; local or s3://")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar=SETTING, help="settings that go into the file")] = None,
-    job: Annotated[str, typer.Option("--job", metavar="FILE", help="the job file to write")] = "job.yaml",
-    model: Annotated[str, typer.Option("--model", help="hub id, local folder, or folder on object storage")] = DEFAULT_MODEL,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="FOLDER", help="for the labels; default: INPUT-labeled, here")
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="FILE", help="the file to write; default: job.yaml, or train.yaml")
     ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="hub id, local folder, or folder on object storage")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="FOLDER", help="for the labels, or the model; default: INPUT-labeled, or -classifier"),
+    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="INPUT is labeled: write a training file")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing job file")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Profile a corpus and write a job file for it."""
+    """Profile a corpus and write a job file, or a training file, for it."""
     from jobs.start.init import init, print_summary
+    from jobs.start.init_training import init_training, print_training_summary
     from pipeline_ops.models.resolve import block_torch_import
 
     if not any(setting.startswith("model.trust_remote_code") for setting in overrides or []):  # that code may ask for torch
         block_torch_import()
-    summary = init(source, job, model, output, overrides or [], force=force)
+    if train:
+        summary = init_training(source, job or "train.yaml", model, output, overrides or [], force=force)
+        print_training_summary(summary, source)
+        emit(summary, as_json=as_json, shown=True)
+        return
+    summary = init(source, job or "job.yaml", model or DEFAULT_MODEL, output, overrides or [], force=force)
     print_summary(summary)
     emit(summary, as_json=as_json, shown=True)
 

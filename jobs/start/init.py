@@ -13,6 +13,7 @@ from statistics import quantiles
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.number_format import byte_size, counted
@@ -62,12 +63,11 @@ def init(
         UserError: no such corpus, no text column, the job file exists, or what plan() would refuse the job for; a model that
             cannot be looked for, as the hub cannot be reached, is accepted with a remark.
     """
-    if os.path.lexists(job_file) and not force:
-        raise UserError(f"--job: {job_file!r} exists; give another name, or --force to replace it")
+    check_new(job_file, force=force)
     settings: dict[str, Any] = {
         "input": {"path": path},
         "model": {"path": model},
-        "output": {"path": output or _default_output(path)},
+        "output": {"path": output or default_output(path)},
     }
     for setting in overrides:
         override(settings, setting)
@@ -79,25 +79,39 @@ def init(
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
-    column = settings["input"].get("text_column") or _text_column(source, corpus, guessed)
+    column = settings["input"].get("text_column") or text_column_of(source, corpus, guessed)
     settings["input"] = {"path": settings["input"].pop("path"), "text_column": column, **settings["input"]}
-    _check_column(column, source, corpus)
+    check_column("input.text_column", column, source, corpus)
     clashes = _clashes(corpus, job.output)
     for key, name in clashes.items():
         settings["output"].setdefault(key, name)
     labels, not_checked = _labels_of(check_config(JobConfig, settings))
-    summary = _summary(corpus, guessed, column, clashes, labels) | {
+    summary = summary_of(corpus, guessed, column, clashes, labels) | {
         "remarks": [*strays, *corpus.type_notes],
         "not_checked": not_checked,
     }
-    lines = [*_head(summary, shlex.quote(job_file)), *_sections(settings, _notes(summary, corpus, guessed, job_file))]
-    try:
-        with open(job_file, "w" if force else "x", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-    except OSError as error:
-        raise UserError(f"--job: {job_file!r} cannot be written: {error.strerror}") from error
+    lines = [
+        *head(summary, f"Run label-corpus plan {shlex.quote(job_file)}, then label-corpus run {shlex.quote(job_file)}"),
+        *sections(JobConfig, COMMON_SETTINGS, settings, _notes(summary, corpus, guessed, job_file)),
+    ]
+    write_file(job_file, lines, force=force)
     load_job(job_file)
     return {"job": job_file, "model": model, "output": settings["output"]["path"], **summary}
+
+
+def check_new(path: str, *, force: bool) -> None:
+    """Raises UserError for a configuration file that exists."""
+    if os.path.lexists(path) and not force:
+        raise UserError(f"--job: {path!r} exists; give another name, or --force to replace it")
+
+
+def write_file(path: str, lines: Sequence[str], *, force: bool) -> None:
+    """Write a configuration file; `force` replaces one that exists. Raises UserError if it cannot be written."""
+    try:
+        with open(path, "w" if force else "x", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"--job: {path!r} cannot be written: {error.strerror}") from error
 
 
 def _labels_of(job: JobConfig) -> tuple[Sequence[str], str | None]:
@@ -109,23 +123,24 @@ def _labels_of(job: JobConfig) -> tuple[Sequence[str], str | None]:
     return model.facts.head.labels, None
 
 
-def _default_output(path: str) -> str:
+def default_output(path: str, suffix: str = "labeled") -> str:
     """An output folder in the working folder, named after the input; beside the input if it would be inside the input."""
     source = full_path(path)
     while any(character in source for character in "*?["):
         source = os.path.dirname(source)
     name = re.split(r"\.(?=\w)", os.path.basename(source) or "corpus")[0] or "corpus"
-    target = f"{name}-labeled"
+    target = f"{name}-{suffix}"
     if is_local(source):
         here = full_path(target)
         if join(here, "").startswith(join(source, "")):
-            target = join(os.path.dirname(source), f"{name}-labeled")
+            target = join(os.path.dirname(source), f"{name}-{suffix}")
         while join(source, "").startswith(join(full_path(target), "")):
             target += "-2"
     return target
 
 
-def _text_column(source: InputConfig, corpus: CorpusProfile, guessed: ColumnGuess) -> str:
+def text_column_of(source: InputConfig, corpus: CorpusProfile, guessed: ColumnGuess) -> str:
+    """The guessed text column; raises UserError, with the columns there are, if none looks like one."""
     if guessed.texts:
         return guessed.texts[0]
     path = shown(source.path)
@@ -152,15 +167,15 @@ def _format_with_texts(source: InputConfig, corpus: CorpusProfile) -> str | None
     return next(filter(None, (glob_of_columns(corpus.files, corpus.unknown_files, [name], source) for name in having)), None)
 
 
-def _check_column(column: str, source: InputConfig, corpus: CorpusProfile) -> None:
-    """Raises UserError for a format of which no file has the text column, as plan() would, with a glob for the others."""
+def check_column(key: str, column: str, source: InputConfig, corpus: CorpusProfile) -> None:
+    """Raises UserError for a format of which no file has the column that `key` names, with a glob for the others."""
     having = [file_format for file_format, types in corpus.types.items() if column in types or file_format == "text"]
     for file_format, types in corpus.types.items():
         if types and file_format not in having:
             file = next(file for file in corpus.files if file.format == file_format and file.stored.size)
             glob = glob_of_columns(corpus.files, corpus.unknown_files, having, source)
             raise UserError(
-                f"input.text_column: there is no column {column!r} in {shown(file.path)}; it has"
+                f"{key}: there is no column {column!r} in {shown(file.path)}; it has"
                 f" {', '.join(map(repr, types))}{read_only(glob)}"
             )
 
@@ -180,7 +195,7 @@ def _clashes(corpus: CorpusProfile, output: OutputConfig) -> dict[str, str]:
     return renamed
 
 
-def _summary(
+def summary_of(
     corpus: CorpusProfile, guessed: ColumnGuess, column: str, clashes: Mapping[str, str], labels: Sequence[str]
 ) -> dict[str, Any]:
     """The fields of the last JSON line."""
@@ -225,11 +240,12 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _head(found: Mapping[str, Any], job: str) -> Iterator[str]:
+def head(found: Mapping[str, Any], next_commands: str) -> Iterator[str]:
+    """The first lines of a configuration file: the profile of the corpus, and what to type next."""
     yield "# Written by `label-corpus init` from a sample of the input:"
     for line in summary_lines(found):
         yield f"#   {line}"
-    yield f"# Run label-corpus plan {job}, then label-corpus run {job}"
+    yield f"# {next_commands}"
     yield "# Commented settings show their defaults."
 
 
@@ -261,38 +277,51 @@ def _notes(found: Mapping[str, Any], corpus: CorpusProfile, guessed: ColumnGuess
     return {"input": input_notes, "model": model_notes, "output": output_notes}
 
 
-def _sections(settings: Mapping[str, Any], notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for section, field in JobConfig.model_fields.items():
+def sections(
+    kind: type[BaseModel],
+    listed: Mapping[str, Sequence[str]],
+    settings: Mapping[str, Any],
+    notes: Mapping[str, Sequence[str]],
+) -> Iterator[str]:
+    """The lines of a commented configuration file.
+
+    Args:
+        kind: its model.
+        listed: {section: settings to list with their defaults, commented out}.
+        settings: to be in the file.
+        notes: {section: remarks}.
+    """
+    for section, field in kind.model_fields.items():
         if section == "models" and settings.get("models") is None:
             continue
         given = settings.get(section)
         yield ""
         if section == "models" or (given is not None and not isinstance(given, dict)):
-            yield f"{section}: {_inline(given)}"
+            yield f"{section}: {inline(given)}"
             continue
         model = section_of(field.annotation)
         assert model is not None
         off = "" if given else "# "
-        yield _with_comment(f"{off}{section}:", field.description)
+        yield with_comment(f"{off}{section}:", field.description)
         for key, value in (given or {}).items():
-            yield _with_comment(f"  {_inline(key)}: {_inline(value)}", model.model_fields[key].description)
+            yield with_comment(f"  {inline(key)}: {inline(value)}", model.model_fields[key].description)
         for note in notes.get(section, ()):
             yield f"  # - {' '.join(note.split())}"
-        for key in COMMON_SETTINGS[section]:
+        for key in listed[section]:
             if key not in (given or {}):
                 setting = model.model_fields[key]
-                yield _with_comment(f"  # {key}: {_inline(_plain(setting.default))}", setting.description)
+                yield with_comment(f"  # {key}: {inline(_plain(setting.default))}", setting.description)
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _with_comment(line: str, comment: str | None) -> str:
+def with_comment(line: str, comment: str | None) -> str:
     return f"{line.ljust(COMMENT_COLUMN)} # {' '.join(comment.split())}" if comment else line
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     """`value` as YAML on one line."""
     return yaml.safe_dump([value], default_flow_style=True, width=10**9, allow_unicode=True).strip()[1:-1]
 
