@@ -188,6 +188,7 @@ def evaluate_command(
     "compare",
     epilog=examples(
         "label-corpus compare old.yaml new.yaml --html changes.html",
+        "label-corpus compare old/ new/ --truth category   # which is right more often",
         "label-corpus compare s3://bucket/labeled-v1/ s3://bucket/labeled-v2/",
     ),
 )
@@ -195,6 +196,10 @@ def compare_command(
     a: Annotated[str, typer.Argument(metavar="A", help="the job file, or the output's folder")],
     b: Annotated[str, typer.Argument(metavar="B", help="another job file or output, over the same input")],
     overrides: Overrides = None,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", metavar="COLUMN", help="input column with the true labels, to compare accuracies"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
     ] = None,
@@ -205,14 +210,14 @@ def compare_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="no tables on stderr")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two outputs over the same input: agreement, changed labels, documents."""
+    """Compare two outputs over the same input, with each other and with the truth."""
     from jobs.results.compare import compare
     from jobs.results.comparison_tables import print_comparison, progress
     from jobs.results.open_output import find_labeled
 
     outputs = [find_labeled(target, overrides) for target in (a, b)]
     with progress(quiet) as on_part:
-        result = compare(*outputs, model=model, model_b=model_b, on_part=on_part)
+        result = compare(*outputs, truth=truth, model=model, model_b=model_b, on_part=on_part)
     if html is not None:
         from jobs.report.comparison import write_page
 

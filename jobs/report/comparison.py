@@ -6,7 +6,15 @@ from typing import Any
 from cluster.session import secret_values
 from jobs.report.html import render
 from jobs.report.svg import ACCENT, GRID, INK, axes_of, figure, label_text, to_svg
-from jobs.results.comparison_tables import agreement_lines, flows_title, headlines, labels_title
+from jobs.results.comparison_tables import (
+    TRUTH_COLUMNS,
+    agreement_lines,
+    flows_title,
+    headlines,
+    labels_title,
+    truth_lines,
+    truth_title,
+)
 from pipeline_ops.schema.errors import UserError
 
 MAX_CHART_LABELS = 16  # rows and columns of the chart
@@ -35,6 +43,9 @@ def comparison_page(result: dict[str, Any]) -> str:
         result=result,
         headlines=headlines(result),
         agreement=agreement_lines(result),
+        truth=truth_lines(result),
+        truth_title=truth_title(result) if "truth" in result else "",
+        truth_columns=TRUTH_COLUMNS,
         flows_title=flows_title(result) if result.get("flows") else "",
         labels_title=labels_title(result) if result.get("labels") else "",
         flow_chart=_flow_chart(result) if result.get("flows") else None,

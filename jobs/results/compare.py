@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jobs.results.truth_columns import check_truth_column, column_types, no_common_value
 from jobs.run.fingerprint import current_name
 from pipeline_ops.analysis.agreement import (
     agreement,
@@ -16,7 +17,8 @@ from pipeline_ops.analysis.agreement import (
     score_differences,
     value_differences,
 )
-from pipeline_ops.analysis.comparison import Change, Comparison, Side, compare_outputs
+from pipeline_ops.analysis.aligned_rows import Side, TruthColumn
+from pipeline_ops.analysis.comparison import Change, Comparison, compare_outputs
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.errors import UserError
 
@@ -31,6 +33,7 @@ def compare(
     a: Labeled,
     b: Labeled,
     *,
+    truth: str | None = None,
     model: str | None = None,
     model_b: str | None = None,
     on_part: Callable[[int, int], None] = lambda done, total: None,
@@ -38,6 +41,7 @@ def compare(
     """Compare two outputs over the same input.
 
     Args:
+        truth: column of the input with the true labels, which one of the outputs has kept.
         model: name of the model whose labels are compared, where an output has several; in B `model_b`, if given.
         on_part: called with (parts done, parts in total).
 
@@ -45,7 +49,7 @@ def compare(
         documents (labeled in both), agreement, kappa, flows, labels and so on; of bounded size.
 
     Raises:
-        UserError: as comparison.compare_outputs, or no such model.
+        UserError: as comparison.compare_outputs, or no such model or truth column.
         OSError: a labeled file cannot be read.
     """
     started = time.monotonic()
@@ -53,7 +57,7 @@ def compare(
         Side(a, _model_of(a, model, "--model", "A")),
         Side(b, _model_of(b, model if model_b is None else model_b, "--model" if model_b is None else "--model-b", "B")),
     )
-    found = compare_outputs(*sides, on_part=on_part)
+    found = compare_outputs(*sides, None if truth is None else _truth_column(truth, sides), on_part)
     return {
         "a": _description(sides[0]),
         "b": _description(sides[1]),
@@ -68,6 +72,7 @@ def compare(
         "changed_input": max(found.changed_a, found.changed_b),
         **_labels(found, sides),
         **_scores(found, sides),
+        **_truth(found, truth),
         "most_changed": [_change(change) for change in found.most_changed],
         "seconds": round(time.monotonic() - started, 2),
     }
@@ -83,6 +88,19 @@ def _model_of(labeled: Labeled, asked: str | None, option: str, which: str) -> s
         reason = "missing value" if asked is None else f"invalid value {asked!r}"
         raise UserError(f"{option}: {reason}; output {which} has several models, expected one of {', '.join(names)}")
     return asked
+
+
+def _truth_column(name: str, sides: tuple[Side, Side]) -> TruthColumn:
+    """The column of the side that has kept it, A's if both have."""
+    if any(side.head.kind == "value" for side in sides):
+        raise UserError(
+            f"--truth: {name!r} cannot be compared with values, only with labels; leave it out, and evaluate each output"
+        )
+    for side in sides:
+        if name in column_types(side.labeled) and name not in side.labeled.columns.added_columns().values():
+            return TruthColumn(name, side)
+    check_truth_column(sides[0].labeled, name, column_types(sides[0].labeled))
+    raise AssertionError(name)
 
 
 def _description(side: Side) -> dict[str, Any]:
@@ -155,9 +173,33 @@ def _scores(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
     return {"score_difference": _all_rounded(score_differences(found.counts))}
 
 
+def _truth(found: Comparison, column: str | None) -> dict[str, Any]:
+    """The field `truth`: which output is right how often, where a column with the truth is compared."""
+    if found.truth is None or column is None:
+        return {}
+    names = list(found.true_labels)
+    counts = found.truth.result(names)
+    if found.counts.documents and not counts["documents"]:
+        raise UserError(f"--truth: {column!r} is null in all {counts['without_truth']:,} documents; give another column")
+    if counts["labels"] and all(found.names.get(row["label"]) is None for row in counts["labels"]):
+        raise no_common_value(column, [row["label"] for row in counts["labels"]], list(found.names))
+    labels = [_all_rounded(row) for row in counts.pop("labels")]
+    return {
+        "truth": {
+            "column": column,
+            **(_all_rounded(counts) or {}),
+            "difference_interval": [_rounded(limit) for limit in counts["difference_interval"]],
+            "labels": labels[:MAX_LABELS],
+            "num_labels": len(labels),
+            "became_wrong_documents": [_change(change) for change in found.became_wrong],
+        }
+    }
+
+
 def _change(change: Change) -> dict[str, Any]:
     text = change.text
     return {
+        **({} if change.truth is None else {"truth": change.truth}),
         "source_file": change.source_file,
         "source_row": change.source_row,
         "distance": _rounded(change.distance),

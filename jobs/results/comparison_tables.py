@@ -5,9 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jobs.number_format import counted
 from pipeline_ops.schema.units import row_of
 
 KAPPA_SCALE = "Landis & Koch 1977"
+INTERVAL = "paired, Newcombe 1998"
+SIGNIFICANCE = 0.05
+TRUTH_COLUMNS = ("documents", "became right", "became wrong", "right in A", "right in B")
 LABEL_CHARACTERS = 40
 SETTING_CHARACTERS = 60
 TEXT_CHARACTERS = 160
@@ -45,6 +49,18 @@ def print_comparison(result: dict[str, Any]) -> None:
         console.print(table)
     for line in agreement_lines(result):
         console.print(Text(line), soft_wrap=True)
+    if truth := result.get("truth"):
+        for line in truth_lines(result):
+            console.print(Text(line), soft_wrap=True)
+        table = Table(title=truth_title(result), title_justify="left")
+        table.add_column("true label", overflow="fold")
+        for name in TRUTH_COLUMNS:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in truth["labels"]:
+            counts = (f"{row[key]:,}" for key in ("documents", "became_right", "became_wrong"))
+            table.add_row(_label(row["label"]), *counts, *(f"{row[f'accuracy_{side}']:.1%}" for side in "ab"))
+        console.print(table)
+        _print_changes(console, "Became wrong: right in A, wrong in B", truth["became_wrong_documents"])
     if result.get("flows"):
         table = Table(title=flows_title(result), title_justify="left")
         for name in ("label in A", "label in B"):
@@ -63,15 +79,23 @@ def print_comparison(result: dict[str, Any]) -> None:
             counts = (label[key] for key in ("in_a", "in_b", "stayed", "left", "came"))
             table.add_row(_label(label["label"]), *(f"{count:,}" for count in counts))
         console.print(table)
-    if result["most_changed"]:
-        console.print("Largest changes", style="italic")
-        for change in result["most_changed"]:
-            predictions = [f"{_line(change[f'label_{side}'], LABEL_CHARACTERS)} {change[f'score_{side}']:.3f}" for side in "ab"]
-            console.print(_indented(Text(f"{change['distance']:.3f}", "bold"), Text(f"{predictions[0]} → {predictions[1]}")))
-            if change["text"] is not None:
-                console.print(_indented(Text(), Text(_line(change["text"], TEXT_CHARACTERS))))
-            source = row_of(_line(change["source_file"], PATH_CHARACTERS), change["source_row"])
-            console.print(_indented(Text(), Text(source, "bright_black", overflow="fold")))
+    _print_changes(console, "Largest changes", result["most_changed"])
+
+
+def _print_changes(console: Any, title: str, changes: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    if changes:
+        console.print(title, style="italic")
+    for change in changes:
+        predictions = [f"{_line(change[f'label_{side}'], LABEL_CHARACTERS)} {change[f'score_{side}']:.3f}" for side in "ab"]
+        truth = f"   (truth: {_line(change['truth'], LABEL_CHARACTERS)})" if "truth" in change else ""
+        prediction = Text(f"{predictions[0]} → {predictions[1]}{truth}")
+        console.print(_indented(Text(f"{change['distance']:.3f}", "bold"), prediction))
+        if change["text"] is not None:
+            console.print(_indented(Text(), Text(_line(change["text"], TEXT_CHARACTERS))))
+        source = row_of(_line(change["source_file"], PATH_CHARACTERS), change["source_row"])
+        console.print(_indented(Text(), Text(source, "bright_black", overflow="fold")))
 
 
 def _indented(number: Any, text: Any) -> Any:
@@ -137,6 +161,30 @@ def agreement_lines(result: dict[str, Any]) -> list[str]:
             f" Pearson's r {r}"
         )
     return lines
+
+
+def truth_lines(result: dict[str, Any]) -> list[str]:
+    """Accuracies of A and B, their difference, what became right or wrong, and McNemar's test; [] without a truth."""
+    truth = result.get("truth")
+    if not truth:
+        return []
+    without = f" ({truth['without_truth']:,} more have none)" if truth["without_truth"] else ""
+    low, high = (f"{100 * limit:+.2f}" for limit in truth["difference_interval"])
+    is_significant = truth["p_value"] < SIGNIFICANCE
+    verdict = "B is more accurate" if truth["difference"] > 0 else "A is more accurate"
+    return [
+        f"accuracy against {_line(truth['column'], LABEL_CHARACTERS)}, {counted(truth['documents'], 'document')}{without}:"
+        f" {truth['accuracy_a']:.2%} in A, {truth['accuracy_b']:.2%} in B",
+        f"difference {100 * truth['difference']:+.2f} percentage points, 95% confidence interval {low} to {high} ({INTERVAL})",
+        f"right in both {truth['right_in_both']:,}, became right {truth['became_right']:,},"
+        f" became wrong {truth['became_wrong']:,}, wrong in both {truth['wrong_in_both']:,}",
+        f"McNemar's test ({truth['test']}): p = {truth['p_value']:.2g}:"
+        f" {verdict if is_significant else 'the difference may be chance'} (level {SIGNIFICANCE:g})",
+    ]
+
+
+def truth_title(result: dict[str, Any]) -> str:
+    return "Became right or wrong, by true label" + _of(len(result["truth"]["labels"]), result["truth"]["num_labels"])
 
 
 def flows_title(result: dict[str, Any]) -> str:

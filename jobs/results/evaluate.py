@@ -4,23 +4,20 @@ Reads a few columns of the committed rows once, file by file; loads no model. Th
 `_report/evaluation.json`, for the report.
 """
 
-import difflib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.results.open_output import model_of
+from jobs.results.truth_columns import check_truth_column, column_types, listed, no_common_value
 from pipeline_ops.analysis.multi_label import MultiLabelEvaluator, is_list, lists_to_numpy
 from pipeline_ops.analysis.regression import ValueEvaluator
 from pipeline_ops.analysis.single_label import Mistake, Rows, SingleLabelEvaluator, as_text, slices_of
 from pipeline_ops.models.heads import Head
-from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -51,8 +48,8 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
     """
     name, added = model_of(labeled, model)
     head = labeled.head(name)
-    types = _column_types(labeled)
-    _check_truth_column(labeled, truth, types)
+    types = column_types(labeled)
+    check_truth_column(labeled, truth, types)
     evaluator, uses_scores = _evaluator(head, added)
     if is_list(types[truth]) and not isinstance(evaluator, MultiLabelEvaluator):
         raise UserError(f"--truth: {truth!r} holds lists, but {_why_one_label(head)}")
@@ -123,62 +120,18 @@ def _why_one_label(head: Head) -> str:
     return "the model predicts one label per document; give a column with one label"
 
 
-def _column_types(labeled: Labeled) -> dict[str, pa.DataType]:
-    """{column: type} of all labeled files, from one file per schema; partition columns are strings.
-
-    Raises:
-        UserError: nothing is labeled.
-    """
-    by_schema = {commit.schema: commit.files[0] for commit in labeled.commits if commit.files}
-    if not by_schema:
-        raise UserError(f"{labeled.path!r} has no labeled documents; run the job first")
-    types: dict[str, pa.DataType] = {}
-    for file in by_schema.values():
-        with labeled.store.open(labeled.store.stat(file.path), sequential=False) as source:
-            schema = pq.ParquetFile(source).schema_arrow
-        for column in schema:
-            if column.name not in types or pa.types.is_null(types[column.name]):
-                types[column.name] = column.type
-        types |= dict.fromkeys(hive_values(file.path), pa.string())
-    return types
-
-
-def _check_truth_column(labeled: Labeled, truth: str, types: dict[str, pa.DataType]) -> None:
-    added = set(labeled.columns.added_columns().values())
-    if truth in added:
-        raise UserError(
-            f"--truth: {truth!r} is added by labeling; give a column of the input (if the input has a column of that name,"
-            " label with another output.label_name)"
-        )
-    if truth not in types:
-        own = [name for name in types if name not in added]
-        near = difflib.get_close_matches(truth, own, n=1)
-        if near:
-            remedy = f"did you mean {near[0]!r}?"
-        else:
-            remedy = f"its input columns are {_listed(own)}" if own else "it has no input columns"
-        raise UserError(f"--truth: the output has no column {truth!r} of the input; {remedy}; output.columns has to include it")
-
-
 def _check_truths(evaluator: Evaluator, truth: str) -> None:
     """Raise UserError if no true value is one that the model can predict."""
     truths = evaluator.truths()
     if not truths and not getattr(evaluator, "evaluated", 0):
         raise UserError(f"--truth: {truth!r} is null in all {evaluator.without_truth:,} labeled documents; give another column")
-    examples = _listed([name for name, _ in truths.most_common(5)])
+    examples = listed([name for name, _ in truths.most_common(5)])
     if isinstance(evaluator, ValueEvaluator):
         if not evaluator.evaluated:
-            expected = f"numbers or bin names ({_listed(evaluator.names)})" if evaluator.names else "numbers"
+            expected = f"numbers or bin names ({listed(evaluator.names)})" if evaluator.names else "numbers"
             raise UserError(f"--truth: {truth!r} holds {examples}: expected {expected}; give another column")
     elif set(truths).isdisjoint(evaluator.names):
-        raise UserError(
-            f"--truth: {truth!r} holds {examples}, but the model's labels are {_listed(evaluator.names)}: no value in common;"
-            " give another column, or label with model.id2label, which renames the model's labels, into a new output"
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise no_common_value(truth, [name for name, _ in truths.most_common(5)], evaluator.names)
 
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:

@@ -1,4 +1,6 @@
-"""Agreement of two labelings of the same documents, accumulated part by part. Pure; memory does not grow with the documents.
+"""Agreement of two labelings of the same documents, with each other and with the truth, accumulated part by part.
+
+Pure; memory does not grow with the documents.
 
 Cohen's kappa is (p - e) / (1 - e), with p the share of documents with equal labels and e the share expected by chance, the sum
 over labels of the product of the label's shares in both. J. Cohen, A Coefficient of Agreement for
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_ops.analysis.metrics import mcnemar, paired_difference_interval
 from pipeline_ops.analysis.moments import PairMoments
 from pipeline_ops.models.heads import Activation, Head
 
@@ -98,6 +101,76 @@ class AgreementCounts:
             both = (a.predicted & b.predicted).sum(axis=1)
             self.jaccard_sum += float(np.where(either > 0, both / np.maximum(either, 1), 1).sum())
             self.jaccard_documents += len(either)
+
+
+@dataclass
+class PairedAccuracy:
+    """Which of the two outputs is right, over the documents that both have labeled and that have a truth."""
+
+    documents: Counter[tuple[bool, bool]] = field(default_factory=Counter)  # {(A is right, B is right): documents}
+    by_label: Counter[tuple[int, bool, bool]] = field(default_factory=Counter)  # with the id of a true label before these
+    without_truth: int = 0
+
+    def add(self, truths: np.ndarray, has_truth: np.ndarray, right_a: np.ndarray, right_b: np.ndarray) -> None:
+        """Add documents.
+
+        Args:
+            truths: int64 (documents,), ids of true labels; or bool (documents, labels), sets of true labels.
+            has_truth, right_a, right_b: bool (documents,).
+        """
+        self.without_truth += int((~has_truth).sum())
+        cells = right_a * 2 + right_b
+        for cell, count in zip(*np.unique(cells[has_truth], return_counts=True), strict=True):
+            self.documents[bool(cell & 2), bool(cell & 1)] += int(count)
+        owners, labels = np.nonzero(truths & has_truth[:, None]) if truths.ndim == 2 else (has_truth, truths[has_truth])
+        for code, count in zip(*np.unique(labels * 4 + cells[owners], return_counts=True), strict=True):
+            self.by_label[int(code) // 4, bool(code & 2), bool(code & 1)] += int(count)
+
+    def result(self, names: Sequence[str]) -> dict[str, Any]:
+        """Counts, accuracies, their difference with its 95 % interval, McNemar's test, and counts by true label.
+
+        Args:
+            names: the labels by id.
+        """
+        both, only_a = self.documents[True, True], self.documents[True, False]
+        only_b, neither = self.documents[False, True], self.documents[False, False]
+        total = self.documents.total()
+        p_value, test = mcnemar(only_a, only_b)
+        return {
+            "documents": total,
+            "without_truth": self.without_truth,
+            "right_in_both": both,
+            "became_wrong": only_a,
+            "became_right": only_b,
+            "wrong_in_both": neither,
+            "accuracy_a": (both + only_a) / total if total else None,
+            "accuracy_b": (both + only_b) / total if total else None,
+            "difference": (only_b - only_a) / total if total else None,
+            "difference_interval": list(paired_difference_interval(both, only_a, only_b, neither)),
+            "p_value": p_value,
+            "test": test,
+            "labels": self._by_label(names),
+        }
+
+    def _by_label(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Per true label: documents, those that became right or wrong, share of right ones in A and B; most changes first."""
+        rows = []
+        for label in {label for label, _, _ in self.by_label}:
+            both, only_a, only_b, neither = (
+                self.by_label[label, right_a, right_b] for right_a in (True, False) for right_b in (True, False)
+            )
+            total = both + only_a + only_b + neither
+            rows.append(
+                {
+                    "label": names[label],
+                    "documents": total,
+                    "became_right": only_b,
+                    "became_wrong": only_a,
+                    "accuracy_a": (both + only_a) / total,
+                    "accuracy_b": (both + only_b) / total,
+                }
+            )
+        return sorted(rows, key=lambda row: (-row["became_right"] - row["became_wrong"], -row["documents"], row["label"]))
 
 
 def agreement(flows: Counter[tuple[int, int]]) -> tuple[int, float | None]:

@@ -7,19 +7,31 @@ joined part by part (alignment.py); the counts are those of agreement.py.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline_ops.analysis.agreement import AgreementCounts, AlignedPredictions, distances, fallback_ids
+from pipeline_ops.analysis.agreement import (
+    AgreementCounts,
+    AlignedPredictions,
+    PairedAccuracy,
+    distances,
+    fallback_ids,
+)
+from pipeline_ops.analysis.aligned_rows import (
+    OTHER_LABELS,
+    ROWS_PER_FILE,
+    ComparedLists,
+    Side,
+    TruthColumn,
+    ids_of,
+    read_rows,
+)
 from pipeline_ops.analysis.alignment import FileMatching, JoinPart, align, match_inputs
-from pipeline_ops.models.heads import Head
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.output.labeled_output import Labeled, read_columns
+from pipeline_ops.output.labeled_output import read_columns
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import unpack_rejects
 from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
@@ -27,37 +39,7 @@ from pipeline_ops.writing.commit_record import Commit, WrittenFile
 PART_BYTES = 128 * 2**20  # of compared columns per output in memory, approximately
 SCORE_BYTES = 16  # per score: four float32 copies, as read, concatenated, joined, subtracted
 ROW_BYTES = 64  # per document: key, label and score, and their sort
-MOST_CHANGED = 20  # documents with the largest distances
-ROWS_PER_FILE = 2**36  # more than any file has: a document's key is the index of its file times this, plus its row
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two outputs, and the model whose labels are compared."""
-
-    labeled: Labeled
-    model: str = ""
-
-    @cached_property
-    def columns(self) -> OutputConfig:
-        return self.labeled.columns.by_model()[self.model]
-
-    @cached_property
-    def head(self) -> Head:
-        return self.labeled.head(self.model)
-
-    @property
-    def possible_labels(self) -> tuple[str, ...]:
-        """All values of the label column: the head's labels or bins, and the fallback label."""
-        head = self.head
-        return head.bin_labels if head.bins else (*head.labels, *filter(None, [head.fallback_label]))
-
-    @property
-    def text_column(self) -> str | None:
-        """The text column, if the output has it."""
-        name = self.labeled.record["config"]["input"]["text_column"]
-        kept = self.labeled.columns.input_columns()
-        return name if kept is None or name in kept else None
+MOST_CHANGED = 20  # documents with the largest distances, and of those that became wrong the ones with the highest scores
 
 
 @dataclass(frozen=True)
@@ -72,6 +54,7 @@ class Change:
     label_b: str
     score_a: float
     score_b: float
+    truth: str | None = None  # where a column with it is compared; the labels of a set are joined by commas
     text: str | None = None
 
 
@@ -89,24 +72,34 @@ class Comparison:
     changed_a: int = 0  # labeled documents of A in files that changed between the runs
     changed_b: int = 0
     most_changed: list[Change] = field(default_factory=list)
+    truth: PairedAccuracy | None = None
+    true_labels: dict[str, int] = field(default_factory=dict)  # `names`, then true labels that neither output can have
+    became_wrong: list[Change] = field(default_factory=list)  # right in A, wrong in B: those of which B is surest
 
     def keep_largest(self, changes: Iterable[Change]) -> None:
         ranked = sorted([*self.most_changed, *changes], key=lambda one: (-one.distance, one.name, one.source_row))
         self.most_changed = ranked[:MOST_CHANGED]
 
+    def keep_wrong(self, changes: Iterable[Change]) -> None:
+        ranked = sorted([*self.became_wrong, *changes], key=lambda one: (-one.score_b, one.name, one.source_row))
+        self.became_wrong = ranked[:MOST_CHANGED]
 
-# labeled rows of a part: arrays by field of AlignedPredictions, and `key`, int64 (rows,), negative for rows of changed files
-_Rows = dict[str, np.ndarray]
 
-
-def compare_outputs(a: Side, b: Side, on_part: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
+def compare_outputs(
+    a: Side,
+    b: Side,
+    truth: TruthColumn | None = None,
+    on_part: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
     """Join the committed rows of two outputs and compare them.
 
     Args:
+        truth: compare both with it as well; where both outputs have label sets, a document is right if its set is.
         on_part: called with (parts done, parts in total).
 
     Raises:
-        UserError: the same output twice, heads of different kinds, an empty output, or no input file in common.
+        UserError: the same output twice, heads of different kinds, an empty output, no input file in common, or a truth
+            that is no label.
         OSError: a labeled file cannot be read.
     """
     _check(a, b)
@@ -114,37 +107,22 @@ def compare_outputs(a: Side, b: Side, on_part: Callable[[int, int], None] = lamb
     matching = match_inputs(commits_a, commits_b, _input_of(a), _input_of(b))
     labels = dict.fromkeys(name for side in (a, b) for name in (*side.possible_labels, *side.head.labels))
     comparison = Comparison(matching, {name: number for number, name in enumerate(labels)})
-    lists = _ComparedLists.of(a, b)
-    row_bytes = ROW_BYTES + SCORE_BYTES * len(a.head.labels) * lists.scores + len(comparison.names) * lists.labels
+    lists = ComparedLists.of(a, b)
+    if truth is not None:
+        comparison.truth, comparison.true_labels = PairedAccuracy(), dict(comparison.names)
+        if lists.labels:
+            comparison.true_labels.setdefault(OTHER_LABELS, len(comparison.names))
+    sets = lists.labels * (1 if truth is None else 2)
+    row_bytes = ROW_BYTES + SCORE_BYTES * len(a.head.labels) * lists.scores + len(comparison.names) * sets
     alignment = align(commits_a, commits_b, matching, PART_BYTES // row_bytes)
     comparison.changed_a, comparison.only_a = _count_unread(a, matching.root_a, alignment.unmatched[0], matching)
     comparison.changed_b, comparison.only_b = _count_unread(b, matching.root_b, alignment.unmatched[1], matching)
     for number, part in enumerate(alignment.parts, 1):
-        _compare_part(part, a, b, lists, comparison)
+        _compare_part(part, a, b, lists, truth, comparison)
         on_part(number, len(alignment.parts))
     comparison.most_changed = _with_texts(comparison.most_changed, a, b, matching)
+    comparison.became_wrong = _with_texts(comparison.became_wrong, a, b, matching)
     return comparison
-
-
-@dataclass(frozen=True)
-class _ComparedLists:
-    """Which list columns are compared: those that both outputs have with the same meaning."""
-
-    scores: bool
-    labels: bool
-    order_b: tuple[int, ...]  # index in B's scores of each of A's labels
-
-    @staticmethod
-    def of(a: Side, b: Side) -> "_ComparedLists":
-        labels_a, labels_b = a.head.labels, b.head.labels
-        alike = (
-            sorted(labels_a) == sorted(labels_b)
-            and len(set(labels_a)) == len(labels_a)
-            and a.head.activation == b.head.activation
-        )
-        scores = alike and a.head.kind != "value" and a.columns.scores and b.columns.scores
-        labels = a.columns.labels is True and b.columns.labels is True
-        return _ComparedLists(scores, labels, tuple(labels_b.index(label) for label in labels_a) if scores else ())
 
 
 def _check(a: Side, b: Side) -> None:
@@ -175,11 +153,13 @@ def _count_unread(side: Side, root: str, unmatched: Sequence[Commit], matching: 
             numbers = {piece.path: int(piece.path.removeprefix(root) in matching.changed) for piece in commit.pieces}
             column = side.columns.source_file_column
             tables = read_columns(side.labeled.store, commit.files, [column])
-            changed[commit.name] = sum(int(_ids(table.column(column), numbers.__getitem__).sum()) for _, table in tables)
+            changed[commit.name] = sum(int(ids_of(table.column(column), numbers.__getitem__).sum()) for _, table in tables)
     return sum(changed.values()), sum(commit.labeled - changed.get(commit.name, 0) for commit in unmatched)
 
 
-def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, comparison: Comparison) -> None:
+def _compare_part(
+    part: JoinPart, a: Side, b: Side, lists: ComparedLists, truth: TruthColumn | None, comparison: Comparison
+) -> None:
     matching, names = comparison.matching, comparison.names
     sides = ((a, part.a), (b, part.b))
     files = sorted({name for side in (0, 1) for commit in sides[side][1] for name in matching.names_of(side, commit)})
@@ -188,7 +168,7 @@ def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, compa
     high = len(files) * ROWS_PER_FILE if part.high is None else _key(files, *part.high)
     read = []
     for (side, commits), root, order in zip(sides, (matching.root_a, matching.root_b), (None, lists.order_b), strict=True):
-        rows = _read(side, commits, root, numbers, names, lists, order)
+        rows = read_rows(side, commits, root, numbers, names, comparison.true_labels, lists, order, truth)
         inside = (rows["key"] >= low) & (rows["key"] < high)
         read.append(rows if inside.all() else {name: values[inside] for name, values in rows.items()})
     keys_a, keys_b = (rows.pop("key") for rows in read)
@@ -200,6 +180,12 @@ def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, compa
         comparison.rejected_in_b += _count_rejected(only_a, b, part.b, matching.root_b, numbers)
     if len(only_b):
         comparison.rejected_in_a += _count_rejected(only_b, a, part.a, matching.root_a, numbers)
+    truths = {
+        name: rows.pop(name)[index]
+        for rows, index in zip(read, (index_a, index_b), strict=True)
+        for name in ("truth", "has_truth")
+        if name in rows
+    }
     in_a, in_b = (
         AlignedPredictions(**{name: values[index] for name, values in rows.items()})
         for rows, index in zip(read, (index_a, index_b), strict=True)
@@ -214,8 +200,9 @@ def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, compa
     where = np.flatnonzero((distance > 0) & (distance >= floor))
     where = where[np.lexsort((both[where], -distance[where]))][:MOST_CHANGED]
     labels = list(names)
-    comparison.keep_largest(
-        Change(
+
+    def change(index: int) -> Change:
+        return Change(
             source_file=matching.root_a + files[both[index] // ROWS_PER_FILE],
             source_row=int(both[index] % ROWS_PER_FILE),
             name=files[both[index] // ROWS_PER_FILE],
@@ -225,72 +212,37 @@ def _compare_part(part: JoinPart, a: Side, b: Side, lists: _ComparedLists, compa
             score_a=float(in_a.score[index]),
             score_b=float(in_b.score[index]),
         )
-        for index in where.tolist()
-    )
+
+    comparison.keep_largest(map(change, where.tolist()))
+    if truths and comparison.truth is not None:
+        true, has_truth = truths["truth"], truths["has_truth"]
+        right_a, right_b = (_are_right(predictions, true) & has_truth for predictions in (in_a, in_b))
+        comparison.truth.add(true, has_truth, right_a, right_b)
+        true_labels = list(comparison.true_labels)
+        wrong = np.flatnonzero(right_a & ~right_b)
+        wrong = wrong[np.lexsort((both[wrong], -in_b.score[wrong]))][:MOST_CHANGED]
+        comparison.keep_wrong(replace(change(index), truth=_joined(true[index], true_labels)) for index in wrong.tolist())
+
+
+def _are_right(predictions: AlignedPredictions, truths: np.ndarray) -> np.ndarray:
+    """bool (documents,): whether the label, or the whole set of labels, is that of the truth."""
+    if truths.ndim == 1:
+        return predictions.labels == truths
+    assert predictions.predicted is not None
+    return (predictions.predicted == truths[:, :-1]).all(axis=1) & ~truths[:, -1]
+
+
+def _joined(truth: np.ndarray, names: Sequence[str]) -> str:
+    """A true label by its id, or a set of true labels."""
+    if truth.ndim == 0:
+        return names[int(truth)]
+    return ", ".join(names[place] for place in np.flatnonzero(truth).tolist()) or "none"
 
 
 def _key(files: list[str], name: str, row: int) -> int:
     """The key of a position; of the beginning of the next file if the file is not in `files`."""
     number = bisect_left(files, name)
     return number * ROWS_PER_FILE + (row if files[number : number + 1] == [name] else 0)
-
-
-def _read(
-    side: Side,
-    commits: Sequence[Commit],
-    root: str,
-    numbers: dict[str, int],
-    names: dict[str, int],
-    lists: _ComparedLists,
-    order: Sequence[int] | None,
-) -> _Rows:
-    """Read the compared columns of these commits' files.
-
-    Args:
-        root: the side's root in FileMatching.
-        numbers: {file name: index in the part}, without changed files.
-        names: {label: id}.
-        order: the order in which to take the scores; None: as stored.
-    """
-    columns = side.columns
-    wanted = [columns.source_file_column, columns.source_row_column, columns.label_name, columns.score_column]
-    wanted += [columns.scores_column] * lists.scores + [columns.labels_column] * lists.labels
-    files = [file for commit in commits for file in commit.files]
-    parts: list[_Rows] = []
-    for _, table in read_columns(side.labeled.store, files, wanted):
-        numbered = _ids(table.column(columns.source_file_column), lambda path: numbers.get(path.removeprefix(root), -1))
-        parts.append(
-            {
-                "key": numbered * ROWS_PER_FILE + table.column(columns.source_row_column).cast(pa.int64()).to_numpy(),
-                "labels": _ids(table.column(columns.label_name), names.__getitem__),
-                "score": table.column(columns.score_column).cast(pa.float64()).to_numpy(),
-            }
-        )
-        if lists.scores:
-            flat = pc.list_flatten(table.column(columns.scores_column).combine_chunks())
-            scores = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, len(side.head.labels))
-            parts[-1]["scores"] = scores if order is None else scores[:, list(order)]
-        if lists.labels:
-            parts[-1]["predicted"] = _predicted(table.column(columns.labels_column), names)
-    if not parts:
-        return {"key": np.empty(0, np.int64), "labels": np.empty(0, np.int64), "score": np.empty(0)}
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _ids(column: pa.ChunkedArray, number_of: Callable[[str], int]) -> np.ndarray:
-    """int64 (rows,): number_of() each text, called once per distinct text."""
-    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
-    numbers = np.array([number_of(text) for text in encoded.dictionary.to_pylist()], np.int64)
-    return numbers[encoded.indices.to_numpy()] if len(numbers) else np.empty(0, np.int64)
-
-
-def _predicted(column: pa.ChunkedArray, names: dict[str, int]) -> np.ndarray:
-    """Label lists as bool (documents, names)."""
-    lists = column.combine_chunks()
-    predicted = np.zeros((len(lists), len(names)), bool)
-    flat = pa.chunked_array([pc.list_flatten(lists)])
-    predicted[pc.list_parent_indices(lists).to_numpy(), _ids(flat, names.__getitem__)] = True
-    return predicted
 
 
 def _count_rejected(keys: np.ndarray, side: Side, commits: Iterable[Commit], root: str, numbers: dict[str, int]) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.analysis.metrics import number
-from pipeline_ops.analysis.proportions import Z_ONE_SIDED, wilson_interval
+from pipeline_ops.analysis.metrics import Z_ONE_SIDED, number, wilson_interval
 
 STEPS = 1000
 MIN_SCORES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)  # float32, as model.min_score is compared

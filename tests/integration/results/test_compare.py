@@ -137,7 +137,7 @@ def test_one_model_of_several_is_compared_with_a_single_one(
 def compared(old: JobConfig, source: Path, other_model: Path, tmp_path: Path) -> Path:
     """A folder with two job files whose outputs are there."""
     hostile = "<script>alert(1)</script> [bold]not markup[/] \x1b[31m"
-    write_jsonl(source / "third.jsonl", [{"text": hostile}])
+    write_jsonl(source / "third.jsonl", [{"text": hostile, "truth": "<b>POSITIVE"}, {"text": "plain", "truth": "POSITIVE"}])
     for name, model in (("old", old.model.path if old.model else ""), ("new", other_model)):
         settings = job_settings(source, model, tmp_path / name)
         write_job_file(tmp_path / f"{name}.yaml", settings)
@@ -147,18 +147,25 @@ def compared(old: JobConfig, source: Path, other_model: Path, tmp_path: Path) ->
 
 def test_command_tells_people_and_programs_and_writes_a_page_that_stands_alone(compared: Path) -> None:
     page = compared / "page.html"
-    finished = command("compare", compared / "old.yaml", compared / "new", "--html", page)
+    finished = command("compare", compared / "old.yaml", compared / "new", "--html", page, "--truth", "truth")
     assert finished.code == 0, finished.stderr
-    assert finished.result["documents"] == 91
+    assert finished.result["documents"] == 92
+    truth = finished.result["truth"]
+    assert (truth["documents"], truth["without_truth"], truth["wrong_in_both"] >= 1) == (2, 90, True)
+    assert f"accuracy against truth, 2 documents (90 more have none): {truth['accuracy_a']:.2%} in A" in finished.stderr
+    assert "McNemar's test (exact binomial): p = 1: the difference may be chance" in finished.stderr
+    assert "None" not in finished.stderr
     assert "kappa" in finished.stderr
     assert "Changed labels" in finished.stderr
     assert "\x1b[31m" not in finished.stderr
     html = page.read_text()
     assert "<svg" in html
+    assert "McNemar" in html
     assert "<script" not in html
+    assert "<b>POSITIVE" not in html
     assert "http://" not in html.replace("http://www.w3.org/", "")
     assert "https://" not in html
-    quiet = command("compare", "--quiet", compared / "old", compared / "new.yaml")
+    quiet = command("compare", "--quiet", compared / "old", compared / "new.yaml", "--truth", "truth")
     assert (quiet.code, quiet.stderr) == (0, "")
     assert {**quiet.result, "seconds": 0} == {**finished.result, "seconds": 0}
     assert json.loads(quiet.stdout)

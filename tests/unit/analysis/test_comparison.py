@@ -8,7 +8,9 @@ import duckdb
 import numpy as np
 import pytest
 
+from jobs.report.comparison import comparison_page
 from jobs.results.compare import compare
+from jobs.results.comparison_tables import print_comparison
 from pipeline_ops.analysis import comparison
 from pipeline_ops.analysis.alignment import align, match_inputs
 from pipeline_ops.models.heads import Head
@@ -19,6 +21,11 @@ from tests.support.labeled_units import whole
 
 LABELS = ("art", "law", "maths")
 HEAD = Head(LABELS, "softmax")
+
+
+def truth_of(path: str, rows: np.ndarray) -> list[str | None]:
+    """Truths of documents: some have none, some one that no model knows."""
+    return [None if row % 11 == 0 else (*LABELS, "sea")[(row * 7 + len(path)) % 4] for row in rows.tolist()]
 
 
 def made(folder: Path, seed: int = 0, head: Head = HEAD, **settings: Any) -> MadeOutput:
@@ -188,6 +195,93 @@ def test_values_are_compared_as_numbers(tmp_path: Path) -> None:
     assert difference["pearson_r"] == pytest.approx(np.corrcoef(values.T)[0, 1], abs=1e-6)
     assert difference["mean_absolute"] == pytest.approx(np.abs(values[:, 1] - values[:, 0]).mean(), abs=1e-6)
     assert result["most_changed"][0]["distance"] == pytest.approx(np.abs(values[:, 1] - values[:, 0]).max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kept_in", ["a", "b"])
+def test_truth_counts_what_became_right_and_wrong_as_duckdb_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kept_in: str
+) -> None:
+    monkeypatch.setattr(comparison, "PART_BYTES", comparison.ROW_BYTES * 7)
+    a, b = (made(tmp_path / side, seed, truth=truth_of if side == kept_in else None) for side, seed in (("a", 0), ("b", 1)))
+    cut(a, "/in/x", 40, 90, reject=(5,))
+    cut(b, "/in/x", 33, 90, reject=(6,))
+    result = compare(a.opened(), b.opened(), truth="truth")
+    truth = result["truth"]
+    joined = joined_by_duckdb(a.output.path, b.output.path, "truth, a.label, b.label, b.score, b.source_row")
+    rows = [row for row in joined if row[0] is not None]
+    cells = Counter((row[1] == row[0], row[2] == row[0]) for row in rows)
+    found = [truth[key] for key in ("right_in_both", "became_wrong", "became_right", "wrong_in_both")]
+    assert found == [cells[right] for right in ((True, True), (True, False), (False, True), (False, False))]
+    assert (truth["documents"], truth["without_truth"]) == (len(rows), len(joined) - len(rows))
+    assert truth["accuracy_a"] == pytest.approx((cells[True, True] + cells[True, False]) / len(rows), abs=1e-6)
+    assert truth["difference"] == pytest.approx((cells[False, True] - cells[True, False]) / len(rows), abs=1e-6)
+    assert {row["label"] for row in truth["labels"]} == {*LABELS, "sea"}
+    for row in truth["labels"]:
+        pairs = [(one == true, other == true) for true, one, other, *_ in rows if true == row["label"]]
+        assert (row["documents"], row["became_right"], row["became_wrong"]) == (
+            len(pairs),
+            pairs.count((False, True)),
+            pairs.count((True, False)),
+        )
+        assert row["accuracy_b"] == pytest.approx(np.mean([right for _, right in pairs]), abs=1e-6)
+    wrong = sorted((row for row in rows if row[1] == row[0] != row[2]), key=lambda row: (-row[3], row[4]))
+    keys = ("truth", "label_a", "label_b", "source_row")
+    documents = truth["became_wrong_documents"]
+    assert [tuple(one[key] for key in keys) for one in documents] == [(*row[:3], row[4]) for row in wrong][:20]
+    assert all(one["text"] == f"text {one['source_row']} of /in/x" for one in documents)
+    print_comparison(result)
+    for shown in (capsys.readouterr().err, comparison_page(result)):
+        assert f"became right {truth['became_right']}, became wrong {truth['became_wrong']}" in shown
+        assert f"text {documents[0]['source_row']} of /in/x" in shown
+        assert "None" not in shown
+
+
+def test_truth_of_label_sets_is_right_as_a_whole(tmp_path: Path) -> None:
+    head = Head(LABELS, "sigmoid", "multi_label", thresholds=(0.5, 0.6, 0.4))
+
+    def sets(_: str, rows: np.ndarray) -> list[list[str] | None]:
+        return [None if row % 13 == 5 else [*LABELS, "sea"][: row % 5] for row in rows.tolist()]
+
+    a, b = made(tmp_path / "a", head=head, truth=sets), made(tmp_path / "b", 1, head=head, truth=sets)
+    for output in (a, b):
+        cut(output, "/in/x", 30, 200)
+    truth = compare(a.opened(), b.opened(), truth="truth")["truth"]
+    rows = joined_by_duckdb(a.output.path, b.output.path, "a.truth, a.labels, b.labels")
+    cells = Counter((set(one) == set(true), set(other) == set(true)) for true, one, other in rows if true is not None)
+    found = [truth[key] for key in ("right_in_both", "became_wrong", "became_right", "wrong_in_both")]
+    assert found == [cells[right] for right in ((True, True), (True, False), (False, True), (False, False))]
+    assert truth["without_truth"] == sum(true is None for true, _, _ in rows)
+    assert {one["truth"] for one in truth["became_wrong_documents"]} <= {"none", "art", "art, law", "art, law, maths"}
+    with_art = next(row for row in truth["labels"] if row["label"] == "art")
+    assert with_art["documents"] == sum("art" in (true or []) for true, _, _ in rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("label", "'label' is added by labeling"),
+        ("trut", "no column 'trut' of the input; did you mean 'truth'"),
+        ("text", "'text' holds 'text 0 of /in/x'.* but the model's labels are 'art', 'law', 'maths': no value in common"),
+    ],
+)
+def test_truth_that_cannot_be_compared_is_refused(tmp_path: Path, column: str, said: str) -> None:
+    a, b = made(tmp_path / "a", truth=truth_of), made(tmp_path / "b", 1)
+    for output in (a, b):
+        cut(output, "/in/x", 20)
+    with pytest.raises(UserError, match=f"^--truth: .*{said}"):
+        compare(a.opened(), b.opened(), truth=column)
+
+
+def test_truth_of_values_and_of_lists_for_single_labels_is_refused(tmp_path: Path) -> None:
+    head = Head(("LABEL_0",), "none", "value")
+    values = [made(tmp_path / name, head=head, truth=truth_of) for name in ("a", "b")]
+    labels = [made(tmp_path / name, truth=lambda _, rows: [["art"]] * len(rows)) for name in ("c", "d")]
+    for output in (*values, *labels):
+        cut(output, "/in/x", 5)
+    with pytest.raises(UserError, match="--truth: 'truth' cannot be compared with values"):
+        compare(values[0].opened(), values[1].opened(), truth="truth")
+    with pytest.raises(UserError, match=r"--truth: .* holds lists"):
+        compare(labels[0].opened(), labels[1].opened(), truth="truth")
 
 
 def test_same_answers_agree_wholly(tmp_path: Path) -> None:
