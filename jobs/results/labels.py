@@ -1,10 +1,11 @@
-"""The Python API for labels: exactly the committed rows, as a pandas DataFrame, a pyarrow Dataset or a Ray Dataset.
+"""The Python API for labels: exactly the committed rows, as a pandas or polars DataFrame, a pyarrow or Ray Dataset.
 
 A plain read of the folder gives the same rows after a finished run; during a run it may see files that are not committed yet,
 and it infers the types of partition columns, which are text here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Literal, overload
 
 import pyarrow as pa
@@ -13,10 +14,12 @@ import pyarrow.dataset as ds
 from jobs.results.open_output import find_labeled
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import Labeled, read_columns, schema_of
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
 
+KINDS = ("pandas", "polars", "arrow", "ray")
 MAX_RAY_BLOCKS = 200
 
 
@@ -30,6 +33,10 @@ def labels(
 ) -> "pandas.DataFrame": ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 @overload
 def labels(
+    output: str, as_: Literal["polars"], *, columns: Sequence[str] | None = None, storage: Mapping[str, Any] | None = None
+) -> "polars.DataFrame": ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+@overload
+def labels(
     output: str, as_: Literal["arrow"], *, columns: Sequence[str] | None = None, storage: Mapping[str, Any] | None = None
 ) -> ds.Dataset: ...
 @overload
@@ -38,7 +45,7 @@ def labels(
 ) -> "ray.data.Dataset": ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 def labels(
     output: str,
-    as_: Literal["pandas", "arrow", "ray"] = "pandas",
+    as_: Literal["pandas", "polars", "arrow", "ray"] = "pandas",
     *,
     columns: Sequence[str] | None = None,
     storage: Mapping[str, Any] | None = None,
@@ -47,19 +54,30 @@ def labels(
 
     Args:
         output: its folder, or the job's file.
-        as_: "pandas", a DataFrame, all of it in memory; "arrow", a pyarrow dataset; "ray", a Ray Dataset, read by tasks.
+        as_: "pandas" or "polars", a DataFrame, all of it in memory; "arrow", a pyarrow dataset; "ray", a Ray Dataset, read by
+            tasks.
         columns: only these, in this order.
         storage: the `storage` section of a job file, for an output folder on a store that needs one.
 
     Raises:
-        UserError: the output has no labels, or no such column.
+        UserError: the output has no labels, or no such column; `as_` is none of these, or polars is not installed.
     """
+    if as_ not in KINDS:
+        raise UserError(f"labels: invalid value {as_!r} of as_; expected {', '.join(map(repr, KINDS))}")
+    if as_ == "polars" and find_spec("polars") is None:
+        raise UserError("labels: 'polars' needs a package that is not installed: pip install 'label-corpus[polars]'")
     found = find_labeled(output, [f"storage.{key}={value}" for key, value in (storage or {}).items()])
     schema = schema_of(found, columns)
     if as_ == "ray":
         return _ray_dataset(found, schema)
     dataset = _arrow_dataset(found, schema)
-    return dataset if as_ == "arrow" else dataset.to_table().to_pandas()
+    if as_ == "arrow":
+        return dataset
+    if as_ == "polars":
+        import polars
+
+        return polars.from_arrow(dataset.to_table())
+    return dataset.to_table().to_pandas()
 
 
 def _arrow_dataset(found: Labeled, schema: pa.Schema) -> ds.Dataset:

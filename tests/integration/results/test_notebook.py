@@ -1,9 +1,12 @@
 """The Python interface: runs that are given as settings, and labels as pandas, pyarrow and Ray Data have them."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -57,6 +60,27 @@ def test_labels_are_the_committed_rows_however_they_are_asked_for(labeled: Path,
     assert only.num_rows == (frame.label == "a/b=c").sum()
     on_ray = label_corpus.labels(str(labeled), "ray", columns=["source_file", "source_row", "label", "score"])
     assert as_tuples(on_ray.to_pandas()) == as_tuples(frame)
+
+
+def test_labels_as_polars_are_the_committed_rows(labeled: Path) -> None:
+    (labeled / "label=1" / "not-committed.parquet").write_bytes(next(labeled.glob("label=*/*.parquet")).read_bytes())
+    frame = label_corpus.labels(str(labeled), "polars")
+    assert isinstance(frame, pl.DataFrame)
+    assert frame.schema["label"] == pl.String
+    assert sorted(frame.select("source_file", "source_row", "label").rows()) == sorted(
+        label_corpus.labels(str(labeled), columns=["source_file", "source_row", "label"]).itertuples(index=False, name=None)
+    )
+    assert label_corpus.labels(str(labeled), "polars", columns=["label", "views"]).columns == ["label", "views"]
+
+
+def test_labels_as_something_unknown_or_without_polars_is_refused(labeled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown: Any = "panda"
+    with pytest.raises(UserError, match="invalid value 'panda' of as_; expected 'pandas', 'polars'"):
+        label_corpus.labels(str(labeled), unknown)
+    monkeypatch.setattr(sys, "path", [])  # nothing more can be imported
+    monkeypatch.delitem(sys.modules, "polars", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'label-corpus\[polars\]'"):
+        label_corpus.labels(str(labeled), "polars")
 
 
 def test_labels_of_some_columns_are_these_in_that_order(labeled: Path) -> None:
