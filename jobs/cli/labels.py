@@ -161,8 +161,11 @@ def report_command(
 )
 def evaluate_command(
     target: Target,
-    truth: Annotated[str, typer.Option("--truth", metavar="COLUMN", help="input column with the true labels")],
     overrides: Overrides = None,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", metavar="COLUMN", help="input column with the true labels; without: which may be one"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
     ] = None,
@@ -171,11 +174,13 @@ def evaluate_command(
 ) -> None:
     """Compare the labels with true labels in a column of the input."""
     from jobs.report.publish import make_report
-    from jobs.results.evaluate import evaluate, save_evaluation, truncated_summary
+    from jobs.results.evaluate import evaluate, missing_truth_error, save_evaluation, truncated_summary
     from jobs.results.evaluation_tables import print_evaluation
     from jobs.results.open_output import find_labeled
 
     labeled = find_labeled(target, overrides)
+    if truth is None:
+        raise missing_truth_error(labeled, model, target)
     result = evaluate(labeled, truth, model, quiet=quiet)
     save_evaluation(result, labeled)
     path = make_report(labeled, lambda text: None)

@@ -5,6 +5,7 @@ Reads a few columns of the committed rows once, file by file; loads no model. Th
 """
 
 import json
+import shlex
 import sys
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.results.open_output import model_of
-from jobs.results.truth_columns import check_truth_column, column_types, listed, no_common_value
+from jobs.results.truth_columns import check_truth_column, column_types, listed, missing_truth, no_common_value
 from pipeline_ops.analysis.multi_label import MultiLabelEvaluator, is_list, lists_to_numpy
 from pipeline_ops.analysis.regression import ValueEvaluator
 from pipeline_ops.analysis.single_label import Mistake, Rows, SingleLabelEvaluator, as_text, slices_of
@@ -79,6 +80,13 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
         **evaluator.result(),
         "confident_mistakes": load_mistake_texts(evaluator.mistakes.most_severe_first(), labeled, types),
     }
+
+
+def missing_truth_error(labeled: Labeled, model: str | None, target: str) -> UserError:
+    """The error for `evaluate TARGET` without --truth, with the columns that may hold the truth."""
+    name, _ = model_of(labeled, model)
+    option = [] if model is None else ["--model", model]
+    return missing_truth(labeled, labeled.head(name), shlex.join(["label-corpus", "evaluate", target, *option]))
 
 
 def save_evaluation(result: dict[str, Any], labeled: Labeled) -> str:

@@ -13,13 +13,13 @@ import pytest
 from jobs.config import JobConfig, check_config
 from jobs.report.evaluation import evaluation_context
 from jobs.report.html import render
-from jobs.results.evaluate import evaluate, save_evaluation
+from jobs.results.evaluate import evaluate, missing_truth_error, save_evaluation
 from jobs.results.evaluation_tables import print_evaluation
 from jobs.results.open_output import find_labeled
 from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import UserError
 from tests.models.tiny import make_model
-from tests.support.compared_outputs import MadeOutput
+from tests.support.compared_outputs import MadeOutput, spread_logits
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.labeled_units import whole
 from tests.support.running import command, job_settings, make_job, snapshot
@@ -96,6 +96,26 @@ def text_of(page: str) -> str:
 def section(evaluation: dict[str, Any]) -> str:
     context = evaluation_context(evaluation)
     return render("evaluation.html.j2", evaluation=context, documents=evaluation["documents"])
+
+
+def test_columns_that_may_be_the_truth_are_named_most_likely_first(tmp_path: Path) -> None:
+    several = Head(TOPICS, "sigmoid", "multi_label", thresholds=(0.5,) * 3)
+    value = Head(("LABEL_0",), "none", "value")
+
+    def said(head: Head, truth, folder: str) -> str:
+        made = MadeOutput(tmp_path / folder, head, spread_logits(len(head.labels), 0), truth=truth)
+        made.add(whole("/in/x", 30))
+        return str(missing_truth_error(made.opened(), None, "out put"))
+
+    lists = said(several, lambda _, rows: [["sea", "law"] for _ in rows], "lists")
+    assert "'truth' (1 of 2 values can be predicted: 'law', 'sea')" in lists
+    assert lists.endswith("Type: label-corpus evaluate 'out put' --truth truth")
+    assert "expected a column with true numbers" in (numbers := said(value, lambda _, rows: [1.5] * len(rows), "numbers"))
+    assert "--truth truth" in numbers
+    usual = said(Head(TOPICS, "softmax"), lambda _, rows: ["sea"] * len(rows), "usual")
+    assert "'truth' (holds 'sea')" in usual
+    none = said(Head(TOPICS, "softmax"), None, "none")
+    assert "no column looks like one with true labels such as 'art', 'law', 'maths'; the output has 'text' of the input" in none
 
 
 @pytest.mark.parametrize(("right", "constant"), [(0.9, True), (0.3, False)])
@@ -258,3 +278,9 @@ def test_command_prints_its_line_and_ends_with_2_for_a_mistake(labeled) -> None:
     assert finished.result == kept | {"report": str(output / "_report" / "report.html")}
     finished = command("evaluate", output, "--truth", "lable")
     assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
+    finished = command("evaluate", output)
+    assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
+    assert "'label' (2 of 2 values can be predicted: 'NEGATIVE', 'POSITIVE')" in finished.stderr.replace(
+        "'POSITIVE', 'NEGATIVE'", "'NEGATIVE', 'POSITIVE'"
+    )
+    assert finished.stderr.rstrip().endswith(f"Type: label-corpus evaluate {output} --truth label")
