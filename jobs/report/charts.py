@@ -71,14 +71,14 @@ def certainty_curve(scores: np.ndarray, weights: np.ndarray, title: str) -> str:
     keep = np.unique(np.linspace(0, len(values) - 1, 200).astype(int))
     drawn = figure(WIDTH, 2.6)
     axes = axes_of(drawn)
-    axes.plot(values[keep], below[keep], color=ACCENT, label="documents with a lower score")
-    axes.plot(values[keep], wrong[keep], color=SERIES[1], label="expected wrong among these, if scores are calibrated")
+    axes.plot(values[keep], below[keep], color=ACCENT, label="share of documents with a lower score")
+    axes.plot(values[keep], wrong[keep], color=SERIES[1], label="expected to be wrong among these")
     axes.fill_between(values[keep], wrong[keep], color=SERIES[1], alpha=0.25, linewidth=0)
     axes.set_xlabel("score")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_ylim(0, 1.02)
     axes.grid(axis="y")
-    axes.legend(loc="upper left", fontsize=9, labelcolor="linecolor", frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, labelcolor="linecolor", frameon=False)
     return to_svg(drawn, title)
 
 

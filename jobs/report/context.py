@@ -1,6 +1,5 @@
 """Template context of the report, from commits, run records and a bounded sample of the labeled rows."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +45,8 @@ class Document:
     score: float
 
 
-def report_context(labeled: Labeled, say: Callable[[str], None]) -> dict[str, Any]:
+def report_context(labeled: Labeled) -> dict[str, Any]:
     """Variables of report.html.j2, without `evaluation`.
-
-    Args:
-        say: called with progress messages.
 
     Raises:
         OSError: a committed file cannot be read.
@@ -64,7 +60,6 @@ def report_context(labeled: Labeled, say: Callable[[str], None]) -> dict[str, An
     padded = sum(commit.padded_tokens for commit in commits)
     tokens = sum(commit.tokens for commit in commits)
     sample = _sample(labeled)
-    say(f"report: {len(commits):,} units, {sample.num_rows:,} documents sampled")
     by_model = labeled.columns.by_model()
     return {
         "output": labeled.path,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jobs.number_format import percent, ratio
 from jobs.report.evaluation_charts import accuracy_coverage_chart, calibration_chart, confusion_chart, threshold_chart
 from jobs.results.evaluation_tables import MAX_CONFUSIONS, METRICS, baseline_lines, format_label, met_targets, min_score_lines
 
@@ -18,8 +19,10 @@ def evaluation_context(evaluation: dict[str, Any]) -> dict[str, Any]:
         "model": evaluation["model"],
         "at": evaluation["at"],
         "documents": evaluation["documents"],
+        "measured": _measured(evaluation),
         "numbers": _numbers(evaluation),
         "baseline": baseline_lines(evaluation),
+        "is_worse": not all(is_better for _, is_better in baseline_lines(evaluation)),
         "min_score": min_score_lines(evaluation),
         "targets": evaluation["risk_coverage"]["targets"] if met_targets(evaluation) else [],
         "charts": _charts(evaluation),
@@ -32,9 +35,28 @@ def evaluation_context(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _measured(evaluation: dict[str, Any]) -> dict[str, Any] | None:
+    """The measure for the overview: its name, value, and error (a share) or None; None if nothing was evaluated."""
+    for key in ("accuracy", "subset_accuracy", "r2"):
+        if (value := evaluation.get(key)) is not None:
+            is_share = key != "r2"
+            return {
+                "name": METRICS[key],
+                "value": percent(value) if is_share else ratio(value),
+                "error": 1 - value if is_share else None,
+            }
+    return None
+
+
 def _numbers(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     keys = [key for key in NUMBERS if key != "micro_f1" or evaluation["kind"] == "multi_label"]  # else it is the accuracy
-    numbers = [(NUMBERS[key], evaluation[key]) for key in keys if evaluation.get(key) is not None]
+    baseline, numbers = evaluation.get("baseline") or {}, []
+    for key in keys:
+        if evaluation.get(key) is not None:
+            numbers.append((NUMBERS[key], evaluation[key]))
+            if key in baseline:
+                constant = "of predicting the mean" if key == "root_mean_squared_error" else "of the majority baseline"
+                numbers.append((f"{NUMBERS[key]} {constant}", baseline[key]))
     if evaluation.get("calibration"):
         numbers.append(("expected calibration error", evaluation["calibration"]["expected_calibration_error"]))
     return [(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}") for name, value in numbers]
@@ -55,7 +77,8 @@ def _charts(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
         )
         charts.append(("Calibration", calibration_chart(calibration), caption))
     if selective and len(selective["curve"]) > 1:
-        caption = "Accuracy of the labels that a model.min_score keeps, by their share. Dashed: the suggested one."
+        caption = "Accuracy of the labels that a model.min_score keeps, by their share."
+        caption += " Dashed: the suggested one." if selective["suggested"] else ""
         charts.append(("Accuracy by coverage", accuracy_coverage_chart(selective), caption))
     if sweep:
         caption = (

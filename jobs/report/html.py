@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from jobs.number_format import byte_size, duration, number, percent, ratio
+from jobs.number_format import byte_size, counted, duration, number, percent, ratio
 from pipeline_ops.analysis.redaction import excerpt
 from pipeline_ops.schema.units import row_of
 
@@ -23,6 +23,7 @@ def render(template: str, secrets: Collection[str] = (), **context: Any) -> str:
     )
     environment.filters |= {
         "number": number,
+        "counted": counted,
         "percent": percent,
         "ratio": ratio,
         "size": byte_size,

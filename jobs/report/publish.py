@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.session import secret_values
 from jobs.config import ResolvedJob
+from jobs.number_format import counted
 from jobs.results.evaluate import EVALUATION
 from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
@@ -24,7 +25,7 @@ def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
     """Build the report of an output and write it there.
 
     Args:
-        say: called with progress messages.
+        say: called with what the page is based on.
 
     Returns:
         The report's path.
@@ -37,14 +38,17 @@ def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
     from jobs.report.html import render
 
     evaluation = _read_evaluation(labeled)
+    context = report_context(labeled)
     page = render(
         "report.html.j2",
         secret_values(),
-        **report_context(labeled, say),
+        **context,
         evaluation=evaluation_context(evaluation) if evaluation else None,
         created_at=iso(datetime.now(UTC)),
     )
     labeled.store.put(REPORT_FILE, page.encode(errors="replace"))
+    read = "all" if context["sampled"] == context["labeled"] else "sample of"
+    say(f"report written ({read} {counted(context['sampled'], 'labeled document')})")
     return labeled.store.join(REPORT_FILE)
 
 

@@ -55,7 +55,7 @@ def print_comparison(result: dict[str, Any]) -> None:
         table = Table(title=truth_title(result), title_justify="left")
         table.add_column("true label", overflow="fold")
         for name in TRUTH_COLUMNS:
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right", max_width=9)
         for row in truth["labels"]:
             counts = (f"{row[key]:,}" for key in ("documents", "became_right", "became_wrong"))
             table.add_row(_label(row["label"]), *counts, *(f"{row[f'accuracy_{side}']:.1%}" for side in "ab"))
@@ -89,7 +89,11 @@ def _print_changes(console: Any, title: str, changes: list[dict[str, Any]]) -> N
         console.print(title, style="italic")
     for change in changes:
         predictions = [f"{_line(change[f'label_{side}'], LABEL_CHARACTERS)} {change[f'score_{side}']:.3f}" for side in "ab"]
-        truth = f"   (truth: {_line(change['truth'], LABEL_CHARACTERS)})" if "truth" in change else ""
+        truth = (
+            f"   (truth: {_line(change['truth'], LABEL_CHARACTERS)})"
+            if change.get("truth", change["label_a"]) != change["label_a"]
+            else ""
+        )
         prediction = Text(f"{predictions[0]} → {predictions[1]}{truth}")
         console.print(_indented(Text(f"{change['distance']:.3f}", "bold"), prediction))
         if change["text"] is not None:

@@ -111,8 +111,8 @@ def min_score_lines(result: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append(
-            f"no model.min_score is suggested: none keeps labels of which {found['targets'][0]['target']:.0%} are right, within"
-            " what so many documents show"
+            f"no model.min_score is suggested: with none {found['targets'][0]['target']:.0%} of the kept labels are right,"
+            " to 95% confidence"
         )
     return lines
 
@@ -206,7 +206,9 @@ def format_label(label: Any) -> str:
 def _table(title: str, texts: list[str], numbers: list[str]) -> Any:
     from rich.table import Table
 
-    table = Table(*texts, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for name in texts:
+        table.add_column(name, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right")
     return table

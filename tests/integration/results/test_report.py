@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from jobs.config import JobConfig
+from jobs.number_format import counted
 from jobs.report.publish import make_report
 from jobs.results.open_output import find_labeled
 from jobs.run.result import RunResult
@@ -62,14 +63,14 @@ def text_of(page: str) -> str:
 def test_report_at_the_end_of_a_run_says_what_duckdb_counts_in_its_files(reported: Reported) -> None:
     files = f"{reported.job.output.path}/label=*/*.parquet"
     rows = f"FROM read_parquet('{files}', hive_partitioning = true)"
-    counted = dict(duckdb.execute(f"SELECT label, count(*) {rows} GROUP BY 1").fetchall())
+    by_label = dict(duckdb.execute(f"SELECT label, count(*) {rows} GROUP BY 1").fetchall())
     assert reported.result.report == str(reported.path)
-    assert reported.result.labels == counted
+    assert reported.result.labels == by_label
     shown = text_of(reported.page)
-    for label, count in counted.items():
+    for label, count in by_label.items():
         assert f"{label} {count:,} documents" in shown
     [(truncated,)] = duckdb.execute(f"SELECT count(*) {rows} WHERE truncated").fetchall()
-    assert f"{truncated:,} documents" in shown
+    assert f"{counted(truncated, 'document')} ({truncated / 63:.1%} of the labeled)" in shown
     assert f"null_text {REJECTED}" in shown
 
 
@@ -200,7 +201,17 @@ def test_report_has_what_evaluate_found_and_says_when_the_output_has_grown(model
     section = page[page.index('<section id="evaluation">') : page.index('<section id="rejects">')]
     assert f"{evaluated.result['accuracy']:.4f}" in text_of(section)
     assert section.count("<svg") >= 2
+    assert "accuracy of the majority baseline" in section
     assert "Evaluated when" not in section
+    overview = text_of(page[page.index('<section id="overview">') : page.index('<section id="labels">')])
+    accuracy = evaluated.result["accuracy"]
+    assert f"{accuracy:.1%} accuracy, measured : {1 - accuracy:.1%} error" in overview
+    assert "expected error if the scores are calibrated" in overview
+    assert f"Measured: {1 - accuracy:.1%}" in text_of(page)
+    said = command("report", tmp_path / "out").stderr
+    assert "report written (all 20 labeled documents)" in said
+    for wrong in ("1 files", "1 units", "1 input files", "None"):
+        assert wrong not in overview
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text, "truth": "NEGATIVE"} for text in texts[20:]])
     run_serially(job, quiet=True, report=True)
     assert "Evaluated when the output had 20 documents; it has 30 now" in text_of(Path(evaluated.result["report"]).read_text())
