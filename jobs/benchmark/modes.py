@@ -112,7 +112,7 @@ def _rounds(
     """Each contender once per round, another one first each time; their runs, and the labels of the first round."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     labels: dict[str, Labels] = {}
-    steps.begin("measuring", setup.options.repeat * len(contenders), items="measurements", min_steps=len(contenders))
+    steps.begin("measuring", setup.options.repeat * len(contenders), item="measurement", min_steps=len(contenders))
     for number in range(setup.options.repeat):
         turn = number % len(contenders)
         for name in [*contenders, *contenders][turn : turn + len(contenders)]:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from jobs.console.live_view import LiveView
 from jobs.console.widgets import bar
-from jobs.number_format import clock
+from jobs.number_format import clock, counted
 
 WIDEST_BAR = 60
 
@@ -32,18 +32,18 @@ class Steps:
         self.live.__exit__(*exception)
 
     def begin(
-        self, phase: str, total: float = 0, *, items: str = "", is_bytes: bool = False, min_steps: float = 0, done: float = 0
+        self, phase: str, total: float = 0, *, item: str = "", is_bytes: bool = False, min_steps: float = 0, done: float = 0
     ) -> None:
         """Begin the next phase.
 
         Args:
             total: number of its steps; 0: unknown.
-            items: what a step is, in the plural.
+            item: what a step is, in the singular.
             is_bytes: steps are bytes, shown as megabytes.
             min_steps: steps to be done before the remaining time is shown.
             done: steps that were done before.
         """
-        self.phase, self.total, self.items, self.is_bytes, self.min_steps = phase, total, items, is_bytes, min_steps
+        self.phase, self.total, self.item, self.is_bytes, self.min_steps = phase, total, item, is_bytes, min_steps
         self.done, self.note, self.started, self._done_before = float(done), "", time.monotonic(), done
 
     def add(self, steps: float = 1, note: str = "") -> None:
@@ -69,8 +69,11 @@ class Steps:
         scale = 1e6 if self.is_bytes else 1
         digits = 1 if self.is_bytes and self.total < 1e8 else 0
         done, total = min(self.done, self.total) / scale, self.total / scale
-        items = "MB" if self.is_bytes else self.items
-        return ", ".join(filter(None, [f"{done:,.{digits}f} of {total:,.{digits}f} {items}".rstrip(), self.note]))
+        if self.is_bytes or not self.item:
+            text = f"{done:,.{digits}f} of {total:,.{digits}f}" + " MB" * self.is_bytes
+        else:
+            text = f"{done:,.0f} of {counted(round(total), self.item)}"
+        return ", ".join(filter(None, [text, self.note]))
 
     def line(self) -> str:
         """The line that is printed where stderr is no terminal."""

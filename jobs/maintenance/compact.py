@@ -15,6 +15,7 @@ from jobs.config import JobConfig
 from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.maintenance.sweep import existing_output
+from jobs.number_format import counted
 from jobs.run.chain import Executor, RayExecutor
 from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep
 from pipeline_ops.output.compaction import Compaction, compacted, merge_files, plan_compactions, schemas_of_small_files
@@ -47,7 +48,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False, executor:
         steps.begin("reading the schemas of small files")
         compactions = _plan(store, ledger, target_bytes)
         merging = [file for compaction in compactions for merge in compaction.merges for file in merge.files]
-        steps.say(f"{len(before):,} files, {len(merging):,} of them small enough to be merged")
+        steps.say(f"{counted(len(before), 'file')}, {len(merging):,} small enough to be merged")
         if compactions:
             on_executor = sum(file.bytes for file in merging) > IN_PROCESS_BYTES
             if on_executor:
@@ -86,7 +87,7 @@ def _carry_out(
     calls = [(store, merge) for compaction in compactions for merge in compaction.merges]
     owners = [(number, place) for number, one in enumerate(compactions) for place in range(len(one.merges))]
     written: list[dict[int, WrittenFile]] = [{} for _ in compactions]
-    steps.begin("merging", len(calls), items="merges")
+    steps.begin("merging", len(calls), item="merge")
     written_bytes = 0
     results: Iterator[tuple[int, WrittenFile]] = (
         ((call, merge_files(*arguments)) for call, arguments in enumerate(calls))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
+from jobs.number_format import counted
 from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_job, read_ledger
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
@@ -82,7 +83,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
                 raise
             if not open_ranges:
                 missing.append(f"{file.path}: cannot be read: {error}")
-        steps.add(0, f"{number:,} of {len(files):,} files")
+        steps.add(0, f"{number:,} of {counted(len(files), 'file')}")
     labeled = sum(commit.labeled for commit in current.values())
     rejected = sum(commit.rejected for commit in current.values())
     removed = sorted(set(pieces).difference(file.path for file in listed))
@@ -91,7 +92,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         missing.append(
             f"{store.path}: documents are missing: {documents} in the {where}, {labeled} labeled and {rejected} rejected"
         )
-    steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), items="files")
+    steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), item="file")
     broken = list(_broken_files(store, current, steps))
     deep_facts = {}
     if deep:
@@ -105,10 +106,12 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
                 commit,
                 job.output_columns(),
                 state,
-                on_file=lambda file: steps.add(file.bytes, f"{next(read):,} files"),
+                on_file=lambda file: steps.add(file.bytes, counted(next(read), "file")),
             )
         if state.documents != labeled + rejected:
-            broken.append(f"{store.path}: {state.documents} documents in its files, its commits say {labeled + rejected}")
+            broken.append(
+                f"{store.path}: {counted(state.documents, 'document')} in its files, its commits say {labeled + rejected}"
+            )
         deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
     unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
     failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
@@ -178,7 +181,7 @@ def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Ite
             if path not in found:
                 yield f"{file.path}: missing, named by unit {commit.unit}"
             elif found[path].size != file.bytes:
-                yield f"{file.path}: {found[path].size} bytes, its commit says {file.bytes}"
+                yield f"{file.path}: {counted(found[path].size, 'byte')}, its commit says {file.bytes}"
             elif (
                 MD5_ETAG.fullmatch(found[path].identity)
                 and found[path].identity != file.md5
@@ -186,10 +189,10 @@ def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Ite
             ):
                 yield f"{file.path}: not the bytes that were written (MD5)"
             elif (rows := _rows(store, found[path])) != file.rows:
-                yield f"{file.path}: {rows} rows, its commit says {file.rows}"
+                yield f"{file.path}: {counted(rows, 'row') if isinstance(rows, int) else rows}, its commit says {file.rows}"
         labeled = sum(file.rows for file in commit.files)
         if labeled != commit.labeled:
-            yield f"unit {commit.unit}: {labeled} rows in its files, {commit.labeled} labeled"
+            yield f"unit {commit.unit}: {counted(labeled, 'row')} in its files, {commit.labeled} labeled"
 
 
 def _has_committed_bytes(store: Store, file: WrittenFile) -> bool:
@@ -214,7 +217,7 @@ def _rows(store: Store, file: StoredFile) -> int | str:
 def print_report(report: dict[str, Any]) -> None:
     """Prints a report for people, on stderr."""
     if "limit" in report:
-        print(f"a trial: checked against the first {report['limit']:,} documents of the input", file=sys.stderr)
+        print(f"a trial: checked against the first {counted(report['limit'], 'document')} of the input", file=sys.stderr)
     for kind in ("missing", "doubled", "unreferenced", "broken", "failed", "removed"):
         for line in itertools.islice(report[kind], MAX_LISTED):
             print(line if kind == "missing" else f"{kind}: {line}", file=sys.stderr)  # a missing row's line says what to do

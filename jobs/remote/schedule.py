@@ -47,7 +47,7 @@ def schedule(
         follower.recover()
         _check_cluster(target, answered_before=follower.last is not None)
         follower.begin()
-    say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next()}; output {target.store.path}")
+    say(f"schedules {job_file} at {cron!r} {timezone}, next {follower.next() or 'never'}; output {target.store.path}")
     code = _keep(follower)
     follower.beat(ends=True)
     for tick in follower.open.values():

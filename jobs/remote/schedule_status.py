@@ -69,6 +69,10 @@ def print_history(found: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
+    if not found["ticks"]:
+        print("no tick has been decided yet", file=sys.stderr)
+        print_health(found)
+        return
     table = Table(Column("tick", no_wrap=True), "run", "outcome")
     for tick in found["ticks"]:
         outcome = tick["outcome"] or ("goes on" if tick["submitted"] else "to be submitted")
@@ -90,6 +94,9 @@ def print_health(found: dict[str, Any]) -> None:
     if found["healthy"]:
         beat = found["heartbeat"]
         trouble = f"; {beat['trouble']}" if beat["trouble"] else ""
-        print(f"{beat['host']}, process {beat['pid']}, {found['age_s']} s ago; next {beat['next']}{trouble}", file=sys.stderr)
+        print(
+            f"{beat['host']}, process {beat['pid']}, {found['age_s']} s ago; next {beat['next'] or 'never'}{trouble}",
+            file=sys.stderr,
+        )
     else:
         print(f"label-corpus: {found['reason']}", file=sys.stderr)

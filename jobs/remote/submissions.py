@@ -35,6 +35,9 @@ def follow_job(address: str | None, submission_id: str) -> dict[str, Any]:
 
 def print_jobs(result: dict[str, Any]) -> None:
     """A table on stderr."""
+    if not result["jobs"]:
+        print("no jobs have been submitted to this cluster", file=sys.stderr)
+        return
     widest = max([0, *(len(job["submission_id"]) for job in result["jobs"])])
     table = Table(Column("id", min_width=widest), "status", "exit code", "started", "ended", "job file")
     for job in result["jobs"]:

@@ -211,7 +211,7 @@ def _progress(steps: Steps, threads: Threads) -> Callable[[TrainingStep], None]:
         threads.check()
         if not first:  # includes warm-up, which would distort the rate
             first = at.step
-            steps.begin("training", at.steps, items="steps", done=at.step)
+            steps.begin("training", at.steps, item="step", done=at.step)
             return
         seconds = max(time.monotonic() - steps.started, 1e-9)
         loss = "" if at.loss is None else f", loss {at.loss:.3f}"

@@ -17,7 +17,7 @@ from jobs.console import signals as stopping
 from jobs.console.step_progress import Steps
 stopping.install()
 with Steps("copying", quiet=False) as steps:
-    steps.begin("the books", 10, items="books")
+    steps.begin("the books", 10, item="book")
     steps.add(4, "pages are turned")
     {doing}
 print("behind it", file=sys.stderr)
