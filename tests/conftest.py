@@ -51,17 +51,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class OneProcessOnRay(LoadScopeScheduling):
-    """Of several test processes (`-n 2`) one runs the files that use the tests' Ray, so that there is one; the rest by file."""
+    """Of several test processes (`-n 2`) one runs the files that are on Ray, so that one Ray runs at a time; the rest by file.
+
+    Tests on Ray wait for processes, nodes and ticks most of the time, and for no longer than they say: another Ray that starts
+    meanwhile would take the cores from them, one process that computes does not.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "ray" if uses_ray(file) else file
+        return "ray" if is_on_ray(file) else file
+
+
+# the tests' Ray and what asks for it; nodes of a test's own; commands that start a Ray
+ON_RAY = re.compile(r"""\bray_address\b|\bfinished_job:|\bray_nodes\(|\brunning_command\(|sys\.executable, "-m", "jobs\.cli", "run\"""")
 
 
 @cache
-def uses_ray(file: str) -> bool:
-    """Whether a test file asks for the fixture `ray_address`, or for `finished_job`, which asks for it."""
-    return re.search(r"\bray_address\b|\bfinished_job:", (REPOSITORY / file).read_text(encoding="utf-8")) is not None
+def is_on_ray(file: str) -> bool:
+    """Whether tests of a file use the tests' Ray, or start one of their own."""
+    return ON_RAY.search((REPOSITORY / file).read_text(encoding="utf-8")) is not None
 
 
 @pytest.hookimpl(optionalhook=True)  # -p no:xdist
