@@ -63,7 +63,9 @@ class OneProcessOnRay(LoadScopeScheduling):
 
 
 # the tests' Ray and what asks for it; nodes of a test's own; commands that start a Ray
-ON_RAY = re.compile(r"""\bray_address\b|\bfinished_job:|\bray_nodes\(|\brunning_command\(|sys\.executable, "-m", "jobs\.cli", "run\"""")
+ON_RAY = re.compile(
+    r"""\bray_address\b|\bfinished_job:|\bray_nodes\(|\brunning_command\(|sys\.executable, "-m", "jobs\.cli", "run\""""
+)
 
 
 @cache

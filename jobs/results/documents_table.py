@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pipeline_ops.analysis.redaction import excerpt, redact
+from pipeline_ops.schema.units import row_of
 
 SHORT = 28  # characters of a cell beside the texts'
 CELL = 2000  # characters of a text that are looked at: more than a line of a terminal has
@@ -55,12 +56,11 @@ def print_json_lines(documents: Iterable[dict[str, Any]], secrets: Collection[st
 
 
 def with_source(document: dict[str, Any], file_column: str, row_column: str) -> dict[str, Any]:
-    """The document with its file and row in one column `source`: name.jsonl:12; the beginning of a long name is left out."""
+    """The document with its file and row in one column `source`; of a long name the beginning is left out."""
     rest = {name: value for name, value in document.items() if name not in (file_column, row_column)}
-    name = str(document[file_column]).rsplit("/", 1)[-1]
-    row = f":{document[row_column]}"
-    left = SHORT - len(row)
-    return {"source": (name if len(name) <= left else "…" + name[1 - left :]) + row, **rest}
+    name, row = str(document[file_column]).rsplit("/", 1)[-1], document[row_column]
+    left = SHORT - len(row_of("", row))
+    return {"source": row_of(name if len(name) <= left else "…" + name[1 - left :], row), **rest}
 
 
 def _cell(value: Any, secrets: Collection[str]) -> str:

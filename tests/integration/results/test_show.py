@@ -187,10 +187,11 @@ def test_show_on_a_terminal_is_a_table_of_its_width_and_a_long_one_goes_through_
     assert lines[6] == "5 documents; there may be more: -n 50"
     for line, row in zip(lines[1:6], lowest[:5], strict=True):
         name = row["source_file"].rsplit("/", 1)[-1]
-        assert line.split()[:3] == [f"{name}:{row['source_row']}", row["label"], f"{row['score']:.4f}"]
+        where = f"row {row['source_row']} of {name}"
+        assert line.split()[:6] == [*where.split(), row["label"], f"{row['score']:.4f}"]
     with on_terminal([*command_line, "-n", "40"], columns=90) as terminal:
         assert terminal.end(60) == 0
-        assert [line.split()[0] for line in terminal.lines[1:4]] == [line.split()[0] for line in lines[1:4]]
+        assert [line.split()[:4] for line in terminal.lines[1:4]] == [line.split()[:4] for line in lines[1:4]]
         assert terminal.lines[4] == "40 documents; there may be more: -n 400"
     with on_terminal([*command_line, "-n", "1", "--json", "--columns", "id"], columns=90) as terminal:
         assert terminal.end(60) == 0
