@@ -4,6 +4,7 @@ import os
 import sys
 import webbrowser
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,15 +21,24 @@ app = typer.Typer()
     "status",
     epilog=examples(
         "label-corpus status job.yaml",
+        "label-corpus status job.yaml --watch",
         "label-corpus status s3://bucket/labeled/   # from any machine",
     ),
 )
-def status_command(target: Target, overrides: Overrides = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def status_command(
+    target: Target,
+    overrides: Overrides = None,
+    keep_watching: Annotated[bool, typer.Option("--watch", help="until the run has ended, or Ctrl-C")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the progress of a job and how its last run ended, from its output alone."""
     from jobs.results.open_output import store_of
-    from jobs.results.status import print_status, status
+    from jobs.results.status import status
+    from jobs.results.status_view import print_status, watch
 
-    found = status(store_of(target, overrides))
+    look = partial(status, store_of(target, overrides))
+    found = watch(look, quiet=quiet) if keep_watching else look()
     if not quiet:
         print_status(found)
     emit(found, as_json=as_json, shown=not quiet)

@@ -15,11 +15,10 @@ from cluster.resources import Pools
 from jobs.console.live_view import LiveView
 from jobs.console.widgets import RecentRates, bar, block, columns, fitted
 from jobs.number_format import clock, counted, number, of_about
-from jobs.run.state import LABELING, LOADING, Event, Notice, Progress, RunState
+from jobs.run.state import LABELING, LOADING, UNITS, Event, Notice, Progress, RunState
 from pipeline_ops.schema.failures import Failure
 
 MIN_SECONDS = 5  # of labeling, before the remaining time is estimated
-UNITS = "pieces of input, each committed as a whole"
 MOST_LABELS = 8
 WIDEST = 110  # cells
 DOTS = 4  # actors; larger pools are shown as numbers only
@@ -88,7 +87,7 @@ class RunProgress:
             f"{of_about(state.units_before + state.units, state.units_before + state.units_expected)} {self._units_noun()}",
         ]
         rates = state.rates()
-        if rates is not None:
+        if rates is not None and rates[0]:
             parts += [f"{number(rates[0])} documents/s", f"{number(rates[1])} tokens/s"]
         if left is not None:
             parts.append(f"about {clock(left)} left")
@@ -131,7 +130,7 @@ class RunProgress:
 
     def _numbers(self, progress: Progress, now: float, width: int) -> list[Text]:
         state = self.state
-        documents, tokens = state.rates() or (None, None)
+        documents, tokens = (rate or None for rate in state.rates() or (None, None))
         began = state.labeling_started
         return [
             *columns(

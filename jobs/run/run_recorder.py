@@ -94,6 +94,8 @@ class _Recorder:
         record.classifiers = state.pools.classifiers if state.pools else 0
         record.documents, record.tokens, record.rejected = state.documents, state.tokens, state.rejected
         record.units, record.units_failed = state.units, state.failed_units
+        rates = state.rates()
+        record.labeling_documents_per_second = None if rates is None else round(rates[0], 1)
         expected = state.committed.documents_expected
         record.documents_expected = None if expected is None else round(expected)
         write_run(self.store, record)

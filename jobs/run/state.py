@@ -16,6 +16,7 @@ from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 MAX_LISTED = 100  # failures in the JSON line
+UNITS = "pieces of input, each committed as a whole"  # what they are, for people
 # steps of a run, as people see them
 LOADING = "loading the model"
 LABELING = "labeling"

@@ -308,7 +308,8 @@ def _held_message(store: Store, found: LeaseRecord, now: float) -> str:
     since = datetime.fromtimestamp(found.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return (
         f"output.path: {store.path!r} is being written by {found.holder}, since {since}, last heard of"
-        f" {found.age(now):.0f} s ago; wait until it has ended, or, if it is dead, {found.expires_s - found.age(now):.0f} s"
+        f" {found.age(now):.0f} s ago; wait until it has ended; if that process is dead, the lock expires in"
+        f" {max(found.expires_s - found.age(now), 0):.0f} s"
     )
 
 

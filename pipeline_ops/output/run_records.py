@@ -47,6 +47,7 @@ class RunRecord:
     dtypes: list[str] = field(default_factory=list)
     classifiers: int = 0
     labeling_from: float | None = None  # seconds from its start until the first classifier began to label
+    labeling_documents_per_second: float | None = None  # since the first classifier began, with its work in progress
     documents: int = 0
     units: int = 0
     tokens: int = 0

@@ -3,17 +3,23 @@
 import json
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobs.label_corpus import run
 from jobs.results.status import status
+from jobs.results.status_view import status_lines, watch
+from pipeline_ops.output.commit_log import read_ledger
+from pipeline_ops.output.lease import check_free, hold_lease
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, running_command, wait_for, write_job_file
-from tests.support.serial_chain import run_serially
+from tests.support.serial_chain import SerialExecutor, run_serially
 
 
 def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model: Path, tmp_path: Path) -> None:
@@ -30,6 +36,64 @@ def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model
     run_serially(job, quiet=True)
     found = status(Store(str(tmp_path / "out")))
     assert (found["state"], found["units_failed"], found["documents"]) == ("incomplete", 1, 23)
+
+
+def test_status_while_another_run_starts_calls_the_numbers_of_the_last_one_so(model: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in real_documents(20)])
+    job = make_job(tmp_path / "in", model, tmp_path / "out")
+    run_serially(job, quiet=True)
+    store = Store(str(tmp_path / "out"))
+    finished = command("status", tmp_path / "out")
+    assert "last run: 20 documents" in finished.stderr
+    assert "20 documents: 20 labeled, 0 rejected; 1 unit" in finished.stderr
+    with hold_lease(store, 60, check_free(store), read_ledger(store)):
+        starting = command("status", tmp_path / "out")
+    assert (starting.result["state"], starting.result["run"]) == ("starting", None)
+    assert starting.result["previous_run"]["documents"] == 20
+    assert "previous run: 20 documents" in starting.stderr
+    assert "last run" not in starting.stderr
+
+
+def test_status_of_a_running_job_has_one_set_of_numbers(model: Path, tmp_path: Path) -> None:
+    """Its record is 20 seconds old at times; what is counted are the commits."""
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in real_documents(5)])
+    job = make_job(tmp_path / "in", model, tmp_path / "out")
+    run_serially(job, quiet=True)
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text} for text in real_documents(30)])
+    job = make_job(tmp_path / "in", model, tmp_path / "out", "compute.unit_bytes=1000")
+    looks: list[dict[str, Any]] = []
+
+    class Watched(SerialExecutor):
+        """Looks after each unit, before the next is read."""
+
+        def stream_units(self, *arguments: Any) -> Iterator[dict[str, Any]]:
+            for row in super().stream_units(*arguments):
+                yield row
+                looks.append(status(Store(str(tmp_path / "out"))))
+
+    result = run(job, quiet=True, report=False, executor=Watched())
+    assert len(looks) == result.units - 1 > 3
+    assert {look["state"] for look in looks} == {"running"}
+    assert [look["run"]["units"] for look in looks] == list(range(1, result.units))
+    assert all(look["documents"] == 5 + look["run"]["documents"] for look in looks)
+    assert f"{looks[-1]['documents']} of about" in status_lines(looks[-1])[1]
+
+
+@pytest.mark.parametrize("last", ["complete", KeyboardInterrupt])
+def test_status_is_watched_until_the_run_ends_or_a_person_leaves(monkeypatch: pytest.MonkeyPatch, last: object) -> None:
+    run = {"state": "starting", "documents": 0, "labeled": 0, "rejected": 0, "units": 0, "units_failed": 0, "labels": {}}
+    found = {**run, "run": None, "previous_run": None, "holder": "host", "output": "out"}
+    states = ["starting", "running", last, "running"]
+    monkeypatch.setattr("jobs.results.status_view.WATCH_SECONDS", 0)
+
+    def look() -> dict[str, Any]:
+        state = states.pop(0)
+        if state is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return {**found, "state": state}
+
+    assert watch(look, quiet=True)["state"] == ("running" if last is KeyboardInterrupt else "complete")
+    assert states == ["running"]
 
 
 def test_status_of_what_nobody_has_labeled_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""A status as people read it: printed once, or watched until the run has ended."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from jobs.number_format import clock, counted, number, of_about
+from jobs.results.status import KILLED, STARTING
+from pipeline_ops.output.run_records import INTERRUPTED, RUNNING
+
+LISTED_LABELS = 12
+WATCH_SECONDS = 3
+
+
+def print_status(found: dict[str, Any]) -> None:
+    """Prints a status for people, on stderr."""
+    console = Console(file=sys.stderr, highlight=False)
+    for line in status_lines(found):
+        console.print(Text.from_markup(line), soft_wrap=True)
+
+
+def watch(look: Callable[[], dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+    """Shows a status again and again until no run is at work, or Ctrl-C; returns the last one.
+
+    It is drawn in place on a terminal; elsewhere its first lines are printed as one.
+
+    Args:
+        look: the status at the moment (status.status).
+    """
+    console = Console(file=sys.stderr, highlight=False, quiet=quiet)
+    live = Live(console=console, auto_refresh=False, transient=True) if sys.stderr.isatty() and not quiet else None
+    with live or nullcontext(), suppress(KeyboardInterrupt):  # Ctrl-C is how one leaves it; the run goes on
+        while (found := look())["state"] in (STARTING, RUNNING):
+            lines = [Text.from_markup(line, overflow="ellipsis") for line in status_lines(found)]
+            if live is not None:
+                live.update(Group(*lines), refresh=True)
+            else:
+                console.print("; ".join(line.plain for line in lines[:3]), markup=False, soft_wrap=True)
+            time.sleep(WATCH_SECONDS)
+    return found
+
+
+def status_lines(found: dict[str, Any]) -> list[str]:
+    """The lines of a status, with rich's markup."""
+    run, previous = found["run"], found["previous_run"]
+    lines = [f"{escape(found['output'])}: [bold]{found['state']}[/]", _counts(found)]
+    if found["state"] == STARTING:
+        lines.append(f"a run of {escape(found['holder'])} has committed nothing yet")
+    if run is not None:
+        lines += _run_lines(run, "this run" if found["state"] == RUNNING else "last run", is_running=found["state"] == RUNNING)
+    if previous is not None:
+        lines += _run_lines(previous, "previous run", is_running=False)
+    if found["state"] in (INTERRUPTED, KILLED):
+        labeled = of_about(found["documents"], run and run["documents_expected"])
+        lines.append(f"{labeled} documents are labeled; `label-corpus run` continues")
+    labels = found["labels"]
+    if labels and not isinstance(next(iter(labels.values())), dict):
+        total = sum(labels.values())
+        shown = list(labels.items())[:LISTED_LABELS]
+        lines += [f"  {count:>12,}  {count / total:6.1%}  {escape(label)}" for label, count in shown]
+        if len(labels) > LISTED_LABELS:
+            lines.append(f"  and {counted(len(labels) - LISTED_LABELS, 'more label')}")
+    return lines
+
+
+def _counts(found: dict[str, Any]) -> str:
+    run = found["run"]
+    documents, units = counted(found["documents"], "document"), counted(found["units"], "unit")
+    if found["state"] == RUNNING and run is not None:
+        documents = f"{of_about(found['documents'], run['documents_expected'])} documents"
+        left = max(run["units_planned"] - run["units"], 0)
+        units = f"{of_about(found['units'], found['units'] + left)} units"
+    failed = f", {counted(found['units_failed'], 'unit')} quarantined" if found["units_failed"] else ""
+    return f"{documents}: {found['labeled']:,} labeled, {found['rejected']:,} rejected; {units}{failed}"
+
+
+def _run_lines(run: dict[str, Any], name: str, *, is_running: bool) -> list[str]:
+    parts = [counted(run["documents"], "document")]
+    if run["labeling_documents_per_second"] is not None:
+        parts.append(f"{number(run['labeling_documents_per_second'])} documents/s")
+    if run["startup_seconds"] is not None:
+        parts.append(f"start-up {clock(run['startup_seconds'])}")
+    if run["seconds_left"] is not None:
+        parts.append(f"about {clock(run['seconds_left'])} left")
+    when = f"last heard of {run['last_heard_s']:,} s ago" if is_running or not run["ended"] else f"ended {run['ended']}"
+    message = f": {escape(run['message'])}" if run["message"] else ""
+    return [
+        f"{name}: {', '.join(parts)}",
+        f"  {run['run']} on {escape(run['host'])}, started {run['started']}, {when}{message}",
+    ]
