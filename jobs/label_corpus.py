@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from jobs.config import JobConfig, job_of
 from jobs.console import signals
 from jobs.console.json_events import JsonEvents
 from jobs.console.run_progress import RunProgress
+from jobs.console.stderr_capture import unhelpful_lines_left_out
 from jobs.console.step_progress import Steps
 from jobs.report.publish import remove_report, with_report
 from jobs.results.labels import labels
@@ -73,7 +74,11 @@ def run(
     state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
     meter, max_failed = Meter(state.run, state.output), prepared.job.compute.max_failed_units
     state.observers.append(partial(count_outcome, meter))
-    with JsonEvents(state, quiet=quiet) if as_json else RunProgress(state, quiet=quiet) as view, _noted(state):
+    with (
+        JsonEvents(state, quiet=quiet) if as_json else RunProgress(state, quiet=quiet) as view,
+        _stderr(view.is_drawn),
+        _noted(state),
+    ):
         if not needs_writing(prepared):
             what = "every input file is" if limit is None else "the trial's documents are"
             state.notify(f"nothing to do: {what} labeled{' or quarantined' if state.quarantined else ''}")
@@ -105,6 +110,10 @@ def run(
                 state.begin_step("finishing: writing the report")
                 result = state.result = with_report(result, prepared.job, prepared.ledger, state.notify)
         return result
+
+
+def _stderr(is_drawn: bool) -> AbstractContextManager[None]:
+    return nullcontext() if is_drawn else unhelpful_lines_left_out()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ RESULT_KEYS = (  # of the result, in the event `run_ended`
 class JsonEvents:
     """Logs the events of a run to LOGGER during a with block."""
 
-    shows_activity = False
+    is_drawn = shows_activity = False
 
     def __init__(self, state: RunState, *, quiet: bool):
         self.state, self.quiet = state, quiet

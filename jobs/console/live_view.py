@@ -10,14 +10,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from cluster.periodic import called_every
-from jobs.console.stderr_capture import STDERR, capture_stderr
+from jobs.console.stderr_capture import STDERR, capture_stderr, is_descriptor_2
 
 DRAW_SECONDS = 0.5
 LINE_SECONDS = 10
@@ -45,7 +44,7 @@ class LiveView:
             return self
         ignored = OSError  # raised when the terminal is closed
         with ExitStack() as stack:
-            if self.is_drawn and _is_stderr(sys.stderr):
+            if self.is_drawn and is_descriptor_2(sys.stderr):
                 terminal = stack.enter_context(open(os.dup(STDERR), "w", encoding="utf-8", errors="replace"))
                 self._console = Console(file=terminal, force_terminal=True)
                 stack.enter_context(capture_stderr(self._print_captured, terminal.fileno()))
@@ -90,9 +89,3 @@ class LiveView:
                     # the current size of the terminal: rich asks descriptors 0 to 2, which may all be redirected
                     self._console.size = os.get_terminal_size(self._console.file.fileno())
             draw()
-
-
-def _is_stderr(file: TextIO) -> bool:
-    with suppress(OSError, ValueError):
-        return file.fileno() == STDERR
-    return False

@@ -44,6 +44,11 @@ class RunProgress:
         self.live.__exit__(*exception)
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether stderr is a terminal, where other writers' lines appear above the view."""
+        return self.live.is_drawn
+
+    @property
     def shows_activity(self) -> bool:
         """Whether what the stages are working on is shown."""
         return not self.live.quiet

@@ -2,7 +2,7 @@
 
 Ray's C++ code writes to the descriptor directly (`[... E ...] core_worker.cc`), also while the view is being drawn. So the
 descriptor is replaced by a pipe. If this process dies, a guard process, a shell, prints what is left in the pipe and shows the
-cursor again.
+cursor again. Without a view the lines pass through such a pipe as well, for the sake of those that are left out.
 """
 
 import os
@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 STDERR = 2
 # logged as an error for each actor pool because of arguments that Ray Data itself keeps; nothing a user could act on
@@ -19,7 +20,7 @@ SUPPRESSED = ("github.com/ray-project/ray/issues/53727",)
 PIPE_READ_BYTES = 64 * 1024
 # stdin is the pipe; a line on stderr, a second pipe, means an orderly end. A portable shell can redirect only
 # descriptors of one digit, hence these two
-GUARD = r"""read -r ended <&2 || { printf '\033[?25h\r\n'; exec cat; }"""
+GUARD = r"""read -r ended <&2 || { if [ -t 1 ]; then printf '\033[?25h\r\n'; fi; exec cat; }"""
 
 
 @contextmanager
@@ -58,6 +59,29 @@ def capture_stderr(write: Callable[[str], None], terminal: int) -> Iterator[None
         guard.wait()
         for descriptor in (pipe, hold, stopped, stop):
             os.close(descriptor)
+
+
+@contextmanager
+def unhelpful_lines_left_out() -> Iterator[None]:
+    """Leaves SUPPRESSED lines out of what is written to file descriptor 2 during the block, and passes all others on.
+
+    It does nothing where sys.stderr is not that descriptor.
+    """
+    if not is_descriptor_2(sys.stderr):
+        yield
+        return
+    with (
+        open(os.dup(STDERR), "w", encoding="utf-8", errors="replace") as log,
+        capture_stderr(lambda lines: print(lines, file=log, flush=True), log.fileno()),
+    ):
+        yield
+
+
+def is_descriptor_2(file: TextIO) -> bool:
+    """Whether `file` writes to the process's stderr, not to a test's or a notebook's."""
+    with suppress(OSError, ValueError):
+        return file.fileno() == STDERR
+    return False
 
 
 def _forward(pipe: int, stopped: int, write: Callable[[str], None]) -> None:

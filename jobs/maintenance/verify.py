@@ -90,7 +90,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     if not removed and not missing and labeled + rejected != documents:
         where = "input" if trial is None else f"first {trial['limit']} of the input"
         missing.append(
-            f"{store.path}: documents are missing: {documents} in the {where}, {labeled} labeled and {rejected} rejected"
+            f"{store.path}: documents are missing: {documents:,} in the {where}, {labeled:,} labeled and {rejected:,} rejected"
         )
     steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), item="file")
     broken = list(_broken_files(store, current, steps))

@@ -120,15 +120,19 @@ def headlines(result: dict[str, Any]) -> list[str]:
         output = result[side]
         name = f"{output['model_name']}: " if "model_name" in output else ""
         lines.append(f"{side.upper()}  {output['output']}  ({name}{output['model']}, {output['documents']:,} labeled)")
-    lines.append(f"{result['documents']:,} documents are labeled in both, matched by {result['matched_by']} and row")
+    lines.append(
+        f"{counted(result['documents'], 'document is', 'documents are')} labeled in both,"
+        f" matched by {result['matched_by']} and row"
+    )
     for side, other in ("ab", "ba"):
         if count := result[f"only_{side}"]:
             rejected = result[f"rejected_in_{other}"]
             rest = f", {rejected:,} of them rejected in {other.upper()}" if rejected else ""
             lines.append(f"{count:,} are labeled in {side.upper()} only{rest}")
     if result["changed_files"]:
-        files = "1 input file has" if result["changed_files"] == 1 else f"{result['changed_files']:,} input files have"
-        lines.append(f"{files} changed between the two: {result['changed_input']:,} documents are not compared")
+        files = counted(result["changed_files"], "input file has", "input files have")
+        skipped = counted(result["changed_input"], "document is", "documents are")
+        lines.append(f"{files} changed between the two: {skipped} not compared")
     for side, count in zip("ab", result.get("num_labels_only", (0, 0)), strict=True):
         if count:
             names = result[f"labels_only_{side}"]

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from jobs.number_format import percent
+from jobs.number_format import counted, percent
 from pipeline_ops.schema.units import row_of
 
 MAX_LABELS = 30
@@ -59,7 +59,7 @@ def headline(result: dict[str, Any]) -> str:
     ]
     if result.get("calibration"):
         metrics.append(f"expected calibration error {result['calibration']['expected_calibration_error']:.4f}")
-    counts = [f"{result['evaluated']:,} documents"]
+    counts = [counted(result["evaluated"], "document")]
     counts += [
         f"{result[key]:,} {name}" for key, name in (("without_truth", "without truth"), ("rejected", "rejected")) if result[key]
     ]

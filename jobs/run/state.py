@@ -241,7 +241,10 @@ def end_run(state: RunState, prepared: Prepared) -> RunResult:
     for path in incomplete:
         state.notify(f"not completely labeled: {path}")
     if state.quarantined:
-        state.notify(f"{len(state.quarantined)} failed units are quarantined; `run --retry-failed` labels them again")
+        failed = counted(len(state.quarantined), "failed unit is", "failed units are")
+        state.notify(
+            f"{failed} quarantined; `run --retry-failed` labels {'it' if len(state.quarantined) == 1 else 'them'} again"
+        )
     state.result = result_of(state, prepared.ledger.commits, len(incomplete))
     return state.result
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.config import JobConfig, check_config
-from jobs.number_format import number
+from jobs.number_format import counted, number
 from jobs.start.train import TrainConfig, train
 from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.output.commit_log import read_job
@@ -182,7 +182,7 @@ def print_result(result: dict[str, Any]) -> None:
         table.add_row(kind, *[f"{counts[label]:,}" for label in KINDS])
     console.print(table)
     console.print(
-        f"{result['documents']:,} documents: {result['labeled']:,} labeled, {result['rejected']:,} rejected (no text);"
+        f"{counted(result['documents'], 'document')}: {result['labeled']:,} labeled, {result['rejected']:,} rejected (no text);"
         f" {result['accuracy']:.1%} of the labels are right;"
         f" {number(result['labeling_documents_per_second'])} documents/s, start-up left out",
         soft_wrap=True,

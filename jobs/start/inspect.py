@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.start.attention_shading import readable_tokens, shade_tokens
+from jobs.number_format import counted
+from jobs.start.attention_shading import readable_tokens
 from pipeline_ops.classifying.attention import attention_weights, normalize_over_text
 from pipeline_ops.classifying.classify import classify
 from pipeline_ops.models.config import ModelConfig, ModelFacts
@@ -181,11 +182,10 @@ def print_steps(steps: dict[str, Any]) -> None:
         console.print(tokens)
         if "attention" in window:
             console.print("attention of the token that the head reads", style="bold")
-            console.print(shade_tokens(*_without_special_tokens(window)))
-    truncated = ", truncated" if steps["truncated"] else ""
-    console.print(f"{steps['num_tokens']} tokens{truncated}; attention_mask 0 is padding", highlight=False)
+    truncated = f", truncated at {steps['max_length']:,} tokens" if steps["truncated"] else ""
+    console.print(f"{counted(steps['num_tokens'], 'token')}{truncated}; attention_mask 0 is padding", highlight=False)
     if "windows" in steps:
-        console.print(f"{len(windows)} windows; their combined logits and scores:", highlight=False)
+        console.print(f"{counted(len(windows), 'window')}; their combined logits and scores:", highlight=False)
     scores = Table("label", "logit", f"score ({steps['activation']})", title="classified")
     for label in steps["logits"]:
         scores.add_row(label, f"{steps['logits'][label]:.4f}", f"{steps['scores'][label]:.6f}")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -67,6 +68,24 @@ def test_the_one_line_of_ray_that_says_nothing_is_spared_and_its_neighbors_are_n
         lines = terminal.scrolled.split("\n")
         assert lines[lines.index("one") + 1] == "two"
         assert "core_worker" not in terminal.scrolled
+
+
+@pytest.mark.parametrize("first", ["", "from jobs.console.json_logging import to_json; to_json()"], ids=["text", "json"])
+def test_that_line_is_spared_in_a_log_file_as_well_and_a_killed_process_loses_no_line(first: str) -> None:
+    program = f"""
+import os, signal
+from jobs.console.stderr_capture import unhelpful_lines_left_out
+{first}
+with unhelpful_lines_left_out():
+    {HARMLESS}
+os.write(2, b"behind it\\n")
+with unhelpful_lines_left_out():
+    os.write(2, b"the last words\\nof it")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, timeout=COMMAND_TIMEOUT_S)
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stderr.split("\n") == ["one", "two", "behind it", "the last words", "of it"]
 
 
 def test_all_lines_are_there_at_the_end_and_the_picture_is_gone() -> None:
