@@ -189,7 +189,8 @@ def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Ite
             ):
                 yield f"{file.path}: not the bytes that were written (MD5)"
             elif (rows := _rows(store, found[path])) != file.rows:
-                yield f"{file.path}: {counted(rows, 'row') if isinstance(rows, int) else rows}, its commit says {file.rows}"
+                read = counted(rows, "row") if isinstance(rows, int) else rows
+                yield f"{file.path}: {read}, its commit says {counted(file.rows, 'row')}"
         labeled = sum(file.rows for file in commit.files)
         if labeled != commit.labeled:
             yield f"unit {commit.unit}: {counted(labeled, 'row')} in its files, {commit.labeled} labeled"

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from jobs.number_format import counted
 from jobs.report import charts
 from jobs.results.reading_snippets import reading_snippets
 from pipeline_ops.analysis.summary_statistics import (

@@ -45,7 +45,8 @@ def test_run_shows_how_it_goes_survives_a_killed_classifier_and_ends_with_a_summ
         assert terminal.end(COMMAND_TIMEOUT_S) == 0
         summary = json.loads((tmp_path / "stdout").read_text())
         labeled, rejected = f"{summary['labeled']} labeled", f"{summary['rejected']} rejected"
-        assert f"done: {DOCUMENTS} documents, {labeled}, {rejected}" in terminal.lines
+        assert f"done: {DOCUMENTS} documents, {labeled}, {rejected}, in" in terminal.text
+        assert "of it start-up" in terminal.text, "the lines for a person are on the terminal, the object is in the file"
         assert "at work" not in terminal.text, "the picture is gone"
         assert str(output) in terminal.text.replace("\n", "")
         assert not terminal.cursor_is_hidden
