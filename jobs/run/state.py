@@ -109,7 +109,7 @@ class RunState:
         """How far the labeling is, with what the classifiers have done of the units they work on; never less than before."""
         units = list(self.activity.units.values())
         documents = self.documents_before + self.documents + int(sum(unit.documents for unit in units))
-        share = self._share(self.units + self.failed_units + sum(unit.share for unit in units))
+        share = self._share(documents, self.units + self.failed_units + sum(unit.share for unit in units))
         self._furthest = Progress(max(documents, self._furthest.documents), max(share, self._furthest.share))
         return self._furthest
 
@@ -130,15 +130,18 @@ class RunState:
         ended = time.monotonic() if self.step == LABELING else self.last_commit or self.labeling_started
         return ended - self.labeling_started
 
-    def _share(self, units: float) -> float:
-        """The share of the input, from 0 to 1, that is labeled when this run has done so many units."""
+    def _share(self, documents: int, units: float) -> float:
+        """The share of the input, or of a trial's documents, from 0 to 1, that is labeled with so many units of this run."""
+        if self.limit is not None:
+            return min(documents / self.limit, 1.0)
         run = min(units / self.units_expected, 1.0) if self.units_expected else 1.0
         return self.share_before + (1 - self.share_before) * run
 
     @property
     def committed(self) -> Progress:
         """How far the labeling is, by what is committed or quarantined."""
-        return Progress(self.documents_before + self.documents, self._share(self.units + self.failed_units))
+        documents = self.documents_before + self.documents
+        return Progress(documents, self._share(documents, self.units + self.failed_units))
 
     def labeled_text(self) -> str:
         """How much of the input is labeled, for people: 1,500 of about 4,000 documents are labeled."""

@@ -12,8 +12,7 @@ from typing import Any
 from jobs import label_corpus
 from jobs.run.chain import RayExecutor
 from pipeline_ops.models.device import probe_models
-from pipeline_ops.reading.reader import Attempts
-from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.classifier import ClassifyActor, ProgressAttempts
 from pipeline_ops.stages.context import StageContext
 
 UNIT_S = 0.5  # that a unit takes at least: a run that is over at once sees no nodes come and go
@@ -22,7 +21,7 @@ UNIT_S = 0.5  # that a unit takes at least: a run that is over at once sees no n
 class CoreClassifyActor(ClassifyActor):
     """The classifier, on a core."""
 
-    def __init__(self, context: StageContext, attempts: Attempts):
+    def __init__(self, context: StageContext, attempts: ProgressAttempts):
         super().__init__(replace(context, use_gpu=False), attempts)
 
     def classify(self, row: Any) -> Any:

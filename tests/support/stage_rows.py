@@ -66,7 +66,7 @@ def label(
     model: Path,
     output: OutputConfig,
     batch_tokens: int = 512,
-    attempts: Attempts | None = None,
+    attempts: ProgressAttempts | None = None,
     **settings: Any,
 ) -> pa.Table:
     context = context_of(models_of(model, output, **settings), output, batch_tokens)

@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ def test_status_of_a_running_job_has_one_set_of_numbers(model: Path, tmp_path: P
     class Watched(SerialExecutor):
         """Looks after each unit, before the next is read."""
 
-        def stream_units(self, *arguments: Any) -> Iterator[dict[str, Any]]:
-            for row in super().stream_units(*arguments):
+        def stream_units(self, *arguments: Any, **options: Any) -> Generator[dict[str, Any], None, None]:
+            for row in super().stream_units(*arguments, **options):
                 yield row
                 looks.append(status(Store(str(tmp_path / "out"))))
 

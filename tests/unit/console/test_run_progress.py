@@ -145,6 +145,12 @@ def test_continued_run_begins_with_what_is_committed(monkeypatch: pytest.MonkeyP
     assert run.state.labeled_text() == "3,100 of about 4,000 documents are labeled"
 
 
+def test_trial_is_a_share_of_its_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, [commit({"good": 100})], units=500, limit=400)
+    assert "25%" in run.text
+    assert "documents 100 of about 400" in run.text
+
+
 def test_time_left_is_not_estimated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "left" not in Run(monkeypatch, [commit({"good": 1})] * 2).text
 
