@@ -272,7 +272,8 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _work_lines(work: dict[str, Any]) -> Iterator[str]:
     each = f"{work['tokens'] / max(work['documents'], 1):,.0f} tokens"
-    documents = counted(work["documents"], "document")
+    shown_count = work["documents"] if work["counted"] else int(float(f"{work['documents']:.2g}"))
+    documents = counted(shown_count, "document")
     how = "counted" if work["counted"] else f"estimated from {work['sampled']:,} of them"
     yield f"to label: {'' if work['counted'] else 'about '}{documents} of {each} on average, {how}"
     if work["seconds"] is None:

@@ -35,7 +35,7 @@ from pipeline_ops.tokenizing.sequences import TextEncoder
 EXACT_BYTES = 8 * 2**20  # decompressed, about: up to this an input is read whole, which takes seconds
 EXACT_FILES = 1000
 DRAWS, LEAST_DRAWS = 192, 24
-QUICK_BYTES, QUICK_DRAWS = 2**19, 24  # for a look of a second
+QUICK_BYTES, QUICK_DRAWS = 2**20, 24  # for a look of a second
 WINDOW_BYTES = 32 * 2**10
 PREFIX_BYTES = 4 * 2**20  # decompressed, of a compressed or CSV file
 DRAWN_BYTES = 2**30  # after so much, no more than LEAST_DRAWS are drawn
