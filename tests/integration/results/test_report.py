@@ -24,7 +24,7 @@ from tests.support.serial_chain import run_serially
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECTIONS = (
-    *("overview", "labels", "scores", "lengths", "documents", "rejects", "speed", "files", "model", "runs"),
+    *("overview", "labels", "scores", "lengths", "documents", "rejects", "speed", "files", "read", "model", "runs"),
     "configuration",
 )
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
