@@ -14,7 +14,7 @@ from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.reader import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.classifier import ClassifyActor, ProgressAttempts
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.tokenizer import TokenizeActor
