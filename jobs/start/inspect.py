@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.number_format import counted
-from jobs.start.attention_shading import readable_tokens
+from jobs.start.attention_shading import readable_tokens, shade_tokens
 from pipeline_ops.classifying.attention import attention_weights, normalize_over_text
 from pipeline_ops.classifying.classify import classify
 from pipeline_ops.models.config import ModelConfig, ModelFacts
@@ -182,6 +182,7 @@ def print_steps(steps: dict[str, Any]) -> None:
         console.print(tokens)
         if "attention" in window:
             console.print("attention of the token that the head reads", style="bold")
+            console.print(shade_tokens(*_without_special_tokens(window)))
     truncated = f", truncated at {steps['max_length']:,} tokens" if steps["truncated"] else ""
     console.print(f"{counted(steps['num_tokens'], 'token')}{truncated}; attention_mask 0 is padding", highlight=False)
     if "windows" in steps:

@@ -176,7 +176,7 @@ def test_documents_without_text_are_refused(tmp_path: Path, model: Path) -> None
     write_parquet(tmp_path / "in.parquet", pa.table({"text": ["a", None]}))
     finished = command("benchmark", "--model", model, "--corpus", tmp_path / "in.parquet")
     assert finished.code == 2
-    assert "in.parquet row 1: null_text" in finished.error_lines[-1]
+    assert "in.parquet: null_text" in finished.error_lines[-1]
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ Change = Callable[[dict[str, Any]], None]
     ("change", "said"),
     [
         (lambda job: override(job, "model.path=x"), "model: conflicts with models; give one of the two"),
-        (lambda job: job.pop("models"), "model: missing"),
+        (lambda job: job.pop("models"), "model.path is missing"),
         (lambda job: job["output"].pop("partition_by"), "output.partition_by: missing; give a label column, such as"),
         (lambda job: override(job, "output.partition_by=[label]"), "output.partition_by: there is no column 'label'"),
         (lambda job: job["models"].append(dict(job["models"][0])), "models: two are named 'quality'"),
@@ -170,7 +170,7 @@ Change = Callable[[dict[str, Any]], None]
         ),
         (lambda job: job["models"][0].update(name="a b"), "models.0.name: invalid value 'a b'"),
         (lambda job: job["models"][0].update(maxlength=5), "models.0.maxlength: unknown key; did you mean models.0.max_length"),
-        (lambda job: job["models"][1].update(path="nowhere"), "topic: model.path: 'nowhere'"),
+        (lambda job: job["models"][1].update(path="nowhere"), "topic: model.path: no such folder 'nowhere'"),
         (lambda job: job["models"][1].update(bins=[1]), "topic: model.bins"),
         (
             # the columns of a multi-label head are known when the model is

@@ -179,7 +179,7 @@ def test_evaluation_is_kept_and_its_section_escapes_texts(labeled, model: Path) 
     assert "&lt;b&gt;[bold]" in page
     assert "<b>[" not in page
     assert f"{result['accuracy']:.4f}" in page
-    assert f"row {result['confident_mistakes'][0]['source_row']} of {found.record['config']['input']['path']}" in page
+    assert re.search(rf"row {result['confident_mistakes'][0]['source_row']} of /\S+", page)
     assert page.count("<svg") == 3, "confusion, calibration, accuracy by coverage"
     assert not re.search(r"#0\d0\d0", page), "every color is the page's"
     before = snapshot(output)

@@ -108,7 +108,8 @@ class Driver:
         seen = check_free(self.world.store, self.clock)
         ledger = read_ledger(self.world.store)
         plan = self.world.plan(ledger)
-        prepared = cast(Prepared, SimpleNamespace(job=job, ledger=ledger, lease=seen, plan=plan, outdated_failures=[]))
+        facts = {"job": job, "ledger": ledger, "lease": seen, "plan": plan, "outdated_failures": [], "replaces_trial": False}
+        prepared = cast(Prepared, SimpleNamespace(**facts))
         if needs_writing(prepared):
             with output_lease(prepared) as lease:
                 self._label(plan, CommitWriter(prepared, lease, "run"))
