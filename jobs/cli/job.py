@@ -76,9 +76,7 @@ def run_command(
         to_json()
     from jobs.console.run_summary import run_lines
     from jobs.label_corpus import run
-    from jobs.results.reading_snippets import print_snippets
-    from pipeline_ops.output.commit_log import Ledger, read_job
-    from pipeline_ops.output.labeled_output import Labeled
+    from jobs.results.reading_snippets import print_snippets_of
     from pipeline_ops.storage.store import Store
 
     json_lines = log_format is LogFormat.json
@@ -96,9 +94,8 @@ def run_command(
         )
     except (KeyboardInterrupt, SystemExit) as stop:
         raise interrupted_run(stop, shlex.join(["label-corpus", "run", *arguments, *trial])) from None
-    store = Store(result.output, loaded.storage)
-    if result.labeled and sys.stderr.isatty() and not (quiet or as_json or json_lines) and (record := read_job(store)):
-        print_snippets(Labeled(store, record, Ledger()))
+    if result.labeled and sys.stderr.isatty() and not (quiet or as_json or json_lines):
+        print_snippets_of(Store(result.output, loaded.storage))
     lines = run_lines(result, shlex.join(arguments))
     emit(result.to_dict(), *lines, as_json=as_json or json_lines, quiet=quiet, ok=result.complete)
 

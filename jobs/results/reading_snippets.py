@@ -10,10 +10,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local, is_s3, join
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.hive_partitions import hive_folder
 
 
@@ -52,6 +54,13 @@ def print_snippets(labeled: Labeled) -> None:
     print("read the labels:", file=sys.stderr)
     for snippet in reading_snippets(labeled):
         print(f"  {snippet.line}", file=sys.stderr)
+
+
+def print_snippets_of(output: Store) -> None:
+    """As print_snippets, from the record of the job alone."""
+    record = read_job(output)
+    if record is not None:
+        print_snippets(Labeled(output, record, Ledger()))
 
 
 def shown_columns(labeled: Labeled, model: str | None = None) -> list[str]:
