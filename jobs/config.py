@@ -1,6 +1,7 @@
 """The job file: YAML, validated by pydantic; the model of each section is in the module that uses it."""
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -213,6 +214,8 @@ def _unreadable(kind: type[BaseModel], path: str, error: OSError) -> str:
     wanted = f"give the path of a {_title(kind)} file"
     if isinstance(error, FileNotFoundError):
         return f"no such file {path!r}{did_you_mean(path) or f'; {wanted}'}"
+    if isinstance(error, IsADirectoryError) and os.path.exists(os.path.join(path, "_job.json")):
+        return f"{path} is a folder with labels; give the job file that they are of"
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; {wanted}" + (f"; `label-corpus init {path}` writes one" if _title(kind) == "job" else "")
     return f"{path}: {error.strerror}; {wanted}"
@@ -331,6 +334,8 @@ def _explain(kind: type[BaseModel], details: Any) -> str:
         unknown = location[len(fields)]
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
         prefix = "".join(f"{field}." for field in fields)
+        if not near and model is kind:
+            near = [setting for setting in [setting_like(kind, unknown, exactly=False)] if setting]
         remedy = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"{prefix}{unknown}: unknown key; {remedy}"
     if details["type"] == "missing" or (details["type"] == "model_type" and details["input"] is None):

@@ -123,4 +123,8 @@ def verify_command(
     print_report(report)
     verdict = "verified: each is in the output once" if report["ok"] else "not verified"
     counts = f"{report['labeled']:,} labeled, {report['rejected']:,} rejected"
+    if report["removed"]:
+        counts += f", with those of {counted(len(report['removed']), 'file')} no longer in the input"
+    if deep:
+        counts += f"; {counted(report['files_read'], 'file')} read"
     emit(report, f"{counted(report['documents'], 'document')}: {verdict}; {counts}", as_json=as_json, ok=report["ok"])

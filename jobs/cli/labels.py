@@ -239,4 +239,5 @@ def compare_command(
         write_page(result, html)
     if not quiet:
         print_comparison(result)
-    emit(result, as_json=as_json, shown=not quiet)
+    page = [] if html is None else [f"written: {html}"]
+    emit(result, *page, as_json=as_json, shown=not quiet)

@@ -118,7 +118,8 @@ class RunProgress:
             lines.append(self._stages(state.pools))
         if state.labels and height - len(lines) >= 3:
             labels = state.labels.copy()  # a copy, as another thread adds to it
-            lines += [Text(""), *label_bars(labels, width, min(MOST_LABELS + 1, height - len(lines) - 1))]
+            heading = Text("labels of this run" if state.documents_before else "", "dim")
+            lines += [heading, *label_bars(labels, width, min(MOST_LABELS + 1, height - len(lines) - 1))]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         yield Group(*lines[:height])

@@ -5,14 +5,17 @@ the command would go on. So long loops call raise_pending().
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
 TERMINATED = 128 + signal.SIGTERM
+REPEAT_SECONDS = 0.5  # wrappers such as `timeout --foreground` forward a Ctrl-C that the terminal has sent to all as well
 
 _pending: list[BaseException] = []
+_last: list[float] = []  # when the last signal came, of time.monotonic
 
 
 class Interrupted(Exception):
@@ -46,9 +49,10 @@ def interrupted_run(stop: KeyboardInterrupt | SystemExit, command: str, then: st
 
 def install() -> None:
     """Install the handlers of both signals in this process. For the main thread only."""
+    _last.clear()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell ignores it for background processes of a script
-        signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)  # a machine is being reclaimed: release the lease, as after Ctrl-C
+        signal.signal(signal.SIGINT, _receive)
+    signal.signal(signal.SIGTERM, _receive)  # a machine is being reclaimed: release the lease, as after Ctrl-C
 
 
 def raise_pending() -> None:
@@ -77,18 +81,20 @@ def held(patience_s: float) -> Iterator[Callable[[], bool]]:
     Raises:
         KeyboardInterrupt, SystemExit: as the signal would.
     """
-    if signal.getsignal(signal.SIGTERM) is not _stop:
+    if signal.getsignal(signal.SIGTERM) is not _receive:
         yield lambda: False
         return
     came: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
+        if _is_repeated():
+            return
         if came:
             _stop(came[0], frame)
         came.append(number)
         signal.setitimer(signal.ITIMER_REAL, patience_s)
 
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _stop]
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _receive]
     before = signal.signal(signal.SIGALRM, lambda number, frame: _stop(came[0], frame))
     for number in numbers:
         signal.signal(number, hold)
@@ -98,9 +104,22 @@ def held(patience_s: float) -> Iterator[Callable[[], bool]]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         for number in numbers:
-            signal.signal(number, _stop)
+            signal.signal(number, _receive)
     if came:
         _stop(came[0], None)
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    if not _is_repeated():
+        _stop(number, frame)
+
+
+def _is_repeated() -> bool:
+    """Whether a signal follows the one before at once: raised again it would interrupt the orderly end that has just begun."""
+    now = time.monotonic()
+    repeated = bool(_last) and now - _last[0] < REPEAT_SECONDS
+    _last[:] = [now]
+    return repeated
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

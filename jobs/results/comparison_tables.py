@@ -13,6 +13,7 @@ INTERVAL = "paired, Newcombe 1998"
 SIGNIFICANCE = 0.05
 TRUTH_COLUMNS = ("documents", "became right", "became wrong", "right in A", "right in B")
 LABEL_CHARACTERS = 40
+SMALLEST_P = 1e-4
 SETTING_CHARACTERS = 60
 TEXT_CHARACTERS = 160
 PATH_CHARACTERS = 500
@@ -79,7 +80,7 @@ def print_comparison(result: dict[str, Any]) -> None:
             counts = (label[key] for key in ("in_a", "in_b", "stayed", "left", "came"))
             table.add_row(_label(label["label"]), *(f"{count:,}" for count in counts))
         console.print(table)
-    _print_changes(console, "Largest changes", result["most_changed"])
+    _print_changes(console, "Largest changes, by the distance of the scores", result["most_changed"])
 
 
 def _print_changes(console: Any, title: str, changes: list[dict[str, Any]]) -> None:
@@ -149,7 +150,9 @@ def agreement_lines(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"agreement {result['agreement']:.2%}: {result['agreed']:,} of {result['documents']:,} have the same label"
         )
-        if result["kappa"] is None:
+        if result["kappa"] == 0:
+            lines.append("Cohen's kappa 0.0000: no agreement beyond chance")
+        elif result["kappa"] is None:
             lines.append("Cohen's kappa is not defined: both outputs have one label for all documents")
         else:
             lines.append(
@@ -179,6 +182,7 @@ def truth_lines(result: dict[str, Any]) -> list[str]:
     without = f" ({truth['without_truth']:,} more have none)" if truth["without_truth"] else ""
     low, high = (f"{100 * limit:+.2f}" for limit in truth["difference_interval"])
     is_significant = truth["p_value"] < SIGNIFICANCE
+    p_value = f"p = {truth['p_value']:.2g}" if truth["p_value"] >= SMALLEST_P else f"p < {SMALLEST_P:g}"
     verdict = "B is more accurate" if truth["difference"] > 0 else "A is more accurate"
     return [
         f"accuracy against {_line(truth['column'], LABEL_CHARACTERS)}, {counted(truth['documents'], 'document')}{without}:"
@@ -186,7 +190,7 @@ def truth_lines(result: dict[str, Any]) -> list[str]:
         f"difference {100 * truth['difference']:+.2f} percentage points, 95% confidence interval {low} to {high} ({INTERVAL})",
         f"right in both {truth['right_in_both']:,}, became right {truth['became_right']:,},"
         f" became wrong {truth['became_wrong']:,}, wrong in both {truth['wrong_in_both']:,}",
-        f"McNemar's test ({truth['test']}): p = {truth['p_value']:.2g}:"
+        f"McNemar's test ({truth['test']}): {p_value}:"
         f" {verdict if is_significant else 'the difference may be chance'} (level {SIGNIFICANCE:g})",
     ]
 

@@ -103,12 +103,12 @@ def min_score_lines(result: dict[str, Any]) -> list[str]:
     if suggested:
         lines.append(
             f"suggested model.min_score: {suggested['min_score']:g}. It keeps {percent(suggested['coverage'])} of the labels;"
-            f" {percent(suggested['accuracy'])} of these are right (target: {suggested['target']:.0%})"
+            f" {percent(suggested['accuracy'])} of these are right (target: {suggested['target']:.0%}, with 95% confidence)"
         )
     elif met_targets(result):
-        lines.append(
-            f"no model.min_score is suggested: {percent(now['accuracy'])} of the labels are right without a higher one"
-        )
+        missed = [one["target"] for one in found["targets"] if not one["documents"]]
+        beyond = f", and no higher one reaches {missed[0]:.0%} with 95% confidence" if missed else ""
+        lines.append(f"no model.min_score is suggested: {percent(now['accuracy'])} of the labels are right as it is{beyond}")
     else:
         lines.append(
             f"no model.min_score is suggested: with none {found['targets'][0]['target']:.0%} of the kept labels are right,"

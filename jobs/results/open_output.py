@@ -5,6 +5,8 @@ import os
 from pydantic import BaseModel, ConfigDict
 
 from jobs.config import check_config, load_job, override
+from jobs.run.prepare import TRIAL_SUFFIX
+from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -51,7 +53,14 @@ def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
     Raises:
         UserError: as store_of, or the output has no labels.
     """
-    return open_labeled(store_of(target, overrides), "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
+    store = store_of(target, overrides)
+    try:
+        return open_labeled(store, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
+    except UserError as error:
+        trial = Store(store.path + TRIAL_SUFFIX, store.config)
+        if read_job(trial) is None:
+            raise
+        raise UserError(f"{error}; a trial's labels are in {trial.path!r}") from error
 
 
 def model_of(labeled: Labeled, model: str | None) -> tuple[str, OutputConfig]:

@@ -76,7 +76,8 @@ def check_truth_column(labeled: Labeled, truth: str, types: dict[str, pa.DataTyp
             remedy = f"did you mean {near[0]!r}?"
         else:
             remedy = f"its input columns are {listed(own)}" if own else "it has no input columns"
-        raise UserError(f"--truth: the output has no column {truth!r} of the input; {remedy}; output.columns has to include it")
+            remedy += "; output.columns has to include it"
+        raise UserError(f"--truth: the output has no column {truth!r} of the input; {remedy}")
 
 
 def missing_truth(labeled: Labeled, head: Head, command: str) -> UserError:

@@ -12,6 +12,7 @@ from jobs.config import JobConfig
 from jobs.number_format import about, byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
 from jobs.run.prepare import TRIAL_SUFFIX, Prepared, prepare
+from jobs.run.result import removed_line
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.output.commit_log import read_job
@@ -249,15 +250,15 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The summary of plan() in sentences, without the settings."""
     done = f"{counted(summary['documents_done'], 'document')} in {counted(summary['units_done'], 'unit')}"
     yield f"{counted(summary['files'], 'file')}, {byte_size(summary['bytes'])}; {summary['files_done']:,} done ({done})"
-    yield (
-        f"to run: {counted(summary['files_to_run'], 'file')}, {byte_size(summary['bytes_to_run'])},"
-        f" about {counted(summary['units_to_run'], 'unit')} -> {summary['output']}"
+    left = (
+        f"{counted(summary['files_to_run'], 'file')}, {byte_size(summary['bytes_to_run'])},"
+        f" about {counted(summary['units_to_run'], 'unit')}"
     )
+    yield f"to run: {left if summary['files_to_run'] else 'nothing'} -> {summary['output']}"
     if summary["files_changed"]:
         yield f"changed, and labeled again: {counted(summary['files_changed'], 'file')}"
     if summary["files_removed"]:
-        labels = "dropped" if summary["drop_removed"] else "kept"
-        yield f"removed from the input: {counted(summary['files_removed'], 'file')}; their labels are {labels}"
+        yield removed_line(summary["files_removed"], summary["drop_removed"])
     if summary["files_passed_over"]:
         yield skipped_line(summary["passed_over"], summary["files_passed_over"])
     if summary["units_failed"]:

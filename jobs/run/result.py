@@ -3,6 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.number_format import counted
+
+
+def removed_line(files: int, dropped: bool) -> str:
+    """What becomes of the labels of input files that no longer exist."""
+    labels = "are dropped" if dropped else "stay in the output; output.drop_removed=true drops them"
+    return f"removed from the input: {counted(files, 'file')}, whose labels {labels}"
+
 
 @dataclass(frozen=True)
 class RunResult:

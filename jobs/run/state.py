@@ -9,7 +9,7 @@ from cluster.attempts import StageActivity
 from cluster.resources import Pools
 from jobs.number_format import counted, of_about
 from jobs.run.prepare import Prepared
-from jobs.run.result import RunResult
+from jobs.run.result import RunResult, removed_line
 from pipeline_ops.models.flops import peak_flops, utilization
 from pipeline_ops.output.commit_log import current_commits, incomplete_files
 from pipeline_ops.schema.failures import Failure
@@ -248,6 +248,8 @@ def end_run(state: RunState, prepared: Prepared) -> RunResult:
         state.notify(
             f"{failed} quarantined; `run --retry-failed` labels {'it' if len(state.quarantined) == 1 else 'them'} again"
         )
+    if state.files_removed:
+        state.notify(removed_line(state.files_removed, prepared.job.output.drop_removed))
     state.result = result_of(state, prepared.ledger.commits, len(incomplete))
     return state.result
 

@@ -18,7 +18,7 @@ from pipeline_ops.analysis.metrics import mcnemar, paired_difference_interval
 from pipeline_ops.analysis.moments import PairMoments
 from pipeline_ops.models.heads import Activation, Head
 
-BINS = 2000  # of score differences from -1 to 1, so that quantiles are accurate to 0.001
+BINS = 2001  # of score differences: centers from -1 to 1 in steps of 0.001, so that no difference is shown as none
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # J. R. Landis, G. G. Koch, The Measurement of Observer Agreement for Categorical Data, Biometrics 33 (1977)
 LANDIS_KOCH = ((0.8, "almost perfect"), (0.6, "substantial"), (0.4, "moderate"), (0.2, "fair"), (0.0, "slight"))
@@ -95,7 +95,7 @@ class AgreementCounts:
         equal = a.labels == b.labels
         difference = (b.score - a.score)[equal]
         self.difference_sum += float(difference.sum())
-        self.differences += np.histogram(np.clip(difference, -1, 1), BINS, (-1, 1))[0]
+        self.differences += np.histogram(np.clip(difference, -1, 1), BINS, (-1.0005, 1.0005))[0]
         if a.predicted is not None and b.predicted is not None:
             either = (a.predicted | b.predicted).sum(axis=1)
             both = (a.predicted & b.predicted).sum(axis=1)
@@ -236,7 +236,7 @@ def score_differences(counts: AgreementCounts) -> dict[str, Any] | None:
     if not documents:
         return None
     cumulative = np.cumsum(counts.differences)
-    centers = (np.arange(BINS) + 0.5) * 2 / BINS - 1
+    centers = np.arange(BINS) / (BINS // 2) - 1
     quantiles = {
         f"p{100 * share:.0f}": round(float(centers[np.searchsorted(cumulative, share * documents)]), 4) for share in QUANTILES
     }

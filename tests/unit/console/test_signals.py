@@ -26,6 +26,26 @@ def test_ctrl_c_that_is_ignored_stays_ignored(handlers: None) -> None:
     signals.raise_pending()
 
 
+@pytest.mark.usefixtures("handlers")
+def test_ctrl_c_that_a_wrapper_sends_a_second_time_does_not_interrupt_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_in_order() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.append(True)
+
+    ended: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        end_in_order()
+    assert ended == [True]
+    monkeypatch.setattr(signals, "REPEAT_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):  # a person who does not want to wait
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):  # kept for a loop that asks
+        signals.raise_pending()
+
+
 class SignalledInFinalizer:
     def __init__(self, number: int):
         self.number = number
