@@ -250,7 +250,7 @@ def test_one_of_several_models(tmp_path: Path, rows: list[dict[str, Any]], model
 @pytest.mark.parametrize(
     ("truth", "said"),
     [
-        ("lable", "no column 'lable' of the input; did you mean 'label'.*output.columns"),
+        ("lable", "no column 'lable' of the input; did you mean 'label'\\?"),
         ("predicted", "'predicted' is added by labeling"),
         ("topics", "'topics' holds lists, but the model predicts one label"),
         ("grade", "'0', .* but the model's labels are 'NEGATIVE', 'POSITIVE': no value in common.*model.id2label"),
