@@ -2,7 +2,6 @@
 
 import base64
 import difflib
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +31,7 @@ from pipeline_ops.reading.json_types import text_for_null
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
-from pipeline_ops.storage.paths import full_path, is_local, join, shown
+from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
@@ -97,10 +96,10 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
             "output": config.output.model_copy(update={"path": full_path(config.output.path)}),
         }
     )
-    _check_paths(config)
+    check_apart(config.input.path, config.output.path, "labels")
     if limit is not None:
         config = _trial_of(config, limit)
-        _check_paths(config)
+        check_apart(config.input.path, config.output.path, "labels")
     with store_access("output.path", config.output.path, "read"):
         lease = check_free(config.output_store) if leased else None
     with store_access("input.path", config.input.path, "read"):
@@ -221,19 +220,6 @@ def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: J
     config = config.model_copy(update={"revision": facts.revision})  # workers load the same commit
     backend = truncating_backend(tokenizer, facts.max_length).to_str()
     return JobModel(name, config, facts, backend, output, token_flops)
-
-
-def _check_paths(job: JobConfig) -> None:
-    source, target = job.input.path, job.output.path
-    folder = source
-    while any(character in folder for character in "*?["):
-        folder = os.path.dirname(folder)
-    if target == source or target.startswith(join(folder, "")):
-        raise UserError(
-            f"output.path: {target!r} is inside the input {source!r}: labels would become input; use another folder"
-        )
-    if source.startswith(join(target, "")):
-        raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
 
 
 def _check_no_model(output: Store) -> None:

@@ -1,7 +1,7 @@
 """The labeled corpus of a training, read by the job's readers."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from pydantic import Field, field_validator
@@ -9,9 +9,9 @@ from pydantic import Field, field_validator
 from jobs.number_format import counted
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
-from pipeline_ops.reading.inputs import InputConfig, find_inputs
+from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
-from pipeline_ops.schema.errors import UserError, store_errors
+from pipeline_ops.schema.errors import UserError, store_access, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Range, Reject
@@ -42,21 +42,34 @@ class LabeledInputConfig(InputConfig):
         return column
 
 
+def list_inputs(config: LabeledInputConfig, storage: StorageConfig) -> list[InputFile]:
+    """The files of the corpus in the order of their paths.
+
+    Raises:
+        UserError: there are none, or the store refuses the listing.
+    """
+    with store_access("input.path", config.path, "read"):
+        return find_inputs(config, Store(config.path, storage))[0]
+
+
 def read_labeled(
-    config: LabeledInputConfig, storage: StorageConfig, max_documents: int
+    files: Sequence[InputFile], config: LabeledInputConfig, storage: StorageConfig, max_documents: int
 ) -> tuple[list[str], list[str], Counter[str]]:
     """The first `max_documents` texts, their labels, and the number of rows that were skipped meanwhile, by reason.
 
     Reasons are those of rejects, `empty_text` and `no_label`.
 
+    Args:
+        files: of list_inputs.
+
     Raises:
-        UserError: no input, or a file without the text or label column.
+        UserError: a file that cannot be read, or without the text or label column.
     """
     texts: list[str] = []
     labels: list[str] = []
     skipped: Counter[str] = Counter()
     try:
-        for table, rejects in _tables(config, storage):
+        for table, rejects in _tables(files, config, storage):
             skipped.update(reject.reason for reject in rejects)
             if not table.num_rows:
                 continue
@@ -87,10 +100,11 @@ def skipped_line(skipped: Counter[str], documents: int) -> str:
     return f"skipped {skipped.total():,} of {counted(skipped.total() + documents, 'row')}: {reasons}"
 
 
-def _tables(config: LabeledInputConfig, storage: StorageConfig) -> Iterator[tuple[pa.Table, list[Reject]]]:
+def _tables(
+    files: Sequence[InputFile], config: LabeledInputConfig, storage: StorageConfig
+) -> Iterator[tuple[pa.Table, list[Reject]]]:
     """Yield the input unit by unit: a table with the text and label columns, and the rejected rows."""
     store = Store(config.path, storage)
-    files, _ = find_inputs(config, store)
     # the reader's added columns are not used; the prefix keeps them from colliding with the label column
     added = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
     settings = ReadSettings(

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,36 @@ from pipeline_ops.output.commit_log import COMMITS_FOLDER, JOB_FILE
 from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import full_path, join
+from pipeline_ops.storage.paths import check_apart, is_inside
 from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store
 
 RECORD = "training.json"  # settings, versions and held-out accuracy, in the model's folder
 
 
-def check_target(target: str, storage: StorageConfig, *, source: str, overwrite: bool) -> None:
-    """Fail before an hour of training if its result could not be written, or would replace a corpus or labels.
+def check_target(
+    target: str, storage: StorageConfig, *, source: str, files: Iterable[str], start: str | None, overwrite: bool
+) -> None:
+    """Fail before an hour of training if its result could not be written, or would replace or become a corpus,
+    labels or the model that it starts from.
 
     Args:
         target: the model's folder.
         source: `input.path`.
+        files: the input files that it gives, as full paths.
+        start: `model.path`; None: training starts from new weights.
         overwrite: replace what the folder holds.
 
     Raises:
         UserError: the folder cannot be written, or holds what it must keep.
     """
+    check_apart(source, target, "the model's files")
+    inside = next((path for path in files if is_inside(path, target)), None)
+    if inside is not None:
+        raise UserError(
+            f"output.path: {target!r} holds the input file {inside!r}, which no training replaces; use another folder"
+        )
+    if start is not None and not is_hub_id(start) and is_inside(start, target):
+        raise UserError(f"output.path: {target!r} holds model.path {start!r}, from which training starts; use another folder")
     with store_access("output.path", target, "written"):
         store = Store(target, storage)
         if store.is_local and os.path.isfile(target):
@@ -47,8 +60,6 @@ def check_target(target: str, storage: StorageConfig, *, source: str, overwrite:
                 f"output.path: {target!r} holds {os.path.basename(existing[0].path)!r}; use another folder or"
                 " output.overwrite=true"
             )
-        if existing and join(full_path(source), "").startswith(join(target, "")):
-            raise UserError(f"output.path: {target!r} holds the input {source!r}; use another folder")
         store.check_writable()
 
 

@@ -16,7 +16,7 @@ from jobs.config import PathAlone, allow_path_alone
 from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted, number
-from jobs.start.labeled_input import LabeledInputConfig, read_labeled, skipped_line
+from jobs.start.labeled_input import LabeledInputConfig, list_inputs, read_labeled, skipped_line
 from jobs.start.model_folder import check_target, publish, write_facts
 from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
 from jobs.start.training_threads import Threads
@@ -93,7 +93,6 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same 
         Interrupted: by Ctrl-C or SIGTERM; the message says from which step the same command continues.
     """
     target = full_path(config.output.path)
-    check_target(target, config.storage, source=config.input.path, overwrite=config.output.overwrite)
     with Steps("train", quiet=quiet) as steps:
         try:
             return _train(config, target, steps)
@@ -107,8 +106,18 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same 
 
 def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
     threads = Threads(steps.say)
+    steps.begin("listing the input")
+    files = list_inputs(config.input, config.storage)
+    check_target(
+        target,
+        config.storage,
+        source=config.input.path,
+        files=(file.path for file in files),
+        start=config.model.path,
+        overwrite=config.output.overwrite,
+    )
     steps.begin("reading the documents")
-    texts, labels, skipped = read_labeled(config.input, config.storage, config.training.max_documents)
+    texts, labels, skipped = read_labeled(files, config.input, config.storage, config.training.max_documents)
     steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
     if skipped:
         steps.say(skipped_line(skipped, len(texts)))

@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterable
 
+from pipeline_ops.schema.errors import UserError
+
 S3_PROTOCOLS = ("s3://", "s3a://")
 
 
@@ -25,6 +27,43 @@ def full_path(path: str) -> str:
 
 def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names])
+
+
+def real_path(path: str) -> str:
+    """full_path with the symbolic links of a local path resolved."""
+    return os.path.realpath(full_path(path)) if is_local(path) else full_path(path)
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or below it, as they are written or by their real paths; a link is where it stands as well."""
+    forms = [(full_path(path), full_path(folder))]
+    if is_local(path) and is_local(folder):
+        parent, name = os.path.split(full_path(path))
+        forms += [(real_path(path), real_path(folder)), (join(real_path(parent), name), real_path(folder))]
+    return any(join(inner, "").startswith(join(outer, "")) for inner, outer in forms)
+
+
+def check_apart(source: str, target: str, written: str) -> None:
+    """Checks that what is written to output.path is not read by input.path later, and replaces nothing of it.
+
+    Args:
+        source: input.path: a file, folder or glob.
+        target: output.path, a folder.
+        written: what is written there, for the message.
+
+    Raises:
+        UserError: one of the two is inside the other.
+    """
+    source, target = full_path(source), full_path(target)
+    folder = source
+    while any(character in folder for character in "*?["):
+        folder = os.path.dirname(folder)
+    if target == source or (is_inside(target, folder) and not is_inside(folder, target)):
+        raise UserError(
+            f"output.path: {target!r} is inside the input {source!r}: {written} would become input; use another folder"
+        )
+    if is_inside(folder, target):
+        raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
 
 
 def shown(path: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.config import check_config
 from jobs.start.demo import demo
-from jobs.start.labeled_input import read_labeled
+from jobs.start.labeled_input import list_inputs, read_labeled
 from jobs.start.train import TargetConfig, TrainConfig, train
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
@@ -138,13 +138,55 @@ def test_train_never_replaces_labels_on_s3(s3: Bucket, corpus: Path):
 
 
 @pytest.mark.parametrize(
-    ("target", "message"), [("in", "holds the input"), (".", "holds the input"), ("in/a.parquet", "is a file; give a folder")]
+    ("source", "target", "message"),
+    [
+        ("in", "in", r"output\.path: .*is inside the input .*: the model's files would become input"),
+        ("in", ".", r"input\.path: .*is inside the output"),
+        ("in", "in/model", r"output\.path: .*is inside the input"),
+        ("in", "link/model", r"output\.path: .*is inside the input"),
+        ("in", "link", r"input\.path: .*is inside the output"),
+        ("link", "in", r"input\.path: .*is inside the output"),
+        ("*/a.parquet", "in", r"output\.path: .*is inside the input"),
+        ("link/a.parquet", "in", r"input\.path: .*is inside the output"),
+        ("links", "in", r"output\.path: .*holds the input file .*links/b\.jsonl\.zst"),
+        ("links", "links/deep", r"output\.path: .*is inside the input"),
+        ("in", "file", r"output\.path: .*is a file; give a folder"),
+    ],
 )
-def test_train_never_replaces_its_corpus_or_a_file(corpus: Path, tmp_path: Path, target: str, message: str):
+def test_train_never_replaces_or_joins_its_corpus_or_a_file(
+    corpus: Path, tmp_path: Path, source: str, target: str, message: str
+):
+    write_bytes(tmp_path / "file", b"")
+    (tmp_path / "link").symlink_to(corpus)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "b.jsonl.zst").symlink_to(corpus / "b.jsonl.zst")
     before = snapshot(tmp_path)
-    with pytest.raises(UserError, match=f"output.path: .*{message}"):
-        train(configured(corpus, "", output={"path": str(tmp_path / target), "overwrite": True}))
+    with pytest.raises(UserError, match=message) as raised:
+        train(configured(tmp_path / source, "", output={"path": str(tmp_path / target), "overwrite": True}))
+    assert "\n" not in str(raised.value)
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("target", ["model", ".", "link"])
+def test_train_never_replaces_the_model_that_it_starts_from(corpus: Path, tmp_path: Path, target: str):
+    write_bytes(tmp_path / "models" / "model" / "config.json", b"{}")
+    (tmp_path / "models" / "link").symlink_to(tmp_path / "models" / "model")
+    before = snapshot(tmp_path)
+    start, output = tmp_path / "models" / "model", {"path": str(tmp_path / "models" / target), "overwrite": True}
+    with pytest.raises(UserError, match=r"output\.path: .*holds model\.path"):
+        train(configured(corpus, "", model={"path": str(start)}, output=output))
+    assert snapshot(tmp_path) == before
+
+
+def test_train_never_replaces_its_corpus_or_its_start_on_s3(s3: Bucket):
+    s3.filesystem.pipe(f"{s3.name}/in/a.csv", b"review,stars\ngood,1\n")
+    s3.filesystem.pipe(f"{s3.name}/models/one/config.json", b"{}")
+    before = output_files(s3.name, s3.filesystem)
+    for target, message in (("in/", "input"), ("in/model", "is inside the input"), ("models", "holds model.path")):
+        output, storage = {"path": f"{s3.url}/{target}", "overwrite": True}, {"endpoint_url": s3.endpoint_url}
+        with pytest.raises(UserError, match=message):
+            train(configured(f"{s3.url}/in", "", model={"path": f"{s3.url}/models/one"}, output=output, storage=storage))
+    assert output_files(s3.name, s3.filesystem) == before
 
 
 def test_demo_never_deletes_labels_that_are_not_its_own(tmp_path: Path):
@@ -172,7 +214,7 @@ def test_train_that_fails_leaves_the_old_model(corpus: Path, tmp_path: Path):
 
 def test_read_labeled_stops_at_the_limit(corpus: Path, tmp_path: Path):
     config = configured(corpus, tmp_path / "model")
-    texts, labels, skipped = read_labeled(config.input, config.storage, 15)
+    texts, labels, skipped = read_labeled(list_inputs(config.input, config.storage), config.input, config.storage, 15)
     assert texts == [row["review"] for row in ROWS[:15]]
     assert labels == [str(row["stars"]) for row in ROWS[:15]]
     assert not skipped
@@ -181,7 +223,7 @@ def test_read_labeled_stops_at_the_limit(corpus: Path, tmp_path: Path):
 def test_read_labeled_label_named_like_a_column_that_the_job_adds(corpus: Path, tmp_path: Path):
     config = configured(corpus, tmp_path / "model")
     source = config.input.model_copy(update={"label_column": "score"})
-    assert set(read_labeled(source, config.storage, 1000)[1]) == {"0.5"}
+    assert set(read_labeled(list_inputs(source, config.storage), source, config.storage, 1000)[1]) == {"0.5"}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,12 @@ def job_of(folder: Path, model: Path, *settings: str) -> JobConfig:
     return check_config(JobConfig, config)
 
 
+def test_output_that_a_link_puts_inside_the_input_is_refused(folder: Path, model: Path) -> None:
+    (folder / "link").symlink_to(folder / "in")
+    with pytest.raises(UserError, match=r"output\.path: .*link/out' is inside the input .*: labels would become input"):
+        prepare(job_of(folder, model, f"output.path={folder}/link/out"))
+
+
 def record(prepared: Prepared, dtype: str = "float32") -> None:
     """Leaves the output as a run that committed nothing yet would."""
     write_job(Store(prepared.job.output.path), job_record(prepared, [dtype], "run"))
