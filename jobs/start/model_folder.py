@@ -19,7 +19,7 @@ from pipeline_ops.output.commit_log import COMMITS_FOLDER, JOB_FILE
 from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import check_apart, is_inside
+from pipeline_ops.storage.paths import check_apart, is_inside, real_path
 from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store
 
 RECORD = "training.json"  # settings, versions and held-out accuracy, in the model's folder
@@ -81,18 +81,7 @@ def publish(folder: str, store: Store) -> None:
     """
     _check_replaceable(store)
     if store.is_local:
-        target = store.path
-        temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        os.makedirs(temporary)
-        for name in os.listdir(folder):  # not copytree: it keeps the mode of a temporary folder, 0700
-            shutil.copyfile(os.path.join(folder, name), os.path.join(temporary, name))
-        if os.path.isdir(target):
-            outdated = f"{temporary}-outdated"
-            os.rename(target, outdated)  # rename cannot replace a folder that is not empty
-            os.rename(temporary, target)
-            shutil.rmtree(outdated)
-        else:
-            os.rename(temporary, target)
+        _publish_locally(folder, real_path(store.path))
         return
     contents = {name: Path(folder, name).read_bytes() for name in sorted(os.listdir(folder))}
     entry = "config.json"  # without it a folder is no model
@@ -101,6 +90,26 @@ def publish(folder: str, store: Store) -> None:
     store.delete(name for name in existing if name not in contents)
     store.put_many({name: data for name, data in contents.items() if name != entry})
     store.put(entry, contents[entry])
+
+
+def _publish_locally(folder: str, target: str) -> None:
+    """publish() to a local folder, given by its real path: where that is a link, the folder that it leads to is replaced."""
+    temporary = os.path.join(os.path.dirname(target), f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    outdated = f"{temporary}-outdated"
+    try:
+        os.makedirs(temporary)
+        for name in os.listdir(folder):  # not copytree: it keeps the mode of a temporary folder, 0700
+            shutil.copyfile(os.path.join(folder, name), os.path.join(temporary, name))
+        if os.path.isdir(target):
+            os.rename(target, outdated)  # rename cannot replace a folder that is not empty
+        os.rename(temporary, target)
+    except BaseException:  # a full disk, Ctrl-C: the target is as it was, and nothing is beside it
+        if os.path.isdir(outdated) and not os.path.isdir(target):
+            os.rename(outdated, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if os.path.isdir(outdated):
+        shutil.rmtree(outdated)
 
 
 def write_facts(folder: str, settings: Mapping[str, Any], versions: Mapping[str, str], report: Mapping[str, Any]) -> None:
