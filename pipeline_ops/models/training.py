@@ -141,7 +141,8 @@ def train_classifier(
         checkpoints: folder of checkpoints of this same training; it continues from the newest, with the weights that it would
             have had without the interruption, and saves one every `config.save_minutes`. None: none are read or written.
         interruptible: a context in which the steps are done; it gives a function that says whether to stop, which is asked
-            after each step. Then a checkpoint is saved, and the context shall raise an exception at its end.
+            after each step. Then a checkpoint is saved, and the context shall raise an exception at its end. Not entered
+            without `checkpoints`: an interruption then ends the training at once.
         on_start: called before the first step.
         on_step: called after each step.
 
@@ -189,7 +190,7 @@ def train_classifier(
     )
     if on_start is not None:
         on_start(plan)
-    with interruptible() as stopping:
+    with interruptible() if checkpoints is not None else nullcontext(lambda: False) as stopping:
         trainer = _make_trainer(model, tokenizer, [documents[row] for row in train_rows], config, plan, checkpoints or folder)
         if on_step is not None:
             trainer.add_callback(_callback(on_step_end=partial(_report_step, on_step)))

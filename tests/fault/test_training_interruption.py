@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.start.train import LONGEST_STEP_S
 from tests.support.corpora import write_jsonl
 from tests.support.running import Finished, command_in_own_process, running_command, write_job_file
 
@@ -15,18 +16,19 @@ START_TIMEOUT_S = 120
 
 
 def interrupted(train_file: Path, stop: signal.Signals, *overrides: str) -> Finished:
-    """The training, stopped after some steps."""
+    """The training, stopped after some steps; its seconds are those from the signal."""
     with running_command("train", train_file, *overrides) as process:
         assert process.stderr is not None
-        lines, started = [], time.monotonic()
+        lines = []
         for line in process.stderr:
             lines.append(line)
             if "steps of 4 documents" in line:
                 break
         time.sleep(3)  # of which a second goes into the first step
+        stopped = time.monotonic()
         os.kill(process.pid, stop)
         out, err = process.communicate(timeout=START_TIMEOUT_S)
-        return Finished(process.returncode, out, "".join(lines) + err, time.monotonic() - started)
+        return Finished(process.returncode, out, "".join(lines) + err, time.monotonic() - stopped)
 
 
 @pytest.fixture
@@ -81,3 +83,4 @@ def test_training_without_checkpoints_says_that_it_starts_over(train_file: Path)
     first = interrupted(train_file, signal.SIGTERM, "training.save_minutes=0", "training.max_steps=4000")
     assert first.code == 143, first.stderr
     assert first.error_lines[-1].endswith("starts over")
+    assert first.seconds < LONGEST_STEP_S
