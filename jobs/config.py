@@ -45,7 +45,7 @@ def _job_schema(schema: dict[str, Any]) -> None:
 
 
 # a file is a training file if it has one of these and no key that only a job has; every other file is a job
-TRAINING_KEYS = {"training", "input.label_column", "model.architecture"}
+TRAINING_KEYS = {"training", "input.label_column", "model.architecture", "output.overwrite"}
 JOB_KEYS = {"models", "compute"}  # and all of `output` but these:
 TRAINING_OUTPUT_KEYS = {"path", "overwrite"}
 
@@ -203,9 +203,19 @@ def load_settings(kind: type[BaseModel], path: str, overrides: list[str]) -> dic
         settings = {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: is a {type(settings).__name__}; expected the keys {', '.join(kind.model_fields)}")
-    _check_kind(kind, path, settings)
+    is_empty = not settings  # such a file can be either
+    if _title(kind) == "job" and _is_training(settings):
+        raise UserError(
+            f"{path}: is a training file, not a labeling job; label-corpus train {path} trains the model, which is then"
+            f" model.path of a job"
+        )
     for setting in overrides:
         override(settings, setting)
+    if _title(kind) == "training" and not is_empty and not _is_training(settings):  # overrides may name the labels
+        raise UserError(
+            f"{path}: is a labeling job, not a training file; label-corpus run {path} labels the corpus, and"
+            f" a training file names its labels by input.label_column"
+        )
     return settings
 
 
@@ -221,24 +231,13 @@ def _unreadable(kind: type[BaseModel], path: str, error: OSError) -> str:
     return f"{path}: {error.strerror}; {wanted}"
 
 
-def _check_kind(kind: type[BaseModel], path: str, settings: dict[str, Any]) -> None:
-    """Raises UserError for a labeling job where a training file is expected, and the reverse: each would replace or mix up
-    what the other one has written. An empty file can be either."""
+def _is_training(settings: dict[str, Any]) -> bool:
+    """Whether settings are a training's, not a labeling job's: each would replace or mix up what the other one has written."""
     keys = {*settings}
     for section in ("input", "model", "output"):
         keys |= {f"{section}.{key}" for key in settings[section]} if isinstance(settings.get(section), dict) else set()
     only_of_jobs = {key for key in keys if key.startswith("output.")} - {f"output.{key}" for key in TRAINING_OUTPUT_KEYS}
-    is_training = bool(keys & TRAINING_KEYS) and not keys & (JOB_KEYS | only_of_jobs)
-    if _title(kind) == "job" and is_training:
-        raise UserError(
-            f"{path}: is a training file, not a labeling job; label-corpus train {path} trains the model, which is then"
-            f" model.path of a job"
-        )
-    if _title(kind) == "training" and settings and not is_training:
-        raise UserError(
-            f"{path}: is a labeling job, not a training file; label-corpus run {path} labels the corpus, and"
-            f" a training file names its labels by input.label_column"
-        )
+    return bool(keys & TRAINING_KEYS) and not keys & (JOB_KEYS | only_of_jobs)
 
 
 def check_config(kind: type[Config], settings: dict[str, Any]) -> Config:

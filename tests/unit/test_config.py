@@ -246,7 +246,8 @@ TRAINING: dict[str, Any] = {**SECTIONS, "input": {"path": "in", "label_column": 
     [
         TRAINING,
         {**SECTIONS, "training": {"epochs": 1}},
-        {**SECTIONS, "model": {"architecture": {"model_type": "bert"}}, "output": {"path": "out", "overwrite": True}},
+        {**SECTIONS, "model": {"architecture": {"model_type": "bert"}}},
+        {**SECTIONS, "output": {"path": "out", "overwrite": True}},
     ],
 )
 @pytest.mark.parametrize("name", ["run", "plan", "verify", "status", "sweep", "submit"])
@@ -269,10 +270,21 @@ def test_training_file_in_place_of_a_job_is_named(tmp_path: Path, settings: dict
 )
 def test_job_in_place_of_a_training_file_is_named(tmp_path: Path, settings: dict[str, Any]) -> None:
     path = write_job_file(tmp_path / "job.yaml", settings)
-    finished = command("train", path, "output.overwrite=true")
+    finished = command("train", path, "model.revision=main")
     assert finished.code == 2
     assert f"{path}: is a labeling job, not a training file; label-corpus run {path} " in finished.stderr
     assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("setting", ["input.label_column=stars", "training.epochs=1", "output.overwrite=true"])
+def test_overrides_make_a_training_of_a_file_that_can_be_either(tmp_path: Path, setting: str) -> None:
+    path = write_job_file(
+        tmp_path / "train.yaml", {"input": str(tmp_path / "in"), "model": "m", "output": str(tmp_path / "out")}
+    )
+    finished = command("train", path, setting)
+    assert finished.code == 2
+    assert "input.path: " in finished.stderr, finished.stderr  # which is not there
+    assert "is a labeling job" not in finished.stderr
 
 
 def test_key_of_a_training_in_a_job_is_an_unknown_key(tmp_path: Path) -> None:
