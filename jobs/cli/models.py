@@ -33,7 +33,9 @@ def train_command(
     emit(
         result,
         f"{result['output']}: {percent(result['accuracy'])} of {counted(result['held_out_documents'], 'held-out document')}"
-        f" right; trained on {result['train_documents']:,} in {duration(result['seconds'])}",
+        f" right, where {result['baseline']['label']!r} for all gives {percent(result['baseline']['accuracy'])}; trained on"
+        f" {result['train_documents']:,} in {duration(result['seconds'])}",
+        f"next: label-corpus init CORPUS --model {shlex.quote(result['output'])}",
         as_json=as_json,
         quiet=quiet,
     )

@@ -23,7 +23,7 @@ from jobs.start.training_threads import Threads
 from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.base_model import USUAL_MAX_LENGTH, ArchitectureConfig
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.models.fetch import is_hub_id, local_copy, weights_identity
+from pipeline_ops.models.fetch import HubUnreachable, hub_commit, is_hub_id, local_copy, weights_identity
 from pipeline_ops.models.training import (
     TrainingConfig,
     TrainingPlan,
@@ -32,6 +32,7 @@ from pipeline_ops.models.training import (
     newest_checkpoint,
     train_classifier,
 )
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import full_path
 from pipeline_ops.storage.store import Store
@@ -116,6 +117,8 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
         start=config.model.path,
         overwrite=config.output.overwrite,
     )
+    steps.begin("looking for the model")
+    revision = _revision(config.model)
     steps.begin("reading the documents")
     texts, labels, skipped = read_labeled(files, config.input, config.storage, config.training.max_documents)
     steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
@@ -125,7 +128,7 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
     start, weights = None, None
     if config.model.path is not None:
         start = local_copy(ModelConfig(path=config.model.path), config.storage, weights=True)
-        weights = None if is_hub_id(config.model.path) else weights_identity(config.model.path, config.storage)
+        weights = revision or weights_identity(config.model.path, config.storage)
     versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     settings = config.model_dump(mode="json", exclude={"storage", "output"})
     decisive = [config.model.model_dump(mode="json"), weights, config.training.model_dump(exclude={"save_minutes"}), versions]
@@ -141,7 +144,7 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
             texts,
             labels,
             start=start,
-            revision=config.model.revision,
+            revision=revision,
             architecture=config.model.architecture,
             config=config.training,
             folder=folder,
@@ -158,6 +161,20 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
         steps.begin("publishing the model")
         publish(folder, Store(target, config.storage))
     return {**report, "skipped": skipped.total(), "skipped_by_reason": dict(skipped), "output": target}
+
+
+def _revision(model: StartConfig) -> str | None:
+    """The commit of a model on the hub, which all of the training reads; None for a folder and for new weights.
+
+    Raises:
+        UserError: there is no such model; said before the documents are read.
+    """
+    if model.path is None or not is_hub_id(model.path):
+        return None
+    try:
+        return hub_commit(ModelConfig(path=model.path, revision=model.revision))
+    except HubUnreachable as error:
+        raise UserError(f"{error}; give a folder, or model.architecture in place of model.path to train new weights") from error
 
 
 def report_of(result: TrainingResult) -> dict[str, Any]:

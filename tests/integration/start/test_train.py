@@ -245,3 +245,13 @@ def test_train_mistakes_are_named_in_one_line(corpus: Path, tmp_path: Path, chan
         train(configured(corpus, tmp_path / "model", **changes))
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_model_that_cannot_be_found_is_said_before_the_documents_are_read(corpus: Path, tmp_path: Path):
+    settings = {"input": {"path": str(corpus)}, "model": {"path": "some-user/some-model"}, "training": {"epochs": 1}}
+    settings["output"] = {"path": str(tmp_path / "model")}
+    finished = command("train", write_job_file(tmp_path / "train.yaml", settings))
+    assert (finished.code, finished.stdout) == (2, "")
+    assert "some-user/some-model" in finished.error_lines[-1]
+    assert "model.architecture" in finished.error_lines[-1]
+    assert len(finished.error_lines) <= 2
