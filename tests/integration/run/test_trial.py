@@ -146,6 +146,7 @@ def test_trial_ends_for_a_person_with_where_it_is_and_what_is_next(job: JobConfi
     assert lines[-1] == f"look at {page}; label the whole: label-corpus run job.yaml model.max_length=64"
 
 
+@pytest.mark.slow
 def test_trial_by_the_command_on_ray_labels_the_first_documents_once(finished_job: FinishedJob, tmp_path: Path):
     output = tmp_path / "out"
     finished = command("run", finished_job.job_file, "--limit", 75, f"output.path={output}")
