@@ -8,7 +8,8 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from heapq import nsmallest
+from itertools import chain, count, islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from jobs.results.open_output import model_of
 from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.committed_files import hive_values
-from pipeline_ops.output.labeled_output import Labeled, read_batches, schema_of
+from pipeline_ops.output.labeled_output import BATCH_ROWS, Labeled, read_batches, schema_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import unpack_rejects
 from pipeline_ops.storage.paths import full_path
@@ -45,6 +46,9 @@ class Choice:
     @property
     def uses_scores(self) -> bool:
         return self.order != "input" or self.min_score is not None or self.max_score is not None
+
+
+_KEYS = [("score", np.float64), ("source", np.int64), ("source_row", np.int64), ("file", np.int64), ("row", np.int64)]
 
 
 class _Place(NamedTuple):
@@ -77,18 +81,21 @@ def find_rejects(labeled: Labeled, choice: Choice) -> Iterator[dict[str, Any]]:
         OSError: a file of rejects cannot be read.
     """
     sources = None if choice.source is None else _sources(labeled, choice.source)
-    return islice(_rejects(labeled, sources), choice.limit)
+    return _rejects(labeled, sources, choice.limit)
 
 
-def _rejects(labeled: Labeled, sources: set[str] | None) -> Iterator[dict[str, Any]]:
+def _rejects(labeled: Labeled, sources: set[str] | None, limit: int) -> Iterator[dict[str, Any]]:
     commits = [commit for commit in labeled.commits if commit.rejects_file is not None and _is_of(commit, sources)]
-    for group in _growing(commits):
-        files = [commit.rejects_file for commit in group if commit.rejects_file is not None]
+    for group in _growing(_in_order(commits)):
+        files = [commit.rejects_file for together in group for commit in together if commit.rejects_file is not None]
         stored = [StoredFile(labeled.store.join(file.path), file.bytes, file.md5) for file in files]
-        for content in labeled.store.read_files(stored):
-            rejects = [asdict(reject) for reject in unpack_rejects(content)]
-            rejects.sort(key=lambda reject: (reject["source_file"], reject["source_row"]))
-            yield from (reject for reject in rejects if sources is None or reject["source_file"] in sources)
+        rejects = chain.from_iterable(map(unpack_rejects, labeled.store.read_files(stored)))
+        chosen = (reject for reject in rejects if sources is None or reject.source_file in sources)
+        first = nsmallest(limit, chosen, key=lambda reject: (reject.source_file, reject.source_row))
+        yield from map(asdict, first)
+        limit -= len(first)
+        if not limit:
+            return
 
 
 class _Search:
@@ -109,8 +116,8 @@ class _Search:
         """At most choice.limit places, in order."""
         commits = [commit for commit in self.labeled.commits if self._may_have(commit)]
         if self.choice.order == "input":
-            return islice(self._in_input_order(commits), self.choice.limit)
-        return iter(self._by_score(commits))
+            return self._in_input_order(commits)
+        return iter(self._first(commits, self.choice.limit))
 
     def _may_have(self, commit: Commit) -> bool:
         label = self.choice.label
@@ -161,38 +168,43 @@ class _Search:
         return mask
 
     def _in_input_order(self, commits: list[Commit]) -> Iterator[_Place]:
-        """A commit has the rows of a file in the input's order, and those of each label in another file."""
-        source, row = self.names.source_file_column, self.names.source_row_column
-        for group in _growing(commits):
-            found: dict[int, list[tuple[str, int, _Place]]] = defaultdict(list)
-            owners = {file.path: number for number, commit in enumerate(group) for file in self._files(commit)}
-            files = [file for commit in group for file in self._files(commit)]
-            for file, batches in read_batches(self.labeled.store, files, self._columns()):
-                left = self.choice.limit
-                for numbers, table in self._matches(batches):
-                    keys = zip(table.column(source).to_pylist(), table.column(row).cast(pa.int64()).to_pylist(), strict=True)
-                    places = (_Place(file, int(number)) for number in numbers)
-                    matches = [(*key, place) for key, place in zip(keys, places, strict=True)][:left]
-                    found[owners[file.path]] += matches
-                    left -= len(matches)
-                    if not left:
-                        break
-            for number in range(len(group)):
-                yield from (place for _, _, place in sorted(found[number], key=lambda one: one[:2]))
+        left = self.choice.limit
+        for group in _growing(_in_order(commits)):
+            places = self._first([commit for together in group for commit in together], left)
+            yield from places
+            left -= len(places)
+            if not left:
+                return
 
-    def _by_score(self, commits: list[Commit]) -> list[_Place]:
-        """The places of the documents with the lowest or the highest scores; of equal ones, those that come first."""
+    def _first(self, commits: list[Commit], limit: int) -> list[_Place]:
+        """The first `limit` places in the chosen order; documents of equal scores are in the order of the input.
+
+        Memory: a batch, and 40 bytes for each of twice `limit` places. A merged file can have its rows in another order, so
+        that all of its rows are looked at.
+        """
         files = [file for commit in commits for file in self._files(commit)]
-        sign = 1 if self.choice.order == "lowest" else -1
-        best = np.empty(0, [("key", np.float64), ("file", np.int64), ("row", np.int64)])
+        sources = pa.array(sorted({piece.path for commit in commits for piece in commit.pieces}), pa.string())
+        sign = {"input": 0, "lowest": 1, "highest": -1}[self.choice.order]
+        first, further = np.empty(0, _KEYS), list[np.ndarray]()
         for number, (_, batches) in enumerate(read_batches(self.labeled.store, files, self._columns())):
             for rows, table in self._matches(batches):
-                some = np.empty(len(rows), best.dtype)
-                some["key"] = sign * table.column(self.added.score_column).cast(pa.float64()).to_numpy()
+                some = np.zeros(len(rows), _KEYS)
+                if sign:
+                    some["score"] = sign * table.column(self.added.score_column).cast(pa.float64()).to_numpy()
+                names = table.column(self.names.source_file_column).cast(pa.string())
+                some["source"] = pc.index_in(names, sources).to_numpy()
+                some["source_row"] = table.column(self.names.source_row_column).cast(pa.int64()).to_numpy()
                 some["file"], some["row"] = number, rows
-                best = np.concatenate([best, some])
-                best = best[np.argsort(best["key"], kind="stable")[: self.choice.limit]]
-        return [_Place(files[one["file"]], int(one["row"])) for one in best]
+                further.append(some)
+                if sum(map(len, further)) > max(limit, BATCH_ROWS):  # not each time: sorting takes longer than reading
+                    first, further = _smallest([first, *further], limit), []
+        first = _smallest([first, *further], limit)
+        return [_Place(files[one["file"]], int(one["row"])) for one in first]
+
+
+def _smallest(parts: list[np.ndarray], limit: int) -> np.ndarray:
+    rows = np.concatenate(parts)
+    return rows[np.lexsort((rows["source_row"], rows["source"], rows["score"]))[:limit]]
 
 
 def _read(labeled: Labeled, places: Iterator[_Place], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -214,13 +226,33 @@ def _read(labeled: Labeled, places: Iterator[_Place], columns: Sequence[str]) ->
         yield from (found[place] for place in chunk)
 
 
-def _growing(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
-    """Groups of 1, 2, 4, ... commits: the first documents come soon, and rare ones with few round trips."""
+def _in_order(commits: Sequence[Commit]) -> list[list[Commit]]:
+    """The commits in groups, such that in the input all rows of a group come before those of the next one.
+
+    Most groups are one commit. A commit of merged files covers many input files; where one of these has changed, another
+    commit covers it that lies between the merged rows.
+
+    Args:
+        commits: in the order of their first rows.
+    """
+    groups: list[list[Commit]] = []
+    end = ("", 0)
+    for commit in commits:
+        if groups and (commit.pieces[0].path, commit.pieces[0].start_row) < end:
+            groups[-1].append(commit)
+        else:
+            groups.append([commit])
+        end = max(end, *((piece.path, piece.start_row) for piece in commit.pieces))
+    return groups
+
+
+def _growing(groups: Sequence[list[Commit]]) -> Iterator[Sequence[list[Commit]]]:
+    """1, 2, 4, ... of the groups: the first documents come soon, and rare ones with few round trips."""
     start = 0
     for power in count():
-        if start >= len(commits):
+        if start >= len(groups):
             return
-        yield commits[start : start + 2**power]
+        yield groups[start : start + 2**power]
         start += 2**power
 
 

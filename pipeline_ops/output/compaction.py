@@ -45,8 +45,9 @@ class Compaction:
 def plan_compactions(commits: Iterable[Commit], target_bytes: int, schemas: Mapping[str, bytes]) -> list[Compaction]:
     """Groups commits so that the files of a partition come near `target_bytes`; groups without a merge are left out.
 
-    Files of one schema are merged, whatever lies between them; those of more than half the target are not. Rows stay in the
-    order of the input. Each merge leaves fewer files, so planning again, until nothing is planned, comes to an end.
+    Files of one schema are merged, whatever lies between them; those of more than half the target are not. Rows are in the
+    order of the commits' first rows: the input's, unless a commit lies between the rows of another one. Each merge leaves fewer
+    files, so planning again, until nothing is planned, comes to an end.
 
     Args:
         schemas: {path: schema of a file}; see schemas_of_small_files.

@@ -148,6 +148,27 @@ def test_show_of_several_models_needs_the_name_where_labels_or_scores_matter(sou
     assert "several models, 'one', 'two'; name one" in mistake(tmp_path / "out", "--label", "NEGATIVE")
 
 
+def test_show_is_in_the_order_of_the_input_after_a_file_between_merged_ones_has_changed(model: Path, tmp_path: Path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for name, start in (("a", 0), ("b", 20), ("c", 40)):
+        write_jsonl(source / f"{name}.jsonl", [*({"id": start + row, "text": TEXTS[start + row]} for row in range(20)), {}])
+    job = make_job(source, model, output, "compute.unit_bytes=3000")
+    run_serially(job, quiet=True)
+    compact(job, target_bytes=10**9)
+    write_jsonl(source / "b.jsonl", [*({"id": 20 + row, "text": TEXTS[60 + row]} for row in range(20)), {}, {"text": 7}])
+    run_serially(job, quiet=True)
+    for compacted_again in (False, True):  # then c is before b in the merged files
+        if compacted_again:
+            compact(job, target_bytes=10**9)
+        assert [ids(show(output, "-n", count)) for count in (25, 1000)] == [list(range(25)), list(range(60))]
+        positive = ids(show(output, "--label", "POSITIVE", "-n", 1000))
+        assert positive == sorted(positive)
+        assert ids(show(output, "--label", "POSITIVE", "-n", len(positive) - 1)) == positive[:-1]
+        rejected = [f"{row['source_file'][-7:]} {row['source_row']}" for row in show(output, "--rejects")]
+        assert rejected == ["a.jsonl 20", "b.jsonl 20", "b.jsonl 21", "c.jsonl 20"]
+        assert [row["source_row"] for row in show(output, "--rejects", "-n", 3)] == [20, 20, 21]
+
+
 def test_show_rejects_gives_each_with_its_reason(make_output: Callable[..., Path], source: Path):
     output = make_output()
     rejects = show(output, "--rejects")
