@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled
+from pipeline_ops.schema.errors import one_line, store_errors
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local, is_s3, join
@@ -57,8 +58,12 @@ def print_snippets(labeled: Labeled) -> None:
 
 
 def print_snippets_of(output: Store) -> None:
-    """As print_snippets, from the record of the job alone."""
-    record = read_job(output)
+    """As print_snippets, from the record of the job alone; where that cannot be read, says so: the labels are there."""
+    try:
+        record = read_job(output)
+    except store_errors() as error:  # a store that fails after a run does not make the run a failure
+        print(f"the output's record cannot be read: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        return
     if record is not None:
         print_snippets(Labeled(output, record, Ledger()))
 

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from jobs.config import JobConfig, check_config
 from jobs.results.open_output import find_labeled
-from jobs.results.reading_snippets import reading_snippets
+from jobs.results.reading_snippets import print_snippets_of, reading_snippets
 from pipeline_ops.output.commit_log import Ledger
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.storage.config import StorageConfig
@@ -176,3 +176,10 @@ def test_report_ends_with_the_lines_on_a_terminal_and_has_them_in_its_page(label
     assert [html.unescape(found) for found in re.findall("<pre>(.*?)</pre>", page) if "read" in found or "labels" in found][
         :3
     ] == lines
+
+
+def test_record_that_cannot_be_read_after_a_run_is_named_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "_job.json").mkdir()
+    print_snippets_of(Store(str(tmp_path)))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the output's record cannot be read: IsADirectoryError: ")
