@@ -68,7 +68,9 @@ class Store:
         fs, inner = self._locate(self.path)
         if any(character in inner for character in "*?[") and not fs.isfile(inner):
             found = fs.glob(inner, detail=True)
-            return self._sorted((name, info) for name, info in found.items() if info["type"] == "file")
+            return self._sorted(
+                (name, info) for name, info in found.items() if info["type"] == "file" or self._is_link_to_file(info)
+            )
         found = fs.find(inner, detail=True)
         if list(found) == [inner] and fs.isfile(inner):
             return self._sorted(found.items())
@@ -281,8 +283,14 @@ class Store:
     def _sorted(self, found: Iterable[tuple[str, dict[str, Any]]]) -> list[StoredFile]:
         return sorted((self._stored_file(path, info) for path, info in found), key=lambda file: file.path)
 
+    def _is_link_to_file(self, info: dict[str, Any]) -> bool:
+        """Whether a listed name, whose type is "other", is a link to a file, or to nothing, which reading it then says."""
+        return self.is_local and info.get("islink", False) and not os.path.isdir(info["name"])
+
     def _stored_file(self, inner: str, info: dict[str, Any]) -> StoredFile:
         path = inner if self.is_local else f"{self.path.split('://', 1)[0]}://{inner.lstrip('/')}"
+        if self._is_link_to_file(info) and os.path.exists(inner):  # the size is the target's, but the time is the link's
+            info = {**info, "mtime": os.stat(inner).st_mtime}
         return StoredFile(path, int(info["size"] or 0), _identity(info))
 
 

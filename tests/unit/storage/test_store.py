@@ -139,6 +139,23 @@ def test_list_files_identity_changes_with_the_content(tmp_path: Path) -> None:
     assert second.identity != first.identity
 
 
+@pytest.mark.parametrize("path", ["in", "in/*.txt", "in/link.txt"])
+def test_list_files_gives_a_link_to_a_file_as_that_file(tmp_path: Path, path: str) -> None:
+    (tmp_path / "in" / "folder.txt").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"content")
+    os.utime(tmp_path / "file", (1, 1))
+    (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "file")
+    store = Store(str(tmp_path / path))
+    (file,) = store.list_files()
+    with store.open(file, sequential=True) as opened:  # which compares size and time
+        assert opened.read() == b"content"
+    (tmp_path / "file").write_bytes(b"CONTENT")
+    assert store.list_files()[0].identity != file.identity
+    (tmp_path / "file").unlink()
+    with pytest.raises(FileNotFoundError):
+        store.open(file, sequential=True)
+
+
 def test_list_files_of_a_relative_path_and_a_file_url_give_absolute_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
