@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_ops.reading.column_types import decoded
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.hive_partitions import NULL_PARTITION
@@ -42,7 +43,7 @@ def schemas_of_files(store: Store, files: Iterable[WrittenFile]) -> Iterator[pa.
 
 
 def read_written(store: Store, file: WrittenFile) -> pa.Table:
-    """A committed Parquet file's rows, without its partition columns.
+    """A committed Parquet file's rows, without its partition columns; dictionaries, of earlier versions, as plain values.
 
     Raises:
         OSError: its MD5 or number of rows is not the committed one.
@@ -55,7 +56,7 @@ def read_written(store: Store, file: WrittenFile) -> pa.Table:
         raise OSError(f"{file.path}: {error}") from error
     if table.num_rows != file.rows:
         raise OSError(f"{file.path}: {table.num_rows} rows, its commit says {file.rows}")
-    return table
+    return decoded(table)
 
 
 def read_written_bytes(store: Store, file: WrittenFile) -> bytes:

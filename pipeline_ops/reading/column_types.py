@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.reading.json_types import merge_type, text_for_null
+from pipeline_ops.reading.json_types import merge_type, text_for_null, with_children
 from pipeline_ops.schema.bisection import bisect_failures
 
 FORMAT_NAMES = {"parquet": "Parquet", "jsonl": "JSON Lines", "csv": "CSV", "text": "plain text"}
@@ -35,26 +35,37 @@ def may_hold_texts(data_type: pa.DataType) -> bool:
     return is_text_type(data_type) or mixed_with_texts or pa.types.is_null(data_type)
 
 
-def without_view(data_type: pa.DataType) -> pa.DataType:
-    """The plain type in place of a view, which Arrow cannot filter."""
-    return PLAIN_TYPES.get(data_type, data_type)
+def plain_type(data_type: pa.DataType) -> pa.DataType:
+    """A type without dictionaries and views, at any depth.
+
+    The dictionaries of two files have other values, maybe more than an index of one file can count, and readers that join the
+    files fail. Arrow cannot filter views.
+    """
+    if pa.types.is_dictionary(data_type):
+        return plain_type(data_type.value_type)
+    return PLAIN_TYPES.get(data_type, with_children(data_type, plain_type))
+
+
+def decoded(table: pa.Table) -> pa.Table:
+    """A table with its columns in their plain types, its schema's metadata kept."""
+    schema = pa.schema([field.with_type(plain_type(field.type)) for field in table.schema], table.schema.metadata)
+    return table.cast(schema)
 
 
 def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
     """The type for values of all `types`: the widest of them; string where none is; null for nulls alone."""
-    distinct = list(dict.fromkeys(without_view(data_type) for data_type in types if not pa.types.is_null(data_type)))
+    distinct = list(dict.fromkeys(plain_type(data_type) for data_type in types if not pa.types.is_null(data_type)))
     if any(map(pa.types.is_union, distinct)):
         return pa.string()
     if len(distinct) < 2:
         return distinct[0] if distinct else pa.null()
-    decoded = [data_type.value_type if pa.types.is_dictionary(data_type) else data_type for data_type in distinct]
-    schemas = [pa.schema([("value", data_type)]) for data_type in decoded]
+    schemas = [pa.schema([("value", data_type)]) for data_type in distinct]
     try:
         common = pa.unify_schemas(schemas, promote_options="permissive").field("value").type
     except pa.ArrowException:
         return pa.string()
-    loses_sign = pa.types.is_signed_integer(common) and pa.uint64() in decoded
-    return pa.string() if loses_sign or not all(can_cast(data_type, common) for data_type in decoded) else common
+    loses_sign = pa.types.is_signed_integer(common) and pa.uint64() in distinct
+    return pa.string() if loses_sign or not all(can_cast(data_type, common) for data_type in distinct) else common
 
 
 def can_cast(known: pa.DataType, wanted: pa.DataType) -> bool:
@@ -81,7 +92,7 @@ def settle_types(
         for schema in schemas:
             for field in schema:
                 found[field.name][file_format].append(field.type)
-    types = {field.name: field.type for field in known or ()}
+    types = {field.name: plain_type(field.type) for field in known or ()}  # earlier versions kept dictionaries
     declared = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
     notes = []
     for name, by_format in found.items():
@@ -109,13 +120,12 @@ def settle_types(
 
 def _holds(known: pa.DataType, seen: Iterable[pa.DataType]) -> bool:
     """Whether `known` is wide enough for values of the types that were seen."""
-    plain = known.value_type if pa.types.is_dictionary(known) else known
-    return plain in STRINGS or common_type([known, *seen]) in (known, plain)
+    return known in STRINGS or common_type([known, *seen]) == known
 
 
 def _type_of_texts(seen: Iterable[pa.DataType]) -> pa.DataType:
     """The type of a column that the model reads; values that are no texts are rejected."""
-    texts = list(dict.fromkeys(without_view(data_type) for data_type in seen if is_text_type(data_type)))
+    texts = list(dict.fromkeys(plain_type(data_type) for data_type in seen if is_text_type(data_type)))
     if len(texts) == 1:
         return texts[0]
     return pa.large_string() if pa.large_string() in texts or pa.large_binary() in texts else pa.string()

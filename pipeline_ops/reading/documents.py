@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline_ops.reading.column_types import fit_columns, is_text_type, without_view
+from pipeline_ops.reading.column_types import decoded, fit_columns, is_text_type
 from pipeline_ops.reading.inputs import InputConfig, InputFile
 from pipeline_ops.reading.parsing import BadRecord
 from pipeline_ops.schema.errors import UserError
@@ -51,7 +51,7 @@ def to_documents(
         kept = (*kept, *config.text_columns)
         table = table.select([name for name in table.column_names if name in kept])
     check_columns(table.column_names, file.path, output)
-    table = pa.table([column.cast(without_view(column.type)) for column in table.columns], names=table.column_names)
+    table = decoded(table)
     if not keep.all():
         table, rows = table.filter(pa.array(keep)), rows[keep]
     if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes

@@ -1,7 +1,7 @@
 """Arrow types of the values in JSON lines, and how deep these may be nested."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,17 +109,26 @@ def mixed_type(kinds: Sequence[str]) -> pa.DataType:
     return pa.sparse_union([pa.field(kind, pa.null()) for kind in kinds])
 
 
+def with_children(data_type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A list, struct or map with `change` applied to the types of its items or fields; any other type as it is."""
+    if pa.types.is_struct(data_type):
+        return pa.struct([field.with_type(change(field.type)) for field in data_type])
+    if pa.types.is_map(data_type):
+        return pa.map_(change(data_type.key_type), data_type.item_field.with_type(change(data_type.item_type)))
+    if pa.types.is_list(data_type):
+        return pa.list_(data_type.value_field.with_type(change(data_type.value_type)))
+    if pa.types.is_large_list(data_type):
+        return pa.large_list(data_type.value_field.with_type(change(data_type.value_type)))
+    if pa.types.is_fixed_size_list(data_type):
+        return pa.list_(data_type.value_field.with_type(change(data_type.value_type)), data_type.list_size)
+    return data_type
+
+
 def text_for_null(data_type: pa.DataType) -> pa.DataType:
     """`data_type` with string in place of null and of an object without fields, for which Parquet has no type, at any depth."""
     if pa.types.is_null(data_type) or data_type == pa.struct([]):
         return pa.string()
-    if pa.types.is_list(data_type):
-        return pa.list_(data_type.value_field.with_type(text_for_null(data_type.value_type)))
-    if pa.types.is_large_list(data_type):
-        return pa.large_list(data_type.value_field.with_type(text_for_null(data_type.value_type)))
-    if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(text_for_null(field.type)) for field in data_type])
-    return data_type
+    return with_children(data_type, text_for_null)
 
 
 def json_type(data_type: pa.DataType) -> pa.DataType:

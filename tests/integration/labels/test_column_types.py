@@ -207,5 +207,32 @@ def test_output_with_two_types_of_a_column_is_read_with_texts(model: Path, tmp_p
     assert len(labels(str(output), columns=["text", "label"])) == 3
 
 
+def test_categories_are_written_as_plain_values(model: Path, tmp_path: Path) -> None:
+    """pandas gives each file a dictionary of its own, whose int8 index cannot count the categories of all files."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    job = make_job(source, model, output)
+    for number in range(3):
+        categories = [f"{number}-{row}" for row in range(100)]
+        encoded = pa.array(categories).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+        tags = pa.array([[{"tag": category}] for category in categories])
+        tags = tags.cast(pa.list_(pa.struct([("tag", encoded.type)])))
+        text = pa.array(["good", "bad"] * 50).dictionary_encode()
+        write_parquet(source / f"{number}.parquet", pa.table({"text": text, "category": encoded, "tags": tags}))
+        run_serially(job, quiet=True)
+        if number == 0:  # as an earlier version has recorded it
+            record = json.loads((output / "_job.json").read_text())
+            record["column_types"] = pa_base64(
+                pa.schema([("text", text.type), ("category", encoded.type), ("tags", tags.type)])
+            )
+            (output / "_job.json").write_text(json.dumps(record))
+    _, rejects = check_exactly_once(output, [(str(path), row) for path in sorted(source.iterdir()) for row in range(100)])
+    assert rejects == []
+    types = columns_of(output)
+    assert types["text"] == types["category"] == {pa.string()}
+    assert [tags.value_type for tags in types["tags"]] == [pa.struct([("tag", pa.string())])]
+    rows = read_by_all(output, ["category", "tags"])
+    assert [row["category"] for row in rows] == [f"{number}-{row}" for number in range(3) for row in range(100)]
+
+
 def pa_base64(schema: pa.Schema) -> str:
     return base64.b64encode(schema.serialize().to_pybytes()).decode()

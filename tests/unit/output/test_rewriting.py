@@ -1,5 +1,6 @@
 """Committed files -> other files: the same rows, or those of some input files left out, and counts that follow."""
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import replace
@@ -14,19 +15,20 @@ from pipeline_ops.output.commit_log import Ledger, commit_unit, read_ledger, swe
 from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.compaction import (
     Compaction,
+    Merge,
     compacted,
     joined_pieces,
     merge_files,
     plan_compactions,
     schemas_of_small_files,
 )
-from pipeline_ops.output.rewriting import drop_sources, tombstone
+from pipeline_ops.output.rewriting import drop_sources, put_file, tombstone
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 from pipeline_ops.writing.hive_partitions import hive_folder
-from pipeline_ops.writing.unit_files import METADATA_KEY
+from pipeline_ops.writing.unit_files import METADATA_KEY, parquet_bytes
 from tests.support.labeled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
 
 PARTITIONS: list[tuple[str, ...]] = [(), ("label",), ("source_file",), ("label", "truncated"), ("num_tokens",)]
@@ -261,6 +263,18 @@ def test_compacted_commit_has_the_rows_and_counts_of_those_it_replaces(tmp_path:
     assert commit.replaces == tuple(commit.name for commit in compaction.commits)
     assert len(commit.files) < len(files_of(commits))
     assert planned([commit], output) == []
+
+
+def test_compacted_files_have_no_dictionaries(tmp_path: Path) -> None:
+    """Earlier versions wrote them; an index of one file is too narrow for the values of all."""
+    store, files = Store(str(tmp_path)), []
+    categories = [[f"{number}-{row}" for row in range(100)] for number in range(3)]
+    for number, values in enumerate(categories):
+        column = pa.array(values).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+        files.append(put_file(store, f"{number}.parquet", 100, parquet_bytes(pa.table({"category": column}))))
+    merged = merge_files(store, Merge("merged.parquet", tuple(files)))
+    assert pq.read_table(tmp_path / merged.path).to_pydict() == {"category": [*itertools.chain(*categories)]}
+    assert pq.read_schema(tmp_path / merged.path).field("category").type == pa.string()
 
 
 def test_compacted_commit_of_some_without_known_flops_has_none(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_read_of_parquet_leaves_every_column_as_it_was(tmp_path: Path) -> None:
     result = read_path(tmp_path / "a.parquet")
     read = pa.concat_tables(result.tables).select(table.column_names)
     expected = pq.read_table(tmp_path / "a.parquet")
+    expected = expected.set_column(6, "kind", expected["kind"].cast(pa.string()))  # a later file may have more categories
     expected = expected.set_column(10, "none", pa.nulls(3, pa.string()))  # a later file may have values, which text can hold
     assert read.schema.remove_metadata() == expected.schema.remove_metadata()
     assert read.to_pylist() == table.to_pylist()
