@@ -10,13 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline_ops.output.commit_log import current_commits, gaps
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
-from pipeline_ops.reading.row_groups import intersect_ranges, split_row_groups
+from pipeline_ops.reading.row_groups import intersect_ranges, read_footers, split_row_groups
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -24,7 +21,6 @@ from pipeline_ops.schema.units import Piece, Range
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 
-FOOTER_BYTES = 256 * 1024
 EXPANSION = 4  # decompressed bytes per compressed byte, for sizing only
 UNITS = 64  # where the input has enough for them: several per classifier, so that none ends long before the others
 SMALLEST_UNIT = 256 * 2**10  # hundreds of documents to sort by length: fewer need more padding, or more passes
@@ -215,21 +211,13 @@ def _cuts(files: list[InputFile], columns: tuple[str, ...] | None, store: Store,
     None for a file that cannot be read: its reader will say why.
     """
     found = {}
-    for start in range(0, len(files), 256):
-        batch = files[start : start + 256]
-        tails = store.read_tails([file.stored for file in batch], FOOTER_BYTES)
-        for file, tail in zip(batch, tails, strict=True):
-            if not isinstance(tail, Exception) and tail[-4:] == b"PAR1":
-                needed = int.from_bytes(tail[-8:-4], "little") + 8
-                if FOOTER_BYTES < needed <= file.stored.size:
-                    tail = store.read_tails([file.stored], needed)[0]
-            if isinstance(tail, Exception):
-                if is_store_fault(tail):
-                    raise tail
-                continue
-            with contextlib.suppress(Exception):  # a broken footer can make the parser raise anything
-                metadata = pq.read_metadata(pa.BufferReader(tail))
-                found[file.path] = split_row_groups(metadata, columns, unit_bytes), metadata.num_rows
+    for file, metadata in zip(files, read_footers([file.stored for file in files], store), strict=True):
+        if isinstance(metadata, Exception):
+            if is_store_fault(metadata):
+                raise metadata
+            continue
+        with contextlib.suppress(Exception):  # of a broken footer
+            found[file.path] = split_row_groups(metadata, columns, unit_bytes), metadata.num_rows
     return found
 
 

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.reading.json_types import merge_type, text_for_null, with_children
+from pipeline_ops.reading.json_types import EXACT, merge_type, text_for_null, with_children
 from pipeline_ops.schema.bisection import bisect_failures
 
 FORMAT_NAMES = {"parquet": "Parquet", "jsonl": "JSON Lines", "csv": "CSV", "text": "plain text"}
 STRINGS = {pa.string(), pa.large_string()}
 TEXT_TYPES = {*STRINGS, pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
+UNITS_IN_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "D": 86_400 * 10**9}
 PLAIN_TYPES = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
@@ -52,8 +53,12 @@ def decoded(table: pa.Table) -> pa.Table:
     return table.cast(schema)
 
 
-def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
-    """The type for values of all `types`: the widest of them; string where none is; null for nulls alone."""
+def common_type(types: Iterable[pa.DataType], *, fit: bool = True) -> pa.DataType:
+    """The type for values of all `types`: the widest of them; string where none is; null for nulls alone.
+
+    Args:
+        fit: False: values may be too large for a double, or a timestamp[ns], to hold exactly; such a column is string.
+    """
     distinct = list(dict.fromkeys(plain_type(data_type) for data_type in types if not pa.types.is_null(data_type)))
     if any(map(pa.types.is_union, distinct)):
         return pa.string()
@@ -64,8 +69,37 @@ def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
         common = pa.unify_schemas(schemas, promote_options="permissive").field("value").type
     except pa.ArrowException:
         return pa.string()
-    loses_sign = pa.types.is_signed_integer(common) and pa.uint64() in distinct
-    return pa.string() if loses_sign or not all(can_cast(data_type, common) for data_type in distinct) else common
+    if pa.types.is_decimal128(common) and any(map(pa.types.is_integer, distinct)):  # Arrow's has not enough digits
+        common = pa.decimal128(38, common.scale)
+    return common if all(can_cast(known, common) and _is_kept(known, common, fit) for known in distinct) else pa.string()
+
+
+def _is_kept(known: pa.DataType, wanted: pa.DataType, fit: bool) -> bool:
+    """Whether a type that Arrow casts to `wanted` keeps its values; see common_type for `fit`."""
+    if pa.types.is_struct(known) and pa.types.is_struct(wanted):
+        return all(_is_kept(field.type, wanted.field(field.name).type, fit) for field in known)
+    if known.num_fields == wanted.num_fields == 1:
+        return _is_kept(known.field(0).type, wanted.field(0).type, fit)
+    if pa.types.is_floating(wanted):
+        return not pa.types.is_decimal(known) and (fit or known not in (pa.int64(), pa.uint64()))
+    if pa.types.is_decimal(wanted) and pa.types.is_integer(known):
+        return wanted.precision - wanted.scale >= len(str(2**known.bit_width))
+    if pa.types.is_timestamp(wanted) and wanted.unit == "ns" and wanted != known:
+        return fit
+    return not (known == pa.uint64() and pa.types.is_signed_integer(wanted))
+
+
+def are_exact(data_type: pa.DataType, least: int, greatest: int) -> bool:
+    """Whether a double holds integers, and timestamp[ns] dates and times, exactly, by the least and the greatest of them.
+
+    Args:
+        least, greatest: in the units of the type; of uint64 as int64 with the same bits.
+    """
+    if pa.types.is_timestamp(data_type) or pa.types.is_date(data_type):
+        unit = UNITS_IN_NS["D" if data_type == pa.date32() else "ms" if data_type == pa.date64() else data_type.unit]
+        return least * unit > -(2**63) and greatest * unit < 2**63
+    lowest = 0 if pa.types.is_unsigned_integer(data_type) else -(2**53)
+    return all(lowest <= value <= 2**53 for value in (least, greatest))
 
 
 def can_cast(known: pa.DataType, wanted: pa.DataType) -> bool:
@@ -83,22 +117,25 @@ def settle_types(
     """The types of an output's input columns, and a sentence about each column whose values change their type.
 
     Args:
-        sampled: {format: schemas of some of its files}, of which each may lack columns.
+        sampled: {format: schemas of some of its files}, of which each may lack columns; see json_types.exact.
         config: its `column_types` override the sample's types; its text columns are text whatever else a file holds.
         known: types that the output has already; they stay.
     """
     found: dict[str, dict[str, list[pa.DataType]]] = defaultdict(lambda: defaultdict(list))
+    inexact = set[str]()
     for file_format, schemas in sampled.items():
         for schema in schemas:
             for field in schema:
                 found[field.name][file_format].append(field.type)
+                if EXACT not in (field.metadata or ()):
+                    inexact.add(field.name)
     types = {field.name: plain_type(field.type) for field in known or ()}  # earlier versions kept dictionaries
     declared = {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
     notes = []
     for name, by_format in found.items():
         seen = [data_type for of_format in by_format.values() for data_type in of_format]
         if name in types:
-            if name not in config.text_columns and not _holds(types[name], seen):
+            if name not in config.text_columns and not _holds(types[name], seen, fit=name not in inexact):
                 notes.append(
                     f"column {name!r} is {_described(by_format)}, and {types[name]} in the output so far:"
                     f" documents with a value that does not fit are rejected (column_type)"
@@ -108,7 +145,7 @@ def settle_types(
         elif name in declared:
             types[name] = declared[name]
         else:
-            types[name] = text_for_null(common_type(seen))
+            types[name] = text_for_null(common_type(seen, fit=name not in inexact))
             if types[name] in STRINGS and not all(is_text_type(known) or pa.types.is_null(known) for known in seen):
                 notes.append(
                     f"column {name!r} is {_described(by_format)}: written as string; input.column_types decides otherwise"
@@ -118,9 +155,9 @@ def settle_types(
     return pa.schema([*types.items()]), notes
 
 
-def _holds(known: pa.DataType, seen: Iterable[pa.DataType]) -> bool:
+def _holds(known: pa.DataType, seen: Iterable[pa.DataType], *, fit: bool) -> bool:
     """Whether `known` is wide enough for values of the types that were seen."""
-    return known in STRINGS or common_type([known, *seen]) == known
+    return known in STRINGS or common_type([known, *seen], fit=fit) == known
 
 
 def _type_of_texts(seen: Iterable[pa.DataType]) -> pa.DataType:

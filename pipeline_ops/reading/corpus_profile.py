@@ -20,7 +20,7 @@ from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, check_header_names, csv_delimiter
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, find_inputs, readable_files
 from pipeline_ops.reading.json_types import types_of_lines
-from pipeline_ops.reading.row_groups import check_footer
+from pipeline_ops.reading.row_groups import check_footer, sampled_schema
 from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed
@@ -33,7 +33,7 @@ OTHER_DELIMITERS = (";", "\t", "|")  # tried where a comma leaves one column
 class Beginning:
     """The first documents of a file."""
 
-    types: dict[str, pa.DataType]
+    columns: pa.Schema
     texts: dict[str, list[str]]  # by column, without nulls; of the first SAMPLE_TEXTS documents
     documents: int  # in `stored_bytes`
     stored_bytes: float  # estimate for compressed files
@@ -117,7 +117,7 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
             corpus.delimiter = corpus.delimiter or beginning.delimiter
-            corpus.schemas[file_format].append(pa.schema([*beginning.types.items()]))
+            corpus.schemas[file_format].append(beginning.columns)
             for name, values in beginning.texts.items():
                 corpus.texts[name] += values
             if seen == TYPE_SAMPLE_FILES:
@@ -167,15 +167,14 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
     documents = [line for line in lines if line_records.is_document(line, file.format)]
     sampled = documents[:SAMPLE_TEXTS]
     if file.format == "text":
+        columns = pa.schema([(config.text_column, pa.string())])
         texts = {config.text_column: [line.decode(errors="replace") for line in sampled]}
         if config.text_unit == "file":
-            return Beginning(
-                {config.text_column: pa.string()}, {config.text_column: [block.data.decode(errors="replace")]}, 1, stored
-            )
-        return Beginning({config.text_column: pa.string()}, texts, len(documents), stored)
-    types = {column.name: column.type for column in types_of_lines(documents)}
-    types |= {name: pa.type_for_alias(alias) for name, alias in config.column_types.items()}
-    return Beginning(types, _json_texts(sampled), len(documents), stored)
+            return Beginning(columns, {config.text_column: [block.data.decode(errors="replace")]}, 1, stored)
+        return Beginning(columns, texts, len(documents), stored)
+    types = {column.name: column for column in types_of_lines(documents)}
+    types |= {name: pa.field(name, pa.type_for_alias(alias)) for name, alias in config.column_types.items()}
+    return Beginning(pa.schema([*types.values()]), _json_texts(sampled), len(documents), stored)
 
 
 def _json_texts(lines: Sequence[bytes]) -> dict[str, list[str]]:
@@ -202,8 +201,8 @@ def _csv_beginning(file: InputFile, lines: Sequence[bytes], delimiter: str, conf
     rows = [parsing.csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLE_TEXTS + 1] if line]
     rows = [row for row in rows if len(row) == len(header)]
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
-    types = {name: pa.type_for_alias(config.column_types.get(name, "string")) for name in header}
-    return Beginning(types, texts, sum(bool(line) for line in lines[1:]), stored, detected)
+    columns = pa.schema([(name, pa.type_for_alias(config.column_types.get(name, "string"))) for name in header])
+    return Beginning(columns, texts, sum(bool(line) for line in lines[1:]), stored, detected)
 
 
 def _parquet_beginning(file: InputFile, store: Store) -> Beginning:
@@ -220,4 +219,4 @@ def _parquet_beginning(file: InputFile, store: Store) -> Beginning:
                 name: [text for text in decode_texts(table.column(name))[0].to_pylist() if text is not None] for name in columns
             }
             break
-    return Beginning({column.name: column.type for column in schema}, texts, metadata.num_rows, file.stored.size)
+    return Beginning(sampled_schema(metadata), texts, metadata.num_rows, file.stored.size)

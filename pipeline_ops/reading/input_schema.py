@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow.parquet import FileMetaData
 
 from pipeline_ops.reading import line_records
 from pipeline_ops.reading.column_types import may_hold_texts, settle_types
@@ -14,15 +14,18 @@ from pipeline_ops.reading.file_formats import open_decompressed
 from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, UnreadableInput, evenly_spread, readable_files
 from pipeline_ops.reading.json_types import types_of_lines
 from pipeline_ops.reading.parsing import csv_fields
+from pipeline_ops.reading.row_groups import read_footers, sampled_schema
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
-TYPE_SAMPLE_FILES = 8  # of each format: files whose columns are looked at
+TYPE_SAMPLE_FILES = 8  # of each format but Parquet: files whose columns are looked at
 TYPE_SAMPLE_BYTES = 2**20  # of each of JSON Lines, decompressed
 
 
 def sample_columns(files: list[InputFile], config: InputConfig, store: Store) -> list[tuple[InputFile, pa.Schema]]:
-    """(file, its columns) of TYPE_SAMPLE_FILES files at most, by their headers or footers; rows are read of JSON Lines only.
+    """(file, its columns) of some files, by their headers or footers; rows are read of JSON Lines only.
+
+    Of Parquet these are up to MAX_OPENED_FILES files, whose footers are fetched side by side; else TYPE_SAMPLE_FILES at most.
 
     JSON Lines declare no types: the beginnings of the files together have the types of types_of_lines, as those of the first.
 
@@ -34,6 +37,7 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
         UserError: the text column of JSON Lines holds no texts.
     """
     file_format = files[0].format
+    footers: dict[str, FileMetaData | Exception] = {}
 
     def read_lines(file: InputFile) -> list[bytes]:
         with open_decompressed(file.stored, file.compression, store) as stream:
@@ -42,29 +46,34 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
 
     def read_schema(file: InputFile) -> pa.Schema:
         if file.format == "parquet":
-            with store.open(file.stored, sequential=False) as source:
-                schema = pq.read_schema(source)
-            schema = pa.schema([(field.name, field.type) for field in schema])  # a name that cannot be decoded raises here
+            footer = footers[file.path]
+            if isinstance(footer, Exception):
+                raise footer
+            schema = sampled_schema(footer)
         else:
             names = csv_header(file, config, store)[0] if file.format == "csv" else [config.text_column]
             schema = pa.schema([(name, pa.string()) for name in names])
         check_header_names(schema.names, file)
         return schema
 
+    if file_format == "parquet":
+        spread = evenly_spread(files, MAX_OPENED_FILES)
+        footers |= zip((file.path for file in spread), read_footers([file.stored for file in spread], store), strict=True)
+        return [*readable_files(spread, read_schema)]
     # the files after TYPE_SAMPLE_FILES are opened only in place of unreadable ones
     order = list(dict.fromkeys([*evenly_spread(files, TYPE_SAMPLE_FILES), *evenly_spread(files, MAX_OPENED_FILES)]))
     if file_format != "jsonl":
         return list(itertools.islice(readable_files(order, read_schema), 1 if file_format == "text" else TYPE_SAMPLE_FILES))
     sampled = list(itertools.islice(readable_files(order, read_lines), TYPE_SAMPLE_FILES))
     first = sampled[0][0]
-    types = {field.name: field.type for field in types_of_lines([line for _, lines in sampled for line in lines])}
+    types = {field.name: field for field in types_of_lines([line for _, lines in sampled for line in lines])}
     for key, column in zip(("input.text_column", "input.text_pair_column"), config.text_columns, strict=False):
         if column not in types:
             continue  # the caller reports it, or the rows are rejected one by one
-        if not may_hold_texts(types[column]):
-            raise UserError(f"{key}: {column!r} in {first.path} is {types[column]}, not text; name a column of texts")
-        types[column] = pa.string()
-    return [(first, pa.schema([*types.items()]))]
+        if not may_hold_texts(types[column].type):
+            raise UserError(f"{key}: {column!r} in {first.path} is {types[column].type}, not text; name a column of texts")
+        types[column] = pa.field(column, pa.string())
+    return [(first, pa.schema([*types.values()]))]
 
 
 def files_by_format(files: Iterable[InputFile]) -> dict[str, list[InputFile]]:

@@ -21,6 +21,14 @@ MAX_BRACKETS = 5_000
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
+EXACT = b"exact"  # key of a field's metadata
+
+
+def exact(field: pa.Field) -> pa.Field:
+    """Marks a column of a sample: a double holds its integers exactly, and timestamp[ns] its dates and times."""
+    return field.with_metadata({EXACT: b""})
+
+
 def types_of_lines(lines: list[bytes]) -> pa.Schema:
     """The type of each column in JSON lines; broken lines are skipped.
 
@@ -38,7 +46,17 @@ def types_of_lines(lines: list[bytes]) -> pa.Schema:
         if isinstance(document, dict):
             for name, value in document.items():
                 values.setdefault(name, []).append(value)
-    return pa.schema([(name, _common_type(column)) for name, column in values.items()])
+    fields = {name: pa.field(name, _common_type(column)) for name, column in values.items()}
+    return pa.schema([exact(field) if _has_exact(values[name]) else field for name, field in fields.items()])
+
+
+def _has_exact(value: object) -> bool:
+    """Whether a double holds exactly each integer in a JSON value."""
+    if isinstance(value, int):
+        return abs(value) <= 2**53
+    if isinstance(value, list | dict):
+        return all(map(_has_exact, value.values() if isinstance(value, dict) else value))
+    return True
 
 
 def add_late_fields(schema: pa.Schema, documents: list[dict[str, Any]], *, columns: bool) -> pa.Schema:
@@ -95,8 +113,6 @@ def _common_type(values: list[object]) -> pa.DataType:
     large = any(not -(2**63) <= value < 2**63 for value in numbers)  # 64-bit hashes as numbers, or more
     if large and all(value is None or type(value) is int for value in values):
         return pa.uint64() if min(numbers) >= 0 and max(numbers) < 2**64 else mixed_type(["integers beyond 64 bits"])
-    if large:
-        values = [float(value) if type(value) is int else value for value in values]
     try:
         return pa.array(values).type  # pa.infer_type would return int64 for [1, "a"]
     except (pa.ArrowException, OverflowError):

@@ -7,9 +7,71 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_ops.reading.column_types import are_exact
+from pipeline_ops.reading.json_types import exact
 from pipeline_ops.schema.units import END_OF_FILE, Range
+from pipeline_ops.storage.store import Store, StoredFile
 
+FOOTER_BYTES = 256 * 1024
+FOOTERS_AT_ONCE = 256
 STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups, uncompressed, are read page by page
+
+
+def read_footers(files: Sequence[StoredFile], store: Store) -> list[pq.FileMetaData | Exception]:
+    """The footers of Parquet files, fetched side by side; the error where one cannot be read."""
+    found: list[pq.FileMetaData | Exception] = []
+    for start in range(0, len(files), FOOTERS_AT_ONCE):
+        batch = [*files[start : start + FOOTERS_AT_ONCE]]
+        for file, tail in zip(batch, store.read_tails(batch, FOOTER_BYTES), strict=True):
+            if not isinstance(tail, Exception) and tail[-4:] == b"PAR1":
+                needed = int.from_bytes(tail[-8:-4], "little") + 8
+                if FOOTER_BYTES < needed <= file.size:
+                    tail = store.read_tails([file], needed)[0]
+            try:
+                found.append(tail if isinstance(tail, Exception) else pq.read_metadata(pa.BufferReader(tail)))
+            except Exception as error:  # a broken footer can make the parser raise anything
+                found.append(error)
+    return found
+
+
+def sampled_schema(metadata: pq.FileMetaData) -> pa.Schema:
+    """A file's columns, marked as exact() where the statistics show that all values are (are_exact)."""
+    leaf, fields = 0, list[pa.Field]()
+    for field in metadata.schema.to_arrow_schema():  # a name that cannot be decoded raises here
+        leaves = [*_leaf_types(field.type)]
+        limited = {leaf + index: known for index, known in enumerate(leaves) if _is_limited(known)}
+        leaf += len(leaves)
+        plain = pa.field(field.name, field.type)
+        fields.append(exact(plain) if leaf <= metadata.num_columns and _are_exact(metadata, limited) else plain)
+    return pa.schema(fields)
+
+
+def _leaf_types(data_type: pa.DataType) -> Iterator[pa.DataType]:
+    """The types of the Parquet columns that an Arrow column consists of."""
+    if isinstance(data_type, pa.BaseExtensionType):
+        yield from _leaf_types(data_type.storage_type)
+    elif not data_type.num_fields:
+        yield data_type
+    for index in range(data_type.num_fields):
+        yield from _leaf_types(data_type.field(index).type)
+
+
+def _is_limited(data_type: pa.DataType) -> bool:
+    coarse = pa.types.is_timestamp(data_type) and data_type.unit != "ns"
+    return data_type in (pa.int64(), pa.uint64()) or coarse or pa.types.is_date(data_type)
+
+
+def _are_exact(metadata: pq.FileMetaData, limited: dict[int, pa.DataType]) -> bool:
+    for group in (metadata.row_group(index) for index in range(metadata.num_row_groups) if limited):
+        for leaf, data_type in limited.items():
+            column = group.column(leaf)
+            known = column.statistics
+            if known is None or not known.has_min_max:
+                if known is None or not known.has_null_count or known.null_count < column.num_values:
+                    return False
+            elif not are_exact(data_type, known.min_raw, known.max_raw):
+                return False
+    return True
 
 
 def read_rows(

@@ -181,7 +181,7 @@ def test_numbers_above_64_bits_and_mixed_values_lose_no_document(model: Path, tm
     source = write_bytes(tmp_path / "in" / "a.jsonl", "\n".join(map(json.dumps, lines)).encode())
     run_serially(make_job(source, model, tmp_path / "out"))
     said = " ".join(capsys.readouterr().err.split())
-    assert "column 'any' is double or string or bool or object or list in JSON Lines: written as string" in said
+    assert "column 'any' is int64 or double or string or bool or object or list in JSON Lines: written as string" in said
     _, rejects = check_exactly_once(tmp_path / "out", keys(source, len(values)))
     assert rejects == []
     found = labels(str(tmp_path / "out"), "arrow").to_table().sort_by("source_row")

@@ -1,8 +1,11 @@
 """Columns and types of input files; those of JSON Lines are inferred from a sample."""
 
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline_ops.reading.input_schema import column_names, csv_delimiter, infer_column_types, sample_columns
@@ -10,7 +13,7 @@ from pipeline_ops.reading.inputs import UnreadableInput, find_inputs
 from pipeline_ops.reading.json_types import text_for_null
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
-from tests.support.reading_path import input_of
+from tests.support.reading_path import input_of, read_path
 
 
 def types_of(rows: list[dict], path: Path, **settings) -> dict[str, pa.DataType]:
@@ -70,7 +73,9 @@ def test_delimiter_follows_the_suffix_unless_it_is_given(tmp_path: Path) -> None
         (["a", "b", 1], pa.string()),
         ([1, 2, "a"], pa.string()),
         ([1, True], pa.string()),
-        ([2**63, 1.5, -1], pa.float64()),
+        ([2**63, 1.5, -1], pa.string()),
+        ([2**53 + 1, 1.5], pa.string()),
+        ([2**53, 1.5], pa.float64()),
         ([2**64, 1], pa.string()),
         ([2**64 - 1, -1], pa.string()),
         ([True, 1, "a", None, [], {}], pa.string()),
@@ -99,6 +104,65 @@ def test_sample_joins_the_columns_of_several_files(tmp_path: Path) -> None:
     config = input_of(tmp_path)
     schema = infer_column_types(find_inputs(config, Store(config.path))[0], config, Store(config.path))
     assert schema.field("common").type == pa.int64()
+
+
+@pytest.mark.parametrize(
+    ("values", "known", "others", "expected"),
+    [
+        ([1, None, 2**53], pa.int64(), pa.float64(), pa.float64()),
+        ([1, 2**53 + 1], pa.int64(), pa.float64(), pa.string()),
+        ([1, -(2**60)], pa.int64(), pa.float32(), pa.string()),
+        ([1, 2**64 - 1], pa.uint64(), pa.float64(), pa.string()),
+        ([[1], [2**53]], pa.list_(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.field("element", pa.float64()))),
+        ([[1], [2**60]], pa.list_(pa.int64()), pa.list_(pa.float64()), pa.string()),
+        ([{"a": 2**60}], pa.struct([("a", pa.int64())]), pa.struct([("a", pa.float64())]), pa.string()),
+        ([2**31 - 1], pa.int32(), pa.float32(), pa.float64()),
+        ([datetime(2020, 1, 1)], pa.timestamp("us"), pa.timestamp("ns"), pa.timestamp("ns")),
+        ([datetime(9999, 12, 31)], pa.timestamp("us"), pa.timestamp("ns"), pa.string()),
+        ([datetime(9999, 12, 31)], pa.timestamp("ms"), pa.timestamp("us"), pa.timestamp("us")),
+        ([2**63 - 1], pa.int64(), pa.decimal128(10, 2), pa.decimal128(38, 2)),
+        ([2**63 - 1], pa.int64(), pa.decimal128(38, 30), pa.string()),
+        ([Decimal("12345678.91")], pa.decimal128(10, 2), pa.float32(), pa.string()),
+        ([Decimal("12345678.91")], pa.decimal128(10, 2), pa.float64(), pa.string()),
+    ],
+)
+def test_parquet_columns_of_several_types_have_one_that_keeps_every_value(
+    tmp_path: Path, values: list, known: pa.DataType, others: pa.DataType, expected: pa.DataType
+) -> None:
+    """Beyond 2**53, doubles leave integers out; timestamp[ns] ends in 2262."""
+    write_parquet(tmp_path / "a.parquet", pa.table({"text": ["a"] * len(values), "column": pa.array(values, known)}))
+    write_parquet(tmp_path / "b.parquet", pa.table({"text": ["a"], "column": pa.nulls(1, others)}))
+    config = input_of(tmp_path)
+    files, _ = find_inputs(config, Store(config.path))
+    assert infer_column_types(files, config, Store(config.path)).field("column").type == expected
+    result = read_path(tmp_path)
+    assert len(result.documents) == len(values) + 1
+
+
+def test_json_integers_that_no_double_holds_are_text_beside_doubles(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"text": "a", "id": 1.5, "size": 1.5}])
+    rows = [{"text": "a", "id": 2**60 + 1, "size": 2**53}]
+    found = types_of(rows, tmp_path / "b.jsonl")
+    assert (found["id"], found["size"]) == (pa.int64(), pa.int64())
+    config = input_of(tmp_path)
+    schema = infer_column_types(find_inputs(config, Store(config.path))[0], config, Store(config.path))
+    assert (schema.field("id").type, schema.field("size").type) == (pa.string(), pa.float64())
+
+
+def test_parquet_columns_without_statistics_may_have_any_value(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "id": [1]}), tmp_path / "a.parquet", write_statistics=False)
+    write_parquet(tmp_path / "b.parquet", [{"text": "a", "id": 1.5}])
+    config = input_of(tmp_path)
+    schema = infer_column_types(find_inputs(config, Store(config.path))[0], config, Store(config.path))
+    assert schema.field("id").type == pa.string()
+
+
+def test_one_of_many_parquet_files_with_another_type_is_seen(tmp_path: Path) -> None:
+    for index in range(20):
+        write_parquet(tmp_path / f"{index:02}.parquet", [{"text": "a", "id": "x" if index == 3 else index}])
+    config = input_of(tmp_path)
+    schema = infer_column_types(find_inputs(config, Store(config.path))[0], config, Store(config.path))
+    assert schema.field("id").type == pa.string()
 
 
 def test_sample_of_a_text_column_with_other_values_is_text(tmp_path: Path) -> None:
