@@ -220,7 +220,7 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray
             return pa.chunked_array([pa.array(values, wanted)])
 
     parts, failed = bisect_failures(
-        cast, len(column), lambda error: isinstance(error, pa.ArrowException | TypeError), may_all_fail=True
+        cast, len(column), lambda error: isinstance(error, pa.ArrowException | TypeError | ValueError), may_all_fail=True
     )
     chunks = {start: part.chunks for start, _, part in parts} | {index: [pa.nulls(1, wanted)] for index in failed}
     whole = pa.chunked_array([chunk for start in sorted(chunks) for chunk in chunks[start]], wanted)
@@ -252,13 +252,21 @@ def has_strings_only(value: Any, data_type: pa.DataType) -> bool:
 
 
 def fit_value(value: Any, data_type: pa.DataType) -> Any:
-    """A value with text in place of whatever is no string where `data_type` has strings, at any depth."""
+    """A value with text in place of whatever is no string where `data_type` has strings, at any depth.
+
+    Raises:
+        pa.ArrowInvalid: text is no date or time where `data_type` has one.
+    """
     if data_type in STRINGS:
         return _as_text(value)
     if pa.types.is_struct(data_type) and isinstance(value, dict):
         return {field.name: fit_value(value.get(field.name), field.type) for field in data_type}
     if pa.types.is_list(data_type) and isinstance(value, list):
         return [fit_value(item, data_type.value_type) for item in value]
+    if pa.types.is_date(data_type) and isinstance(value, str):
+        return pa.scalar(value).cast(data_type).value
+    if pa.types.is_time(data_type) and isinstance(value, str):  # Arrow does not cast it
+        return pa.scalar(f"1970-01-01T{value}").cast(pa.timestamp("ns")).cast(data_type).value
     return value
 
 

@@ -18,6 +18,26 @@ KINDS = {bool: "bool", int: "int64", float: "double", str: "string", list: "list
 MAX_BRACKETS = 5_000
 
 
+LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+# what Arrow's JSON parser gives; dates and times only from numbers
+PARSED = (
+    pa.types.is_null,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_timestamp,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -148,18 +168,21 @@ def text_for_null(data_type: pa.DataType) -> pa.DataType:
 
 
 def json_type(data_type: pa.DataType) -> pa.DataType:
-    """A type that Arrow's JSON parser gives and that can be cast to `data_type`; the parser lacks lists of other kinds, ..."""
+    """A type that Arrow's JSON parser gives, for values that are cast to `data_type`: the parser lacks other lists, dates, ...
+
+    String where the parser has no such type; what cannot be cast is rejected.
+    """
     if pa.types.is_dictionary(data_type):
         return json_type(data_type.value_type)
-    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_fixed_size_list(data_type):
-        return pa.list_(json_type(data_type.value_type))
     if pa.types.is_struct(data_type):
         return pa.struct([field.with_type(json_type(field.type)) for field in data_type])
+    if any(is_a(data_type) for is_a in LISTS):
+        return pa.list_(json_type(data_type.value_type))
     if pa.types.is_float16(data_type):
         return pa.float32()
     if pa.types.is_duration(data_type):
         return pa.int64()
-    return pa.string() if pa.types.is_map(data_type) or pa.types.is_interval(data_type) else data_type
+    return data_type if any(is_a(data_type) for is_a in PARSED) else pa.string()
 
 
 def is_nested_deeper(line: bytes, brackets: int = MAX_NESTING) -> bool:

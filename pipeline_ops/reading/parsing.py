@@ -162,16 +162,22 @@ def _read_mixed_json(lines: list[bytes], schema: pa.Schema, mixed: list[str]) ->
         pa.ArrowInvalid: as _read_json.
     """
     table = _read_json(b"\n".join(lines), pa.schema([field for field in schema if field.name not in mixed]), only_schema=True)
-    columns = dict(zip(table.column_names, table.columns, strict=True))
+    fields = [schema.field(name) for name in mixed]
     try:
-        documents = [json.loads(line) for line in lines]
-        for field in (schema.field(name) for name in mixed):
-            columns[field.name] = pa.array(
-                [fit_value(document.get(field.name), field.type) for document in documents], field.type
-            )
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        fitted = _read_json(b"\n".join(_fitted(line, fields) for line in lines), pa.schema(fields), only_schema=True)
+    except (ValueError, RecursionError) as error:
         raise pa.ArrowInvalid(str(error)) from error
+    columns = {name: part.column(name) for part in (table, fitted) for name in part.column_names}
     return pa.table({name: columns[name] for name in schema.names})
+
+
+def _fitted(line: bytes, fields: list[pa.Field]) -> bytes:
+    """A JSON line, if need be with fit_value for the values of `fields`, for which Arrow parses numbers, times, ... as ever."""
+    document = json.loads(line)
+    if all(has_strings_only(document.get(field.name), field.type) for field in fields):
+        return line
+    values = {field.name: fit_value(document.get(field.name), field.type) for field in fields}
+    return json.dumps(values, ensure_ascii=False).encode()
 
 
 def parse_csv(
@@ -219,9 +225,10 @@ def parse_csv(
 
 def _csv_type(data_type: pa.DataType | None) -> pa.DataType:
     """The type if Arrow's CSV parser gives it, else string."""
-    is_a = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_temporal)
-    known = data_type is not None and any(check(data_type) for check in is_a)
-    return data_type if known and not pa.types.is_duration(data_type) and not pa.types.is_interval(data_type) else pa.string()
+    is_a = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal128, pa.types.is_temporal)
+    lacks = (pa.types.is_float16, pa.types.is_duration, pa.types.is_interval)
+    known = data_type is not None and any(check(data_type) for check in is_a) and not any(lack(data_type) for lack in lacks)
+    return data_type if known else pa.string()
 
 
 def csv_fields(record: bytes, delimiter: str, quote: str | None) -> list[str]:

@@ -1,6 +1,8 @@
 """Columns keep the types and values that the files give them, format by format; chosen, missing and clashing columns."""
 
 import re
+from dataclasses import replace
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from pipeline_ops.reading.documents import is_text_type
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet
-from tests.support.reading_path import SOURCE_COLUMNS, read_path, try_path, write_rows
+from tests.support.reading_path import SOURCE_COLUMNS, prepare, read_path, read_spans, spans_of, try_path, write_rows
 
 
 def test_read_of_json_keeps_text_that_looks_like_dates_and_numbers(tmp_path: Path) -> None:
@@ -158,3 +160,60 @@ def test_read_of_a_column_that_labeling_adds_names_the_key_that_renames_it(tmp_p
 )
 def test_text_types_are_distinguished_from_others(data_type: pa.DataType, expected: bool) -> None:
     assert is_text_type(data_type) is expected
+
+
+DECLARED = {"day": "date32", "date": "date64", "time": "time64[us]", "half": "halffloat", "at": "timestamp[ms]"}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_read_of_texts_as_declared_dates_times_and_half_floats(tmp_path: Path, name: str) -> None:
+    fit = {"day": "2024-01-31", "date": "2024-01-31", "time": "10:00:00.5", "half": "1.5", "at": "2024-01-31 10:00:00"}
+    unfit = {"day": "31.1.", "date": "2024-02-31", "time": "25:00:00", "half": "a", "at": "today"}
+    rows = [{"text": "a", **fit}, *({"text": "b", **fit, column: value} for column, value in unfit.items())]
+    if name == "a.jsonl":
+        write_jsonl(tmp_path / name, [{**row, "half": float(row["half"]) if row["half"] != "a" else "a"} for row in rows])
+    else:
+        write_csv(tmp_path / name, rows)
+    result = read_path(tmp_path / name, column_types=DECLARED)
+    assert result.rejected == [(row, "column_type") for row in range(1, 6)]
+    (document,) = result.documents
+    assert [document[column] for column in DECLARED] == [
+        date(2024, 1, 31),
+        date(2024, 1, 31),
+        time(10, 0, 0, 500_000),
+        1.5,
+        datetime(2024, 1, 31, 10),
+    ]
+
+
+def test_read_of_json_lines_beside_parquet_types_that_json_lacks(tmp_path: Path) -> None:
+    odd = {
+        "fixed": pa.array([b"abc"], pa.binary(3)),
+        "uuid": pa.array([b"0123456789abcdef"], pa.uuid()),
+        "view": pa.array([[1]], pa.list_view(pa.int64())),
+        "json": pa.array(["{}"], pa.json_()),
+        "deep": pa.array([{"fixed": b"abc", "times": [time(1)]}]).cast(
+            pa.struct([("fixed", pa.binary(3)), ("times", pa.list_(pa.time32("s")))])
+        ),
+    }
+    write_parquet(tmp_path / "a.parquet", pa.table({"text": ["a"], **odd}))
+    write_jsonl(tmp_path / "b.jsonl", [{"text": "b"}, {"text": "c"}])
+    result = read_path(tmp_path)
+    assert result.rejected == []
+    assert [document["text"] for document in result.documents] == ["a", "b", "c"]
+    assert [document["view"] for document in result.documents] == [[1], None, None]
+    assert {document["fixed"] for document in result.documents} == {b"abc", None}
+
+
+def test_read_of_one_number_in_a_field_of_texts_leaves_the_other_lines(tmp_path: Path) -> None:
+    """Dates, decimals and times beside it are parsed as they are in the other lines."""
+    meta = {"when": "2024-01-31T10:00:00", "price": "1.50", "day": "2024-01-31", "time": "10:00:00", "id": "q"}
+    metas = [meta, {**meta, "id": 5}, {**meta, "when": "today"}, {**meta, "time": "late", "id": 5}, {**meta, "price": 1.5}]
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a", "meta": meta} for meta in metas])
+    fields = [("when", pa.timestamp("us")), ("price", pa.decimal128(10, 2)), ("day", pa.date32()), ("time", pa.time32("s"))]
+    types = pa.schema([("text", pa.string()), ("meta", pa.struct([*fields, ("id", pa.string())]))])
+    files, settings = prepare(path)
+    result = read_spans(spans_of(files), replace(settings, column_types=types))
+    expected = (datetime(2024, 1, 31, 10), Decimal("1.50"), date(2024, 1, 31), time(10))
+    assert [tuple(found.values()) for found in result.column("meta")] == [(*expected, "q"), (*expected, "5"), (*expected, "q")]
+    assert result.rejected == [(2, "column_type"), (3, "column_type")]
