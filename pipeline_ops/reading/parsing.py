@@ -102,8 +102,8 @@ def parse_jsonl(
         # where it leaves columns out, Arrow leaves fields of the others out as well
         keep_fields = only_schema and any(map(pa.types.is_nested, schema.types))
         with contextlib.suppress(pa.ArrowInvalid):  # bad records are isolated below
-            whole = _read_json(b"\n".join(good), schema, only_schema and not keep_fields)
-            whole = whole.select(schema.names) if keep_fields else whole
+            table = _read_json(b"\n".join(good), schema, only_schema and not keep_fields)
+            whole = table.select(schema.names) if keep_fields else table
         if whole is None or whole.schema != schema:
             documents = [*_objects(good)]
             schema = add_late_fields(schema, documents, columns=not only_schema)
