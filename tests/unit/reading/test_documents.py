@@ -5,8 +5,6 @@ from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from time import process_time
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -219,18 +217,6 @@ def test_read_of_one_number_in_a_field_of_texts_leaves_the_other_lines(tmp_path:
     expected = (datetime(2024, 1, 31, 10), Decimal("1.50"), date(2024, 1, 31), time(10))
     assert [tuple(found.values()) for found in result.column("meta")] == [(*expected, "q"), (*expected, "5"), (*expected, "q")]
     assert result.rejected == [(2, "column_type"), (3, "column_type")]
-
-
-def test_read_of_chosen_columns_is_as_fast_where_one_is_nested(tmp_path: Path) -> None:
-    rows = [{"text": "some text " * 30, "meta": {"a": index, "b": {"c": [index], "d": str(index)}}} for index in range(5000)]
-    path = write_jsonl(tmp_path / "a.jsonl", rows)
-
-    def seconds(columns: Any) -> float:
-        started = process_time()
-        assert len(read_path(path, columns=columns, unit_bytes=10**9).units) == 1
-        return process_time() - started
-
-    assert min(seconds(["meta"]) for _ in range(3)) < 3 * min(seconds("all") for _ in range(3))
 
 
 def test_read_of_chosen_columns_keeps_late_fields_beside_any_others(tmp_path: Path) -> None:
