@@ -162,6 +162,7 @@ def test_snippets_of_a_public_bucket_need_no_credentials_and_other_stores_are_le
     assert other == ["pandas", "label_corpus"]
 
 
+@pytest.mark.slow
 def test_report_ends_with_the_lines_on_a_terminal_and_has_them_in_its_page(label: Callable[[str], Path]):
     folder = label("the input has a column label")
     lines = [snippet.line for snippet in reading_snippets(find_labeled(str(folder / "labeled")))]

@@ -19,6 +19,7 @@ def screen_of(*arguments: object) -> str:
         return terminal.scrolled.strip()
 
 
+@pytest.mark.slow
 def test_commands_end_with_lines_for_a_person_and_with_the_object_where_it_is_asked_for(model: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in real_documents(3)])
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out"))

