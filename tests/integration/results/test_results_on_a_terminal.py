@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from jobs.console.run_summary import run_lines
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.running import COMMAND_TIMEOUT_S, job_settings, make_job, write_job_file
