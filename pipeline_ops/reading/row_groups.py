@@ -65,6 +65,8 @@ def _are_exact(metadata: pq.FileMetaData, limited: dict[int, pa.DataType]) -> bo
     for group in (metadata.row_group(index) for index in range(metadata.num_row_groups) if limited):
         for leaf, data_type in limited.items():
             column = group.column(leaf)
+            if column.physical_type != metadata.schema.column(leaf).physical_type:
+                return False  # a damaged footer, whose statistics would end this process (std::terminate in pyarrow)
             known = column.statistics
             if known is None or not known.has_min_max:
                 if known is None or not known.has_null_count or known.null_count < column.num_values:
