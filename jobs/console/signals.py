@@ -15,7 +15,7 @@ TERMINATED = 128 + signal.SIGTERM
 REPEAT_SECONDS = 0.5  # wrappers such as `timeout --foreground` forward a Ctrl-C that the terminal has sent to all as well
 
 _pending: list[BaseException] = []
-_last: list[float] = []  # when the last signal came, of time.monotonic
+_last: list[float] = []  # when the last signal came that was no repetition, of time.monotonic
 
 
 class Interrupted(Exception):
@@ -117,9 +117,10 @@ def _receive(number: int, frame: FrameType | None) -> None:
 def _is_repeated() -> bool:
     """Whether a signal follows the one before at once: raised again it would interrupt the orderly end that has just begun."""
     now = time.monotonic()
-    repeated = bool(_last) and now - _last[0] < REPEAT_SECONDS
+    if _last and now - _last[0] < REPEAT_SECONDS:
+        return True
     _last[:] = [now]
-    return repeated
+    return False
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
