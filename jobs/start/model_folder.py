@@ -20,7 +20,7 @@ from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import check_apart, is_inside, real_path
-from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store
+from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store, StoredFile
 
 RECORD = "training.json"  # settings, versions and held-out accuracy, in the model's folder
 
@@ -53,8 +53,7 @@ def check_target(
         store = Store(target, storage)
         if store.is_local and os.path.isfile(target):
             raise UserError(f"output.path: {target!r} is a file; give a folder")
-        _check_replaceable(store)
-        existing = store.list_all()
+        existing = _replaceable_files(store)
         if existing and not overwrite:
             raise UserError(
                 f"output.path: {target!r} holds {os.path.basename(existing[0].path)!r}; use another folder or"
@@ -63,14 +62,16 @@ def check_target(
         store.check_writable()
 
 
-def _check_replaceable(store: Store) -> None:
-    """Raises UserError for a folder that holds labels of a job, itself or in a folder below it."""
-    for file in store.list_all():
+def _replaceable_files(store: Store) -> list[StoredFile]:
+    """The files of a folder; raises UserError if it holds labels of a job, itself or in a folder below it."""
+    files = store.list_all()
+    for file in files:
         if {JOB_FILE, COMMITS_FOLDER, LEASE_FOLDER} & {*store.relative(file.path).split("/")}:
             raise UserError(
                 f"output.path: {store.path!r} holds the labels of a job ({store.relative(file.path)}), which no training"
                 " replaces; use another folder"
             )
+    return files
 
 
 def publish(folder: str, store: Store) -> None:
@@ -79,7 +80,7 @@ def publish(folder: str, store: Store) -> None:
     Raises:
         UserError: a job has written labels there meanwhile.
     """
-    _check_replaceable(store)
+    _replaceable_files(store)
     if store.is_local:
         _publish_locally(folder, real_path(store.path))
         return
