@@ -5,10 +5,10 @@ import os
 from pydantic import BaseModel, ConfigDict
 
 from jobs.config import check_config, load_job, override
-from jobs.run.prepare import TRIAL_SUFFIX
+from jobs.run.prepare import trial_store
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import did_you_mean, full_path, is_local
@@ -57,9 +57,12 @@ def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
     try:
         return open_labeled(store, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
     except UserError as error:
-        trial = Store(store.path + TRIAL_SUFFIX, store.config)
-        if read_job(trial) is None:
+        trial = trial_store(store)
+        if trial is None:
             raise
+        with store_access("output.path", trial.path, "read"):
+            if read_job(trial) is None:
+                raise
         raise UserError(f"{error}; a trial's labels are in {trial.path!r}") from error
 
 

@@ -11,7 +11,7 @@ from cluster.session import this_machine
 from jobs.config import JobConfig
 from jobs.number_format import about, byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
-from jobs.run.prepare import TRIAL_SUFFIX, Prepared, prepare
+from jobs.run.prepare import Prepared, prepare, trial_store
 from jobs.run.result import removed_line
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
@@ -24,8 +24,7 @@ from pipeline_ops.reading.file_formats import format_suffix
 from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
-from pipeline_ops.storage.paths import is_local, shown
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.paths import shown
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
@@ -117,9 +116,9 @@ def _earlier_runs(prepared: Prepared) -> Iterator[tuple[RunRecord, str]]:
     with store_access("output.path", output.path, "read"):
         records = read_runs(output, newest=RECORDS)
     yield from ((record, "run") for record in reversed(records))
-    if not is_local(output.path) and "/" not in output.path.split("://", 1)[1]:
-        return  # a bucket, which has no trials
-    trials = Store(output.path + TRIAL_SUFFIX, output.config)
+    trials = trial_store(output)
+    if trials is None:
+        return
     with store_access("output.path", trials.path, "read"):
         job = read_job(trials)
         records = read_runs(trials, newest=RECORDS) if job is not None else []

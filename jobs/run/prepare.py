@@ -187,14 +187,23 @@ def _known_types(
     return pa.schema([(name, text_for_null(common_type(types))) for name, types in found.items()])
 
 
+def trial_store(output: Store) -> Store | None:
+    """Where the trials of a job with that output go; None for a whole bucket, which has none."""
+    if not output.is_local and "/" not in output.path.split("://", 1)[1]:
+        return None
+    return Store(output.path + TRIAL_SUFFIX, output.config)
+
+
 def _trial_of(config: JobConfig, limit: int) -> JobConfig:
     """The job with the output of its trials."""
     if limit < 1:
         raise UserError(f"limit: {limit} documents; give 1 or more")
-    path = config.output.path
-    if not is_local(path) and "/" not in path.split("://", 1)[1]:
-        raise UserError(f"output.path: {path!r} is a whole bucket, and a trial would be another one; give a folder in it")
-    return config.model_copy(update={"output": config.output.model_copy(update={"path": path + TRIAL_SUFFIX})})
+    trial = trial_store(config.output_store)
+    if trial is None:
+        raise UserError(
+            f"output.path: {config.output.path!r} is a whole bucket, and a trial would be another one; give a folder in it"
+        )
+    return config.model_copy(update={"output": config.output.model_copy(update={"path": trial.path})})
 
 
 def _resolve(config: JobConfig) -> ResolvedJob:

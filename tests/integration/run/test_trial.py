@@ -10,6 +10,7 @@ import pytest
 from jobs.config import JobConfig
 from jobs.console.run_summary import run_lines
 from jobs.maintenance.verify import print_report, verify
+from jobs.results.open_output import find_labeled
 from pipeline_ops.schema.errors import UserError
 from tests.integration.conftest import FinishedJob
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
@@ -129,6 +130,15 @@ def test_trial_whose_lost_rows_verify_finds(job: JobConfig, tmp_path: Path, caps
         "a trial: checked against the first 45 documents of the input",
         f"{tmp_path}/in/c.jsonl: not labeled yet (rows 0 to 4); `run` labels them",
     ]
+
+
+def test_job_that_has_had_a_trial_only_says_where_its_labels_are(job: JobConfig, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"holds no labels.*give the folder of another output$"):
+        find_labeled(str(tmp_path / "out"))
+    run_serially(job, quiet=True, limit=5)
+    with pytest.raises(UserError, match=r"holds no labels.*; a trial's labels are in '.*out-trial'$"):
+        find_labeled(str(tmp_path / "out"))
 
 
 def test_trial_needs_a_folder_in_a_bucket_and_a_document(job: JobConfig, tmp_path: Path):
