@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.resources import ComputeConfig
+from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.config import JobModel, ModelConfig
-from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.config import StorageConfig

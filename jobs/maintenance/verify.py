@@ -11,13 +11,15 @@ import pyarrow.parquet as pq
 from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.line_formats.line_records import STREAM_CHUNK_BYTES
 from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_job, read_ledger
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
-from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
-from pipeline_ops.reading.line_records import STREAM_CHUNK_BYTES
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
 from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.etags import MD5_ETAG

@@ -13,6 +13,8 @@ from jobs.number_format import about, byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
 from jobs.run.prepare import Prepared, prepare, trial_store
 from jobs.run.result import removed_line
+from pipeline_ops.inputs.file_formats import format_suffix
+from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.output.commit_log import read_job
@@ -20,8 +22,6 @@ from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed
 from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
-from pipeline_ops.reading.file_formats import format_suffix
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.paths import shown

@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_trial, differing_settings, result_settings
+from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput
+from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.line_formats.json_types import text_for_null
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
@@ -26,8 +29,6 @@ from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.column_types import common_type, is_text_type, settle_types
 from pipeline_ops.reading.documents import check_columns
 from pipeline_ops.reading.input_schema import files_by_format, sample_columns
-from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputFile, UnreadableInput, find_inputs
-from pipeline_ops.reading.json_types import text_for_null
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output

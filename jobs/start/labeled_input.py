@@ -7,9 +7,11 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from jobs.number_format import counted
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
-from pipeline_ops.reading.inputs import InputConfig, InputFile, find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
 from pipeline_ops.schema.errors import UserError, store_access, store_errors
 from pipeline_ops.schema.failures import Failure

@@ -28,7 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.reading.inputs import InputFile
+from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
 from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit

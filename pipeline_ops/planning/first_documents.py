@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.line_formats.csv_syntax import csv_header, csv_syntax
+from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.line_records import RecordBlock, is_document, read_record_blocks, record_ends, split_records
 from pipeline_ops.planning.work_plan import automatic_unit_bytes
-from pipeline_ops.reading.file_formats import open_decompressed
-from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
-from pipeline_ops.reading.inputs import InputConfig, InputFile
-from pipeline_ops.reading.line_records import RecordBlock, is_document, read_record_blocks, record_ends, split_records
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import END_OF_FILE
 from pipeline_ops.storage.store import Store
@@ -112,13 +113,8 @@ def document_blocks(
     """
     quote, delimiter = csv_syntax(file, config)
     start = csv_header(file, config, store)[1] if file.format == "csv" else 0
-    with open_decompressed(file.stored, file.compression, store, start) as stream:
+    with open_lines(file, config, store, start) as stream:
         for block in read_record_blocks(
             stream, target_bytes=block_bytes, quote=quote, delimiter=delimiter, start_byte=start, stop_byte=file.stop_byte
         ):
             yield block, [is_document(record, file.format) for record in split_records(block, quote, delimiter)]
-
-
-def csv_syntax(file: InputFile, config: InputConfig) -> tuple[str | None, str]:
-    """(quote, delimiter) of a line file; no quote where every newline ends a record."""
-    return (config.quote, csv_delimiter(file, config)) if file.format == "csv" else (None, ",")

@@ -18,14 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.line_formats import line_records
+from pipeline_ops.line_formats.csv_syntax import csv_delimiter, csv_header
+from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.work_plan import EXPANSION
-from pipeline_ops.reading import line_records
 from pipeline_ops.reading.documents import decode_texts
-from pipeline_ops.reading.input_schema import csv_delimiter, csv_header
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import ReadSettings, Span, parse_block, read_pieces
-from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
+from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject
@@ -284,11 +285,10 @@ class _Sampler:
         if file.format == "csv":
             quote, (header, first) = config.quote, csv_header(file, config, store)
         delimiter = csv_delimiter(file, config)
-        with store.open(file.stored, sequential=file.compression is not None) as source:
-            stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
-            data = bytes(stream.read(PREFIX_BYTES))
+        with open_lines(file, config, store) as stream:
+            data = stream.read(PREFIX_BYTES)
             at_end = len(data) < PREFIX_BYTES
-            stored = file.stored.size if at_end else min(source.tell(), file.stored.size)
+            stored = file.stored.size if at_end else min(stream.tell_stored(), file.stored.size)
         self.bytes_read += len(data)
         data = data[first:]
         if not data:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from statistics import median
 
-from pipeline_ops.reading.file_formats import format_suffix, open_decompressed
-from pipeline_ops.reading.inputs import InputConfig, InputFile, UnreadableInput, evenly_spread, readable_files
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.file_formats import format_suffix
+from pipeline_ops.inputs.input_files import InputFile, UnreadableInput, evenly_spread, readable_files
+from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.storage.paths import join, matching
 from pipeline_ops.storage.store import Store
 
@@ -125,7 +127,7 @@ def _line_characters(files: Sequence[InputFile], config: InputConfig, store: Sto
     """The median length of some of the files' documents; None if there are none, or they cannot be read."""
 
     def beginning(file: InputFile) -> list[str]:
-        with open_decompressed(file.stored, file.compression, store) as stream:
+        with open_lines(file, config, store) as stream:
             content = stream.read(SAMPLE_BYTES).decode(errors="replace")
         return [content] if config.text_unit == "file" else content.splitlines()
 

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import current_commits, gaps
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
-from pipeline_ops.reading.row_groups import intersect_ranges, read_footers, split_row_groups
+from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_footers, split_row_groups
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig

@@ -6,22 +6,20 @@ of each format before the first unit is read: the widest of the types, or string
 field of an object, that the sample lacks is a string. What is settled is part of `_job.json` and holds for all later runs.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline_ops.reading.inputs import InputConfig
-from pipeline_ops.reading.json_types import EXACT, merge_type, text_for_null, with_children
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.line_formats.fitted_values import STRINGS, as_text, fit_value
+from pipeline_ops.line_formats.json_types import merge_type, text_for_null, with_children
 from pipeline_ops.schema.bisection import bisect_failures
+from pipeline_ops.schema.exact_types import EXACT
 
 FORMAT_NAMES = {"parquet": "Parquet", "jsonl": "JSON Lines", "csv": "CSV", "text": "plain text"}
-STRINGS = {pa.string(), pa.large_string()}
 TEXT_TYPES = {*STRINGS, pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
-UNITS_IN_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "D": 86_400 * 10**9}
 PLAIN_TYPES = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
@@ -87,19 +85,6 @@ def _is_kept(known: pa.DataType, wanted: pa.DataType, fit: bool) -> bool:
     if pa.types.is_timestamp(wanted) and wanted.unit == "ns" and wanted != known:
         return fit
     return not (known == pa.uint64() and pa.types.is_signed_integer(wanted))
-
-
-def are_exact(data_type: pa.DataType, least: int, greatest: int) -> bool:
-    """Whether a double holds integers, and timestamp[ns] dates and times, exactly, by the least and the greatest of them.
-
-    Args:
-        least, greatest: in the units of the type; of uint64 as int64 with the same bits.
-    """
-    if pa.types.is_timestamp(data_type) or pa.types.is_date(data_type):
-        unit = UNITS_IN_NS["D" if data_type == pa.date32() else "ms" if data_type == pa.date64() else data_type.unit]
-        return least * unit > -(2**63) and greatest * unit < 2**63
-    lowest = 0 if pa.types.is_unsigned_integer(data_type) else -(2**53)
-    return all(lowest <= value <= 2**53 for value in (least, greatest))
 
 
 def can_cast(known: pa.DataType, wanted: pa.DataType) -> bool:
@@ -232,55 +217,4 @@ def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return column.cast(pa.large_string())
     except pa.ArrowException:  # lists, structs, bytes that are not UTF-8, ...
-        return pa.chunked_array([pa.array([_as_text(value) for value in column.to_pylist()], pa.large_string())])
-
-
-def has_strings(data_type: pa.DataType) -> bool:
-    """Whether a type is string, or has strings in it."""
-    return data_type in STRINGS or any(has_strings(data_type.field(index).type) for index in range(data_type.num_fields))
-
-
-def has_strings_only(value: Any, data_type: pa.DataType) -> bool:
-    """Whether a JSON value has strings, or nulls, where `data_type` has strings, at any depth."""
-    if data_type in STRINGS:
-        return value is None or isinstance(value, str)
-    if pa.types.is_struct(data_type) and isinstance(value, dict):
-        return all(has_strings_only(value.get(field.name), field.type) for field in data_type)
-    if pa.types.is_list(data_type) and isinstance(value, list):
-        return all(has_strings_only(item, data_type.value_type) for item in value)
-    return True
-
-
-def fit_value(value: Any, data_type: pa.DataType) -> Any:
-    """A value with text in place of whatever is no string where `data_type` has strings, at any depth.
-
-    Raises:
-        pa.ArrowInvalid: text is no date or time where `data_type` has one.
-    """
-    if data_type in STRINGS:
-        return _as_text(value)
-    if pa.types.is_struct(data_type) and isinstance(value, dict):
-        return {field.name: fit_value(value.get(field.name), field.type) for field in data_type}
-    if pa.types.is_list(data_type) and isinstance(value, list):
-        return [fit_value(item, data_type.value_type) for item in value]
-    if pa.types.is_date(data_type) and isinstance(value, str):
-        return pa.scalar(value).cast(data_type).value
-    if pa.types.is_time(data_type) and isinstance(value, str):  # Arrow does not cast it
-        return pa.scalar(f"1970-01-01T{value}").cast(pa.timestamp("ns")).cast(data_type).value
-    return value
-
-
-def _as_text(value: Any) -> str | None:
-    """A value as text: a string as it is, bytes decoded (those that are not UTF-8 as \\xNN), anything else as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return (
-        value.decode(errors="backslashreplace")
-        if isinstance(value, bytes)
-        else json.dumps(value, ensure_ascii=False, default=_plain)
-    )
-
-
-def _plain(value: Any) -> str | None:
-    """What JSON has no form for."""
-    return _as_text(value) if isinstance(value, bytes) else str(value)
+        return pa.chunked_array([pa.array([as_text(value) for value in column.to_pylist()], pa.large_string())])

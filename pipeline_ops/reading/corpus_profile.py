@@ -9,18 +9,21 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import line_records, parsing
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, evenly_spread, readable_files
+from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.line_formats import line_records
+from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_fields
+from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
 from pipeline_ops.reading.documents import decode_texts
-from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, check_header_names, csv_delimiter
-from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, evenly_spread, find_inputs, readable_files
-from pipeline_ops.reading.json_types import types_of_lines
-from pipeline_ops.reading.row_groups import check_footer, sampled_schema
+from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES
+from pipeline_ops.row_formats.parquet_files import check_footer, sampled_schema
 from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed
@@ -128,29 +131,15 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
     return corpus
 
 
-class _CountingReader:
-    """A stream that counts the bytes that it has delivered: compressed streams have no tell()."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self.bytes = stream, 0
-
-    def read(self, size: int) -> bytes:
-        data = bytes(self._stream.read(size))
-        self.bytes += len(data)
-        return data
-
-
 def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginning:
     """Parse the first documents of a file; raises whatever the parsers raise."""
     if file.format == "parquet":
         return _parquet_beginning(file, store)
     quote = config.quote if file.format == "csv" else None
     delimiter = csv_delimiter(file, config)
-    with store.open(file.stored, sequential=file.compression is not None) as source:
-        stream = source if file.compression is None else pa.CompressedInputStream(pa.PythonFile(source), file.compression)
-        reader = _CountingReader(stream)
+    with open_lines(file, config, store) as stream:
         blocks = line_records.read_record_blocks(
-            reader,  # pyright: ignore[reportArgumentType] it only reads
+            stream,
             target_bytes=PROFILE_BYTES,
             quote=quote,
             delimiter=delimiter,
@@ -160,7 +149,7 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
         block = next(blocks, line_records.RecordBlock(b"", 0, 0, 0, last=True))
         stored = float(file.stored.size)
         if not block.last:
-            stored = min(source.tell(), file.stored.size) * len(block.data) / reader.bytes
+            stored = min(stream.tell_stored(), file.stored.size) * len(block.data) / stream.delivered
     lines = line_records.split_records(block, quote, delimiter)
     if file.format == "csv":
         return _csv_beginning(file, lines, delimiter, config, stored)
@@ -189,16 +178,16 @@ def _json_texts(lines: Sequence[bytes]) -> dict[str, list[str]]:
 
 
 def _csv_beginning(file: InputFile, lines: Sequence[bytes], delimiter: str, config: InputConfig, stored: float) -> Beginning:
-    header = parsing.csv_fields(lines[0], delimiter, config.quote) if lines else []
+    header = csv_fields(lines[0], delimiter, config.quote) if lines else []
     detected = None
     if len(header) == 1 and config.delimiter is None:
-        widths = {mark: len(parsing.csv_fields(lines[0], mark, config.quote)) for mark in OTHER_DELIMITERS}
+        widths = {mark: len(csv_fields(lines[0], mark, config.quote)) for mark in OTHER_DELIMITERS}
         widest = max(widths, key=lambda mark: widths[mark])
         if widths[widest] > 1:
             delimiter = detected = widest
-            header = parsing.csv_fields(lines[0], delimiter, config.quote)
+            header = csv_fields(lines[0], delimiter, config.quote)
     check_header_names(header, file)
-    rows = [parsing.csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLE_TEXTS + 1] if line]
+    rows = [csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLE_TEXTS + 1] if line]
     rows = [row for row in rows if len(row) == len(header)]
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
     columns = pa.schema([(name, pa.type_for_alias(config.column_types.get(name, "string"))) for name in header])

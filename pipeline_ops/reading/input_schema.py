@@ -8,13 +8,14 @@ from collections.abc import Iterable
 import pyarrow as pa
 from pyarrow.parquet import FileMetaData
 
-from pipeline_ops.reading import line_records
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, evenly_spread, readable_files
+from pipeline_ops.line_formats import line_records
+from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_header
+from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import may_hold_texts, settle_types
-from pipeline_ops.reading.file_formats import open_decompressed
-from pipeline_ops.reading.inputs import MAX_OPENED_FILES, InputConfig, InputFile, UnreadableInput, evenly_spread, readable_files
-from pipeline_ops.reading.json_types import types_of_lines
-from pipeline_ops.reading.parsing import csv_fields
-from pipeline_ops.reading.row_groups import read_footers, sampled_schema
+from pipeline_ops.row_formats.parquet_files import read_footers, sampled_schema
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
@@ -40,7 +41,7 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
     footers: dict[str, FileMetaData | Exception] = {}
 
     def read_lines(file: InputFile) -> list[bytes]:
-        with open_decompressed(file.stored, file.compression, store) as stream:
+        with open_lines(file, config, store) as stream:
             block = next(line_records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
         return line_records.split_records(block, None) if block else []
 
@@ -100,29 +101,3 @@ def infer_column_types(files: Iterable[InputFile], config: InputConfig, store: S
         with contextlib.suppress(UnreadableInput):
             sampled[file_format] = [schema for _, schema in sample_columns(alike, config, store)]
     return settle_types(sampled, config)[0]
-
-
-def csv_delimiter(file: InputFile, config: InputConfig) -> str:
-    """`input.delimiter`, or else a tab for .tsv and a comma for any other name."""
-    return config.delimiter or ("\t" if ".tsv" in file.path.lower().rsplit("/", 1)[-1] else ",")
-
-
-def csv_header(file: InputFile, config: InputConfig, store: Store, content: bytes | None = None) -> tuple[list[str], int]:
-    """(the names in a CSV file's first record, the offset in bytes of the next record); ([], 0) for an empty file.
-
-    Args:
-        content: of the file, where it has been fetched already.
-    """
-    with open_decompressed(file.stored, file.compression, store, 0, content) as stream:
-        delimiter = csv_delimiter(file, config)
-        block = next(line_records.read_record_blocks(stream, target_bytes=1, quote=config.quote, delimiter=delimiter), None)
-    if block is None:
-        return [], 0
-    return csv_fields(block.data, delimiter, config.quote), block.stop_byte
-
-
-def check_header_names(names: list[str], file: InputFile) -> None:
-    """Raises UserError if a header, or the schema of a Parquet file, has a name twice."""
-    if len(set(names)) < len(names):
-        where = "schema" if file.format == "parquet" else "header"
-        raise UserError(f"input.path: the {where} of {file.path} names a column twice: {', '.join(names)}")

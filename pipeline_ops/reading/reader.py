@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading import line_records, parsing
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.line_formats import line_records, parsing
+from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_header
+from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.json_types import json_type
 from pipeline_ops.reading.documents import to_documents
-from pipeline_ops.reading.file_formats import open_decompressed
-from pipeline_ops.reading.input_schema import check_header_names, csv_delimiter, csv_header
-from pipeline_ops.reading.inputs import InputConfig, InputFile
-from pipeline_ops.reading.json_types import json_type
-from pipeline_ops.reading.row_groups import intersect_ranges, read_rows, split_row_groups
+from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -225,7 +226,7 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
     for gap in span.ranges:
         start_byte = max(gap.start_byte, header_bytes)
         piece = None
-        with open_decompressed(file.stored, file.compression, settings.store, start_byte, content) as stream:
+        with open_lines(file, config, settings.store, start_byte, content) as stream:
             for block in line_records.read_record_blocks(
                 stream,
                 target_bytes=settings.unit_bytes,
@@ -235,8 +236,8 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
                 start_byte=start_byte,
                 stop_byte=gap.stop_byte,
             ):
-                if block.last and file.compression is None and stream.tell() != file.stored.size:
-                    raise OSError(f"{stream.tell()} bytes read, {file.stored.size} listed; it changed meanwhile")
+                if block.last and stream.is_plain and stream.tell_stored() != file.stored.size:
+                    raise OSError(f"{stream.tell_stored()} bytes read, {file.stored.size} listed; it changed meanwhile")
                 piece = _piece(
                     file,
                     block.start_row,
@@ -288,7 +289,7 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
 
 
 def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
-    with open_decompressed(file.stored, file.compression, settings.store, 0, content) as stream:
+    with open_lines(file, settings.input, settings.store, 0, content) as stream:
         data = stream.read().removeprefix(line_records.BYTE_ORDER_MARK)
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)

@@ -26,12 +26,13 @@ import psutil
 from jobs.config import JobConfig, check_config
 from jobs.run.job_record import job_record
 from jobs.run.prepare import prepare
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, garbage_files, read_job, read_ledger, write_job, write_pack
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.planning.work_plan import make_plan
 from pipeline_ops.reading.input_schema import sample_columns
-from pipeline_ops.reading.inputs import InputFile, find_inputs
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store

@@ -17,6 +17,9 @@ PRODUCT = ("jobs", "pipeline_ops", "cluster")
 LEVELS = (
     ("pipeline_ops.schema",),
     ("pipeline_ops.storage", "pipeline_ops.tokenizing"),
+    ("pipeline_ops.inputs",),
+    ("pipeline_ops.line_formats",),
+    ("pipeline_ops.row_formats",),
     ("pipeline_ops.models", "pipeline_ops.reading"),
     ("jobs.config", "jobs.number_format", "pipeline_ops.classifying", "pipeline_ops.writing", "pipeline_ops.synthetic"),
     ("pipeline_ops.output", "pipeline_ops.stages"),

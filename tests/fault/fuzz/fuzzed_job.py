@@ -29,17 +29,17 @@ from tokenizers.models import WordLevel
 from jobs.config import JobConfig, ResolvedJob
 from jobs.maintenance.verify import count_documents
 from jobs.run.prepare import Prepared, prepare
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.line_formats.csv_syntax import csv_fields, csv_header
+from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.line_records import read_record_blocks, split_records
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.models.resolve import ResolvedModel
 from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.reading.file_formats import open_decompressed
-from pipeline_ops.reading.input_schema import csv_header
-from pipeline_ops.reading.inputs import InputConfig, InputFile
-from pipeline_ops.reading.line_records import read_record_blocks, split_records
-from pipeline_ops.reading.parsing import csv_fields
 from pipeline_ops.reading.reader import spans_to_json
-from pipeline_ops.reading.row_groups import STREAMED_ROW_GROUP_BYTES
+from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError, store_errors
 from pipeline_ops.schema.failures import Failure
@@ -102,7 +102,9 @@ def examine(kind: str, seed: int, folder: Path) -> str:
     if kind.startswith("lines.txt") and seed % 3 == 2:
         job = job.model_copy(update={"output": job.output.model_copy(update={"columns": "all"})})
     job = job.model_copy(update={"compute": job.compute.model_copy(update={"unit_bytes": UNIT_BYTES})})
-    with mock.patch("pipeline_ops.reading.row_groups.STREAMED_ROW_GROUP_BYTES", 1 if seed % 2 else STREAMED_ROW_GROUP_BYTES):
+    with mock.patch(
+        "pipeline_ops.row_formats.parquet_files.STREAMED_ROW_GROUP_BYTES", 1 if seed % 2 else STREAMED_ROW_GROUP_BYTES
+    ):
         prepared = _prepare(job)
         if isinstance(prepared, str):
             assert "\n" not in prepared, f"not one line: {prepared}"
@@ -245,7 +247,7 @@ def _check_texts(file: InputFile, found: Found, job: ResolvedJob) -> None:
     quote = '"' if file.format == "csv" else None
     lines: list[bytes] = []
     try:
-        with open_decompressed(file.stored, file.compression, job.input_store, start) as stream:
+        with open_lines(file, job.input, job.input_store, start) as stream:
             for block in read_record_blocks(stream, target_bytes=1, quote=quote, start_byte=start):
                 lines += split_records(block, quote)
     except (OSError, pa.ArrowException):
@@ -282,7 +284,7 @@ def outcome_of(kind: str, seed: int) -> tuple[str, str]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("jobs.run.prepare.resolve_model", return_value=RESOLVED),
-        mock.patch("pipeline_ops.reading.line_records.STREAM_CHUNK_BYTES", READ_BYTES),
+        mock.patch("pipeline_ops.line_formats.line_records.STREAM_CHUNK_BYTES", READ_BYTES),
         mock.patch("pipeline_ops.reading.input_schema.TYPE_SAMPLE_BYTES", READ_BYTES),
     ):
         try:

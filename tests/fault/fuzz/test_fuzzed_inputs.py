@@ -18,9 +18,9 @@ from pyarrow.parquet import encryption
 from jobs.config import JobConfig
 from jobs.run.job_record import job_record
 from jobs.run.prepare import prepare
+from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.output.commit_log import write_job
-from pipeline_ops.reading.inputs import InputConfig
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table, unpack_table
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig

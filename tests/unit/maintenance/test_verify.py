@@ -7,10 +7,10 @@ import pytest
 
 from jobs.config import JobConfig, check_config
 from jobs.maintenance.verify import count_documents, verify
+from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
 from pipeline_ops.output.failed_units import quarantine
-from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import (
     Ledger,
     commit_unit,
@@ -22,7 +23,6 @@ from pipeline_ops.output.commit_log import (
     write_pack,
 )
 from pipeline_ops.output.lease import LeaseError
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.schema.units import Piece, Range
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile

@@ -29,6 +29,7 @@ from jobs.config import JobConfig
 from jobs.maintenance.sweep import existing_output
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.prepare import Prepared
+from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import (
     Ledger,
     commit_unit,
@@ -42,7 +43,6 @@ from pipeline_ops.output.commit_log import (
 from pipeline_ops.output.compaction import joined_pieces
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Span
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.planning.first_documents import first_documents
-from pipeline_ops.reading.inputs import InputConfig, find_inputs
 from pipeline_ops.reading.reader import Span, read_pieces
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.storage.store import Store

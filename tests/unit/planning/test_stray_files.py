@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of
-from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_bytes
 from tests.support.reading_path import input_of

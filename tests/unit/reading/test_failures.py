@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.attempts import AttemptCounts
+from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.line_formats import line_records
 from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.reading import line_records
-from pipeline_ops.reading.inputs import find_inputs
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
 from pipeline_ops.schema.output_columns import OutputConfig

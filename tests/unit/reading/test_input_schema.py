@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_ops.reading.input_schema import column_names, csv_delimiter, infer_column_types, sample_columns
-from pipeline_ops.reading.inputs import UnreadableInput, find_inputs
-from pipeline_ops.reading.json_types import text_for_null
+from pipeline_ops.inputs.input_files import UnreadableInput
+from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.line_formats.csv_syntax import csv_delimiter
+from pipeline_ops.line_formats.json_types import text_for_null
+from pipeline_ops.reading.input_schema import column_names, infer_column_types, sample_columns
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import input_of, read_path

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.attempts import AttemptCounts
+from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.reading.inputs import InputFile
 from pipeline_ops.reading.reader import Attempts, ReadSettings, spans_to_json
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError

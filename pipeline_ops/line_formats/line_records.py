@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +16,14 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
 MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
+
+
+class Readable(Protocol):
+    """A stream that is read from front to back."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; b"" at the end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class RecordBlock:
 
 
 def read_record_blocks(
-    stream: BinaryIO,
+    stream: Readable,
     *,
     target_bytes: int,
     quote: str | None,

@@ -7,8 +7,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading.column_types import are_exact
-from pipeline_ops.reading.json_types import exact
+from pipeline_ops.schema.exact_types import are_exact, exact
 from pipeline_ops.schema.units import END_OF_FILE, Range
 from pipeline_ops.storage.store import Store, StoredFile
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.schema.exact_types import exact
+
 # Levels of lists and objects: with 50, Parquet readers refuse the file; with 64, Arrow the table.
 MAX_NESTING = 40
 
@@ -39,14 +41,6 @@ PARSED = (
     pa.types.is_large_binary,
 )
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
-
-EXACT = b"exact"  # key of a field's metadata
-
-
-def exact(field: pa.Field) -> pa.Field:
-    """Marks a column of a sample: a double holds its integers exactly, and timestamp[ns] its dates and times."""
-    return field.with_metadata({EXACT: b""})
 
 
 def types_of_lines(lines: list[bytes]) -> pa.Schema:

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.reading.line_records import RecordBlock, read_record_blocks, split_records
-from pipeline_ops.reading.parsing import parse_csv, parse_jsonl, parse_text
+from pipeline_ops.line_formats.line_records import RecordBlock, read_record_blocks, split_records
+from pipeline_ops.line_formats.parsing import parse_csv, parse_jsonl, parse_text
 
 TARGETS = (1, 7, 100, 10_000, 10**9)
 TEXT_SCHEMA = pa.schema([("text", pa.string())])
@@ -208,7 +208,8 @@ def test_json_line_that_is_null_is_no_document(lines: list[str]) -> None:
     """In a process of its own: Arrow's JSON reader has crashed on a block that begins with null."""
     program = (
         "import sys, pyarrow as pa\n"
-        "from pipeline_ops.reading.parsing import parse_jsonl; from pipeline_ops.reading.line_records import RecordBlock\n"
+        "from pipeline_ops.line_formats.parsing import parse_jsonl\n"
+        "from pipeline_ops.line_formats.line_records import RecordBlock\n"
         "data = sys.stdin.buffer.read()\n"
         "block = RecordBlock(data, 0, data.count(b'\\n'), 0, True)\n"
         "schema = pa.schema([('text', pa.string())])\n"

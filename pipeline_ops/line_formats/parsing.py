@@ -4,8 +4,6 @@ All records of a block are parsed together; if that fails, bisection isolates th
 """
 
 import contextlib
-import csv
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -17,11 +15,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 
-from pipeline_ops.reading.column_types import fit_value, has_strings, has_strings_only
-from pipeline_ops.reading.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
-from pipeline_ops.reading.line_records import (
-    BYTE_ORDER_MARK,
-    MAX_RECORD_BYTES,
+from pipeline_ops.line_formats.csv_syntax import csv_fields
+from pipeline_ops.line_formats.fitted_values import fit_value, has_strings, has_strings_only
+from pipeline_ops.line_formats.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
+from pipeline_ops.line_formats.line_records import (
     RecordBlock,
     has_closed_quotes,
     is_document,
@@ -231,14 +228,6 @@ def _csv_type(data_type: pa.DataType | None) -> pa.DataType:
     lacks = (pa.types.is_float16, pa.types.is_duration, pa.types.is_interval)
     known = data_type is not None and any(check(data_type) for check in is_a) and not any(lack(data_type) for lack in lacks)
     return data_type if known else pa.string()
-
-
-def csv_fields(record: bytes, delimiter: str, quote: str | None) -> list[str]:
-    """The fields of one CSV record; bytes that are not UTF-8 are replaced."""
-    csv.field_size_limit(MAX_RECORD_BYTES)  # for the process; the default is 128 KiB
-    text = record.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").rstrip("\r\n")
-    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, quoting=quoting), [])
 
 
 def _parse_records(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipeline_ops.reading.file_formats import format_and_compression
-from pipeline_ops.reading.inputs import find_inputs
+from pipeline_ops.inputs.file_formats import format_and_compression
+from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_bytes

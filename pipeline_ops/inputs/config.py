@@ -1,0 +1,53 @@
+"""InputConfig: which files are labeled and how they are parsed."""
+
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+
+class InputConfig(BaseModel):
+    """Which files are labeled and how they are parsed; the keys `input.*`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(description="file, folder (recursive) or glob; local, s3:// or what fsspec knows")
+    format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field(default="auto", description="auto: by suffix, per file")
+    text_column: str = Field(default="text", description="the column that is labeled")
+    text_pair_column: str | None = Field(
+        default=None, description="the second text of each document, for models that read two: premise and hypothesis, ..."
+    )
+    text_unit: Literal["line", "file"] = Field(default="line", description="plain text: a document per line, or per file")
+    min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
+    column_types: dict[str, str] = Field(
+        default_factory=dict,
+        description="Arrow types of columns, where the input's own would not do: {year: int32}",
+    )
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="CSV; default: tab for .tsv, else comma"
+    )
+    quote: str | None = Field(
+        default='"', min_length=1, max_length=1, description="CSV; null where quotes are plain characters"
+    )
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that the model reads."""
+        return (self.text_column,) if self.text_pair_column is None else (self.text_column, self.text_pair_column)
+
+    @field_validator("text_pair_column")
+    @classmethod
+    def _another_column(cls, column: str | None, info: ValidationInfo) -> str | None:
+        if column is not None and column == info.data.get("text_column"):
+            raise ValueError(f"{column!r} is input.text_column as well; a pair is two columns")
+        return column
+
+    @field_validator("column_types")
+    @classmethod
+    def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
+        for column, name in types.items():
+            try:
+                pa.type_for_alias(name)
+            except ValueError as error:
+                raise ValueError(f"{name!r} for column {column!r} is no Arrow type: try int64, double, string") from error
+        return types

@@ -1,0 +1,67 @@
+"""InputFile, a listed file and how to read it; reading a sample of files of which some are broken."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
+from pipeline_ops.schema.units import Range
+from pipeline_ops.storage.store import StoredFile
+
+MAX_OPENED_FILES = 100  # per format, until one can be read: a corpus without read permission is reported within seconds
+
+Content = TypeVar("Content")
+
+
+class UnreadableInput(UserError):
+    """None of the files of a format can be read."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A listed input file and how to read it."""
+
+    stored: StoredFile
+    format: str  # parquet, jsonl, csv or text
+    compression: str | None
+    stop_row: int | None = None  # exclusive: of a trial's last file only the first rows are labeled; None: all
+    stop_byte: int | None = None  # where that row begins in the decompressed stream of a line format
+
+    @property
+    def path(self) -> str:
+        return self.stored.path
+
+    @property
+    def rows(self) -> Range:
+        """The rows that are to be labeled."""
+        return Range(0, self.stop_row, 0, self.stop_byte)
+
+
+def evenly_spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
+    """At most `count` of the files at even distances, beginning with the first."""
+    step = max(len(files) / count, 1)
+    return [files[int(index * step)] for index in range(min(count, len(files)))]
+
+
+def readable_files(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
+    """(file, what `read` returns) of each file that can be read; the others are skipped here and fail when the run reads them.
+
+    Raises:
+        UnreadableInput: no file can be read; the message is that of the first.
+        Exception: the object store is at fault, not the file.
+    """
+    broken: list[str] = []
+    for file in files:
+        try:
+            content = read(file)
+        except Exception as error:  # a broken file can make the parsers raise anything
+            if is_store_fault(error):
+                raise
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            broken.append(str(error) if isinstance(error, UserError) else f"input.path: {file.path} cannot be read: {reason}")
+        else:
+            yield file, content
+    if broken and len(broken) == len(files):
+        raise UnreadableInput(
+            broken[0] + (f"; nor can {len(files) - 1} others of this format be read" if len(files) > 1 else "")
+        )
