@@ -11,7 +11,7 @@ FORMATS = {
     ".txt": "text",
     ".text": "text",
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4", ".zip": "zip"}
 
 
 def format_and_compression(path: str) -> tuple[str | None, str | None]:

@@ -1,32 +1,65 @@
-"""The bytes of a file of a line format -> a stream of its lines as UTF-8, decompressed."""
+"""The bytes of a file of a line format -> a stream of its lines as UTF-8.
 
+Layers, each over the one before: the file's bytes, decompressed, in UTF-8, with \\n at the ends of lines. Which of them a file
+needs is found from its first bytes (Decoding), whatever its name says, whenever it is opened.
+"""
+
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.line_formats.line_records import STREAM_CHUNK_BYTES
+from pipeline_ops.line_formats.compression import compression_of, decompressed
+from pipeline_ops.line_formats.line_records import STREAM_CHUNK_BYTES, Readable
+from pipeline_ops.line_formats.text_encoding import Transcoded, encoding_of
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
+
+HEAD_BYTES = 64 * 2**10
+LINE_END_BYTES = 2**20  # a file with \r, but without \n, in these has \r at the ends of lines
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the bytes of a file become lines of UTF-8."""
+
+    compression: str | None  # a key of compression.MAGIC
+    encoding: str | None  # a codec; None: UTF-8 already
+    carriage_returns: bool  # lines end with \r alone
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the decoded bytes are those of the file, so that an offset is one into the file."""
+        return self == Decoding(None, None, carriage_returns=False)
 
 
 class LineStream:
     """Decoded bytes, to be read from front to back.
 
     Attributes:
-        is_plain: the decoded bytes are those of the file, so that an offset is one into the file.
         delivered: how many decoded bytes have been read.
     """
 
-    def __init__(self, source: BinaryIO, decoded: BinaryIO):
+    def __init__(self, source: BinaryIO, decoded: Readable, decoding: Decoding):
         self._source, self._decoded = source, decoded
-        self.is_plain, self.delivered = decoded is source, 0
+        self.decoding, self.delivered = decoding, 0
+
+    @property
+    def is_plain(self) -> bool:
+        return self.decoding.is_plain
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes, all that are left if it is negative; b"" at the end."""
-        data = bytes(self._decoded.read() if size < 0 else self._decoded.read(size))
+        """`size` bytes, less where the stream ends before, all that are left if it is negative."""
+        parts, left = [], size
+        while left and (part := bytes(self._decoded.read(STREAM_CHUNK_BYTES if left < 0 else left))):
+            parts.append(part)
+            left -= len(part) if left > 0 else 0
+        data = b"".join(parts)
         self.delivered += len(data)
         return data
 
@@ -41,26 +74,99 @@ def open_lines(
 ) -> Iterator[LineStream]:
     """A stream of the decoded bytes from `start_byte` on.
 
-    A decoded stream is read up to `start_byte`, in bounded memory; a plain one seeks. Concatenated gzip members or zstd frames
-    read as one stream.
+    A decoded stream is read up to `start_byte`, in bounded memory; a plain one seeks.
 
     Args:
         start_byte: offset into the decoded bytes.
         content: of the file, where it has been fetched already.
 
     Raises:
-        OSError: the decoded bytes end before `start_byte`.
+        OSError: the decoded bytes end before `start_byte`, or the compressed ones are damaged.
+        UserError: the file is not what its name says, and not what can be read.
     """
-    with pa.BufferReader(content) if content is not None else store.open(file.stored, sequential=True) as source:
-        if file.compression is None:
+    with (
+        pa.BufferReader(content) if content is not None else store.open(file.stored, sequential=True) as source,
+        _decoded(source, file, config) as (decoding, decoded),
+    ):
+        stream = LineStream(source, decoded, decoding)
+        if decoding.is_plain:
             source.seek(start_byte)
-            yield LineStream(source, source)
+            yield LineStream(source, source, decoding)
             return
-        with pa.CompressedInputStream(pa.PythonFile(source, mode="r"), file.compression) as decoded:
-            stream = LineStream(source, decoded)
-            while start_byte > 0:
-                skipped = stream.read(min(start_byte, STREAM_CHUNK_BYTES))
-                if not skipped:
-                    raise OSError(f"{file.path}: ends before the position that an earlier run recorded; it changed meanwhile")
-                start_byte -= len(skipped)
-            yield stream
+        while start_byte > 0:
+            skipped = len(stream.read(min(start_byte, STREAM_CHUNK_BYTES)))
+            if not skipped:
+                raise OSError(f"{file.path}: ends before the position that an earlier run recorded; it changed meanwhile")
+            start_byte -= skipped
+        yield stream
+
+
+def decoding_of(file: InputFile, config: InputConfig, store: Store) -> Decoding:
+    """How a file is decoded; reads little more than its first bytes. Raises what open_lines raises."""
+    with (
+        store.open(file.stored, sequential=False) as source,
+        io.BufferedReader(source, HEAD_BYTES) as buffered,  # pyright: ignore[reportArgumentType] it has all that is used
+        _decoded(buffered, file, config) as (decoding, _),
+    ):
+        return decoding
+
+
+@contextmanager
+def _decoded(source: BinaryIO, file: InputFile, config: InputConfig) -> Iterator[tuple[Decoding, Readable]]:
+    """(how a file that is open at its beginning is decoded, the decoded bytes)."""
+    head = source.read(HEAD_BYTES)
+    source.seek(0)
+    compression = compression_of(head, file.compression)
+    if compression is None and file.compression is not None:
+        begins = f"begins with {bytes(head[:16])!r}" if head else "is empty"
+        raise UserError(f"input.path: {file.path} is named as {file.compression}, but {begins}; rename it, or fetch it again")
+    with ExitStack() as opened:
+        stream: Peekable = Peekable(
+            source if compression is None else opened.enter_context(decompressed(source, compression, file.path))
+        )
+        encoding = encoding_of(stream.peek(HEAD_BYTES))
+        if encoding is not None:
+            stream = Peekable(Transcoded(stream, encoding))
+        carriage_returns = not (file.format == "text" and config.text_unit == "file") and _has_carriage_returns(stream)
+        yield (
+            Decoding(compression, encoding, carriage_returns),
+            NewlineEnds(stream) if carriage_returns else stream,
+        )
+
+
+def _has_carriage_returns(stream: "Peekable") -> bool:
+    """Whether lines end with \\r alone."""
+    for size in (HEAD_BYTES, LINE_END_BYTES):  # most files end a line in the first bytes
+        head = stream.peek(size)
+        if b"\n" in head or len(head) < size:
+            break
+    return b"\n" not in head and b"\r" in head
+
+
+class Peekable:
+    """A stream whose next bytes can be looked at."""
+
+    def __init__(self, source: Readable):
+        self._source, self._ahead = source, b""
+
+    def peek(self, size: int) -> bytes:
+        """The next `size` bytes, less where the stream ends before; they are still to be read."""
+        while len(self._ahead) < size and (data := self._source.read(size - len(self._ahead))):
+            self._ahead += bytes(data)
+        return self._ahead[:size]
+
+    def read(self, size: int) -> bytes:
+        if not self._ahead:
+            return self._source.read(size)
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
+
+
+class NewlineEnds:
+    """A stream with \\n in place of each \\r: offsets stay the same."""
+
+    def __init__(self, source: Readable):
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        return self._source.read(size).replace(b"\r", b"\n")

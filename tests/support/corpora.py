@@ -8,8 +8,10 @@ import ast
 import csv
 import io
 import json
+import lzma
 import random
 import sysconfig
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -100,10 +102,16 @@ def _docstrings(source: str) -> Iterator[str]:
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Writes `data`, compressed as the suffix says (.gz, .zst, .bz2 or none), and makes the folders above."""
+    """Writes `data`, compressed as the suffix says (.gz, .zst, .bz2, .lz4, .xz, .zip or none), and makes the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.output_stream(str(path)) as stream:
-        stream.write(data)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(path.stem, data)
+    elif path.suffix == ".xz":
+        path.write_bytes(lzma.compress(data))
+    else:
+        with pa.output_stream(str(path)) as stream:
+            stream.write(data)
     return path
 
 

@@ -16,10 +16,13 @@ from pipeline_ops.reading.reader import Span, spans_from_json, spans_to_json
 from pipeline_ops.schema.units import Range
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet, write_text
-from tests.support.reading_path import MEBIBYTE, Result, prepare, read_path, read_spans, spans_of, write_rows
+from tests.support.reading_path import MEBIBYTE, Result, prepare, read_path, read_spans, spans_of, try_path, write_rows
 
 UNIT_BYTES = (1, 7, 100, 10_000, 10**9)
-LINE_FILES = ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.csv", "a.csv.gz", "a.tsv.zst", "a.txt", "a.txt.bz2")
+LINE_FILES = (
+    *("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zip"),
+    *("a.csv", "a.csv.gz", "a.csv.lz4", "a.tsv.zst", "a.txt", "a.txt.bz2"),
+)
 
 
 def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -182,11 +185,12 @@ def test_read_of_an_empty_file_gives_a_complete_piece_without_rows(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.zst", "a.txt.bz2"])
-def test_read_of_a_compressed_file_of_no_bytes_gives_a_complete_piece_without_rows(tmp_path: Path, name: str) -> None:
+def test_compressed_file_of_no_bytes_is_quarantined(tmp_path: Path, name: str) -> None:
+    """Compressed, no documents are some bytes: a file of none was not written to its end."""
     (tmp_path / name).write_bytes(b"")
-    result = read_path(tmp_path / name)
-    assert (result.documents, result.rejects) == ([], [])
-    check_tiles(result, 0)
+    write_bytes(tmp_path / f"b{name[1:]}", b"")
+    result = try_path(tmp_path)
+    assert [(failure.where, "is empty" in failure.message) for failure in result.failures] == [(str(tmp_path / name), True)]
 
 
 @pytest.mark.parametrize("data", [b"text\n", b"text", b"\xef\xbb\xbftext\r\n"])
