@@ -18,6 +18,10 @@ MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote,
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
 
 
+class BrokenStream(OSError):
+    """The stream cannot be read on for what its bytes are, at each attempt in the same place: all before it may be used."""
+
+
 class Readable(Protocol):
     """A stream that is read from front to back."""
 
@@ -65,16 +69,24 @@ def read_record_blocks(
 
     Raises:
         OSError: a record is longer than `max_record_bytes`.
+        BrokenStream: of the stream, once all whole records before it have been returned.
     """
     buffer = bytearray()
     row, position, at_end = start_row, start_byte, False
+    broken: BrokenStream | None = None
     need = target_bytes
     while True:
         while len(buffer) < need and not at_end:
             left = STREAM_CHUNK_BYTES if stop_byte is None else min(STREAM_CHUNK_BYTES, stop_byte - position - len(buffer))
-            chunk = stream.read(left) if left > 0 else b""
+            try:
+                chunk = stream.read(left) if left > 0 else b""
+            except BrokenStream as error:
+                broken, chunk = error, b""
+                del buffer[buffer.rfind(b"\n") + 1 :]
             at_end = not chunk
             buffer += chunk
+        if not buffer and broken:
+            raise broken
         if not buffer:
             return
         ends = record_ends(bytes(buffer), quote, delimiter, at_end=at_end)
@@ -88,7 +100,7 @@ def read_record_blocks(
             continue
         data = bytes(buffer[:cut])
         del buffer[:cut]
-        yield RecordBlock(data, row, taken, position, last=at_end and not buffer and stop_byte is None)
+        yield RecordBlock(data, row, taken, position, last=at_end and not (buffer or broken) and stop_byte is None)
         row, position, need = row + taken, position + cut, target_bytes
 
 
