@@ -1,7 +1,8 @@
 """The bytes of a file of a line format -> a stream of its lines as UTF-8.
 
-Layers, each over the one before: the file's bytes, decompressed, in UTF-8, with \\n at the ends of lines. Which of them a file
-needs is found from its first bytes (Decoding), whatever its name says, whenever it is opened.
+Layers, each over the one before: the file's bytes, decompressed, in UTF-8, with \\n at the ends of lines, elements of JSON
+arrays as lines. Which of them a file needs is found from its first bytes (Decoding), whatever its name says, whenever it is
+opened.
 """
 
 import io
@@ -13,9 +14,11 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.compression import compression_of, decompressed
-from pipeline_ops.line_formats.line_records import STREAM_CHUNK_BYTES, Readable
+from pipeline_ops.line_formats.json_arrays import LOOK_BYTES, JsonElements, JsonLayout, json_layout
+from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, STREAM_CHUNK_BYTES, BrokenStream, Readable
 from pipeline_ops.line_formats.text_encoding import Transcoded, encoding_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
@@ -31,11 +34,12 @@ class Decoding:
     compression: str | None  # a key of compression.MAGIC
     encoding: str | None  # a codec; None: UTF-8 already
     carriage_returns: bool  # lines end with \r alone
+    layout: JsonLayout | None = None  # of JSON that is no JSON Lines
 
     @property
     def is_plain(self) -> bool:
         """Whether the decoded bytes are those of the file, so that an offset is one into the file."""
-        return self == Decoding(None, None, carriage_returns=False)
+        return self == Decoding(None, None, carriage_returns=False, layout=None)
 
 
 class LineStream:
@@ -48,17 +52,31 @@ class LineStream:
     def __init__(self, source: BinaryIO, decoded: Readable, decoding: Decoding):
         self._source, self._decoded = source, decoded
         self.decoding, self.delivered = decoding, 0
+        self._broken: BrokenStream | None = None
 
     @property
     def is_plain(self) -> bool:
         return self.decoding.is_plain
 
     def read(self, size: int = -1) -> bytes:
-        """`size` bytes, less where the stream ends before, all that are left if it is negative."""
+        """`size` bytes, less where the stream ends before, all that are left if it is negative.
+
+        Raises:
+            BrokenStream: at the first read that has no byte before the damage.
+        """
         parts, left = [], size
-        while left and (part := bytes(self._decoded.read(STREAM_CHUNK_BYTES if left < 0 else left))):
+        while left and not self._broken:
+            try:
+                part = bytes(self._decoded.read(STREAM_CHUNK_BYTES if left < 0 else left))
+            except BrokenStream as broken:
+                self._broken = broken
+                break
+            if not part:
+                break
             parts.append(part)
             left -= len(part) if left > 0 else 0
+        if self._broken and not parts:
+            raise self._broken
         data = b"".join(parts)
         self.delivered += len(data)
         return data
@@ -128,9 +146,12 @@ def _decoded(source: BinaryIO, file: InputFile, config: InputConfig) -> Iterator
         if encoding is not None:
             stream = Peekable(Transcoded(stream, encoding))
         carriage_returns = not (file.format == "text" and config.text_unit == "file") and _has_carriage_returns(stream)
+        if carriage_returns:
+            stream = Peekable(NewlineEnds(stream))
+        layout = _layout(stream, file, config) if file.format == "jsonl" else None
         yield (
-            Decoding(compression, encoding, carriage_returns),
-            NewlineEnds(stream) if carriage_returns else stream,
+            Decoding(compression, encoding, carriage_returns, layout),
+            stream if layout is None else JsonElements(stream, layout),
         )
 
 
@@ -141,6 +162,15 @@ def _has_carriage_returns(stream: "Peekable") -> bool:
         if b"\n" in head or len(head) < size:
             break
     return b"\n" not in head and b"\r" in head
+
+
+def _layout(stream: "Peekable", file: InputFile, config: InputConfig) -> JsonLayout | None:
+    """How documents lie in a JSON file; None: JSON Lines."""
+    by_objects = format_suffix(file.path) == ".json"
+    begins = stream.peek(HEAD_BYTES).removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
+    if begins != b"[" and not (begins == b"{" and by_objects):
+        return None  # without a longer look
+    return json_layout(stream.peek(LOOK_BYTES), by_objects=by_objects, text_columns=config.text_columns)
 
 
 class Peekable:

@@ -104,9 +104,7 @@ def _members(body: bytes, marks: "_Marks") -> Iterator[tuple[str, int | None]]:
 
 
 class JsonElements:
-    """A stream of JSON Lines, made of a stream of another layout. Reads raise BrokenStream behind the last whole element if the
-    file ends within an element or without the closing bracket, or if text follows that bracket.
-    """
+    """A stream of JSON Lines, made of a stream of another layout."""
 
     def __init__(self, stream: Readable, layout: JsonLayout):
         """Args:
@@ -115,31 +113,18 @@ class JsonElements:
         self._lines = _lines_of(_chunks(stream, layout.start), layout)
         self._ready, self._position = b"", 0
 
-    def read(self, size: int = -1, /) -> bytes:
-        """`size` bytes, fewer only at the end; all that are left if it is negative."""
-        parts, wanted = [], size
-        while wanted:
-            if self._position == len(self._ready):
-                try:
-                    self._ready, self._position = next(self._lines, b""), 0
-                except BrokenStream as broken:
-                    self._lines = _raising(broken)
-                    if not parts:
-                        raise
-                    break
-                if not self._ready:
-                    break
-            stop = len(self._ready) if wanted < 0 else self._position + wanted
-            part = self._ready[self._position : stop]
-            parts.append(part)
-            self._position += len(part)
-            wanted -= len(part) if wanted > 0 else 0
-        return b"".join(parts)
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; b"" at the end.
 
-
-def _raising(error: BrokenStream) -> Iterator[bytes]:
-    raise error
-    yield
+        Raises:
+            BrokenStream: the file ends within an element or without the closing bracket, or more than that bracket follows the
+                last element, which has been read before.
+        """
+        if self._position == len(self._ready):
+            self._ready, self._position = next(self._lines, b""), 0
+        data = self._ready[self._position : self._position + size]
+        self._position += len(data)
+        return data
 
 
 def _chunks(stream: Readable, start: int) -> Iterator[bytes]:
@@ -216,7 +201,7 @@ def _lines_of(chunks: Iterator[bytes], layout: JsonLayout) -> Iterator[bytes]:
             line = np.insert(line, ends + 1, ord("\n"))
             elements += len(ends)
             if len(stray):
-                yield line.tobytes()
+                yield line.tobytes() or b" "
                 raise BrokenStream(f"a closing bracket too many follows the JSON object with index {elements - 1}")
         if base and len(ends):
             yield line[:stop].tobytes() + b"\n"
