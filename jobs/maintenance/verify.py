@@ -20,6 +20,7 @@ from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
 from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.etags import MD5_ETAG
@@ -148,7 +149,7 @@ def count_documents(
 ) -> int:
     """Counts the documents in an input file's rows, rejects included, independently of the commits.
 
-    Parquet by its footer, line formats by reading them (document_blocks).
+    Parquet by its footer, the others by reading them.
 
     Args:
         on_bytes: called with the number of bytes done since the last call; they add up to the size of the file.
@@ -159,6 +160,16 @@ def count_documents(
             rows = pq.read_metadata(source).num_rows
         on_bytes(left)
         return rows if file.stop_row is None else min(rows, file.stop_row)
+    if file.format in ROW_FORMATS:
+        total = 0
+        with open_row_file(file, store) as source:
+            for block in source.read_blocks(file.rows, STREAM_CHUNK_BYTES, config.text_columns):
+                total = block.stop_row
+                done = min(block.stored[1] - block.stored[0], left)
+                left -= done
+                on_bytes(done)
+        on_bytes(left)
+        return total
     if file.format == "text" and config.text_unit == "file":
         on_bytes(left)
         return 1

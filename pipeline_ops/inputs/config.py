@@ -12,7 +12,9 @@ class InputConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str = Field(description="file, folder (recursive) or glob; local, s3:// or what fsspec knows")
-    format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field(default="auto", description="auto: by suffix, per file")
+    format: Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "orc", "avro", "wet"] = Field(
+        default="auto", description="auto: by suffix, per file"
+    )
     text_column: str = Field(default="text", description="the column that is labeled")
     text_pair_column: str | None = Field(
         default=None, description="the second text of each document, for models that read two: premise and hypothesis, ..."

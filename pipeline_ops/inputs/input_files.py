@@ -22,7 +22,7 @@ class InputFile:
     """A listed input file and how to read it."""
 
     stored: StoredFile
-    format: str  # parquet, jsonl, csv or text
+    format: str  # a value of input.format, auto excepted
     compression: str | None
     stop_row: int | None = None  # exclusive: of a trial's last file only the first rows are labeled; None: all
     stop_byte: int | None = None  # where that row begins in the decompressed stream of a line format

@@ -37,9 +37,9 @@ def csv_header(file: InputFile, config: InputConfig, store: Store, content: byte
 
 
 def check_header_names(names: list[str], file: InputFile) -> None:
-    """Raises UserError if a header, or the schema of a Parquet file, has a name twice."""
+    """Raises UserError if a CSV header, or the schema of a file of typed rows, has a name twice."""
     if len(set(names)) < len(names):
-        where = "schema" if file.format == "parquet" else "header"
+        where = "header" if file.format == "csv" else "schema"
         raise UserError(f"input.path: the {where} of {file.path} names a column twice: {', '.join(names)}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.reading.column_types import decoded
+from pipeline_ops.row_formats.plain_types import decoded
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.hive_partitions import NULL_PARTITION

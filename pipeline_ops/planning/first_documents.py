@@ -12,6 +12,7 @@ from pipeline_ops.line_formats.csv_syntax import csv_header, csv_syntax
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.line_records import RecordBlock, is_document, read_record_blocks, record_ends, split_records
 from pipeline_ops.planning.work_plan import automatic_unit_bytes
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import END_OF_FILE
 from pipeline_ops.storage.store import Store
@@ -75,6 +76,17 @@ def _beginning(file: InputFile, limit: int, config: InputConfig, store: Store) -
     try:
         if file.format == "parquet":
             return _beginning_of_parquet(file, limit, store)
+        if file.format in ROW_FORMATS:
+            with open_row_file(file, store) as source:
+                for block in source.read_blocks(file.rows, BLOCK_BYTES):
+                    if block.stop_row >= limit:
+                        there = file if block.last and block.stop_row == limit else replace(file, stop_row=limit)
+                        rows = block.stop_row - block.start_row
+                        part = block.table.nbytes * (limit - block.start_row) // rows
+                        return FirstDocuments([there], limit, num_bytes + part)
+                    documents = block.stop_row
+                    num_bytes += block.table.nbytes
+            return FirstDocuments([file], documents, num_bytes)
         if file.format == "text" and config.text_unit == "file":
             return FirstDocuments([file], 1, file.stored.size)
         for block, which in document_blocks(file, config, store, BLOCK_BYTES):

@@ -3,7 +3,8 @@
 A small input is read whole. Of any other a seeded uniform sample is drawn: DRAWS times a file with the probability of its share
 of the stored bytes, a place in it, and the records that begin in the next WINDOW_BYTES. Totals are ratio estimates (Cochran,
 Sampling Techniques, chapter 6): what was found per byte, times the bytes that are left; their errors follow from how the draws
-differ. Compressed line files and CSV are drawn from near their beginnings: any other place would cost reading up to there.
+differ. Compressed line files, CSV, and ROW_FORMATS are drawn from near their beginnings: any other place would cost reading up
+to there.
 """
 
 import time
@@ -23,10 +24,11 @@ from pipeline_ops.line_formats import line_records
 from pipeline_ops.line_formats.csv_syntax import csv_delimiter, csv_header
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
-from pipeline_ops.planning.work_plan import EXPANSION
+from pipeline_ops.planning.work_plan import EXPANSION, is_compressed
 from pipeline_ops.reading.documents import decode_texts
-from pipeline_ops.reading.reader import ReadSettings, Span, parse_block, read_pieces
+from pipeline_ops.reading.reader import ReadSettings, Span, documents_of_rows, parse_block, read_pieces, wanted_columns
 from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject
@@ -106,7 +108,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class RemainingFile:
-    """What is left of a file: ranges of rows (Parquet) or of bytes, and about how many stored bytes these are."""
+    """What is left of a file: ranges of rows (typed rows) or of bytes, and about how many stored bytes these are."""
 
     file: InputFile
     ranges: tuple[Range, ...]
@@ -129,7 +131,7 @@ def draw_sample(
     began = time.monotonic()
     left = _remaining_files(tasks, settings)
     sampler = _Sampler(models, settings, Sample(sum(file.size for file in left)))
-    decompressed = sum(file.size * (EXPANSION if _is_compressed(file.file) else 1) for file in left)
+    decompressed = sum(file.size * (EXPANSION if is_compressed(file.file) else 1) for file in left)
     if decompressed <= (QUICK_BYTES if quick else EXACT_BYTES) and len(left) <= EXACT_FILES:
         sampler.count(left)
     else:
@@ -139,10 +141,6 @@ def draw_sample(
         raise UserError(f"input.path: nothing that was sampled can be read; {sample.unreadable[0]}")
     sample.seconds = time.monotonic() - began
     return sample
-
-
-def _is_compressed(file: InputFile) -> bool:
-    return file.format == "parquet" or file.compression is not None
 
 
 def _remaining_files(tasks: Sequence[Sequence[Span]], settings: ReadSettings) -> list[RemainingFile]:
@@ -167,6 +165,8 @@ def _remaining_bytes(file: InputFile, ranges: Sequence[Range], settings: ReadSet
             return float(size)
         num_rows = _footer(file, settings).num_rows
         return size * min((rows + (num_rows - last if last is not None else 0)) / max(num_rows, 1), 1.0)
+    if file.format in ROW_FORMATS:
+        return float(size)
     if file.compression is not None:
         return max(size - ranges[0].start_byte / EXPANSION, 0.05 * size)
     return float(sum(stop - start for start, stop in _byte_ranges(file, ranges)))
@@ -219,6 +219,8 @@ class _Sampler:
         file = left.file
         if file.format == "parquet":
             return self.draw_rows(left, random)
+        if file.format in ROW_FORMATS:
+            return self.draw_first_rows(left, random)
         if file.format == "text" and self.settings.input.text_unit == "file":
             return Draw(self.measure_spans([Span(file, left.ranges)]), left.size, left.size)
         if file.compression is None and file.format != "csv":
@@ -251,6 +253,22 @@ class _Sampler:
         start = first if group_bytes > STREAMED_ROW_GROUP_BYTES else min(row, last - count)
         window = count * file.stored.size / footer.num_rows
         return Draw(self.measure_spans([Span(file, (Range(start, start + count),))]), window, window)
+
+    def draw_first_rows(self, left: RemainingFile, random: np.random.Generator) -> Draw:
+        """Rows from a random one on of those near the beginning of what is left."""
+        with open_row_file(left.file, self.settings.store) as source:
+            block = next(source.read_blocks(left.ranges[0], PREFIX_BYTES, wanted_columns(self.settings)), None)
+        rows = 0 if block is None else block.stop_row - block.start_row
+        if block is None or not rows:
+            return Draw({}, left.size, left.size)
+        stored = block.stored[1] - block.stored[0]
+        self.bytes_read += max(block.table.nbytes, stored)
+        count = min(max(int(WINDOW_BYTES / max(block.table.nbytes, 1) * rows), 1), rows)
+        start = block.start_row + int(random.integers(rows - count + 1))
+        window = stored * count / rows
+        return Draw(
+            self.measure([documents_of_rows(left.file, block.slice(start, start + count), self.settings)]), window, window
+        )
 
     def draw_lines(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         ranges = _byte_ranges(left.file, left.ranges)

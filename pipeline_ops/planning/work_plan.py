@@ -14,6 +14,7 @@ from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import current_commits, gaps
 from pipeline_ops.reading.reader import Span
 from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_footers, split_row_groups
+from pipeline_ops.row_formats.row_files import ROW_FORMATS
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -35,7 +36,7 @@ class Plan:
     """The work of a run."""
 
     tasks: tuple[tuple[Span, ...], ...]  # each is read by one task, from front to back
-    num_units: int  # estimate: line formats are cut while they are read
+    num_units: int  # estimate: only Parquet is cut before it is read
     files: int
     bytes: int
     files_done: int
@@ -156,7 +157,13 @@ def is_all_stale(commit: Commit, plan: Plan) -> bool:
 
 def _decompressed_bytes(file: InputFile) -> int:
     """Of the rows that are to be labeled; estimated, but for a trial's last file."""
-    return file.stop_byte or file.stored.size * (EXPANSION if file.compression is not None or file.format == "parquet" else 1)
+    return file.stop_byte or file.stored.size * (EXPANSION if is_compressed(file) else 1)
+
+
+def is_compressed(file: InputFile) -> bool:
+    """Whether a file is compressed, as a whole or, usually, inside."""
+    inside = file.format == "parquet" or (file.format in ROW_FORMATS and ROW_FORMATS[file.format].is_dense)
+    return inside or file.compression is not None
 
 
 def _estimated_bytes(span: Span) -> int:

@@ -14,13 +14,22 @@ import pyarrow.compute as pc
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.line_formats.fitted_values import STRINGS, as_text, fit_value
-from pipeline_ops.line_formats.json_types import merge_type, text_for_null, with_children
+from pipeline_ops.line_formats.json_types import merge_type, text_for_null
+from pipeline_ops.row_formats.plain_types import plain_type
 from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.schema.exact_types import EXACT
 
-FORMAT_NAMES = {"parquet": "Parquet", "jsonl": "JSON Lines", "csv": "CSV", "text": "plain text"}
+FORMAT_NAMES = {
+    "parquet": "Parquet",
+    "jsonl": "JSON Lines",
+    "csv": "CSV",
+    "text": "plain text",
+    "arrow": "Arrow",
+    "orc": "ORC",
+    "avro": "Avro",
+    "wet": "WET",
+}
 TEXT_TYPES = {*STRINGS, pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
-PLAIN_TYPES = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 def is_text_type(data_type: pa.DataType) -> bool:
@@ -32,23 +41,6 @@ def may_hold_texts(data_type: pa.DataType) -> bool:
     """True for the type of a sample in which some values are texts, or all are null."""
     mixed_with_texts = pa.types.is_union(data_type) and any(field.name == "string" for field in data_type)
     return is_text_type(data_type) or mixed_with_texts or pa.types.is_null(data_type)
-
-
-def plain_type(data_type: pa.DataType) -> pa.DataType:
-    """A type without dictionaries and views, at any depth.
-
-    The dictionaries of two files have other values, maybe more than an index of one file can count, and readers that join the
-    files fail. Arrow cannot filter views.
-    """
-    if pa.types.is_dictionary(data_type):
-        return plain_type(data_type.value_type)
-    return PLAIN_TYPES.get(data_type, with_children(data_type, plain_type))
-
-
-def decoded(table: pa.Table) -> pa.Table:
-    """A table with its columns in their plain types, its schema's metadata kept."""
-    schema = pa.schema([field.with_type(plain_type(field.type)) for field in table.schema], table.schema.metadata)
-    return table.cast(schema)
 
 
 def common_type(types: Iterable[pa.DataType], *, fit: bool = True) -> pa.DataType:

@@ -24,6 +24,8 @@ from pipeline_ops.reading.column_types import common_type, is_text_type, may_hol
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES
 from pipeline_ops.row_formats.parquet_files import check_footer, sampled_schema
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
+from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed
@@ -135,6 +137,8 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
     """Parse the first documents of a file; raises whatever the parsers raise."""
     if file.format == "parquet":
         return _parquet_beginning(file, store)
+    if file.format in ROW_FORMATS:
+        return _rows_beginning(file, store)
     quote = config.quote if file.format == "csv" else None
     delimiter = csv_delimiter(file, config)
     with open_lines(file, config, store) as stream:
@@ -192,6 +196,18 @@ def _csv_beginning(file: InputFile, lines: Sequence[bytes], delimiter: str, conf
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
     columns = pa.schema([(name, pa.type_for_alias(config.column_types.get(name, "string"))) for name in header])
     return Beginning(columns, texts, sum(bool(line) for line in lines[1:]), stored, detected)
+
+
+def _rows_beginning(file: InputFile, store: Store) -> Beginning:
+    with open_row_file(file, store) as source:
+        columns = source.schema
+        block = next(source.read_blocks(Range(0, None), PROFILE_BYTES))
+    texts: dict[str, list[str]] = {}
+    for name in (column.name for column in columns if is_text_type(column.type) and block.table.num_rows):
+        column = block.table.column(name).slice(0, SAMPLE_TEXTS)
+        texts[name] = [text for text in decode_texts(column)[0].to_pylist() if text is not None]
+    stored = file.stored.size if block.last else block.stored[1]
+    return Beginning(columns, texts, block.stop_row, stored)
 
 
 def _parquet_beginning(file: InputFile, store: Store) -> Beginning:

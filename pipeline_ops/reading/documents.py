@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.parsing import BadRecord
-from pipeline_ops.reading.column_types import decoded, fit_columns, is_text_type
+from pipeline_ops.reading.column_types import fit_columns, is_text_type
+from pipeline_ops.row_formats.plain_types import decoded
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject

@@ -16,6 +16,7 @@ from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import may_hold_texts, settle_types
 from pipeline_ops.row_formats.parquet_files import read_footers, sampled_schema
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
@@ -51,6 +52,9 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
             if isinstance(footer, Exception):
                 raise footer
             schema = sampled_schema(footer)
+        elif file.format in ROW_FORMATS:
+            with open_row_file(file, store) as source:
+                schema = source.schema
         else:
             names = csv_header(file, config, store)[0] if file.format == "csv" else [config.text_column]
             schema = pa.schema([(name, pa.string()) for name in names])

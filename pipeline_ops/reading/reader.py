@@ -22,6 +22,7 @@ from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.json_types import json_type
 from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_rows, split_row_groups
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -37,7 +38,7 @@ SINGLE_REQUEST_BYTES = 32 * 2**20  # size up to which an object that is read fro
 
 @dataclass(frozen=True)
 class Span:
-    """The ranges of one file that a task reads. A range is one piece in Parquet, and any number of them in line formats."""
+    """The ranges of one file that a task reads. A range is one piece in Parquet, and any number of them in other formats."""
 
     file: InputFile
     ranges: tuple[Range, ...]
@@ -171,6 +172,8 @@ def read_pieces(
 def _read_span(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     if span.file.format == "parquet":
         yield from _read_parquet(span, content, settings)
+    elif span.file.format in ROW_FORMATS:
+        yield from _read_row_file(span, content, settings)
     elif span.file.format == "text" and settings.input.text_unit == "file":
         yield _read_text_file(span.file, content, settings)
     else:
@@ -326,6 +329,32 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
             table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table()
             piece = _piece(file, start, stop, stop == num_rows)
             yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
+
+
+def _read_row_file(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
+    file = span.file
+    with open_row_file(file, settings.store, content) as source:
+        _require_text_columns(source.schema.names, file, settings)
+        columns = wanted_columns(settings)
+        for gap in span.ranges:
+            for block in source.read_blocks(gap, settings.unit_bytes, columns):
+                piece = _piece(file, block.start_row, block.stop_row, block.last)
+                yield piece, *documents_of_rows(file, block, settings)
+
+
+def wanted_columns(settings: ReadSettings) -> tuple[str, ...] | None:
+    """The input's columns that are read; None: all."""
+    kept = settings.output.input_columns()
+    return None if kept is None else (*kept, *settings.input.text_columns)
+
+
+def documents_of_rows(file: InputFile, block: RowBlock, settings: ReadSettings) -> tuple[pa.Table, list[Reject]]:
+    """The documents and rejects in a block of a file of typed rows."""
+    table, rows = block.table, np.arange(block.start_row, block.stop_row)
+    if block.bad:
+        good = np.isin(rows, [record.row for record in block.bad], invert=True)
+        table, rows = table.filter(pa.array(good)), rows[good]
+    return _documents(file, table, rows, [*block.bad], settings)
 
 
 def _require_text_columns(names: list[str], file: InputFile, settings: ReadSettings) -> None:

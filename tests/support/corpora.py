@@ -140,3 +140,15 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, row_
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
     pq.write_table(table, path, row_group_size=row_group_size)
     return path
+
+
+def write_arrow(
+    path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, batch_rows: int | None = None, compression: str | None = None
+) -> Path:
+    """An Arrow stream (.arrow), or an Arrow file (any other suffix, such as .feather)."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
+    with new(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table, max_chunksize=batch_rows)
+    return path

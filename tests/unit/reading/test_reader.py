@@ -23,6 +23,7 @@ LINE_FILES = (
     *("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zip"),
     *("a.csv", "a.csv.gz", "a.csv.lz4", "a.tsv.zst", "a.txt", "a.txt.bz2"),
 )
+ROW_FILES = ("a.arrow", "a.feather")
 
 
 def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -45,7 +46,7 @@ def check_tiles(result: Result, num_rows: int) -> None:
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
 
 
-@pytest.mark.parametrize("name", [*LINE_FILES, "a.parquet", "a.ndjson", "a.json", "a.csv.bz2", "a.text"])
+@pytest.mark.parametrize("name", [*LINE_FILES, *ROW_FILES, "a.parquet", "a.ndjson", "a.json", "a.csv.bz2", "a.text"])
 def test_read_of_a_format_gives_every_row_once_in_order(tmp_path: Path, name: str) -> None:
     rows = [{"id": f"{row:03}", "text": text} for row, text in enumerate(real_documents(60))]
     if ".txt" in name or ".text" in name:
@@ -59,7 +60,7 @@ def test_read_of_a_format_gives_every_row_once_in_order(tmp_path: Path, name: st
     assert result.documents == expected
 
 
-@pytest.mark.parametrize("name", LINE_FILES)
+@pytest.mark.parametrize("name", [*LINE_FILES, *ROW_FILES])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_read_of_a_file_does_not_depend_on_unit_bytes(tmp_path: Path, name: str, seed: int) -> None:
     rows = random_rows(40, seed)
@@ -101,7 +102,7 @@ def test_read_of_another_fingerprint_gives_other_units(tmp_path: Path) -> None:
     assert read_spans(spans, settings).units[0].id != read_spans(spans, other).units[0].id
 
 
-@pytest.mark.parametrize("name", [*LINE_FILES, "a.parquet"])
+@pytest.mark.parametrize("name", [*LINE_FILES, *ROW_FILES, "a.parquet"])
 @pytest.mark.parametrize("kept", ["none", "first", "last", "every second", "all but one", "all"])
 def test_read_after_an_interruption_gives_exactly_the_rest(tmp_path: Path, name: str, kept: str) -> None:
     rows = random_rows(90, 5)

@@ -1,0 +1,69 @@
+"""Arrow IPC: streams (`.arrow` of datasets) and files (Feather version 2), batch by batch, each validated before it is used.
+
+A file is a stream between a magic number and a footer, and is read as one: what stands before a damage can be read, and no
+footer has to be intact. Dictionaries stand before the batches that use them, as all known writers put them.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline_ops.row_formats.row_batches import RowBatch
+
+FILE_MAGIC = b"ARROW1"
+STREAM_OFFSET = 8  # of the stream in a file: behind the magic number, padded
+FEATHER_1_MAGIC = b"FEA1"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def read_schema(source: BinaryIO) -> pa.Schema:
+    """The columns of an Arrow stream or file.
+
+    Raises:
+        pa.ArrowInvalid: it is neither.
+    """
+    return _open(source, pa.ipc.IpcReadOptions())[0].schema
+
+
+def read_batches(source: BinaryIO, columns: Sequence[str] | None, start_row: int) -> Iterator[RowBatch]:
+    """The record batches, as RowFormat.read_batches.
+
+    Raises:
+        pa.ArrowInvalid: a batch is damaged.
+        OSError: the end of the stream, or of the file, is missing.
+    """
+    included = None
+    if columns is not None:
+        names = read_schema(source).names
+        included = [names.index(name) for name in columns]
+    options = pa.ipc.IpcReadOptions(use_threads=False, **({} if included is None else {"included_fields": included}))
+    reader, is_file = _open(source, options)
+    row, stored = 0, source.tell()
+    for batch in reader:
+        if row + batch.num_rows > start_row:
+            batch.validate(full=True)  # the reader checks neither offsets nor indices, and using wrong ones ends the process
+            yield RowBatch(row, pa.Table.from_batches([batch]), (stored, source.tell()))
+        row, stored = row + batch.num_rows, source.tell()
+    source.seek(-len(END_OF_STREAM), os.SEEK_CUR)
+    if source.read(len(END_OF_STREAM)) != END_OF_STREAM:
+        raise OSError("the mark at the end of the stream is missing: the file may be cut")
+    if is_file:
+        source.seek(-len(FILE_MAGIC), os.SEEK_END)
+        if source.read(len(FILE_MAGIC)) != FILE_MAGIC:
+            raise OSError("the end of the file is missing: it may be cut")
+
+
+def _open(source: BinaryIO, options: pa.ipc.IpcReadOptions) -> tuple[pa.RecordBatchReader, bool]:
+    """(the batches of a stream or file, whether it is a file)."""
+    source.seek(0)
+    magic = source.read(len(FILE_MAGIC))
+    if magic.startswith(FEATHER_1_MAGIC):
+        raise pa.ArrowInvalid(
+            "a Feather file of version 1; write it as version 2:"
+            " pyarrow.feather.write_feather(pyarrow.feather.read_table(FILE), NEW_FILE)"
+        )
+    is_file = magic == FILE_MAGIC
+    source.seek(STREAM_OFFSET if is_file else 0)
+    return pa.ipc.open_stream(source, options=options), is_file

@@ -1,0 +1,47 @@
+"""What a format of typed rows that is read from front to back consists of: RowFormat; and what it gives: RowBatch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline_ops.line_formats.parsing import BadRecord
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Consecutive rows of a file, few enough to be held in memory.
+
+    Attributes:
+        start_row: of the first one in the file.
+        table: a row for each of them; what a bad one holds is not used.
+        stored: the bytes of the file that hold them, [start, stop), about.
+        bad: those that do not parse, in order.
+    """
+
+    start_row: int
+    table: pa.Table
+    stored: tuple[int, int]
+    bad: tuple[BadRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """The functions of a format. Both are given the open file, at any position.
+
+    Attributes:
+        read_schema: the columns that the file declares.
+        read_batches: (file, the top-level columns that are wanted or None for all, a row) -> the batches in the order of their
+            rows, beginning at or before that row. They raise at the place of a damage, after what stands before it; a file that
+            is cut, even between two batches, is damaged.
+        sequential: False: the file is read in leaps.
+        is_dense: its files are usually compressed inside, which is for sizing only.
+        decompresses: it reads files that are compressed as a whole.
+    """
+
+    read_schema: Callable[[BinaryIO], pa.Schema]
+    read_batches: Callable[[BinaryIO, Sequence[str] | None, int], Iterator[RowBatch]]
+    sequential: bool = True
+    is_dense: bool = False
+    decompresses: bool = False
