@@ -14,6 +14,10 @@ FORMATS = {
     ".arrows": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".orc": "orc",
+    ".avro": "avro",
+    ".wet": "wet",
+    ".warc": "wet",
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4", ".zip": "zip"}
 

@@ -6,11 +6,10 @@ footer has to be intact. Dictionaries stand before the batches that use them, as
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline_ops.row_formats.row_batches import RowBatch
+from pipeline_ops.row_formats.row_batches import RowBatch, Source
 
 FILE_MAGIC = b"ARROW1"
 STREAM_OFFSET = 8  # of the stream in a file: behind the magic number, padded
@@ -18,7 +17,7 @@ FEATHER_1_MAGIC = b"FEA1"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
-def read_schema(source: BinaryIO) -> pa.Schema:
+def read_schema(source: Source) -> pa.Schema:
     """The columns of an Arrow stream or file.
 
     Raises:
@@ -27,7 +26,7 @@ def read_schema(source: BinaryIO) -> pa.Schema:
     return _open(source, pa.ipc.IpcReadOptions())[0].schema
 
 
-def read_batches(source: BinaryIO, columns: Sequence[str] | None, start_row: int) -> Iterator[RowBatch]:
+def read_batches(source: Source, columns: Sequence[str] | None, start_row: int) -> Iterator[RowBatch]:
     """The record batches, as RowFormat.read_batches.
 
     Raises:
@@ -55,7 +54,7 @@ def read_batches(source: BinaryIO, columns: Sequence[str] | None, start_row: int
             raise OSError("the end of the file is missing: it may be cut")
 
 
-def _open(source: BinaryIO, options: pa.ipc.IpcReadOptions) -> tuple[pa.RecordBatchReader, bool]:
+def _open(source: Source, options: pa.ipc.IpcReadOptions) -> tuple[pa.RecordBatchReader, bool]:
     """(the batches of a stream or file, whether it is a file)."""
     source.seek(0)
     magic = source.read(len(FILE_MAGIC))

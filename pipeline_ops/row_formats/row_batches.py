@@ -1,12 +1,56 @@
-"""What a format of typed rows that is read from front to back consists of: RowFormat; and what it gives: RowBatch."""
+"""What a format of typed rows that is read from front to back consists of, RowFormat; what it is given, and what it gives."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from pipeline_ops.line_formats.parsing import BadRecord
+
+
+class Source:
+    """A file as the formats' libraries see it: one that they cannot close.
+
+    Attributes:
+        error: that of a read, which some of them replace by their own.
+        size: of the file, bytes.
+    """
+
+    def __init__(self, source: BinaryIO):
+        self._source, self._lock = source, Lock()
+        self.error: Exception | None = None
+        self.seek, self.tell = source.seek, source.tell
+        self.size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._source.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def read_at(self, start: int, size: int) -> bytes:
+        """The bytes from `start` on, from any thread that does nothing else with the file."""
+        with self._lock:
+            self.seek(start)
+            return self.read(size)
+
+    def close(self) -> None:
+        """Its opener closes it."""
+
+    @property
+    def closed(self) -> bool:
+        return self._source.closed
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -40,8 +84,8 @@ class RowFormat:
         decompresses: it reads files that are compressed as a whole.
     """
 
-    read_schema: Callable[[BinaryIO], pa.Schema]
-    read_batches: Callable[[BinaryIO, Sequence[str] | None, int], Iterator[RowBatch]]
+    read_schema: Callable[[Source], pa.Schema]
+    read_batches: Callable[[Source, Sequence[str] | None, int], Iterator[RowBatch]]
     sequential: bool = True
     is_dense: bool = False
     decompresses: bool = False

@@ -7,22 +7,23 @@ plain types of plain_types.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
 
 import pyarrow as pa
 
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_syntax import check_header_names
 from pipeline_ops.line_formats.parsing import BadRecord, check_nesting
-from pipeline_ops.row_formats import arrow_files
+from pipeline_ops.row_formats import arrow_files, orc_files, wet_files
 from pipeline_ops.row_formats.plain_types import decoded, plain_type
-from pipeline_ops.row_formats.row_batches import RowFormat
+from pipeline_ops.row_formats.row_batches import RowFormat, Source
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import END_OF_FILE, Range
 from pipeline_ops.storage.store import Store
 
 ROW_FORMATS = {
     "arrow": RowFormat(arrow_files.read_schema, arrow_files.read_batches),
+    "orc": RowFormat(orc_files.read_schema, orc_files.read_batches, sequential=False, is_dense=True),
+    "wet": RowFormat(wet_files.read_schema, wet_files.read_batches, decompresses=True),
 }
 DECODED_ROWS = 4096  # at a time: a dictionary of long texts, decoded for all rows of a batch, may not fit into memory
 
@@ -63,7 +64,7 @@ class RowBlock:
 class RowFile:
     """An open file of one of ROW_FORMATS; `schema` has the columns in plain types."""
 
-    def __init__(self, file: InputFile, source: BinaryIO):
+    def __init__(self, file: InputFile, source: Source):
         self._format, self._source = ROW_FORMATS[file.format], source
         declared = self._format.read_schema(source)
         check_header_names(declared.names, file)
@@ -134,31 +135,6 @@ def _joined(parts: list[RowBlock]) -> RowBlock:
     return RowBlock(parts[0].start_row, parts[-1].stop_row, table, (parts[0].stored[0], parts[-1].stored[1]), bad)
 
 
-class _Source:
-    """A file as the formats' libraries see it; `error` is that of a read, which some of them replace by their own."""
-
-    def __init__(self, source: BinaryIO):
-        self._source, self.error = source, None
-        self.seek, self.tell = source.seek, source.tell
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._source.read(size)
-        except Exception as error:
-            self.error = error
-            raise
-
-    @property
-    def closed(self) -> bool:
-        return self._source.closed
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-
 @contextmanager
 def open_row_file(file: InputFile, store: Store, content: bytes | None = None) -> Iterator[RowFile]:
     """A file of one of ROW_FORMATS.
@@ -177,9 +153,9 @@ def open_row_file(file: InputFile, store: Store, content: bytes | None = None) -
     with (
         pa.BufferReader(content) if content is not None else store.open(file.stored, sequential=row_format.sequential) as opened
     ):
-        source = _Source(opened)
+        source = Source(opened)
         try:
-            yield RowFile(file, cast(BinaryIO, source))
+            yield RowFile(file, source)
         except Exception as error:
             if source.error is not None and error is not source.error:
                 raise source.error from error

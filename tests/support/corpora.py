@@ -6,6 +6,7 @@ readers and tokenizers have got wrong before: empty, one character, other script
 
 import ast
 import csv
+import gzip
 import io
 import json
 import lzma
@@ -151,4 +152,51 @@ def write_arrow(
     new = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
     with new(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(table, max_chunksize=batch_rows)
+    return path
+
+
+def write_orc(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, **options: Any) -> Path:
+    import pyarrow.orc
+
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.orc.write_table(table, path, **options)
+    return path
+
+
+def warc_record(kind: str, block: bytes, length: int | None = None, **headers: str) -> bytes:
+    """A WARC record; `length` is its Content-Length, if that is not to be the block's. Header names with _ for -."""
+    fields = {"WARC-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    fields |= {"Content-Type": "text/plain", "Content-Length": str(len(block) if length is None else length)}
+    return (
+        "".join(["WARC/1.0\r\n", *(f"{name}: {value}\r\n" for name, value in fields.items()), "\r\n"]).encode()
+        + block
+        + b"\r\n\r\n"
+    )
+
+
+def wet_records(documents: Iterable[str]) -> list[bytes]:
+    """A `warcinfo` record, and one of type `conversion` for each document."""
+    info = warc_record("warcinfo", b"software: a crawler\r\n", WARC_Record_ID="<urn:uuid:0>")
+    return [
+        info,
+        *(
+            warc_record(
+                "conversion",
+                text.encode(),
+                WARC_Target_URI=f"https://example.org/{row}",
+                WARC_Date="2024-05-01T12:00:00Z",
+                WARC_Record_ID=f"<urn:uuid:{row + 1}>",
+                WARC_Identified_Content_Language="eng",
+            )
+            for row, text in enumerate(documents)
+        ),
+    ]
+
+
+def write_wet(path: Path, documents: Iterable[str]) -> Path:
+    """A WET file; each record is a gzip member of its own in one that is named .gz, as Common Crawl's are."""
+    records = wet_records(documents)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(map(gzip.compress, records) if path.suffix == ".gz" else records))
     return path

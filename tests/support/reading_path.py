@@ -16,7 +16,16 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Range, Reject, Unit
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
-from tests.support.corpora import write_arrow, write_bytes, write_csv, write_jsonl, write_parquet, write_text
+from tests.support.corpora import (
+    write_arrow,
+    write_bytes,
+    write_csv,
+    write_jsonl,
+    write_orc,
+    write_parquet,
+    write_text,
+    write_wet,
+)
 
 MEBIBYTE = 2**20
 SOURCE_COLUMNS = ("source_file", "source_row")
@@ -109,6 +118,10 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
         return write_parquet(path, rows, row_group_size=max(len(rows) // 7, 1))
     if path.name.endswith((".arrow", ".feather")):
         return write_arrow(path, rows, batch_rows=max(len(rows) // 7, 1))
+    if path.name.endswith(".orc"):
+        return write_orc(path, rows)
+    if ".wet" in path.name:
+        return write_wet(path, [row["text"] for row in rows])
     if ".txt" in path.name:
         return write_text(path, [row["text"] for row in rows])
     if ".tsv" in path.name:

@@ -23,7 +23,7 @@ LINE_FILES = (
     *("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zip"),
     *("a.csv", "a.csv.gz", "a.csv.lz4", "a.tsv.zst", "a.txt", "a.txt.bz2"),
 )
-ROW_FILES = ("a.arrow", "a.feather")
+ROW_FILES = ("a.arrow", "a.feather", "a.orc", "a.wet", "a.warc.wet.gz")
 
 
 def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -49,7 +49,14 @@ def check_tiles(result: Result, num_rows: int) -> None:
 @pytest.mark.parametrize("name", [*LINE_FILES, *ROW_FILES, "a.parquet", "a.ndjson", "a.json", "a.csv.bz2", "a.text"])
 def test_read_of_a_format_gives_every_row_once_in_order(tmp_path: Path, name: str) -> None:
     rows = [{"id": f"{row:03}", "text": text} for row, text in enumerate(real_documents(60))]
-    if ".txt" in name or ".text" in name:
+    if ".wet" in name:
+        path = write_rows(tmp_path / name, rows)
+        headers = {"date": "2024-05-01T12:00:00Z", "language": "eng"}
+        others = [
+            {"url": f"https://example.org/{row}", "record_id": f"<urn:uuid:{row + 1}>", **headers} for row in range(len(rows))
+        ]
+        rows = [{"text": row["text"], **more} for row, more in zip(rows, others, strict=True)]
+    elif ".txt" in name or ".text" in name:
         rows = [{"text": " ".join(row["text"].split("\n")).replace("\r", "")} for row in rows]
         path = write_text(tmp_path / name, [row["text"] for row in rows])
     else:
