@@ -13,6 +13,7 @@ from pipeline_ops.writing.commit_record import Commit
 
 RESULT_KEYS = (  # of the result, in the event `run_ended`
     *("documents", "labeled", "rejected", "units", "units_skipped", "units_failed", "files", "files_incomplete"),
+    "files_mostly_rejected",
     *("documents_run", "tokens_run", "padding_share", "seconds", "documents_per_second", "tokens_per_second"),
     *("startup_seconds", "labeling_documents_per_second"),
 )

@@ -1,5 +1,7 @@
 """What a person reads at the end of a run, in place of its JSON line."""
 
+import shlex
+
 from jobs.number_format import clock, counted, number
 from jobs.run.result import RunResult
 
@@ -29,6 +31,9 @@ def run_lines(result: RunResult, job_file: str) -> list[str]:
         )
     if result.units_failed:
         lines.append(f"next: label-corpus run {job_file}{trial} --retry-failed")
+    elif result.files_mostly_rejected and not result.files_incomplete:
+        shown = shlex.quote(result.output) if result.trial else job_file
+        lines.append(f"next: label-corpus show {shown} --rejects")
     elif not result.complete:
         lines.append(f"next: label-corpus run {job_file}{trial}")
     elif result.trial:

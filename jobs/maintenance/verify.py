@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted
+from jobs.run.result import some_mostly_rejected
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.listing import find_inputs
@@ -19,6 +20,7 @@ from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
+from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
@@ -41,7 +43,8 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
         unreferenced, broken, failed and removed, whose entries begin with the path. `ok` is true if all but `removed` are
-        empty. `files_read` with `deep`. `limit`: of a trial.
+        empty. files_mostly_rejected and mostly_rejected, as in RunResult: all their rows are accounted for, so `ok` does not
+        depend on them. `files_read` with `deep`. `limit`: of a trial.
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -116,6 +119,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
                 f"{store.path}: {counted(state.documents, 'document')} in its files, its commits say {labeled + rejected}"
             )
         deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
+    rejected_files = mostly_rejected(files, ledger.commits, job.input.max_reject_share)
     unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
     failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
     return {
@@ -133,6 +137,8 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         **deep_facts,
         **(trial or {}),
         "removed": removed,
+        "files_mostly_rejected": len(rejected_files),
+        "mostly_rejected": [str(one) for one in rejected_files[:MAX_LISTED]],
         "output": store.path,
     }
 
@@ -237,3 +243,5 @@ def print_report(report: dict[str, Any]) -> None:
             print(line if kind == "missing" else f"{kind}: {line}", file=sys.stderr)  # a missing row's line says what to do
         if len(report[kind]) > MAX_LISTED:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
+    if report["files_mostly_rejected"]:
+        print(some_mostly_rejected(report), file=sys.stderr)

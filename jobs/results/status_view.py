@@ -13,6 +13,7 @@ from rich.text import Text
 
 from jobs.number_format import clock, counted, number, of_about
 from jobs.results.status import KILLED, STARTING
+from jobs.run.result import some_mostly_rejected
 from pipeline_ops.output.run_records import INTERRUPTED, RUNNING
 
 LISTED_LABELS = 12
@@ -55,6 +56,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"a run of {escape(found['holder'])} has committed nothing yet")
     if run is not None:
         lines += _run_lines(run, "this run" if found["state"] == RUNNING else "last run", is_running=found["state"] == RUNNING)
+    if found["state"] not in (STARTING, RUNNING) and run is not None and (run["result"] or {}).get("files_mostly_rejected"):
+        lines.append(escape(some_mostly_rejected(run["result"])))
     if previous is not None:
         lines += _run_lines(previous, "previous run", is_running=False)
     if found["state"] in (INTERRUPTED, KILLED):

@@ -12,6 +12,7 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.windows import window_settings
 
 NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # keys of `output` that change no label
+NON_RESULT_INPUT_KEYS = ("path", "max_reject_share")  # keys of `input` that change no label
 # as settings are recorded where they were renamed since: fingerprints, and with them the ids of units, stay the same
 RECORDED_NAMES = {"output.label_name": "output.label_column"}
 
@@ -41,7 +42,9 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
         if model.name:
             settings = {key.replace("model.", f"models.{model.name}.", 1): value for key, value in settings.items()}
         model_settings |= settings
-    input_settings = {f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key != "path"}
+    input_settings = {
+        f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key not in NON_RESULT_INPUT_KEYS
+    }
     output_settings = {
         RECORDED_NAMES.get(f"output.{key}", f"output.{key}"): value
         for key, value in job.output.model_dump(mode="json").items()

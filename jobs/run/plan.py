@@ -24,12 +24,12 @@ from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.reader import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
-from pipeline_ops.storage.paths import shown
+from pipeline_ops.storage.paths import MOST_NAMES, shown, some_shown
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
 GENERIC_LABELS = "generic names; set model.id2label"
-MOST_NAMES, MOST_LABELS = 3, 12
+MOST_LABELS = 12
 RECORDS = 5  # of runs, the newest
 
 
@@ -157,6 +157,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "documents_done": sum(commit.documents for commit in prepared.ledger.current.values()),
         "files_changed": len(work.changed),
         "files_removed": len(work.removed),
+        "removed": list(work.removed[:MOST_NAMES]),
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
         "passed_over": prepared.passed_over[:MOST_NAMES],
@@ -231,18 +232,12 @@ def _kind_of(files: Sequence[InputFile]) -> str:
 
 
 def _some(files: Sequence[InputFile]) -> str:
-    return some_names([file.path for file in files[:MOST_NAMES]], len(files))
-
-
-def some_names(paths: Sequence[str], count: int) -> str:
-    """The first few of `count` paths, as messages show them: a, b, c and 12 more."""
-    names = ", ".join(shown(path) for path in paths[:MOST_NAMES])
-    return names + (f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else "")
+    return some_shown([file.path for file in files])
 
 
 def skipped_line(paths: Sequence[str], count: int) -> str:
     """Says which files are no input, as their suffix names no format."""
-    return f"skipped: {some_names(paths, count)} (unknown suffix)"
+    return f"skipped: {some_shown(paths, count)} (unknown suffix)"
 
 
 def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -257,7 +252,7 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["files_changed"]:
         yield f"changed, and labeled again: {counted(summary['files_changed'], 'file')}"
     if summary["files_removed"]:
-        yield removed_line(summary["files_removed"], summary["drop_removed"])
+        yield removed_line(summary["removed"], summary["files_removed"], summary["drop_removed"])
     if summary["files_passed_over"]:
         yield skipped_line(summary["passed_over"], summary["files_passed_over"])
     if summary["units_failed"]:

@@ -1,25 +1,55 @@
 """RunResult: the JSON line of `run`: what the output holds, what this run did, and how well it used its machines."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.number_format import counted
+from pipeline_ops.output.mostly_rejected import MostlyRejected, by_reason, remedy_of
+from pipeline_ops.storage.paths import MOST_NAMES, some_shown
 
 
-def removed_line(files: int, dropped: bool) -> str:
-    """What becomes of the labels of input files that no longer exist."""
+def removed_line(paths: Sequence[str], count: int, dropped: bool) -> str:
+    """What becomes of the labels of input files that no longer exist.
+
+    Args:
+        paths: the first of `count`.
+    """
     labels = "are dropped" if dropped else "stay in the output; output.drop_removed=true drops them"
-    return f"removed from the input: {counted(files, 'file')}, whose labels {labels}"
+    return f"removed from the input: {some_shown(paths, count)}, whose labels {labels}"
+
+
+def mostly_rejected_lines(found: Sequence[MostlyRejected]) -> list[str]:
+    """Which files have too many rejects, why, and what to do about it: a line per reason."""
+    lines = []
+    for reason, files in by_reason(found).items():
+        rejected, documents = sum(one.rejected for one in files), sum(one.documents for one in files)
+        where = some_shown([one.path for one in files])
+        lines.append(
+            f"mostly rejected as {reason}: {rejected:,} of {counted(documents, 'document')} of {where}; {remedy_of(reason)}"
+            f" (input.max_reject_share=1 accepts them)"
+        )
+    return lines
+
+
+def some_mostly_rejected(result: Mapping[str, Any]) -> str:
+    """The first files with too many rejects, in one line, by a JSON line's `mostly_rejected` and `files_mostly_rejected`."""
+    first = "; ".join(result["mostly_rejected"][:MOST_NAMES])
+    more = result["files_mostly_rejected"] - MOST_NAMES
+    return f"mostly rejected: {first}" + (f"; and {counted(more, 'more file')}" if more > 0 else "")
 
 
 @dataclass(frozen=True)
 class RunResult:
     """How a run ended; as JSON, the last line of `run`. None: not known, or there was nothing to measure.
 
-    Counts are those of the whole output (documents to labels) and of the input (files to files_removed), then of this run.
+    Counts are those of the whole output (documents to labels) and of the input (files to mostly_rejected), then of this run.
 
     Attributes:
         labels: documents by label; of several models `name=label`.
+        removed: the first of files_removed.
+        files_mostly_rejected: files with more than input.max_reject_share of their documents rejected for one reason;
+            mostly_rejected: the first of them, with counts and reason.
         units_skipped: committed before this run; units_failed: quarantined, by this run or an earlier one.
         failed: where and why, of the first of these.
         seconds: all of this run but the report, in three parts: startup_seconds, until the first classifier had the model and
@@ -45,6 +75,9 @@ class RunResult:
     files_incomplete: int
     files_changed: int
     files_removed: int
+    removed: list[str]
+    files_mostly_rejected: int
+    mostly_rejected: list[str]
     units_skipped: int
     units_failed: int
     failed: list[str]
@@ -76,8 +109,8 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every input document stands in the output, labeled or rejected."""
-        return not self.files_incomplete and not self.units_failed
+        """Whether every input document stands in the output, labeled or rejected, and no file is rejected as good as whole."""
+        return not self.files_incomplete and not self.units_failed and not self.files_mostly_rejected
 
     @property
     def trial(self) -> bool:

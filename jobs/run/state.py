@@ -9,13 +9,15 @@ from cluster.attempts import StageActivity
 from cluster.resources import Pools
 from jobs.number_format import counted, of_about
 from jobs.run.prepare import Prepared
-from jobs.run.result import RunResult, removed_line
+from jobs.run.result import RunResult, mostly_rejected_lines, removed_line
 from pipeline_ops.models.flops import peak_flops, utilization
 from pipeline_ops.output.commit_log import current_commits, incomplete_files
+from pipeline_ops.output.mostly_rejected import MostlyRejected, mostly_rejected
 from pipeline_ops.schema.failures import Failure
+from pipeline_ops.storage.paths import MOST_NAMES
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
-MAX_LISTED = 100  # failures in the JSON line
+MAX_LISTED = 100  # failures, and files of which most is rejected, in the JSON line
 UNITS = "pieces of input, each committed as a whole"  # what they are, for people
 # steps of a run, as people see them
 LOADING = "loading the model"
@@ -63,7 +65,7 @@ class RunState:
     files: int  # of the input
     limit: int | None = None  # of a trial: how many documents it labels
     files_changed: int = 0  # since they were labeled
-    files_removed: int = 0
+    removed: tuple[str, ...] = ()  # input files of commits that no longer exist
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
     units_skipped: int = 0  # committed before this run
     units_before: int = 0  # of these, those whose rows stay
@@ -222,7 +224,7 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         files=len(prepared.files),
         limit=prepared.limit,
         files_changed=len(prepared.plan.changed),
-        files_removed=len(prepared.plan.removed),
+        removed=prepared.plan.removed,
         units_planned=prepared.plan.num_units,
         units_skipped=len(prepared.ledger.current),
         units_before=prepared.plan.units_done,
@@ -248,18 +250,24 @@ def end_run(state: RunState, prepared: Prepared) -> RunResult:
         state.notify(
             f"{failed} quarantined; `run --retry-failed` labels {'it' if len(state.quarantined) == 1 else 'them'} again"
         )
-    if state.files_removed:
-        state.notify(removed_line(state.files_removed, prepared.job.output.drop_removed))
-    state.result = result_of(state, prepared.ledger.commits, len(incomplete))
+    rejected = mostly_rejected(prepared.files, prepared.ledger.commits, prepared.job.input.max_reject_share)
+    for line in mostly_rejected_lines(rejected):
+        state.notify(line)
+    if state.removed:
+        state.notify(removed_line(state.removed, len(state.removed), prepared.job.output.drop_removed))
+    state.result = result_of(state, prepared.ledger.commits, len(incomplete), rejected)
     return state.result
 
 
-def result_of(state: RunState, commits: dict[str, Commit], incomplete: int) -> RunResult:
+def result_of(
+    state: RunState, commits: dict[str, Commit], incomplete: int, rejected: Sequence[MostlyRejected] = ()
+) -> RunResult:
     """The result of a run that ends now.
 
     Args:
         commits: of the whole output, by unit id.
         incomplete: input files not labeled from the first row to the last.
+        rejected: input files of which most is rejected.
     """
     ended = time.monotonic()
     seconds = ended - state.started
@@ -281,7 +289,10 @@ def result_of(state: RunState, commits: dict[str, Commit], incomplete: int) -> R
         files=state.files,
         files_incomplete=incomplete,
         files_changed=state.files_changed,
-        files_removed=state.files_removed,
+        files_removed=len(state.removed),
+        removed=list(state.removed[:MOST_NAMES]),
+        files_mostly_rejected=len(rejected),
+        mostly_rejected=[str(one) for one in rejected[:MAX_LISTED]],
         units_skipped=state.units_skipped,
         units_failed=len(state.quarantined),
         failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in state.quarantined[:MAX_LISTED]],

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.number_format import byte_size, counted
-from jobs.run.plan import MOST_NAMES, skipped_line, stray_lines
+from jobs.run.plan import skipped_line, stray_lines
 from jobs.run.prepare import prepare, read_only
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.fetch import HubUnreachable
@@ -27,7 +27,7 @@ from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
 from pipeline_ops.reading.documents import is_text_type
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.paths import full_path, is_local, join, shown
+from pipeline_ops.storage.paths import MOST_NAMES, full_path, is_local, join, shown
 
 # {section: settings to list in the file, commented out}; the README has all
 COMMON_SETTINGS = {

@@ -16,7 +16,7 @@ from jobs.config import PathAlone, allow_path_alone
 from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.number_format import counted, number
-from jobs.start.labeled_input import LabeledInputConfig, list_inputs, read_labeled, skipped_line
+from jobs.start.labeled_input import LabeledInputConfig, check_skipped, list_inputs, read_labeled, skipped_line
 from jobs.start.model_folder import check_target, publish, write_facts
 from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
 from jobs.start.training_threads import Threads
@@ -124,6 +124,7 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
     steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
     if skipped:
         steps.say(skipped_line(skipped, len(texts)))
+    check_skipped(skipped, len(texts), config.input)
     steps.begin("loading the model, tokenizing")
     start, weights = None, None
     if config.model.path is not None:

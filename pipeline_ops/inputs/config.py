@@ -21,6 +21,12 @@ class InputConfig(BaseModel):
     )
     text_unit: Literal["line", "file"] = Field(default="line", description="plain text: a document per line, or per file")
     min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
+    max_reject_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="exit 1 if more of a file's documents, or of all, are rejected for one reason; 1 accepts any",
+    )
     column_types: dict[str, str] = Field(
         default_factory=dict,
         description="Arrow types of columns, where the input's own would not do: {year: int32}",

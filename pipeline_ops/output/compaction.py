@@ -14,7 +14,7 @@ from pipeline_ops.output.committed_files import read_written, read_written_bytes
 from pipeline_ops.output.rewriting import put_file
 from pipeline_ops.schema.units import Piece, short_id
 from pipeline_ops.storage.store import Store
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, FileCounts, WrittenFile, new_attempt
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, ROW_GROUP_ROWS
 
 ROW_GROUP_BYTES = 64 * 2**20  # in memory; small files are merged into row groups of about this size
@@ -180,6 +180,7 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         path = f"{REJECTS_FOLDER}/{compaction.unit}-{compaction.attempt}.jsonl"
         rejects_file = put_file(store, path, sum(file.rows for file in rejects), content)
     schemas = {commit.schema for commit in commits if commit.files}
+    by_file = FileCounts.sum_of(one for commit in commits for one in commit.by_file())
     known_flops = [commit.flops for commit in commits if commit.flops is not None]
     return Commit(
         unit=compaction.unit,
@@ -199,6 +200,7 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         reasons=_sum_of(commit.reasons for commit in commits),
         schema=schemas.pop() if len(schemas) == 1 else None,
         stage_seconds=_sum_of(commit.stage_seconds for commit in commits),
+        file_rejects=tuple(replace(one, documents=round(one.documents)) for one in by_file.values() if one.reasons),
     )
 
 

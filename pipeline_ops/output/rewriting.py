@@ -81,6 +81,7 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
         labels={label: count - labels[label] for label, count in commit.labels.items() if count > labels[label]},
         replaces=(commit.name,),
         reasons=reasons,
+        file_rejects=tuple(one for one in commit.file_rejects if one.path not in gone),
     )
 
 

@@ -3,11 +3,12 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline_ops.schema.errors import UserError
 
 S3_PROTOCOLS = ("s3://", "s3a://")
+MOST_NAMES = 3  # of several files, in messages
 
 
 def is_local(path: str) -> bool:
@@ -72,6 +73,17 @@ def shown(path: str) -> str:
         return path
     below = os.path.relpath(path)
     return path if below.startswith("..") else below
+
+
+def some_shown(paths: Sequence[str], count: int | None = None) -> str:
+    """The first of several paths, as messages show them: a, b, c and 12 more.
+
+    Args:
+        count: how many there are, where `paths` has only the first ones.
+    """
+    names = ", ".join(shown(path) for path in paths[:MOST_NAMES])
+    more = (len(paths) if count is None else count) - MOST_NAMES
+    return names + (f" and {more:,} more" if more > 0 else "")
 
 
 def matching(glob: str, paths: Iterable[str]) -> list[str]:

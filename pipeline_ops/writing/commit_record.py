@@ -3,6 +3,7 @@
 import hashlib
 import json
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,25 @@ class ClassifySeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class FileCounts:
+    """The documents of one input file, and how many of them are rejected."""
+
+    path: str
+    documents: float  # rejects included; in a record a whole number
+    reasons: dict[str, int]  # rejects by reason
+
+    @staticmethod
+    def sum_of(several: Iterable["FileCounts"]) -> dict[str, "FileCounts"]:
+        """The sums for each file, by path."""
+        documents: dict[str, float] = defaultdict(float)
+        reasons: dict[str, Counter[str]] = defaultdict(Counter)
+        for one in several:
+            documents[one.path] += one.documents
+            reasons[one.path].update(one.reasons)
+        return {path: FileCounts(path, documents[path], dict(found)) for path, found in reasons.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What one attempt at a unit wrote. Stored as `_commits/<unit>.json` it makes those files part of the output."""
 
@@ -77,6 +97,7 @@ class Commit:
     reasons: dict[str, int] = field(default_factory=dict)  # rejects by reason
     schema: str | None = None  # schema_id of the labeled files, partition columns left out
     stage_seconds: dict[str, float] = field(default_factory=dict)  # wall-clock: read, tokenize and write, each in one process
+    file_rejects: tuple[FileCounts, ...] = ()  # of the files with rejects, where there are several files; see by_file
 
     @property
     def name(self) -> str:
@@ -86,6 +107,24 @@ class Commit:
     @property
     def documents(self) -> int:
         return self.labeled + self.rejected
+
+    def by_file(self) -> list[FileCounts]:
+        """What is committed of each input file. Files without rejects have the other documents, in proportion to their rows.
+
+        Of records of versions without `file_rejects` the rejects of several files are not known, and are left out.
+        """
+        rows: Counter[str] = Counter()
+        for piece in self.pieces:
+            rows[piece.path] += piece.stop_row - piece.start_row
+        if len(rows) == 1:
+            return [FileCounts(path, self.documents, self.reasons) for path in rows]
+        known = {one.path: one for one in self.file_rejects}
+        documents = self.documents - sum(one.documents for one in known.values())
+        others = sum(count for path, count in rows.items() if path not in known)
+        return [
+            known[path] if path in known else FileCounts(path, documents * count / others if others else 0, {})
+            for path, count in rows.items()
+        ]
 
     def to_json(self) -> str:
         return json.dumps(self, default=_fields)
@@ -98,6 +137,7 @@ class Commit:
         fields["rejects_file"] = WrittenFile(**fields["rejects_file"]) if fields["rejects_file"] else None
         fields["replaces"] = tuple(fields["replaces"])
         fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
+        fields["file_rejects"] = tuple(FileCounts(**one) for one in fields.get("file_rejects", ()))
         return Commit(**fields)
 
     def all_files(self) -> list[WrittenFile]:

@@ -6,7 +6,7 @@ commit alone decides which attempt counts.
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, pack_rejects
 from pipeline_ops.storage.store import Store
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile, new_attempt, schema_id
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, FileCounts, WrittenFile, new_attempt, schema_id
 from pipeline_ops.writing.hive_partitions import hive_folder, split_by_partition
 from pipeline_ops.writing.postprocessing import count_labels
 
@@ -82,6 +82,21 @@ def write_unit(
         flops=flops,
         reasons=dict(Counter(reject.reason for reject in rejects)),
         schema=schema,
+        file_rejects=file_rejects(unit, labeled, rejects, output.source_file_column),
+    )
+
+
+def file_rejects(unit: Unit, labeled: pa.Table, rejects: list[Reject], source_file_column: str) -> tuple[FileCounts, ...]:
+    """The counts of the files with rejects, for Commit.file_rejects; () for a unit of one file."""
+    if not rejects or len({piece.path for piece in unit.pieces}) == 1:
+        return ()
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for reject in rejects:
+        reasons[reject.source_file][reject.reason] += 1
+    counts = labeled.column(source_file_column).value_counts().to_pylist()
+    documents = {count["values"]: count["counts"] for count in counts}
+    return tuple(
+        FileCounts(path, documents.get(path, 0) + found.total(), dict(found)) for path, found in sorted(reasons.items())
     )
 
 

@@ -255,3 +255,14 @@ def test_model_that_cannot_be_found_is_said_before_the_documents_are_read(corpus
     assert "some-user/some-model" in finished.error_lines[-1]
     assert "model.architecture" in finished.error_lines[-1]
     assert len(finished.error_lines) <= 2
+
+
+def test_a_corpus_of_which_most_rows_are_rejected_is_refused(corpus: Path, tmp_path: Path):
+    write_jsonl(corpus / "d.jsonl", [{"text": "another column", "stars": 1}] * 100)
+    job_file = write_job_file(tmp_path / "train.yaml", settings(corpus, tmp_path / "model"))
+    finished = command("train", job_file, "--quiet")
+    assert (finished.code, finished.stdout) == (2, "")
+    assert "input.max_reject_share: 101 of 163 rows" in finished.stderr
+    assert "rejected as null_text; does input.text_column name the texts?" in finished.stderr
+    assert not (tmp_path / "model").exists()
+    assert command("train", job_file, "--quiet", "input.max_reject_share=0.7", "training.max_steps=1").code == 0

@@ -13,7 +13,7 @@ import pytest
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Reject, Unit
 from pipeline_ops.storage.store import Store
-from pipeline_ops.writing.commit_record import Commit
+from pipeline_ops.writing.commit_record import Commit, FileCounts
 from pipeline_ops.writing.unit_files import write_unit
 
 UNIT = Unit("a" * 24, (Piece("in.jsonl", "v1", 0, 4, True),))
@@ -75,6 +75,16 @@ def test_write_of_rejects_gives_a_line_each(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [
         {"source_file": "in.jsonl", "source_row": 3, "reason": "broken_json", "detail": "nothing"}
     ]
+
+
+def test_write_of_a_unit_of_several_files_counts_the_documents_of_those_with_rejects(tmp_path: Path) -> None:
+    unit = Unit("a" * 24, tuple(Piece(name, "v1", 0, 2, True) for name in ("bad", "good", "worse")))
+    rejects = [Reject("bad", 1, "broken_json", "-"), *(Reject("worse", row, "null_text", "-") for row in (0, 1))]
+    labeled = LABELED.append_column("source_file", pa.array(["bad", "good", "good"]))
+    output = OutputConfig(path=str(tmp_path))
+    commit = write_unit(Store(output.path), unit, labeled, rejects, output, metadata={}, padded_tokens=16)
+    expected = [FileCounts("bad", 2, {"broken_json": 1}), FileCounts("good", 2, {}), FileCounts("worse", 2, {"null_text": 2})]
+    assert commit.by_file() == expected
 
 
 def test_write_again_gives_other_files_and_keeps_the_first(tmp_path: Path) -> None:
