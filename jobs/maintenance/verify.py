@@ -84,7 +84,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         ]
         try:
             documents += count_documents(file, job.input, job.input_store, steps.add)
-        except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:  # the last: a column name that is not UTF-8
+        except (*store_errors(), UserError, pa.ArrowException, UnicodeDecodeError) as error:  # a column name that is not UTF-8
             if is_store_fault(error):
                 raise
             if not open_ranges:

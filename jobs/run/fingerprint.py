@@ -15,6 +15,8 @@ NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # keys of `output` 
 NON_RESULT_INPUT_KEYS = ("path", "max_reject_share")  # keys of `input` that change no label
 # as settings are recorded where they were renamed since: fingerprints, and with them the ids of units, stay the same
 RECORDED_NAMES = {"output.label_name": "output.label_column"}
+# keys of `input` that came later: not in the settings while they have their defaults
+LATER_KEYS = ("encoding",)
 
 
 def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:
@@ -42,8 +44,11 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
         if model.name:
             settings = {key.replace("model.", f"models.{model.name}.", 1): value for key, value in settings.items()}
         model_settings |= settings
+    later = {key for key in LATER_KEYS if getattr(job.input, key) == type(job.input).model_fields[key].default}
     input_settings = {
-        f"input.{key}": value for key, value in job.input.model_dump(mode="json").items() if key not in NON_RESULT_INPUT_KEYS
+        f"input.{key}": value
+        for key, value in job.input.model_dump(mode="json").items()
+        if key not in (*NON_RESULT_INPUT_KEYS, *later)
     }
     output_settings = {
         RECORDED_NAMES.get(f"output.{key}", f"output.{key}"): value

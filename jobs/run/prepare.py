@@ -28,6 +28,7 @@ from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_colum
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.column_types import common_type, is_text_type, settle_types
 from pipeline_ops.reading.documents import check_columns
+from pipeline_ops.reading.encoding_guess import encoding_notes
 from pipeline_ops.reading.input_schema import files_by_format, sample_columns
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
@@ -57,7 +58,7 @@ class Prepared:
     files: list[InputFile]  # of a trial the first ones
     passed_over: list[str]  # files of no known format
     column_types: pa.Schema  # of the input's columns, in the whole output
-    type_notes: list[str]  # sentences about columns whose values change their type
+    type_notes: list[str]  # sentences about columns whose values change their type, and about guessed encodings
     ledger: Ledger
     lease: LeaseRecord | None  # the newest; not held
     failures: list[Failure]  # quarantined, not to be retried
@@ -162,6 +163,9 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         with store_access("output.path", job.output.path, "read"):
             known = _known_types(record, ledger, job, sampled)
     types, notes = settle_types(sampled, job.input, known)
+    if plan.tasks:
+        with store_access("input.path", job.input.path, "read"):
+            notes += encoding_notes(left, job.input, job.input_store)
     return Prepared(
         job, files, passed_over, types, notes, ledger, lease, failures, outdated, record, plan, strays, limit, replaces_trial
     )

@@ -75,6 +75,9 @@ def init(
     source = job.input.model_copy(update={"path": full_path(job.input.path)})
     with store_access("input.path", source.path, "read"):
         corpus = profile_corpus(source, job.input_store)
+        if corpus.encoding is not None:
+            settings["input"]["encoding"] = corpus.encoding
+            source = source.model_copy(update={"encoding": corpus.encoding})
         strays = stray_lines(find_strays(corpus.files, corpus.unknown_files, source, job.input_store))
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
@@ -87,7 +90,7 @@ def init(
         settings["output"].setdefault(key, name)
     labels, not_checked = _labels_of(check_config(JobConfig, settings))
     summary = summary_of(corpus, guessed, column, clashes, labels) | {
-        "remarks": [*strays, *corpus.type_notes],
+        "remarks": [*strays, *encoding_lines(corpus), *corpus.type_notes],
         "not_checked": not_checked,
     }
     lines = [
@@ -112,6 +115,15 @@ def write_file(path: str, lines: Sequence[str], *, force: bool) -> None:
             file.write("\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"--job: {path!r} cannot be written: {error.strerror}") from error
+
+
+def encoding_lines(corpus: CorpusProfile) -> list[str]:
+    """A sentence about the guessed encoding, where there is one."""
+    if corpus.encoding is None:
+        return []
+    if corpus.encoding == "auto":
+        return ["encoding: some of the files are not UTF-8; auto guesses the encoding of each of these"]
+    return [f"encoding: {corpus.encoding} is a guess, as the files are not UTF-8; look at their texts"]
 
 
 def _labels_of(job: JobConfig) -> tuple[Sequence[str], str | None]:

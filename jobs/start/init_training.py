@@ -11,6 +11,7 @@ from jobs.start.init import (
     check_column,
     check_new,
     default_output,
+    encoding_lines,
     head,
     sections,
     summary_lines,
@@ -77,6 +78,9 @@ def init_training(
         corpus = profile_corpus(source, Store(source.path, config.storage))
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
+    if corpus.encoding is not None:
+        settings["input"]["encoding"] = corpus.encoding
+        source = source.model_copy(update={"encoding": corpus.encoding})
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
     text = settings["input"].get("text_column") or text_column_of(source, corpus, guessed)
     label = settings["input"].get("label_column") or _label_column(path, text, corpus, guessed)
@@ -84,10 +88,13 @@ def init_training(
     check_column("input.label_column", label, source, corpus)
     rest = {key: value for key, value in settings["input"].items() if key not in ("path", "text_column", "label_column")}
     settings["input"] = {"path": settings["input"]["path"], "text_column": text, "label_column": label, **rest}
-    summary = summary_of(corpus, guessed, text, {}, ()) | {"label_column": label}
+    summary = summary_of(corpus, guessed, text, {}, ()) | {"label_column": label, "remarks": encoding_lines(corpus)}
     others = [name for name in guessed.truths if name != label]
     notes = {
-        "input": [f"other columns that may hold labels: {', '.join(map(repr, others))}"] if others else [],
+        "input": [
+            *encoding_lines(corpus),
+            *([f"other columns that may hold labels: {', '.join(map(repr, others))}"] if others else []),
+        ],
         "model": [OWN_ARCHITECTURE] if "path" in settings["model"] else [],
     }
     command = f"Run label-corpus train {shlex.quote(train_file)}"
@@ -112,7 +119,7 @@ def print_training_summary(found: Mapping[str, Any], source: str) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
-    for line in summary_lines(found):
+    for line in (*summary_lines(found), *found["remarks"]):
         console.print(line)
     console.print(f"labels: {found['label_column']!r}")
     console.print(f"wrote {shlex.quote(found['training'])}; next:", style="bold")

@@ -20,6 +20,11 @@ class InputConfig(BaseModel):
         default=None, description="the second text of each document, for models that read two: premise and hypothesis, ..."
     )
     text_unit: Literal["line", "file"] = Field(default="line", description="plain text: a document per line, or per file")
+    encoding: str | None = Field(
+        default=None,
+        description="of text, CSV and JSON Lines: cp1252, shift_jis, utf-16-le, ...; null: by a byte order mark, else UTF-8;"
+        " auto: else a guess per file",
+    )
     min_characters: int = Field(default=0, ge=0, description="shorter texts (white space at the ends not counted) are rejected")
     max_reject_share: float = Field(
         default=0.5,
@@ -49,6 +54,16 @@ class InputConfig(BaseModel):
         if column is not None and column == info.data.get("text_column"):
             raise ValueError(f"{column!r} is input.text_column as well; a pair is two columns")
         return column
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        if encoding not in (None, "auto"):
+            try:
+                bytes(4).decode(encoding)
+            except (LookupError, UnicodeError) as error:  # not known, or no encoding of text, such as base64
+                raise ValueError(f"{encoding!r} is no text encoding that Python knows: try cp1252, utf-16 or auto") from error
+        return encoding
 
     @field_validator("column_types")
     @classmethod

@@ -19,6 +19,7 @@ FORMATS = {
     ".wet": "wet",
     ".warc": "wet",
 }
+LINE_FORMATS = ("jsonl", "csv", "text")  # whose bytes are decoded (line_formats/decoding.py)
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4", ".zip": "zip"}
 
 

@@ -1,11 +1,17 @@
 """The input corpus: its settings (InputConfig) and its files."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_compression
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.inputs.zip_archives import member_names
+from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.storage.paths import did_you_mean
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store, StoredFile
+
+ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
 
 def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[str]]:
@@ -20,8 +26,10 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
         remedy = did_you_mean(store.path) or "; give a file, a folder or a glob that has some"
         raise UserError(f"input.path: {store.path!r} {what}{remedy}")
     files, unknown = [], []
+    by_member = _formats_in_archives(listed, store) if config.format == "auto" else {}
     for stored in listed:
         by_suffix, compression = format_and_compression(stored.path)
+        by_suffix = by_member.get(stored.path, by_suffix)
         file_format = by_suffix if config.format == "auto" else config.format
         if file_format is None:
             unknown.append(stored.path)
@@ -33,3 +41,24 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
             f" the first is {unknown[0]!r}; set input.format"
         )
     return files, unknown
+
+
+def _formats_in_archives(listed: Sequence[StoredFile], store: Store) -> dict[str, str]:
+    """{path: format} of the zip archives whose own names give none, by the names of the files in them."""
+    archives = [file for file in listed if format_and_compression(file.path) == (None, "zip")]
+
+    def format_of(file: StoredFile) -> str | None:
+        try:
+            with store.open(file, sequential=False) as source:
+                names = member_names(source)
+        except Exception as error:  # a broken archive can make zipfile raise anything
+            if is_store_fault(error):
+                raise
+            return "text"  # its reader says what is wrong
+        return next((known for name in names if (known := format_and_compression(name)[0]) not in (None, "parquet")), None)
+
+    if not archives:
+        return {}
+    with ThreadPoolExecutor(ARCHIVES_AT_ONCE) as threads:
+        found = threads.map(format_of, archives)
+    return {file.path: known for file, known in zip(archives, found, strict=True) if known is not None}

@@ -1,12 +1,17 @@
 """Zip archives that hold one file."""
 
 import zipfile
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from pipeline_ops.schema.errors import UserError
 
 MOST_NAMES = 3
 ENCRYPTED = 1  # a bit of a member's flags
+
+
+def member_names(source: BinaryIO) -> list[str]:
+    """The names of the files in an archive, but for those that macOS adds; raises zipfile.BadZipFile for what is none."""
+    return [member.filename for member in _members(zipfile.ZipFile(source))]
 
 
 def member_of(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo:
@@ -15,7 +20,7 @@ def member_of(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo:
     Raises:
         UserError: there are several, or none, or it is encrypted.
     """
-    members = [member for member in archive.infolist() if not (member.is_dir() or _is_added(member.filename))]
+    members = _members(archive)
     if len(members) != 1:
         names = ", ".join(member.filename for member in members[:MOST_NAMES])
         more = f" and {len(members) - MOST_NAMES:,} more" if len(members) > MOST_NAMES else ""
@@ -26,7 +31,7 @@ def member_of(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo:
     return members[0]
 
 
-def open_member(source: BinaryIO, path: str):
+def open_member(source: BinaryIO, path: str) -> IO[bytes]:
     """The only file in an archive, as a stream that checks its length and CRC.
 
     Raises:
@@ -35,6 +40,10 @@ def open_member(source: BinaryIO, path: str):
     """
     archive = zipfile.ZipFile(source)
     return archive.open(member_of(archive, path))
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [member for member in archive.infolist() if not (member.is_dir() or _is_added(member.filename))]
 
 
 def _is_added(name: str) -> bool:

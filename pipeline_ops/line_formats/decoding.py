@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import format_suffix
+from pipeline_ops.inputs.first_bytes import check_no_other_format, check_no_pointer
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.compression import compression_of, decompressed
 from pipeline_ops.line_formats.json_arrays import LOOK_BYTES, JsonElements, JsonLayout, json_layout
 from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, STREAM_CHUNK_BYTES, BrokenStream, Readable
-from pipeline_ops.line_formats.text_encoding import Transcoded, encoding_of
+from pipeline_ops.line_formats.text_encoding import Transcoded, check_is_text, encoding_of, has_byte_order_mark
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
@@ -34,12 +35,13 @@ class Decoding:
     compression: str | None  # a key of compression.MAGIC
     encoding: str | None  # a codec; None: UTF-8 already
     carriage_returns: bool  # lines end with \r alone
+    has_byte_order_mark: bool
     layout: JsonLayout | None = None  # of JSON that is no JSON Lines
 
     @property
     def is_plain(self) -> bool:
         """Whether the decoded bytes are those of the file, so that an offset is one into the file."""
-        return self == Decoding(None, None, carriage_returns=False, layout=None)
+        return self.compression is None and self.encoding is None and not self.carriage_returns and self.layout is None
 
 
 class LineStream:
@@ -121,38 +123,58 @@ def open_lines(
 
 def decoding_of(file: InputFile, config: InputConfig, store: Store) -> Decoding:
     """How a file is decoded; reads little more than its first bytes. Raises what open_lines raises."""
-    with (
-        store.open(file.stored, sequential=False) as source,
-        io.BufferedReader(source, HEAD_BYTES) as buffered,  # pyright: ignore[reportArgumentType] it has all that is used
-        _decoded(buffered, file, config) as (decoding, _),
-    ):
+    with _opened_for_a_look(file, store) as source, _decoded(source, file, config) as (decoding, _):
         return decoding
+
+
+def beginning_of(file: InputFile, store: Store) -> bytes:
+    """The first HEAD_BYTES of a file, decompressed, in its own encoding. Raises what open_lines raises."""
+    with _opened_for_a_look(file, store) as source, _decompressed(source, file) as (_, stream):
+        return stream.peek(HEAD_BYTES)
+
+
+@contextmanager
+def _opened_for_a_look(file: InputFile, store: Store) -> Iterator[BinaryIO]:
+    """A file of which the beginning is read: by one request, where it is an object."""
+    with store.open(file.stored, sequential=False) as source:
+        yield io.BufferedReader(source, HEAD_BYTES)  # pyright: ignore[reportArgumentType, reportReturnType] it has what is used
 
 
 @contextmanager
 def _decoded(source: BinaryIO, file: InputFile, config: InputConfig) -> Iterator[tuple[Decoding, Readable]]:
     """(how a file that is open at its beginning is decoded, the decoded bytes)."""
-    head = source.read(HEAD_BYTES)
-    source.seek(0)
-    compression = compression_of(head, file.compression)
-    if compression is None and file.compression is not None:
-        begins = f"begins with {bytes(head[:16])!r}" if head else "is empty"
-        raise UserError(f"input.path: {file.path} is named as {file.compression}, but {begins}; rename it, or fetch it again")
-    with ExitStack() as opened:
-        stream: Peekable = Peekable(
-            source if compression is None else opened.enter_context(decompressed(source, compression, file.path))
-        )
-        encoding = encoding_of(stream.peek(HEAD_BYTES))
+    with _decompressed(source, file) as (compression, stream):
+        head = stream.peek(HEAD_BYTES)
+        encoding = encoding_of(head, config, file.path)
         if encoding is not None:
             stream = Peekable(Transcoded(stream, encoding))
+        in_two_bytes = encoding is not None and encoding.startswith(("utf-16", "utf-32"))
+        check_is_text(stream.peek(HEAD_BYTES) if in_two_bytes else head, config, file.path)
         carriage_returns = not (file.format == "text" and config.text_unit == "file") and _has_carriage_returns(stream)
         if carriage_returns:
             stream = Peekable(NewlineEnds(stream))
         layout = _layout(stream, file, config) if file.format == "jsonl" else None
         yield (
-            Decoding(compression, encoding, carriage_returns, layout),
+            Decoding(compression, encoding, carriage_returns, has_byte_order_mark(head), layout),
             stream if layout is None else JsonElements(stream, layout),
         )
+
+
+@contextmanager
+def _decompressed(source: BinaryIO, file: InputFile) -> Iterator[tuple[str | None, "Peekable"]]:
+    """(compression, decompressed bytes) of a file that is open at its beginning; see open_lines for what it raises."""
+    head = source.read(HEAD_BYTES)
+    source.seek(0)
+    check_no_pointer(head, file.path)
+    compression = compression_of(head, file.compression)
+    if compression is None and file.compression is not None:
+        begins = f"begins with {bytes(head[:16])!r}" if head else "is empty"
+        suffix = file.path[file.path.rindex(".") :]
+        raise UserError(f"input.path: {file.path} is named {suffix}, but {begins}; rename it, or fetch it again")
+    with ExitStack() as opened:
+        stream = Peekable(source if compression is None else opened.enter_context(decompressed(source, compression, file.path)))
+        check_no_other_format(stream.peek(HEAD_BYTES), file.format, file.path)
+        yield compression, stream
 
 
 def _has_carriage_returns(stream: "Peekable") -> bool:

@@ -2,21 +2,121 @@
 
 import codecs
 
+import numpy as np
+
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.first_bytes import NOT_IN_TEXT
 from pipeline_ops.line_formats.line_records import Readable
+from pipeline_ops.schema.errors import UserError
 
 TRANSCODED_BYTES = 256 * 2**10  # at a time
+UTF_8 = (None, "utf-8", "utf-8-sig")  # as codecs.lookup() calls it
 # each is a prefix of none that stands before it
 BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: None,
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+MIN_BINARY, BINARY_SHARE = 4, 0.05  # bytes that no text has: so many, and so much of the beginning; a stray NUL is no harm
+# of the bytes: half of them in English as UTF-16, less in other scripts, of which no byte sequence is UTF-8
+MIN_UTF_16_NULS, MIN_UTF_16_NULS_OF_ASCII = 0.002, 0.1
 
 
-def encoding_of(head: bytes) -> str | None:
-    """The encoding that the first bytes of a text show; None: UTF-8, or what is read as such."""
-    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+def encoding_of(head: bytes, config: InputConfig, path: str) -> str | None:
+    """The codec of a text that begins with `head`: by its byte order mark, else input.encoding. None: UTF-8.
+
+    Raises:
+        UserError: it is UTF-16 or UTF-32 without a byte order mark, and input.encoding says not which; or there is no guess.
+    """
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    declared = None if config.encoding in (None, "auto") else codecs.lookup(config.encoding).name
+    if declared in ("utf-16", "utf-32") and head:
+        raise UserError(
+            f"input.encoding: {path} has no byte order mark, so {declared} leaves open which byte is first; set"
+            f" input.encoding={declared}-le or {declared}-be"
+        )
+    if declared is not None and declared.startswith(("utf-16", "utf-32")):
+        return declared
+    unmarked = unmarked_encoding(head)
+    if unmarked is not None:
+        raise UserError(f"input.path: {path} is {unmarked} without a byte order mark; set input.encoding={unmarked}")
+    if config.encoding == "auto":
+        return None if is_utf_8(head) else guessed_encoding(head, path)
+    return None if declared in UTF_8 else declared
+
+
+def has_byte_order_mark(head: bytes) -> bool:
+    return head.startswith(tuple(BYTE_ORDER_MARKS))
+
+
+def guessed_encoding(head: bytes, path: str) -> str:
+    """What charset-normalizer guesses for a text that is not UTF-8.
+
+    Raises:
+        UserError: it has no guess.
+    """
+    from charset_normalizer import from_bytes
+
+    found = from_bytes(head[: head.rfind(b"\n") + 1] or head)
+    best = found.best()
+    if best is None:
+        raise UserError(f"input.path: {path} is text in no encoding that could be guessed; set input.encoding")
+    alike = [match for match in found if match.chaos <= best.chaos and match.coherence >= best.coherence]
+    if any("cp1252" in match.could_be_from_charset for match in alike):  # of equal guesses the one that most files have
+        return "cp1252"
+    return codecs.lookup(best.encoding).name
+
+
+def check_is_text(head: bytes, config: InputConfig, path: str) -> None:
+    """Raises UserError for bytes that are no text: many NULs, or control characters in what is not UTF-8 either.
+
+    Args:
+        head: in the text's encoding; of UTF-16 and UTF-32 as UTF-8.
+    """
+    nuls = head.count(0)
+    controls = len(head) - len(head.translate(None, NOT_IN_TEXT.replace((config.delimiter or "\0").encode(), b"")))
+    if _is_much(nuls, head) or (_is_much(controls, head) and not is_utf_8(head)):
+        raise UserError(f"input.path: {path} holds binary data, not text; leave it out, or name its format by its suffix")
+
+
+def _is_much(count: int, head: bytes) -> bool:
+    return count >= MIN_BINARY and count > BINARY_SHARE * len(head)
+
+
+def is_utf_8(head: bytes) -> bool:
+    """Whether the beginning of a stream is UTF-8; it may end within a character."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def unmarked_encoding(head: bytes) -> str | None:
+    """The UTF-16 or UTF-32 that a text without a byte order mark is in; None where it looks like neither."""
+    nuls = np.flatnonzero(np.frombuffer(head, np.uint8) == 0)
+    if len(nuls) < 2:
+        return None
+    if len(nuls) >= len(head) / 4:
+        for encoding in ("utf-32-le", "utf-32-be"):
+            if _is_text_in(encoding, head):
+                return encoding
+    odd = int((nuls % 2).sum())
+    encoding, in_place = ("utf-16-le", odd) if odd > len(nuls) / 2 else ("utf-16-be", len(nuls) - odd)
+    enough = MIN_UTF_16_NULS_OF_ASCII if is_utf_8(head) else MIN_UTF_16_NULS
+    return encoding if in_place >= max(0.95 * len(nuls), enough * len(head)) and _is_text_in(encoding, head) else None
+
+
+def _is_text_in(encoding: str, head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return text.count("\0") <= BINARY_SHARE * len(text)
 
 
 def _invalid_in_utf8(error: UnicodeError) -> tuple[str, int]:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats import line_records
 from pipeline_ops.line_formats.csv_syntax import csv_delimiter, csv_header
-from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.decoding import decoding_of, open_lines
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.work_plan import EXPANSION, is_compressed
 from pipeline_ops.reading.documents import decode_texts
@@ -169,7 +169,8 @@ def _remaining_bytes(file: InputFile, ranges: Sequence[Range], settings: ReadSet
         return float(size)
     if file.compression is not None:
         return max(size - ranges[0].start_byte / EXPANSION, 0.05 * size)
-    return float(sum(stop - start for start, stop in _byte_ranges(file, ranges)))
+    # more is decoded than stored where the content is compressed whatever the name says
+    return max(float(sum(stop - start for start, stop in _byte_ranges(file, ranges))), 0.0)
 
 
 def _byte_ranges(file: InputFile, ranges: Sequence[Range]) -> list[tuple[int, int]]:
@@ -193,6 +194,7 @@ class _Sampler:
         self.tokenization_ids = tokenization_ids(models)
         self.bytes_read = 0
         self.footers: dict[str, pq.FileMetaData] = {}
+        self.plain: dict[str, bool] = {}
 
     def count(self, files: Sequence[RemainingFile]) -> None:
         """Reads all of them."""
@@ -223,9 +225,15 @@ class _Sampler:
             return self.draw_first_rows(left, random)
         if file.format == "text" and self.settings.input.text_unit == "file":
             return Draw(self.measure_spans([Span(file, left.ranges)]), left.size, left.size)
-        if file.compression is None and file.format != "csv":
+        if file.format != "csv" and self.is_plain(file):
             return self.draw_lines(left, random)
         return self.draw_near_beginning(left, random)
+
+    def is_plain(self, file: InputFile) -> bool:
+        """Whether any place in a file can be read, whatever its name says of it."""
+        if file.path not in self.plain:
+            self.plain[file.path] = decoding_of(file, self.settings.input, self.settings.store).is_plain
+        return self.plain[file.path]
 
     def draw_rows(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         """Rows of one row group from a random row on."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, evenly_spread, readable_files
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.line_formats import line_records
@@ -22,6 +23,7 @@ from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
 from pipeline_ops.reading.documents import decode_texts
+from pipeline_ops.reading.encoding_guess import guess_encoding
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES
 from pipeline_ops.row_formats.parquet_files import check_footer, sampled_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
@@ -56,6 +58,7 @@ class CorpusProfile:
     documents: float = 0  # estimate
     counted: bool = True  # all files were read whole, so `documents` is exact
     delimiter: str | None = None
+    encoding: str | None = None  # guessed, where it is not UTF-8 and the job does not say
     column_types: pa.Schema = field(default_factory=lambda: pa.schema([]))  # as a run would write them
     type_notes: list[str] = field(default_factory=list)  # sentences; see settle_types
 
@@ -109,6 +112,9 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
     """
     files, unknown_files = find_inputs(config, store)
     corpus = CorpusProfile(files, unknown_files)
+    if config.encoding is None:
+        corpus.encoding = guess_encoding(files, store)
+        config = config.model_copy(update={"encoding": corpus.encoding})
     kinds: dict[tuple[str, str | None], list[InputFile]] = defaultdict(list)
     for file in files:
         kinds[file.format, file.compression].append(file)
@@ -136,6 +142,7 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
 def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginning:
     """Parse the first documents of a file; raises whatever the parsers raise."""
     if file.format == "parquet":
+        check_no_pointer_file(file, store)
         return _parquet_beginning(file, store)
     if file.format in ROW_FORMATS:
         return _rows_beginning(file, store)

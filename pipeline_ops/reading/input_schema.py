@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow.parquet import FileMetaData
 
 from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, evenly_spread, readable_files
 from pipeline_ops.line_formats import line_records
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_header
@@ -50,6 +51,7 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
         if file.format == "parquet":
             footer = footers[file.path]
             if isinstance(footer, Exception):
+                check_no_pointer_file(file, store)
                 raise footer
             schema = sampled_schema(footer)
         elif file.format in ROW_FORMATS:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats import line_records, parsing
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_header
@@ -171,6 +172,7 @@ def read_pieces(
 
 def _read_span(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     if span.file.format == "parquet":
+        check_no_pointer_file(span.file, settings.store, content)
         yield from _read_parquet(span, content, settings)
     elif span.file.format in ROW_FORMATS:
         yield from _read_row_file(span, content, settings)

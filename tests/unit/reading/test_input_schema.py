@@ -190,7 +190,7 @@ def test_columns_of_files_of_which_none_can_be_read_name_the_first_of_them(tmp_p
     for index in range(3):
         (tmp_path / f"{index}-{name}").write_bytes(b"something else" * 10)
     config = input_of(tmp_path)
-    with pytest.raises(UnreadableInput, match=f"0-{name} (cannot be read|is named as).*2 others"):
+    with pytest.raises(UnreadableInput, match=f"0-{name} (cannot be read|is named).*2 others"):
         sample_columns(find_inputs(config, Store(config.path))[0], config, Store(config.path))
 
 
