@@ -7,6 +7,7 @@ have two members or frames.
 
 import bz2
 import gzip
+import json
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,12 +19,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.support.corpora import one_line, real_documents, write_csv, write_jsonl, write_text
+from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_text
 
 NUM_DOCUMENTS = 90
 PARQUET_KINDS = tuple(f"{codec}{sums}.parquet" for codec in ("none", "snappy", "zstd") for sums in ("", "-checksums"))
 LINE_KINDS = tuple(f"lines{suffix}{codec}" for suffix in (".jsonl", ".csv", ".txt") for codec in ("", ".gz", ".zst", ".bz2"))
-KINDS = (*PARQUET_KINDS, *LINE_KINDS)
+ARRAY_KINDS = tuple(
+    f"lines.{layout}.json{codec}" for layout in ("array", "indented", "wrapped", "objects") for codec in ("", ".zst")
+)
+KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS)
 ROW_GROUP_ROWS = 17
 PAGE_HEADER_BYTES = 32
 
@@ -33,7 +37,8 @@ TOKENS = (
     b"[" * 3000, b'{"a":' * 3000, b'{"text": 1}\n', b'{"text": "a", "text": "b"}\n', b'{"text": "\\ud800"}\n',
     b'{"\\ud800": 1}\n', b'{"text": "a"} {"text": "b"}\n', b'{"text": "a"\n"id": 5}\n', b'{"id": 1e999, "text": NaN}\n',
     b'{"id": 18446744073709551616, "text": ""}\n', b'{"id": "x", "lang": 5}\n', b'{"": {"": []}, "tags": [1, "a", null]}\n',
-    b'{"deep": [], "text": "a"}\n', b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xf0\x9f", b"9" * 5000, b"text,text\n",
+    b'{"deep": [], "text": "a"}\n', b"]", b"],", b"},{", b'{"text": "a"},', b"]\n[", b"}\n{", b'"}', b"\\\\",
+    b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xf0\x9f", b"9" * 5000, b"text,text\n",
 )  # fmt: skip
 
 
@@ -105,8 +110,22 @@ def _lines(documents: list[str], suffix: str) -> bytes:
         elif suffix == "txt":
             write_text(path, [one_line(document) for document in documents])
         else:
-            write_jsonl(path, [{**row, "tags": [row["text"][:3], None], "deep": {"size": row["id"]}} for row in rows])
+            rows = [{**row, "tags": [row["text"][:3], None], "deep": {"size": row["id"]}} for row in rows]
+            if suffix == "jsonl":
+                write_jsonl(path, rows)
+            else:
+                write_bytes(path, _array(rows, suffix).encode())
         return path.read_bytes()
+
+
+def _array(rows: list[dict[str, Any]], layout: str) -> str:
+    if layout == "array":
+        return json.dumps(rows, ensure_ascii=False)
+    if layout == "indented":
+        return json.dumps(rows, indent=1)
+    if layout == "wrapped":
+        return json.dumps({"version": "1", "data": rows, "next": {"pages": [1, 2]}}, ensure_ascii=False)
+    return "".join(json.dumps(row, indent=2) + "\n" for row in rows)
 
 
 def _compress(data: bytes, kind: str) -> bytes:

@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
+import zstandard
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
@@ -49,6 +50,7 @@ from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import has_failed
 from tests.fault.fuzz.damage import KINDS, damaged_file, original
+from tests.fault.fuzz.json_elements import elements_of
 
 LIMIT_S = 60  # a case takes 20 ms; Arrow fills 2 GiB with zeros when a page header asks for them
 START_LIMIT_S = 60
@@ -197,6 +199,8 @@ def _check(file: InputFile, found: Found, job: ResolvedJob, damage: str) -> str:
         _check_whole_stream(file, damage)
     if file.format != "parquet" and job.input.text_unit == "line":
         _check_texts(file, found, job)
+    if file.format == "jsonl":
+        _check_elements(file, found, job)
     return PARTIAL if found.failures else COMPLETE
 
 
@@ -265,6 +269,29 @@ def _check_texts(file: InputFile, found: Found, job: ResolvedJob) -> None:
         else:
             expected = line.decode()
         assert expected == text, f"row {row} is {line!r}, read as {text!r}"
+
+
+def _check_elements(file: InputFile, found: Found, job: ResolvedJob) -> None:
+    """Whether the elements of an array are those that elements_of finds, and all that stand before the damage are labeled."""
+    data = Path(file.path).read_bytes()
+    try:
+        with open_lines(file, job.input, job.input_store) as stream:
+            decoding = stream.decoding
+        if decoding.compression:
+            data = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+    except (UserError, OSError, zstandard.ZstdError):
+        return  # its bytes are damaged, not its structure
+    if decoding.layout is None or decoding.encoding or decoding.carriage_returns:
+        return
+    elements, whole = elements_of(data, decoding.layout)
+    assert whole == (not found.failures), f"whole: {whole}"
+    stop = max((piece.stop_row for piece in found.pieces), default=0)
+    blank = [row for row, element in enumerate(elements) if not element.strip()]
+    accounted = sorted([*found.texts, *(reject.source_row for reject in found.rejects)])
+    assert accounted == [row for row in range(len(elements)) if row not in blank], f"{stop} rows, {len(elements)} elements"
+    for row, text in found.texts.items():
+        expected = json.loads(elements[row].decode())["text"]
+        assert expected == text, f"row {row} is {elements[row]!r}, read as {text!r}"
 
 
 def serve() -> None:

@@ -146,7 +146,7 @@ def check(result: RunResult, source: Path, output: Path) -> None:
     ]
     quarantined = sorted(f"{source}/{kind.name}" for kind in KINDS if kind.quarantined)
     database = duckdb.connect()
-    truth = pa.table({name: values for name, values in zip(("file", "row", "text"), zip(*expected, strict=True), strict=True)})
+    truth = pa.table([list(values) for values in zip(*expected, strict=True)], names=["file", "row", "text"])
     database.register("truth", truth)
     database.execute(
         f"""CREATE TABLE found AS
