@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_syntax import check_header_names
 from pipeline_ops.line_formats.parsing import BadRecord, check_nesting
-from pipeline_ops.row_formats import arrow_files, orc_files, wet_files
+from pipeline_ops.row_formats import arrow_files, avro_files, orc_files, wet_files
 from pipeline_ops.row_formats.plain_types import decoded, plain_type
 from pipeline_ops.row_formats.row_batches import RowFormat, Source
 from pipeline_ops.schema.errors import UserError
@@ -23,6 +23,7 @@ from pipeline_ops.storage.store import Store
 ROW_FORMATS = {
     "arrow": RowFormat(arrow_files.read_schema, arrow_files.read_batches),
     "orc": RowFormat(orc_files.read_schema, orc_files.read_batches, sequential=False, is_dense=True),
+    "avro": RowFormat(avro_files.read_schema, avro_files.read_batches, is_dense=True),
     "wet": RowFormat(wet_files.read_schema, wet_files.read_batches, decompresses=True),
 }
 DECODED_ROWS = 4096  # at a time: a dictionary of long texts, decoded for all rows of a batch, may not fit into memory

@@ -164,6 +164,25 @@ def write_orc(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, **option
     return path
 
 
+def write_avro(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    types: Mapping[str, Any] | None = None,
+    codec: str = "deflate",
+    **options: Any,
+) -> Path:
+    """An Avro file; `types`: of the fields, where they are not strings."""
+    import fastavro
+
+    held = [*rows]
+    fields = [{"name": name, "type": (types or {}).get(name, ["null", "string"])} for name in held[0]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        schema = {"type": "record", "name": "Row", "fields": fields}
+        fastavro.writer(file, schema, held, codec=codec, sync_marker=b"0123456789abcdef", **options)
+    return path
+
+
 def warc_record(kind: str, block: bytes, length: int | None = None, **headers: str) -> bytes:
     """A WARC record; `length` is its Content-Length, if that is not to be the block's. Header names with _ for -."""
     fields = {"WARC-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}

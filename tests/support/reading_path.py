@@ -18,6 +18,7 @@ from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import (
     write_arrow,
+    write_avro,
     write_bytes,
     write_csv,
     write_jsonl,
@@ -118,6 +119,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
         return write_parquet(path, rows, row_group_size=max(len(rows) // 7, 1))
     if path.name.endswith((".arrow", ".feather")):
         return write_arrow(path, rows, batch_rows=max(len(rows) // 7, 1))
+    if path.name.endswith(".avro"):
+        return write_avro(path, rows, sync_interval=200)
     if path.name.endswith(".orc"):
         return write_orc(path, rows)
     if ".wet" in path.name:

@@ -23,7 +23,7 @@ LINE_FILES = (
     *("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zip"),
     *("a.csv", "a.csv.gz", "a.csv.lz4", "a.tsv.zst", "a.txt", "a.txt.bz2"),
 )
-ROW_FILES = ("a.arrow", "a.feather", "a.orc", "a.wet", "a.warc.wet.gz")
+ROW_FILES = ("a.arrow", "a.feather", "a.orc", "a.avro", "a.wet", "a.warc.wet.gz")
 
 
 def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
