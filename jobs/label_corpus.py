@@ -33,6 +33,7 @@ from jobs.run.prometheus_counts import count_outcome
 from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
 from jobs.run.state import RunState, end_run, state_of
+from pipeline_ops.inputs.input_tables import table_words
 
 __all__ = ["RunResult", "labels", "run"]
 
@@ -79,6 +80,8 @@ def run(
         _stderr(view.is_drawn),
         _noted(state),
     ):
+        if prepared.table is not None:
+            state.notify(f"input: {table_words(prepared.table.to_dict())}")
         if not needs_writing(prepared):
             what = "every input file is" if limit is None else "the trial's documents are"
             state.notify(f"nothing to do: {what} labeled{' or quarantined' if state.quarantined else ''}")

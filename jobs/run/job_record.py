@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from jobs.run.fingerprint import fingerprint, result_settings
-from jobs.run.prepare import Prepared
+from jobs.run.prepare import FOLDER_COLUMNS, Prepared
 from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.models.model_card import card_of
 
@@ -33,6 +33,8 @@ def job_record(prepared: Prepared, dtypes: Sequence[str], run: str) -> dict[str,
             for model in models
         },
         "column_types": base64.b64encode(prepared.column_types.serialize().to_pybytes()).decode(),
+        **({FOLDER_COLUMNS: True} if prepared.folder_columns else {}),
+        **({"input_table": prepared.table.to_dict()} if prepared.table is not None else {}),
         "versions": {name: version(name) for name in ("label-corpus", "ray", "torch", "transformers", "pyarrow")},
         **({"trial": {"limit": prepared.limit}} if prepared.limit is not None else {}),
         "run": run,

@@ -15,6 +15,7 @@ from jobs.run.prepare import Prepared, prepare, trial_store
 from jobs.run.result import removed_line
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.input_tables import table_words
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.output.commit_log import read_job
@@ -148,6 +149,8 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
     return {
         "files": work.files,
         "bytes": work.bytes,
+        "input_table": prepared.table.to_dict() if prepared.table is not None else None,
+        "folder_columns": [name for name, _ in prepared.files[0].columns if name not in job.input.text_columns],
         "files_done": work.files_done,
         "bytes_done": work.bytes_done,
         "files_to_run": work.files - work.files_done,
@@ -242,6 +245,10 @@ def skipped_line(paths: Sequence[str], count: int) -> str:
 
 def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The summary of plan() in sentences, without the settings."""
+    if summary["input_table"]:
+        yield f"input: {table_words(summary['input_table'])}"
+    elif summary["folder_columns"]:
+        yield f"columns from folders: {', '.join(summary['folder_columns'])}"
     done = f"{counted(summary['documents_done'], 'document')} in {counted(summary['units_done'], 'unit')}"
     yield f"{counted(summary['files'], 'file')}, {byte_size(summary['bytes'])}; {summary['files_done']:,} done ({done})"
     left = (

@@ -13,6 +13,7 @@ import pyarrow as pa
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_trial, differing_settings, result_settings
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput
+from pipeline_ops.inputs.input_tables import InputTable
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.line_formats.json_types import text_for_null
 from pipeline_ops.models.config import JobModel, ModelConfig
@@ -39,6 +40,7 @@ from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
 
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
+FOLDER_COLUMNS = "folder_columns"  # key of _job.json
 TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
 
 
@@ -68,10 +70,16 @@ class Prepared:
     strays: Strays | None = None  # among all files; not looked for where nothing is left to label
     limit: int | None = None  # of a trial: how many documents it labels at the most
     replaces_trial: bool = False  # the output holds another trial; nothing of it is in what is above
+    folder_columns: bool = True  # False: the output was begun by a version that had no columns of folders and partitions
 
     @property
     def models(self) -> tuple[JobModel, ...]:
         return self.job.models
+
+    @property
+    def table(self) -> InputTable | None:
+        """The version of a table that the input is; None for files."""
+        return self.files[0].table
 
     @property
     def token_flops(self) -> float | None:
@@ -131,6 +139,10 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
     )
     if replaces_trial:
         record, ledger, retry_failed = None, Ledger(pack_term=ledger.pack_term), True
+    folder_columns = record is None or FOLDER_COLUMNS in record
+    if not folder_columns:  # columns that its files lack would not be in what is labeled from now on only
+        files = [file.without_columns(kept=job.input.text_columns) for file in files]
+        listed_files = [file.without_columns(kept=job.input.text_columns) for file in listed_files]
     listed = {file.path: file.stored for file in files}
     outdated = failures if retry_failed else outdated_failures(failures, listed)
     retried = {failure.id for failure in outdated}
@@ -167,7 +179,21 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         with store_access("input.path", job.input.path, "read"):
             notes += encoding_notes(left, job.input, job.input_store)
     return Prepared(
-        job, files, passed_over, types, notes, ledger, lease, failures, outdated, record, plan, strays, limit, replaces_trial
+        job,
+        files,
+        passed_over,
+        types,
+        notes,
+        ledger,
+        lease,
+        failures,
+        outdated,
+        record,
+        plan,
+        strays,
+        limit,
+        replaces_trial,
+        folder_columns,
     )
 
 

@@ -61,6 +61,7 @@ class RunResult:
         model_flops_per_second: of all classifiers together, on tokens without padding, in labeling_seconds.
         mfu: model FLOPs utilization: FLOP/s of a classifier, waiting included, over its GPU's peak (models/flops.py).
         limit: of a trial, how many documents it labels at the most; None: all of the input.
+        input_table: format and version (of Iceberg the id of the snapshot) of the table that the input is; None: files.
         report: path of the output's report; report_error: why there is none; report_seconds: how long it took.
     """
 
@@ -98,6 +99,7 @@ class RunResult:
     mfu: float | None
     output: str
     limit: int | None = None
+    input_table: dict[str, Any] | None = None
     report: str | None = None
     report_error: str | None = None
     report_seconds: float | None = None

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.attempts import StageActivity
 from cluster.resources import Pools
@@ -64,6 +65,7 @@ class RunState:
     output: str
     files: int  # of the input
     limit: int | None = None  # of a trial: how many documents it labels
+    input_table: dict[str, Any] | None = None  # the version of a table that the input is
     files_changed: int = 0  # since they were labeled
     removed: tuple[str, ...] = ()  # input files of commits that no longer exist
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
@@ -223,6 +225,7 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         output=prepared.job.output.path,
         files=len(prepared.files),
         limit=prepared.limit,
+        input_table=prepared.table.to_dict() if prepared.table is not None else None,
         files_changed=len(prepared.plan.changed),
         removed=prepared.plan.removed,
         units_planned=prepared.plan.num_units,
@@ -313,6 +316,7 @@ def result_of(
         mfu=None if mfu is None else round(mfu, 4),
         output=state.output,
         limit=state.limit,
+        input_table=state.input_table,
     )
 
 

@@ -20,6 +20,7 @@ from jobs.number_format import byte_size, counted
 from jobs.run.plan import skipped_line, stray_lines
 from jobs.run.prepare import prepare, read_only
 from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.input_tables import table_words
 from pipeline_ops.models.fetch import HubUnreachable
 from pipeline_ops.planning.stray_files import find_strays, glob_of_columns
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
@@ -211,10 +212,12 @@ def summary_of(
     corpus: CorpusProfile, guessed: ColumnGuess, column: str, clashes: Mapping[str, str], labels: Sequence[str]
 ) -> dict[str, Any]:
     """The fields of the last JSON line."""
+    table = corpus.files[0].table
     lengths = sorted(len(text) for text in corpus.texts.get(column, ()))
     tenths = quantiles(lengths, n=10, method="inclusive") if len(lengths) > 1 else lengths * 9
     return {
         "files": len(corpus.files),
+        "input_table": table.to_dict() if table is not None else None,
         "bytes": corpus.bytes,
         "formats": corpus.formats,
         "compressions": corpus.compressions,
@@ -239,8 +242,9 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
     kinds = ", ".join(f"{count:,} {name}" for name, count in (found["formats"] | found["compressions"]).items())
     files = f"{counted(found['files'], 'file')}, {byte_size(found['bytes'])} ({kinds})"
     about = "" if found["documents_counted"] else "about "
+    table = f"{table_words(found['input_table'])}: " if found["input_table"] else ""
     lines = [
-        f"{files}; {about}{counted(found['documents_estimate'], 'document')}",
+        f"{table}{files}; {about}{counted(found['documents_estimate'], 'document')}",
         f"columns: {', '.join(f'{name!r} {kind}' for name, kind in found['columns'].items())}",
     ]
     lengths = found["text_characters"]

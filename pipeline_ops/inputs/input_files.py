@@ -1,9 +1,10 @@
 """InputFile, a listed file and how to read it; reading a sample of files of which some are broken."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from pipeline_ops.inputs.input_tables import InputTable
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
 from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.store import StoredFile
@@ -26,6 +27,11 @@ class InputFile:
     compression: str | None
     stop_row: int | None = None  # exclusive: of a trial's last file only the first rows are labeled; None: all
     stop_byte: int | None = None  # where that row begins in the decompressed stream of a line format
+    # (name, value) of columns with one value in all of its rows that have none of their own, the same names in all files of an
+    # input: of hive folders, or of a table's partitions as text
+    columns: tuple[tuple[str, str | None], ...] = ()
+    field_names: tuple[tuple[int, str], ...] = ()  # (field id, name) of the columns, where those in the file are outdated
+    table: InputTable | None = field(default=None, compare=False)  # that it is part of; its readers do without
 
     @property
     def path(self) -> str:
@@ -35,6 +41,14 @@ class InputFile:
     def rows(self) -> Range:
         """The rows that are to be labeled."""
         return Range(0, self.stop_row, 0, self.stop_byte)
+
+    def without_columns(self, kept: Sequence[str]) -> "InputFile":
+        """As it is read for outputs that lack the columns of folders and partitions.
+
+        Args:
+            kept: names of columns that stay.
+        """
+        return replace(self, columns=tuple((name, value) for name, value in self.columns if name in kept))
 
 
 def evenly_spread(files: Sequence[InputFile], count: int) -> list[InputFile]:

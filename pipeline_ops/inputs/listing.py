@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_compression
+from pipeline_ops.inputs.hive_folders import base_folder, folder_columns
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.zip_archives import member_names
 from pipeline_ops.schema.errors import UserError, is_store_fault
@@ -16,6 +18,8 @@ ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
 def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[str]]:
     """(the input files in the order of their paths, the paths that are skipped because no suffix gives a format).
+
+    All files have the same InputFile.columns.
 
     Raises:
         UserError: the path does not exist, matches no file, or no file has a known format.
@@ -40,7 +44,7 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
             f"input.path: no file under {store.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
             f" the first is {unknown[0]!r}; set input.format"
         )
-    return files, unknown
+    return _with_folder_columns(files, config, store), unknown
 
 
 def _formats_in_archives(listed: Sequence[StoredFile], store: Store) -> dict[str, str]:
@@ -62,3 +66,16 @@ def _formats_in_archives(listed: Sequence[StoredFile], store: Store) -> dict[str
     with ThreadPoolExecutor(ARCHIVES_AT_ONCE) as threads:
         found = threads.map(format_of, archives)
     return {file.path: known for file, known in zip(archives, found, strict=True) if known is not None}
+
+
+def _with_folder_columns(files: Sequence[InputFile], config: InputConfig, store: Store) -> list[InputFile]:
+    """The files with the columns of their hive folders, null in files without such a folder; none is a text column."""
+    base = base_folder(store.path)
+    found = [folder_columns(file.path, base) for file in files]
+    names = [name for name in dict.fromkeys(name for columns in found for name in columns) if name not in config.text_columns]
+    if not names:
+        return list(files)
+    return [
+        replace(file, columns=tuple((name, columns.get(name)) for name in names))
+        for file, columns in zip(files, found, strict=True)
+    ]

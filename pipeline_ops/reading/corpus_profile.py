@@ -24,7 +24,7 @@ from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.encoding_guess import guess_encoding
-from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES
+from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, with_columns_around
 from pipeline_ops.row_formats.parquet_files import check_footer, sampled_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.units import Range
@@ -122,17 +122,18 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
         filled = [file for file in alike if file.stored.size]
         documents, stored = 0, 0.0
         order = list(dict.fromkeys([*evenly_spread(filled, TYPE_SAMPLE_FILES), *evenly_spread(filled, MAX_OPENED_FILES)]))
-        seen = 0
+        seen, schemas = 0, list[tuple[InputFile, pa.Schema]]()
         for file, beginning in readable_files(order, lambda file: read_beginning(file, config, store)):
             seen += 1
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
             corpus.delimiter = corpus.delimiter or beginning.delimiter
-            corpus.schemas[file_format].append(beginning.columns)
+            schemas.append((file, beginning.columns))
             for name, values in beginning.texts.items():
                 corpus.texts[name] += values
             if seen == TYPE_SAMPLE_FILES:
                 break
+        corpus.schemas[file_format] += [schema for _, schema in with_columns_around(schemas)]
         corpus.counted &= seen == len(filled)
         corpus.documents += documents * sum(file.stored.size for file in filled) / stored if stored else 0
     corpus.column_types, corpus.type_notes = settle_types(corpus.schemas, config)

@@ -5,6 +5,7 @@ output (column_types.py), plus source_file (string) and source_row (int64). Each
 column, or rejected.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.reading.column_types import fit_columns, is_text_type
-from pipeline_ops.row_formats.plain_types import decoded
+from pipeline_ops.row_formats.plain_types import decoded, plain_type
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject
@@ -41,6 +42,7 @@ def to_documents(
     Raises:
         UserError: as check_columns.
     """
+    table = with_constant_columns(table, file.columns)
     for column in config.text_columns:
         if column not in table.column_names:  # no record of this block has a value for it
             table = table.append_column(column, pa.nulls(table.num_rows, pa.string()))
@@ -68,6 +70,24 @@ def to_documents(
     table = table.append_column(output.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
     table = table.append_column(output.source_row_column, pa.array(rows, pa.int64()))
     return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
+
+
+def with_constant_columns(table: pa.Table, columns: Sequence[tuple[str, str | None]]) -> pa.Table:
+    """A file's rows with the columns of its folders or its table's partition (InputFile.columns).
+
+    Where the file has a column of that name, its values stay, and the folder's takes the place of nulls.
+    """
+    for name, value in columns:
+        if name not in table.column_names or pa.types.is_null(table.schema.field(name).type):
+            filled = pa.repeat(pa.scalar(value, pa.string()), table.num_rows)
+            index = table.schema.get_field_index(name)
+            table = table.append_column(name, filled) if index < 0 else table.set_column(index, name, filled)
+        elif value is not None and table.column(name).null_count:
+            index, column = table.schema.get_field_index(name), table.column(name)
+            column = column.cast(plain_type(column.type))
+            with contextlib.suppress(pa.ArrowException):  # the folder's value is none of the column's type
+                table = table.set_column(index, name, pc.fill_null(column, pa.scalar(value).cast(column.type)))
+    return table
 
 
 def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:

@@ -26,7 +26,54 @@ TYPE_SAMPLE_BYTES = 2**20  # of each of JSON Lines, decompressed
 
 
 def sample_columns(files: list[InputFile], config: InputConfig, store: Store) -> list[tuple[InputFile, pa.Schema]]:
-    """(file, its columns) of some files, by their headers or footers; rows are read of JSON Lines only.
+    """(file, its columns) of some files, those of folders too; of a table the first readable file with the table's columns.
+
+    Args:
+        files: of one format.
+
+    Raises:
+        UnreadableInput, UserError: as columns_in_files.
+    """
+    return with_columns_around(columns_in_files(files, config, store))
+
+
+def with_columns_around(sampled: list[tuple[InputFile, pa.Schema]]) -> list[tuple[InputFile, pa.Schema]]:
+    """Columns of sampled files of one format, with those that are around the files: of folders, or a table's instead.
+
+    A column that is in some of the files has the type that it has there.
+    """
+    if not sampled:
+        return sampled
+    file, _ = sampled[0]
+    constants = [name for name, _ in file.columns]
+    if file.table is not None:
+        return [
+            (
+                file,
+                pa.schema([one for one in file.table.schema if one.name not in file.table.partitions or one.name in constants]),
+            )
+        ]
+    inside = {name for _, schema in sampled for name in schema.names}
+    return [
+        (
+            file,
+            pa.schema(
+                [
+                    *schema,
+                    *(
+                        pa.field(name, pa.null() if name in inside else pa.string())
+                        for name in constants
+                        if name not in schema.names
+                    ),
+                ]
+            ),
+        )
+        for file, schema in sampled
+    ]
+
+
+def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) -> list[tuple[InputFile, pa.Schema]]:
+    """(file, the columns in it) of some files, by their headers or footers; rows are read of JSON Lines only.
 
     Of Parquet these are up to MAX_OPENED_FILES files, whose footers are fetched side by side; else TYPE_SAMPLE_FILES at most.
 

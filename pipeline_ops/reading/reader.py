@@ -7,8 +7,8 @@ then known without a pass of their own, and a compressed stream is decompressed 
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimit
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.json_types import json_type
 from pipeline_ops.reading.documents import to_documents
-from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_rows, split_row_groups
+from pipeline_ops.row_formats.parquet_files import current_names, intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
@@ -67,15 +67,25 @@ PieceContent = tuple[Piece, pa.Table, list[Reject]]  # a piece, its documents an
 
 
 def spans_to_json(spans: list[Span]) -> str:
-    """The spans of a task as a cell of Ray's input."""
-    return json.dumps([asdict(span) for span in spans])
+    """The spans of a task as a cell of Ray's input; without InputFile.table, of which the files have what reading needs."""
+    return json.dumps([_span_fields(span) for span in spans])
+
+
+def _span_fields(span: Span) -> dict[str, Any]:
+    return asdict(replace(span, file=replace(span.file, table=None)))
 
 
 def spans_from_json(text: str) -> list[Span]:
     """The spans in what spans_to_json returns."""
     return [
         Span(
-            InputFile(**{**span["file"], "stored": StoredFile(**span["file"]["stored"])}),
+            InputFile(
+                **{
+                    **span["file"],
+                    "stored": StoredFile(**span["file"]["stored"]),
+                    **{name: tuple(map(tuple, span["file"][name])) for name in ("columns", "field_names")},
+                }
+            ),
             tuple(Range(**fields) for fields in span["ranges"]),
             tuple(span["replaces"]),
         )
@@ -145,7 +155,7 @@ def read_pieces(
 ) -> Iterator[PieceContent | Failure]:
     """The spans' pieces in order, and a Failure for the rest of a file that cannot be read; see read_units."""
     for span, content in _with_contents(spans, settings):
-        key = at = f"read {short_id(asdict(span))}"
+        key = at = f"read {short_id(_span_fields(span))}"
         done: list[Piece] = []
         try:
             if isinstance(content, Exception):
@@ -305,12 +315,15 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
     source = settings.store.open(file.stored, sequential=False) if content is None else pa.BufferReader(content)
     with source as opened:
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
-        num_rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
-        check_header_names(names, file)
-        _require_text_columns(names, file, settings)
+        num_rows, names = parquet.metadata.num_rows, current_names(parquet.schema_arrow, file)
+        check_header_names(parquet.schema_arrow.names, file)
+        _require_text_columns([*names.values()], file, settings)
         parsing.check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
-        columns = None if kept is None else [name for name in names if name in (*kept, *settings.input.text_columns)]
+        wanted = {*names.values()} if kept is None else {*kept, *settings.input.text_columns}
+        columns = [own for own, name in names.items() if name in wanted]
+        if len(columns) == len(parquet.schema_arrow):
+            columns = None
         # split again: a file that is small on disk can be large in memory
         cuts = [cut for group in split_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
         ranges = [(part.start_row, part.stop_row or 0) for part in intersect_ranges(cuts, span.ranges, num_rows)]
@@ -328,7 +341,8 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
                 if row >= start:
                     held.append(ahead.slice(0, count))
                 ahead, row = ahead.slice(count), row + count
-            table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table()
+            table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table().select([*names])
+            table = table.rename_columns([names[own] for own in table.column_names])
             piece = _piece(file, start, stop, stop == num_rows)
             yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
 
@@ -361,5 +375,5 @@ def documents_of_rows(file: InputFile, block: RowBlock, settings: ReadSettings) 
 
 def _require_text_columns(names: list[str], file: InputFile, settings: ReadSettings) -> None:
     for key, column in zip(("text_column", "text_pair_column"), settings.input.text_columns, strict=False):
-        if column not in names:
+        if column not in names and column not in dict(file.columns):
             raise UserError(f"input.{key}: {file.path} has no column {column!r}; it has {', '.join(names)}")

@@ -7,6 +7,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.exact_types import are_exact, exact
 from pipeline_ops.schema.units import END_OF_FILE, Range
 from pipeline_ops.storage.store import Store, StoredFile
@@ -43,6 +45,21 @@ def sampled_schema(metadata: pq.FileMetaData) -> pa.Schema:
         plain = pa.field(field.name, field.type)
         fields.append(exact(plain) if leaf <= metadata.num_columns and _are_exact(metadata, limited) else plain)
     return pa.schema(fields)
+
+
+def current_names(schema: pa.Schema, file: InputFile) -> dict[str, str]:
+    """{name in the file: name of the column}: by InputFile.field_names, where the file has other names or columns.
+
+    Raises:
+        UserError: the names are outdated, and the file has no field ids.
+    """
+    if not file.field_names:
+        return {name: name for name in schema.names}
+    ids = {field.name: (field.metadata or {}).get(b"PARQUET:field_id") for field in schema}
+    if None in ids.values():
+        raise UserError(f"input.path: {file.path} has no field ids, and columns of its table were renamed since it was written")
+    names = dict(file.field_names)
+    return {name: names[int(number)] for name, number in ids.items() if number is not None and int(number) in names}
 
 
 def _leaf_types(data_type: pa.DataType) -> Iterator[pa.DataType]:

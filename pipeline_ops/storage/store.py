@@ -65,21 +65,37 @@ class Store:
         Raises:
             UserError: the path's protocol is unknown or its plug-in is not installed.
         """
+        return self.list_with_hidden()[0]
+
+    def list_with_hidden(self) -> tuple[list[StoredFile], list[StoredFile]]:
+        """(the files of list_files, the hidden ones below the folder), of one listing; of a file or a glob none is hidden."""
         fs, inner = self._locate(self.path)
         if any(character in inner for character in "*?[") and not fs.isfile(inner):
             found = fs.glob(inner, detail=True)
             return self._sorted(
                 (name, info) for name, info in found.items() if info["type"] == "file" or self._is_link_to_file(info)
-            )
+            ), []
         found = fs.find(inner, detail=True)
         if list(found) == [inner] and fs.isfile(inner):
-            return self._sorted(found.items())
-        return self._sorted((name, info) for name, info in found.items() if not _is_hidden(name[len(inner) :]))
+            return self._sorted(found.items()), []
+        hidden = {name for name in found if _is_hidden(name[len(inner) :])}
+        return (
+            self._sorted((name, info) for name, info in found.items() if name not in hidden),
+            self._sorted((name, found[name]) for name in hidden),
+        )
 
     def list_all(self, folder: str = "") -> list[StoredFile]:
         """Every file below the folder, or below the sub-folder of that name, hidden ones too, sorted by path; [] if none."""
         fs, inner = self._locate(self.join(folder) if folder else self.path)
         return self._sorted(fs.find(inner, detail=True).items())
+
+    def names_in(self, folder: str) -> list[str]:
+        """The names of the files and folders right in the sub-folder of that name; [] if there is none."""
+        fs, inner = self._locate(self.join(folder))
+        try:
+            return [path.rstrip("/").rpartition("/")[2] for path in fs.ls(inner, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def stat(self, name: str) -> StoredFile:
         """One file as a listing would give it; raises FileNotFoundError where there is none."""
