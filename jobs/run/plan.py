@@ -164,7 +164,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
         "passed_over": prepared.passed_over[:MOST_NAMES],
-        "remarks": [*stray_lines(prepared.strays), *prepared.type_notes],
+        "remarks": [*stray_lines(prepared.strays), *prepared.column_notes],
         "labels": {model.name: _labels_of(model) for model in prepared.models},
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,

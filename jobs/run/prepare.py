@@ -34,7 +34,7 @@ from pipeline_ops.reading.input_schema import files_by_format, sample_columns
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
-from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown
+from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown, some_shown
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
@@ -60,7 +60,7 @@ class Prepared:
     files: list[InputFile]  # of a trial the first ones
     passed_over: list[str]  # files of no known format
     column_types: pa.Schema  # of the input's columns, in the whole output
-    type_notes: list[str]  # sentences about columns whose values change their type, and about guessed encodings
+    column_notes: list[str]  # sentences about files without the text column, columns of several types, guessed encodings
     ledger: Ledger
     lease: LeaseRecord | None  # the newest; not held
     failures: list[Failure]  # quarantined, not to be retried
@@ -163,7 +163,7 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         if left and first is not None:
             left = listed_files  # a trial's columns have the types that they have in a run
         try:
-            sampled = _check_columns(job, left, checked=record is not None)
+            sampled, columns_missing = _check_columns(job, left, checked=record is not None)
         except MissingColumn as error:
             raise UserError(f"{error}{_other_formats(error, job, listed_files, passed_over)}") from None
         strays = find_strays(listed_files, passed_over, job.input, job.input_store) if plan.tasks else None
@@ -183,7 +183,7 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         files,
         passed_over,
         types,
-        notes,
+        [*columns_missing, *notes],
         ledger,
         lease,
         failures,
@@ -321,18 +321,23 @@ def read_only(glob: str | None) -> str:
     return "" if glob is None else f"; to read only files that have it: input.path={shlex.quote(shown(glob))}"
 
 
-def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> dict[str, list[pa.Schema]]:
-    """Checks the columns of the first readable file of each format; returns {format: columns of its sampled files}.
+def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> tuple[dict[str, list[pa.Schema]], list[str]]:
+    """Checks the columns of some readable files of each format.
 
-    Unreadable files are no mistake of the job's as long as one file can be read: the run quarantines them.
+    Unreadable files, and files without the text columns, are no mistake of the job's as long as one file of the format can be
+    read and has them: the run quarantines the others.
 
     Args:
         checked: an earlier run has checked the columns; then unreadable files alone are accepted.
+
+    Returns:
+        ({format: columns of its sampled files, without those that cannot be labeled}, sentences about these).
 
     Raises:
         UserError: no file of any format can be read, or a column that the job names is missing or of the wrong type.
     """
     found: dict[str, list[pa.Schema]] = {}
+    notes: list[str] = []
     unreadable: list[UnreadableInput] = []
     formats = files_by_format(files)
     for file_format, alike in formats.items():
@@ -341,32 +346,59 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
         except UnreadableInput as error:
             unreadable.append(error)
             continue
-        found[file_format] = [schema for _, schema in sampled]
-        seen, schema = sampled[0]
-        columns = schema.names
-        if not columns:
-            continue  # nothing but empty files
-        texts = dict(zip(("input.text_column", "input.text_pair_column"), job.input.text_columns, strict=False))
-        wanted = [*texts.items(), *(("output.columns", name) for name in job.output.input_columns() or ())]
-        for key, name in wanted:
-            if name not in columns and not (key == "output.columns" and file_format == "jsonl"):
-                near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-                meant = f"did you mean {near[0]!r}? " if near else ""
-                message = f"{key}: there is no column {name!r} in {seen.path}; {meant}it has {', '.join(map(repr, columns))}"
-                raise MissingColumn(message, name, file_format)
-        for key, name in texts.items():
-            data_type = schema.field(name).type
-            if not is_text_type(data_type):
-                message = f"{key}: {name!r} in {seen.path} is {data_type}, not text; name a column of texts"
-                raise MissingColumn(message, name, file_format)
-        check_columns(columns, seen.path, job.output)
-        known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
-        for name in job.output.partition_by:
-            if name not in known:
-                raise UserError(
-                    f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'; there are"
-                    f" {', '.join(map(repr, sorted(known)))}"
-                )
+        filled = [(file, schema) for file, schema in sampled if schema.names]
+        mistakes = [(file, _text_column_mistake(job, file, schema)) for file, schema in filled]
+        wrong = [(file, mistake) for file, mistake in mistakes if mistake is not None]
+        if wrong and len(wrong) == len(filled):
+            raise wrong[0][1]
+        for column in dict.fromkeys(mistake.column for _, mistake in wrong):
+            paths = [file.path for file, mistake in wrong if mistake.column == column]
+            notes.append(f"not labeled, for want of a text column {column!r}: {some_shown(paths)}")
+        unfit = {file.path for file, _ in wrong}
+        usable = [(file, schema) for file, schema in sampled if file.path not in unfit]
+        found[file_format] = [schema for _, schema in usable]
+        if filled:
+            _check_other_columns(job, file_format, [(file, schema) for file, schema in usable if schema.names])
     if unreadable and len(unreadable) == len(formats) and not checked:
         raise unreadable[0]
-    return found
+    return found, notes
+
+
+def _text_column_mistake(job: ResolvedJob, file: InputFile, schema: pa.Schema) -> MissingColumn | None:
+    """What is wrong with the text columns of a file; None if they are there and hold texts."""
+    for key, name in zip(("input.text_column", "input.text_pair_column"), job.input.text_columns, strict=False):
+        if name not in schema.names:
+            return _missing(key, name, file, schema.names)
+        data_type = schema.field(name).type
+        if not is_text_type(data_type):
+            message = f"{key}: {name!r} in {file.path} is {data_type}, not text; name a column of texts"
+            return MissingColumn(message, name, file.format)
+    return None
+
+
+def _missing(key: str, name: str, file: InputFile, columns: Sequence[str]) -> MissingColumn:
+    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    message = f"{key}: there is no column {name!r} in {file.path}; {meant}it has {', '.join(map(repr, columns))}"
+    return MissingColumn(message, name, file.format)
+
+
+def _check_other_columns(job: ResolvedJob, file_format: str, sampled: list[tuple[InputFile, pa.Schema]]) -> None:
+    """Checks the columns besides the texts that a job names: one of the files has to have each, in the others it is null.
+
+    Raises:
+        UserError: none has; or the first file has a column that labeling adds.
+    """
+    seen, schema = sampled[0]
+    columns = list(dict.fromkeys(name for _, other in sampled for name in other.names))
+    for name in job.output.input_columns() or ():
+        if name not in columns and file_format != "jsonl":
+            raise _missing("output.columns", name, seen, columns)
+    check_columns(schema.names, seen.path, job.output)
+    known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
+    for name in job.output.partition_by:
+        if name not in known:
+            raise UserError(
+                f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'; there are"
+                f" {', '.join(map(repr, sorted(known)))}"
+            )

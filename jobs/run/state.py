@@ -278,6 +278,7 @@ def result_of(
     labeling = _between(state.labeling_started, state.last_commit)
     flops = state.flops if state.units else None
     mfu = utilization(flops, state.classify_seconds.total, _peak_flops(state))
+    quarantined = sorted(state.quarantined, key=lambda failure: failure.where)  # the same at every run
     labels: Counter[str] = Counter()
     for commit in current:
         labels.update(commit.labels)
@@ -298,7 +299,7 @@ def result_of(
         mostly_rejected=[str(one) for one in rejected[:MAX_LISTED]],
         units_skipped=state.units_skipped,
         units_failed=len(state.quarantined),
-        failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in state.quarantined[:MAX_LISTED]],
+        failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in quarantined[:MAX_LISTED]],
         documents_run=state.documents,
         tokens_run=state.tokens,
         padding_share=round(1 - state.tokens / state.padded_tokens, 4) if state.padded_tokens else 0.0,
