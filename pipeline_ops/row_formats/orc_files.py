@@ -1,56 +1,61 @@
-"""ORC files, in batches of rows, by Arrow's scanner: `pyarrow.orc` would decode whole stripes."""
+"""ORC files, stripe by stripe.
+
+A stripe is decoded as a whole: 64 MiB where writers have their defaults. Arrow's scanner, which decodes a few rows at a time,
+gives another number of rows before a damage whenever it comes upon it, and a repeated read has to give the same units.
+"""
 
 import io
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline_ops.row_formats.row_batches import RowBatch, Source
 
-BATCH_ROWS = 1024
 BLOCK_BYTES, HELD_BLOCKS = 2**20, 64  # of a file: a stripe is read in turns from each of its columns
 
 
 def read_schema(source: Source) -> pa.Schema:
     """The columns of an ORC file; raises what Arrow raises for one that is damaged."""
-    return _fragment(source).physical_schema
+    return _open(source).schema
 
 
 def read_batches(source: Source, columns: Sequence[str] | None, start_row: int) -> Iterator[RowBatch]:
-    """The rows, as RowFormat.read_batches. Those before `start_row` are decoded: the footer's rows per stripe are not public.
+    """The stripes, as RowFormat.read_batches.
 
     Raises:
         Exception: whatever Arrow raises for a damaged file.
     """
-    fragment = _fragment(source)
-    num_rows = fragment.count_rows()
-    scanner = fragment.scanner(
-        columns=None if columns is None else [*columns], batch_size=BATCH_ROWS, batch_readahead=0, use_threads=False
-    )
+    orc = _open(source)
+    wanted = None if columns is None or any("." in name for name in columns) else [*columns]  # a dot would name a field
+    # how many rows a stripe has is not public: of one that is passed over, a small column is read
+    small = [field.name for field in orc.schema if pa.types.is_primitive(field.type) and "." not in field.name][:1]
     row = 0
-    for batch in scanner.to_batches():
-        stop_row = row + batch.num_rows
-        if stop_row > start_row:
-            batch.validate(full=True)
-            stored = (source.size * row // max(num_rows, 1), source.size * stop_row // max(num_rows, 1))
-            yield RowBatch(row, pa.Table.from_batches([batch]), stored)
+    for number in range(orc.nstripes):
+        if row < start_row:
+            passed = row + orc.read_stripe(number, columns=small or wanted).num_rows
+            if passed <= start_row:
+                row = passed
+                continue
+        table = pa.Table.from_batches([orc.read_stripe(number, columns=wanted)])
+        table.validate(full=True)
+        stop_row = row + table.num_rows
+        stored = (source.size * row // max(orc.nrows, 1), source.size * stop_row // max(orc.nrows, 1))
+        yield RowBatch(row, table if columns is None else table.select([*columns]), stored)
         row = stop_row
-    if row != num_rows:
-        raise OSError(f"it has {row} rows, its footer says {num_rows}")
+    if row != orc.nrows:
+        raise OSError(f"it has {row} rows, its footer says {orc.nrows}")
 
 
-def _fragment(source: Source):
-    import pyarrow.dataset as ds  # takes a while, and only ORC needs it here
+def _open(source: Source) -> Any:
+    import pyarrow.orc  # takes a while, and few jobs need it
 
-    return ds.OrcFileFormat().make_fragment(pa.PythonFile(_HeldBlocks(source), mode="r"))
+    return pyarrow.orc.ORCFile(pa.PythonFile(_HeldBlocks(source), mode="r"))
 
 
 class _HeldBlocks(io.RawIOBase):
-    """A file of which the blocks that were read last are held: Arrow reads 128 KiB at a time, from another thread.
-
-    Each scan has one: a scan that is given up may still read a little.
-    """
+    """A file of which the blocks that were read last are held: Arrow reads 128 KiB at a time."""
 
     def __init__(self, source: Source):
         self._source, self._position = source, 0

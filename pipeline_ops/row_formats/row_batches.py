@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ class Source:
     """
 
     def __init__(self, source: BinaryIO):
-        self._source, self._lock = source, Lock()
+        self._source = source
         self.error: Exception | None = None
         self.seek, self.tell = source.seek, source.tell
         self.size = source.seek(0, os.SEEK_END)
@@ -34,10 +33,9 @@ class Source:
             raise
 
     def read_at(self, start: int, size: int) -> bytes:
-        """The bytes from `start` on, from any thread that does nothing else with the file."""
-        with self._lock:
-            self.seek(start)
-            return self.read(size)
+        """The bytes from `start` on."""
+        self.seek(start)
+        return self.read(size)
 
     def close(self) -> None:
         """Its opener closes it."""
