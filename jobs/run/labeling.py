@@ -15,6 +15,7 @@ from jobs.run.job_record import job_record
 from jobs.run.plan import stray_lines
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
+from pipeline_ops.inputs.passed_over import skipped_line, summary_of
 from pipeline_ops.models.device import probe_models
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure, fatal_error_of
@@ -59,6 +60,8 @@ def label_remaining(
             check_same_job(prepared.record, writer.job_record["settings"])
         if any(model.facts.head.has_generic_labels for model in prepared.models):
             state.notify("the model's labels have no names (LABEL_0, ...): set model.id2label to name them")
+        if prepared.passed_over:
+            state.notify(skipped_line(summary_of(prepared.passed_over)))
         if prepared.strays is not None:
             state.notify("; ".join(stray_lines(prepared.strays)))
         state.begin_labeling(pools, probed["device"], probed["dtypes"])

@@ -13,6 +13,7 @@ from jobs.number_format import about, byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
 from jobs.run.prepare import Prepared, prepare, trial_store
 from jobs.run.result import removed_line
+from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.input_tables import table_words
@@ -163,7 +164,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "removed": list(work.removed[:MOST_NAMES]),
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
-        "passed_over": prepared.passed_over[:MOST_NAMES],
+        "passed_over": passed_over.summary_of(prepared.passed_over),
         "remarks": [*stray_lines(prepared.strays), *prepared.column_notes],
         "labels": {model.name: _labels_of(model) for model in prepared.models},
         "drop_removed": job.output.drop_removed,
@@ -238,11 +239,6 @@ def _some(files: Sequence[InputFile]) -> str:
     return some_shown([file.path for file in files])
 
 
-def skipped_line(paths: Sequence[str], count: int) -> str:
-    """Says which files are no input, as their suffix names no format."""
-    return f"skipped: {some_shown(paths, count)} (unknown suffix)"
-
-
 def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The summary of plan() in sentences, without the settings."""
     if summary["input_table"]:
@@ -261,7 +257,7 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["files_removed"]:
         yield removed_line(summary["removed"], summary["files_removed"], summary["drop_removed"])
     if summary["files_passed_over"]:
-        yield skipped_line(summary["passed_over"], summary["files_passed_over"])
+        yield passed_over.skipped_line(summary["passed_over"])
     if summary["units_failed"]:
         yield f"failed and skipped: {counted(summary['units_failed'], 'unit')}; run --retry-failed labels them"
     yield from summary["remarks"]

@@ -15,6 +15,7 @@ from jobs.run.fingerprint import check_same_job, check_trial, differing_settings
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput
 from pipeline_ops.inputs.input_tables import InputTable
 from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats.json_types import text_for_null
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
@@ -58,7 +59,7 @@ class Prepared:
 
     job: ResolvedJob
     files: list[InputFile]  # of a trial the first ones
-    passed_over: list[str]  # files of no known format
+    passed_over: list[PassedOver]  # files below the input that are not read
     column_types: pa.Schema  # of the input's columns, in the whole output
     column_notes: list[str]  # sentences about files without the text column, columns of several types, guessed encodings
     ledger: Ledger
@@ -304,7 +305,7 @@ def _check_label_folders(job: ResolvedJob) -> None:
                 )
 
 
-def _other_formats(missing: MissingColumn, job: ResolvedJob, files: list[InputFile], passed_over: list[str]) -> str:
+def _other_formats(missing: MissingColumn, job: ResolvedJob, files: list[InputFile], passed_over: list[PassedOver]) -> str:
     """The end of an error about a missing column: how to read only the formats that have it; "" if none has."""
     having = []
     for file_format in {file.format for file in files} - {missing.file_format}:

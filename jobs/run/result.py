@@ -47,6 +47,7 @@ class RunResult:
 
     Attributes:
         labels: documents by label; of several models `name=label`.
+        files_passed_over: files below the input that are not read; passed_over: {why: {"files": how many, "first": paths}}.
         removed: the first of files_removed.
         files_mostly_rejected: files with more than input.max_reject_share of their documents rejected for one reason;
             mostly_rejected: the first of them, with counts and reason.
@@ -75,6 +76,8 @@ class RunResult:
     files: int
     files_incomplete: int
     files_changed: int
+    files_passed_over: int
+    passed_over: dict[str, dict[str, Any]]
     files_removed: int
     removed: list[str]
     files_mostly_rejected: int

@@ -11,6 +11,8 @@ from cluster.resources import Pools
 from jobs.number_format import counted, of_about
 from jobs.run.prepare import Prepared
 from jobs.run.result import RunResult, mostly_rejected_lines, removed_line
+from pipeline_ops.inputs import passed_over
+from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.models.flops import peak_flops, utilization
 from pipeline_ops.output.commit_log import current_commits, incomplete_files
 from pipeline_ops.output.mostly_rejected import MostlyRejected, mostly_rejected
@@ -67,6 +69,7 @@ class RunState:
     limit: int | None = None  # of a trial: how many documents it labels
     input_table: dict[str, Any] | None = None  # the version of a table that the input is
     files_changed: int = 0  # since they were labeled
+    passed_over: list[PassedOver] = field(default_factory=list)  # files below the input that are not read
     removed: tuple[str, ...] = ()  # input files of commits that no longer exist
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
     units_skipped: int = 0  # committed before this run
@@ -227,6 +230,7 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         limit=prepared.limit,
         input_table=prepared.table.to_dict() if prepared.table is not None else None,
         files_changed=len(prepared.plan.changed),
+        passed_over=prepared.passed_over,
         removed=prepared.plan.removed,
         units_planned=prepared.plan.num_units,
         units_skipped=len(prepared.ledger.current),
@@ -293,6 +297,8 @@ def result_of(
         files=state.files,
         files_incomplete=incomplete,
         files_changed=state.files_changed,
+        files_passed_over=len(state.passed_over),
+        passed_over=passed_over.summary_of(state.passed_over),
         files_removed=len(state.removed),
         removed=list(state.removed[:MOST_NAMES]),
         files_mostly_rejected=len(rejected),

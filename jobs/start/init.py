@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.number_format import byte_size, counted
-from jobs.run.plan import skipped_line, stray_lines
+from jobs.run.plan import stray_lines
 from jobs.run.prepare import prepare, read_only
+from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_tables import table_words
 from pipeline_ops.models.fetch import HubUnreachable
@@ -28,7 +29,7 @@ from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
 from pipeline_ops.reading.documents import is_text_type
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.storage.paths import MOST_NAMES, full_path, is_local, join, shown
+from pipeline_ops.storage.paths import full_path, is_local, join, shown
 
 # {section: settings to list in the file, commented out}; the README has all
 COMMON_SETTINGS = {
@@ -79,7 +80,7 @@ def init(
         if corpus.encoding is not None:
             settings["input"]["encoding"] = corpus.encoding
             source = source.model_copy(update={"encoding": corpus.encoding})
-        strays = stray_lines(find_strays(corpus.files, corpus.unknown_files, source, job.input_store))
+        strays = stray_lines(find_strays(corpus.files, corpus.passed_over, source, job.input_store))
     if corpus.delimiter is not None:
         settings["input"].setdefault("delimiter", corpus.delimiter)
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
@@ -177,7 +178,7 @@ def _format_with_texts(source: InputConfig, corpus: CorpusProfile) -> str | None
         if len(corpus.types) > 1
         and guess_columns([*types], {name: corpus.texts[name] for name in types if is_text_type(types[name])}).texts
     ]
-    return next(filter(None, (glob_of_columns(corpus.files, corpus.unknown_files, [name], source) for name in having)), None)
+    return next(filter(None, (glob_of_columns(corpus.files, corpus.passed_over, [name], source) for name in having)), None)
 
 
 def check_column(key: str, column: str, source: InputConfig, corpus: CorpusProfile) -> None:
@@ -186,7 +187,7 @@ def check_column(key: str, column: str, source: InputConfig, corpus: CorpusProfi
     for file_format, types in corpus.types.items():
         if types and file_format not in having:
             file = next(file for file in corpus.files if file.format == file_format and file.stored.size)
-            glob = glob_of_columns(corpus.files, corpus.unknown_files, having, source)
+            glob = glob_of_columns(corpus.files, corpus.passed_over, having, source)
             raise UserError(
                 f"{key}: there is no column {column!r} in {shown(file.path)}; it has"
                 f" {', '.join(map(repr, types))}{read_only(glob)}"
@@ -221,8 +222,8 @@ def summary_of(
         "bytes": corpus.bytes,
         "formats": corpus.formats,
         "compressions": corpus.compressions,
-        "files_passed_over": len(corpus.unknown_files),
-        "passed_over": corpus.unknown_files[:MOST_NAMES],
+        "files_passed_over": len(corpus.passed_over),
+        "passed_over": passed_over.summary_of(corpus.passed_over),
         "documents_estimate": round(corpus.documents),
         "documents_counted": corpus.counted,
         "columns": corpus.columns,
@@ -252,7 +253,7 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
         half = f"half of {counted(lengths['p50'], 'character')} or less"
         lines.append(f"texts: {found['text_column']!r}, {half}, 9 in 10 of {lengths['p90']:,}")
     if found["files_passed_over"]:
-        lines.append(skipped_line(found["passed_over"], found["files_passed_over"]))
+        lines.append(passed_over.skipped_line(found["passed_over"]))
     return lines
 
 

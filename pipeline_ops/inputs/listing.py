@@ -8,25 +8,30 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_compression
 from pipeline_ops.inputs.hive_folders import base_folder, folder_columns
 from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.metadata_files import metadata_among
+from pipeline_ops.inputs.passed_over import PassedOver, Why
 from pipeline_ops.inputs.zip_archives import member_names
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.storage.paths import did_you_mean
-from pipeline_ops.storage.store import Store, StoredFile
+from pipeline_ops.storage.store import Store, StoredFile, is_hidden
 
 ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
 
-def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[str]]:
-    """(the input files in the order of their paths, the paths that are skipped because no suffix gives a format).
+def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[PassedOver]]:
+    """(the input files in the order of their paths, the files that are not read). A glob reads all that it matches and knows.
 
     All files have the same InputFile.columns.
 
     Raises:
         UserError: the path does not exist, matches no file, or no file has a known format.
     """
-    listed = store.list_files()
+    listed, hidden = store.list_with_hidden()
+    is_glob = any(character in store.path for character in "*?[")
     if not listed:
-        what = "matches no file" if any(c in store.path for c in "*?[") else "does not exist or holds no files"
+        what = "matches no file" if is_glob else "does not exist or holds no files"
+        if hidden:
+            what = f"holds only files with names that begin with _ or ., and links, such as {hidden[0].path!r}"
         remedy = did_you_mean(store.path) or "; give a file, a folder or a glob that has some"
         raise UserError(f"input.path: {store.path!r} {what}{remedy}")
     files, unknown = [], []
@@ -44,7 +49,18 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
             f"input.path: no file under {store.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
             f" the first is {unknown[0]!r}; set input.format"
         )
-    return _with_folder_columns(files, config, store), unknown
+    metadata = set() if is_glob else metadata_among({file.path: file.format for file in files})
+    passed_over = [
+        *(PassedOver(path, "unknown suffix") for path in unknown),
+        *(PassedOver(path, "metadata of the data set") for path in sorted(metadata)),
+        *(PassedOver(file.path, _why_hidden(store.relative(file.path))) for file in hidden if not file.path.endswith("/")),
+    ]
+    data = [file for file in files if file.path not in metadata]
+    return _with_folder_columns(data, config, store), passed_over
+
+
+def _why_hidden(name: str) -> Why:
+    return "names that begin with _ or ." if is_hidden(name) else "links to folders"
 
 
 def _formats_in_archives(listed: Sequence[StoredFile], store: Store) -> dict[str, str]:

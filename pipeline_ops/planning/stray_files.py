@@ -14,6 +14,7 @@ from statistics import median
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile, UnreadableInput, evenly_spread, readable_files
+from pipeline_ops.inputs.passed_over import PassedOver, paths_of
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.storage.paths import join, matching
 from pipeline_ops.storage.store import Store
@@ -42,7 +43,9 @@ class Strays:
     others: str | None  # a glob for all files but these; None if there is no simple one
 
 
-def find_strays(files: Sequence[InputFile], passed_over: Sequence[str], config: InputConfig, store: Store) -> Strays | None:
+def find_strays(
+    files: Sequence[InputFile], passed_over: Sequence[PassedOver], config: InputConfig, store: Store
+) -> Strays | None:
     """What looks odd among the input files; None if nothing does.
 
     Args:
@@ -58,11 +61,8 @@ def find_strays(files: Sequence[InputFile], passed_over: Sequence[str], config: 
         return None
     stray = {file.path for kind in kinds for file in kind.files}
     wanted = {file.path for file in files} - stray
-    others = glob_of(config.path, wanted, [*wanted, *stray, *passed_over])
-    # a glob also matches hidden files, which a folder's listing leaves out; on an object store a listing costs too much
-    if others is not None and store.is_local and {file.path for file in Store(others).list_files()} != wanted:
-        others = None
-    return Strays(tuple(kinds), others)
+    # a glob also matches hidden files and metadata, which a folder's listing leaves out
+    return Strays(tuple(kinds), glob_of(config.path, wanted, [*wanted, *stray, *paths_of(passed_over)]))
 
 
 def _few_of_a_suffix(files: Sequence[InputFile]) -> list[StrayFiles]:
@@ -140,7 +140,7 @@ def _line_characters(files: Sequence[InputFile], config: InputConfig, store: Sto
 
 
 def glob_of_columns(
-    files: Sequence[InputFile], passed_over: Sequence[str], formats_with_column: Iterable[str], config: InputConfig
+    files: Sequence[InputFile], passed_over: Sequence[PassedOver], formats_with_column: Iterable[str], config: InputConfig
 ) -> str | None:
     """A glob for the files of the formats that have a column; if there is no simple one, for those of one of these formats.
 
@@ -151,7 +151,7 @@ def glob_of_columns(
     """
     alike = {name: [file for file in files if file.format == name] for name in formats_with_column}
     named = sorted(alike.keys() - {"text"}, key=lambda name: _bytes(alike[name]), reverse=True)
-    listed = [*(file.path for file in files), *passed_over]
+    listed = [*(file.path for file in files), *paths_of(passed_over)]
     for formats in ([*alike], *([name] for name in named)) if named else ():
         glob = glob_of(config.path, {file.path for name in formats for file in alike[name]}, listed)
         if glob is not None:

@@ -17,6 +17,7 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, evenly_spread, readable_files
 from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats import line_records
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_fields
 from pipeline_ops.line_formats.decoding import open_lines
@@ -52,7 +53,7 @@ class CorpusProfile:
     """Files, columns and sample texts of a corpus."""
 
     files: list[InputFile]
-    unknown_files: list[str]  # without a known suffix
+    passed_over: list[PassedOver]
     schemas: dict[str, list[pa.Schema]] = field(default_factory=lambda: defaultdict(list))  # by format
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by column
     documents: float = 0  # estimate
@@ -110,8 +111,8 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
         UserError: as find_inputs; UnreadableInput: no file of a format can be read.
         Exception: of the object store.
     """
-    files, unknown_files = find_inputs(config, store)
-    corpus = CorpusProfile(files, unknown_files)
+    corpus = CorpusProfile(*find_inputs(config, store))
+    files = corpus.files
     if config.encoding is None:
         corpus.encoding = guess_encoding(files, store)
         config = config.model_copy(update={"encoding": corpus.encoding})

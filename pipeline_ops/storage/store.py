@@ -60,7 +60,7 @@ class Store:
         """The data files: the file at `path`, all files below the folder, or those that the glob matches; sorted by path.
 
         [] where nothing is found. Below a folder, names that start with `_` or `.` are left out, as Spark, Arrow and Ray do:
-        they hold markers and metadata.
+        they hold markers and metadata. So are links to folders, which may lead to where they stand.
 
         Raises:
             UserError: the path's protocol is unknown or its plug-in is not installed.
@@ -78,7 +78,7 @@ class Store:
         found = fs.find(inner, detail=True)
         if list(found) == [inner] and fs.isfile(inner):
             return self._sorted(found.items()), []
-        hidden = {name for name in found if _is_hidden(name[len(inner) :])}
+        hidden = {name for name, info in found.items() if is_hidden(name[len(inner) :]) or self._is_link_to_folder(info)}
         return (
             self._sorted((name, info) for name, info in found.items() if name not in hidden),
             self._sorted((name, found[name]) for name in hidden),
@@ -303,6 +303,9 @@ class Store:
         """Whether a listed name, whose type is "other", is a link to a file, or to nothing, which reading it then says."""
         return self.is_local and info.get("islink", False) and not os.path.isdir(info["name"])
 
+    def _is_link_to_folder(self, info: dict[str, Any]) -> bool:
+        return self.is_local and info.get("islink", False) and os.path.isdir(info["name"])
+
     def _stored_file(self, inner: str, info: dict[str, Any]) -> StoredFile:
         path = inner if self.is_local else f"{self.path.split('://', 1)[0]}://{inner.lstrip('/')}"
         if self._is_link_to_file(info) and os.path.exists(inner):  # the size is the target's, but the time is the link's
@@ -310,7 +313,8 @@ class Store:
         return StoredFile(path, int(info["size"] or 0), _identity(info))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a name below a folder is none of a data file."""
     # "folder/" objects are markers that some S3 tools leave
     return name.endswith("/") or any(part.startswith(("_", ".")) for part in name.lstrip("/").split("/"))
 
