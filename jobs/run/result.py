@@ -1,7 +1,7 @@
 """RunResult: the JSON line of `run`: what the output holds, what this run did, and how well it used its machines."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.number_format import counted
@@ -61,6 +61,7 @@ class RunResult:
         classifiers: how many actors held the model; classify_seconds: where the time of all of them went (ClassifySeconds).
         model_flops_per_second: of all classifiers together, on tokens without padding, in labeling_seconds.
         mfu: model FLOPs utilization: FLOP/s of a classifier, waiting included, over its GPU's peak (models/flops.py).
+        values_misfit: by column, the values that do not fit its type: null in the output, and in its `_misfits/`.
         limit: of a trial, how many documents it labels at the most; None: all of the input.
         input_table: format and version (of Iceberg the id of the snapshot) of the table that the input is; None: files.
         report: path of the output's report; report_error: why there is none; report_seconds: how long it took.
@@ -101,6 +102,7 @@ class RunResult:
     model_flops_per_second: int | None
     mfu: float | None
     output: str
+    values_misfit: dict[str, int] = field(default_factory=dict)
     limit: int | None = None
     input_table: dict[str, Any] | None = None
     report: str | None = None

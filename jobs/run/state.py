@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,16 @@ from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.models.flops import peak_flops, utilization
 from pipeline_ops.output.commit_log import current_commits, incomplete_files
+from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.mostly_rejected import MostlyRejected, mostly_rejected
 from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.misfits import MISFITS_FOLDER, unpack_misfits
+from pipeline_ops.schema.units import row_of
 from pipeline_ops.storage.paths import MOST_NAMES
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 MAX_LISTED = 100  # failures, and files of which most is rejected, in the JSON line
+MAX_VALUE = 60  # characters of a value in a message
 UNITS = "pieces of input, each committed as a whole"  # what they are, for people
 # steps of a run, as people see them
 LOADING = "loading the model"
@@ -97,6 +101,8 @@ class RunState:
     tokens: int = 0
     padded_tokens: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    misfits: Counter[str] = field(default_factory=Counter)  # values that do not fit their column's type, by column
+    misfits_files: dict[str, WrittenFile] = field(default_factory=dict)  # the first one by column
     classify_seconds: ClassifySeconds = field(default_factory=ClassifySeconds)
     flops: float | None = 0.0  # None: not known of each unit
     result: RunResult | None = None
@@ -209,6 +215,9 @@ class RunState:
         self.tokens += commit.tokens
         self.padded_tokens += commit.padded_tokens
         self.labels.update(commit.labels)
+        self.misfits.update(commit.misfits)
+        if commit.misfits_file is not None:
+            self.misfits_files = dict.fromkeys(commit.misfits, commit.misfits_file) | self.misfits_files
         self.classify_seconds = ClassifySeconds.sum_of([self.classify_seconds, commit.classify_seconds])
         self.flops = None if self.flops is None or commit.flops is None else self.flops + commit.flops
 
@@ -260,10 +269,27 @@ def end_run(state: RunState, prepared: Prepared) -> RunResult:
     rejected = mostly_rejected(prepared.files, prepared.ledger.commits, prepared.job.input.max_reject_share)
     for line in mostly_rejected_lines(rejected):
         state.notify(line)
+    for line in misfit_lines(state, prepared):
+        state.notify(line)
     if state.removed:
         state.notify(removed_line(state.removed, len(state.removed), prepared.job.output.drop_removed))
     state.result = result_of(state, prepared.ledger.commits, len(incomplete), rejected)
     return state.result
+
+
+def misfit_lines(state: RunState, prepared: Prepared) -> Iterator[str]:
+    """A line about each column with values, in this run's documents, that do not fit its type."""
+    paths = {file.path: file for file in state.misfits_files.values()}
+    found = {path: unpack_misfits(read_written_bytes(prepared.job.output_store, file)) for path, file in paths.items()}
+    for column, count in sorted(state.misfits.items()):
+        example = next(misfit for misfit in found[state.misfits_files[column].path] if misfit.column == column)
+        value = example.value if len(example.value) <= MAX_VALUE else f"{example.value[:MAX_VALUE]}…"
+        data_type, row = prepared.column_types.field(column).type, row_of(example.source_file, example.source_row)
+        yield (
+            f"column {column!r}: {counted(count, 'value does', 'values do')} not fit its type, {data_type},"
+            f" such as {value} in {row}; {'it is' if count == 1 else 'they are'} null there and kept in {MISFITS_FOLDER}/;"
+            f" in another output, input.column_types={{{column}: string}} keeps the column's values as text"
+        )
 
 
 def result_of(
@@ -283,9 +309,10 @@ def result_of(
     flops = state.flops if state.units else None
     mfu = utilization(flops, state.classify_seconds.total, _peak_flops(state))
     quarantined = sorted(state.quarantined, key=lambda failure: failure.where)  # the same at every run
-    labels: Counter[str] = Counter()
+    labels, misfits = Counter[str](), Counter[str]()
     for commit in current:
         labels.update(commit.labels)
+        misfits.update(commit.misfits)
     return RunResult(
         documents=sum(commit.documents for commit in current),
         labeled=sum(commit.labeled for commit in current),
@@ -322,6 +349,7 @@ def result_of(
         model_flops_per_second=round(flops / labeling) if flops is not None and labeling else None,
         mfu=None if mfu is None else round(mfu, 4),
         output=state.output,
+        values_misfit=dict(sorted(misfits.items())),
         limit=state.limit,
         input_table=state.input_table,
     )

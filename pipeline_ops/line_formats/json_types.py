@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline_ops.line_formats.fitted_values import is_unicode, reads
 from pipeline_ops.schema.exact_types import exact
 
 # Levels of lists and objects: with 50, Parquet readers refuse the file; with 64, Arrow the table.
@@ -80,26 +81,35 @@ def add_late_fields(schema: pa.Schema, documents: list[dict[str, Any]], *, colum
         columns: add columns; otherwise only fields.
     """
     whole, late = pa.struct([*schema]), dict[tuple[str, ...], None]()
+    fields = _fields(whole)
     for document in documents:
-        _find_late(document, whole, (), late)
+        _find_late(document, fields, (), late)
     for path in late:
-        if columns or len(path) > 1:
+        if (columns or len(path) > 1) and is_unicode(path[-1]):  # an object with another name does not fit
             whole = _with_field(whole, path)
     return pa.schema([*whole])
 
 
-def _find_late(value: Any, known: pa.DataType, path: tuple[str, ...], late: dict[tuple[str, ...], None]) -> None:
+Fields = dict[str, "Fields"] | list["Fields"] | None  # of an object, by name; of a list's items; of a type without any
+
+
+def _fields(data_type: pa.DataType) -> Fields:
+    if pa.types.is_struct(data_type):
+        return {field.name: _fields(field.type) for field in data_type}
+    return [_fields(data_type.value_type)] if pa.types.is_list(data_type) else None
+
+
+def _find_late(value: Any, known: Fields, path: tuple[str, ...], late: dict[tuple[str, ...], None]) -> None:
     """Adds to `late` the paths of the fields in a JSON value that its type lacks."""
-    if isinstance(value, dict) and pa.types.is_struct(known):
+    if isinstance(value, dict) and isinstance(known, dict):
         for name, item in value.items():
-            index = known.get_field_index(name)
-            if index < 0:
+            if name not in known:
                 late[*path, name] = None
             elif isinstance(item, dict | list):
-                _find_late(item, known.field(index).type, (*path, name), late)
-    elif isinstance(value, list) and pa.types.is_list(known):
+                _find_late(item, known[name], (*path, name), late)
+    elif isinstance(value, list) and isinstance(known, list):
         for item in value:
-            _find_late(item, known.value_type, path, late)
+            _find_late(item, known[0], path, late)
 
 
 def _with_field(known: pa.DataType, path: tuple[str, ...]) -> pa.DataType:
@@ -123,10 +133,11 @@ def merge_type(known: pa.DataType, late: pa.DataType) -> pa.DataType:
 
 
 def _common_type(values: list[object]) -> pa.DataType:
-    numbers = [value for value in values if type(value) is int]
-    large = any(not -(2**63) <= value < 2**63 for value in numbers)  # 64-bit hashes as numbers, or more
-    if large and all(value is None or type(value) is int for value in values):
-        return pa.uint64() if min(numbers) >= 0 and max(numbers) < 2**64 else mixed_type(["integers beyond 64 bits"])
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float} and all(map(reads(pa.float64()), values)):
+        return pa.float64()
+    if kinds == {int} and not all(map(reads(pa.int64()), values)):  # 64-bit hashes as numbers, or more
+        return pa.uint64() if all(map(reads(pa.uint64()), values)) else mixed_type(["integers beyond 64 bits"])
     try:
         return pa.array(values).type  # pa.infer_type would return int64 for [1, "a"]
     except (pa.ArrowException, OverflowError):
@@ -140,17 +151,24 @@ def mixed_type(kinds: Sequence[str]) -> pa.DataType:
 
 
 def with_children(data_type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """A list, struct or map with `change` applied to the types of its items or fields; any other type as it is."""
+    """A list, struct or map with `change` applied to the types of its items or fields; any other type as it is.
+
+    Items and fields may be null: what one file has in each row, another one may lack.
+    """
+
+    def changed(field: pa.Field) -> pa.Field:
+        return field.with_type(change(field.type)).with_nullable(True)
+
     if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(change(field.type)) for field in data_type])
+        return pa.struct([changed(field) for field in data_type])
     if pa.types.is_map(data_type):
-        return pa.map_(change(data_type.key_type), data_type.item_field.with_type(change(data_type.item_type)))
+        return pa.map_(change(data_type.key_type), changed(data_type.item_field))
     if pa.types.is_list(data_type):
-        return pa.list_(data_type.value_field.with_type(change(data_type.value_type)))
+        return pa.list_(changed(data_type.value_field))
     if pa.types.is_large_list(data_type):
-        return pa.large_list(data_type.value_field.with_type(change(data_type.value_type)))
+        return pa.large_list(changed(data_type.value_field))
     if pa.types.is_fixed_size_list(data_type):
-        return pa.list_(data_type.value_field.with_type(change(data_type.value_type)), data_type.list_size)
+        return pa.list_(changed(data_type.value_field), data_type.list_size)
     return data_type
 
 
@@ -164,7 +182,7 @@ def text_for_null(data_type: pa.DataType) -> pa.DataType:
 def json_type(data_type: pa.DataType) -> pa.DataType:
     """A type that Arrow's JSON parser gives, for values that are cast to `data_type`: the parser lacks other lists, dates, ...
 
-    String where the parser has no such type; what cannot be cast is rejected.
+    String where the parser has no such type.
     """
     if pa.types.is_dictionary(data_type):
         return json_type(data_type.value_type)

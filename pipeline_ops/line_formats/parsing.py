@@ -3,21 +3,14 @@
 All records of a block are parsed together; if that fails, bisection isolates the bad ones.
 """
 
-import contextlib
-import itertools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.json
 
 from pipeline_ops.line_formats.csv_syntax import csv_fields
-from pipeline_ops.line_formats.fitted_values import fit_value, has_strings, has_strings_only
-from pipeline_ops.line_formats.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
 from pipeline_ops.line_formats.line_records import (
     RecordBlock,
     has_closed_quotes,
@@ -46,137 +39,6 @@ def parse_text(block: RecordBlock, column: str) -> tuple[pa.Table, np.ndarray, l
     lines = split_records(block, None)
     rows = np.arange(block.start_row, block.start_row + len(lines))
     return pa.table({column: pa.array(lines, pa.binary())}), rows, []
-
-
-def parse_jsonl(
-    block: RecordBlock, schema: pa.Schema, *, text_columns: tuple[str, ...], only_schema: bool
-) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
-    """A document per non-blank line.
-
-    Args:
-        schema: the columns' types; a line with a value that does not fit is a bad record. A string takes any value: what is no
-            string becomes its JSON text.
-        text_columns: the columns that the model reads; values that are no strings make bad records.
-        only_schema: drop other columns; otherwise they are added, as strings.
-
-    Returns:
-        (table, each row's number in the file as int64, bad records).
-    """
-
-    def parse(lines: list[bytes]) -> pa.Table:
-        if whole is not None and len(lines) == len(good):
-            table = whole
-        elif mixed:
-            table = _read_mixed_json(lines, schema, mixed)
-        else:
-            table = _read_json(b"\n".join(lines), schema, only_schema)
-        check_nesting(table.schema)
-        return table
-
-    def reason(line: bytes, error: BaseException) -> tuple[Reason, str]:
-        try:
-            document = json.loads(line.decode())
-        except UnicodeDecodeError as undecodable:
-            return "undecodable", str(undecodable)
-        except (ValueError, RecursionError) as broken:
-            return "broken_json", str(broken)
-        if not isinstance(document, dict):
-            return "broken_json", f"a JSON {type(document).__name__}, not an object"
-        for column in text_columns:
-            if not isinstance(document.get(column, ""), str | None):
-                return "not_a_string", f"{document[column]!r}"
-        return "column_type", str(error)
-
-    def can_parse(line: bytes) -> bool:
-        return _is_object(line) and (decodable or _is_utf8(line))  # Arrow does not check the encoding of names
-
-    lines, decodable = split_records(block, None), _is_utf8(block.data)
-    parsable = [can_parse(line) for line in lines]
-    good = list(itertools.compress(lines, parsable))
-    whole: pa.Table | None = None
-    mixed: list[str] = []
-    if good:
-        # where it leaves columns out, Arrow leaves fields of the others out as well
-        keep_fields = only_schema and any(map(pa.types.is_nested, schema.types))
-        with contextlib.suppress(pa.ArrowInvalid):  # bad records are isolated below
-            table = _read_json(b"\n".join(good), schema, only_schema and not keep_fields)
-            whole = table.select(schema.names) if keep_fields else table
-        if whole is None or whole.schema != schema:
-            documents = [*_objects(good)]
-            schema = add_late_fields(schema, documents, columns=not only_schema)
-            mixed = _mixed_columns(documents, schema, text_columns)
-            whole = whole if whole is not None and whole.schema == schema and not mixed else None
-    return _parse_records(lines, "jsonl", block.start_row, parse, reason, parsable)
-
-
-def _is_object(line: bytes) -> bool:
-    """True if a line can be one JSON object. Arrow would join two halves of an object on two lines, and crash on `null`."""
-    stripped = line.strip()
-    return stripped.startswith(b"{") and stripped.endswith(b"}") and not is_nested_deeper(stripped, MAX_BRACKETS)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        pa.array([data], pa.large_binary()).cast(pa.large_string())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _read_json(data: bytes, schema: pa.Schema, only_schema: bool) -> pa.Table:
-    return pyarrow.json.read_json(
-        pa.BufferReader(data),
-        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),  # one block: one set of types
-        parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=schema, unexpected_field_behavior="ignore" if only_schema else "infer"
-        ),
-    )
-
-
-def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON objects among the lines."""
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):  # a bad record
-            document = json.loads(line)
-            if b"\\ud" in line.lower():
-                json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
-            if isinstance(document, dict):
-                yield document
-
-
-def _mixed_columns(documents: list[dict[str, Any]], schema: pa.Schema, text_columns: tuple[str, ...]) -> list[str]:
-    """The columns of `schema` that have a value in some document that is no string where the schema has one, at any depth."""
-    fields = {field.name: field.type for field in schema if field.name not in text_columns and has_strings(field.type)}
-    return [
-        name
-        for name, data_type in fields.items()
-        if not all(has_strings_only(document.get(name), data_type) for document in documents)
-    ]
-
-
-def _read_mixed_json(lines: list[bytes], schema: pa.Schema, mixed: list[str]) -> pa.Table:
-    """The columns of `schema`, those of `mixed` with fit_value.
-
-    Raises:
-        pa.ArrowInvalid: as _read_json.
-    """
-    table = _read_json(b"\n".join(lines), pa.schema([field for field in schema if field.name not in mixed]), only_schema=True)
-    fields = [schema.field(name) for name in mixed]
-    try:
-        fitted = _read_json(b"\n".join(_fitted(line, fields) for line in lines), pa.schema(fields), only_schema=True)
-    except (ValueError, RecursionError) as error:
-        raise pa.ArrowInvalid(str(error)) from error
-    columns = {name: part.column(name) for part in (table, fitted) for name in part.column_names}
-    return pa.table({name: columns[name] for name in schema.names})
-
-
-def _fitted(line: bytes, fields: list[pa.Field]) -> bytes:
-    """A JSON line, if need be with fit_value for the values of `fields`, for which Arrow parses numbers, times, ... as ever."""
-    document = json.loads(line)
-    if all(has_strings_only(document.get(field.name), field.type) for field in fields):
-        return line
-    values = {field.name: fit_value(document.get(field.name), field.type) for field in fields}
-    return json.dumps(values, ensure_ascii=False).encode()
 
 
 def parse_csv(

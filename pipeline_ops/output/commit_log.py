@@ -29,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.schema.misfits import MISFITS_FOLDER
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
 from pipeline_ops.storage.store import TEMPORARY_PREFIX, Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit
@@ -245,7 +246,7 @@ def has_garbage(store: Store, ledger: Ledger) -> bool:
 
 
 def garbage_files(store: Store, ledger: Ledger) -> list[StoredFile]:
-    """Files that no current commit names: data and reject files, temporary files of interrupted local writes, and commit
+    """Files that no current commit names: data, rejects, misfits, temporary files of interrupted local writes, and commit
     records that are replaced, packed or void. Files with other names than the product gives are never among them."""
     current = ledger.current
     named = {file.path for commit in current.values() for file in commit.all_files()}
@@ -260,8 +261,8 @@ def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: i
     if folders == [COMMITS_FOLDER]:
         pack = PACK.fullmatch(name)
         return int(pack.group(1)) < pack_term if pack else bool(RECORD.fullmatch(name)) and name not in kept_records
-    ours = bool(OUR_FILE.fullmatch(name)) and (folders == [REJECTS_FOLDER] or all("=" in folder for folder in folders))
-    return ours and path not in named
+    in_ours = folders in ([REJECTS_FOLDER], [MISFITS_FOLDER]) or all("=" in folder for folder in folders)
+    return in_ours and bool(OUR_FILE.fullmatch(name)) and path not in named
 
 
 def sweep(store: Store, ledger: Ledger, confirm: Callable[[], None]) -> list[StoredFile]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.output.committed_files import read_written, read_written_bytes
 from pipeline_ops.output.rewriting import put_file
+from pipeline_ops.schema.misfits import MISFITS_FOLDER
 from pipeline_ops.schema.units import Piece, short_id
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, FileCounts, WrittenFile, new_attempt
@@ -167,18 +168,13 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -> Commit:
-    """Writes the rejects of the commits into one file; returns the commit that replaces them.
+    """Writes the rejects of the commits into one file, and the misfits; returns the commit that replaces them.
 
     Args:
         merged: the files that merge_files wrote, one per merge of the compaction.
     """
     commits = compaction.commits
-    rejects = [commit.rejects_file for commit in commits if commit.rejects_file is not None]
-    rejects_file = rejects[0] if rejects else None
-    if len(rejects) > 1:
-        content = b"".join(read_written_bytes(store, file) for file in rejects)
-        path = f"{REJECTS_FOLDER}/{compaction.unit}-{compaction.attempt}.jsonl"
-        rejects_file = put_file(store, path, sum(file.rows for file in rejects), content)
+    name = f"{compaction.unit}-{compaction.attempt}.jsonl"
     schemas = {commit.schema for commit in commits if commit.files}
     by_file = FileCounts.sum_of(one for commit in commits for one in commit.by_file())
     known_flops = [commit.flops for commit in commits if commit.flops is not None]
@@ -187,7 +183,7 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         attempt=compaction.attempt,
         pieces=tuple(joined_pieces(piece for commit in commits for piece in commit.pieces)),
         files=(*compaction.kept, *merged),
-        rejects_file=rejects_file,
+        rejects_file=_joined_lines(store, [commit.rejects_file for commit in commits], f"{REJECTS_FOLDER}/{name}"),
         labeled=sum(commit.labeled for commit in commits),
         rejected=sum(commit.rejected for commit in commits),
         tokens=sum(commit.tokens for commit in commits),
@@ -201,7 +197,17 @@ def compacted(store: Store, compaction: Compaction, merged: list[WrittenFile]) -
         schema=schemas.pop() if len(schemas) == 1 else None,
         stage_seconds=_sum_of(commit.stage_seconds for commit in commits),
         file_rejects=tuple(replace(one, documents=round(one.documents)) for one in by_file.values() if one.reasons),
+        misfits_file=_joined_lines(store, [commit.misfits_file for commit in commits], f"{MISFITS_FOLDER}/{name}"),
+        misfits=_sum_of(commit.misfits for commit in commits),
     )
+
+
+def _joined_lines(store: Store, several: Iterable[WrittenFile | None], path: str) -> WrittenFile | None:
+    """One file with the lines of all; a single one stays as it is."""
+    files = [file for file in several if file is not None]
+    if len(files) < 2:
+        return files[0] if files else None
+    return put_file(store, path, sum(file.rows for file in files), b"".join(read_written_bytes(store, file) for file in files))
 
 
 def _sum_of(several: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def check_commit(
     """Reads all files of a commit; yields one line, the path first, for each violation.
 
     Checked: the bytes are those that were written; Parquet pages have their checksums; the rows are as many as the commit
-    says; each (source_file, source_row) occurs once and lies in the commit's pieces; columns and metadata are those of the
-    other files. Since pieces of different commits do not overlap (jobs/maintenance/verify.py), keys are
-    unique in the whole output.
+    says; each (source_file, source_row) occurs once and lies in the commit's pieces; each misfit is of a labeled row; columns
+    and metadata are those of the other files. Since pieces of different commits do not overlap (jobs/maintenance/verify.py),
+    keys are unique in the whole output.
 
     Args:
         on_file: called with each file before it is read.
@@ -60,23 +60,32 @@ def check_commit(
         for code, source in enumerate(encoded.dictionary.to_pylist()):
             rows.setdefault(source, []).append(values[codes == code])
         yield from _check_schema(file.path, table, set(encoded.dictionary.to_pylist()), output, state)
-    if commit.rejects_file is not None:
-        on_file(commit.rejects_file)
+    labeled = {source: list(parts) for source, parts in rows.items()}
+    for file in commit.line_files():
+        on_file(file)
         try:
-            lines = read_written_bytes(store, commit.rejects_file).splitlines()
+            found = _rows_of_lines(read_written_bytes(store, file))
         except OSError as error:
             yield str(error)
-            lines = []
-        rejected: dict[str, list[int]] = {}
-        for line in lines:
-            reject = json.loads(line)
-            rejected.setdefault(reject["source_file"], []).append(reject["source_row"])
-        for source, numbers in rejected.items():
-            rows.setdefault(source, []).append(np.array(numbers, np.int64))
+            continue
+        for source, numbers in found.items():
+            if file == commit.rejects_file:
+                rows.setdefault(source, []).append(numbers)
+            elif len(stray := np.setdiff1d(numbers, np.concatenate(labeled.get(source, [numbers[:0]])))):
+                yield f"{file.path}: {row_of(source, stray[0])} is not labeled in unit {commit.unit}"
     for source, parts in rows.items():
         found = np.concatenate(parts)
         state.documents += len(found)
         yield from _check_keys(source, found, [piece for piece in commit.pieces if piece.path == source], commit.unit)
+
+
+def _rows_of_lines(content: bytes) -> dict[str, np.ndarray]:
+    """{source_file: each source_row, int64} of a file of rejects or misfits."""
+    found: dict[str, list[int]] = {}
+    for line in content.splitlines():
+        record = json.loads(line)
+        found.setdefault(record["source_file"], []).append(record["source_row"])
+    return {source: np.array(numbers, np.int64) for source, numbers in found.items()}
 
 
 def _check_keys(source: str, found: np.ndarray, pieces: list[Piece], unit: str) -> Iterator[str]:

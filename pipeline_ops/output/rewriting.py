@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_ops.output.committed_files import column_of, hive_values, read_written, read_written_bytes
+from pipeline_ops.schema.misfits import MISFITS_FOLDER
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import short_id
 from pipeline_ops.storage.store import Store
@@ -58,15 +59,12 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
             folder = file.path.rpartition("/")[0]
             path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{index}.parquet"]))
             files.append(put_file(store, path, rest.num_rows, parquet_bytes(rest)))
-    rejects_file, reasons = commit.rejects_file, commit.reasons
-    if rejects_file is not None:
-        lines = read_written_bytes(store, rejects_file).splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["source_file"] not in gone]
-        lost["rejected"] = len(lines) - len(kept)
-        reasons = dict(Counter(json.loads(line)["reason"] for line in kept))
-        if lost["rejected"]:
-            path = f"{REJECTS_FOLDER}/{unit}-{attempt}.jsonl"
-            rejects_file = put_file(store, path, len(kept), b"".join(kept)) if kept else None
+    rejects_file, reasons = _rest_of_lines(
+        store, commit.rejects_file, gone, f"{REJECTS_FOLDER}/{unit}-{attempt}.jsonl", "reason"
+    )
+    misfits_file, misfits = _rest_of_lines(
+        store, commit.misfits_file, gone, f"{MISFITS_FOLDER}/{unit}-{attempt}.jsonl", "column"
+    )
     return replace(
         commit,
         unit=unit,
@@ -75,14 +73,32 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
         files=tuple(files),
         rejects_file=rejects_file,
         labeled=commit.labeled - lost["labeled"],
-        rejected=commit.rejected - lost["rejected"],
+        rejected=rejects_file.rows if rejects_file else 0,
         tokens=commit.tokens - lost["tokens"],
         truncated=commit.truncated - lost["truncated"],
         labels={label: count - labels[label] for label, count in commit.labels.items() if count > labels[label]},
         replaces=(commit.name,),
         reasons=reasons,
         file_rejects=tuple(one for one in commit.file_rejects if one.path not in gone),
+        misfits_file=misfits_file,
+        misfits=misfits,
     )
+
+
+def _rest_of_lines(
+    store: Store, file: WrittenFile | None, gone: list[str], path: str, counted: str
+) -> tuple[WrittenFile | None, dict[str, int]]:
+    """(a file of rejects or misfits without those of the input files in `gone`, None if it is empty; its lines by a field).
+
+    Args:
+        path: of the new file, if it has to be written.
+        counted: the field.
+    """
+    lines = read_written_bytes(store, file).splitlines(keepends=True) if file is not None else []
+    kept = [line for line in lines if json.loads(line)["source_file"] not in gone]
+    if len(kept) < len(lines):
+        file = put_file(store, path, len(kept), b"".join(kept)) if kept else None
+    return file, dict(Counter(json.loads(line)[counted] for line in kept))
 
 
 def tombstone(commits: Iterable[Commit]) -> Commit:

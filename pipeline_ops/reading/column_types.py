@@ -8,16 +8,17 @@ field of an object, that the sample lacks is a string. What is settled is part o
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.line_formats.fitted_values import STRINGS, as_text, fit_value
-from pipeline_ops.line_formats.json_types import merge_type, text_for_null
+from pipeline_ops.line_formats.fitted_values import STRINGS, as_json, as_text, fit_value
+from pipeline_ops.line_formats.json_types import merge_type, text_for_null, with_children
 from pipeline_ops.row_formats.plain_types import plain_type
-from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.schema.exact_types import EXACT
+from pipeline_ops.schema.misfits import MISFITS_FOLDER
 
 FORMAT_NAMES = {
     "parquet": "Parquet",
@@ -30,6 +31,8 @@ FORMAT_NAMES = {
     "wet": "WET",
 }
 TEXT_TYPES = {*STRINGS, pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
+CAST_ROWS = 256  # cast at once
+MISFIT_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 def is_text_type(data_type: pa.DataType) -> bool:
@@ -115,7 +118,7 @@ def settle_types(
             if name not in config.text_columns and not _holds(types[name], seen, fit=name not in inexact):
                 notes.append(
                     f"column {name!r} is {_described(by_format)}, and {types[name]} in the output so far:"
-                    f" documents with a value that does not fit are rejected (column_type)"
+                    f" a value that does not fit is null there, and kept in {MISFITS_FOLDER}/"
                 )
         elif name in config.text_columns:
             types[name] = _type_of_texts(seen)
@@ -159,49 +162,70 @@ def _name_of(data_type: pa.DataType) -> str:
     return " or ".join(field.name for field in data_type) if pa.types.is_union(data_type) else str(data_type)
 
 
-def fit_columns(table: pa.Table, types: pa.Schema) -> tuple[pa.Table, dict[int, str]]:
+def fit_columns(table: pa.Table, types: pa.Schema) -> tuple[pa.Table, dict[int, dict[str, str]]]:
     """Casts a table to settled types.
 
     Returns:
         (the columns of `types` in their order, of nulls where the table has none, then the table's other columns as strings;
-        {index of a row with a value that does not fit, for which the table has null: what does not fit}).
+        {index of a row with values that do not fit, for which the table has null: {column: the value's JSON}}).
     """
-    columns, misfits = dict[str, pa.ChunkedArray](), dict[int, str]()
+    columns, misfits = dict[str, pa.ChunkedArray](), dict[int, dict[str, str]]()
     for field in types:
         if field.name not in table.column_names:
             columns[field.name] = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
             continue
-        columns[field.name], failed = _cast(table.column(field.name), field.type)
-        misfits |= {index: f"{field.name}: {message}" for index, message in failed.items() if index not in misfits}
+        column = table.column(field.name)
+        columns[field.name], unfit = _cast(column, field.type)
+        for index, value in zip(unfit, _values(column.take(pa.array(unfit, pa.int64()))), strict=True):
+            misfits.setdefault(index, {})[field.name] = as_json(value)
     for name in table.column_names:
         if name not in columns:
             columns[name], _ = _cast(table.column(name), pa.string())
     return pa.table(columns), misfits
 
 
-def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, dict[int, str]]:
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, list[int]]:
+    """(the column as `wanted`, or a wider struct; the indices of the values that do not fit, for which it has null)."""
     if column.type == wanted:
-        return column, {}
+        return column, []
     if wanted in STRINGS:
-        return _as_strings(column).cast(wanted), {}
+        return _as_strings(column).cast(wanted), []
     wanted = merge_type(wanted, column.type)
     if pa.types.is_floating(column.type) and pa.types.is_integer(wanted):
         column = pc.if_else(pc.is_nan(column), None, column)  # pandas' null in a column of integers
-
-    def cast(start: int, stop: int) -> pa.ChunkedArray:
-        part = column.slice(start, stop - start)
+    chunks, unfit = list[pa.Array](), list[int]()
+    for start in range(0, len(column), CAST_ROWS):  # few misfits cost few ranges, many ones no more than the rows
+        part = column.slice(start, CAST_ROWS)
         try:
-            return part.cast(wanted)
-        except pa.ArrowNotImplementedError:
-            values = [fit_value(value, wanted) for value in part.to_pylist()]
-            return pa.chunked_array([pa.array(values, wanted)])
+            chunks += _cast_values(part, wanted).chunks
+        except MISFIT_ERRORS:
+            for index in range(len(part)):
+                try:
+                    chunks += _cast_values(part.slice(index, 1), wanted).chunks
+                except MISFIT_ERRORS:
+                    chunks.append(pa.nulls(1, wanted))
+                    unfit.append(start + index)
+    return pa.chunked_array(chunks, wanted), unfit
 
-    parts, failed = bisect_failures(
-        cast, len(column), lambda error: isinstance(error, pa.ArrowException | TypeError | ValueError), may_all_fail=True
-    )
-    chunks = {start: part.chunks for start, _, part in parts} | {index: [pa.nulls(1, wanted)] for index in failed}
-    whole = pa.chunked_array([chunk for start in sorted(chunks) for chunk in chunks[start]], wanted)
-    return whole, {index: f"{column[index].as_py()!r}: {error}" for index, error in failed.items()}
+
+def _cast_values(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Raises one of MISFIT_ERRORS if a value does not fit."""
+    try:
+        return column.cast(wanted)
+    except pa.ArrowNotImplementedError:
+        return pa.chunked_array([pa.array([fit_value(value, wanted) for value in _values(column)], wanted)])
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column for Python; as text those that it has no dates and times for: before the year 1, behind 9999."""
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):
+        return column.cast(_without_times(column.type)).to_pylist()
+
+
+def _without_times(data_type: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_temporal(data_type) else with_children(data_type, _without_times)
 
 
 def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -209,4 +233,4 @@ def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return column.cast(pa.large_string())
     except pa.ArrowException:  # lists, structs, bytes that are not UTF-8, ...
-        return pa.chunked_array([pa.array([as_text(value) for value in column.to_pylist()], pa.large_string())])
+        return pa.chunked_array([pa.array([as_text(value) for value in _values(column)], pa.large_string())])

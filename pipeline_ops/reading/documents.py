@@ -1,8 +1,8 @@
 """Parsed records -> documents: their source added, rows without a usable text rejected.
 
 Columns in: whatever the file holds. Columns out: the text columns and those that `output.columns` asks for, in the types of the
-output (column_types.py), plus source_file (string) and source_row (int64). Each row is in the table, with a text in each text
-column, or rejected.
+output (column_types.py), plus source_file (string), source_row (int64) and MISFITS_COLUMN. Each row is in the table, with a
+text in each text column, or rejected.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
@@ -18,8 +19,11 @@ from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.reading.column_types import fit_columns, is_text_type
 from pipeline_ops.row_formats.plain_types import decoded, plain_type
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.misfits import MISFITS_COLUMN, check_not_reserved, misfits_array, misfits_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject
+
+CSV_NULLS = pyarrow.csv.ConvertOptions().null_values
 
 
 def to_documents(
@@ -37,11 +41,13 @@ def to_documents(
         table: records of `file`; a missing text column is taken for nulls.
         rows: int64 (records,), each one's row in the file.
         bad: records that did not parse; they become rejects as well.
-        types: of the input's columns (column_types.settle_types); a row with a value that does not fit is rejected.
+        types: of the input's columns (column_types.settle_types); one that does not fit is null, and JSON in MISFITS_COLUMN.
 
     Raises:
-        UserError: as check_columns.
+        UserError: as check_columns; or a column is named MISFITS_COLUMN.
     """
+    if file.format != "jsonl":
+        check_not_reserved(table.column_names)
     table = with_constant_columns(table, file.columns)
     for column in config.text_columns:
         if column not in table.column_names:  # no record of this block has a value for it
@@ -52,7 +58,7 @@ def to_documents(
         rejects += _reject_unusable(table, column, keep, rows, file.path, config)
     kept = output.input_columns()
     if kept is not None:
-        kept = (*kept, *config.text_columns)
+        kept = (*kept, *config.text_columns, MISFITS_COLUMN)
         table = table.select([name for name in table.column_names if name in kept])
     check_columns(table.column_names, file.path, output)
     table = decoded(table)
@@ -61,14 +67,18 @@ def to_documents(
     if file.format == "text":  # its bytes are the text; the bytes of a Parquet column stay bytes
         index = table.schema.get_field_index(config.text_column)
         table = table.set_column(index, config.text_column, decode_texts(table.column(index))[0].cast(pa.string()))
-    table, misfits = fit_columns(table, types if kept is None else pa.schema([field for field in types if field.name in kept]))
-    if misfits:
-        details = {index: detail[:MAX_DETAIL_CHARACTERS] for index, detail in misfits.items()}
-        rejects += [Reject(file.path, int(rows[index]), "column_type", detail) for index, detail in details.items()]
-        keep = np.isin(np.arange(table.num_rows), [*misfits], invert=True)
-        table, rows = table.filter(pa.array(keep)), rows[keep]
+    misfits = dict[int, dict[str, str]]()
+    if MISFITS_COLUMN in table.column_names:
+        misfits = misfits_of(table.column(MISFITS_COLUMN))
+        table = table.drop_columns([MISFITS_COLUMN])
+    if file.format == "csv":
+        table = _csv_nulls(table, types)
+    table, unfit = fit_columns(table, types if kept is None else pa.schema([field for field in types if field.name in kept]))
+    for row, values in unfit.items():
+        misfits[row] = misfits.get(row, {}) | values
     table = table.append_column(output.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
     table = table.append_column(output.source_row_column, pa.array(rows, pa.int64()))
+    table = table.append_column(MISFITS_COLUMN, misfits_array(misfits, table.num_rows))
     return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
 
 
@@ -87,6 +97,17 @@ def with_constant_columns(table: pa.Table, columns: Sequence[tuple[str, str | No
             column = column.cast(plain_type(column.type))
             with contextlib.suppress(pa.ArrowException):  # the folder's value is none of the column's type
                 table = table.set_column(index, name, pc.fill_null(column, pa.scalar(value).cast(column.type)))
+    return table
+
+
+def _csv_nulls(table: pa.Table, types: pa.Schema) -> pa.Table:
+    """A CSV file's columns, where `types` has no texts with nulls for what Arrow takes for one: an empty field, NA, ..."""
+    for field in types:
+        if field.name in table.column_names and not is_text_type(field.type):
+            index = table.schema.get_field_index(field.name)
+            trimmed = pc.utf8_trim_whitespace(table.column(index))
+            is_null = pc.is_in(trimmed, pa.array(CSV_NULLS, trimmed.type))
+            table = table.set_column(index, field.name, pc.if_else(is_null, None, trimmed))
     return table
 
 
@@ -114,10 +135,12 @@ def _reject_unusable(
             rejects.append(Reject(path, int(rows[index]), reason, detail))
         keep[bad] = False
 
-    if not is_text_type(column.type):
+    if not (is_text_type(column.type) or pa.types.is_null(column.type)):
         reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
         return rejects
     reject(column.is_null().to_numpy(), "null_text", lambda index: "the text is null or missing")
+    if pa.types.is_null(column.type):
+        return rejects
     decoded, errors = decode_texts(column)
     reject(np.array([error is not None for error in errors]) if errors else ~keep, "undecodable", lambda i: str(errors[i]))
     min_characters = config.min_characters if name == config.text_column else 0

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.line_formats import line_records, parsing
+from pipeline_ops.line_formats import json_lines, line_records, parsing
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_header
 from pipeline_ops.line_formats.decoding import open_lines
-from pipeline_ops.line_formats.json_types import json_type
+from pipeline_ops.line_formats.json_types import check_nesting, json_type
 from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.row_formats.parquet_files import current_names, intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
@@ -293,14 +293,13 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
     if file.format == "text":
         return parsing.parse_text(block, config.text_column)
     if file.format == "csv":
-        types = {field.name: field.type for field in settings.column_types if field.name not in config.text_columns}
-        return parsing.parse_csv(block, header, csv_delimiter(file, config), config.quote, types)
+        return parsing.parse_csv(block, header, csv_delimiter(file, config), config.quote, {})
     wanted, kept = settings.column_types, settings.output.input_columns()
     if kept is not None:
         wanted = pa.schema([field for field in wanted if field.name in (*kept, *config.text_columns)])
     others = [field.with_type(json_type(field.type)) for field in wanted if field.name not in config.text_columns]
     wanted = pa.schema([*others, *(pa.field(column, pa.string()) for column in config.text_columns)])
-    return parsing.parse_jsonl(block, wanted, text_columns=config.text_columns, only_schema=kept is not None)
+    return json_lines.parse_jsonl(block, wanted, text_columns=config.text_columns, only_schema=kept is not None)
 
 
 def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
@@ -318,7 +317,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
         num_rows, names = parquet.metadata.num_rows, current_names(parquet.schema_arrow, file)
         check_header_names(parquet.schema_arrow.names, file)
         _require_text_columns([*names.values()], file, settings)
-        parsing.check_nesting(parquet.schema_arrow)
+        check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
         wanted = {*names.values()} if kept is None else {*kept, *settings.input.text_columns}
         columns = [own for own, name in names.items() if name in wanted]

@@ -96,6 +96,8 @@ class Commit:
     flops: float | None = None  # of all models, on tokens without padding; None: not known
     reasons: dict[str, int] = field(default_factory=dict)  # rejects by reason
     schema: str | None = None  # schema_id of the labeled files, partition columns left out
+    misfits_file: WrittenFile | None = None
+    misfits: dict[str, int] = field(default_factory=dict)  # values that do not fit their column's type, by column
     stage_seconds: dict[str, float] = field(default_factory=dict)  # wall-clock: read, tokenize and write, each in one process
     file_rejects: tuple[FileCounts, ...] = ()  # of the files with rejects, where there are several files; see by_file
 
@@ -134,14 +136,19 @@ class Commit:
         fields = json.loads(text)
         fields["pieces"] = tuple(Piece(**piece) for piece in fields["pieces"])
         fields["files"] = tuple(WrittenFile(**file) for file in fields["files"])
-        fields["rejects_file"] = WrittenFile(**fields["rejects_file"]) if fields["rejects_file"] else None
+        for name in ("rejects_file", "misfits_file"):  # earlier versions have no misfits
+            fields[name] = WrittenFile(**fields[name]) if fields.get(name) else None
         fields["replaces"] = tuple(fields["replaces"])
         fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
         fields["file_rejects"] = tuple(FileCounts(**one) for one in fields.get("file_rejects", ()))
         return Commit(**fields)
 
     def all_files(self) -> list[WrittenFile]:
-        return [*self.files, *([self.rejects_file] if self.rejects_file else [])]
+        return [*self.files, *self.line_files()]
+
+    def line_files(self) -> list[WrittenFile]:
+        """The files of JSON lines: rejects, misfits."""
+        return [file for file in (self.rejects_file, self.misfits_file) if file is not None]
 
 
 def _fields(record: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A labeled unit -> its Parquet files and rejects file on storage, and the Commit that names them.
+"""A labeled unit -> its Parquet files, rejects and misfits files on storage, and the Commit that names them.
 
 Guarantee: at least once. File names contain unit and attempt, so a repeated attempt never touches an earlier one's files; the
 commit alone decides which attempt counts.
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_ops.schema.misfits import MISFITS_COLUMN, MISFITS_FOLDER, Misfit, count_misfits, misfits_of, pack_misfits
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Reject, Unit, pack_rejects
 from pipeline_ops.storage.store import Store
@@ -39,7 +40,7 @@ def write_unit(
     """Put a unit's files, one request each, and return the commit that is to be put for them.
 
     Args:
-        labeled: the labeled documents, with the columns to keep.
+        labeled: the labeled documents, with the columns to keep; what its MISFITS_COLUMN holds becomes the misfits file.
         metadata: JSON in each file's schema metadata, under `label_corpus`.
         padded_tokens: tokens that the models read, padding included.
         flops: of the models, on tokens without padding; None: not known.
@@ -49,6 +50,7 @@ def write_unit(
     """
     attempt = new_attempt()
     name = f"{unit.id}-{attempt}"
+    labeled, misfits = take_misfits(labeled, output)
     labeled = labeled.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     columns = output.partition_columns()
     schema = schema_id(labeled.schema) if not columns else schema_id(labeled.drop_columns(list(columns)).schema)
@@ -63,6 +65,11 @@ def write_unit(
         path = f"{REJECTS_FOLDER}/{name}.jsonl"
         contents[path] = pack_rejects(rejects)
         rejects_file = written_file(path, len(rejects), contents[path])
+    misfits_file = None
+    if misfits:
+        path = f"{MISFITS_FOLDER}/{name}.jsonl"
+        contents[path] = pack_misfits(misfits)
+        misfits_file = written_file(path, len(misfits), contents[path])
     store.put_many(contents)
     tokens, truncated, labels = count_labels(labeled.column, output)
     return Commit(
@@ -83,6 +90,8 @@ def write_unit(
         reasons=dict(Counter(reject.reason for reject in rejects)),
         schema=schema,
         file_rejects=file_rejects(unit, labeled, rejects, output.source_file_column),
+        misfits_file=misfits_file,
+        misfits=count_misfits(misfits),
     )
 
 
@@ -98,6 +107,19 @@ def file_rejects(unit: Unit, labeled: pa.Table, rejects: list[Reject], source_fi
     return tuple(
         FileCounts(path, documents.get(path, 0) + found.total(), dict(found)) for path, found in sorted(reasons.items())
     )
+
+
+def take_misfits(labeled: pa.Table, output: OutputConfig) -> tuple[pa.Table, list[Misfit]]:
+    """(the documents without MISFITS_COLUMN, if they have one; the misfits in it)."""
+    if MISFITS_COLUMN not in labeled.column_names:
+        return labeled, []
+    sources, numbers = labeled.column(output.source_file_column), labeled.column(output.source_row_column)
+    misfits = [
+        Misfit(sources[row].as_py(), numbers[row].as_py(), name, value)
+        for row, values in misfits_of(labeled.column(MISFITS_COLUMN)).items()
+        for name, value in values.items()
+    ]
+    return labeled.drop_columns([MISFITS_COLUMN]), misfits
 
 
 def written_file(path: str, rows: int, content: Any) -> WrittenFile:

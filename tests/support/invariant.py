@@ -33,6 +33,7 @@ def check_exactly_once(
     found = Counter((reject["source_file"], reject["source_row"]) for reject in rejects)
     if labeled.num_rows:
         found.update(zip(labeled["source_file"].to_pylist(), labeled["source_row"].to_pylist(), strict=True))
+    assert read_misfits(output, filesystem).keys() <= found.keys() - {(r["source_file"], r["source_row"]) for r in rejects}
     expected = Counter(expected_keys)
     assert max(expected.values(), default=1) == 1, "the expected keys are not unique"
     problems = {
@@ -55,3 +56,15 @@ def read_labeled(output: str | Path, filesystem: AbstractFileSystem) -> pa.Table
 def read_rejects(output: str | Path, filesystem: AbstractFileSystem) -> list[dict]:
     paths = filesystem.glob(f"{output}/_rejects/*.jsonl")
     return [json.loads(line) for path in sorted(paths) for line in filesystem.cat_file(path).splitlines()]
+
+
+def read_misfits(output: str | Path, filesystem: AbstractFileSystem | None = None) -> dict[Key, dict[str, str]]:
+    """{document: {column: JSON of the value that does not fit its type}}."""
+    filesystem = filesystem or LocalFileSystem()
+    found: dict[Key, dict[str, str]] = {}
+    for path in sorted(filesystem.glob(f"{output}/_misfits/*.jsonl")):
+        for line in map(json.loads, filesystem.cat_file(path).splitlines()):
+            values = found.setdefault((line["source_file"], line["source_row"]), {})
+            assert line["column"] not in values
+            values[line["column"]] = line["value"]
+    return found

@@ -12,10 +12,12 @@ from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.reading.input_schema import infer_column_types
 from pipeline_ops.reading.reader import Attempts, ReadSettings, Span, read_units
 from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.misfits import MISFITS_COLUMN
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Range, Reject, Unit
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
+from pipeline_ops.writing.unit_files import take_misfits
 from tests.support.corpora import (
     write_arrow,
     write_avro,
@@ -47,7 +49,17 @@ class Result:
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        return [document for table in self.tables for document in table.to_pylist()]
+        """Without the column of misfits."""
+        return [document for table in self.tables for document in table.drop_columns([MISFITS_COLUMN]).to_pylist()]
+
+    @property
+    def misfits(self) -> list[tuple[int, str, str]]:
+        """(row, column, JSON of the value) of each value that does not fit its column's type."""
+        return [
+            (misfit.source_row, misfit.column, misfit.value)
+            for table in self.tables
+            for misfit in take_misfits(table, OutputConfig(path="out"))[1]
+        ]
 
     def column(self, name: str) -> list[Any]:
         return [document[name] for document in self.documents]

@@ -15,7 +15,7 @@ import pytest
 from jobs.label_corpus import labels, run
 from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
-from tests.support.invariant import check_exactly_once
+from tests.support.invariant import check_exactly_once, read_misfits
 from tests.support.running import command, commit_paths, job_settings, keys, make_job, write_job_file
 from tests.support.serial_chain import run_serially
 
@@ -103,8 +103,9 @@ def test_run_says_which_columns_become_text_and_column_types_decides_otherwise(m
     assert "written as" not in capsys.readouterr().err
     _, rejects = check_exactly_once(tmp_path / "numbers", [(str(source / "a.parquet"), 0), *keys(numbers, 3)])
     assert columns_of(tmp_path / "numbers")["id"] == {pa.int32()}
-    assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(1, "column_type")]
-    assert sorted(labels(str(tmp_path / "numbers"), "arrow").to_table()["id"].to_pylist(), key=str) == [1, 2, None]
+    assert rejects == []
+    assert read_misfits(tmp_path / "numbers") == {(str(numbers), 1): {"id": '"none"'}}
+    assert sorted(labels(str(tmp_path / "numbers"), "arrow").to_table()["id"].to_pylist(), key=str) == [1, 2, None, None]
 
 
 @pytest.mark.parametrize("recorded", ["settled", "of an earlier version"])
@@ -137,10 +138,8 @@ def test_types_of_the_first_run_hold_for_later_ones(model: Path, tmp_path: Path,
     _, rejects = check_exactly_once(
         output, [*expected, *((str(path), row) for path, count in zip(later, (1, 3, 2), strict=True) for row in range(count))]
     )
-    assert {(Path(reject["source_file"]).name, reject["source_row"]): reject["reason"] for reject in rejects} == {
-        ("d.parquet", 2): "column_type",
-        ("e.jsonl", 1): "column_type",
-    }
+    assert rejects == []
+    assert read_misfits(output) == {(str(later[1]), 2): {"id": "6.5"}, (str(later[2]), 1): {"id": '"seven"'}}
     found = labels(str(output), "arrow").to_table()
     assert {name: found.schema.field(name).type for name in ("id", "day", "new")} == {
         "id": pa.int64(),
@@ -155,7 +154,9 @@ def test_types_of_the_first_run_hold_for_later_ones(model: Path, tmp_path: Path,
         (4, "31", 1.5),
         (5, None, None),
         (None, None, None),
+        (None, None, None),
         (6, None, 2.0),
+        (None, None, None),
     ]
 
 

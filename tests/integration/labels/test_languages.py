@@ -197,9 +197,9 @@ def test_long_lines_are_labeled_in_windows_and_in_pairs(classifier: Path, tmp_pa
 
 def test_texts_that_are_no_unicode_are_rejected_with_a_reason(classifier: Path, tmp_path: Path) -> None:
     lines = [
-        (rb'{"text": "half a pair: \ud800"}', "column_type"),
+        (rb'{"text": "half a pair: \ud800"}', "undecodable"),
         (rb'{"text": "fine: \ud83e\udd17"}', None),
-        (rb'{"text": "the other half: \udc00 and more"}', "column_type"),
+        (rb'{"text": "the other half: \udc00 and more"}', "undecodable"),
         (b'{"text": "bytes: \xff\xfe"}', "undecodable"),
         (b'{"text": "a surrogate as bytes: \xed\xa0\x80"}', "undecodable"),
         (b'{"text": "cut off: \xe2\x82"}', "undecodable"),

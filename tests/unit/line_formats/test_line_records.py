@@ -1,6 +1,7 @@
 """Line formats: where records begin and end, and what each parser makes of them."""
 
 import io
+import json
 import random
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline_ops.line_formats.json_lines import parse_jsonl
 from pipeline_ops.line_formats.line_records import RecordBlock, read_record_blocks, split_records
-from pipeline_ops.line_formats.parsing import parse_csv, parse_jsonl, parse_text
+from pipeline_ops.line_formats.parsing import parse_csv, parse_text
+from pipeline_ops.schema.misfits import MISFITS_COLUMN
 
 TARGETS = (1, 7, 100, 10_000, 10**9)
 TEXT_SCHEMA = pa.schema([("text", pa.string())])
@@ -182,7 +185,11 @@ def test_json_blank_lines_count_as_rows_but_are_no_documents() -> None:
         (b'{"text": true}', "not_a_string"),
         (b'{"text": ["a"]}', "not_a_string"),
         (b'{"text": {"a": 1}}', "not_a_string"),
-        (b'{"text": "a", "year": "x"}', "column_type"),
+        (b'{"text": "a", "text": "b"}', "broken_json"),
+        (b'{"text": "a", "te\\u0078t": null}', "broken_json"),
+        (b'{"text": "a", "year": 1, "year": 2}', "broken_json"),
+        (rb'{"text": "\ud800"}', "undecodable"),
+        (rb'{"text": "a", "\udc00": 1}', "undecodable"),
     ],
 )
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -208,7 +215,7 @@ def test_json_line_that_is_null_is_no_document(lines: list[str]) -> None:
     """In a process of its own: Arrow's JSON reader has crashed on a block that begins with null."""
     program = (
         "import sys, pyarrow as pa\n"
-        "from pipeline_ops.line_formats.parsing import parse_jsonl\n"
+        "from pipeline_ops.line_formats.json_lines import parse_jsonl\n"
         "from pipeline_ops.line_formats.line_records import RecordBlock\n"
         "data = sys.stdin.buffer.read()\n"
         "block = RecordBlock(data, 0, data.count(b'\\n'), 0, True)\n"
@@ -262,14 +269,17 @@ def test_json_columns_and_fields_outside_the_schema_are_text_whatever_they_hold(
     ]
     documents, rows, bad = jsonl(b"\n".join(lines), schema, only_schema=only_schema)
     assert [document.pop("new", "no column") for document in documents] == (
-        ["no column"] * 3 if only_schema else ["1", '{"x": []}', None]
+        ["no column"] * 4 if only_schema else ["1", '{"x": []}', None, None]
     )
+    misfits = [document.pop(MISFITS_COLUMN) for document in documents]
+    assert [misfit and json.loads(misfit) for misfit in misfits] == [None, None, {"deep": '{"n": "no number"}'}, None]
     assert documents == [
         {"text": "a", "deep": {"n": 1, "list": ["{}", "3", None], "late": "2.5"}},
         {"text": "b", "deep": {"n": 2, "list": None, "late": '{"y": 1}'}},
+        {"text": "c", "deep": None},
         {"text": "d", "deep": None},
     ]
-    assert (rows, bad) == ([0, 1, 4], [(2, "column_type"), (3, "not_a_string")])
+    assert (rows, bad) == ([0, 1, 2, 4], [(3, "not_a_string")])
 
 
 def test_json_many_bad_lines_among_good_ones_are_found_one_by_one() -> None:

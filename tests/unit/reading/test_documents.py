@@ -1,5 +1,6 @@
 """Columns keep the types and values that the files give them, format by format; chosen, missing and clashing columns."""
 
+import json
 import re
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -53,8 +54,8 @@ def test_read_of_csv_with_column_types_gives_them(tmp_path: Path) -> None:
     result = read_path(path, column_types={"year": "int16", "day": "date32"})
     assert result.tables[0].schema.field("year").type == pa.int16()
     assert result.tables[0].schema.field("day").type == pa.date32()
-    assert result.column("year") == [2024, None]
-    assert result.rejected == [(2, "column_type")]
+    assert result.column("year") == [2024, None, None]
+    assert (result.rejected, result.misfits) == ([], [(2, "year", '"x"')])
 
 
 def test_read_of_csv_with_its_own_delimiter_and_no_quotes(tmp_path: Path) -> None:
@@ -175,8 +176,11 @@ def test_read_of_texts_as_declared_dates_times_and_half_floats(tmp_path: Path, n
     else:
         write_csv(tmp_path / name, rows)
     result = read_path(tmp_path / name, column_types=DECLARED)
-    assert result.rejected == [(row, "column_type") for row in range(1, 6)]
-    (document,) = result.documents
+    assert result.rejected == []
+    assert result.misfits == [(row, name, json.dumps(value)) for row, (name, value) in enumerate(unfit.items(), 1)]
+    document, *others = result.documents
+    for other, column in zip(others, unfit, strict=True):
+        assert {**document, "text": "b", column: None} == {**other, "source_row": 0}
     assert [document[column] for column in DECLARED] == [
         date(2024, 1, 31),
         date(2024, 1, 31),
@@ -215,8 +219,11 @@ def test_read_of_one_number_in_a_field_of_texts_leaves_the_other_lines(tmp_path:
     files, settings = prepare(path)
     result = read_spans(spans_of(files), replace(settings, column_types=types))
     expected = (datetime(2024, 1, 31, 10), Decimal("1.50"), date(2024, 1, 31), time(10))
-    assert [tuple(found.values()) for found in result.column("meta")] == [(*expected, "q"), (*expected, "5"), (*expected, "q")]
-    assert result.rejected == [(2, "column_type"), (3, "column_type")]
+    found = [value and tuple(value.values()) for value in result.column("meta")]
+    assert found == [(*expected, "q"), (*expected, "5"), None, None, (*expected, "q")]
+    late = {**metas[3], "when": "2024-01-31 10:00:00", "id": "5"}  # as the column's strings and timestamps have it
+    assert [(row, json.loads(value)) for row, _, value in result.misfits] == [(2, metas[2]), (3, late)]
+    assert result.rejected == []
 
 
 def test_read_of_chosen_columns_keeps_late_fields_beside_any_others(tmp_path: Path) -> None:
