@@ -10,6 +10,7 @@ from pipeline_ops.inputs.hive_folders import base_folder, folder_columns
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.metadata_files import metadata_among
 from pipeline_ops.inputs.passed_over import PassedOver, Why
+from pipeline_ops.inputs.table_formats import find_table
 from pipeline_ops.inputs.zip_archives import member_names
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.storage.paths import did_you_mean
@@ -21,13 +22,16 @@ ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[PassedOver]]:
     """(the input files in the order of their paths, the files that are not read). A glob reads all that it matches and knows.
 
-    All files have the same InputFile.columns.
+    Of a table these are the files of its newest version. All files have the same InputFile.columns.
 
     Raises:
-        UserError: the path does not exist, matches no file, or no file has a known format.
+        UserError: the path does not exist, matches no file, or no file has a known format; a table that cannot be read.
     """
     listed, hidden = store.list_with_hidden()
     is_glob = any(character in store.path for character in "*?[")
+    table = find_table(config, store, listed, hidden)
+    if table:
+        return table, []
     if not listed:
         what = "matches no file" if is_glob else "does not exist or holds no files"
         if hidden:

@@ -320,7 +320,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
         check_nesting(parquet.schema_arrow)
         kept = settings.output.input_columns()
         wanted = {*names.values()} if kept is None else {*kept, *settings.input.text_columns}
-        columns = [own for own, name in names.items() if name in wanted]
+        columns = [own for own, name in names.items() if name in wanted] or [*names][:1]  # a table without columns has no rows
         if len(columns) == len(parquet.schema_arrow):
             columns = None
         # split again: a file that is small on disk can be large in memory

@@ -1,0 +1,134 @@
+"""Delta Lake: a folder with `_delta_log/` -> the Parquet files of the table's newest version.
+
+The files of the log that say what the newest version is are copied into a temporary folder, where deltalake reads them.
+Requests go through Store, with its retries, checks and credentials, whatever the storage is; log and files are of one listing.
+"""
+
+import os
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.input_tables import InputTable, import_extra, stored_files
+from pipeline_ops.schema.errors import UserError, one_line
+from pipeline_ops.storage.paths import full_path, join
+from pipeline_ops.storage.store import Store, StoredFile
+
+LOG = "_delta_log"
+COMMIT = re.compile(r"(\d{20})\.json")
+# of one file, or part M of N; with a UUID those that refer to _sidecars/
+CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\.[0-9a-fA-F-]{36})?\.(?:parquet|json)")
+SIDECARS = f"{LOG}/_sidecars/"
+# features that change nothing about how a file's rows are read; the first two are looked for in what the version consists of
+READ_FEATURES = {
+    *("columnMapping", "deletionVectors"),
+    *("timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "typeWidening", "typeWidening-preview"),
+}
+NEWEST_READER = 3  # from which on features are listed by name
+
+
+def read_delta_table(store: Store, files: Sequence[StoredFile]) -> list[InputFile]:
+    """The files of the newest version, in the order of their paths, with the partitions' values as columns.
+
+    Args:
+        store: of the table's folder.
+        files: all below it, hidden ones too.
+
+    Raises:
+        UserError: deltalake is not installed, the log cannot be read, or the version has something that is not supported.
+    """
+    deltalake = import_extra("deltalake", "Delta Lake", store.path)
+    with tempfile.TemporaryDirectory() as folder:
+        _copy_log(store, files, folder)
+        try:
+            opened = deltalake.DeltaTable(folder)
+            partitions = frozenset(opened.metadata().partition_columns)
+            table = InputTable("Delta", store.path, opened.version(), pa.schema(opened.schema().to_arrow()), partitions)
+            _check_features(table, opened)
+            added = pa.table(opened.get_add_actions())
+        except deltalake.exceptions.DeltaError as error:
+            raise UserError(
+                f"input.path: the log of the Delta table {store.path!r} cannot be read:"
+                f" {one_line(error).replace(folder, store.path)}; a newer deltalake may read it, or copy the table to Parquet"
+            ) from error
+    if not added.num_rows:
+        raise UserError(f"input.path: the Delta table {store.path!r} has no rows in version {table.version}")
+    paths = [_full_path(store, unquote(path)) for path in added.column("path").to_pylist()]
+    try:
+        stored = stored_files(paths, {file.path: file for file in files}, store.config)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"input.path: the Delta table {store.path!r} has no file {error}, which its version {table.version} consists of:"
+            f" it was deleted, or not copied; restore it, or FSCK REPAIR TABLE drops its rows from the table"
+        ) from error
+    columns = _partition_values(added, sorted(partitions))
+    found = [
+        InputFile(file, "parquet", None, columns=tuple(values.items()), table=table)
+        for file, values in zip(stored, columns, strict=True)
+    ]
+    return sorted(found, key=lambda file: file.path)
+
+
+def _full_path(store: Store, path: str) -> str:
+    """Of a path in the log; of a shallow clone it is a whole one."""
+    return full_path(path) if "://" in path or path.startswith("/") else store.join(path)
+
+
+def _partition_values(added: pa.Table, names: Sequence[str]) -> list[dict[str, str | None]]:
+    """{column: value as text} of each added file."""
+    if not names:
+        return [{} for _ in range(added.num_rows)]
+    values = pa.Table.from_struct_array(added.column("partition").combine_chunks())
+    return values.select(names).cast(pa.schema([(name, pa.string()) for name in names])).to_pylist()
+
+
+def _check_features(table: InputTable, opened: Any) -> None:
+    protocol, settings = opened.protocol(), opened.metadata().configuration
+    unknown = sorted({*(protocol.reader_features or ())} - READ_FEATURES)
+    if unknown or protocol.min_reader_version > NEWEST_READER:
+        what = f"has the reader features {', '.join(unknown)}" if unknown else f"needs reader {protocol.min_reader_version}"
+        raise table.refusal(what, "ALTER TABLE ... DROP FEATURE removes a feature, and a copy of the table has none")
+    if settings.get("delta.columnMapping.mode", "none") != "none":
+        raise table.refusal(
+            "has columns under other names in its files (delta.columnMapping.mode)",
+            "ALTER TABLE ... DROP FEATURE columnMapping, or a copy of the table, writes them under their own",
+        )
+    if "deletionVectors" in (protocol.reader_features or ()) and _has_deletion_vectors(opened):
+        raise table.refusal("has deletion vectors", "REORG TABLE ... APPLY (PURGE) writes the files without the deleted rows")
+
+
+def _has_deletion_vectors(opened: Any) -> bool:
+    """Whether rows of the version's files are deleted; the feature stays in the protocol after they are purged."""
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return pa.table(opened.deletion_vectors()).num_rows > 0
+    except DeltaError:
+        return True  # they are in files of their own, which are not copied with the log
+
+
+def _copy_log(store: Store, files: Sequence[StoredFile], folder: str) -> None:
+    """Copies the newest complete checkpoint and the commits since into `folder`."""
+    named = {file: store.relative(file.path) for file in files if f"{LOG}/" in file.path}
+    log = {file: name.removeprefix(f"{LOG}/") for file, name in named.items() if name.startswith(f"{LOG}/")}
+    checkpoints: dict[int, list[tuple[StoredFile, int]]] = defaultdict(list)  # {version: (file, number of parts)}
+    for file, name in log.items():
+        found = CHECKPOINT.fullmatch(name)
+        if found:
+            checkpoints[int(found[1])].append((file, int(found[3] or 1)))
+    newest = max((version for version, parts in checkpoints.items() if len(parts) >= min(n for _, n in parts)), default=-1)
+    wanted = [file for file, _ in checkpoints.get(newest, ())]
+    if any(file.path.endswith(".json") or "-" in log[file] for file in wanted):
+        wanted += [file for file, name in named.items() if name.startswith(SIDECARS)]
+    wanted += [file for file, name in log.items() if (found := COMMIT.fullmatch(name)) and int(found[1]) >= newest]
+    for file, content in zip(wanted, store.read_files(wanted), strict=True):
+        target = join(folder, named[file])
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as copy:
+            copy.write(content)

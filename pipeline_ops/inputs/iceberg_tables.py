@@ -1,0 +1,262 @@
+"""Iceberg, without a catalog: a table's newest metadata file, or a named one -> the data files of its current snapshot.
+
+pyiceberg plans the scan and reads metadata and manifests through Store, with its retries, checks and credentials.
+"""
+
+import gzip
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.input_tables import InputTable, import_extra, stored_files
+from pipeline_ops.schema.errors import UserError, one_line
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import full_path, join
+from pipeline_ops.storage.store import Store, StoredFile
+
+METADATA = "metadata"
+METADATA_FILE = re.compile(r"(?:.*/)?v?(\d+)(?:-[^/]*?)?(?:\.gz)?\.metadata\.json(?:\.gz)?")
+VERSION_HINT = "version-hint.text"
+
+
+def is_metadata_file(path: str) -> bool:
+    """Whether a path is that of an Iceberg table's metadata, by its name."""
+    return METADATA_FILE.fullmatch(path) is not None
+
+
+def newest_metadata(store: Store, files: Sequence[StoredFile]) -> str:
+    """The full path of a table's newest metadata file: the one that version-hint.text names, or that with the highest number.
+
+    A hint that is a number is a lower limit, as the writers that keep it have it.
+
+    Args:
+        store: of the table's folder.
+        files: all below it.
+
+    Raises:
+        UserError: several have the highest number.
+    """
+    folder = store.join(METADATA)
+    paths = [file.path for file in files if file.path.rpartition("/")[0] == folder]
+    if join(folder, VERSION_HINT) in paths:
+        hint = store.read(f"{METADATA}/{VERSION_HINT}").decode(errors="replace").strip()
+        if join(folder, hint) in paths:
+            return join(folder, hint)
+    numbers = {path: int(found[1]) for path in paths if (found := METADATA_FILE.fullmatch(path))}
+    newest = [path for path, number in numbers.items() if number == max(numbers.values())]
+    if len(newest) > 1:
+        names = " and ".join(path.rpartition("/")[2] for path in sorted(newest)[:2])
+        raise UserError(
+            f"input.path: the Iceberg table {store.path!r} has several newest metadata files, {names}; which one counts, its"
+            f" catalog knows: give the path of that file"
+        )
+    return newest[0]
+
+
+def read_iceberg_table(path: str, location: str, files: Sequence[StoredFile], config: StorageConfig) -> list[InputFile]:
+    """The files of the current snapshot, in the order of their paths, with the partitions' values as columns.
+
+    Args:
+        path: the table's, for people.
+        location: full path of the metadata file.
+        files: a listing of the folder where most of the table's files are; the others are asked for one by one.
+
+    Raises:
+        UserError: pyiceberg is not installed, the metadata cannot be read, or the snapshot has something that is not supported.
+    """
+    static_table = import_extra("pyiceberg.table", "Iceberg", path).StaticTable
+    from pyiceberg.catalog.noop import NoopCatalog
+    from pyiceberg.exceptions import ValidationError
+    from pyiceberg.serializers import FromInputFile
+
+    file_io = _file_io(config)
+    try:
+        metadata = FromInputFile.table_metadata(file_io.new_input(location))
+        opened = static_table(("table", path), metadata, location, file_io, NoopCatalog("none"))
+        snapshot = opened.current_snapshot()
+        if snapshot is None:
+            raise UserError(f"input.path: the Iceberg table {path!r} has no rows: it has no snapshot yet")
+        arrow = _arrow_schema(opened.schema())
+        partitions = _partition_names(opened)
+        table = InputTable("Iceberg", path, snapshot.snapshot_id, arrow, frozenset(partitions.values()))
+        _check_schemas(table, metadata)
+        _check_equality_deletes(table, snapshot, file_io)
+        tasks = list(opened.scan().plan_files())
+        for task in tasks:
+            _check_readable(table, task)
+        paths = [_full_path(task.file.file_path) for task in tasks]
+        stored = stored_files(paths, {file.path: file for file in files}, config)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"input.path: the Iceberg table {path!r} names a file that does not exist: {one_line(error)}; a table that was"
+            f" moved or copied keeps its old paths: give the table where it was written"
+        ) from error
+    except UserError:
+        raise
+    except (ValueError, NotImplementedError, ValidationError) as error:
+        raise UserError(
+            f"input.path: the metadata of the Iceberg table {path!r} cannot be read: {one_line(error)}; a newer pyiceberg may"
+            f" read it, or copy the table to Parquet"
+        ) from error
+    if not tasks:
+        raise UserError(f"input.path: the Iceberg table {path!r} has no rows in snapshot {table.version}")
+    specs, names = metadata.specs(), _field_names(metadata)
+    columns = [_partition_values(task.file, specs, partitions, table) for task in tasks]
+    found = [
+        InputFile(file, "parquet", None, columns=tuple(values.items()), field_names=names, table=table)
+        for file, values in zip(stored, columns, strict=True)
+    ]
+    return sorted(found, key=lambda file: file.path)
+
+
+def _check_readable(table: InputTable, task: Any) -> None:
+    """Raises UserError for a data file of which rows are deleted, or of another format than Parquet."""
+    if task.delete_files:
+        raise table.refusal(
+            f"has deleted rows in delete files (of {task.file.file_path})",
+            "CALL system.rewrite_data_files(table => ..., options => map('delete-file-threshold', '1')) writes the files"
+            " without them",
+        )
+    if task.file.file_format.value != "PARQUET":
+        raise table.refusal(
+            f"has {task.file.file_format.value} files ({task.file.file_path})",
+            "CALL system.rewrite_data_files writes Parquet files",
+        )
+
+
+def _partition_values(
+    file: Any, specs: Mapping[int, Any], names: Mapping[int, str], table: InputTable
+) -> dict[str, str | None]:
+    """{column: value as text} of a data file; the values of `names` in their order."""
+    values: dict[str, str | None] = dict.fromkeys(names.values())
+    for position, field in enumerate(specs[file.spec_id].fields):
+        value = file.partition[position]
+        if value is not None and field.source_id in names and str(field.transform) == "identity":
+            name = names[field.source_id]
+            values[name] = pa.scalar(value, table.schema.field(name).type).cast(pa.string()).as_py()
+    return values
+
+
+def _partition_names(opened: Any) -> dict[int, str]:
+    """{field id: name} of the columns whose values are those of partitions; files that a table has adopted may lack them."""
+    schema = opened.schema()
+    known = {field.field_id: field for field in schema.fields}
+    identity = [
+        field for spec in opened.metadata.specs().values() for field in spec.fields if str(field.transform) == "identity"
+    ]
+    printable = {"string", "int", "long", "boolean", "float", "double", "date", "timestamp", "timestamptz"}
+    return {
+        field.source_id: known[field.source_id].name
+        for field in identity
+        if field.source_id in known and str(known[field.source_id].field_type) in printable
+    }
+
+
+def _check_schemas(table: InputTable, metadata: Any) -> None:
+    """Raises UserError where files of an earlier schema would be read with wrong values."""
+    from pyiceberg.schema import index_name_by_id
+
+    id_of: dict[tuple[int, str], int] = {}
+    name_of: dict[int, tuple[int, str]] = {}
+    for schema in metadata.schemas:
+        for field in schema.fields:
+            if field.initial_default is not None:
+                raise table.refusal(
+                    f"has a column {field.name!r} with a default for the rows before it",
+                    "CALL system.rewrite_data_files writes it",
+                )
+            for nested, name in index_name_by_id(field.field_type).items():
+                key = (field.field_id, name)
+                if id_of.setdefault(key, nested) != nested or name_of.setdefault(nested, key) != key:
+                    raise table.refusal(
+                        f"has renamed fields of the column {field.name!r}",
+                        "a copy of the table (CREATE TABLE ... AS SELECT) has them under one name",
+                    )
+
+
+def _field_names(metadata: Any) -> tuple[tuple[int, str], ...]:
+    """(field id, name) of the columns; () if no file can have a column of another name or meaning."""
+    current = {field.field_id: field.name for field in metadata.schema().fields}
+    earlier = {(field.field_id, field.name) for schema in metadata.schemas for field in schema.fields}
+    return tuple(current.items()) if earlier - {*current.items()} else ()
+
+
+def _check_equality_deletes(table: InputTable, snapshot: Any, file_io: Any) -> None:
+    from pyiceberg.manifest import DataFileContent, ManifestContent
+
+    deletes = [manifest for manifest in snapshot.manifests(file_io) if manifest.content == ManifestContent.DELETES]
+    entries = (entry for manifest in deletes for entry in manifest.fetch_manifest_entry(file_io, discard_deleted=True))
+    if any(entry.data_file.content == DataFileContent.EQUALITY_DELETES for entry in entries):
+        raise table.refusal(
+            "has rows that are deleted by their values (equality deletes)",
+            "CALL system.rewrite_data_files(table => ..., options => map('rewrite-all', 'true')) writes the files without them",
+        )
+
+
+def _arrow_schema(schema: Any) -> pa.Schema:
+    from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+    arrow: Any = schema_to_pyarrow(schema, include_field_ids=False)
+    return pa.schema([(field.name, _usual_type(field.type)) for field in arrow])
+
+
+def _usual_type(data_type: pa.DataType) -> pa.DataType:
+    """The type that files have: pyiceberg says large_string where they have string."""
+    if pa.types.is_struct(data_type):
+        return pa.struct([field.with_type(_usual_type(field.type)) for field in data_type])
+    if pa.types.is_map(data_type):
+        return pa.map_(_usual_type(data_type.key_type), _usual_type(data_type.item_type))
+    if pa.types.is_large_list(data_type) or pa.types.is_list(data_type):
+        return pa.list_(data_type.value_field.with_type(_usual_type(data_type.value_type)))
+    return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(data_type, data_type)
+
+
+def _full_path(location: str) -> str:
+    """The full path of a location in metadata, such as file:/a, file:///a, s3a://bucket/a."""
+    if location.startswith("file:"):
+        return full_path("/" + location.removeprefix("file:").lstrip("/"))
+    return full_path(location.replace("s3n://", "s3://", 1))
+
+
+def _file_io(config: StorageConfig) -> Any:
+    """A pyiceberg.io.FileIO that reads whole files through Store."""
+    from pyiceberg.io import FileIO, InputFile, OutputFile
+
+    class StoreInput(InputFile):
+        def _place(self) -> tuple[Store, str]:
+            folder, _, name = _full_path(self.location).rpartition("/")
+            return Store(folder, config), name
+
+        def __len__(self) -> int:
+            store, name = self._place()
+            return store.stat(name).size
+
+        def exists(self) -> bool:
+            try:
+                return len(self) >= 0
+            except FileNotFoundError:
+                return False
+
+        def open(self, seekable: bool = True) -> Any:
+            store, name = self._place()
+            try:
+                content = store.read(name)
+            except FileNotFoundError:
+                raise FileNotFoundError(self.location) from None
+            return io.BytesIO(gzip.decompress(content) if self.location.endswith(".json.gz") else content)
+
+    class StoreFileIO(FileIO):
+        def new_input(self, location: str) -> StoreInput:
+            return StoreInput(location)
+
+        def new_output(self, location: str) -> OutputFile:
+            raise NotImplementedError(location)
+
+        def delete(self, location: Any) -> None:
+            raise NotImplementedError(location)
+
+    return StoreFileIO()

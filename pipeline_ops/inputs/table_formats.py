@@ -1,0 +1,136 @@
+"""Folders with a table in an open format: found by the names of their log's files, read as that table or refused.
+
+Their data files are never read one by one: that would label rows that the table has dropped.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.inputs.delta_tables import read_delta_table
+from pipeline_ops.inputs.hive_folders import base_folder
+from pipeline_ops.inputs.iceberg_tables import is_metadata_file, newest_metadata, read_iceberg_table
+from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.inputs.input_tables import REQUESTS_AT_ONCE
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.paths import join, shown
+from pipeline_ops.storage.store import Store, StoredFile
+
+# {format: (part of the names of its log's files, the whole of such a name behind the table's folder)}; of a folder that is two
+# tables, the first one counts
+LOGS = {
+    "Delta": ("_delta_log/", re.compile(r"(?:(.*)/)?_delta_log/\d{20}\.[^/]+")),
+    "Iceberg": (".metadata.json", re.compile(r"(?:(.*)/)?metadata/[^/]+\.metadata\.json(?:\.gz)?")),
+    "Hudi": (".hoodie/", re.compile(r"(?:(.*?)/)?\.hoodie/.*")),
+    "Lance": ("_versions/", re.compile(r"(?:(.*)/)?_versions/[^/]+\.manifest")),
+}
+REMEDIES = {
+    "Hudi": "write its current rows as Parquet, such as with Spark",
+    "Lance": "write its current rows as Parquet, such as with lance.dataset(...).to_table()",
+}
+MOST_NAMES = 3  # of tables in messages
+
+
+def find_table(
+    config: InputConfig, store: Store, listed: Sequence[StoredFile], hidden: Sequence[StoredFile]
+) -> list[InputFile]:
+    """The files of the table that the input is; [] if it is none.
+
+    Args:
+        listed, hidden: as Store.list_with_hidden gives them.
+
+    Raises:
+        UserError: the table cannot be read; it is of a format that is not; the input is a folder of tables, or a part of one.
+    """
+    if [file.path for file in listed] == [store.path]:
+        if config.format != "auto" or not is_metadata_file(store.path):
+            return []
+        root = Store(_parent(_parent(store.path)), store.config)
+        return _checked(config, read_iceberg_table(store.path, store.path, root.list_all(), store.config))
+    files, base = [*listed, *hidden], base_folder(store.path)
+    tables = tables_below(file.path.removeprefix(join(base, "")) for file in files)
+    if not tables:
+        _check_no_part(store, listed, base)
+        return []
+    if base != store.path and len(tables) == 1:
+        (folder,) = tables
+        raise _part_of(tables[folder], join(base, folder).rstrip("/"), store)
+    if "" not in tables or base != store.path:
+        names = ", ".join(shown(join(base, name).rstrip("/")) for name in sorted(tables)[:MOST_NAMES])
+        more = f" and {len(tables) - MOST_NAMES:,} more" if len(tables) > MOST_NAMES else ""
+        raise UserError(
+            f"input.path: {store.path!r} holds tables ({', '.join(sorted({*tables.values()}))}), whose files are not read one"
+            f" by one: {names}{more}; give the folder of one table"
+        )
+    if tables[""] == "Delta":
+        return _checked(config, read_delta_table(store, files))
+    if tables[""] == "Iceberg":
+        return _checked(config, read_iceberg_table(store.path, newest_metadata(store, files), files, store.config))
+    raise UserError(f"input.path: {store.path!r} is a {tables['']} table, which cannot be read; {REMEDIES[tables['']]}")
+
+
+def tables_below(names: Iterable[str]) -> dict[str, str]:
+    """{folder of a table: format} of all tables below a folder that are in no hidden folder, in the order of LOGS.
+
+    Args:
+        names: of files below the folder, relative to it, hidden ones too; the folder itself is "".
+    """
+    found: dict[str, dict[str, None]] = {table_format: {} for table_format in LOGS}
+    for name in names:
+        for table_format, (part, pattern) in LOGS.items():
+            match = pattern.fullmatch(name) if part in name else None
+            if match and not any(folder.startswith(("_", ".")) for folder in (match[1] or "").split("/")):
+                found[table_format][match[1] or ""] = None
+    return {folder: table_format for table_format in reversed(LOGS) for folder in found[table_format]}
+
+
+def _checked(config: InputConfig, files: list[InputFile]) -> list[InputFile]:
+    """The files, with a null for each row where they lack a text column: earlier versions of the table had none."""
+    table = files[0].table
+    assert table is not None
+    if config.format not in ("auto", "parquet"):
+        raise UserError(f"input.format: {config.format!r}, but {table.path!r} is a {table.format} table; leave it out")
+    for key, column in zip(("text_column", "text_pair_column"), config.text_columns, strict=False):
+        if column in table.partitions:
+            raise UserError(f"input.{key}: {column!r} is a partition of the {table.format} table, not a text; name another one")
+    texts = tuple((column, None) for column in config.text_columns if column in table.schema.names)
+    return [replace(file, columns=(*file.columns, *texts)) for file in files]
+
+
+def _check_no_part(store: Store, listed: Sequence[StoredFile], base: str) -> None:
+    """Raises UserError for an input that is some of a table's files: by a glob, of a partition, in Iceberg's folder `data`."""
+    folders = {base} if base == store.path else {_parent(file.path) for file in listed if file.path.endswith(".parquet")}
+    roots = {_without_partitions(folder) for folder in folders}
+    places = [(root, "Delta", "_delta_log") for root in roots if root != store.path]
+    places += [(root, "Hudi", ".hoodie") for root in roots if root != store.path]
+    places += [(_parent(root), "Iceberg", "metadata") for root in roots if root.endswith("/data") and "://data" not in root]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+        found = threads.map(lambda place: _is_log(Store(place[0], store.config), place[2]), places)
+    for (root, table_format, _), is_table in zip(places, found, strict=True):
+        if is_table:
+            raise _part_of(table_format, root, store)
+
+
+def _part_of(table_format: str, root: str, store: Store) -> UserError:
+    return UserError(
+        f"input.path: {store.path!r} is a part of the {table_format} table {root!r}, some of whose files may hold rows that it"
+        f" has dropped; give the table's folder"
+    )
+
+
+def _is_log(store: Store, name: str) -> bool:
+    """Whether the folder of that name in a table's folder has a file of its log."""
+    return bool(tables_below(f"{name}/{file}" for file in store.names_in(name)))
+
+
+def _without_partitions(folder: str) -> str:
+    """The folder without those at its end whose names are a column and its value."""
+    while "=" in folder.rpartition("/")[2]:
+        folder = _parent(folder)
+    return folder
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
