@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_syntax import check_header_names
-from pipeline_ops.line_formats.parsing import BadRecord, check_nesting
+from pipeline_ops.line_formats.json_types import check_nesting
+from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.row_formats import arrow_files, avro_files, orc_files, wet_files
 from pipeline_ops.row_formats.plain_types import decoded, plain_type
 from pipeline_ops.row_formats.row_batches import RowFormat, Source
