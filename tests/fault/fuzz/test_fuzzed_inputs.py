@@ -110,9 +110,8 @@ SOUND = '{"text": "sound", "tags": ["x"], "facts": {"y": 1}}'
 ODD_LINES = {
     "so_deep_that_arrow_crashes": '{"text": "a", "new": ' + "[" * 200_000 + "]" * 200_000 + "}",
     "deep_and_broken": "[" * 5000,
-    "half_a_surrogate_pair": '{"text": "a", "new": "\\udc00"}',
+    "half_a_surrogate_pair": '{"text": "\\udc00", "new": 1}',
     "half_a_surrogate_pair_in_a_name": '{"text": "a", "\\ud800": 1}',
-    "half_a_surrogate_pair_in_an_inner_name": '{"text": "a", "facts": {"\\ud800": 1}}',
     "undecodable_name": '{"text": "a", "n\udcffw": 1}',
     "integer_of_5000_digits": '{"text": "a", "facts": {"y": ' + "9" * 5000 + "}}",
     "column_twice": '{"text": "a", "text": "b"}',
@@ -125,6 +124,8 @@ LINES_OF_OTHER_TYPES = {
     "list_in_a_list_of_texts": '{"text": "a", "tags": [[]]}',
     "text_where_others_have_objects": '{"text": "a", "facts": "y"}',
     "other_type_in_an_object": '{"text": "a", "facts": {"y": [1]}}',
+    "half_a_surrogate_pair": '{"text": "a", "new": "\\udc00"}',
+    "half_a_surrogate_pair_in_an_inner_name": '{"text": "a", "facts": {"\\ud800": 1}}',
     "integer_beyond_64_bits": '{"text": "a", "facts": {"y": 18446744073709551616}}',
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.label_corpus import labels
 from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
-from tests.support.invariant import check_exactly_once
+from tests.support.invariant import check_exactly_once, read_misfits
 from tests.support.running import command, job_settings, keys, make_job, write_job_file
 from tests.support.serial_chain import run_serially
 
@@ -85,12 +85,15 @@ def test_folder_columns_can_be_chosen_typed_and_partitioned_by(model: Path, tmp_
     assert dict(rows)["en"] == len(TEXTS)
 
 
-def test_a_folders_value_that_has_not_the_given_type_rejects_its_documents(model: Path, tmp_path: Path) -> None:
+def test_a_folders_value_that_has_not_the_given_type_is_null_and_kept(model: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     expected = write_corpus(source)
     run_serially(make_job(source, model, output, "input.column_types={year: int32}"))
     _, rejects = check_exactly_once(output, expected)
-    assert {Path(reject["source_file"]).name for reject in rejects if reject["reason"] == "column_type"} == {"part.txt"}
+    assert rejects == []
+    assert {(Path(path).name, *values.items()) for (path, _), values in read_misfits(output).items()} == {
+        ("part.txt", ("year", '""'))
+    }
 
 
 def test_values_in_the_file_stay_and_the_folders_value_takes_the_place_of_its_nulls(model: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_arrow_of_any_type_is_read_as_plain_types(tmp_path: Path, name: str, com
 
 def test_arrow_of_chosen_columns_has_only_these(tmp_path: Path) -> None:
     path = write_arrow(tmp_path / "a.arrow", typed_table())
-    assert read_path(path, columns=("kind",)).tables[0].column_names == ["text", "kind", "source_file", "source_row"]
+    assert [*read_path(path, columns=("kind",)).documents[0]] == ["text", "kind", "source_file", "source_row"]
 
 
 @pytest.mark.parametrize("name", ["a.arrow", "a.feather"])
