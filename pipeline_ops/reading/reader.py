@@ -23,6 +23,7 @@ from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.json_types import check_nesting, json_type
 from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.row_formats.parquet_files import current_names, intersect_ranges, read_rows, split_row_groups
+from pipeline_ops.row_formats.plain_types import plain_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
@@ -328,7 +329,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
         ranges = [(part.start_row, part.stop_row or 0) for part in intersect_ranges(cuts, span.ranges, num_rows)]
         # one pass over all ranges: they may share a row group, which is decoded from its start
         tables = read_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
-        row, ahead = ranges[0][0], parquet.schema_arrow.empty_table()
+        row, ahead = ranges[0][0], pa.table({})
         for start, stop in ranges:
             held = []
             while row < stop:
@@ -340,7 +341,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
                 if row >= start:
                     held.append(ahead.slice(0, count))
                 ahead, row = ahead.slice(count), row + count
-            table = pa.concat_tables(held) if held else parquet.schema_arrow.empty_table().select([*names])
+            table = pa.concat_tables(held) if held else plain_schema(parquet.schema_arrow).empty_table().select([*names])
             table = table.rename_columns([names[own] for own in table.column_names])
             piece = _piece(file, start, stop, stop == num_rows)
             yield piece, *_documents(file, table, np.arange(start, stop), [], settings)

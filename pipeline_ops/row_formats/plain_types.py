@@ -27,9 +27,14 @@ def plain_type(data_type: pa.DataType) -> pa.DataType:
     return PLAIN_TYPES.get(data_type, with_children(data_type, plain_type))
 
 
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """A schema with its columns' plain types, its metadata kept; unlike some others it has an empty table."""
+    return pa.schema([field.with_type(plain_type(field.type)) for field in schema], schema.metadata)
+
+
 def decoded(table: pa.Table) -> pa.Table:
     """A table with its columns in their plain types, its schema's metadata kept."""
-    schema = pa.schema([field.with_type(plain_type(field.type)) for field in table.schema], table.schema.metadata)
+    schema = plain_schema(table.schema)
     if any(map(_has_list_views, table.schema.types)):
         return _rebuilt(table, schema)
     try:

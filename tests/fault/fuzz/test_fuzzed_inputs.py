@@ -109,7 +109,7 @@ def test_broken_files_only_are_refused_by_name_unless_the_job_has_begun_or_other
 SOUND = '{"text": "sound", "tags": ["x"], "facts": {"y": 1}}'
 ODD_LINES = {
     "so_deep_that_arrow_crashes": '{"text": "a", "new": ' + "[" * 200_000 + "]" * 200_000 + "}",
-    "deep_and_broken": "[" * 5000,
+    "deep_and_broken": '{"text": ' + "[" * 5000,
     "half_a_surrogate_pair": '{"text": "\\udc00", "new": 1}',
     "half_a_surrogate_pair_in_a_name": '{"text": "a", "\\ud800": 1}',
     "undecodable_name": '{"text": "a", "n\udcffw": 1}',

@@ -226,3 +226,23 @@ def test_read_of_texts_that_are_all_null_says_so(tmp_path: Path) -> None:
     write_parquet(tmp_path / "c.parquet", [{"text": "a", "id": 1}])
     result = read_path(tmp_path)
     assert result.rejected == [(0, "null_text"), (1, "null_text")] * 2
+
+
+def test_read_of_tensors_gives_lists(tmp_path: Path) -> None:
+    storage = pa.array([[1, 2, 3, 4, 5, 6], None], pa.list_(pa.int32(), 6))
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int32(), [2, 3], permutation=[1, 0]), storage)
+    nested = pa.StructArray.from_arrays([tensors], ["tensor"])
+    result = read_path(write_parquet(tmp_path / "a.parquet", pa.table({"text": ["a", "b"], "tensor": tensors, "in": nested})))
+    assert result.column("tensor") == [[1, 2, 3, 4, 5, 6], None]
+    assert result.column("in") == [{"tensor": [1, 2, 3, 4, 5, 6]}, {"tensor": None}]
+
+
+def test_read_of_json_objects_without_what_parquet_has_in_each_row(tmp_path: Path) -> None:
+    item = pa.field("item", pa.int64(), nullable=False)
+    object_type = pa.struct([pa.field("a", pa.int64(), nullable=False), pa.field("l", pa.list_(item), nullable=False)])
+    schema = pa.schema([pa.field("text", pa.string(), nullable=False), pa.field("meta", object_type, nullable=False)])
+    write_parquet(tmp_path / "a.parquet", pa.table({"text": ["a"], "meta": [{"a": 1, "l": [2]}]}, schema))
+    write_jsonl(tmp_path / "b.jsonl", [{"text": "b", "meta": {"a": 3}}, {"text": "c", "meta": {"l": [None]}}, {"text": "d"}])
+    result = read_path(tmp_path)
+    assert (result.rejected, result.misfits) == ([], [])
+    assert result.column("meta") == [{"a": 1, "l": [2]}, {"a": 3, "l": None}, {"a": None, "l": [None]}, None]
