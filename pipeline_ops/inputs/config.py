@@ -62,7 +62,7 @@ class InputConfig(BaseModel):
             try:
                 bytes(4).decode(encoding)
             except (LookupError, UnicodeError) as error:  # not known, or no encoding of text, such as base64
-                raise ValueError(f"{encoding!r} is no text encoding that Python knows: try cp1252, utf-16 or auto") from error
+                raise ValueError("no text encoding that Python knows; try cp1252, utf-16 or auto") from error
         return encoding
 
     @field_validator("column_types")

@@ -32,14 +32,18 @@ def encoding_of(head: bytes, config: InputConfig, path: str) -> str | None:
     """
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
+            if encoding is not None and _has_bytes_of_utf_8(head.removeprefix(mark)):
+                raise UserError(f"input.path: {path} begins with the byte order mark of {encoding}, but goes on in UTF-8")
             return encoding
     declared = None if config.encoding in (None, "auto") else codecs.lookup(config.encoding).name
-    if declared in ("utf-16", "utf-32") and head:
-        raise UserError(
-            f"input.encoding: {path} has no byte order mark, so {declared} leaves open which byte is first; set"
-            f" input.encoding={declared}-le or {declared}-be"
-        )
-    if declared is not None and declared.startswith(("utf-16", "utf-32")):
+    if declared is not None and declared.startswith(("utf-16", "utf-32")) and head:
+        if _has_bytes_of_utf_8(head):
+            raise UserError(f"input.encoding: {path} is UTF-8, not {declared}; auto goes by each file's bytes")
+        if declared in ("utf-16", "utf-32"):
+            raise UserError(
+                f"input.encoding: {path} has no byte order mark, so {declared} leaves open which byte is first; set"
+                f" input.encoding={declared}-le or {declared}-be"
+            )
         return declared
     unmarked = unmarked_encoding(head)
     if unmarked is not None:
@@ -47,6 +51,11 @@ def encoding_of(head: bytes, config: InputConfig, path: str) -> str | None:
     if config.encoding == "auto":
         return None if is_utf_8(head) else guessed_encoding(head, path)
     return None if declared in UTF_8 else declared
+
+
+def _has_bytes_of_utf_8(head: bytes) -> bool:
+    """Whether bytes are UTF-8 rather than UTF-16 or UTF-32, in which each space and each newline has a NUL."""
+    return bool(head) and 0 not in head and is_utf_8(head)
 
 
 def has_byte_order_mark(head: bytes) -> bool:

@@ -169,8 +169,8 @@ def _remaining_bytes(file: InputFile, ranges: Sequence[Range], settings: ReadSet
         return float(size)
     if file.compression is not None:
         return max(size - ranges[0].start_byte / EXPANSION, 0.05 * size)
-    # more is decoded than stored where the content is compressed whatever the name says
-    return max(float(sum(stop - start for start, stop in _byte_ranges(file, ranges))), 0.0)
+    left = float(sum(stop - start for start, stop in _byte_ranges(file, ranges)))
+    return left if left > 0 else 0.05 * size  # more is decoded than stored where it is compressed whatever the name says
 
 
 def _byte_ranges(file: InputFile, ranges: Sequence[Range]) -> list[tuple[int, int]]:

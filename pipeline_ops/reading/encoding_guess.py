@@ -1,18 +1,22 @@
 """The encodings of a sample of line files: a guess for `init`, and what input.encoding=auto makes of them."""
 
+import codecs
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import LINE_FORMATS
 from pipeline_ops.inputs.input_files import InputFile, evenly_spread
-from pipeline_ops.line_formats.decoding import Decoding, beginning_of, decoding_of
-from pipeline_ops.line_formats.text_encoding import guessed_encoding, has_byte_order_mark, is_utf_8, unmarked_encoding
+from pipeline_ops.line_formats.decoding import beginning_of, decoding_of
+from pipeline_ops.line_formats.text_encoding import UTF_8, guessed_encoding, has_byte_order_mark, is_utf_8, unmarked_encoding
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.storage.store import Store
 
 SAMPLED_FILES = 8
 MOST_NAMES = 3
+
+Content = TypeVar("Content")
 
 
 def guess_encoding(files: Sequence[InputFile], store: Store) -> str | None:
@@ -21,13 +25,7 @@ def guess_encoding(files: Sequence[InputFile], store: Store) -> str | None:
     One guess is made for all files that are not UTF-8: more bytes make it a better one. Files that cannot be read are skipped.
     """
     others, has_utf_8, unmarked = list[bytes](), False, set[str]()
-    for file in _sample(files):
-        try:
-            head = beginning_of(file, store)
-        except Exception as error:  # a broken file can make the decompressors raise anything
-            if is_store_fault(error):
-                raise
-            continue
+    for _, head in _each(_sample(files), lambda file: beginning_of(file, store)):
         if has_byte_order_mark(head):
             continue
         if (encoding := unmarked_encoding(head)) is not None:
@@ -45,30 +43,40 @@ def guess_encoding(files: Sequence[InputFile], store: Store) -> str | None:
 
 
 def encoding_notes(files: Sequence[InputFile], config: InputConfig, store: Store) -> list[str]:
-    """A sentence about the encodings that input.encoding=auto guesses for a sample of the line files, where there are any."""
-    if config.encoding != "auto":
+    """Sentences about a sample of the line files: what input.encoding=auto guesses, or which are UTF-8 against its codec."""
+    if config.encoding is None or (config.encoding != "auto" and codecs.lookup(config.encoding).name in UTF_8):
         return []
     sampled = _sample(files)
+    if config.encoding != "auto":
+        named = [file.path for file, head in _each(sampled, lambda file: beginning_of(file, store)) if _is_surely_utf_8(head)]
+        found = f"{len(named)} of {len(sampled)} sampled files can only be UTF-8 ({_names(named)})"
+        return [f"input.encoding={config.encoding}, but {found}; auto goes by each file's bytes"] if named else []
     guessed: dict[str, list[str]] = defaultdict(list)
-    for file, decoding in _decodings(sampled, config, store):
+    for file, decoding in _each(sampled, lambda file: decoding_of(file, config, store)):
         if decoding.encoding is not None and not decoding.has_byte_order_mark:
             guessed[decoding.encoding].append(file.path)
-    parts = [
-        f"{encoding} for {len(paths)} ({', '.join(path.rsplit('/', 1)[-1] for path in paths[:MOST_NAMES])}"
-        f"{', ...' if len(paths) > MOST_NAMES else ''})"
-        for encoding, paths in guessed.items()
-    ]
-    return [f"input.encoding=auto: of {len(sampled)} files looked at it guesses {', '.join(parts)}"] if parts else []
+    parts = [f"{encoding} for {len(paths)} ({_names(paths)})" for encoding, paths in guessed.items()]
+    return [f"input.encoding=auto: of {len(sampled)} sampled files it guesses {', '.join(parts)}"] if parts else []
+
+
+def _is_surely_utf_8(head: bytes) -> bool:
+    """Whether bytes have characters that are UTF-8, which text in another encoding is by chance in a word at the most."""
+    return not head.isascii() and not has_byte_order_mark(head) and is_utf_8(head)
+
+
+def _names(paths: Sequence[str]) -> str:
+    return ", ".join(path.rsplit("/", 1)[-1] for path in paths[:MOST_NAMES]) + (", ..." if len(paths) > MOST_NAMES else "")
 
 
 def _sample(files: Sequence[InputFile]) -> list[InputFile]:
     return evenly_spread([file for file in files if file.format in LINE_FORMATS and file.stored.size], SAMPLED_FILES)
 
 
-def _decodings(files: Sequence[InputFile], config: InputConfig, store: Store) -> Iterator[tuple[InputFile, Decoding]]:
+def _each(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
+    """(file, what `read` returns) of the files that can be read."""
     for file in files:
         try:
-            yield file, decoding_of(file, config, store)
+            yield file, read(file)
         except Exception as error:  # a broken file can make the decompressors raise anything
             if is_store_fault(error):
                 raise

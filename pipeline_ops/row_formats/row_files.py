@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_syntax import check_header_names
 from pipeline_ops.line_formats.json_types import check_nesting
@@ -152,6 +153,7 @@ def open_row_file(file: InputFile, store: Store, content: bytes | None = None) -
     row_format = ROW_FORMATS[file.format]
     if file.compression is not None and not row_format.decompresses:
         raise UserError(f"input.path: {file.path} is compressed as a whole ({file.compression}); decompress it first")
+    check_no_pointer_file(file, store, content)
     with (
         pa.BufferReader(content) if content is not None else store.open(file.stored, sequential=row_format.sequential) as opened
     ):

@@ -2,12 +2,13 @@
 
 A case is (kind, seed): the same bytes for every call on one Python installation. The kind is a file name whose suffixes say
 format and compression; Parquet kinds also say the codec and whether pages have checksums. Compressed files of line formats
-have two members or frames.
+have two members or frames; `-utf16` and `-returns` (lines end with \\r) are before the suffixes.
 """
 
 import bz2
 import gzip
 import json
+import lzma
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,7 +28,11 @@ LINE_KINDS = tuple(f"lines{suffix}{codec}" for suffix in (".jsonl", ".csv", ".tx
 ARRAY_KINDS = tuple(
     f"lines.{layout}.json{codec}" for layout in ("array", "indented", "wrapped", "objects") for codec in ("", ".zst")
 )
-KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS)
+DECODED_KINDS = (
+    *("lines.jsonl.xz", "lines.csv.lz4"),
+    *(f"lines-{how}.{suffix}" for how in ("utf16", "returns") for suffix in ("jsonl", "csv", "txt")),
+)
+KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS, *DECODED_KINDS)
 ROW_GROUP_ROWS = 17
 PAGE_HEADER_BYTES = 32
 
@@ -57,8 +62,12 @@ def original(kind: str) -> Original:
         data = _parquet(documents, kind.partition(".")[0].partition("-")[0], checksums="checksums" in kind)
         return Original(data, tuple(_parquet_structure(data)))
     data = _lines(documents, kind.split(".")[1])
+    if "-utf16" in kind:
+        data = data.decode().encode("utf-16")
+    if "-returns" in kind:
+        data = data.replace(b"\r", b"").replace(b"\n", b"\r")
     middle = len(data) // 2
-    if kind.endswith((".gz", ".zst", ".bz2")):
+    if kind.endswith((".gz", ".zst", ".bz2", ".xz", ".lz4")):
         data = _compress(data[:middle], kind) + _compress(data[middle:], kind)
     return Original(data, ((0, 40), (0, 4000)))  # what is read for the columns' names and types
 
@@ -133,8 +142,10 @@ def _compress(data: bytes, kind: str) -> bytes:
         return gzip.compress(data, mtime=0)
     if kind.endswith(".bz2"):
         return bz2.compress(data)
+    if kind.endswith(".xz"):
+        return lzma.compress(data)
     sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
+    with pa.CompressedOutputStream(sink, "lz4" if kind.endswith(".lz4") else "zstd") as stream:
         stream.write(data)
     return sink.getvalue().to_pybytes()
 

@@ -6,6 +6,7 @@
 
 import bz2
 import json
+import lzma
 import os
 import resource
 import select
@@ -15,13 +16,15 @@ import tempfile
 import traceback
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import lz4.frame
 import pyarrow as pa
 import zstandard
 from tokenizers import Tokenizer
@@ -62,6 +65,12 @@ READ_BYTES = 4000  # so that damage is met in the middle of reading, not at its 
 FACTS = ModelFacts("model", None, "", "", 128, Head(("A", "B"), "softmax"), 0, 0, False, False)
 RESOLVED = ResolvedModel(FACTS, SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right"), None)
 
+MEMBERS: dict[str, Callable[[], Any]] = {
+    "gzip": partial(zlib.decompressobj, wbits=31),
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lzma.LZMADecompressor,
+    "lz4": lz4.frame.LZ4FrameDecompressor,
+}
 COMPLETE, PARTIAL, REFUSED, WRONG, DIED, HUNG = "complete", "partial", "refused", "WRONG", "process died", "HUNG"
 
 
@@ -97,11 +106,11 @@ def examine(kind: str, seed: int, folder: Path) -> str:
     if beside := seed % 4 == 3:
         good.write_bytes(original(kind).data)
     job = JobConfig(
-        input=InputConfig(path=str(folder), text_unit="file" if kind.startswith("lines.txt") and seed % 5 == 4 else "line"),
+        input=InputConfig(path=str(folder), text_unit="file" if ".txt" in kind and seed % 5 == 4 else "line"),
         model=ModelConfig(path="model"),
         output=OutputConfig(path=str(folder) + "-out", columns=("all", "none", ("id",))[seed % 3], partition_by=()),
     )
-    if kind.startswith("lines.txt") and seed % 3 == 2:
+    if ".txt" in kind and seed % 3 == 2:
         job = job.model_copy(update={"output": job.output.model_copy(update={"columns": "all"})})
     job = job.model_copy(update={"compute": job.compute.model_copy(update={"unit_bytes": UNIT_BYTES})})
     with mock.patch(
@@ -208,7 +217,7 @@ def _count(file: InputFile, job: ResolvedJob) -> int | str:
     """The file's documents, or what `verify` reports when it cannot count them."""
     try:
         return count_documents(file, job.input, job.input_store)
-    except (*store_errors(), pa.ArrowException, UnicodeDecodeError) as error:
+    except (*store_errors(), UserError, pa.ArrowException, UnicodeDecodeError) as error:
         return repr(error)
 
 
@@ -220,10 +229,12 @@ def _check_whole_stream(file: InputFile, damage: str) -> None:
         assert _zstd_frames_end(data) == len(data), "zstd: the frames end elsewhere than the file"
     elif file.compression:
         while data:
-            member = zlib.decompressobj(wbits=31) if file.compression == "gzip" else bz2.BZ2Decompressor()
+            member = MEMBERS[file.compression]()
             member.decompress(data)
             assert member.eof, f"{file.compression}: ends within a member"
             data = member.unused_data
+            if file.compression in ("gzip", "xz"):
+                data = data.lstrip(b"\0")  # padding
 
 
 def _zstd_frames_end(data: bytes) -> int:
@@ -312,6 +323,7 @@ def outcome_of(kind: str, seed: int) -> tuple[str, str]:
         tempfile.TemporaryDirectory() as folder,
         mock.patch("jobs.run.prepare.resolve_model", return_value=RESOLVED),
         mock.patch("pipeline_ops.line_formats.line_records.STREAM_CHUNK_BYTES", READ_BYTES),
+        mock.patch("pipeline_ops.line_formats.decoding.HEAD_BYTES", READ_BYTES),
         mock.patch("pipeline_ops.reading.input_schema.TYPE_SAMPLE_BYTES", READ_BYTES),
     ):
         try:

@@ -250,6 +250,19 @@ def test_encoding_of_utf_16_without_a_byte_order_mark_has_to_say_which(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("encoding", "data", "said"),
+    [
+        (None, b"\xff\xfea text in one byte per character\nand more\n", "begins with the byte order mark of utf-16, but"),
+        ("utf-16-le", "a text in UTF-8: é\n".encode(), "is UTF-8, not utf-16-le"),
+    ],
+)
+def test_utf_8_is_not_read_as_utf_16(tmp_path: Path, encoding: str | None, data: bytes, said: str) -> None:
+    """Nearly all pairs of bytes are some Chinese character."""
+    (failure,) = try_bytes(tmp_path, "a.txt", data, encoding=encoding).failures
+    assert said in failure.message
+
+
+@pytest.mark.parametrize(
     ("encoding", "data", "rejected"),
     [
         (None, "ab\n".encode("utf-16") + b"\x00\xd8" + "x\nok\n".encode("utf-16-le") + b"q", [1, 3]),
@@ -280,8 +293,11 @@ def test_encoding_is_guessed_for_each_file_that_is_not_utf_8(tmp_path: Path) -> 
     assert result.column("text") == [line for text, _ in texts.values() for line in text.splitlines()]
     files, settings = prepare(tmp_path, encoding="auto")
     (note,) = encoding_notes(files, settings.input, settings.store)
-    assert note == "input.encoding=auto: of 4 files looked at it guesses cp1252 for 1 (a.txt), cp1250 for 1 (c.txt)"
+    assert note == "input.encoding=auto: of 4 sampled files it guesses cp1252 for 1 (a.txt), cp1250 for 1 (c.txt)"
     assert encoding_notes(files, input_of(tmp_path), settings.store) == []
+    (note,) = encoding_notes(files, input_of(tmp_path, encoding="cp1252"), settings.store)
+    assert note.startswith("input.encoding=cp1252, but 1 of 4 sampled files can only be UTF-8 (b.txt)")
+    assert encoding_notes(files[:1], input_of(tmp_path, encoding="cp1252"), settings.store) == []
     assert guess_encoding(files, settings.store) == "auto"
     assert guess_encoding(files[:1], settings.store) == "cp1252"
     assert guess_encoding(files[1:2], settings.store) is None
