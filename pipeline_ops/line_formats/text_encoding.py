@@ -5,7 +5,7 @@ import codecs
 import numpy as np
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.first_bytes import NOT_IN_TEXT
+from pipeline_ops.line_formats.first_bytes import NOT_IN_TEXT
 from pipeline_ops.line_formats.line_records import Readable
 from pipeline_ops.schema.errors import UserError
 

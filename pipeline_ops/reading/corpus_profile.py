@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, evenly_spread, readable_files
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats import line_records
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_fields
 from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
 from pipeline_ops.reading.documents import decode_texts

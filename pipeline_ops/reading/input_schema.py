@@ -9,11 +9,11 @@ import pyarrow as pa
 from pyarrow.parquet import FileMetaData
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, evenly_spread, readable_files
 from pipeline_ops.line_formats import line_records
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_header
 from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import may_hold_texts, settle_types
 from pipeline_ops.row_formats.parquet_files import read_footers, sampled_schema

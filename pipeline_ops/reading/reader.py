@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats import json_lines, line_records, parsing
 from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_header
 from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import check_nesting, json_type
 from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.row_formats.parquet_files import current_names, intersect_ranges, read_rows, split_row_groups

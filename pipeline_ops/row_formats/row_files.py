@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_syntax import check_header_names
+from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import check_nesting
 from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.row_formats import arrow_files, avro_files, orc_files, wet_files

@@ -135,9 +135,9 @@ def test_zip_archive_of_one_file_is_that_file(tmp_path: Path) -> None:
     for name in ("archive.zip", "train.csv.zip", "train.csv"):
         assert texts_of(try_bytes(tmp_path / name, name, archive.getvalue())) == TEXTS
     (tmp_path / "other.zip").write_bytes(zipped(picture__png="..."))
-    files, unknown = find_inputs(input_of(tmp_path), prepare(tmp_path)[1].store)
+    files, passed_over = find_inputs(input_of(tmp_path), prepare(tmp_path)[1].store)
     assert [file.format for file in files] == ["csv"] * 3
-    assert unknown == [str(tmp_path / "other.zip")]
+    assert [(file.path, file.why) for file in passed_over] == [(str(tmp_path / "other.zip"), "unknown suffix")]
 
 
 def parquet_bytes() -> bytes:
