@@ -16,7 +16,7 @@ NON_RESULT_INPUT_KEYS = ("path", "max_reject_share")  # keys of `input` that cha
 # as settings are recorded where they were renamed since: fingerprints, and with them the ids of units, stay the same
 RECORDED_NAMES = {"output.label_name": "output.label_column"}
 # keys of `input` that came later: not in the settings while they have their defaults
-LATER_KEYS = ("encoding",)
+LATER_KEYS = ("encoding", "escape", "header")
 
 
 def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pipeline_ops.planning.first_documents import first_documents
 from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_columns
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.column_types import common_type, is_text_type, settle_types
+from pipeline_ops.reading.csv_guess import csv_remarks
 from pipeline_ops.reading.documents import check_columns
 from pipeline_ops.reading.encoding_guess import encoding_notes
 from pipeline_ops.reading.input_schema import files_by_format, sample_columns
@@ -61,7 +62,7 @@ class Prepared:
     files: list[InputFile]  # of a trial the first ones
     passed_over: list[PassedOver]  # files below the input that are not read
     column_types: pa.Schema  # of the input's columns, in the whole output
-    column_notes: list[str]  # sentences about files without the text column, columns of several types, guessed encodings
+    column_notes: list[str]  # sentences: files without the text column, columns of several types, encodings and CSV as guessed
     ledger: Ledger
     lease: LeaseRecord | None  # the newest; not held
     failures: list[Failure]  # quarantined, not to be retried
@@ -178,6 +179,7 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
     types, notes = settle_types(sampled, job.input, known)
     if plan.tasks:
         with store_access("input.path", job.input.path, "read"):
+            notes += csv_remarks(left, job.input, job.input_store)
             notes += encoding_notes(left, job.input, job.input_store)
     return Prepared(
         job,

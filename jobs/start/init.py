@@ -26,6 +26,7 @@ from pipeline_ops.models.fetch import HubUnreachable
 from pipeline_ops.planning.stray_files import find_strays, glob_of_columns
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
 from pipeline_ops.reading.corpus_profile import CorpusProfile, profile_corpus
+from pipeline_ops.reading.csv_guess import shown_setting
 from pipeline_ops.reading.documents import is_text_type
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -81,8 +82,7 @@ def init(
             settings["input"]["encoding"] = corpus.encoding
             source = source.model_copy(update={"encoding": corpus.encoding})
         strays = stray_lines(find_strays(corpus.files, corpus.passed_over, source, job.input_store))
-    if corpus.delimiter is not None:
-        settings["input"].setdefault("delimiter", corpus.delimiter)
+    settings["input"] |= {key: value for key, (value, _) in corpus.csv_settings.items()}
     guessed = guess_columns([*corpus.columns], corpus.common_texts)
     column = settings["input"].get("text_column") or text_column_of(source, corpus, guessed)
     settings["input"] = {"path": settings["input"].pop("path"), "text_column": column, **settings["input"]}
@@ -92,7 +92,7 @@ def init(
         settings["output"].setdefault(key, name)
     labels, not_checked = _labels_of(check_config(JobConfig, settings))
     summary = summary_of(corpus, guessed, column, clashes, labels) | {
-        "remarks": [*strays, *encoding_lines(corpus), *corpus.type_notes],
+        "remarks": [*strays, *encoding_lines(corpus), *corpus.csv_notes, *corpus.type_notes],
         "not_checked": not_checked,
     }
     lines = [
@@ -226,6 +226,7 @@ def summary_of(
         "passed_over": passed_over.summary_of(corpus.passed_over),
         "documents_estimate": round(corpus.documents),
         "documents_counted": corpus.counted,
+        "csv": {key: {"value": value, "reason": reason} for key, (value, reason) in corpus.csv_settings.items()},
         "columns": corpus.columns,
         "text_column": column,
         "candidates": list(guessed.texts),
@@ -248,6 +249,7 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
         f"{table}{files}; {about}{counted(found['documents_estimate'], 'document')}",
         f"columns: {', '.join(f'{name!r} {kind}' for name, kind in found['columns'].items())}",
     ]
+    lines += [f"input.{key}={shown_setting(guess['value'])}: {guess['reason']}" for key, guess in found["csv"].items()]
     lengths = found["text_characters"]
     if lengths:
         half = f"half of {counted(lengths['p50'], 'character')} or less"

@@ -76,8 +76,7 @@ def init_training(
     source = config.input.model_copy(update={"path": full_path(config.input.path)})
     with store_access("input.path", source.path, "read"):
         corpus = profile_corpus(source, Store(source.path, config.storage))
-    if corpus.delimiter is not None:
-        settings["input"].setdefault("delimiter", corpus.delimiter)
+    settings["input"] |= {key: value for key, (value, _) in corpus.csv_settings.items()}
     if corpus.encoding is not None:
         settings["input"]["encoding"] = corpus.encoding
         source = source.model_copy(update={"encoding": corpus.encoding})

@@ -1,9 +1,9 @@
 """InputConfig: which files are labeled and how they are parsed."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class InputConfig(BaseModel):
@@ -42,6 +42,18 @@ class InputConfig(BaseModel):
     quote: str | None = Field(
         default='"', min_length=1, max_length=1, description="CSV; null where quotes are plain characters"
     )
+    escape: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1,
+        description='CSV: makes the next character a plain one: a backslash where texts have \\" for a quote;'
+        " default: none, quotes are doubled",
+    )
+    header: bool | tuple[str, ...] = Field(
+        default=True,
+        description="CSV: true: the first record has the names of the columns; false: it is a document, and the columns are"
+        " column_0, column_1, ...; a list: it is a document, and these are the names",
+    )
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -64,6 +76,28 @@ class InputConfig(BaseModel):
             except (LookupError, UnicodeError) as error:  # not known, or no encoding of text, such as base64
                 raise ValueError("no text encoding that Python knows; try cp1252, utf-16 or auto") from error
         return encoding
+
+    @field_validator("delimiter", "quote", "escape")
+    @classmethod
+    def _one_byte(cls, character: str | None) -> str | None:
+        if character is not None and (not character.isascii() or character in "\r\n"):
+            raise ValueError(f"{character!r} is not a single ASCII character")
+        return character
+
+    @field_validator("header")
+    @classmethod
+    def _names(cls, header: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
+        if not isinstance(header, bool) and not (header and all(header) and len({*header}) == len(header)):
+            raise ValueError("a list of names has at least one, none twice, and none that is empty")
+        return header
+
+    @model_validator(mode="after")
+    def _distinct_characters(self) -> Self:
+        for key, character in (("quote", self.quote), ("escape", self.escape)):
+            others = (self.delimiter or ",", *((self.quote,) if key == "escape" else ()))
+            if character is not None and character in others:
+                raise ValueError(f"input.{key}: {character!r} is the delimiter or the quote as well; leave input.{key} out")
+        return self
 
     @field_validator("column_types")
     @classmethod

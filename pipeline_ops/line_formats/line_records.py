@@ -4,13 +4,13 @@ Text, JSON Lines and CSV are split at b"\\n" only (a b"\\r" before it is dropped
 U+0085 and form feeds.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol
 
 import numpy as np
+
+from pipeline_ops.line_formats.csv_syntax import QUOTE_REMEDY, CsvSyntax, record_pattern, strict_record_pattern
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
@@ -44,13 +44,16 @@ class RecordBlock:
     def stop_byte(self) -> int:
         return self.start_byte + len(self.data)
 
+    def record_ends(self, syntax: CsvSyntax | None = None) -> np.ndarray:
+        """int64: the offsets in `data` behind each record."""
+        return record_ends(self.data, syntax, at_end=True, begins_file=self.start_byte == 0)
+
 
 def read_record_blocks(
     stream: Readable,
     *,
     target_bytes: int,
-    quote: str | None,
-    delimiter: str = ",",
+    syntax: CsvSyntax | None = None,
     start_row: int = 0,
     start_byte: int = 0,
     stop_byte: int | None = None,
@@ -63,8 +66,7 @@ def read_record_blocks(
 
     Args:
         stream: at `start_byte`, which is the beginning of a record.
-        quote: CSV's quote character; a newline in a quoted field does not end a record. None: every newline does.
-        delimiter: CSV's, for telling quoted fields from quotes inside plain ones.
+        syntax: of CSV, where a newline in a quoted field does not end a record. None: every newline does.
         stop_byte: where to stop, at the end of a record; None: at the end of the stream.
 
     Raises:
@@ -89,13 +91,14 @@ def read_record_blocks(
             raise broken
         if not buffer:
             return
-        ends = record_ends(bytes(buffer), quote, delimiter, at_end=at_end)
+        ends = record_ends(bytes(buffer), syntax, at_end=at_end, begins_file=position == 0)
         taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), max_records)
         cut = int(ends[taken - 1]) if len(ends) >= taken else 0
         if not at_end and cut in (0, len(buffer)):
             # the first record is incomplete, or one more byte shows whether this block is the last
             if len(buffer) >= max_record_bytes:
-                raise OSError(f"a record that begins at byte {position} has no end within {max_record_bytes} bytes")
+                remedy = f"; {QUOTE_REMEDY}" if syntax is not None and syntax.quote else ""
+                raise OSError(f"a record that begins at byte {position} has no end within {max_record_bytes} bytes{remedy}")
             need = len(buffer) * 2 if cut == 0 else cut + 1
             continue
         data = bytes(buffer[:cut])
@@ -104,54 +107,71 @@ def read_record_blocks(
         row, position, need = row + taken, position + cut, target_bytes
 
 
-def record_ends(data: bytes, quote: str | None, delimiter: str, *, at_end: bool) -> np.ndarray:
+def record_ends(data: bytes, syntax: CsvSyntax | None, *, at_end: bool, begins_file: bool) -> np.ndarray:
     """int64: the offsets behind each record in `data`, which begins with a record.
 
     Args:
         at_end: the stream ends here, so the last record needs no newline.
+        begins_file: `data` may begin with a byte order mark, which is no part of the first field.
     """
-    if quote is None or quote.encode() not in data:
+    if syntax is None or syntax.ends_at_newlines(data):
         ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
     else:
-        pattern, found, position = _record_pattern(quote, delimiter), [], 0
-        while match := pattern.match(data, position):
-            position = match.end()
-            found.append(position)
-        ends = np.array(found, np.int64)
+        ends = np.array(_ends_by_pattern(data, syntax, begins_file=begins_file)[0], np.int64)
     if at_end and len(data) and (len(ends) == 0 or ends[-1] != len(data)):
         ends = np.append(ends, len(data))
     return ends
 
 
-@cache
-def _record_pattern(quote: str, delimiter: str) -> re.Pattern[bytes]:
-    """One CSV record (RFC 4180) up to its newline. A quote counts at the start of a field only: 5" pipe is plain text."""
-    q, d = re.escape(quote.encode()), re.escape(delimiter.encode())
-    plain = rb"[^" + d + rb"\n]*+"
-    quoted = q + rb"[^" + q + rb"]*+(?:" + q + q + rb"[^" + q + rb"]*+)*+" + q + plain
-    field = rb"(?:" + quoted + rb"|(?!" + q + rb")" + plain + rb")"
-    return re.compile(field + rb"(?:" + d + field + rb")*+\n")
+def _ends_by_pattern(data: bytes, syntax: CsvSyntax, *, begins_file: bool) -> tuple[list[int], list[int]]:
+    """(the offsets behind each record that has an end in `data`, the numbers of those with text behind a closing quote)."""
+    strict, loose = strict_record_pattern(syntax), record_pattern(syntax)
+    found, marred = list[int](), list[int]()
+    position = len(BYTE_ORDER_MARK) if begins_file and data.startswith(BYTE_ORDER_MARK) else 0
+    while True:
+        match = strict.match(data, position)
+        if match is None:
+            match = loose.match(data, position)
+            if match is None:
+                return found, marred
+            marred.append(len(found))
+        position = match.end()
+        found.append(position)
 
 
-def has_closed_quotes(record: bytes, quote: str | None, delimiter: str) -> bool:
-    """True if a CSV record has no unfinished quoted field; only a file's last record can have one."""
-    if quote is None or quote.encode() not in record:
-        return True
-    return bool(_record_pattern(quote, delimiter).fullmatch(record + b"\n"))
-
-
-def split_records(block: RecordBlock, quote: str | None, delimiter: str = ",") -> list[bytes]:
+def split_records(block: RecordBlock, syntax: CsvSyntax | None = None) -> list[bytes]:
     """The block's records without line ends; without a byte order mark if the block begins the file."""
-    if quote is None or quote.encode() not in block.data:
-        lines = block.data.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
+    if syntax is not None and not syntax.ends_at_newlines(block.data):
+        return split_quoted_records(block, syntax)[0]
+    lines = block.data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix(b"\r") for line in _without_mark(lines, block)]
+
+
+def split_quoted_records(block: RecordBlock, syntax: CsvSyntax) -> tuple[list[bytes], list[int]]:
+    """(records as split_records, the numbers of those with text behind a closing quote or without an end)."""
+    if syntax.ends_at_newlines(block.data):
+        return split_records(block, syntax), []
+    ends, faulty = _ends_by_pattern(block.data, syntax, begins_file=block.start_byte == 0)
+    rest = block.data[ends[-1] if ends else 0 :]
+    if rest:
+        ends.append(len(block.data))
+    ranges = zip([0, *ends], ends, strict=False)
+    if syntax.escape is None:
+        lines = [block.data[start:end].removesuffix(b"\n").removesuffix(b"\r") for start, end in ranges]
     else:
-        ends = record_ends(block.data, quote, delimiter, at_end=True).tolist()
-        lines = [block.data[start:end].removesuffix(b"\n") for start, end in zip([0, *ends], ends, strict=False)]
+        lines = [syntax.without_line_end(block.data[start:end]) for start, end in ranges]
+    lines = _without_mark(lines, block)
+    if rest and not strict_record_pattern(syntax).fullmatch(lines[-1] + b"\n"):
+        faulty.append(len(lines) - 1)
+    return lines, faulty
+
+
+def _without_mark(lines: list[bytes], block: RecordBlock) -> list[bytes]:
     if block.start_byte == 0 and lines:
         lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
-    return [line.removesuffix(b"\r") for line in lines]
+    return lines
 
 
 def is_document(record: bytes, file_format: str) -> bool:

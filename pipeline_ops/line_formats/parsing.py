@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline_ops.line_formats.csv_syntax import csv_fields
+from pipeline_ops.line_formats.csv_syntax import QUOTE_REMEDY, CsvSyntax
 from pipeline_ops.line_formats.line_records import (
     RecordBlock,
-    has_closed_quotes,
     is_document,
+    split_quoted_records,
     split_records,
 )
 from pipeline_ops.schema.bisection import bisect_failures
@@ -42,7 +42,7 @@ def parse_text(block: RecordBlock, column: str) -> tuple[pa.Table, np.ndarray, l
 
 
 def parse_csv(
-    block: RecordBlock, header: list[str], delimiter: str, quote: str | None, types: dict[str, pa.DataType]
+    block: RecordBlock, header: list[str], syntax: CsvSyntax, types: dict[str, pa.DataType]
 ) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
     """A document per non-empty record; values are strings, also "", "NA" and "000".
 
@@ -51,7 +51,7 @@ def parse_csv(
         types: of columns that are not strings, as far as CSV can have them; the others stay strings.
 
     Returns:
-        (table, each row's number as int64, counted from the record behind the header, bad records).
+        (table, each row's number as int64, counted from the first document, bad records).
     """
 
     def parse(lines: list[bytes]) -> pa.Table:
@@ -60,7 +60,11 @@ def parse_csv(
             pa.BufferReader(data),
             read_options=pyarrow.csv.ReadOptions(column_names=header, use_threads=False, block_size=len(data) + 1),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=delimiter, quote_char=quote or False, newlines_in_values=True, ignore_empty_lines=False
+                delimiter=syntax.delimiter,
+                quote_char=syntax.quote or False,
+                escape_char=syntax.escape or False,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: _csv_type(types.get(name)) for name in header}, strings_can_be_null=False
@@ -68,19 +72,28 @@ def parse_csv(
         )
 
     def reason(line: bytes, error: BaseException) -> tuple[Reason, str]:
-        if not parsable[-1] and line is lines[-1]:
-            return "broken_csv", "a quoted field has no end"
+        fault = syntax.quoting_fault(line, len(header))
+        if fault is not None:
+            return "broken_csv", fault
         try:
             line.decode()
         except UnicodeDecodeError as undecodable:
             return "undecodable", str(undecodable)
-        if len(csv_fields(line, delimiter, quote)) != len(header):
-            return "broken_csv", str(error)
+        if len(syntax.fields(line)) != len(header):
+            lines_of_it = line.count(b"\n") + 1
+            remedy = f"; it has {lines_of_it:,} lines: {QUOTE_REMEDY}" if syntax.quote and lines_of_it > 1 else ""
+            return "broken_csv", f"{error}"[: MAX_DETAIL_CHARACTERS - len(remedy)] + remedy
         return "column_type", str(error)
 
-    lines = split_records(block, quote, delimiter)
-    # Arrow would accept an unfinished quoted field
-    parsable = [line is not lines[-1] or has_closed_quotes(line, quote, delimiter) for line in lines]
+    # Arrow would accept all of these
+    lines, faulty = split_quoted_records(block, syntax)
+    parsable = [True] * len(lines)
+    for number in faulty:
+        parsable[number] = False
+    if block.data.count(b"\n") > len(lines):
+        for number, line in enumerate(lines):
+            if b"\n" in line and syntax.takes_in_rows(line, len(header)):
+                parsable[number] = False
     return _parse_records(lines, "csv", block.start_row, parse, reason, parsable)
 
 

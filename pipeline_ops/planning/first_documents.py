@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.line_formats.csv_syntax import csv_header, csv_syntax
+from pipeline_ops.line_formats.csv_header import csv_header
+from pipeline_ops.line_formats.csv_syntax import csv_syntax
 from pipeline_ops.line_formats.decoding import open_lines
-from pipeline_ops.line_formats.line_records import RecordBlock, is_document, read_record_blocks, record_ends, split_records
+from pipeline_ops.line_formats.line_records import RecordBlock, is_document, read_record_blocks, split_records
 from pipeline_ops.planning.work_plan import automatic_unit_bytes
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import is_store_fault
@@ -95,8 +96,7 @@ def _beginning(file: InputFile, limit: int, config: InputConfig, store: Store) -
                 rows = int(here[limit - documents - 1]) + 1
                 if block.last and rows == block.num_rows:
                     return FirstDocuments([file], limit, block.stop_byte)
-                quote, delimiter = csv_syntax(file, config)
-                ends = record_ends(block.data, quote, delimiter, at_end=True)
+                ends = block.record_ends(csv_syntax(file, config))
                 stop_byte = block.start_byte + int(ends[rows - 1])
                 return FirstDocuments([replace(file, stop_row=block.start_row + rows, stop_byte=stop_byte)], limit, stop_byte)
             documents += len(here)
@@ -123,10 +123,10 @@ def document_blocks(
 
     Blank lines are documents in text, but not in JSON Lines and CSV.
     """
-    quote, delimiter = csv_syntax(file, config)
+    syntax = csv_syntax(file, config)
     start = csv_header(file, config, store)[1] if file.format == "csv" else 0
     with open_lines(file, config, store, start) as stream:
         for block in read_record_blocks(
-            stream, target_bytes=block_bytes, quote=quote, delimiter=delimiter, start_byte=start, stop_byte=file.stop_byte
+            stream, target_bytes=block_bytes, syntax=syntax, start_byte=start, stop_byte=file.stop_byte
         ):
-            yield block, [is_document(record, file.format) for record in split_records(block, quote, delimiter)]
+            yield block, [is_document(record, file.format) for record in split_records(block, syntax)]

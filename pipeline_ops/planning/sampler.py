@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats import line_records
-from pipeline_ops.line_formats.csv_syntax import csv_delimiter, csv_header
+from pipeline_ops.line_formats.csv_header import csv_header
+from pipeline_ops.line_formats.csv_syntax import CsvSyntax, csv_syntax
 from pipeline_ops.line_formats.decoding import decoding_of, open_lines
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.work_plan import EXPANSION, is_compressed
@@ -295,7 +296,7 @@ class _Sampler:
                 skipped = 0 if place == start else data.find(b"\n") + 1 or (len(data) if at_end else -1)
                 found = None
                 if skipped >= 0:
-                    found = _records_beginning_in(data[skipped:], 0, place + window - begin - skipped, None, ",", at_end)
+                    found = _records_beginning_in(data[skipped:], 0, place + window - begin - skipped, None, at_end)
                 if found is not None:
                     break
                 if need > MAX_SAMPLED_RECORD_BYTES:
@@ -307,10 +308,7 @@ class _Sampler:
 
     def draw_near_beginning(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         file, config, store = left.file, self.settings.input, self.settings.store
-        quote, header, first = None, list[str](), 0
-        if file.format == "csv":
-            quote, (header, first) = config.quote, csv_header(file, config, store)
-        delimiter = csv_delimiter(file, config)
+        header, first = csv_header(file, config, store) if file.format == "csv" else ([], 0)
         with open_lines(file, config, store) as stream:
             data = stream.read(PREFIX_BYTES)
             at_end = len(data) < PREFIX_BYTES
@@ -323,7 +321,7 @@ class _Sampler:
         window = min(WINDOW_BYTES, len(data))
         for place in (int(random.integers(len(data) - window + 1)), 0):
             # the prefix ends within a record: then those at the beginning are taken
-            found = _records_beginning_in(data, place, place + window, quote, delimiter, at_end)
+            found = _records_beginning_in(data, place, place + window, csv_syntax(file, config), at_end, first == 0)
             if found is not None:
                 block = line_records.RecordBlock(found, 0, 0, max(first, 1) if place else first, last=False)
                 measures = self.measure([parse_block(file, block, header, self.settings)])
@@ -373,11 +371,13 @@ def _encode_rows(encoder: TextEncoder, columns: Sequence[list[str]], rows: slice
     return encoder.encode([column[rows] for column in columns])
 
 
-def _records_beginning_in(data: bytes, begin: int, stop: int, quote: str | None, delimiter: str, at_end: bool) -> bytes | None:
+def _records_beginning_in(
+    data: bytes, begin: int, stop: int, syntax: CsvSyntax | None, at_end: bool, begins_file: bool = False
+) -> bytes | None:
     """The records of `data`, which begins with one, that begin in [begin, stop); None: the last has no end in it."""
     if stop <= 0:
         return b""
-    ends = line_records.record_ends(data, quote, delimiter, at_end=at_end)
+    ends = line_records.record_ends(data, syntax, at_end=at_end, begins_file=begins_file)
     if not at_end and (not len(ends) or ends[-1] < stop):
         return None
     starts = np.concatenate([[0], ends[:-1]])

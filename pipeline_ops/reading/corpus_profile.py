@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +19,13 @@ from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, evenly_
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats import line_records
-from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_fields
+from pipeline_ops.line_formats.csv_header import check_header_names
+from pipeline_ops.line_formats.csv_syntax import QUOTE_REMEDY
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
+from pipeline_ops.reading.csv_guess import CsvGuess, guess_file, shown_setting
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.encoding_guess import guess_encoding
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, with_columns_around
@@ -34,7 +37,6 @@ from pipeline_ops.storage.store import Store
 PROFILE_BYTES = 2**20  # per file, decompressed
 MAX_FIRST_RECORD_BYTES = 32 * 2**20
 SAMPLE_TEXTS = 250  # documents per file whose texts are kept
-OTHER_DELIMITERS = (";", "\t", "|")  # tried where a comma leaves one column
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Beginning:
     texts: dict[str, list[str]]  # by column, without nulls; of the first SAMPLE_TEXTS documents
     documents: int  # in `stored_bytes`
     stored_bytes: float  # estimate for compressed files
-    delimiter: str | None = None  # CSV: detected delimiter, if it is not the default
+    csv: CsvGuess | None = None  # of a CSV file with records
 
 
 @dataclass
@@ -58,8 +60,8 @@ class CorpusProfile:
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by column
     documents: float = 0  # estimate
     counted: bool = True  # all files were read whole, so `documents` is exact
-    delimiter: str | None = None
     encoding: str | None = None  # guessed, where it is not UTF-8 and the job does not say
+    csv: list[tuple[InputFile, CsvGuess]] = field(default_factory=list)
     column_types: pa.Schema = field(default_factory=lambda: pa.schema([]))  # as a run would write them
     type_notes: list[str] = field(default_factory=list)  # sentences; see settle_types
 
@@ -79,6 +81,27 @@ class CorpusProfile:
     def columns(self) -> dict[str, str]:
         """{name: type}"""
         return {column.name: str(column.type) for column in self.column_types}
+
+    @property
+    def csv_settings(self) -> dict[str, tuple[Any, str]]:
+        """{key of `input`: (its value for the CSV files, why)}, as most of the sampled ones have them."""
+        if not self.csv:
+            return {}
+        settings = Counter(tuple(guessed.settings.items()) for _, guessed in self.csv).most_common(1)[0][0]
+        file, reasons = next((file, guessed.reasons) for file, guessed in self.csv if (*guessed.settings.items(),) == settings)
+        return {key: (value, f"{file.path.rsplit('/', 1)[-1]}: {reasons[key]}") for key, value in settings}
+
+    @property
+    def csv_notes(self) -> list[str]:
+        """A sentence where sampled CSV files look as if they needed settings of their own."""
+        usual = {key: value for key, (value, _) in self.csv_settings.items()}
+        other = next(((file, guessed) for file, guessed in self.csv if guessed.settings != usual), None)
+        if other is None:
+            return []
+        file, guessed = other
+        keys = [key for key in ("delimiter", "quote", "escape", "header") if guessed.settings.get(key) != usual.get(key)]
+        shown = ", ".join(f"input.{key}={shown_setting(guessed.values[key])}" for key in keys)
+        return [f"{file.path} differs from most of the sampled CSV files: it looks like {shown}; give it a job of its own"]
 
     @property
     def types(self) -> dict[str, dict[str, pa.DataType]]:
@@ -128,7 +151,8 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
             seen += 1
             documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
             corpus.counted &= beginning.stored_bytes >= file.stored.size
-            corpus.delimiter = corpus.delimiter or beginning.delimiter
+            if beginning.csv is not None:
+                corpus.csv.append((file, beginning.csv))
             schemas.append((file, beginning.columns))
             for name, values in beginning.texts.items():
                 corpus.texts[name] += values
@@ -148,14 +172,12 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
         return _parquet_beginning(file, store)
     if file.format in ROW_FORMATS:
         return _rows_beginning(file, store)
-    quote = config.quote if file.format == "csv" else None
-    delimiter = csv_delimiter(file, config)
+    if file.format == "csv":
+        return _csv_beginning(file, config, store)
     with open_lines(file, config, store) as stream:
         blocks = line_records.read_record_blocks(
             stream,
             target_bytes=PROFILE_BYTES,
-            quote=quote,
-            delimiter=delimiter,
             max_records=PROFILE_BYTES,
             max_record_bytes=MAX_FIRST_RECORD_BYTES,
         )
@@ -163,9 +185,7 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
         stored = float(file.stored.size)
         if not block.last:
             stored = min(stream.tell_stored(), file.stored.size) * len(block.data) / stream.delivered
-    lines = line_records.split_records(block, quote, delimiter)
-    if file.format == "csv":
-        return _csv_beginning(file, lines, delimiter, config, stored)
+    lines = line_records.split_records(block)
     documents = [line for line in lines if line_records.is_document(line, file.format)]
     sampled = documents[:SAMPLE_TEXTS]
     if file.format == "text":
@@ -190,21 +210,26 @@ def _json_texts(lines: Sequence[bytes]) -> dict[str, list[str]]:
     return texts
 
 
-def _csv_beginning(file: InputFile, lines: Sequence[bytes], delimiter: str, config: InputConfig, stored: float) -> Beginning:
-    header = csv_fields(lines[0], delimiter, config.quote) if lines else []
-    detected = None
-    if len(header) == 1 and config.delimiter is None:
-        widths = {mark: len(csv_fields(lines[0], mark, config.quote)) for mark in OTHER_DELIMITERS}
-        widest = max(widths, key=lambda mark: widths[mark])
-        if widths[widest] > 1:
-            delimiter = detected = widest
-            header = csv_fields(lines[0], delimiter, config.quote)
+def _csv_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginning:
+    need = PROFILE_BYTES
+    while True:
+        with open_lines(file, config, store) as stream:
+            guessed = guess_file(stream, file, config, need)
+            stored = float(file.stored.size)
+            if not guessed.whole:
+                stored = min(stream.tell_stored(), file.stored.size) * guessed.size / stream.delivered
+        if guessed.records or guessed.whole or need >= MAX_FIRST_RECORD_BYTES:
+            break
+        need = min(need * 8, MAX_FIRST_RECORD_BYTES)
+    if not guessed.records and not guessed.whole:
+        raise OSError(f"the first record has no end within {MAX_FIRST_RECORD_BYTES} bytes; {QUOTE_REMEDY}")
+    header = guessed.names if isinstance(config.header, bool) else [*config.header]
     check_header_names(header, file)
-    rows = [csv_fields(line, delimiter, config.quote) for line in lines[1 : SAMPLE_TEXTS + 1] if line]
+    rows = [guessed.syntax.fields(record) for record in guessed.documents[:SAMPLE_TEXTS]]
     rows = [row for row in rows if len(row) == len(header)]
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
     columns = pa.schema([(name, pa.type_for_alias(config.column_types.get(name, "string"))) for name in header])
-    return Beginning(columns, texts, sum(bool(line) for line in lines[1:]), stored, detected)
+    return Beginning(columns, texts, len(guessed.documents), stored, guessed if guessed.records else None)
 
 
 def _rows_beginning(file: InputFile, store: Store) -> Beginning:

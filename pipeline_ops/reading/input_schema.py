@@ -11,7 +11,7 @@ from pyarrow.parquet import FileMetaData
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, evenly_spread, readable_files
 from pipeline_ops.line_formats import line_records
-from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_header
+from pipeline_ops.line_formats.csv_header import check_header_names, csv_header
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import types_of_lines
@@ -91,8 +91,8 @@ def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) 
 
     def read_lines(file: InputFile) -> list[bytes]:
         with open_lines(file, config, store) as stream:
-            block = next(line_records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES, quote=None), None)
-        return line_records.split_records(block, None) if block else []
+            block = next(line_records.read_record_blocks(stream, target_bytes=TYPE_SAMPLE_BYTES), None)
+        return line_records.split_records(block) if block else []
 
     def read_schema(file: InputFile) -> pa.Schema:
         if file.format == "parquet":

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats import json_lines, line_records, parsing
-from pipeline_ops.line_formats.csv_syntax import check_header_names, csv_delimiter, csv_header
+from pipeline_ops.line_formats.csv_header import check_header_names, csv_header
+from pipeline_ops.line_formats.csv_syntax import csv_syntax
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import check_nesting, json_type
@@ -234,7 +235,6 @@ def _is_read_whole(span: Span, settings: ReadSettings) -> bool:
 
 def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
     file, config = span.file, settings.input
-    quote = config.quote if file.format == "csv" else None
     header, header_bytes = csv_header(file, config, settings.store, content) if file.format == "csv" else ([], 0)
     if header:
         check_header_names(header, file)
@@ -246,8 +246,7 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
             for block in line_records.read_record_blocks(
                 stream,
                 target_bytes=settings.unit_bytes,
-                quote=quote,
-                delimiter=csv_delimiter(file, config),
+                syntax=csv_syntax(file, config),
                 start_row=gap.start_row,
                 start_byte=start_byte,
                 stop_byte=gap.stop_byte,
@@ -293,8 +292,8 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
     config = settings.input
     if file.format == "text":
         return parsing.parse_text(block, config.text_column)
-    if file.format == "csv":
-        return parsing.parse_csv(block, header, csv_delimiter(file, config), config.quote, {})
+    if (syntax := csv_syntax(file, config)) is not None:
+        return parsing.parse_csv(block, header, syntax, {})
     wanted, kept = settings.column_types, settings.output.input_columns()
     if kept is not None:
         wanted = pa.schema([field for field in wanted if field.name in (*kept, *config.text_columns)])

@@ -6,7 +6,9 @@ have two members or frames; `-utf16` and `-returns` (lines end with \\r) are bef
 """
 
 import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
 import random
@@ -32,7 +34,8 @@ DECODED_KINDS = (
     *("lines.jsonl.xz", "lines.csv.lz4"),
     *(f"lines-{how}.{suffix}" for how in ("utf16", "returns") for suffix in ("jsonl", "csv", "txt")),
 )
-KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS, *DECODED_KINDS)
+ESCAPED_CSV = "escaped.csv"  # a backslash before each quote, in place of a second one
+KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS, *DECODED_KINDS, ESCAPED_CSV)
 ROW_GROUP_ROWS = 17
 PAGE_HEADER_BYTES = 32
 
@@ -44,6 +47,7 @@ TOKENS = (
     b'{"id": 18446744073709551616, "text": ""}\n', b'{"id": "x", "lang": 5}\n', b'{"": {"": []}, "tags": [1, "a", null]}\n',
     b'{"deep": [], "text": "a"}\n', b"]", b"],", b"},{", b'{"text": "a"},', b"]\n[", b"}\n{", b'"}', b"\\\\",
     b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xf0\x9f", b"9" * 5000, b"text,text\n",
+    b'\\"', b"\\\n",
 )  # fmt: skip
 
 
@@ -61,7 +65,7 @@ def original(kind: str) -> Original:
     if kind in PARQUET_KINDS:
         data = _parquet(documents, kind.partition(".")[0].partition("-")[0], checksums="checksums" in kind)
         return Original(data, tuple(_parquet_structure(data)))
-    data = _lines(documents, kind.split(".")[1])
+    data = _escaped_csv(documents) if kind == ESCAPED_CSV else _lines(documents, kind.split(".")[1])
     if "-utf16" in kind:
         data = data.decode().encode("utf-16")
     if "-returns" in kind:
@@ -135,6 +139,13 @@ def _array(rows: list[dict[str, Any]], layout: str) -> str:
     if layout == "wrapped":
         return json.dumps({"version": "1", "data": rows, "next": {"pages": [1, 2]}}, ensure_ascii=False)
     return "".join(json.dumps(row, indent=2) + "\n" for row in rows)
+
+
+def _escaped_csv(documents: list[str]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, doublequote=False, escapechar="\\", lineterminator="\n")
+    writer.writerows([("id", "text", "lang"), *((index, document, "en") for index, document in enumerate(documents))])
+    return text.getvalue().encode()
 
 
 def _compress(data: bytes, kind: str) -> bytes:

@@ -5,6 +5,8 @@
 """
 
 import bz2
+import csv
+import io
 import json
 import lzma
 import os
@@ -35,7 +37,8 @@ from jobs.maintenance.verify import count_documents
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.line_formats.csv_syntax import csv_fields, csv_header
+from pipeline_ops.line_formats.csv_header import csv_header
+from pipeline_ops.line_formats.csv_syntax import csv_syntax
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.line_records import read_record_blocks, split_records
 from pipeline_ops.models.config import ModelConfig, ModelFacts
@@ -52,7 +55,7 @@ from pipeline_ops.schema.units import Piece, Reject, Unit, unpack_rejects
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import has_failed
-from tests.fault.fuzz.damage import KINDS, damaged_file, original
+from tests.fault.fuzz.damage import ESCAPED_CSV, KINDS, damaged_file, original
 from tests.fault.fuzz.json_elements import elements_of
 
 LIMIT_S = 60  # a case takes 20 ms; Arrow fills 2 GiB with zeros when a page header asks for them
@@ -106,7 +109,11 @@ def examine(kind: str, seed: int, folder: Path) -> str:
     if beside := seed % 4 == 3:
         good.write_bytes(original(kind).data)
     job = JobConfig(
-        input=InputConfig(path=str(folder), text_unit="file" if ".txt" in kind and seed % 5 == 4 else "line"),
+        input=InputConfig(
+            path=str(folder),
+            text_unit="file" if ".txt" in kind and seed % 5 == 4 else "line",
+            escape="\\" if kind == ESCAPED_CSV else None,
+        ),
         model=ModelConfig(path="model"),
         output=OutputConfig(path=str(folder) + "-out", columns=("all", "none", ("id",))[seed % 3], partition_by=()),
     )
@@ -259,18 +266,20 @@ def _zstd_frames_end(data: bytes) -> int:
 def _check_texts(file: InputFile, found: Found, job: ResolvedJob) -> None:
     """Whether each row has the text that Python's own parsers find in that line, where they do find one."""
     header, start = csv_header(file, job.input, job.input_store) if file.format == "csv" else ([], 0)
-    quote = '"' if file.format == "csv" else None
+    syntax = csv_syntax(file, job.input)
     lines: list[bytes] = []
     try:
         with open_lines(file, job.input, job.input_store, start) as stream:
-            for block in read_record_blocks(stream, target_bytes=1, quote=quote, start_byte=start):
-                lines += split_records(block, quote)
+            for block in read_record_blocks(stream, target_bytes=1, syntax=syntax, start_byte=start):
+                lines += split_records(block, syntax)
     except (OSError, pa.ArrowException):
         pass  # the lines before are checked
     for row, text in found.texts.items():
         line = lines[row]
-        if file.format == "csv":
-            fields = csv_fields(line, ",", quote)
+        if syntax is not None:
+            # strict: text behind a closing quote is an error
+            reader = csv.reader(io.StringIO(line.decode(), newline=""), escapechar=syntax.escape, strict=True)
+            fields = next(reader, [])
             expected = dict(zip(header, fields, strict=False)).get("text", text)
         elif file.format == "jsonl":
             try:

@@ -61,7 +61,7 @@ def read_damaged(data: bytes) -> tuple[list[bytes], str]:
     """(the whole lines before the damage, the error)"""
     layout = json_layout(data[:LOOK_BYTES], by_objects=True, text_columns=("text",))
     assert layout is not None
-    lines, blocks = [], read_record_blocks(JsonElements(io.BytesIO(data), layout), target_bytes=10**9, quote=None)
+    lines, blocks = [], read_record_blocks(JsonElements(io.BytesIO(data), layout), target_bytes=10**9)
     try:
         for block in blocks:
             assert not block.last
@@ -222,4 +222,4 @@ def test_an_element_without_end_is_an_error() -> None:
     assert layout
     stream = JsonElements(io.BytesIO(b'[{"text": "' + b"a" * 10_000), layout)
     with pytest.raises(OSError, match="has no end within 1000 bytes"):
-        next(read_record_blocks(stream, target_bytes=100, quote=None, max_record_bytes=1000))
+        next(read_record_blocks(stream, target_bytes=100, max_record_bytes=1000))

@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline_ops.line_formats.csv_syntax import CsvSyntax
 from pipeline_ops.line_formats.json_lines import parse_jsonl
 from pipeline_ops.line_formats.line_records import RecordBlock, read_record_blocks, split_records
 from pipeline_ops.line_formats.parsing import parse_csv, parse_text
 from pipeline_ops.schema.misfits import MISFITS_COLUMN
 
 TARGETS = (1, 7, 100, 10_000, 10**9)
+CSV = CsvSyntax()
 TEXT_SCHEMA = pa.schema([("text", pa.string())])
 
 
@@ -31,12 +33,12 @@ class Dripping(io.RawIOBase):
         return self.data.read(min(size, self.rng.randrange(1, 50)))
 
 
-def cut(data: bytes, target_bytes: int = 10**9, quote: str | None = None, **where: Any) -> list[RecordBlock]:
-    return list(read_record_blocks(io.BytesIO(data), target_bytes=target_bytes, quote=quote, **where))
+def cut(data: bytes, target_bytes: int = 10**9, syntax: CsvSyntax | None = None, **where: Any) -> list[RecordBlock]:
+    return list(read_record_blocks(io.BytesIO(data), target_bytes=target_bytes, syntax=syntax, **where))
 
 
 def block_of(data: bytes, start_row: int = 0, start_byte: int = 0) -> RecordBlock:
-    return RecordBlock(data, start_row, len(split_records(RecordBlock(data, 0, 0, 0, True), None)), start_byte, True)
+    return RecordBlock(data, start_row, len(split_records(RecordBlock(data, 0, 0, 0, True))), start_byte, True)
 
 
 def jsonl(data: bytes, schema: pa.Schema = TEXT_SCHEMA, only_schema: bool = False) -> tuple[list[dict], list[int], list]:
@@ -45,10 +47,10 @@ def jsonl(data: bytes, schema: pa.Schema = TEXT_SCHEMA, only_schema: bool = Fals
 
 
 def comma_separated(
-    data: bytes, header: list[str], delimiter: str = ",", quote: str | None = '"', **types: pa.DataType
+    data: bytes, header: list[str], syntax: CsvSyntax = CSV, **types: pa.DataType
 ) -> tuple[list[dict], list[int], list]:
-    (block,) = cut(data, quote=quote)
-    table, rows, bad = parse_csv(block, header, delimiter, quote, types)
+    (block,) = cut(data, syntax=syntax)
+    table, rows, bad = parse_csv(block, header, syntax, types)
     return table.to_pylist(), rows.tolist(), [(record.row, record.reason) for record in bad]
 
 
@@ -68,15 +70,15 @@ def random_lines(rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("target_bytes", TARGETS)
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(("make", "quote"), [(random_lines, None), (random_csv, '"')])
-def test_cut_of_random_records_tiles_the_stream(make, quote: str | None, seed: int, target_bytes: int) -> None:
+@pytest.mark.parametrize(("make", "syntax"), [(random_lines, None), (random_csv, CSV)])
+def test_cut_of_random_records_tiles_the_stream(make, syntax: CsvSyntax | None, seed: int, target_bytes: int) -> None:
     data = make(random.Random(seed))
-    blocks = cut(data, target_bytes, quote)
-    whole = [record for block in cut(data, 10**9, quote) for record in split_records(block, quote)]
+    blocks = cut(data, target_bytes, syntax)
+    whole = [record for block in cut(data, 10**9, syntax) for record in split_records(block, syntax)]
 
     assert b"".join(block.data for block in blocks) == data
-    assert [record for block in blocks for record in split_records(block, quote)] == whole
-    assert [len(split_records(block, quote)) for block in blocks] == [block.num_rows for block in blocks]
+    assert [record for block in blocks for record in split_records(block, syntax)] == whole
+    assert [len(split_records(block, syntax)) for block in blocks] == [block.num_rows for block in blocks]
     for before, after in pairwise(blocks):
         assert (after.start_row, after.start_byte) == (before.start_row + before.num_rows, before.stop_byte)
         assert not before.last
@@ -85,11 +87,11 @@ def test_cut_of_random_records_tiles_the_stream(make, quote: str | None, seed: i
 
 
 @pytest.mark.parametrize("target_bytes", TARGETS)
-@pytest.mark.parametrize(("make", "quote"), [(random_lines, None), (random_csv, '"')])
-def test_cut_of_a_dripping_stream_gives_the_same_blocks(make, quote: str | None, target_bytes: int) -> None:
+@pytest.mark.parametrize(("make", "syntax"), [(random_lines, None), (random_csv, CSV)])
+def test_cut_of_a_dripping_stream_gives_the_same_blocks(make, syntax: CsvSyntax | None, target_bytes: int) -> None:
     data = make(random.Random(99))
     dripping: Any = Dripping(data, seed=target_bytes)
-    assert list(read_record_blocks(dripping, target_bytes=target_bytes, quote=quote)) == cut(data, target_bytes, quote)
+    assert list(read_record_blocks(dripping, target_bytes=target_bytes, syntax=syntax)) == cut(data, target_bytes, syntax)
 
 
 @pytest.mark.parametrize("target_bytes", TARGETS)
@@ -97,7 +99,7 @@ def test_cut_of_a_range_stops_at_its_end_and_is_never_the_last(target_bytes: int
     data = b"one\ntwo\nthree\nfour\n"
     stream = io.BytesIO(data)
     stream.seek(4)
-    blocks = list(read_record_blocks(stream, target_bytes=target_bytes, quote=None, start_row=1, start_byte=4, stop_byte=14))
+    blocks = list(read_record_blocks(stream, target_bytes=target_bytes, start_row=1, start_byte=4, stop_byte=14))
     assert b"".join(block.data for block in blocks) == b"two\nthree\n"
     assert (blocks[0].start_row, blocks[0].start_byte, blocks[-1].stop_byte) == (1, 4, 14)
     assert not any(block.last for block in blocks)
@@ -108,13 +110,13 @@ def test_cut_of_an_empty_stream_gives_nothing() -> None:
 
 
 def test_cut_of_a_csv_record_with_newlines_keeps_it_whole() -> None:
-    blocks = cut(b'1,"a\nb\n\nc"\n2,d\n', target_bytes=1, quote='"')
+    blocks = cut(b'1,"a\nb\n\nc"\n2,d\n', target_bytes=1, syntax=CSV)
     assert [block.data for block in blocks] == [b'1,"a\nb\n\nc"\n', b"2,d\n"]
 
 
 def test_cut_of_csv_with_a_quote_inside_a_plain_field_ends_the_record_at_its_newline() -> None:
     """A quote opens a quoted field only at its beginning: inches in a product list are plain characters."""
-    blocks = cut(b'1,5" pipe\n2,valve\n3,7" pipe\n4,"a\nb"\n', target_bytes=1, quote='"')
+    blocks = cut(b'1,5" pipe\n2,valve\n3,7" pipe\n4,"a\nb"\n', target_bytes=1, syntax=CSV)
     assert [block.data for block in blocks] == [b'1,5" pipe\n', b"2,valve\n", b'3,7" pipe\n', b'4,"a\nb"\n']
 
 
@@ -306,13 +308,13 @@ def test_csv_quoted_fields_keep_newlines_quotes_and_delimiters() -> None:
 
 
 def test_csv_without_quoting_keeps_quotes_as_characters() -> None:
-    documents, rows, bad = comma_separated(b'1|5" pipe\n2|"a\n3|b"\n', ["id", "text"], delimiter="|", quote=None)
+    documents, rows, bad = comma_separated(b'1|5" pipe\n2|"a\n3|b"\n', ["id", "text"], CsvSyntax("|", None))
     assert [document["text"] for document in documents] == ['5" pipe', '"a', 'b"']
     assert (rows, bad) == ([0, 1, 2], [])
 
 
 def test_csv_row_of_empty_fields_is_a_document_also_where_tabs_separate() -> None:
-    documents, rows, _ = comma_separated(b"1\ta\n\t\n2\tb\n", ["id", "text"], delimiter="\t")
+    documents, rows, _ = comma_separated(b"1\ta\n\t\n2\tb\n", ["id", "text"], CsvSyntax("\t"))
     assert [document["text"] for document in documents] == ["a", "", "b"]
     assert rows == [0, 1, 2]
 
@@ -344,6 +346,6 @@ def test_csv_quote_that_is_not_closed_loses_no_document_before_it() -> None:
 
 
 def test_parsed_rows_are_numbers_in_the_file() -> None:
-    table, rows, _ = parse_csv(RecordBlock(b"1,a\n2,b\n", 40, 2, 900, False), ["id", "text"], ",", '"', {})
+    table, rows, _ = parse_csv(RecordBlock(b"1,a\n2,b\n", 40, 2, 900, False), ["id", "text"], CSV, {})
     assert rows.dtype == np.int64
     assert (table.num_rows, rows.tolist()) == (2, [40, 41])
