@@ -17,7 +17,17 @@ import pytest
 from jobs.config import JobConfig
 from jobs.label_corpus import run
 from jobs.run.result import RunResult
-from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
+from tests.support.corpora import (
+    write_arrow,
+    write_avro,
+    write_bytes,
+    write_csv,
+    write_jsonl,
+    write_orc,
+    write_parquet,
+    write_text,
+    write_wet,
+)
 from tests.support.running import make_job
 from tests.support.serial_chain import run_serially
 
@@ -115,6 +125,15 @@ KINDS = (
     *(Kind(f"plain.txt{codec}", plain) for codec in CODECS),
     Kind("table.parquet", lambda path, rows: write_parquet(path, rows, row_group_size=2)),
     Kind("table.pq", write_parquet),
+    Kind("stream.arrow", lambda path, rows: write_arrow(path, rows, batch_rows=2)),
+    Kind("file.arrows", lambda path, rows: write_arrow(path, rows, batch_rows=2)),
+    Kind("table.feather", lambda path, rows: write_arrow(path, rows, batch_rows=2)),
+    Kind("lz4.feather", lambda path, rows: write_arrow(path, rows, compression="lz4")),
+    Kind("table.ipc", write_arrow),
+    Kind("table.orc", write_orc),
+    Kind("table.avro", write_avro),
+    Kind("pages.wet", lambda path, rows: write_wet(path, [row["text"] for row in rows])),
+    Kind("pages.warc.wet.gz", lambda path, rows: write_wet(path, [row["text"] for row in rows])),
     Kind("gzip_without_suffix.jsonl", lambda path, rows: raw(gzip.compress(lines(rows).encode()))(path, rows)),
     Kind("lang=en/year=2024/part.parquet", write_parquet),
     Kind("lang=de/year=2025/part.jsonl", write_jsonl),
@@ -124,6 +143,10 @@ KINDS = (
     Kind("zero_bytes.parquet", raw(b""), rows=0, quarantined=True),
     Kind("pointer.parquet", raw(LFS_POINTER), rows=0, quarantined=True),
     Kind("cut.parquet", raw(b"PAR1 and no more"), rows=0, quarantined=True),
+    Kind("no_arrow.arrow", raw(b"ARROW1 and no more"), rows=0, quarantined=True),
+    Kind("no_orc.orc", raw(b"ORC and no more"), rows=0, quarantined=True),
+    Kind("no_avro.avro", raw(b"Obj\1 and no more"), rows=0, quarantined=True),
+    Kind("image.csv", raw(b"\x89PNG\r\n\x1a\n" + bytes(100)), rows=0, quarantined=True),
 )
 
 
