@@ -23,7 +23,7 @@ from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
-from pipeline_ops.schema.errors import UserError, is_store_fault, store_errors
+from pipeline_ops.schema.errors import UserError, is_store_fault, one_line, store_errors
 from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.etags import MD5_ETAG
 from pipeline_ops.storage.store import Store, StoredFile
@@ -84,11 +84,11 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         ]
         try:
             documents += count_documents(file, job.input, job.input_store, steps.add)
-        except (*store_errors(), UserError, pa.ArrowException, UnicodeDecodeError) as error:  # a column name that is not UTF-8
+        except Exception as error:  # a broken file can make the parsers raise anything
             if is_store_fault(error):
                 raise
             if not open_ranges:
-                missing.append(f"{file.path}: cannot be read: {error}")
+                missing.append(f"{file.path}: cannot be read: {one_line(error)}")
         steps.add(0, f"{number:,} of {counted(len(files), 'file')}")
     labeled = sum(commit.labeled for commit in current.values())
     rejected = sum(commit.rejected for commit in current.values())

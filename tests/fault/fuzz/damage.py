@@ -22,7 +22,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_text
+from tests.support.corpora import (
+    one_line,
+    real_documents,
+    write_arrow,
+    write_avro,
+    write_bytes,
+    write_csv,
+    write_jsonl,
+    write_orc,
+    write_text,
+    write_wet,
+)
 
 NUM_DOCUMENTS = 90
 PARQUET_KINDS = tuple(f"{codec}{sums}.parquet" for codec in ("none", "snappy", "zstd") for sums in ("", "-checksums"))
@@ -35,7 +46,8 @@ DECODED_KINDS = (
     *(f"lines-{how}.{suffix}" for how in ("utf16", "returns") for suffix in ("jsonl", "csv", "txt")),
 )
 ESCAPED_CSV = "escaped.csv"  # a backslash before each quote, in place of a second one
-KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS, *DECODED_KINDS, ESCAPED_CSV)
+ROW_KINDS = ("rows.arrow", "rows.feather", "rows.orc", "rows.avro", "rows.warc.wet", "rows.warc.wet.gz")
+KINDS = (*PARQUET_KINDS, *LINE_KINDS, *ARRAY_KINDS, *DECODED_KINDS, ESCAPED_CSV, *ROW_KINDS)
 ROW_GROUP_ROWS = 17
 PAGE_HEADER_BYTES = 32
 
@@ -65,6 +77,9 @@ def original(kind: str) -> Original:
     if kind in PARQUET_KINDS:
         data = _parquet(documents, kind.partition(".")[0].partition("-")[0], checksums="checksums" in kind)
         return Original(data, tuple(_parquet_structure(data)))
+    if kind in ROW_KINDS:
+        data = _rows(documents, kind)
+        return Original(data, ((0, 400), (max(len(data) - 400, 0), len(data))))  # schemas stand at the beginning, or at the end
     data = _escaped_csv(documents) if kind == ESCAPED_CSV else _lines(documents, kind.split(".")[1])
     if "-utf16" in kind:
         data = data.decode().encode("utf-16")
@@ -146,6 +161,23 @@ def _escaped_csv(documents: list[str]) -> bytes:
     writer = csv.writer(text, doublequote=False, escapechar="\\", lineterminator="\n")
     writer.writerows([("id", "text", "lang"), *((index, document, "en") for index, document in enumerate(documents))])
     return text.getvalue().encode()
+
+
+def _rows(documents: list[str], kind: str) -> bytes:
+    table = pa.table(
+        {"id": range(len(documents)), "text": documents, "lang": [("en", None)[len(text) % 2] for text in documents]}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / kind
+        if "wet" in kind:
+            write_wet(path, documents)
+        elif kind.endswith(".orc"):
+            write_orc(path, table, stripe_size=10_000, compression="zlib")
+        elif kind.endswith(".avro"):
+            write_avro(path, table.to_pylist(), {"id": "long"}, sync_interval=4000)
+        else:
+            write_arrow(path, table, batch_rows=ROW_GROUP_ROWS, compression="lz4" if kind.endswith(".feather") else None)
+        return path.read_bytes()
 
 
 def _compress(data: bytes, kind: str) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 
 from jobs.config import JobConfig
 from jobs.label_corpus import run
+from jobs.maintenance.verify import verify
 from jobs.run.result import RunResult
 from tests.support.corpora import (
     write_arrow,
@@ -160,8 +161,9 @@ def text_of(kind: Kind, row: int) -> str:
     return f"row {row} of {kind.name}"
 
 
-def check(result: RunResult, source: Path, output: Path) -> None:
-    """Compares what DuckDB reads with what was written."""
+def check(job: JobConfig, result: RunResult) -> None:
+    """Compares what DuckDB and `verify` read with what was written."""
+    source, output = job.input.path, job.output.path
     expected = [
         (f"{source}/{kind.name}", row, None if row in kind.rejected else text_of(kind, row))
         for kind in KINDS
@@ -182,22 +184,22 @@ def check(result: RunResult, source: Path, output: Path) -> None:
         "unknown or doubled": "SELECT * FROM found EXCEPT ALL SELECT * FROM truth",
     }.items():
         assert database.execute(query).fetchall() == [], problem
-    failures = [json.loads(path.read_text()) for path in (output / "_failed").glob("*.json")]
+    failures = [json.loads(path.read_text()) for path in Path(output, "_failed").glob("*.json")]
     assert sorted(piece["path"] for failure in failures for piece in failure["pieces"]) == quarantined
     assert result.documents == len(expected)
     assert not result.complete
-
-
-def job_of(source: Path, model: Path, output: Path) -> JobConfig:
-    return make_job(source, model, output)
+    found = verify(job)
+    assert {line.partition(": ")[0].partition(" from row ")[0] for line in (*found["missing"], *found["failed"])} == {
+        *quarantined
+    }
 
 
 def test_a_folder_of_all_kinds_of_files_in_this_process(model: Path, tmp_path: Path) -> None:
-    source = make_folder(tmp_path / "in")
-    check(run_serially(job_of(source, model, tmp_path / "out"), quiet=True), source, tmp_path / "out")
+    job = make_job(make_folder(tmp_path / "in"), model, tmp_path / "out")
+    check(job, run_serially(job, quiet=True))
 
 
 @pytest.mark.slow
 def test_a_folder_of_all_kinds_of_files_on_ray(ray_address: str, model: Path, tmp_path: Path) -> None:
-    source = make_folder(tmp_path / "in")
-    check(run(job_of(source, model, tmp_path / "out"), quiet=True), source, tmp_path / "out")
+    job = make_job(make_folder(tmp_path / "in"), model, tmp_path / "out")
+    check(job, run(job, quiet=True))
