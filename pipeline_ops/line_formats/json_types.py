@@ -139,10 +139,12 @@ def _common_type(values: list[object]) -> pa.DataType:
     if kinds == {int} and not all(map(reads(pa.int64()), values)):  # 64-bit hashes as numbers, or more
         return pa.uint64() if all(map(reads(pa.uint64()), values)) else mixed_type(["integers beyond 64 bits"])
     try:
-        return pa.array(values).type  # pa.infer_type would return int64 for [1, "a"]
+        if not kinds >= {bool, float}:  # pa.array([0.5, False]) would be [0.5, 0.0]
+            return pa.array(values).type  # pa.infer_type would return int64 for [1, "a"]
     except (pa.ArrowException, OverflowError):
-        kinds = [*dict.fromkeys(KINDS[type(value)] for value in values if value is not None)]
-        return mixed_type(kinds if len(kinds) > 1 else [f"{kinds[0]} of several types"])
+        pass
+    names = [*dict.fromkeys(KINDS[type(value)] for value in values if value is not None)]
+    return mixed_type(names if len(names) > 1 else [f"{names[0]} of several types"])
 
 
 def mixed_type(kinds: Sequence[str]) -> pa.DataType:

@@ -75,6 +75,8 @@ def test_delimiter_follows_the_suffix_unless_it_is_given(tmp_path: Path) -> None
         (["a", "b", 1], pa.string()),
         ([1, 2, "a"], pa.string()),
         ([1, True], pa.string()),
+        ([0.5, False], pa.string()),
+        ([None, 1, 0.5, False], pa.string()),
         ([2**63, 1.5, -1], pa.float64()),
         ([1.5, 2**64 - 1], pa.string()),
         ([2**53 + 1, 1.5], pa.string()),
