@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_header import check_header_names
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
@@ -150,6 +151,7 @@ def open_row_file(file: InputFile, store: Store, content: bytes | None = None) -
         StoreError: the object store failed.
         Exception: whatever the format's library raises on a damaged file.
     """
+    check_no_pointer_file(file, store, content)
     row_format = ROW_FORMATS[file.format]
     if file.compression is not None and not row_format.decompresses:
         raise UserError(f"input.path: {file.path} is compressed as a whole ({file.compression}); decompress it first")

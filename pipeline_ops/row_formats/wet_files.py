@@ -8,11 +8,13 @@ another text. Block digests are not computed: the checksums of gzip cover what t
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline_ops.line_formats.line_records import MAX_RECORD_BYTES
+from pipeline_ops.line_formats.compression import compression_of, decompressed
+from pipeline_ops.line_formats.line_records import MAX_RECORD_BYTES, Readable
 from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.row_formats.row_batches import RowBatch, Source
 
@@ -23,9 +25,8 @@ HEADERS = {  # column: header
     "language": "warc-identified-content-language",  # ISO 639-3, several separated by commas
 }
 SCHEMA = pa.schema([("text", pa.string()), *((column, pa.string()) for column in HEADERS)])
-COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"BZ": "bz2"}
 MAX_HEADER_LINE = 2**16  # bytes
-BUFFER_BYTES = 2**14  # few: those before a damage in the compressed bytes are lost with it
+BUFFER_BYTES = 2**16
 BATCH_BYTES, BATCH_RECORDS = 2**20, 1024
 
 
@@ -90,12 +91,14 @@ def _conversions(source: Source) -> Iterator[tuple[dict[str, str], bytes]]:
 
 def _records(source: Source) -> Iterator[tuple[dict[str, str], bytes]]:
     source.seek(0)
-    compression = COMPRESSIONS.get(source.read(2))
+    compression = compression_of(source.read(BUFFER_BYTES), None)
     source.seek(0)
-    stored = pa.PythonFile(source, mode="r")
-    stream = io.BufferedReader(
-        _Raw(stored if compression is None else pa.CompressedInputStream(stored, compression)), BUFFER_BYTES
-    )
+    with nullcontext(source) if compression is None else decompressed(source, compression, "it") as decoded:
+        stream = io.BufferedReader(_Raw(decoded), BUFFER_BYTES)
+        yield from _framed(stream)
+
+
+def _framed(stream: BinaryIO) -> Iterator[tuple[dict[str, str], bytes]]:
     while (version := stream.readline(MAX_HEADER_LINE)) != b"":
         if not re.fullmatch(rb"WARC/\d\.\d+\r\n", version):
             raise OSError(f"no WARC record begins with {version[:40]!r}")
@@ -129,7 +132,7 @@ def _headers(stream: BinaryIO) -> dict[str, str]:
 class _Raw(io.RawIOBase):
     """What BufferedReader reads from."""
 
-    def __init__(self, stream: pa.NativeFile):
+    def __init__(self, stream: Readable):
         self._stream = stream
 
     def readable(self) -> bool:
