@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -109,7 +109,7 @@ def _read_header(source: Source) -> Header:
             "input.path: Avro files need a package that is not installed: pip install 'label-corpus[avro]'"
         ) from error
     source.seek(0)
-    reader = fastavro.reader(source)  # reads the header alone
+    reader = fastavro.reader(cast(BinaryIO, source))  # reads the header alone
     begin = source.tell()
     sync = source.read_at(begin - SYNC_BYTES, SYNC_BYTES)
     plain = io.BytesIO()

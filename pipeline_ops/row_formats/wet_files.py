@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
@@ -93,7 +93,7 @@ def _records(source: Source) -> Iterator[tuple[dict[str, str], bytes]]:
     source.seek(0)
     compression = compression_of(source.read(BUFFER_BYTES), None)
     source.seek(0)
-    with nullcontext(source) if compression is None else decompressed(source, compression, "it") as decoded:
+    with nullcontext(source) if compression is None else decompressed(cast(BinaryIO, source), compression, "it") as decoded:
         stream = io.BufferedReader(_Raw(decoded), BUFFER_BYTES)
         yield from _framed(stream)
 

@@ -4,18 +4,20 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 
 from jobs.config import JobConfig
 from jobs.maintenance.verify import verify
-from tests.support.corpora import real_documents, warc_record, wet_records
+from tests.support.corpora import real_documents, warc_record, wet_records, write_arrow
 from tests.support.invariant import check_exactly_once
 from tests.support.reading_path import write_rows
 from tests.support.running import command, job_settings, keys, make_job, write_job_file
 from tests.support.serial_chain import run_serially
 
 TEXTS = real_documents(60, seed=4)
+RENAMED = ("output.label_name=predicted",)  # the data have a column `label`
 
 
 @pytest.mark.parametrize("name", ["a.arrow", "a.feather", "a.orc", "a.avro", "a.warc.wet.gz"])
@@ -70,3 +72,33 @@ def test_warc_of_pages_alone_is_a_mistake_that_names_the_remedy(model: Path, tmp
     (line,) = finished.error_lines
     assert "a record of type response" in line
     assert "give the WET files" in line
+
+
+def save_to_disk(folder: Path, texts: list[str]) -> Path:
+    """What datasets.Dataset.save_to_disk writes."""
+    path = write_arrow(
+        folder / "data-00000-of-00001.arrow", pa.table({"text": texts, "label": [0] * len(texts)}), batch_rows=10
+    )
+    features = {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}
+    info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
+    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
+    state = {"_data_files": [{"filename": path.name}], "_fingerprint": "0f1", "_format_columns": None, "_split": None}
+    (folder / "state.json").write_text(json.dumps(state, indent=2))
+    return path
+
+
+@pytest.mark.parametrize("splits", [("",), ("train", "test")])
+def test_folder_of_save_to_disk_is_its_rows_alone(model: Path, tmp_path: Path, splits: tuple[str, ...]) -> None:
+    source = tmp_path / "in"
+    paths = [save_to_disk(source / split if split else source, TEXTS[:30]) for split in splits]
+    if len(splits) > 1:
+        (source / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}))
+    metadata = 2 * len(splits) + (len(splits) > 1)
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out", *RENAMED))
+    planned = command("plan", job_file)
+    assert (planned.result["files"], planned.result["files_passed_over"]) == (len(splits), metadata)
+    assert "metadata" in planned.stderr
+    result = run_serially(make_job(source, model, tmp_path / "out", *RENAMED), quiet=True)
+    assert (result.complete, result.rejected) == (True, 0)
+    labeled, _ = check_exactly_once(tmp_path / "out", [key for path in paths for key in keys(path, 30)])
+    assert sorted(labeled["text"].to_pylist()) == sorted(TEXTS[:30] * len(splits))
