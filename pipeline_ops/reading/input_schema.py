@@ -40,34 +40,19 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
 def with_columns_around(sampled: list[tuple[InputFile, pa.Schema]]) -> list[tuple[InputFile, pa.Schema]]:
     """Columns of sampled files of one format, with those that are around the files: of folders, or a table's instead.
 
-    A column that is in some of the files has the type that it has there.
+    A column that is in some of the files has the type that it has there. A file without columns has no rows, and gets none.
     """
     if not sampled:
         return sampled
     file, _ = sampled[0]
-    constants = [name for name, _ in file.columns]
+    around = [name for name, _ in file.columns]
     if file.table is not None:
-        return [
-            (
-                file,
-                pa.schema([one for one in file.table.schema if one.name not in file.table.partitions or one.name in constants]),
-            )
-        ]
+        own = [field for field in file.table.schema if field.name not in file.table.partitions or field.name in around]
+        return [(file, pa.schema(own))]
     inside = {name for _, schema in sampled for name in schema.names}
+    added = [pa.field(name, pa.null() if name in inside else pa.string()) for name in around]
     return [
-        (
-            file,
-            pa.schema(
-                [
-                    *schema,
-                    *(
-                        pa.field(name, pa.null() if name in inside else pa.string())
-                        for name in constants
-                        if name not in schema.names
-                    ),
-                ]
-            ),
-        )
+        (file, pa.schema([*schema, *(field for field in added if field.name not in schema.names)]) if schema.names else schema)
         for file, schema in sampled
     ]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipeline_ops.inputs.first_bytes import check_no_pointer_file
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.csv_header import check_header_names
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file

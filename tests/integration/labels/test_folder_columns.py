@@ -127,6 +127,21 @@ def test_json_lines_have_the_folders_value_where_a_line_has_none_however_they_ar
     }
 
 
+def test_an_empty_file_in_a_folder_is_no_file_without_a_text_column(model: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    paths = [
+        write_bytes(source / "lang=de" / "a.csv.gz", b""),
+        write_bytes(source / "lang=de" / "a.jsonl.gz", b""),
+        write_csv(source / "lang=en" / "b.csv", [{"text": text} for text in TEXTS]),
+        write_jsonl(source / "lang=en" / "b.jsonl", [{"text": text} for text in TEXTS]),
+    ]
+    job = job_settings(source, model, output, "output.columns=[lang]")
+    planned = command("plan", write_job_file(tmp_path / "job.yaml", job))
+    assert (planned.code, planned.result["remarks"]) == (0, [])
+    assert run_serially(job).complete
+    check_exactly_once(output, [key for path in paths[2:] for key in keys(path, len(TEXTS))])
+
+
 def test_a_folder_is_no_text(model: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     write_jsonl(source / "text=here" / "a.jsonl", [{"body": text} for text in TEXTS])
