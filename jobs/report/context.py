@@ -15,6 +15,7 @@ from pipeline_ops.analysis.summary_statistics import (
     labels_of,
     partitions_of,
     reject_examples,
+    rejects_by_file,
     rejects_by_reason,
     sample_rows,
     stage_seconds,
@@ -29,6 +30,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 MAX_RUNS = 30
 MAX_PARTITIONS = 40
 MAX_FAILURES = 20
+MAX_REJECTED_FILES = 10
 MAX_LABELS = 12  # with a histogram and example documents
 EXAMPLES = 3  # per label and group: highest score, lowest score, random
 SCORE_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -59,6 +61,7 @@ def report_context(labeled: Labeled) -> dict[str, Any]:
     classify, stages = stage_seconds(commits)
     padded = sum(commit.padded_tokens for commit in commits)
     tokens = sum(commit.tokens for commit in commits)
+    rejected_files = rejects_by_file(commits)
     sample = _sample(labeled)
     by_model = labeled.columns.by_model()
     return {
@@ -79,6 +82,8 @@ def report_context(labeled: Labeled) -> dict[str, Any]:
         "sampled": sample.num_rows,
         "models": [_model(labeled, name, output, sample) for name, output in by_model.items()],
         "reasons": rejects_by_reason(commits),
+        "rejected_files": rejected_files[:MAX_REJECTED_FILES],
+        "more_rejected_files": len(rejected_files) - MAX_REJECTED_FILES,
         "reject_examples": reject_examples(labeled),
         "failures": failures[:MAX_FAILURES],
         "num_failures": len(failures),

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline_ops.output.labeled_output import SMALL_FILE_BYTES, Labeled, read_columns
 from pipeline_ops.schema.units import Reject
 from pipeline_ops.storage.store import StoredFile
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
+from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, FileCounts, WrittenFile
 
 SAMPLE_FILES = 96
 SAMPLE_BYTES = 96 * 2**20  # stops adding files; one that is larger than SMALL_FILE_BYTES counts as that
@@ -74,6 +74,12 @@ def rejects_by_reason(commits: Iterable[Commit]) -> dict[str, int]:
     for commit in commits:
         counted.update(commit.reasons)
     return {reason: count for reason, count in counted.most_common() if count}
+
+
+def rejects_by_file(commits: Iterable[Commit]) -> list[FileCounts]:
+    """The input files with rejects, most rejects first."""
+    counts = FileCounts.sum_of(one for commit in commits for one in commit.by_file())
+    return sorted((one for one in counts.values() if one.rejected), key=lambda one: (-one.rejected, one.path))
 
 
 def stage_seconds(commits: Iterable[Commit]) -> tuple[ClassifySeconds, dict[str, float]]:

@@ -15,7 +15,7 @@ REMEDIES = {
     "broken_csv": "do input.delimiter and input.quote fit?",
     "null_text": "does input.text_column name the texts?",
     "not_a_string": "does input.text_column name the texts?",
-    "undecodable": "is the text UTF-8?",
+    "undecodable": "does input.encoding fit?",
     "column_type": "set input.column_types",
     "tokenizer_error": "can the model's tokenizer read this text? `inspect` shows its steps",
     "model_error": "can the model read this text? `inspect` shows its steps",
@@ -55,7 +55,7 @@ def mostly_rejected(files: Iterable[InputFile], commits: dict[str, Commit], shar
     reasons: Counter[str] = Counter()
     for one in counts.values():
         reasons.update(_that_count(one.reasons))
-    rejected = sum(sum(one.reasons.values()) for one in counts.values())
+    rejected = sum(one.rejected for one in counts.values())
     nothing_labeled = rejected >= documents and reasons.total() > share * documents
     anywhere = nothing_labeled or (documents >= MIN_DOCUMENTS and max(reasons.values(), default=0) > share * documents)
     found = []

@@ -63,6 +63,10 @@ class FileCounts:
     documents: float  # rejects included; in a record a whole number
     reasons: dict[str, int]  # rejects by reason
 
+    @property
+    def rejected(self) -> int:
+        return sum(self.reasons.values())
+
     @staticmethod
     def sum_of(several: Iterable["FileCounts"]) -> dict[str, "FileCounts"]:
         """The sums for each file, by path."""

@@ -38,7 +38,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "05-cut.jsonl.gz": (lambda path: path.write_bytes(truncated_gzip()), ""),
     "00-other.parquet": (lambda path: write_parquet(path, OTHER_COLUMN), "no column 'text'; it has id, content"),
     "03-empty.parquet": (lambda path: path.write_bytes(b""), "0 bytes"),
-    "05-pointer.parquet": (lambda path: path.write_bytes(POINTER), ""),
+    "05-pointer.parquet": (lambda path: path.write_bytes(POINTER), "Git LFS pointer"),
+    "06-pointer.jsonl": (lambda path: path.write_bytes(POINTER), "Git LFS pointer"),
+    "06-image.jsonl": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2000)), "06-image.jsonl"),
     "06-numbers.parquet": (lambda path: path.write_bytes(b"PAR1" + b"\x00" * 20_000 + b"PAR1"), ""),
 }
 

@@ -147,6 +147,7 @@ def test_report_of_documents_that_were_all_rejected(model: Path, tmp_path: Path)
     assert "No labeled documents" in shown
     assert "null_text 3" in shown
     assert "too_short 1" in shown
+    assert re.search(r"file rejects documents reasons \S*in\.jsonl 4 4 null_text, too_short", shown)
 
 
 def test_report_on_a_bucket_is_a_page_to_a_browser(s3: Bucket, model: Path) -> None:

@@ -119,7 +119,7 @@ def test_removed_file_is_reported_and_dropped_only_on_request(s3: Bucket, model:
     put_lines(s3, "new.jsonl", texts[10:12])
     s3.journal.clear()
     summary = run_serially(job, quiet=True)
-    assert summary.files_removed == 2
+    assert (summary.files_removed, summary.removed) == (2, [alone, gone])
     assert {request.key for request in s3.journal.requests("GetObject", INPUT)} == {"in/new.jsonl"}
     expected = keys(kept, 5) + keys(f"{s3.url}/in/new.jsonl", 2)
     if not drop:

@@ -159,6 +159,10 @@ def test_plan_names_files_that_changed_went_or_are_passed_over(folder: Path, mod
     summary = plan(job_of(folder, model))
     assert (summary["files_changed"], summary["files_removed"], summary["files_passed_over"]) == (1, 1, 1)
     assert summary["files_to_run"] == 1
+    assert summary["removed"] == [str(folder / "in" / "b.jsonl")]
+    (line,) = [line for line in plan_lines(summary) if "removed" in line]
+    assert line.startswith("removed from the input: ")
+    assert "b.jsonl, whose labels stay in the output" in line
 
 
 def test_plan_of_a_job_with_failed_files_leaves_them_alone_until_they_change_or_are_retried(folder: Path, model: Path) -> None:
