@@ -50,8 +50,15 @@ def mostly_rejected(files: Iterable[InputFile], commits: dict[str, Commit], shar
     if not any(commit.rejected for commit in current):
         return []
     listed = {file.path: file.stored.identity for file in files}
-    counts = FileCounts.sum_of(one for commit in current for one in _of_listed(commit, listed))
-    documents = sum(one.documents for one in counts.values())
+    with_rejects = {one.path for commit in current if commit.rejected for one in commit.by_file() if one.reasons}
+    documents = 0.0
+    parts: list[FileCounts] = []
+    for commit in current:
+        for one in _of_listed(commit, listed):
+            documents += one.documents
+            if one.path in with_rejects:  # the others may be millions
+                parts.append(one)
+    counts = FileCounts.sum_of(parts)
     reasons: Counter[str] = Counter()
     for one in counts.values():
         reasons.update(_that_count(one.reasons))
