@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import example_files, hive_values, schemas_of_files
-from pipeline_ops.reading.column_types import can_cast, common_type
+from pipeline_ops.reading.column_types import can_cast, common_type, is_text_type, type_of_texts
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
@@ -56,6 +56,12 @@ class Labeled:
         return combined_output(
             output, {name: OutputConfig.model_validate(self.record["models"][name]["output"]) for name in names}
         )
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The names of the columns that the models have read."""
+        read = self.record["config"]["input"]
+        return tuple(read[key] for key in ("text_column", "text_pair_column") if read.get(key))
 
     def head(self, model: str = "") -> Head:
         """The classification head of a model, by its name, which is empty for a job's only model."""
@@ -111,7 +117,8 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
     types = {name: [schema.field(name).type for schema in schemas if name in schema.names] for name in wanted}
     fields = []
     for name, found in types.items():
-        common = common_type(found)
+        of_texts = name in labeled.text_columns and all(map(is_text_type, found))
+        common = type_of_texts(found) if of_texts else common_type(found)
         if not all(can_cast(data_type, common) for data_type in found):
             described = " and ".join(dict.fromkeys(map(str, found)))
             raise UserError(f"{labeled.path!r}: column {name!r} is {described}, which do not go together; name other columns")

@@ -121,7 +121,7 @@ def settle_types(
                     f" a value that does not fit is null there, and kept in {MISFITS_FOLDER}/"
                 )
         elif name in config.text_columns:
-            types[name] = _type_of_texts(seen)
+            types[name] = type_of_texts(seen)
         elif name in declared:
             types[name] = declared[name]
         else:
@@ -140,8 +140,8 @@ def _holds(known: pa.DataType, seen: Iterable[pa.DataType], *, fit: bool) -> boo
     return known in STRINGS or common_type([known, *seen], fit=fit) == known
 
 
-def _type_of_texts(seen: Iterable[pa.DataType]) -> pa.DataType:
-    """The type of a column that the model reads; values that are no texts are rejected."""
+def type_of_texts(seen: Iterable[pa.DataType]) -> pa.DataType:
+    """The type of a column that the model reads, strings where some are bytes; values that are no texts are rejected."""
     texts = list(dict.fromkeys(plain_type(data_type) for data_type in seen if is_text_type(data_type)))
     if len(texts) == 1:
         return texts[0]

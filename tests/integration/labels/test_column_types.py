@@ -1,6 +1,7 @@
 """One type per column of an output, whatever formats and types its input has, for any reader and over later runs."""
 
 import base64
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
@@ -13,7 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.label_corpus import labels, run
+from jobs.results.labels import _read_files
+from jobs.results.open_output import find_labeled
+from pipeline_ops.output.labeled_output import schema_of
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.writing.commit_record import schema_id
+from pipeline_ops.writing.unit_files import parquet_bytes
 from tests.support.corpora import real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
 from tests.support.invariant import check_exactly_once, read_misfits
 from tests.support.running import command, commit_paths, job_settings, keys, make_job, write_job_file
@@ -206,6 +212,34 @@ def test_output_with_two_types_of_a_column_is_read_with_texts(model: Path, tmp_p
     with pytest.raises(UserError, match=r"column 'id' is .*int64.* and .*list.*, which do not go together"):
         labels(str(output))
     assert len(labels(str(output), columns=["text", "label"])) == 3
+
+
+TEXT_TYPES = (pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view(), pa.binary(), pa.string())
+
+
+def test_texts_of_several_types_are_read_as_text(model: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote dictionaries."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    job = make_job(source, model, output, "output.partition_by=[]")
+    for number in range(len(TEXT_TYPES)):
+        write_jsonl(source / f"{number}.jsonl", [{"text": f"é {number}"}, {"text": "é"}])
+        run_serially(job, quiet=True)
+    expected = sorted(labels(str(output))["text"])
+    for path, data_type in zip(sorted(commit_paths(output)), TEXT_TYPES, strict=True):
+        commit = json.loads(path.read_text())
+        file = output / commit["files"][0]["path"]
+        table = pq.read_table(file)
+        texts = table["text"].dictionary_encode() if pa.types.is_dictionary(data_type) else table["text"].cast(data_type)
+        content = parquet_bytes(table.set_column(table.schema.get_field_index("text"), "text", texts)).to_pybytes()
+        file.write_bytes(content)
+        commit["files"][0] |= {"bytes": len(content), "md5": hashlib.md5(content).hexdigest()}
+        path.write_text(json.dumps({**commit, "schema": schema_id(pa.schema([("text", data_type)]))}))
+    assert sorted(labels(str(output), "arrow", columns=["text"]).to_table()["text"].to_pylist()) == expected
+    found = find_labeled(str(output))
+    tables = _read_files(pa.table({"file": [*range(len(found.files))]}), found.store, found.files, schema_of(found, ["text"]))
+    assert sorted(text for table in tables for text in table["text"].to_pylist()) == expected
+    assert sorted(labels(str(output), columns=["text"])["text"]) == expected
+    assert sorted(labels(str(output), "polars", columns=["text"])["text"]) == expected
 
 
 def test_categories_are_written_as_plain_values(model: Path, tmp_path: Path) -> None:
