@@ -231,7 +231,7 @@ def _oddity(kind: StrayFiles) -> str:
 
 
 def _kind_of(files: Sequence[InputFile]) -> str:
-    noun = f"{format_suffix(files[0].path).lstrip('.')} file"
+    noun = f"{format_suffix(files[0].path).lstrip('.') or files[0].format} file"
     return f"{counted(len(files), noun)} of {byte_size(sum(file.stored.size for file in files))}"
 
 

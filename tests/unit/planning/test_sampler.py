@@ -1,5 +1,7 @@
 """How much is left to label: counted where it is little, else within what a sample says of itself."""
 
+import gzip
+import json
 import random
 from pathlib import Path
 
@@ -99,6 +101,25 @@ def test_estimate_of_files_of_very_different_sizes_is_within_its_interval(
     for sample in samples:
         assert not sample.exact
         assert 0 < sample.documents < 0.8 * len(documents)
+
+
+@pytest.mark.parametrize("name", ["gzip.jsonl", "utf-16.txt", "returns.txt"])
+def test_places_are_drawn_by_what_the_bytes_are_and_not_by_the_name(
+    tmp_path: Path, model: Path, documents: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [one_line(text)[:300] for text in documents]
+    if name == "gzip.jsonl":
+        data = gzip.compress("".join(json.dumps({"text": line}) + "\n" for line in lines).encode())
+    else:
+        data = "\n".join(lines).encode("utf-16") if name == "utf-16.txt" else "\r".join(lines).encode()
+    write_bytes(tmp_path / "in" / name, data)
+    prepared = prepare(make_job(tmp_path / "in", model, tmp_path / "out"))
+    monkeypatch.setattr(sampler, "EXACT_BYTES", 0)
+    monkeypatch.setattr(sampler, "DRAWS", 32)
+    found = sampled(prepared)
+    assert found.unreadable == []
+    assert found.total("rejected").value == 0
+    assert found.total("documents").value == pytest.approx(len(lines), rel=0.4)
 
 
 def test_same_seed_draws_the_same(tmp_path: Path, model: Path, documents: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

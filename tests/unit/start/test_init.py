@@ -63,7 +63,7 @@ def separated(rows: list[dict[str, Any]], delimiter: str) -> bytes:
     return "".join(delimiter.join('"' + v.replace('"', '""') + '"' for v in line) + "\n" for line in lines).encode()
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.zst", "a.csv", "a.tsv", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.zst", "a.csv", "a.tsv", "a.csv.xz", "a.csv.zip"])
 def test_column_of_texts_is_found_in_every_format(name: str, tmp_path: Path, write: Callable[..., dict[str, Any]]) -> None:
     source = tmp_path / "in" / name
     if "parquet" in name:
