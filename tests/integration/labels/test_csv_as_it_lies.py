@@ -56,6 +56,7 @@ STRAY = [f'"{text}' if row % 10 == 4 else f'{text}"' if row % 10 == 6 else text 
 # {name: (content, what `init` writes beside the path and the text column, the texts)}
 KINDS: dict[str, tuple[bytes, dict[str, Any], list[str]]] = {
     "usual.csv": (written([("id", "text"), *enumerate(LINES)]), {}, LINES),
+    "blank.csv": (b"\r\n\n" + written([("id", "text"), *enumerate(LINES)]), {}, LINES),
     "quoted.csv": (written([("id", "text"), *enumerate(SPOKEN)], quoting=csv.QUOTE_ALL), {}, SPOKEN),
     "tweets.csv": (written(tweets(), quoting=csv.QUOTE_ALL), {"text_column": "column_5", "header": False}, PROSE),
     "rated.csv": (
