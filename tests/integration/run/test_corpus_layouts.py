@@ -222,6 +222,18 @@ def write_wet(folder: Path) -> Texts:
     return {name: texts_of(name)}
 
 
+def write_kaggle(folder: Path) -> Texts:
+    """As Sentiment140 is: Latin-1, every field quoted, no header."""
+    name = "training.1600000.processed.noemoticon.csv"
+    texts = [f"{text} Caf\xe9, na\xefve" for text in texts_of(name)]
+    rows = [
+        ("0", f"146781{row}", "Mon Apr 06 22:19:45 PDT 2009", "NO_QUERY", f"user{row}", text) for row, text in enumerate(texts)
+    ]
+    lines = (",".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
+    write_bytes(folder / name, "".join(lines).encode("latin-1"))
+    return {name: texts}
+
+
 def _warc(kind: str, content_type: str, block: bytes, url: str = "") -> bytes:
     lines = ["WARC/1.0", f"WARC-Type: {kind}", *([f"WARC-Target-URI: {url}"] if url else []), "WARC-Date: 2024-02-20T21:10:55Z"]
     lines += [f"WARC-Record-ID: <urn:uuid:{len(block)}>", f"Content-Type: {content_type}", f"Content-Length: {len(block)}"]
@@ -239,6 +251,11 @@ LAYOUTS = (
     Layout("save_to_disk", write_saved_to_disk),
     Layout("hub_snapshot", write_hub_snapshot),
     Layout("reddit", write_reddit, text_column="body", settings=("input.format=jsonl",)),
+    Layout(
+        "kaggle",
+        write_kaggle,
+        settings=("input.header=[target, ids, date, flag, user, text]", "input.encoding=latin-1"),
+    ),
     Layout("wet", write_wet),
 )  # fmt: skip
 
