@@ -10,7 +10,7 @@ to there.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from pipeline_ops.planning.work_plan import EXPANSION, is_compressed
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.reader import ReadSettings, Span, documents_of_rows, parse_block, read_pieces, wanted_columns
 from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
-from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
+from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.units import Range, Reject
@@ -41,7 +41,8 @@ EXACT_FILES = 1000
 DRAWS, LEAST_DRAWS = 192, 24
 QUICK_BYTES, QUICK_DRAWS = 2**20, 24  # for a look of a second
 WINDOW_BYTES = 32 * 2**10
-PREFIX_BYTES = 4 * 2**20  # decompressed, of a compressed or CSV file
+PREFIX_BYTES = 4 * 2**20  # decompressed, of a file that is drawn from near its beginning
+HELD_BEGINNINGS = 16  # of such files
 DRAWN_BYTES = 2**30  # after so much, no more than LEAST_DRAWS are drawn
 MAX_SAMPLED_RECORD_BYTES = 32 * 2**20
 STANDARD_ERRORS = 2.0  # an interval reaches so far to each side: about 95 % of all samples
@@ -195,6 +196,7 @@ class _Sampler:
         self.tokenization_ids = tokenization_ids(models)
         self.bytes_read = 0
         self.footers: dict[str, pq.FileMetaData] = {}
+        self.beginnings: dict[str, RowBlock] = {}
         self.plain: dict[str, bool] = {}
 
     def count(self, files: Sequence[RemainingFile]) -> None:
@@ -265,19 +267,29 @@ class _Sampler:
 
     def draw_first_rows(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         """Rows from a random one on of those near the beginning of what is left."""
-        with open_row_file(left.file, self.settings.store) as source:
-            block = next(source.read_blocks(left.ranges[0], PREFIX_BYTES, wanted_columns(self.settings)), None)
+        block = self.beginning_of(left)
         rows = 0 if block is None else block.stop_row - block.start_row
         if block is None or not rows:
             return Draw({}, left.size, left.size)
         stored = block.stored[1] - block.stored[0]
-        self.bytes_read += max(block.table.nbytes, stored)
         count = min(max(int(WINDOW_BYTES / max(block.table.nbytes, 1) * rows), 1), rows)
         start = block.start_row + int(random.integers(rows - count + 1))
         window = stored * count / rows
         return Draw(
             self.measure([documents_of_rows(left.file, block.slice(start, start + count), self.settings)]), window, window
         )
+
+    def beginning_of(self, left: RemainingFile) -> RowBlock | None:
+        """The first rows of what is left; the same again costs nothing for some of the files: a batch may be much larger."""
+        if left.file.path in self.beginnings:
+            return self.beginnings[left.file.path]
+        with open_row_file(left.file, self.settings.store) as source:
+            block = next(source.read_blocks(left.ranges[0], PREFIX_BYTES, wanted_columns(self.settings)), None)
+            self.bytes_read += source.bytes_read
+        if block is not None and len(self.beginnings) < HELD_BEGINNINGS:
+            copied = block.table.take(np.arange(block.table.num_rows))  # what it is a slice of is freed
+            self.beginnings[left.file.path] = replace(block, table=copied)
+        return block
 
     def draw_lines(self, left: RemainingFile, random: np.random.Generator) -> Draw:
         ranges = _byte_ranges(left.file, left.ranges)

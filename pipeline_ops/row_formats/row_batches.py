@@ -16,21 +16,25 @@ class Source:
     Attributes:
         error: that of a read, which some of them replace by their own.
         size: of the file, bytes.
+        bytes_read: so far.
     """
 
     def __init__(self, source: BinaryIO):
         self._source = source
         self.error: Exception | None = None
+        self.bytes_read = 0
         self.seek, self.tell = source.seek, source.tell
         self.size = source.seek(0, os.SEEK_END)
         source.seek(0)
 
     def read(self, size: int = -1) -> bytes:
         try:
-            return self._source.read(size)
+            data = self._source.read(size)
         except Exception as error:
             self.error = error
             raise
+        self.bytes_read += len(data)
+        return data
 
     def read_at(self, start: int, size: int) -> bytes:
         """The bytes from `start` on."""

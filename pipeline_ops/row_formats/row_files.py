@@ -74,6 +74,11 @@ class RowFile:
         check_nesting(declared)
         self.schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in declared])
 
+    @property
+    def bytes_read(self) -> int:
+        """Of the file, as it is stored, so far."""
+        return self._source.bytes_read
+
     def read_blocks(self, rows: Range, block_bytes: int, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The given rows in blocks of about `block_bytes` in memory; a row that is larger is a block of its own.
 
