@@ -33,7 +33,7 @@ from jobs.run.prometheus_counts import count_outcome
 from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
 from jobs.run.state import RunState, end_run, state_of
-from pipeline_ops.inputs.input_tables import table_words
+from pipeline_ops.tables.input_table import table_words
 
 __all__ = ["RunResult", "labels", "run"]
 

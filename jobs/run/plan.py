@@ -16,7 +16,6 @@ from jobs.run.result import removed_line
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.inputs.input_tables import table_words
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.output.commit_log import read_job
@@ -27,6 +26,7 @@ from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.reader import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.paths import MOST_NAMES, shown, some_shown
+from pipeline_ops.tables.input_table import table_words
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"

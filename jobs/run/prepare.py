@@ -13,7 +13,6 @@ import pyarrow as pa
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_trial, differing_settings, result_settings
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput
-from pipeline_ops.inputs.input_tables import InputTable
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats.json_types import text_for_null
@@ -38,6 +37,7 @@ from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown, some_shown
 from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.input_table import InputTable
 from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.writing.hive_partitions import hive_folder
 

@@ -21,7 +21,6 @@ from jobs.run.plan import stray_lines
 from jobs.run.prepare import prepare, read_only
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.input_tables import table_words
 from pipeline_ops.models.fetch import HubUnreachable
 from pipeline_ops.planning.stray_files import find_strays, glob_of_columns
 from pipeline_ops.reading.column_guess import ColumnGuess, guess_columns
@@ -31,6 +30,7 @@ from pipeline_ops.reading.documents import is_text_type
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.paths import full_path, is_local, join, shown
+from pipeline_ops.tables.input_table import table_words
 
 # {section: settings to list in the file, commented out}; the README has all
 COMMON_SETTINGS = {

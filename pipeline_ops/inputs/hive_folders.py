@@ -23,13 +23,3 @@ def folder_columns(path: str, base: str) -> dict[str, str | None]:
         if name and is_column:
             columns[unquote(name)] = None if value == NULL_VALUE else unquote(value)
     return columns
-
-
-def base_folder(path: str) -> str:
-    """The folder below which the names of folders are columns: `path` itself, of a glob the part before the first wildcard.
-
-    So `data/lang=*/*.parquet` has a column `lang`, and `data/lang=en/*.parquet` has none, as `data/lang=en` has none.
-    """
-    parts = path.split("/")
-    wildcards = [number for number, part in enumerate(parts) if any(character in part for character in "*?[")]
-    return "/".join(parts[: wildcards[0]]) if wildcards else path

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from pipeline_ops.inputs.input_tables import InputTable
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line
 from pipeline_ops.schema.units import Range
 from pipeline_ops.storage.store import StoredFile
+from pipeline_ops.tables.input_table import InputTable
 
 MAX_OPENED_FILES = 100  # per format, until one can be read: a corpus without read permission is reported within seconds
 

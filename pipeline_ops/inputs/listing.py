@@ -6,15 +6,16 @@ from dataclasses import replace
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_compression
-from pipeline_ops.inputs.hive_folders import base_folder, folder_columns
+from pipeline_ops.inputs.hive_folders import folder_columns
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.metadata_files import metadata_among
 from pipeline_ops.inputs.passed_over import PassedOver, Why
-from pipeline_ops.inputs.table_formats import find_table
 from pipeline_ops.inputs.zip_archives import member_names
 from pipeline_ops.schema.errors import UserError, is_store_fault
-from pipeline_ops.storage.paths import did_you_mean
+from pipeline_ops.storage.paths import base_folder, did_you_mean
 from pipeline_ops.storage.store import Store, StoredFile, is_hidden
+from pipeline_ops.tables.formats import find_table, find_table_in_catalog, is_in_catalog
+from pipeline_ops.tables.input_table import TableFiles
 
 ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
@@ -27,11 +28,13 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
     Raises:
         UserError: the path does not exist, matches no file, or no file has a known format; a table that cannot be read.
     """
+    if is_in_catalog(store.path):
+        return _files_of(find_table_in_catalog(store), config), []
     listed, hidden = store.list_with_hidden()
     is_glob = any(character in store.path for character in "*?[")
-    table = find_table(config, store, listed, hidden)
-    if table:
-        return table, []
+    table = find_table(store, listed, hidden)
+    if table is not None:
+        return _files_of(table, config), []
     if not listed:
         what = "matches no file" if is_glob else "does not exist or holds no files"
         if hidden:
@@ -88,8 +91,27 @@ def _formats_in_archives(listed: Sequence[StoredFile], store: Store) -> dict[str
     return {file.path: known for file, known in zip(archives, found, strict=True) if known is not None}
 
 
+def _files_of(found: TableFiles, config: InputConfig) -> list[InputFile]:
+    """The files of a table, with a null for each row where they lack a text column: earlier versions may have had none."""
+    table = found.table
+    if config.format not in ("auto", "parquet"):
+        raise UserError(f"input.format: {config.format!r}, but {table.path!r} is a {table.format} table; leave it out")
+    for key, column in zip(("text_column", "text_pair_column"), config.text_columns, strict=False):
+        if column in table.partitions:
+            raise UserError(f"input.{key}: {column!r} is a partition of the {table.format} table, not a text; name another one")
+    texts = [(column, None) for column in config.text_columns if column in table.schema.names]
+    return [
+        InputFile(file, "parquet", None, columns=(*values.items(), *texts), field_names=found.field_names, table=table)
+        for file, values in found.files
+    ]
+
+
 def _with_folder_columns(files: Sequence[InputFile], config: InputConfig, store: Store) -> list[InputFile]:
-    """The files with the columns of their hive folders, null in files without such a folder; none is a text column."""
+    """The files with the columns of their hive folders, null in files without such a folder; none is a text column.
+
+    Folders count below input.path, of a glob from its first wildcard on: `data/lang=*/*.parquet` has a column `lang`, and
+    `data/lang=en/*.parquet` has none, as `data/lang=en` has none.
+    """
     base = base_folder(store.path)
     found = [folder_columns(file.path, base) for file in files]
     names = [name for name in dict.fromkeys(name for columns in found for name in columns) if name not in config.text_columns]

@@ -67,6 +67,13 @@ def check_apart(source: str, target: str, written: str) -> None:
         raise UserError(f"input.path: {source!r} is inside the output {target!r}; use another output folder")
 
 
+def base_folder(path: str) -> str:
+    """The part of a glob before the first name with a wildcard; any other path as it is."""
+    parts = path.split("/")
+    wildcards = [number for number, part in enumerate(parts) if any(character in part for character in "*?[")]
+    return "/".join(parts[: wildcards[0]]) if wildcards else path
+
+
 def shown(path: str) -> str:
     """A full path as messages show it: relative to the working folder if it is below that."""
     if not is_local(path):

@@ -256,3 +256,29 @@ def test_renamed_fields_of_a_struct_are_refused_by_name(model: Path, tmp_path: P
     with table.update_schema() as schema:
         schema.rename_column(("meta", "a"), "c")
     assert "has renamed fields of the column 'meta'" in refusal(folder_of(table), model, tmp_path / "out")
+
+
+def test_a_table_is_found_by_its_name_in_a_catalog(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, output = create(tmp_path, TEXTS), tmp_path / "out"
+    newest = Path(table.metadata_location.removeprefix("file://"))
+    # left by a commit that failed: only the catalog knows that it does not count
+    shutil.copy(newest, newest.with_name("00009-failed.metadata.json"))
+    monkeypatch.setattr("pyiceberg.catalog.load_catalog", {"mine": table.catalog}.__getitem__)
+    job_file = tmp_path / "job.yaml"
+    name = "iceberg://mine/db.table"
+    assert command("init", name, "--model", model, "--job", job_file, f"output.path={output}").code == 0
+    table.delete("text == 'two'")
+    result = run_serially(str(job_file))
+    assert result.input_table == {"format": "Iceberg", "version": table.metadata.current_snapshot_id}
+    assert [row["text"] for row in labeled_rows(output, table)] == ["one", "three"]
+    assert command("verify", job_file).code == 0
+    table.append(pa.table({"text": ["four"]}))
+    assert run_serially(str(job_file), limit=2).documents == 2
+    assert run_serially(str(job_file)).documents_run == 1
+
+
+def test_a_table_that_no_catalog_knows_is_said(model: Path, tmp_path: Path) -> None:
+    said = refusal("iceberg://nowhere/db.table", model, tmp_path / "out")
+    assert "'iceberg://nowhere/db.table' cannot be looked up" in said
+    assert "PYICEBERG_CATALOG__NOWHERE__URI" in said
+    assert "names no table; give iceberg://CATALOG/NAMESPACE.TABLE" in refusal("iceberg://nowhere", model, tmp_path / "out")

@@ -9,9 +9,9 @@ import pytest
 from deltalake import write_deltalake
 
 from pipeline_ops.inputs.listing import find_inputs
-from pipeline_ops.inputs.table_formats import tables_below
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.formats import tables_below
 from tests.support.corpora import write_bytes, write_jsonl, write_parquet
 from tests.support.reading_path import input_of
 

@@ -6,17 +6,19 @@ Their data files are never read one by one: that would label rows that the table
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
-from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.delta_tables import read_delta_table
-from pipeline_ops.inputs.hive_folders import base_folder
-from pipeline_ops.inputs.iceberg_tables import is_metadata_file, newest_metadata, read_iceberg_table
-from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.inputs.input_tables import REQUESTS_AT_ONCE
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.paths import join, shown
+from pipeline_ops.storage.paths import base_folder, join, shown
 from pipeline_ops.storage.store import Store, StoredFile
+from pipeline_ops.tables.delta import read_delta_table
+from pipeline_ops.tables.iceberg import (
+    CATALOG,
+    is_metadata_file,
+    metadata_in_catalog,
+    newest_metadata,
+    read_iceberg_table,
+)
+from pipeline_ops.tables.input_table import REQUESTS_AT_ONCE, TableFiles
 
 # {format: (part of the names of its log's files, the whole of such a name behind the table's folder)}; of a folder that is two
 # tables, the first one counts
@@ -33,10 +35,8 @@ REMEDIES = {
 MOST_NAMES = 3  # of tables in messages
 
 
-def find_table(
-    config: InputConfig, store: Store, listed: Sequence[StoredFile], hidden: Sequence[StoredFile]
-) -> list[InputFile]:
-    """The files of the table that the input is; [] if it is none.
+def find_table(store: Store, listed: Sequence[StoredFile], hidden: Sequence[StoredFile]) -> TableFiles | None:
+    """The files of the table that the input is; None if it is none.
 
     Args:
         listed, hidden: as Store.list_with_hidden gives them.
@@ -45,15 +45,12 @@ def find_table(
         UserError: the table cannot be read; it is of a format that is not; the input is a folder of tables, or a part of one.
     """
     if [file.path for file in listed] == [store.path]:
-        if config.format != "auto" or not is_metadata_file(store.path):
-            return []
-        root = Store(_parent(_parent(store.path)), store.config)
-        return _checked(config, read_iceberg_table(store.path, store.path, root.list_all(), store.config))
+        return _iceberg_files(store, store.path) if is_metadata_file(store.path) else None
     files, base = [*listed, *hidden], base_folder(store.path)
     tables = tables_below(file.path.removeprefix(join(base, "")) for file in files)
     if not tables:
         _check_no_part(store, listed, base)
-        return []
+        return None
     if base != store.path and len(tables) == 1:
         (folder,) = tables
         raise _part_of(tables[folder], join(base, folder).rstrip("/"), store)
@@ -65,10 +62,26 @@ def find_table(
             f" by one: {names}{more}; give the folder of one table"
         )
     if tables[""] == "Delta":
-        return _checked(config, read_delta_table(store, files))
+        return read_delta_table(store, files)
     if tables[""] == "Iceberg":
-        return _checked(config, read_iceberg_table(store.path, newest_metadata(store, files), files, store.config))
+        return read_iceberg_table(store.path, newest_metadata(store, files), files, store.config)
     raise UserError(f"input.path: {store.path!r} is a {tables['']} table, which cannot be read; {REMEDIES[tables['']]}")
+
+
+def is_in_catalog(path: str) -> bool:
+    """Whether a path is the name of a table in an Iceberg catalog."""
+    return path.startswith(CATALOG)
+
+
+def find_table_in_catalog(store: Store) -> TableFiles:
+    """As find_table, of a table that a catalog knows."""
+    return _iceberg_files(store, metadata_in_catalog(store.path))
+
+
+def _iceberg_files(store: Store, metadata: str) -> TableFiles:
+    """The files of the table with that metadata file, whose folder is listed once in place of a request per file."""
+    root = Store(_parent(_parent(metadata)), store.config)
+    return read_iceberg_table(store.path, metadata, root.list_all(), store.config)
 
 
 def tables_below(names: Iterable[str]) -> dict[str, str]:
@@ -84,19 +97,6 @@ def tables_below(names: Iterable[str]) -> dict[str, str]:
             if match and not any(folder.startswith(("_", ".")) for folder in (match[1] or "").split("/")):
                 found[table_format][match[1] or ""] = None
     return {folder: table_format for table_format in reversed(LOGS) for folder in found[table_format]}
-
-
-def _checked(config: InputConfig, files: list[InputFile]) -> list[InputFile]:
-    """The files, with a null for each row where they lack a text column: earlier versions of the table had none."""
-    table = files[0].table
-    assert table is not None
-    if config.format not in ("auto", "parquet"):
-        raise UserError(f"input.format: {config.format!r}, but {table.path!r} is a {table.format} table; leave it out")
-    for key, column in zip(("text_column", "text_pair_column"), config.text_columns, strict=False):
-        if column in table.partitions:
-            raise UserError(f"input.{key}: {column!r} is a partition of the {table.format} table, not a text; name another one")
-    texts = tuple((column, None) for column in config.text_columns if column in table.schema.names)
-    return [replace(file, columns=(*file.columns, *texts)) for file in files]
 
 
 def _check_no_part(store: Store, listed: Sequence[StoredFile], base: str) -> None:

@@ -1,4 +1,4 @@
-"""Iceberg, without a catalog: a table's newest metadata file, or a named one -> the data files of its current snapshot.
+"""Iceberg: the newest metadata file of a table, a named one, or a catalog's -> the data files of its current snapshot.
 
 pyiceberg plans the scan and reads metadata and manifests through Store, with its retries, checks and credentials.
 """
@@ -11,16 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.inputs.input_tables import InputTable, import_extra, stored_files
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import full_path, join
 from pipeline_ops.storage.store import Store, StoredFile
+from pipeline_ops.tables.input_table import InputTable, TableFiles, import_extra, stored_files
 
 METADATA = "metadata"
 METADATA_FILE = re.compile(r"(?:.*/)?v?(\d+)(?:-[^/]*?)?(?:\.gz)?\.metadata\.json(?:\.gz)?")
 VERSION_HINT = "version-hint.text"
+CATALOG = "iceberg://"  # CATALOG/NAMESPACE.TABLE
 
 
 def is_metadata_file(path: str) -> bool:
@@ -57,8 +57,30 @@ def newest_metadata(store: Store, files: Sequence[StoredFile]) -> str:
     return newest[0]
 
 
-def read_iceberg_table(path: str, location: str, files: Sequence[StoredFile], config: StorageConfig) -> list[InputFile]:
-    """The files of the current snapshot, in the order of their paths, with the partitions' values as columns.
+def metadata_in_catalog(path: str) -> str:
+    """The full path of the current metadata file of a table, by its name in a catalog that pyiceberg is configured for.
+
+    Args:
+        path: iceberg://CATALOG/NAMESPACE.TABLE.
+
+    Raises:
+        UserError: pyiceberg is not installed, there is no such catalog or table, or the catalog cannot be reached.
+    """
+    load_catalog = import_extra("pyiceberg.catalog", "Iceberg", path).load_catalog
+    catalog, _, table = path.removeprefix(CATALOG).partition("/")
+    if not catalog or "." not in table:
+        raise UserError(f"input.path: {path!r} names no table; give {CATALOG}CATALOG/NAMESPACE.TABLE")
+    try:
+        return _full_path(load_catalog(catalog).load_table(table).metadata_location)
+    except Exception as error:  # of the client of whatever the catalog is
+        raise UserError(
+            f"input.path: {path!r} cannot be looked up: {type(error).__name__}: {one_line(error)}; catalogs are configured in"
+            f" .pyiceberg.yaml or by PYICEBERG_CATALOG__{catalog.upper()}__URI"
+        ) from error
+
+
+def read_iceberg_table(path: str, location: str, files: Sequence[StoredFile], config: StorageConfig) -> TableFiles:
+    """The files of the current snapshot.
 
     Args:
         path: the table's, for people.
@@ -104,13 +126,9 @@ def read_iceberg_table(path: str, location: str, files: Sequence[StoredFile], co
         ) from error
     if not tasks:
         raise UserError(f"input.path: the Iceberg table {path!r} has no rows in snapshot {table.version}")
-    specs, names = metadata.specs(), _field_names(metadata)
-    columns = [_partition_values(task.file, specs, partitions, table) for task in tasks]
-    found = [
-        InputFile(file, "parquet", None, columns=tuple(values.items()), field_names=names, table=table)
-        for file, values in zip(stored, columns, strict=True)
-    ]
-    return sorted(found, key=lambda file: file.path)
+    values = (_partition_values(task.file, metadata.specs(), partitions, table) for task in tasks)
+    found = zip(stored, values, strict=True)
+    return TableFiles(table, sorted(found, key=lambda one: one[0].path), _field_names(metadata))
 
 
 def _check_readable(table: InputTable, task: Any) -> None:

@@ -34,6 +34,20 @@ class InputTable:
         return UserError(f"input.path: the {self.format} table {self.path!r} {what}, which cannot be read; {remedy}")
 
 
+@dataclass(frozen=True)
+class TableFiles:
+    """The files that a version of a table consists of, all of them Parquet.
+
+    Attributes:
+        files: in the order of their paths, each with {column: value as text} of its partition; the same columns in all.
+        field_names: (field id, name) of the columns, where names in the files may be outdated.
+    """
+
+    table: InputTable
+    files: list[tuple[StoredFile, dict[str, str | None]]]
+    field_names: tuple[tuple[int, str], ...] = ()
+
+
 def table_words(recorded: Mapping[str, Any]) -> str:
     """The version of a table for people, from what is recorded of it: Delta table, version 12."""
     return f"{recorded['format']} table, {'version' if recorded['format'] == 'Delta' else 'snapshot'} {recorded['version']}"

@@ -14,11 +14,10 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.inputs.input_tables import InputTable, import_extra, stored_files
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.paths import full_path, join
 from pipeline_ops.storage.store import Store, StoredFile
+from pipeline_ops.tables.input_table import InputTable, TableFiles, import_extra, stored_files
 
 LOG = "_delta_log"
 COMMIT = re.compile(r"(\d{20})\.json")
@@ -33,8 +32,8 @@ READ_FEATURES = {
 NEWEST_READER = 3  # from which on features are listed by name
 
 
-def read_delta_table(store: Store, files: Sequence[StoredFile]) -> list[InputFile]:
-    """The files of the newest version, in the order of their paths, with the partitions' values as columns.
+def read_delta_table(store: Store, files: Sequence[StoredFile]) -> TableFiles:
+    """The files of the newest version.
 
     Args:
         store: of the table's folder.
@@ -67,12 +66,8 @@ def read_delta_table(store: Store, files: Sequence[StoredFile]) -> list[InputFil
             f"input.path: the Delta table {store.path!r} has no file {error}, which its version {table.version} consists of:"
             f" it was deleted, or not copied; restore it, or FSCK REPAIR TABLE drops its rows from the table"
         ) from error
-    columns = _partition_values(added, sorted(partitions))
-    found = [
-        InputFile(file, "parquet", None, columns=tuple(values.items()), table=table)
-        for file, values in zip(stored, columns, strict=True)
-    ]
-    return sorted(found, key=lambda file: file.path)
+    found = zip(stored, _partition_values(added, sorted(partitions)), strict=True)
+    return TableFiles(table, sorted(found, key=lambda one: one[0].path))
 
 
 def _full_path(store: Store, path: str) -> str:
