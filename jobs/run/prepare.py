@@ -1,7 +1,6 @@
 """prepare(): every check of a job before a run or a plan. Loads no model weights, starts no Ray, writes nothing."""
 
 import base64
-import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +31,7 @@ from pipeline_ops.reading.csv_guess import csv_remarks
 from pipeline_ops.reading.documents import check_columns
 from pipeline_ops.reading.encoding_guess import encoding_notes
 from pipeline_ops.reading.input_schema import files_by_format, sample_columns
+from pipeline_ops.reading.text_columns import MissingColumn, missing_column, text_column_mistake
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
@@ -44,14 +44,6 @@ from pipeline_ops.writing.hive_partitions import hive_folder
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
 FOLDER_COLUMNS = "folder_columns"  # key of _job.json
 TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
-
-
-class MissingColumn(UserError):
-    """The files of a format have no column that the job names, or one that holds no texts."""
-
-    def __init__(self, message: str, column: str, file_format: str):
-        super().__init__(message)
-        self.column, self.file_format = column, file_format
 
 
 @dataclass(frozen=True)
@@ -350,7 +342,7 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
             unreadable.append(error)
             continue
         filled = [(file, schema) for file, schema in sampled if schema.names]
-        mistakes = [(file, _text_column_mistake(job, file, schema)) for file, schema in filled]
+        mistakes = [(file, text_column_mistake(job.input, file, schema)) for file, schema in filled]
         wrong = [(file, mistake) for file, mistake in mistakes if mistake is not None]
         if wrong and len(wrong) == len(filled):
             raise wrong[0][1]
@@ -367,25 +359,6 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
     return found, notes
 
 
-def _text_column_mistake(job: ResolvedJob, file: InputFile, schema: pa.Schema) -> MissingColumn | None:
-    """What is wrong with the text columns of a file; None if they are there and hold texts."""
-    for key, name in zip(("input.text_column", "input.text_pair_column"), job.input.text_columns, strict=False):
-        if name not in schema.names:
-            return _missing(key, name, file, schema.names)
-        data_type = schema.field(name).type
-        if not is_text_type(data_type):
-            message = f"{key}: {name!r} in {file.path} is {data_type}, not text; name a column of texts"
-            return MissingColumn(message, name, file.format)
-    return None
-
-
-def _missing(key: str, name: str, file: InputFile, columns: Sequence[str]) -> MissingColumn:
-    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    message = f"{key}: there is no column {name!r} in {file.path}; {meant}it has {', '.join(map(repr, columns))}"
-    return MissingColumn(message, name, file.format)
-
-
 def _check_other_columns(job: ResolvedJob, file_format: str, sampled: list[tuple[InputFile, pa.Schema]]) -> None:
     """Checks the columns besides the texts that a job names: one of the files has to have each, in the others it is null.
 
@@ -396,7 +369,7 @@ def _check_other_columns(job: ResolvedJob, file_format: str, sampled: list[tuple
     columns = list(dict.fromkeys(name for _, other in sampled for name in other.names))
     for name in job.output.input_columns() or ():
         if name not in columns and file_format != "jsonl":
-            raise _missing("output.columns", name, seen, columns)
+            raise missing_column("output.columns", name, seen, columns)
     check_columns(schema.names, seen.path, job.output)
     known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
     for name in job.output.partition_by:

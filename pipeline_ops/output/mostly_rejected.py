@@ -12,7 +12,7 @@ MIN_DOCUMENTS = 10  # of a file, or of all: a share of fewer says nothing
 ASKED_FOR = ("too_short",)  # reasons that are a wish of the job's, however many documents they meet
 REMEDIES = {
     "broken_json": "is this JSON Lines, an object per line? else set input.format",
-    "broken_csv": "do input.delimiter and input.quote fit?",
+    "broken_csv": "do input.delimiter, input.quote and input.escape fit?",
     "null_text": "does input.text_column name the texts?",
     "not_a_string": "does input.text_column name the texts?",
     "undecodable": "does input.encoding fit?",
