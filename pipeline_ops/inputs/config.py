@@ -1,9 +1,9 @@
 """InputConfig: which files are labeled and how they are parsed."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class InputConfig(BaseModel):
@@ -79,9 +79,15 @@ class InputConfig(BaseModel):
 
     @field_validator("delimiter", "quote", "escape")
     @classmethod
-    def _one_byte(cls, character: str | None) -> str | None:
-        if character is not None and (not character.isascii() or character in "\r\n"):
+    def _another_byte(cls, character: str | None, info: ValidationInfo) -> str | None:
+        if character is None:
+            return None
+        if not character.isascii() or character in "\r\n":
             raise ValueError(f"{character!r} is not a single ASCII character")
+        for key in ("delimiter", "quote"):
+            other = info.data.get(key) or ("," if key == "delimiter" else None)
+            if info.field_name not in ("delimiter", key) and character == other:
+                raise ValueError(f"{character!r} is the {key} of CSV as well; leave it out, or give another")
         return character
 
     @field_validator("header")
@@ -90,14 +96,6 @@ class InputConfig(BaseModel):
         if not isinstance(header, bool) and not (header and all(header) and len({*header}) == len(header)):
             raise ValueError("a list of names has at least one, none twice, and none that is empty")
         return header
-
-    @model_validator(mode="after")
-    def _distinct_characters(self) -> Self:
-        for key, character in (("quote", self.quote), ("escape", self.escape)):
-            others = (self.delimiter or ",", *((self.quote,) if key == "escape" else ()))
-            if character is not None and character in others:
-                raise ValueError(f"input.{key}: {character!r} is the delimiter or the quote as well; leave input.{key} out")
-        return self
 
     @field_validator("column_types")
     @classmethod

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -125,7 +126,8 @@ def strict_record_pattern(syntax: CsvSyntax) -> re.Pattern[bytes]:
     return _record_pattern(syntax, lambda quoted, plain: quoted + rb"(?=" + delimiter + rb"|\r?\n)")
 
 
-def _record_pattern(syntax: CsvSyntax, quoted_field) -> re.Pattern[bytes]:
+def _record_pattern(syntax: CsvSyntax, quoted_field: Callable[[bytes, bytes], bytes]) -> re.Pattern[bytes]:
+    """See record_pattern; `quoted_field` makes the pattern of such a field from those of its quoted part and of plain text."""
     d = re.escape(syntax.delimiter.encode())
     q = re.escape(syntax.quote.encode()) if syntax.quote else None
     e = re.escape(syntax.escape.encode()) if syntax.escape else b""

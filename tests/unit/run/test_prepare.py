@@ -310,6 +310,17 @@ def test_same_settings_are_the_same_job_and_fingerprint(folder: Path, model: Pat
     assert fingerprint(settings) != fingerprint({**settings, "model.max_length": 64})
 
 
+def test_settings_of_csv_that_came_later_leave_the_fingerprint_of_a_job_without_them(folder: Path, model: Path) -> None:
+    def settings(*overrides: str) -> dict[str, Any]:
+        prepared = prepare(job_of(folder, model, *overrides))
+        return result_settings(prepared.job, with_dtypes(prepared.models, ["float32"]))
+
+    assert not {"input.header", "input.escape"} & settings().keys()
+    assert settings("input.header=true") == settings()
+    with pytest.raises(UserError, match=r"input\.escape \(was None"):
+        check_same_job({"settings": settings()}, settings("input.escape=\\"))
+
+
 def test_job_record_can_be_told_apart_from_a_job_with_other_weights(folder: Path, model: Path, tmp_path: Path) -> None:
     prepared = prepare(job_of(folder, model))
     record(prepared)
