@@ -41,14 +41,11 @@ def parse_text(block: RecordBlock, column: str) -> tuple[pa.Table, np.ndarray, l
     return pa.table({column: pa.array(lines, pa.binary())}), rows, []
 
 
-def parse_csv(
-    block: RecordBlock, header: list[str], syntax: CsvSyntax, types: dict[str, pa.DataType]
-) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
+def parse_csv(block: RecordBlock, header: list[str], syntax: CsvSyntax) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
     """A document per non-empty record; values are strings, also "", "NA" and "000".
 
     Args:
         header: the column names.
-        types: of columns that are not strings, as far as CSV can have them; the others stay strings.
 
     Returns:
         (table, each row's number as int64, counted from the first document, bad records).
@@ -67,7 +64,7 @@ def parse_csv(
                 ignore_empty_lines=False,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: _csv_type(types.get(name)) for name in header}, strings_can_be_null=False
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
             ),
         )
 
@@ -83,7 +80,7 @@ def parse_csv(
             lines_of_it = line.count(b"\n") + 1
             remedy = f"; it has {lines_of_it:,} lines: {QUOTE_REMEDY}" if syntax.quote and lines_of_it > 1 else ""
             return "broken_csv", f"{error}"[: MAX_DETAIL_CHARACTERS - len(remedy)] + remedy
-        return "column_type", str(error)
+        return "broken_csv", str(error)
 
     # Arrow would accept all of these
     lines, faulty = split_quoted_records(block, syntax)
@@ -95,14 +92,6 @@ def parse_csv(
             if b"\n" in line and syntax.takes_in_rows(line, len(header)):
                 parsable[number] = False
     return _parse_records(lines, "csv", block.start_row, parse, reason, parsable)
-
-
-def _csv_type(data_type: pa.DataType | None) -> pa.DataType:
-    """The type if Arrow's CSV parser gives it, else string."""
-    is_a = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal128, pa.types.is_temporal)
-    lacks = (pa.types.is_float16, pa.types.is_duration, pa.types.is_interval)
-    known = data_type is not None and any(check(data_type) for check in is_a) and not any(lack(data_type) for lack in lacks)
-    return data_type if known else pa.string()
 
 
 def _parse_records(

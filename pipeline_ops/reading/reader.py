@@ -293,7 +293,7 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
     if file.format == "text":
         return parsing.parse_text(block, config.text_column)
     if (syntax := csv_syntax(file, config)) is not None:
-        return parsing.parse_csv(block, header, syntax, {})
+        return parsing.parse_csv(block, header, syntax)
     wanted, kept = settings.column_types, settings.output.input_columns()
     if kept is not None:
         wanted = pa.schema([field for field in wanted if field.name in (*kept, *config.text_columns)])

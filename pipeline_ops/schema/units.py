@@ -66,7 +66,7 @@ Reason = Literal[
     "undecodable",
     "broken_json",
     "broken_csv",
-    "column_type",
+    "column_type",  # of Avro records alone; see misfits.py for other values of other types
     "too_short",
     "tokenizer_error",
     "model_error",

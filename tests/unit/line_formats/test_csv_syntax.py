@@ -35,7 +35,7 @@ def read(
     names = [f"c{number}" for number in range(num_columns)]
     values, bad = list[list[str]](), list[BadRecord]()
     for block in read_record_blocks(io.BytesIO(data), target_bytes=target_bytes, syntax=syntax):
-        table, _, broken = parse_csv(block, names, syntax, {})
+        table, _, broken = parse_csv(block, names, syntax)
         values += [list(row.values()) for row in table.to_pylist()]
         bad += broken
     return values, bad
