@@ -9,6 +9,8 @@ import fastavro
 import pyarrow as pa
 import pyarrow.orc
 
+TEXT_ALONE = pa.ipc.IpcReadOptions(included_fields=[1])  # damage to other columns is none for a job that leaves them out
+
 
 def texts_of_rows(data: bytes, file_format: str) -> list[Any]:
     """The value of `text` per row, as bytes or str, of the rows before what cannot be read."""
@@ -22,11 +24,21 @@ def texts_of_rows(data: bytes, file_format: str) -> list[Any]:
 
 
 def _arrow(data: bytes) -> Iterator[Any]:
-    start = 8 if data.startswith(b"ARROW1") else 0  # a file is a stream, and a footer that says where its batches are
-    for batch in pa.ipc.open_stream(pa.py_buffer(data).slice(start)):
+    for batch in _batches(pa.py_buffer(data)):
         column = batch.column("text")
         column.validate(full=False)
         yield from column.cast(pa.binary()).to_pylist()
+
+
+def _batches(buffer: pa.Buffer) -> Iterator[pa.RecordBatch]:
+    """A file is a stream, and a footer that says the same again: one of the two may be damaged."""
+    if buffer.slice(0, 6).to_pybytes() != b"ARROW1":
+        return iter(pa.ipc.open_stream(buffer, options=TEXT_ALONE))
+    try:
+        file = pa.ipc.open_file(buffer, options=TEXT_ALONE)
+        return iter([file.get_batch(index) for index in range(file.num_record_batches)])
+    except (OSError, pa.ArrowException):
+        return iter(pa.ipc.open_stream(buffer.slice(8), options=TEXT_ALONE))
 
 
 def _orc(data: bytes) -> Iterator[Any]:
@@ -36,7 +48,7 @@ def _orc(data: bytes) -> Iterator[Any]:
 
 
 def _avro(data: bytes) -> Iterator[Any]:
-    yield from (record["text"] for record in fastavro.reader(io.BytesIO(data)))  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
+    yield from (record["text"] for record in fastavro.reader(io.BytesIO(data), handle_unicode_errors="replace"))  # pyright: ignore[reportOptionalSubscript, reportArgumentType, reportIndexIssue, reportCallIssue]
 
 
 def _wet(data: bytes) -> Iterator[Any]:
