@@ -1,8 +1,8 @@
 """WET files, as Common Crawl has them: WARC records of type `conversion`, whose blocks are the texts of web pages.
 
 Rows are the conversion records, counted from 0; `warcinfo` records, about the file, are none. The framing is checked here: the
-libraries for WARC files (FastWARC 2.0, warcio 1.7) take a record that is cut for a short one, and a wrong Content-Length for
-another text. Block digests are not computed: the checksums of gzip cover what they do.
+library that was tried, FastWARC 2.0, takes a record that is cut for a short one, and a wrong Content-Length for another text.
+Block digests are not computed: the checksums of gzip cover what they do.
 """
 
 import io
