@@ -8,15 +8,14 @@ field of an object, that the sample lacks is a string. What is settled is part o
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.line_formats.fitted_values import STRINGS, as_json, as_text, fit_value
-from pipeline_ops.line_formats.json_types import merge_type, text_for_null, with_children
-from pipeline_ops.row_formats.plain_types import plain_type
+from pipeline_ops.line_formats.fitted_values import STRINGS, as_json, fit_value
+from pipeline_ops.line_formats.json_types import merge_type, text_for_null
+from pipeline_ops.row_formats.plain_types import as_strings, plain_type, values_of
 from pipeline_ops.schema.exact_types import EXACT
 from pipeline_ops.schema.misfits import MISFITS_FOLDER
 
@@ -176,7 +175,7 @@ def fit_columns(table: pa.Table, types: pa.Schema) -> tuple[pa.Table, dict[int, 
             continue
         column = table.column(field.name)
         columns[field.name], unfit = _cast(column, field.type)
-        for index, value in zip(unfit, _values(column.take(pa.array(unfit, pa.int64()))), strict=True):
+        for index, value in zip(unfit, values_of(column.take(pa.array(unfit, pa.int64()))), strict=True):
             misfits.setdefault(index, {})[field.name] = as_json(value)
     for name in table.column_names:
         if name not in columns:
@@ -189,7 +188,7 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray
     if column.type == wanted:
         return column, []
     if wanted in STRINGS:
-        return _as_strings(column).cast(wanted), []
+        return as_strings(column).cast(wanted), []
     wanted = merge_type(wanted, column.type)
     if pa.types.is_floating(column.type) and pa.types.is_integer(wanted):
         column = pc.if_else(pc.is_nan(column), None, column)  # pandas' null in a column of integers
@@ -213,24 +212,4 @@ def _cast_values(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArra
     try:
         return column.cast(wanted)
     except pa.ArrowNotImplementedError:
-        return pa.chunked_array([pa.array([fit_value(value, wanted) for value in _values(column)], wanted)])
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column for Python; as text those that it has no dates and times for: before the year 1, behind 9999."""
-    try:
-        return column.to_pylist()
-    except (ValueError, OverflowError):
-        return column.cast(_without_times(column.type)).to_pylist()
-
-
-def _without_times(data_type: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_temporal(data_type) else with_children(data_type, _without_times)
-
-
-def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of any type as text: numbers and dates as Arrow prints them, lists and structs as JSON."""
-    try:
-        return column.cast(pa.large_string())
-    except pa.ArrowException:  # lists, structs, bytes that are not UTF-8, ...
-        return pa.chunked_array([pa.array([as_text(value) for value in _values(column)], pa.large_string())])
+        return pa.chunked_array([pa.array([fit_value(value, wanted) for value in values_of(column)], wanted)])

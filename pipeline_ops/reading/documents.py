@@ -15,9 +15,10 @@ import pyarrow.csv
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.line_formats.fitted_values import as_json
 from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.reading.column_types import fit_columns, is_text_type
-from pipeline_ops.row_formats.plain_types import decoded, plain_type
+from pipeline_ops.row_formats.plain_types import decoded, plain_type, union_texts, values_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.misfits import MISFITS_COLUMN, check_not_reserved, misfits_array, misfits_of
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -135,6 +136,10 @@ def _reject_unusable(
             rejects.append(Reject(path, int(rows[index]), reason, detail))
         keep[bad] = False
 
+    if pa.types.is_union(column.type):
+        texts, other = union_texts(column)
+        reject(other, "not_a_string", lambda index: as_json(values_of(column.slice(index, 1))[0]))
+        column = texts
     if not (is_text_type(column.type) or pa.types.is_null(column.type)):
         reject(np.ones(len(column), bool), "not_a_string", lambda index: f"{column.type}: {column[index].as_py()!r}")
         return rejects
@@ -151,11 +156,13 @@ def _reject_unusable(
 
 
 def decode_texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str | None]]:
-    """A column of a text type as large_string, null where its bytes are not UTF-8.
+    """A column of a text type, or of unions, as large_string; null where its bytes are not UTF-8, or are no text.
 
     Returns:
         (the column; per row the decoding error or None, [] if there is no error at all).
     """
+    if pa.types.is_union(column.type):
+        column, _ = union_texts(column)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     as_bytes = column.cast(pa.large_binary())

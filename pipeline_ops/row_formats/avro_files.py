@@ -1,8 +1,8 @@
 """Avro object container files: their blocks are framed and decompressed here, and their records parsed by fastavro.
 
 The codecs are Arrow's and Python's, so that no further package is needed, and a file that ends within a block is told from one
-that ends behind it. fastavro is given blocks as small files of their own, whose schema has no logical types: Arrow takes the
-stored values of dates, times and timestamps as they are, of any year.
+that ends behind it. fastavro is given blocks as small files of their own, whose schema has no logical types (as_stored):
+Arrow takes the stored values of dates, times and timestamps as they are, of any year.
 """
 
 import bz2
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline_ops.line_formats.line_records import MAX_RECORD_BYTES
 from pipeline_ops.line_formats.parsing import BadRecord
-from pipeline_ops.row_formats.avro_types import Convert, columns_of, without_logical_types
+from pipeline_ops.row_formats.avro_types import Convert, as_stored, columns_of, union_array
 from pipeline_ops.row_formats.row_batches import RowBatch, Source
 from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.schema.errors import UserError
@@ -35,7 +35,7 @@ class Header:
     codec: str
     sync: bytes  # behind each block
     begin: int  # of the first block
-    plain: bytes  # a header for blocks that are not compressed, without logical types
+    plain: bytes  # a header for blocks that are not compressed, as as_stored
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _read_header(source: Source) -> Header:
     begin = source.tell()
     sync = source.read_at(begin - SYNC_BYTES, SYNC_BYTES)
     plain = io.BytesIO()
-    fastavro.writer(plain, without_logical_types(reader.writer_schema), [], sync_marker=sync)
+    fastavro.writer(plain, as_stored(reader.writer_schema), [], sync_marker=sync)
     return Header(columns_of(reader.writer_schema), reader.metadata.get("avro.codec", "null"), sync, begin, plain.getvalue())
 
 
@@ -207,13 +207,19 @@ def _to_table(
 ) -> tuple[pa.Table, tuple[BadRecord, ...]]:
     """(a row for each record, of nulls for a bad one; the bad ones)."""
     schema = pa.schema([(name, data_type) for name, (data_type, _) in columns.items()])
+    unions = {field.name: field.type for field in schema if pa.types.is_union(field.type)}
+    others = pa.schema([field for field in schema if field.name not in unions])
     converts = [(name, convert) for name, (_, convert) in columns.items() if convert is not None]
 
     def table_of(start: int, stop: int) -> pa.Table:
         rows = records[start:stop]
         for name, convert in converts:
             rows = [row if row[name] is None else {**row, name: convert(row[name])} for row in rows]
-        return pa.Table.from_pylist(rows, schema)
+        return with_unions(rows, pa.Table.from_pylist(rows, others))
+
+    def with_unions(rows: list[dict[str, Any]], table: pa.Table) -> pa.Table:
+        arrays = {name: union_array([row.get(name) for row in rows], data_type) for name, data_type in unions.items()}
+        return pa.table([arrays[name] if name in arrays else table.column(name) for name in schema.names], schema)
 
     parts, failed = bisect_failures(
         table_of,
@@ -226,7 +232,7 @@ def _to_table(
         for index, error in failed.items()
     ]
     tables = {start: table for start, _, table in parts}
-    tables |= {index: pa.Table.from_pylist([{}], schema) for index in failed}
+    tables |= {index: with_unions([{}], pa.Table.from_pylist([{}], others)) for index in failed}
     return pa.concat_tables([tables[start] for start in sorted(tables)] or [schema.empty_table()]), tuple(bad)
 
 

@@ -1,12 +1,19 @@
-"""Avro schemas -> Arrow types, and how the values that fastavro gives without logical types become values of these."""
+"""Avro schemas -> Arrow types, and how the values that fastavro gives without logical types become values of these.
 
-from collections.abc import Callable
+fastavro does not say which branch of a union a value is of. So each branch is read as a record with one field, which is stored
+as the branch alone would be, and whose name says which branch it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Context, Decimal
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline_ops.line_formats.fitted_values import as_text
+from pipeline_ops.row_formats.plain_types import as_strings
 
 Convert = Callable[[Any], Any] | None  # of values that are not null; None: they stay as they are
 
@@ -33,14 +40,15 @@ LOGICAL = {  # {(logicalType, type): Arrow's}; a logical type of any other type 
         for name, unit in (("millis", "ms"), ("micros", "us"), ("nanos", "ns"))
     },
 }
+BRANCH = "label_corpus_branch_"  # and its number: the name of the field of a branch
 WIDER = (({pa.int32(), pa.int64()}, pa.int64()), ({pa.int32(), pa.float32(), pa.float64()}, pa.float64()))
 
 
 def columns_of(schema: Any) -> dict[str, tuple[pa.DataType, Convert]]:
     """{field: (its type, how its values are converted)} of a record.
 
-    A union with null is its other branch; of several branches the wider of two numbers, else a string, with what is no string
-    as JSON. A record within itself, which Arrow's types cannot express, is such a string as well.
+    A union with null is its other branch; of several branches the wider of two numbers, else a union (union_array), or a string
+    inside lists and records. A record within itself, which Arrow's types cannot express, is a string with its JSON.
 
     Args:
         schema: as fastavro.reader.writer_schema, with the full names of named types.
@@ -52,14 +60,49 @@ def columns_of(schema: Any) -> dict[str, tuple[pa.DataType, Convert]]:
         raise ValueError("its schema is no record")
     named: dict[str, Any] = {}
     _collect(schema, named)
-    return {field["name"]: _typed(field["type"], named, (schema["name"],)) for field in schema["fields"]}
+    columns = {}
+    for field in schema["fields"]:
+        data_type, convert = _typed(field["type"], named, (schema["name"],))
+        if isinstance(convert, Mixed):
+            fields = [pa.field(str(known), known) for known, _ in convert.branches]
+            data_type, convert = pa.sparse_union(fields), convert.of_branch
+        columns[field["name"]] = (data_type, convert)
+    return columns
 
 
-def without_logical_types(schema: Any) -> Any:
-    """The same schema, whose values are then read as they are stored: exact, and of any year."""
-    if isinstance(schema, dict):
-        return {key: without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
-    return [without_logical_types(branch) for branch in schema] if isinstance(schema, list) else schema
+def as_stored(schema: Any) -> Any:
+    """The same schema without logical types, so that values are read exactly and of any year, and with BRANCH."""
+    numbers = count()
+
+    def changed(schema: Any) -> Any:
+        if isinstance(schema, dict):
+            stored = {key: value for key, value in schema.items() if key != "logicalType"}
+            inner = {key: changed(stored[key]) for key in ("type", "items", "values") if key in stored}
+            fields = {"fields": [*map(changed, stored["fields"])]} if "fields" in stored else {}
+            return stored | inner | fields
+        if not isinstance(schema, list):
+            return schema
+        branches = [branch for branch in schema if branch != "null"]
+        if len(branches) < 2:
+            return [changed(branch) for branch in schema]
+        return [branch if branch == "null" else wrapped(branch, branches.index(branch)) for branch in schema]
+
+    def wrapped(branch: Any, number: int) -> dict[str, Any]:
+        field = {"name": f"{BRANCH}{number}", "type": changed(branch)}
+        return {"type": "record", "name": f"{BRANCH}{next(numbers)}", "namespace": "", "fields": [field]}
+
+    return changed(schema)
+
+
+def union_array(values: Sequence[tuple[int, Any] | None], data_type: pa.DataType) -> pa.Array:
+    """Values of a column of unions, as columns_of converts them: (number of the branch, value)."""
+    pairs = [value or (0, None) for value in values]
+    children = [
+        pa.array([value if number == own else None for own, value in pairs], field.type)
+        for number, field in enumerate(data_type)
+    ]
+    codes = pa.array([number for number, _ in pairs], pa.int8())
+    return pa.UnionArray.from_sparse(codes, children, [field.name for field in data_type])
 
 
 def _collect(schema: Any, named: dict[str, Any]) -> None:
@@ -79,11 +122,11 @@ def _collect(schema: Any, named: dict[str, Any]) -> None:
 def _typed(schema: Any, named: dict[str, Any], above: tuple[str, ...]) -> tuple[pa.DataType, Convert]:
     """(Arrow type, conversion); `above`: the records that this is in."""
     if isinstance(schema, list):
-        return _union([_typed(branch, named, above) for branch in schema if branch != "null"])
+        return _union(tuple(_typed(branch, named, above) for branch in schema if branch != "null"))
     if isinstance(schema, str):
         if schema in PRIMITIVES:
             return PRIMITIVES[schema], None
-        return (pa.string(), as_text) if schema in above else _typed(named[schema], named, above)
+        return (pa.string(), _as_json) if schema in above else _typed(named[schema], named, above)
     kind = schema["type"]
     if kind == "array":
         item, convert = _typed(schema["items"], named, above)
@@ -117,17 +160,53 @@ def _struct(fields: dict[str, tuple[pa.DataType, Convert]]) -> tuple[pa.DataType
     return pa.struct([(name, data_type) for name, (data_type, _) in fields.items()]), convert if converts else None
 
 
-def _union(branches: list[tuple[pa.DataType, Convert]]) -> tuple[pa.DataType, Convert]:
+@dataclass(frozen=True)
+class Mixed:
+    """The conversion of a union's values, of branches that are no one type, to strings."""
+
+    branches: tuple[tuple[pa.DataType, Convert], ...]
+
+    def of_branch(self, value: dict[str, Any]) -> tuple[int, Any]:
+        """(number of the branch, converted value)."""
+        ((name, inner),) = value.items()
+        number = int(name.removeprefix(BRANCH))
+        return number, _converted(inner, self.branches[number][1])
+
+    def __call__(self, value: dict[str, Any]) -> str | None:
+        number, inner = self.of_branch(value)
+        return as_strings(pa.chunked_array([pa.array([inner], self.branches[number][0])]))[0].as_py()
+
+
+def _of_any_branch(value: dict[str, Any]) -> Any:
+    (inner,) = value.values()
+    return inner
+
+
+def _as_json(value: Any) -> str | None:
+    return as_text(_without_branches(value))
+
+
+def _without_branches(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_branches(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1 and next(iter(value)).startswith(BRANCH):
+        return _without_branches(_of_any_branch(value))
+    return {key: _without_branches(item) for key, item in value.items()}
+
+
+def _union(branches: tuple[tuple[pa.DataType, Convert], ...]) -> tuple[pa.DataType, Convert]:
     if len(branches) < 2:
         return branches[0] if branches else (pa.null(), None)
     types = {data_type for data_type, _ in branches}
     if all(convert is None for _, convert in branches):
         if len(types) == 1:
-            return branches[0]
+            return branches[0][0], _of_any_branch
         for narrower, wide in WIDER:
             if types <= narrower:
-                return wide, None
-    return pa.string(), as_text
+                return wide, _of_any_branch
+    return pa.string(), Mixed(branches)
 
 
 def _decimal(precision: int | None, scale: int) -> tuple[pa.DataType, Convert]:

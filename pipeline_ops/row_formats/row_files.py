@@ -1,7 +1,7 @@
 """Files of typed rows that are read from front to back: one function opens all their formats, and cuts their rows into blocks.
 
 In: an InputFile. Out: its schema, and tables of consecutive rows of about a unit's size, in bounded memory. Columns have the
-plain types of plain_types.
+plain types of plain_types, except those of unions in the tables.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import check_nesting
 from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.row_formats import arrow_files, avro_files, orc_files, wet_files
-from pipeline_ops.row_formats.plain_types import decoded, plain_type
+from pipeline_ops.row_formats.plain_types import plain_type, without_encodings
 from pipeline_ops.row_formats.row_batches import RowFormat, Source
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import END_OF_FILE, Range
@@ -119,7 +119,7 @@ class RowFile:
             block = RowBlock(batch.start_row, end, batch.table, batch.stored, batch.bad)
             for start, stop in _steps(max(batch.start_row, rows.start_row), min(end, stop_row), DECODED_ROWS):
                 few = block.slice(start, stop)
-                few = replace(few, table=decoded(few.table))
+                few = replace(few, table=without_encodings(few.table))
                 for begin, finish in _steps(start, stop, max((stop - start) * part_bytes // max(few.table.nbytes, 1), 1)):
                     yield few.slice(begin, finish)
             if end >= stop_row:

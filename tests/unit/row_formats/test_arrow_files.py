@@ -47,6 +47,24 @@ def test_arrow_of_any_type_is_read_as_plain_types(tmp_path: Path, name: str, com
     assert not any(pa.types.is_dictionary(data_type) for data_type in result.tables[0].schema.types)
 
 
+@pytest.mark.parametrize("mode", ["sparse", "dense"])
+def test_arrow_text_of_a_union_is_a_text_or_rejected(tmp_path: Path, mode: str) -> None:
+    codes, days = pa.array([0, 1, 0, 2, 0], pa.int8()), pa.array([18262], pa.date32())
+    names, kinds = ["string", "date32", "binary"], pa.array([0, 1, 0, 1, 1], pa.int8())
+    if mode == "sparse":
+        texts = [pa.array(["one", "", "three", "", None]), pa.nulls(5, pa.date32()).fill_null(days[0]), pa.array([b"four"] * 5)]
+        union = pa.UnionArray.from_sparse(codes, texts, names)
+    else:
+        places = pa.array([0, 0, 1, 0, 2], pa.int32())
+        union = pa.UnionArray.from_dense(codes, places, [pa.array(["one", "three", None]), days, pa.array([b"four"])], names)
+    other = pa.UnionArray.from_sparse(kinds, [pa.array(["a"] * 5), pa.array([7] * 5)], ["string", "int64"])
+    result = read_path(write_arrow(tmp_path / "a.arrow", pa.table({"text": union, "other": other}), batch_rows=3))
+    assert result.column("text") == ["one", "three", "four"]
+    assert result.rejected == [(1, "not_a_string"), (4, "null_text")]
+    assert result.rejects[0].detail == '"2020-01-01"'
+    assert result.column("other") == ["a", "a", "7"]
+
+
 def test_arrow_of_chosen_columns_has_only_these(tmp_path: Path) -> None:
     path = write_arrow(tmp_path / "a.arrow", typed_table())
     assert [*read_path(path, columns=("kind",)).documents[0]] == ["text", "kind", "source_file", "source_row"]

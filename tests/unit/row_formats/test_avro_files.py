@@ -24,6 +24,7 @@ LINKED = {
     "fields": [{"name": "n", "type": "int"}, {"name": "next", "type": ["null", "Node"]}],
 }
 LINKED_VALUE = str({"n": 1, "next": '{"n": 2, "next": null}'})
+DATE = {"type": "int", "logicalType": "date"}
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
 
 
@@ -53,6 +54,15 @@ DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2
         (["null", "string", "int"], 5, "string", "5"),
         (["string", {"type": "array", "items": "int"}], [1, 2], "string", "[1, 2]"),
         (["string", {"type": "array", "items": "int"}], "as it is", "string", "as it is"),
+        (["string", DATE], 18262, "string", "2020-01-01"),
+        (["string", DECIMAL], b"\x04\xd2", "string", "12.34"),
+        ([DATE, {"type": "long", "logicalType": "timestamp-millis"}, "string"], 18262, "string", "2020-01-01"),
+        (
+            {"type": "array", "items": ["string", DATE, "null"]},
+            ["a", 18262, None],
+            "list<item: string>",
+            "['a', '2020-01-01', None]",
+        ),
         (LINKED, {"n": 1, "next": {"n": 2, "next": None}}, "struct<n: int32, next: string>", LINKED_VALUE),
     ],
 )
@@ -112,6 +122,24 @@ def test_avro_string_that_is_no_utf8_rejects_its_record_alone(tmp_path: Path) ->
     result = read_path(path)
     assert result.column("text") == [text for text in TEXTS[:10] if text != TEXTS[7]]
     assert result.rejected == [(7, "undecodable")]
+
+
+def test_avro_text_of_a_union_is_a_text_or_rejected(tmp_path: Path) -> None:
+    inner = {"type": "record", "name": "Q", "fields": [{"name": "a", "type": "int"}]}
+    texts = ["one", 22, b"two", b"\xff\xfe", {"a": 1}, None, "text seven"]
+    rows = [{"n": "a", "text": text} for text in texts]
+    path = write_avro(tmp_path / "a.avro", rows, {"text": ["null", "long", "string", "bytes", inner]}, codec="null")
+    path.write_bytes(path.read_bytes().replace(b"text seven", b"text \xffeven"))
+    result = read_path(path)
+    assert result.column("text") == ["one", "two"]
+    assert result.rejected == [
+        (1, "not_a_string"),
+        (3, "undecodable"),
+        (4, "not_a_string"),
+        (5, "null_text"),
+        (6, "undecodable"),
+    ]
+    assert [reject.detail for reject in result.rejects if reject.reason == "not_a_string"] == ["22", '{"a": 1}']
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "wrong mark", "cut in a block", "cut in a number"])
