@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ import pytest
 
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.units import Range
 from tests.support.corpora import write_arrow
-from tests.support.reading_path import prepare, read_path, spans_of, try_path
+from tests.support.reading_path import prepare, read_path, read_spans, spans_of, try_path
 
 TEXTS = [f"text {row}" for row in range(20)]
 
@@ -83,6 +85,46 @@ def test_arrow_that_is_cut_gives_what_is_whole_and_a_failure(tmp_path: Path, nam
     path.write_bytes(whole[: {"in a batch": boundary + 200, "between batches": boundary, "by a byte": len(whole) - 1}[cut]])
     result = try_path(path)
     assert result.column("text") == TEXTS[: 20 if cut == "by a byte" else 10]
+    assert len(result.failures) == 1
+    assert not any(piece.last for piece in result.pieces)
+
+
+def test_arrow_streams_that_were_joined_are_read_to_the_end(tmp_path: Path) -> None:
+    parts = [write_arrow(tmp_path / f"part{n}.arrow", pa.table({"id": [n] * 5, "text": TEXTS[5 * n : 5 * n + 5]})) for n in range(4)]
+    joined = tmp_path / "joined" / "a.arrow"
+    joined.parent.mkdir()
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = read_path(joined, unit_bytes=100)
+    assert result.column("text") == TEXTS
+    assert result.column("source_row") == [*range(20)]
+    files, settings = prepare(joined)
+    later = read_spans([replace(spans_of(files)[0], ranges=(Range(12, None),))], settings)
+    assert later.column("text") == TEXTS[12:]
+
+
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [
+        ("a.arrow", "other columns"),
+        ("a.arrow", "rubbish"),
+        ("a.arrow", "zeros"),
+        ("a.feather", "a file"),
+        ("a.feather", "rubbish"),
+        ("a.feather", "a stream"),
+    ],
+)
+def test_arrow_with_something_behind_its_end_gives_what_is_whole_and_a_failure(tmp_path: Path, name: str, behind: str) -> None:
+    path = write_arrow(tmp_path / name, pa.table({"text": TEXTS}), batch_rows=5)
+    data = {
+        "other columns": write_arrow(tmp_path / "other" / "o.arrow", pa.table({"text": TEXTS, "n": [1] * 20})).read_bytes(),
+        "a file": path.read_bytes(),
+        "a stream": write_arrow(tmp_path / "other" / "b.arrow", pa.table({"text": TEXTS})).read_bytes(),
+        "rubbish": b"rubbish that is no stream",
+        "zeros": bytes(64),
+    }[behind]
+    path.write_bytes(path.read_bytes() + data)
+    result = try_path(path)
+    assert result.column("text") == TEXTS
     assert len(result.failures) == 1
     assert not any(piece.last for piece in result.pieces)
 
