@@ -28,7 +28,7 @@ from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_colum
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.reading.column_types import common_type, is_text_type, settle_types
 from pipeline_ops.reading.csv_guess import csv_remarks
-from pipeline_ops.reading.documents import check_columns
+from pipeline_ops.reading.documents import check_columns, taken_names
 from pipeline_ops.reading.encoding_guess import encoding_notes
 from pipeline_ops.reading.input_schema import files_by_format, sample_columns
 from pipeline_ops.reading.text_columns import MissingColumn, missing_column, text_column_mistake
@@ -320,10 +320,11 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
     """Checks the columns of some readable files of each format.
 
     Unreadable files, and files without the text columns, are no mistake of the job's as long as one file of the format can be
-    read and has them: the run quarantines the others.
+    read and has them: the run quarantines the others, or rejects their rows.
 
     Args:
-        checked: an earlier run has checked the columns; then unreadable files alone are accepted.
+        checked: an earlier run has checked the columns, and the job is still the same: whatever is wrong with the files, it is
+            no mistake of the job's.
 
     Returns:
         ({format: columns of its sampled files, without those that cannot be labeled}, sentences about these).
@@ -344,19 +345,28 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
         filled = [(file, schema) for file, schema in sampled if schema.names]
         mistakes = [(file, text_column_mistake(job.input, file, schema)) for file, schema in filled]
         wrong = [(file, mistake) for file, mistake in mistakes if mistake is not None]
-        if wrong and len(wrong) == len(filled):
+        if wrong and len(wrong) == len(filled) and not checked:
             raise wrong[0][1]
+        if file_format == "jsonl":
+            wrong = []  # one sample of several files, whose rows are rejected one by one
         for column in dict.fromkeys(mistake.column for _, mistake in wrong):
             paths = [file.path for file, mistake in wrong if mistake.column == column]
             notes.append(f"not labeled, for want of a text column {column!r}: {some_shown(paths)}")
         unfit = {file.path for file, _ in wrong}
         usable = [(file, schema) for file, schema in sampled if file.path not in unfit]
-        found[file_format] = [schema for _, schema in usable]
-        if filled:
+        if usable:
+            found[file_format] = [_without_taken(schema, job.output) for _, schema in usable]
+        if filled and not checked:
             _check_other_columns(job, file_format, [(file, schema) for file, schema in usable if schema.names])
     if unreadable and len(unreadable) == len(formats) and not checked:
         raise unreadable[0]
     return found, notes
+
+
+def _without_taken(schema: pa.Schema, output: OutputConfig) -> pa.Schema:
+    """The columns that other files may be given: without names of added ones, for which the run quarantines a file."""
+    taken = taken_names(schema.names, output).values()
+    return pa.schema([field for field in schema if field.name not in taken])
 
 
 def _check_other_columns(job: ResolvedJob, file_format: str, sampled: list[tuple[InputFile, pa.Schema]]) -> None:

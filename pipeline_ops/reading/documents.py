@@ -114,13 +114,17 @@ def _csv_nulls(table: pa.Table, types: pa.Schema) -> pa.Table:
 
 def check_columns(columns: list[str], path: str, output: OutputConfig) -> None:
     """Raises UserError if one of the input's `columns` that are kept has the name of a column that labeling adds."""
+    for key, name in taken_names(columns, output).items():
+        raise UserError(
+            f"output.{key}: the input has a column {name!r} of its own ({path}); set output.{key} to another name,"
+            f" or leave that column out by output.columns"
+        )
+
+
+def taken_names(columns: Sequence[str], output: OutputConfig) -> dict[str, str]:
+    """{key of output: name} of the columns that labeling adds and that are among the input's `columns` that are kept."""
     kept = output.input_columns()
-    for key, name in output.added_columns().items():
-        if name in columns and (kept is None or name in kept):
-            raise UserError(
-                f"output.{key}: the input has a column {name!r} of its own ({path}); set output.{key} to another name,"
-                f" or leave that column out by output.columns"
-            )
+    return {key: name for key, name in output.added_columns().items() if name in columns and (kept is None or name in kept)}
 
 
 def _reject_unusable(

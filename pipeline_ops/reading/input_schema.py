@@ -18,7 +18,6 @@ from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import may_hold_texts, settle_types
 from pipeline_ops.row_formats.parquet_files import read_footers, sampled_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
-from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
 TYPE_SAMPLE_FILES = 8  # of each format but Parquet: files whose columns are looked at
@@ -32,7 +31,7 @@ def sample_columns(files: list[InputFile], config: InputConfig, store: Store) ->
         files: of one format.
 
     Raises:
-        UnreadableInput, UserError: as columns_in_files.
+        UnreadableInput: as columns_in_files.
     """
     return with_columns_around(columns_in_files(files, config, store))
 
@@ -69,7 +68,6 @@ def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) 
 
     Raises:
         UnreadableInput: no file can be read; a header with a name twice cannot.
-        UserError: the text column of JSON Lines holds no texts.
     """
     file_format = files[0].format
     footers: dict[str, FileMetaData | Exception] = {}
@@ -106,12 +104,9 @@ def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) 
     sampled = list(itertools.islice(readable_files(order, read_lines), TYPE_SAMPLE_FILES))
     first = sampled[0][0]
     types = {field.name: field for field in types_of_lines([line for _, lines in sampled for line in lines])}
-    for key, column in zip(("input.text_column", "input.text_pair_column"), config.text_columns, strict=False):
-        if column not in types:
-            continue  # the caller reports it, or the rows are rejected one by one
-        if not may_hold_texts(types[column].type):
-            raise UserError(f"{key}: {column!r} in {first.path} is {types[column].type}, not text; name a column of texts")
-        types[column] = pa.field(column, pa.string())
+    for column in config.text_columns:
+        if column in types and may_hold_texts(types[column].type):
+            types[column] = pa.field(column, pa.string())
     return [(first, pa.schema([*types.values()]))]
 
 
@@ -131,8 +126,7 @@ def column_names(file: InputFile, config: InputConfig, store: Store) -> list[str
 def infer_column_types(files: Iterable[InputFile], config: InputConfig, store: Store) -> pa.Schema:
     """The column types of an input, from a sample of each format; see column_types.settle_types.
 
-    Raises:
-        UserError: as sample_columns. A format of which no file can be read has no columns here.
+    A format of which no file can be read has no columns here.
     """
     sampled = {}
     for file_format, alike in files_by_format(files).items():

@@ -16,7 +16,7 @@ from jobs.maintenance.verify import verify
 from jobs.run.result import RunResult
 from pipeline_ops.schema.errors import UserError
 from tests.fault.fuzz.damage import KINDS, NUM_DOCUMENTS, damaged_file, original
-from tests.support.corpora import write_jsonl, write_parquet
+from tests.support.corpora import write_arrow, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once, read_labeled, read_rejects
 from tests.support.running import commit_paths, keys, make_job
 from tests.support.serial_chain import run_serially
@@ -117,6 +117,37 @@ def test_two_shards_of_which_the_first_has_another_column(
     assert "not labeled, for want of a text column 'text': " in capfd.readouterr().err
     labeled, _ = check_exactly_once(tmp_path / "out", keys(tmp_path / "in" / "b.parquet", len(ROWS)))
     assert "content" not in labeled.column_names
+
+
+NEW_FILES: dict[str, list[dict[str, object]]] = {
+    "new.arrow": [{"content": text} for text in "ab"],
+    "new.parquet": [{"text": number} for number in range(12)],
+    "new.csv": [{"content": text} for text in "ab"],
+    "more.csv": [{"text": text, "label": "of its own"} for text in "ab"],
+    "new.jsonl": [{"content": text} for text in "abcdefghijkl"],
+    "more.jsonl": [{"text": number} for number in range(12)],
+}
+WRITERS = {".arrow": write_arrow, ".parquet": write_parquet, ".csv": write_csv, ".jsonl": write_jsonl}
+
+
+@pytest.mark.parametrize("name", NEW_FILES)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_new_file_without_texts_stops_no_later_run(tmp_path: Path, model: Path, name: str, beside: bool) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    expected = keys(write_arrow(source / "good.arrow", ROWS), len(ROWS))
+    job = make_job(source, model, output)
+    assert run_serially(job, quiet=True).complete
+    path = source / name
+    WRITERS[path.suffix](path, NEW_FILES[name])
+    if beside:
+        expected += keys(write_jsonl(source / "other.jsonl.gz", ROWS), len(ROWS))
+    for retry_failed in (False, False, True):
+        later = run_serially(job, quiet=True, retry_failed=retry_failed)
+        assert (later.labeled, later.complete) == (len(expected), False)
+        quarantined = bool(later.failed)
+        assert quarantined or later.mostly_rejected
+        check_exactly_once(output, expected + ([] if quarantined else keys(path, len(NEW_FILES[name]))))
+    assert verify(job, quiet=True)["ok"] is not quarantined
 
 
 @pytest.mark.slow
