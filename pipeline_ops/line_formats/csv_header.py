@@ -5,13 +5,13 @@ from collections import Counter
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.line_formats.csv_syntax import CsvSyntax, csv_syntax
+from pipeline_ops.line_formats.csv_syntax import QUOTE_REMEDY, CsvSyntax, csv_syntax
 from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.line_records import read_record_blocks, split_records
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
-BEGINNING_BYTES = 2**16  # of a file without a header; their records have a number of fields
+BEGINNING_BYTES = 2**16  # of a file, and more where its first record has more
 DELIMITER_LINE = re.compile(rb"sep=(.)", re.IGNORECASE)  # Excel's, before the header
 
 
@@ -22,13 +22,13 @@ def csv_header(file: InputFile, config: InputConfig, store: Store, content: byte
         content: of the file, where it has been fetched already.
 
     Raises:
-        UserError: the file's first line names another delimiter; its records have not as many fields as `input.header` names.
+        UserError: the file's first line names another delimiter; its header takes in rows, or ends otherwise than its other
+            lines; its records have not as many fields as `input.header` names.
     """
     syntax = csv_syntax(file, config) or CsvSyntax()
-    target_bytes = 1 if config.header is True else BEGINNING_BYTES
     start = 0
     with open_lines(file, config, store, 0, content) as stream:
-        for block in read_record_blocks(stream, target_bytes=target_bytes, syntax=syntax):
+        for block in read_record_blocks(stream, target_bytes=BEGINNING_BYTES, syntax=syntax):
             records, ends = split_records(block, syntax), block.record_ends(syntax)
             if start == 0 and (delimiter := named_delimiter(records[0])):
                 if delimiter != syntax.delimiter:
@@ -37,12 +37,14 @@ def csv_header(file: InputFile, config: InputConfig, store: Store, content: byte
                         f" set input.delimiter={delimiter!r}"
                     )
                 start = int(ends[0])
-                records = records[1:]
+                records[0] = b""
             filled = [index for index, record in enumerate(records) if record]
             if not filled:
                 continue
             if config.header is True:
-                return syntax.fields(records[filled[0]]), block.stop_byte
+                record = records[filled[0]]
+                _check_header_record(record, syntax, file)
+                return syntax.fields(record), block.start_byte + int(ends[filled[0]])
             return _names_given([records[index] for index in filled], syntax, file, config), start
     return [], 0
 
@@ -51,6 +53,22 @@ def named_delimiter(record: bytes) -> str | None:
     """The delimiter that a first line such as `sep=;` names; None for any other record."""
     found = DELIMITER_LINE.fullmatch(record)
     return found[1].decode(errors="replace") if found else None
+
+
+def _check_header_record(record: bytes, syntax: CsvSyntax, file: InputFile) -> None:
+    """Raises UserError for a header that would take in rows, of which nobody would hear."""
+    fault = syntax.quoting_fault(record, 0)
+    first, *between = record.split(b"\n")[:-1] or [record]
+    delimiters = first.count(syntax.delimiter.encode())
+    if (
+        fault is None
+        and delimiters
+        and between
+        and all(line.count(syntax.delimiter.encode()) == delimiters for line in between)
+    ):
+        fault = f"a quoted name takes in rows: {len(between) + 2:,} lines; {QUOTE_REMEDY}"
+    if fault is not None:
+        raise UserError(f"input.path: the header of {file.path} cannot be read: {fault}")
 
 
 def check_header_names(names: list[str], file: InputFile) -> None:

@@ -15,6 +15,7 @@ PROSE_DELIMITERS = frozenset(",;: ")
 MERGED_LINES, MERGED_LINES_OF_PROSE = 2, 6  # from so many on, lines with all fields of a record each are taken for rows
 MERGED_SHARE = 0.9  # of the lines behind the first
 LONGEST_FIELD = 2**31 - 1  # bytes; Python's csv module takes 128 KiB otherwise
+RETURN_FAULT = r"\r outside quotes, where Arrow ends the row; quote the field, or take \r out, or end each line alike"
 QUOTE_REMEDY = "where quotes are plain characters, set input.quote=null"
 
 
@@ -50,13 +51,13 @@ class CsvSyntax:
         return next(reader, [])
 
     def without_line_end(self, record: bytes) -> bytes:
-        """A record without its newline, and without a carriage return before it that is not escaped."""
+        """A record without its newline, and without carriage returns before it that are not escaped."""
         record = record.removesuffix(b"\n")
-        if self.escape is None or not record.endswith(self.escape.encode() + b"\r"):
-            return record.removesuffix(b"\r")
-        before = record[:-1]
+        before = record.rstrip(b"\r")
+        if self.escape is None or before == record:
+            return before
         escapes = len(before) - len(before.rstrip(self.escape.encode()))
-        return record if escapes % 2 else before
+        return before + b"\r" if escapes % 2 else before
 
     def is_whole(self, record: bytes) -> bool:
         """True if no quoted field, and no escape, of a record is unfinished; only a file's last record can have one."""
@@ -88,14 +89,17 @@ class CsvSyntax:
     def quoting_fault(self, record: bytes, num_columns: int) -> str | None:
         """What is wrong with the quotes of a record that Arrow would accept, and the remedy; None if nothing is."""
         if self.ends_at_newlines(record):
-            return None
+            return RETURN_FAULT if b"\r" in record else None
         lines = record.count(b"\n") + 1
         if not self.is_whole(record):
             if self.quote is None:
                 return f"{self.escape!r} is the file's last character"
             takes = f": it takes the {lines:,} lines up to the end of the file; {QUOTE_REMEDY}" if lines > 1 else ""
             return f"a quoted field has no end{takes}"
-        if not strict_record_pattern(self).fullmatch(record + b"\n"):
+        strict = strict_record_pattern(self)
+        if not strict.fullmatch(record + b"\n"):
+            if strict.fullmatch(record.replace(b"\r", b" ") + b"\n"):
+                return RETURN_FAULT
             remedy = "" if self.escape else "where texts have \\\" for a quote, set input.escape='\\'; "
             return f"a field has text behind its closing quote; {remedy}{QUOTE_REMEDY}"
         if self.takes_in_rows(record, num_columns):
@@ -121,17 +125,26 @@ def record_pattern(syntax: CsvSyntax) -> re.Pattern[bytes]:
 
 @cache
 def strict_record_pattern(syntax: CsvSyntax) -> re.Pattern[bytes]:
-    """One record whose quoted fields end with their quotes. Where it matches it ends where record_pattern does."""
+    """One record whose quoted fields end with their quotes, and that has no \\r outside them, which ends a row of Arrow's.
+
+    Where it matches it ends where record_pattern does.
+    """
     delimiter = re.escape(syntax.delimiter.encode())
-    return _record_pattern(syntax, lambda quoted, plain: quoted + rb"(?=" + delimiter + rb"|\r?\n)")
+    return _record_pattern(syntax, lambda quoted, plain: quoted + rb"(?=" + delimiter + rb"|\r*+\n)", rb"\n\r")
 
 
-def _record_pattern(syntax: CsvSyntax, quoted_field: Callable[[bytes, bytes], bytes]) -> re.Pattern[bytes]:
-    """See record_pattern; `quoted_field` makes the pattern of such a field from those of its quoted part and of plain text."""
+def _record_pattern(
+    syntax: CsvSyntax, quoted_field: Callable[[bytes, bytes], bytes], not_plain: bytes = rb"\n"
+) -> re.Pattern[bytes]:
+    """See record_pattern; `quoted_field` makes the pattern of such a field from those of its quoted part and of plain text.
+
+    Args:
+        not_plain: characters that no text outside quotes has.
+    """
     d = re.escape(syntax.delimiter.encode())
     q = re.escape(syntax.quote.encode()) if syntax.quote else None
     e = re.escape(syntax.escape.encode()) if syntax.escape else b""
-    plain = rb"[^" + d + e + rb"\n]*+"
+    plain = rb"[^" + d + e + not_plain + rb"]*+"
     if e:
         plain += rb"(?:" + e + rb"." + plain + rb")*+"
     field = plain
@@ -140,4 +153,4 @@ def _record_pattern(syntax: CsvSyntax, quoted_field: Callable[[bytes, bytes], by
         pair = rb"(?:" + q + q + rb"|" + e + rb".)" if e else q + q
         quoted = q + inner + rb"(?:" + pair + inner + rb")*+" + q
         field = rb"(?:" + quoted_field(quoted, plain) + rb"|(?!" + q + rb")" + plain + rb")"
-    return re.compile(field + rb"(?:" + d + field + rb")*+\r?\n", re.DOTALL)
+    return re.compile(field + rb"(?:" + d + field + rb")*+\r*+\n", re.DOTALL)

@@ -6,6 +6,7 @@ opened.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,15 +18,24 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats.compression import compression_of, decompressed
+from pipeline_ops.line_formats.csv_syntax import CsvSyntax, csv_syntax
 from pipeline_ops.line_formats.first_bytes import check_no_other_format, check_no_pointer
 from pipeline_ops.line_formats.json_arrays import LOOK_BYTES, JsonElements, JsonLayout, json_layout
-from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, STREAM_CHUNK_BYTES, BrokenStream, Readable
+from pipeline_ops.line_formats.line_records import (
+    BYTE_ORDER_MARK,
+    STREAM_CHUNK_BYTES,
+    BrokenStream,
+    Readable,
+    record_ends,
+)
 from pipeline_ops.line_formats.text_encoding import Transcoded, check_is_text, encoding_of, has_byte_order_mark
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 
 HEAD_BYTES = 64 * 2**10
-LINE_END_BYTES = 2**20  # a file with \r, but without \n, in these has \r at the ends of lines
+LINE_END_BYTES = 2**20  # in these a file shows how its lines end
+LONE_CARRIAGE_RETURN = re.compile(rb"\r(?!\n)")
+NO_WINDOWS_ENDS = re.compile(rb"(?<!\r)\r++(?!\n)")  # \r\r\n is one as well: text of Windows that was written as such
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,9 @@ def _decoded(source: BinaryIO, file: InputFile, config: InputConfig) -> Iterator
             stream = Peekable(Transcoded(stream, encoding))
         in_two_bytes = encoding is not None and encoding.startswith(("utf-16", "utf-32"))
         check_is_text(stream.peek(HEAD_BYTES) if in_two_bytes else head, config, file.path)
-        carriage_returns = not (file.format == "text" and config.text_unit == "file") and _has_carriage_returns(stream)
+        carriage_returns = not (file.format == "text" and config.text_unit == "file") and _ends_in_carriage_returns(
+            stream, csv_syntax(file, config)
+        )
         if carriage_returns:
             stream = Peekable(NewlineEnds(stream))
         layout = _layout(stream, file, config) if file.format == "jsonl" else None
@@ -177,13 +189,26 @@ def _decompressed(source: BinaryIO, file: InputFile) -> Iterator[tuple[str | Non
         yield compression, stream
 
 
-def _has_carriage_returns(stream: "Peekable") -> bool:
-    """Whether lines end with \\r alone."""
+def _ends_in_carriage_returns(stream: "Peekable", syntax: CsvSyntax | None) -> bool:
+    """Whether \\r alone ends each line, or each record of CSV: its quoted fields may have \\n, as Excel for Mac writes it.
+
+    A \\n that is the file's last byte ends its last line, however the others end.
+    """
     for size in (HEAD_BYTES, LINE_END_BYTES):  # most files end a line in the first bytes
-        head = stream.peek(size)
-        if b"\n" in head or len(head) < size:
+        head = stream.peek(size + 1)
+        whole = len(head) <= size
+        if b"\n" in head[:-1] or whole:
             break
-    return b"\n" not in head and b"\r" in head
+    head = head if whole else head.removesuffix(b"\r")  # a \n may follow
+    if head.count(b"\r") == head.count(b"\r\n"):
+        return False
+    lines = NO_WINDOWS_ENDS.sub(lambda found: b"\n" * len(found[0]), head)
+    ends = record_ends(lines, syntax, at_end=False, begins_file=True)
+    if whole and len(ends) and ends[-1] == len(head):
+        ends = ends[:-1]
+        if not len(ends):
+            return not head.endswith(b"\n")
+    return len(ends) > 0 and b"\n" not in {head[end - 1 : end] for end in ends.tolist()}
 
 
 def _layout(stream: "Peekable", file: InputFile, config: InputConfig) -> JsonLayout | None:
@@ -215,10 +240,13 @@ class Peekable:
 
 
 class NewlineEnds:
-    """A stream with \\n in place of each \\r: offsets stay the same."""
+    """A stream with \\n in place of each \\r that none follows, as in a quoted field: offsets stay the same."""
 
-    def __init__(self, source: Readable):
+    def __init__(self, source: Peekable):
         self._source = source
 
     def read(self, size: int) -> bytes:
-        return self._source.read(size).replace(b"\r", b"\n")
+        data = self._source.read(size)
+        within_pair = data.endswith(b"\r") and self._source.peek(1) == b"\n"
+        lines = LONE_CARRIAGE_RETURN.sub(b"\n", data) if b"\r\n" in data else data.replace(b"\r", b"\n")
+        return lines[:-1] + b"\r" if within_pair else lines

@@ -14,6 +14,7 @@ from pipeline_ops.line_formats.csv_syntax import QUOTE_REMEDY, CsvSyntax, record
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
+MIN_CHUNK_BYTES = 2**16
 MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
 
@@ -77,9 +78,10 @@ def read_record_blocks(
     row, position, at_end = start_row, start_byte, False
     broken: BrokenStream | None = None
     need = target_bytes
+    chunk_bytes = min(STREAM_CHUNK_BYTES, max(target_bytes, MIN_CHUNK_BYTES))  # each block is found in all that is held
     while True:
         while len(buffer) < need and not at_end:
-            left = STREAM_CHUNK_BYTES if stop_byte is None else min(STREAM_CHUNK_BYTES, stop_byte - position - len(buffer))
+            left = chunk_bytes if stop_byte is None else min(chunk_bytes, stop_byte - position - len(buffer))
             try:
                 chunk = stream.read(left) if left > 0 else b""
             except BrokenStream as error:
@@ -124,7 +126,7 @@ def record_ends(data: bytes, syntax: CsvSyntax | None, *, at_end: bool, begins_f
 
 
 def _ends_by_pattern(data: bytes, syntax: CsvSyntax, *, begins_file: bool) -> tuple[list[int], list[int]]:
-    """(the offsets behind each record that has an end in `data`, the numbers of those with text behind a closing quote)."""
+    """(the offsets behind each record that has an end in `data`, the numbers of those that Arrow would read otherwise)."""
     strict, loose = strict_record_pattern(syntax), record_pattern(syntax)
     found, marred = list[int](), list[int]()
     position = len(BYTE_ORDER_MARK) if begins_file and data.startswith(BYTE_ORDER_MARK) else 0
@@ -146,22 +148,22 @@ def split_records(block: RecordBlock, syntax: CsvSyntax | None = None) -> list[b
     lines = block.data.split(b"\n")
     if not lines[-1]:
         lines.pop()
-    return [line.removesuffix(b"\r") for line in _without_mark(lines, block)]
+    lines = _without_mark(lines, block)
+    return [line.removesuffix(b"\r") for line in lines] if syntax is None else [line.rstrip(b"\r") for line in lines]
 
 
 def split_quoted_records(block: RecordBlock, syntax: CsvSyntax) -> tuple[list[bytes], list[int]]:
-    """(records as split_records, the numbers of those with text behind a closing quote or without an end)."""
+    """(records as split_records, the numbers of those with CsvSyntax.quoting_fault, but for rows that they take in)."""
     if syntax.ends_at_newlines(block.data):
-        return split_records(block, syntax), []
+        lines = split_records(block, syntax)
+        has_lone = block.data.count(b"\r") > block.data.count(b"\r\n")
+        return lines, [number for number, line in enumerate(lines) if b"\r" in line] if has_lone else []
     ends, faulty = _ends_by_pattern(block.data, syntax, begins_file=block.start_byte == 0)
     rest = block.data[ends[-1] if ends else 0 :]
     if rest:
         ends.append(len(block.data))
     ranges = zip([0, *ends], ends, strict=False)
-    if syntax.escape is None:
-        lines = [block.data[start:end].removesuffix(b"\n").removesuffix(b"\r") for start, end in ranges]
-    else:
-        lines = [syntax.without_line_end(block.data[start:end]) for start, end in ranges]
+    lines = [syntax.without_line_end(block.data[start:end]) for start, end in ranges]
     lines = _without_mark(lines, block)
     if rest and not strict_record_pattern(syntax).fullmatch(lines[-1] + b"\n"):
         faulty.append(len(lines) - 1)

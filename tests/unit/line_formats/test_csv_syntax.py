@@ -57,6 +57,16 @@ def test_csv_of_any_dialect_comes_back_as_it_was_written(name: str, line_end: st
             assert read(data, syntax, 5, target_bytes) == (rows, [])
 
 
+@pytest.mark.parametrize("target_bytes", BLOCK_BYTES)
+@pytest.mark.parametrize("quoted", ["", '4,"a\rb"\n'])
+def test_csv_carriage_return_outside_quotes_costs_its_record_alone(target_bytes: int, quoted: str) -> None:
+    data = f'1,abc\r"def\n2,ghi",zzz\n3,ok\n5,a\r6,b\n7\r,\n8,"c"\r\r\n\r\r\n9,d\r\r\n{quoted}'.encode()
+    values, bad = read(data, CsvSyntax(), 2, target_bytes)
+    assert values == [["3", "ok"], ["8", "c"], ["9", "d"], *([["4", "a\rb"]] if quoted else [])]
+    assert [(record.row, record.reason) for record in bad] == [(row, "broken_csv") for row in (0, 1, 3, 4)]
+    assert [record.row for record in bad if "\\r outside quotes" in record.detail] == [0, 3, 4]
+
+
 def test_csv_of_every_character_behind_an_escape_is_as_arrow_takes_it() -> None:
     data = b'"a\\\nb",\\"c\nd\\\ne,"\\\\"\nf\\\r\ng,h\n\\N,\\n\n'
     syntax = CsvSyntax(escape="\\")

@@ -7,6 +7,7 @@ import io
 import lzma
 import random
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline_ops.planning.first_documents import first_documents
 from pipeline_ops.reading.encoding_guess import encoding_notes, guess_encoding
 from pipeline_ops.reading.input_schema import sample_columns
 from pipeline_ops.schema.errors import UserError
+from tests.support.corpora import write_bytes
 from tests.support.reading_path import Result, input_of, prepare, read_path, read_spans, spans_of, try_path
 
 TEXTS = ["an érable", "zwei Äpfel", "日本語のテスト", "\u2028 and 🤗", "the last one"]
@@ -178,6 +180,11 @@ QUARANTINED = [
     ("a.csv", lines_in("csv").encode("utf-32-le"), "set input.encoding=utf-32-le"),
     ("a.zip", zipped(a__csv="text\na\n", b__csv="text\nb\n"), r"holds 2 files \(a\.csv, b\.csv\), and one is read; unpack it"),
     ("a.csv.zip", zipped(), "holds no file"),
+    ("a.csv", b"id,text\r1,one\n2,two\n", r"the header of .*a\.csv cannot be read: \\r outside quotes"),
+    ("a.csv", b'text,"note\none,x\ntwo,x\n', r"the header of .*: a quoted field has no end.*input\.quote=null"),
+    ("a.csv", b'text,"note\none,x\ntwo,"y"\n', r"the header of .*: a field has text behind its closing quote"),
+    ("a.csv", b'text,"note\none,x\ntwo" or so\n', r"the header of .*: a field has text behind its closing quote"),
+    ("a.csv", b'text,"note\none,x\ntwo"\nthree,y\n', r"the header of .*: a quoted name takes in rows: 3 lines"),
     ("a.txt.zip", encrypted_zip(), "with a password"),
     ("a.zip", b"PK\x03\x04 and no more", "damaged"),
 ]  # fmt: skip
@@ -313,7 +320,26 @@ CARRIAGE_RETURNS = {
     "f.tsv.gz": gzip.compress(b"name\ttext\ra\t1\rb\t2\r"),
     "g.csv": b"name,text\r\na,1\r\nb,2\r\n",
     "h.txt": codecs.BOM_UTF8 + b"1\r2\r",
+    "i.csv": b"name,text\ra,1\rb,2\n",
+    "j.csv": b'name,text\r"Excel\nfor Mac",1\r"b\r\nc",2\r',
+    "k.csv": b'"name\n(first)","text"\r"a","1"\r"b","2"\n',
+    "l.txt": b"1\r2\n",
+    "m.csv": b'name,text\r\r\na,1\r\r\n\r\r\n"b","2"\r\r\n',
 }
+
+
+def test_blank_lines_before_a_header_cost_as_much_as_their_bytes(tmp_path: Path) -> None:
+    data = b"\n" * 2000 + b"text\n" + b"0123456789 and so on\n" * 200_000
+    began = time.process_time()
+    _, settings = prepare(write_bytes(tmp_path / "a.csv", data), unit_bytes=2**24)
+    assert settings.column_types.names == ["text"]
+    assert time.process_time() - began < 2
+
+
+def test_newlines_in_quoted_fields_stay_where_carriage_returns_end_records(tmp_path: Path) -> None:
+    data = b'text,id\r"a\nb",1\r"c\r\nd",2\r'
+    with mock.patch("pipeline_ops.line_formats.line_records.STREAM_CHUNK_BYTES", 1):
+        assert texts_of(try_bytes(tmp_path, "a.csv", data, unit_bytes=1)) == ["a\nb", "c\r\nd"]
 
 
 @pytest.mark.parametrize("name", CARRIAGE_RETURNS)
