@@ -92,7 +92,7 @@ def init(
         settings["output"].setdefault(key, name)
     labels, not_checked = _labels_of(check_config(JobConfig, settings))
     summary = summary_of(corpus, guessed, column, clashes, labels) | {
-        "remarks": [*strays, *encoding_lines(corpus), *corpus.csv_notes, *corpus.type_notes],
+        "remarks": [*strays, *corpus.encoding_notes, *corpus.csv_notes, *corpus.type_notes],
         "not_checked": not_checked,
     }
     lines = [
@@ -117,15 +117,6 @@ def write_file(path: str, lines: Sequence[str], *, force: bool) -> None:
             file.write("\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"--job: {path!r} cannot be written: {error.strerror}") from error
-
-
-def encoding_lines(corpus: CorpusProfile) -> list[str]:
-    """A sentence about the guessed encoding, where there is one."""
-    if corpus.encoding is None:
-        return []
-    if corpus.encoding == "auto":
-        return ["encoding: some of the files are not UTF-8; auto guesses the encoding of each of these"]
-    return [f"encoding: {corpus.encoding} is a guess, as the files are not UTF-8; look at their texts"]
 
 
 def _labels_of(job: JobConfig) -> tuple[Sequence[str], str | None]:

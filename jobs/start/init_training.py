@@ -11,7 +11,6 @@ from jobs.start.init import (
     check_column,
     check_new,
     default_output,
-    encoding_lines,
     head,
     sections,
     summary_lines,
@@ -87,11 +86,11 @@ def init_training(
     check_column("input.label_column", label, source, corpus)
     rest = {key: value for key, value in settings["input"].items() if key not in ("path", "text_column", "label_column")}
     settings["input"] = {"path": settings["input"]["path"], "text_column": text, "label_column": label, **rest}
-    summary = summary_of(corpus, guessed, text, {}, ()) | {"label_column": label, "remarks": encoding_lines(corpus)}
+    summary = summary_of(corpus, guessed, text, {}, ()) | {"label_column": label, "remarks": corpus.encoding_notes}
     others = [name for name in guessed.truths if name != label]
     notes = {
         "input": [
-            *encoding_lines(corpus),
+            *corpus.encoding_notes,
             *([f"other columns that may hold labels: {', '.join(map(repr, others))}"] if others else []),
         ],
         "model": [OWN_ARCHITECTURE] if "path" in settings["model"] else [],

@@ -1,6 +1,8 @@
 """The encoding of a text, found from its beginning, and its bytes as UTF-8."""
 
 import codecs
+import re
+import unicodedata
 
 import numpy as np
 
@@ -22,6 +24,56 @@ BYTE_ORDER_MARKS = {
 MIN_BINARY, BINARY_SHARE = 4, 0.05  # bytes that no text has: so many, and so much of the beginning; a stray NUL is no harm
 # of the bytes: half of them in English as UTF-16, less in other scripts, of which no byte sequence is UTF-8
 MIN_UTF_16_NULS, MIN_UTF_16_NULS_OF_ASCII = 0.002, 0.1
+
+MIN_FITTING = 0.9  # of the words with bytes above 127, for a guess by the alphabets
+HIGH_WORD = re.compile(rb"[A-Za-z]*[\x80-\xff][A-Za-z\x80-\xff]*")
+INSIDE_WORDS = re.compile("[\xa0’‘–—…·«»“”]")
+BEFORE_WORDS = "¡¿«»‹›“”‘’„‚–—…•·©®™°§€£ºª\xa0\xad"
+BEHIND_WORDS = BEFORE_WORDS.translate(dict.fromkeys(map(ord, "¡¿„‚")))
+# letters above ASCII of languages, by the family of encodings that have them
+WESTERN = tuple(
+    map(
+        frozenset,
+        (
+            "àâæçéèêëîïôœùûüÿ",  # French
+            "äöüßéèàáñç",  # German, and words from its neighbors
+            "áéíóúüñçàèòïª",  # Spanish, Galician, Catalan
+            "áâãàçéêíóôõú",  # Portuguese
+            "àèéìíîòóùú",  # Italian
+            "åäöéüàæøò",  # Swedish, Danish, Norwegian
+            "áéíóúýæöðþ",  # Icelandic
+            "äöüõšž",  # Estonian, Finnish
+            "éèëêïîöôüûáíóúàçñä",  # Dutch, English
+        ),
+    )
+)
+CENTRAL = tuple(
+    map(
+        frozenset,
+        (
+            "ąćęłńóśźż",  # Polish
+            "áčďéěíňóřšťúůýž",  # Czech
+            "áäčďéíĺľňóôŕšťúýž",  # Slovak
+            "áéíóöőúüű",  # Hungarian
+            "čćđšž",  # Croatian, Slovenian
+            "ăâîşţ",  # Romanian
+        ),
+    )
+)
+BALTIC = (frozenset("ąčęėįšųūž"), frozenset("āčēģīķļņšūž"))
+TURKISH = (frozenset("çğıöşüâîûi̇"),)
+# Of equal ones the first is guessed.
+LATIN = {
+    "cp1252": WESTERN,
+    "cp1250": CENTRAL,
+    "iso8859-2": CENTRAL,
+    "cp1254": TURKISH,
+    "cp1257": BALTIC,
+    "iso8859-15": WESTERN,
+    "cp850": WESTERN,
+    "mac-roman": WESTERN,
+    "cp852": CENTRAL,
+}
 
 
 def encoding_of(head: bytes, config: InputConfig, path: str) -> str | None:
@@ -63,21 +115,64 @@ def has_byte_order_mark(head: bytes) -> bool:
 
 
 def guessed_encoding(head: bytes, path: str) -> str:
-    """What charset-normalizer guesses for a text that is not UTF-8.
+    """The encoding of a text that is not UTF-8: by the alphabets of languages, else as charset-normalizer guesses.
+
+    charset-normalizer takes everyday French for Baltic or Nordic, as it weighs all encodings alike: a file of few accents
+    fits many. Here cp1252, the most frequent, is left only for one whose alphabets fit more of the words.
 
     Raises:
-        UserError: it has no guess.
+        UserError: there is no guess.
     """
     from charset_normalizer import from_bytes
 
-    found = from_bytes(head[: head.rfind(b"\n") + 1] or head)
-    best = found.best()
+    head = head[: head.rfind(b"\n") + 1] or head
+    share, latin = _best_of_latin(head)
+    if share >= MIN_FITTING:
+        return latin
+    best = from_bytes(head).best()
     if best is None:
         raise UserError(f"input.path: {path} is text in no encoding that could be guessed; set input.encoding")
-    alike = [match for match in found if match.chaos <= best.chaos and match.coherence >= best.coherence]
-    if any("cp1252" in match.could_be_from_charset for match in alike):  # of equal guesses the one that most files have
-        return "cp1252"
-    return codecs.lookup(best.encoding).name
+    # one for another language in Latin script is no better a guess than that of which half of the words are sure
+    return latin if share >= 0.5 and _is_latin(str(best)) else codecs.lookup(best.encoding).name
+
+
+def _best_of_latin(head: bytes) -> tuple[float, str]:
+    """(share of the words with bytes above 127 that fit, encoding) of the encoding in LATIN that fits most.
+
+    A word fits if it is spelled with the letters of the language that fits most words of its line.
+    """
+    lines = [words for line in head.split(b"\n") if (words := HIGH_WORD.findall(line))]
+    found = []
+    for encoding, alphabets in LATIN.items():
+        letters = {word: _high_letters(word.decode(encoding, "replace")) for words in lines for word in words}
+        fitting, spelled = 0, 0
+        for line in lines:
+            words = [word for name in line if (word := letters[name]) is not None]
+            fitting += max(sum(map(alphabet.issuperset, words)) for alphabet in alphabets)
+            spelled += len(line)
+        found.append((fitting / max(spelled, 1), encoding))
+    return max(found, key=lambda shared: shared[0])
+
+
+def _high_letters(text: str) -> str | None:
+    """The letters above ASCII of a word, in lower case; None: it is no word of a language in Latin script."""
+    high = ""
+    for part in INSIDE_WORDS.split(text.lstrip(BEFORE_WORDS).rstrip(BEHIND_WORDS)):
+        others = [character for character in part if character > "\x7f"]
+        if not all(character.isalpha() for character in others):
+            return None
+        if len(part) > 2 and len(others) == len(part):  # another script; no such word is as long
+            return None
+        if not part.isupper() and any(character.isupper() for character in part[1:] if character > "\x7f"):
+            return None
+        high += "".join(others).lower()
+    return high
+
+
+def _is_latin(text: str) -> bool:
+    """Whether most of the letters above ASCII are of the Latin script."""
+    letters = [character for character in text if character > "\x7f" and character.isalpha()]
+    return sum(unicodedata.name(character, "").startswith("LATIN") for character in letters) > len(letters) / 2
 
 
 def check_is_text(head: bytes, config: InputConfig, path: str) -> None:

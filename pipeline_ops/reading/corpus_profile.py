@@ -27,7 +27,7 @@ from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
 from pipeline_ops.reading.csv_guess import CsvGuess, guess_file, shown_setting
 from pipeline_ops.reading.documents import decode_texts
-from pipeline_ops.reading.encoding_guess import guess_encoding
+from pipeline_ops.reading.encoding_guess import encoding_notes, guess_encoding, guess_remark
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, with_columns_around
 from pipeline_ops.row_formats.parquet_files import check_footer, sampled_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
@@ -61,6 +61,7 @@ class CorpusProfile:
     documents: float = 0  # estimate
     counted: bool = True  # all files were read whole, so `documents` is exact
     encoding: str | None = None  # guessed, where it is not UTF-8 and the job does not say
+    encoding_notes: list[str] = field(default_factory=list)  # a sentence about the guess
     csv: list[tuple[InputFile, CsvGuess]] = field(default_factory=list)
     column_types: pa.Schema = field(default_factory=lambda: pa.schema([]))  # as a run would write them
     type_notes: list[str] = field(default_factory=list)  # sentences; see settle_types
@@ -139,6 +140,10 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
     if config.encoding is None:
         corpus.encoding = guess_encoding(files, store)
         config = config.model_copy(update={"encoding": corpus.encoding})
+        if corpus.encoding == "auto":
+            corpus.encoding_notes = encoding_notes(files, config, store)
+        elif corpus.encoding is not None:
+            corpus.encoding_notes = [guess_remark(files, corpus.encoding, store)]
     kinds: dict[tuple[str, str | None], list[InputFile]] = defaultdict(list)
     for file in files:
         kinds[file.format, file.compression].append(file)

@@ -15,6 +15,8 @@ from pipeline_ops.storage.store import Store
 
 SAMPLED_FILES = 8
 MOST_NAMES = 3
+EXAMPLE = 60  # characters of a text that a remark shows
+REMEDY = "input.encoding=NAME decides otherwise"
 
 Content = TypeVar("Content")
 
@@ -51,12 +53,35 @@ def encoding_notes(files: Sequence[InputFile], config: InputConfig, store: Store
         named = [file.path for file, head in _each(sampled, lambda file: beginning_of(file, store)) if _is_surely_utf_8(head)]
         found = f"{len(named)} of {len(sampled)} sampled files can only be UTF-8 ({_names(named)})"
         return [f"input.encoding={config.encoding}, but {found}; auto goes by each file's bytes"] if named else []
-    guessed: dict[str, list[str]] = defaultdict(list)
+    guessed: dict[str, list[InputFile]] = defaultdict(list)
     for file, decoding in _each(sampled, lambda file: decoding_of(file, config, store)):
         if decoding.encoding is not None and not decoding.has_byte_order_mark:
-            guessed[decoding.encoding].append(file.path)
-    parts = [f"{encoding} for {len(paths)} ({_names(paths)})" for encoding, paths in guessed.items()]
-    return [f"input.encoding=auto: of {len(sampled)} sampled files it guesses {', '.join(parts)}"] if parts else []
+            guessed[decoding.encoding].append(file)
+    parts = list[str]()
+    for encoding, found in guessed.items():
+        others = [_names([file.path for file in found[1:]])] if found[1:] else []
+        parts.append(f"{encoding} for {len(found)} ({', '.join([_example(found[:1], encoding, store), *others])})")
+    of = f"of {len(sampled)} sampled files it guesses"
+    return [f"input.encoding=auto: {of} {', '.join(parts)}; {REMEDY}"] if parts else []
+
+
+def guess_remark(files: Sequence[InputFile], encoding: str, store: Store) -> str:
+    """A sentence about the encoding that guess_encoding() found for some files, with words that show whether it is right."""
+    return f"encoding: {encoding} is a guess ({_example(_sample(files), encoding, store)}); {REMEDY}"
+
+
+def _example(files: Sequence[InputFile], encoding: str, store: Store) -> str:
+    """`old.csv: "Le café est très bon"`: the beginning of the first line that is not ASCII, of the first such file."""
+    for file, head in _each(files, lambda file: beginning_of(file, store)):
+        line = next((line for line in head.splitlines() if not line.isascii()), None)
+        if line is None or has_byte_order_mark(head) or is_utf_8(head):
+            continue
+        text = " ".join(line.decode(encoding, "replace").split())
+        place = next((index for index, character in enumerate(text) if character > "\x7f"), 0)
+        start = text.rfind(" ", 0, max(place - EXAMPLE // 2, 0)) + 1 if len(text) > EXAMPLE else 0
+        shown = text[start : start + EXAMPLE]
+        return f'{_names([file.path])}: "{"…" if start else ""}{shown}{"…" if start + EXAMPLE < len(text) else ""}"'
+    return "no example"
 
 
 def _is_surely_utf_8(head: bytes) -> bool:

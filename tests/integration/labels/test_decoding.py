@@ -93,11 +93,14 @@ def test_init_writes_the_encoding_that_it_guesses_and_plan_says_so(model: Path, 
     job_file = tmp_path / "job.yaml"
     done = command("init", tmp_path / "in", "--model", model, "--job", job_file, "--output", tmp_path / "out")
     assert done.code == 0, done.stderr
-    assert "encoding: cp1252 is a guess" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert 'encoding: cp1252 is a guess (a.csv: "' in said
+    assert FRENCH[0] in said
+    assert "input.encoding=NAME decides otherwise" in said
     assert "  encoding: cp1252" in job_file.read_text()
     assert command("plan", job_file).result["work"]["documents"] == 20
     planned = command("plan", job_file, "input.encoding=auto")
-    assert "of 2 sampled files it guesses cp1252 for 1 (a.csv)" in " ".join(planned.stderr.split())
+    assert "of 2 sampled files it guesses cp1252 for 1 (a.csv: " in " ".join(planned.stderr.split())
     refused = command("plan", job_file, "input.encoding=klingon")
     assert refused.code == 2
     assert "input.encoding: invalid value 'klingon': no text encoding that Python knows" in refused.error_lines[0]

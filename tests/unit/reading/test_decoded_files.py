@@ -301,7 +301,11 @@ def test_encoding_is_guessed_for_each_file_that_is_not_utf_8(tmp_path: Path) -> 
     assert result.column("text") == [line for text, _ in texts.values() for line in text.splitlines()]
     files, settings = prepare(tmp_path, encoding="auto")
     (note,) = encoding_notes(files, settings.input, settings.store)
-    assert note == "input.encoding=auto: of 4 sampled files it guesses cp1252 for 1 (a.txt), cp1250 for 1 (c.txt)"
+    assert note == (
+        'input.encoding=auto: of 4 sampled files it guesses cp1252 for 1 (a.txt: "Ceci est une phrase française, très belle,'
+        ' où l\'été s\'a…"), cp1250 for 1 (c.txt: "Příliš žluťoučký kůň úpěl ďábelské ódy.");'
+        " input.encoding=NAME decides otherwise"
+    )
     assert encoding_notes(files, input_of(tmp_path), settings.store) == []
     (note,) = encoding_notes(files, input_of(tmp_path, encoding="cp1252"), settings.store)
     assert note.startswith("input.encoding=cp1252, but 1 of 4 sampled files can only be UTF-8 (b.txt)")
