@@ -40,7 +40,7 @@ HUNGARIAN = "Ma reggel esett az eső, és elkéstünk a munkából.\nA vonat id�
         ("Bu sabah yağmur yağdı ve işe geç kaldık.\nTren zamanında geldi ama boş yer kalmamıştı.\n", "cp1254"),
         ("Šį rytą lijo, todėl vėlavome į darbą.\nTraukinys atvyko laiku, bet vietų nebebuvo.\n", "cp1257"),
         (RUSSIAN, "cp1251"),
-        (RUSSIAN, "koi8-r"),
+        (RUSSIAN * 2, "koi8-r"),
         (GREEK, "cp1253"),
         (JAPANESE * 3, "shift_jis"),
         (JAPANESE * 3, "euc_jp"),
