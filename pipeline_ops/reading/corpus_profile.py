@@ -25,7 +25,7 @@ from pipeline_ops.line_formats.decoding import open_lines
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import types_of_lines
 from pipeline_ops.reading.column_types import common_type, is_text_type, may_hold_texts, settle_types
-from pipeline_ops.reading.csv_guess import CsvGuess, guess_file, shown_setting
+from pipeline_ops.reading.csv_guess import CsvGuess, guess_file, header_doubt, shown_setting
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.encoding_guess import encoding_notes, guess_encoding, guess_remark
 from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, with_columns_around
@@ -94,11 +94,11 @@ class CorpusProfile:
 
     @property
     def csv_notes(self) -> list[str]:
-        """A sentence where sampled CSV files look as if they needed settings of their own."""
+        """Sentences where sampled CSV files look as if they needed settings of their own, or their first record is in doubt."""
         usual = {key: value for key, (value, _) in self.csv_settings.items()}
         other = next(((file, guessed) for file, guessed in self.csv if guessed.settings != usual), None)
         if other is None:
-            return []
+            return [doubt for file, guessed in self.csv if (doubt := header_doubt(file, guessed))][:1]
         file, guessed = other
         keys = [key for key in ("delimiter", "quote", "escape", "header") if guessed.settings.get(key) != usual.get(key)]
         shown = ", ".join(f"input.{key}={shown_setting(guessed.values[key])}" for key in keys)

@@ -15,6 +15,7 @@ from pipeline_ops.line_formats.csv_syntax import CsvSyntax, csv_syntax
 from pipeline_ops.line_formats.decoding import LineStream, open_lines
 from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, RecordBlock, is_document, record_ends, split_quoted_records
 from pipeline_ops.reading.column_guess import FORMS, SECONDARY_NAMES, TEXT_NAMES, TRUTH_NAMES, form_of
+from pipeline_ops.storage.paths import shown
 from pipeline_ops.storage.store import Store
 
 DELIMITERS = (",", ";", "\t", "|")  # tried where the usual one leaves one column
@@ -24,6 +25,8 @@ MOST_QUOTED = 0.9  # of the fields that begin with a quote end with one, where q
 REMARK_FILES, REMARK_BYTES = 3, 2**18  # that csv_remarks reads
 NAME_CHARACTERS = 60  # a longer first value is prose, unless it is a survey's question
 NAME_WORDS = 8
+SENTENCE_WORDS = 4  # a first value with so many may be a text
+ALIKE_SHARE = 0.2  # of the other texts end as the first one does, with a full stop or a question mark
 KNOWN_NAMES = TEXT_NAMES | SECONDARY_NAMES | TRUTH_NAMES | {"id", "index", "date", "timestamp", "url"}
 
 
@@ -37,6 +40,7 @@ class CsvGuess:
         size: bytes of the beginning up to the end of the records.
         whole: the beginning is the whole file.
         reasons: {key of `input` whose value is not the one that the settings have: why}.
+        doubt: the text in the first record that may be a document's, although it is taken for names.
     """
 
     syntax: CsvSyntax
@@ -45,6 +49,7 @@ class CsvGuess:
     size: int
     whole: bool
     reasons: dict[str, str]
+    doubt: str | None = None
 
     @property
     def values(self) -> dict[str, str | bool | None]:
@@ -96,11 +101,15 @@ def guess_csv(data: bytes, syntax: CsvSyntax, header: bool = True, fixed: Set[st
             why = 'texts have \\" for a quote' if key == "escape" else "quoted fields would take in the rows between two quotes"
             best, reasons[key] = parsed, f"{why}: {shares}"
             break
+    doubt = None
     if header and "header" not in fixed:
-        why = why_no_header([best.syntax.fields(record) for record in best.records[: SAMPLE_RECORDS + 1]])
+        rows = [best.syntax.fields(record) for record in best.records[: SAMPLE_RECORDS + 1]]
+        why = why_no_header(rows)
         if why is not None:
             header, reasons["header"] = False, why
-    return CsvGuess(best.syntax, header, best.records, all_bytes - best.left, whole, reasons)
+        else:
+            doubt = _doubtful_name(rows)
+    return CsvGuess(best.syntax, header, best.records, all_bytes - best.left, whole, reasons, doubt)
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,8 @@ def why_no_header(rows: Sequence[Sequence[str]]) -> str | None:
     """Why the first row looks like a document, such as those below it; None where it may hold the names of columns.
 
     It does if its value in some column is of the form that all others in that column have, a number or a date, or one of
-    the few values that the others have; and in no column of another form than the others: names are not numbers. Prose is
-    enough where each column has it: it may be a description in a header.
+    the few values that the others have; and in no column of another form than the others: names are not numbers. A long text
+    above others is enough, unless it ends like a survey's question; so are sentences where each column has them.
     """
     first, others = [value.strip() for value in rows[0]] if rows else [], [[v.strip() for v in row] for row in rows[1:]]
     others = [row for row in others if len(row) == len(first)]
@@ -173,7 +182,7 @@ def why_no_header(rows: Sequence[Sequence[str]]) -> str | None:
     named = any(value.lower() in KNOWN_NAMES for value in first) or first in (counts, ["", *counts[:-1]])
     if not others or named or first in others:
         return None
-    found, prose = list[str](), list[bool]()
+    found, prose, is_long = list[str](), list[bool](), False
     for value, column in zip(first, zip(*others, strict=True), strict=True):
         values = [other for other in column if other]
         if not value or not values:
@@ -184,7 +193,7 @@ def why_no_header(rows: Sequence[Sequence[str]]) -> str | None:
                 return None
             found.append(f"{_shortened(value)} is one of the {form} below it")
         elif FORMS["numbers"].fullmatch(value):
-            return None  # the number of a column, above texts
+            continue  # the number of a column, or a text as all others
         elif form == "few values":
             if value not in values:
                 return None
@@ -192,15 +201,50 @@ def why_no_header(rows: Sequence[Sequence[str]]) -> str | None:
         elif form == "texts" and " " not in value and len(value) < form_of(values).median / 4:
             return None  # one word above texts
         else:
-            prose.append(form == "texts" and _is_prose(value))
-    if not found and not (prose and all(prose)):
+            is_long |= form == "texts" and _is_prose(value)
+            prose.append(form == "texts" and (_is_prose(value) or _ends_alike(value, values)))
+    if not found and not is_long and not (prose and all(prose)):
         return None
-    return f"the first record looks like a document: {found[0] if found else 'it has texts as long as names seldom are'}"
+    return f"the first record looks like a document: {found[0] if found else 'it has texts that are longer than names, or sentences as those below it'}"
 
 
 def _is_prose(value: str) -> bool:
     """Whether a text is too long for the name of a column; a survey's questions are names."""
     return len(value) >= NAME_CHARACTERS and len(value.split()) >= NAME_WORDS and not value.endswith(("?", ":"))
+
+
+def _ends_alike(value: str, others: Sequence[str]) -> bool:
+    """Whether a text is a sentence that ends as many of the others do."""
+    alike = sum(other.endswith(value[-1]) for other in others)
+    return _is_sentence(value) and value[-1] in ".!?" and alike >= ALIKE_SHARE * len(others)
+
+
+def _is_sentence(value: str) -> bool:
+    return len(value.split()) >= SENTENCE_WORDS
+
+
+def _doubtful_name(rows: Sequence[Sequence[str]]) -> str | None:
+    """The first value of the first row that is a sentence, as those of the rows below it; None: it has names."""
+    columns = [*zip(*(row for row in rows if len(row) == len(rows[0])), strict=True)] if rows[1:] else []
+    return next(
+        (
+            column[0].strip()
+            for column in columns
+            if _is_sentence(column[0]) and len(column) > 1 and form_of(column[1:]).form == "texts"
+        ),
+        None,
+    )
+
+
+def header_doubt(file: InputFile, guessed: CsvGuess) -> str | None:
+    """A sentence about a first record that may be a document; None where there is no doubt."""
+    if guessed.doubt is None:
+        return None
+    text = guessed.doubt if len(guessed.doubt) <= NAME_CHARACTERS else guessed.doubt[: NAME_CHARACTERS - 1] + "…"
+    return (
+        f'{shown(file.path)}: the first record may be a document ("{text}"), not names: then set input.header=false;'
+        " input.header=true if these are names"
+    )
 
 
 def _shortened(value: str) -> str:
@@ -236,7 +280,9 @@ def csv_remarks(files: Sequence[InputFile], config: InputConfig, store: Store) -
     except UnreadableInput:  # which the run quarantines
         return []
     found = {key: (file, guessed) for file, guessed in reversed(read) for key in guessed.settings if key != "delimiter"}
-    return [
+    doubt = next((doubt for file, guessed in read if (doubt := header_doubt(file, guessed))), None)
+    doubts = [doubt] if doubt is not None and "header" not in found else []
+    return doubts + [
         f"{file.path}: {guessed.reasons[key]}; if so, set input.{key}={shown_setting(guessed.settings[key])}"
         for key, (file, guessed) in found.items()
     ]

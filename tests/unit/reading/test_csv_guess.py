@@ -42,6 +42,12 @@ def guess(rows: Sequence[Sequence[object]], syntax: CsvSyntax = CsvSyntax(), **d
         ([LONG], False),
         ([LONG, LONG], False),
         ([["https://example.com"] * ROWS, TEXTS], False),
+        ([range(ROWS), ["007", *(f"l{row}" for row in range(1, ROWS))], LONG], False),
+        ([range(ROWS), ["007", *(f"l{row}" for row in range(1, ROWS))], TEXTS], False),
+        ([["7", *(f"l{row}" for row in range(1, ROWS))], LONG], False),
+        ([["en_a", *(f"l{row}" for row in range(1, ROWS))], LONG], False),
+        ([[f"{text}{'.?'[row % 2]}" for row, text in enumerate(TEXTS)]], False),
+        ([["Kommentar", *TEXTS], ["2019", *LONG]], True),
     ],
 )
 def test_header_is_seen_missing_where_the_first_record_is_like_the_others(
@@ -72,3 +78,18 @@ def test_beginning_that_a_stray_quote_swallows_is_seen() -> None:
     assert guessed.settings == {"quote": None}
     assert len(guessed.documents) == ROWS
     assert guess_csv(data, CsvSyntax("\t"), fixed={"quote"}, whole=False).settings == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "fixed", "doubt"),
+    [
+        ("where do I find my card", set[str](), True),
+        ("text", set[str](), False),
+        ("Additional remarks", set[str](), False),
+        ("where do I find my card", {"header"}, False),
+    ],
+)
+def test_first_record_that_may_be_a_document_is_in_doubt(first: str, fixed: set[str], doubt: bool) -> None:
+    guessed = guess_csv("\n".join([first, *TEXTS]).replace(",", "").encode(), CsvSyntax(), True, fixed, whole=True)
+    assert guessed.header
+    assert guessed.doubt == (first if doubt else None)
