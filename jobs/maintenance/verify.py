@@ -44,7 +44,7 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
         unreferenced, broken, failed and removed, whose entries begin with the path. `ok` is true if all but `removed` are
         empty. files_mostly_rejected and mostly_rejected, as in RunResult: all their rows are accounted for, so `ok` does not
-        depend on them. `files_read` with `deep`. `limit`: of a trial.
+    X
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -118,7 +118,8 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
             broken.append(
                 f"{store.path}: {counted(state.documents, 'document')} in its files, its commits say {labeled + rejected}"
             )
-        deep_facts = {"files_read": sum(len(commit.all_files()) for commit in current.values())}
+        files_read = sum(len(commit.all_files()) for commit in current.values())
+        deep_facts = {"files_read": files_read, "files_widened": len(state.widened)}
     rejected_files = mostly_rejected(files, ledger.commits, job.input.max_reject_share)
     unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
     failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
@@ -243,5 +244,12 @@ def print_report(report: dict[str, Any]) -> None:
             print(line if kind == "missing" else f"{kind}: {line}", file=sys.stderr)  # a missing row's line says what to do
         if len(report[kind]) > MAX_LISTED:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
+    if report.get("files_widened"):
+        count = counted(report["files_widened"], "input file")
+        print(
+            f"later rows of {count} have further columns or fields: read the output with labels(), or in DuckDB with"
+            f" union_by_name = true",
+            file=sys.stderr,
+        )
     if report["files_mostly_rejected"]:
         print(some_mostly_rejected(report), file=sys.stderr)

@@ -21,7 +21,8 @@ class VerifyState:
 
     metadata: bytes | None = None
     added_types: dict[str, pa.DataType] = field(default_factory=dict)  # of the columns that labeling adds
-    schemas: dict[str, pa.Schema] = field(default_factory=dict)  # by input file
+    columns: dict[str, dict[str, pa.DataType]] = field(default_factory=dict)  # by input file, of all its rows together
+    widened: set[str] = field(default_factory=set)  # input files whose rows stand in files of different columns
     documents: int = 0
 
 
@@ -35,9 +36,10 @@ def check_commit(
     """Reads all files of a commit; yields one line, the path first, for each violation.
 
     Checked: the bytes are those that were written; Parquet pages have their checksums; the rows are as many as the commit
-    says; each (source_file, source_row) occurs once and lies in the commit's pieces; each misfit is of a labeled row; columns
-    and metadata are those of the other files. Since pieces of different commits do not overlap (jobs/maintenance/verify.py),
-    keys are unique in the whole output.
+    says; each (source_file, source_row) occurs once and lies in the commit's pieces; each misfit is of a labeled row; metadata,
+    and the type of each column, are those of the other files. Columns, and fields of objects, that the sample lacked stand in
+    some files only: that is no violation, and noted in `state.widened`. Since pieces of different commits do not overlap
+    (jobs/maintenance/verify.py), keys are unique in the whole output.
 
     Args:
         on_file: called with each file before it is read.
@@ -118,8 +120,35 @@ def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputC
         data_type = table.schema.field(name).type
         if state.added_types.setdefault(name, data_type) != data_type:
             yield f"{path}: column {name!r} is {data_type}, elsewhere {state.added_types[name]}"
-    # other input files may have other columns
-    for source in sources:
-        schema = state.schemas.setdefault(source, table.schema)
-        if not schema.equals(table.schema):
-            yield f"{path}: its columns are not those of the other files with rows of {source}"
+    types = {field.name: field.type for field in table.schema}
+    for source in sources:  # other input files may have other columns
+        known = state.columns.setdefault(source, types)
+        for name in known.keys() & types.keys():
+            if united_type(known[name], types[name]) is None:
+                yield f"{path}: column {name!r} is {types[name]}, elsewhere with rows of {source} {known[name]}"
+        if known != types:
+            state.widened.add(source)
+            state.columns[source] = (
+                known
+                | types
+                | {name: united_type(known[name], types[name]) or known[name] for name in known.keys() & types.keys()}
+            )
+
+
+def united_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """The type with the fields of both, at any depth, as readers unite columns by name; None where the two do not agree."""
+    if left == right:
+        return left
+    if pa.types.is_struct(left) and pa.types.is_struct(right):
+        fields = {field.name: field.type for field in left}
+        for field in right:
+            united = united_type(fields.get(field.name, field.type), field.type)
+            if united is None:
+                return None
+            fields[field.name] = united
+        return pa.struct(list(fields.items()))
+    for is_list, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
+        if is_list(left) and is_list(right):
+            united = united_type(left.value_type, right.value_type)
+            return None if united is None else make(united)
+    return None

@@ -152,13 +152,29 @@ def test_check_finds_another_type_of_a_column_that_labeling_adds(output: OutputC
     assert f"{lost.files[0].path}: no column 'score'" in check(output, good, lost)
 
 
-def test_check_finds_other_columns_with_rows_of_one_input_file(output: OutputConfig) -> None:
-    def widened(commit: Commit) -> Commit:
-        return rewritten(commit, output, 0, lambda table: table.append_column("year", pa.nulls(table.num_rows, pa.int16())))
+def halves_of_a_file(output: OutputConfig, first: pa.Array, second: pa.Array) -> tuple[Commit, Commit]:
+    """Two units of one input file, each with a column `meta`."""
+    return (
+        write_pieces(output, Piece("a", "v1", 0, 6, False), extra={"meta": first[:5]}),
+        write_pieces(output, Piece("a", "v1", 6, 12, True), extra={"meta": second[:4]}),
+    )
 
-    first = write_pieces(output, Piece("a", "v1", 0, 6, False))
-    second = write_pieces(output, Piece("a", "v1", 6, 12, True))
-    assert [line for line in check(output, first, widened(second)) if "rows of a" in line]
+
+def test_check_accepts_fields_and_columns_that_are_first_seen_late(output: OutputConfig) -> None:
+    narrow = pa.array([{"e": 1, "tags": [{"a": "x"}]}] * 6)
+    wide = pa.array([{"f": 2, "e": 1, "tags": [{"a": "x", "b": "y"}]}] * 6)
+    other = pa.array([{"e": 1, "g": "z"}] * 6)
+    for first, second in ((narrow, wide), (wide, narrow), (wide, other)):
+        assert check(output, *halves_of_a_file(output, first, second)) == []
+    bare = write_pieces(output, Piece("a", "v1", 0, 6, False))
+    assert check(output, bare, halves_of_a_file(output, narrow, wide)[1]) == []
+
+
+@pytest.mark.parametrize("second", [pa.array(["text"] * 6), pa.array([{"e": "text"}] * 6), pa.array([{"e": 1.5, "f": 1}] * 6)])
+def test_check_finds_another_type_of_a_column_with_rows_of_one_input_file(output: OutputConfig, second: pa.Array) -> None:
+    lines = check(output, *halves_of_a_file(output, pa.array([{"e": 1}] * 6), second))
+    assert lines
+    assert all("column 'meta' is " in line and "elsewhere with rows of a struct<e: int64>" in line for line in lines)
 
 
 def test_check_lets_other_input_files_have_other_columns(output: OutputConfig) -> None:
