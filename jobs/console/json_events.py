@@ -58,7 +58,7 @@ class JsonEvents:
             case Failure():
                 self._log(
                     "unit_failed",
-                    f"quarantined: {event.where}: {event.error}: {event.message}",
+                    f"quarantined: {event}",
                     logging.WARNING,
                     failure=event.id,
                     where=event.where,

@@ -58,7 +58,7 @@ class RunProgress:
             case Notice():
                 self.live.say(event.text)
             case Failure():
-                self.live.say(f"quarantined: {event.where}: {event.error}: {event.message}")
+                self.live.say(f"quarantined: {event}")
 
     def _look(self, now: float) -> tuple[Progress, float | None]:
         """(how far the labeling is, remaining seconds at the speed of the last minute); None: not known.

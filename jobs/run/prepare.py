@@ -32,7 +32,7 @@ from pipeline_ops.reading.documents import check_columns, taken_names
 from pipeline_ops.reading.encoding_guess import encoding_notes
 from pipeline_ops.reading.input_schema import files_by_format, sample_columns
 from pipeline_ops.reading.text_columns import MissingColumn, missing_column, text_column_mistake
-from pipeline_ops.schema.errors import UserError, store_access
+from pipeline_ops.schema.errors import UserError, names_shown, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown, some_shown
@@ -386,5 +386,5 @@ def _check_other_columns(job: ResolvedJob, file_format: str, sampled: list[tuple
         if name not in known:
             raise UserError(
                 f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'; there are"
-                f" {', '.join(map(repr, sorted(known)))}"
+                f" {names_shown(sorted(known))}"
             )

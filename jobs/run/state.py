@@ -332,7 +332,7 @@ def result_of(
         mostly_rejected=[str(one) for one in rejected[:MAX_LISTED]],
         units_skipped=state.units_skipped,
         units_failed=len(state.quarantined),
-        failed=[f"{failure.where}: {failure.error}: {failure.message}" for failure in quarantined[:MAX_LISTED]],
+        failed=[str(failure) for failure in quarantined[:MAX_LISTED]],
         documents_run=state.documents,
         tokens_run=state.tokens,
         padding_share=round(1 - state.tokens / state.padded_tokens, 4) if state.padded_tokens else 0.0,

@@ -119,7 +119,7 @@ class _Frames:
                 return padding
             self._decompressor = DECOMPRESSORS[self._compression]()
         elif not piece:
-            raise OSError(f"the {self._compression} data is truncated: it ends within a frame")
+            raise OSError(f"the {self._compression} data is truncated: it ends within a frame; fetch the file again")
         try:
             self._decompressed += self._decompressor.decompress(piece)
         except (*DAMAGE, OSError) as error:  # bz2's own

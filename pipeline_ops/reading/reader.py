@@ -26,7 +26,7 @@ from pipeline_ops.reading.documents import to_documents
 from pipeline_ops.row_formats.parquet_files import current_names, intersect_ranges, read_rows, split_row_groups
 from pipeline_ops.row_formats.plain_types import plain_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, names_shown
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Reject, Unit, short_id
@@ -375,4 +375,4 @@ def documents_of_rows(file: InputFile, block: RowBlock, settings: ReadSettings) 
 def _require_text_columns(names: list[str], file: InputFile, settings: ReadSettings) -> None:
     for key, column in zip(("text_column", "text_pair_column"), settings.input.text_columns, strict=False):
         if column not in names and column not in dict(file.columns):
-            raise UserError(f"input.{key}: {file.path} has no column {column!r}; it has {', '.join(names)}")
+            raise UserError(f"input.{key}: {file.path} has no column {column!r}; it has {names_shown(names)}")

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.reading.column_types import is_text_type
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, names_shown
 
 
 class MissingColumn(UserError):
@@ -39,5 +39,5 @@ def missing_column(key: str, name: str, file: InputFile, columns: Sequence[str])
     """
     near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]!r}? " if near else ""
-    message = f"{key}: there is no column {name!r} in {file.path}; {meant}it has {', '.join(map(repr, columns))}"
+    message = f"{key}: there is no column {name!r} in {file.path}; {meant}it has {names_shown(columns)}"
     return MissingColumn(message, name, file.format)

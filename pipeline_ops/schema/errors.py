@@ -4,11 +4,12 @@ The client libraries are not imported here: it would cost each process of a job 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 PRECONDITION_FAILED = 412
+MAX_NAMES, MAX_NAME_CHARACTERS = 30, 40  # in a message
 LIBRARY_ERRORS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
     "aiohttp": ("ClientError",),
@@ -68,6 +69,14 @@ def is_store_fault(error: BaseException) -> bool:
 
 class UserError(ValueError):
     """A user's mistake: one line that names the key, the value and the remedy. The command line prints it and exits 2."""
+
+
+def names_shown(names: Sequence[str]) -> str:
+    """The first names of columns for a message, quoted; a document that was taken for a header is cut."""
+    short = [
+        repr(name if len(name) <= MAX_NAME_CHARACTERS else f"{name[: MAX_NAME_CHARACTERS - 1]}…") for name in names[:MAX_NAMES]
+    ]
+    return ", ".join(short) + (f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else "")
 
 
 def one_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from pipeline_ops.schema.units import Piece, short_id
 
 MAX_TRIES = 3  # processes that may die on a unit before it is given up
 WORKER_DIED = "WorkerDied"
+WRITTEN_FOR_PEOPLE = ("UserError", "OSError", "BrokenStream", "StoreError", WORKER_DIED)
 MODEL_LOAD_STEP = "load"  # a failure here is no unit's fault: the run ends
 
 
@@ -34,6 +35,16 @@ class Failure:
         """The first file and, unless it is 0, the first row that failed; for messages."""
         first = self.pieces[0]
         return first.path + (f" from row {first.start_row}" if first.start_row else "")
+
+    def __str__(self) -> str:
+        """What failed and why, for people: the file once, and the class only where the message was not written for them."""
+        path = self.pieces[0].path
+        reason = self.message.removesuffix(f" (while reading {path})")
+        if self.error not in WRITTEN_FOR_PEOPLE:
+            reason = f"{self.error}: {reason}"
+        elif self.where == path and path in reason:
+            return reason
+        return f"{self.where}: {reason.removeprefix(f'{path}: ')}"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_ops.output.failed_units import clear_failures, outdated_failures, quarantine, read_failures
-from pipeline_ops.schema.errors import StoreError
+from pipeline_ops.schema.errors import StoreError, UserError, names_shown
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure, failure_of, worker_died
 from pipeline_ops.schema.units import END_OF_FILE, Piece
 from pipeline_ops.storage.store import Store, StoredFile
@@ -106,3 +106,24 @@ def test_outdated_failures_are_those_of_files_that_changed_or_went() -> None:
     mixed = failure_of(OSError(), (same.pieces[0], changed.pieces[0]), "classify")
     listed = {"same": StoredFile("same", 1, "v1"), "changed": StoredFile("changed", 1, "v2")}
     assert outdated_failures([same, changed, gone, mixed], listed) == [changed, gone, mixed]
+
+
+@pytest.mark.parametrize(
+    ("error", "first_row", "said"),
+    [
+        (OSError("the gzip data is damaged"), 0, "a.gz: the gzip data is damaged"),
+        (OSError("the gzip data is damaged"), 7, "a.gz from row 7: the gzip data is damaged"),
+        (OSError("a.gz: ends too early"), 0, "a.gz: ends too early"),
+        (UserError("input.text_column: a.gz has no column 'text'"), 0, "input.text_column: a.gz has no column 'text'"),
+        (KeyError("text"), 0, "a.gz: KeyError: 'text'"),
+    ],
+)
+def test_failure_in_words_names_the_file_once(error: Exception, first_row: int, said: str) -> None:
+    error.add_note("while reading a.gz")
+    failure = failure_of(error, (Piece("a.gz", "v1", first_row, END_OF_FILE, True),), "read")
+    assert str(failure) == said
+
+
+def test_names_in_a_message_are_cut_where_they_are_documents() -> None:
+    assert names_shown(["id", "x" * 300]) == f"'id', '{'x' * 39}…'"
+    assert names_shown([f"c{number}" for number in range(35)]).endswith("'c29' and 5 more")
