@@ -82,9 +82,10 @@ def run(
     ):
         if prepared.table is not None:
             state.notify(f"input: {table_words(prepared.table.to_dict())}")
-        if not needs_writing(prepared):
+        if not prepared.plan.tasks and not prepared.plan.stale:
             what = "every input file is" if limit is None else "the trial's documents are"
             state.notify(f"nothing to do: {what} labeled{' or quarantined' if state.quarantined else ''}")
+        if not needs_writing(prepared):
             return end_run(state, prepared)
         with output_lease(prepared) as lease:
             if prepared.lease is not None and not prepared.lease.released:

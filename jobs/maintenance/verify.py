@@ -18,7 +18,7 @@ from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.line_formats.line_records import STREAM_CHUNK_BYTES
 from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_job, read_ledger
 from pipeline_ops.output.committed_files import read_written_bytes
-from pipeline_ops.output.failed_units import read_failures
+from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
@@ -42,9 +42,10 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
 
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
-        unreferenced, broken, failed and removed, whose entries begin with the path. `ok` is true if all but `removed` are
+        unreferenced, broken, failed and removed, whose entries name the path. `ok` is true if all but `removed` are
         empty. files_mostly_rejected and mostly_rejected, as in RunResult: all their rows are accounted for, so `ok` does not
-    X
+        depend on them. With `deep`, `files_read`, and files_widened: input files of whose rows some have columns, or fields of
+        objects, that others lack, since they were first seen late. `limit`: of a trial.
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -61,6 +62,8 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         ledger = read_ledger(store)
         failures = read_failures(store)
         listed, _ = find_inputs(job.input, job.input_store)
+        outdated = outdated_failures(failures, {file.path: file.stored for file in listed})
+        failures = [failure for failure in failures if failure not in outdated]
         trial = (read_job(store) or {}).get("trial")
         files = listed if trial is None else first_documents(listed, trial["limit"], job.input, job.input_store).files
     except store_errors() as error:
@@ -122,7 +125,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         deep_facts = {"files_read": files_read, "files_widened": len(state.widened)}
     rejected_files = mostly_rejected(files, ledger.commits, job.input.max_reject_share)
     unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
-    failed = [f"{failure.where}: {failure.error}: {failure.message}" for failure in failures]
+    failed = [str(failure) for failure in failures]
     return {
         "ok": not (missing or doubled or unreferenced or broken or failed),
         "documents": documents,

@@ -90,7 +90,7 @@ def report_context(labeled: Labeled) -> dict[str, Any]:
         "snippets": reading_snippets(labeled),
         "runs": runs[::-1],
         "last_run": last_run,
-        "throughput": _throughput(last_run),
+        "throughput": _throughput(next((run for run in reversed(runs) if run.units), None)),
         "stages": _stages(classify.to_dict(), stages),
         "config": yaml.safe_dump(labeled.record["config"], sort_keys=False, allow_unicode=True),
         "versions": labeled.record["versions"],

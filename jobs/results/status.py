@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.run.state import MAX_LISTED
 from pipeline_ops.analysis.summary_statistics import labels_of
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.failed_units import read_failures
@@ -23,7 +24,8 @@ def status(store: Store) -> dict[str, Any]:
     """Content of the output, holder of its lease, and its newest run.
 
     Returns:
-        documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. state: `running` (a run
+        documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. failed: which files the
+        first quarantined units are of, and why. state: `running` (a run
         holds the lease and has a record), `starting` (a run holds the lease and has labeled nothing yet), the outcome of the
         last run, `killed` if it has neither an outcome nor released its lease, or `unknown` without a record. run: its times,
         its counts, units_planned, documents_expected (of the input), startup_seconds, labeling_documents_per_second,
@@ -43,6 +45,7 @@ def status(store: Store) -> dict[str, Any]:
         return {
             "state": STARTING,
             **counts,
+            "failed": [],
             "labels": {},
             "holder": holder,
             "run": None,
@@ -50,7 +53,7 @@ def status(store: Store) -> dict[str, Any]:
             "output": store.path,
         }
     labeled = open_labeled(store)
-    commits = labeled.commits
+    commits, failures = labeled.commits, read_failures(store)
     runs = read_runs(store, newest=1)
     last = runs[-1] if runs else None
     state = _state(last, lease, held)
@@ -61,7 +64,8 @@ def status(store: Store) -> dict[str, Any]:
         "labeled": sum(commit.labeled for commit in commits),
         "rejected": sum(commit.rejected for commit in commits),
         "units": sum(bool(commit.pieces) for commit in commits),
-        "units_failed": len(read_failures(store)),
+        "units_failed": len(failures),
+        "failed": [str(failure) for failure in failures[:MAX_LISTED]],
         "labels": {name: labels_of(commits, name) for name in labeled.columns.by_model()}
         if len(labeled.columns.by_model()) > 1
         else labels_of(commits),

@@ -14,9 +14,10 @@ from rich.text import Text
 from jobs.number_format import clock, counted, number, of_about
 from jobs.results.status import KILLED, STARTING
 from jobs.run.result import some_mostly_rejected
-from pipeline_ops.output.run_records import INTERRUPTED, RUNNING
+from pipeline_ops.output.run_records import INCOMPLETE, INTERRUPTED, RUNNING
 
 LISTED_LABELS = 12
+LISTED_FAILURES = 5
 WATCH_SECONDS = 3
 
 
@@ -60,6 +61,12 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         lines.append(escape(some_mostly_rejected(run["result"])))
     if previous is not None:
         lines += _run_lines(previous, "previous run", is_running=False)
+    if found["units_failed"] and found["state"] not in (STARTING, RUNNING):
+        lines += _quarantined_lines(found)
+    elif found["state"] == INCOMPLETE and run is not None and (run["result"] or {}).get("files_incomplete"):
+        lines.append(
+            f"{counted(run['result']['files_incomplete'], 'file is', 'files are')} not labeled; `label-corpus run` continues"
+        )
     if found["state"] in (INTERRUPTED, KILLED):
         labeled = of_about(found["documents"], run and run["documents_expected"])
         lines.append(f"{labeled} documents are labeled; `label-corpus run` continues")
@@ -82,6 +89,17 @@ def _counts(found: dict[str, Any]) -> str:
         units = f"{of_about(found['units'], found['units'] + left)} units"
     failed = f", {counted(found['units_failed'], 'unit')} quarantined" if found["units_failed"] else ""
     return f"{documents}: {found['labeled']:,} labeled, {found['rejected']:,} rejected; {units}{failed}"
+
+
+def _quarantined_lines(found: dict[str, Any]) -> list[str]:
+    """The first quarantined files, why they are, and the next command."""
+    lines = [f"quarantined: {escape(line)}" for line in found["failed"][:LISTED_FAILURES]]
+    if found["units_failed"] > len(lines):
+        lines.append(f"and {counted(found['units_failed'] - len(lines), 'more quarantined unit')}")
+    return [
+        *lines,
+        "`label-corpus run` goes on once they are mended or out of the input; `run --retry-failed` labels them again as they are",
+    ]
 
 
 def _run_lines(run: dict[str, Any], name: str, *, is_running: bool) -> list[str]:

@@ -11,24 +11,48 @@ from typing import Any
 
 from jobs.run.chain import Executor
 from jobs.run.prepare import Prepared
-from pipeline_ops.output.commit_log import LOOSE_RECORDS, commit_unit, has_garbage, sweep, write_job, write_pack
+from pipeline_ops.output.commit_log import (
+    LOOSE_RECORDS,
+    commit_unit,
+    has_garbage,
+    incomplete_files,
+    sweep,
+    write_job,
+    write_pack,
+)
 from pipeline_ops.output.failed_units import clear_failures, quarantine
 from pipeline_ops.output.lease import Lease, hold_lease
+from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.output.rewriting import drop_sources, tombstone
+from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, last_outcome
 from pipeline_ops.planning.work_plan import is_all_stale
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.writing.commit_record import Commit
 
 
 def needs_writing(prepared: Prepared) -> bool:
-    """Whether a run would change anything: the next run of a finished job writes nothing, not even a lease."""
+    """Whether a run would change anything: the next run of a finished job writes nothing, not even a lease.
+
+    A run that finds nothing to label writes its record if it ends otherwise than the last one: the files that kept that one
+    from completing the output are gone, or accepted.
+    """
     job = prepared.job
     return bool(
         prepared.plan.tasks
         or prepared.plan.stale
         or prepared.outdated_failures
         or has_garbage(job.output_store, prepared.ledger)
+        or last_outcome(job.output_store) not in (None, _outcome_now(prepared))
     )
+
+
+def _outcome_now(prepared: Prepared) -> str:
+    """The outcome of a run that labels nothing."""
+    commits, share = prepared.ledger.commits, prepared.job.input.max_reject_share
+    is_complete = not (
+        prepared.failures or incomplete_files(prepared.files, commits) or mostly_rejected(prepared.files, commits, share)
+    )
+    return COMPLETE if is_complete else INCOMPLETE
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from jobs.run.prepare import Prepared
 from jobs.run.state import Event, Notice, RunState
-from pipeline_ops.output.run_records import INTERRUPTED, Point, RunRecord, write_run
+from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, INTERRUPTED, Point, RunRecord, last_outcome, write_run
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.units import iso
 
@@ -21,7 +21,8 @@ NOT_RECORDED = ("report", "report_error", "report_seconds")  # of a result: not 
 def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
     """Records the run while the block runs, and how the block ends, with `state.result` where it ends well.
 
-    Nothing is put before the first unit is committed or quarantined: a run that labels nothing leaves no record.
+    Nothing is put before the first unit is committed or quarantined. A run that labels nothing leaves no record, unless it ends
+    otherwise than the one before: status goes by the last record.
 
     Args:
         term: of the run's lease.
@@ -33,7 +34,7 @@ def recorded(state: RunState, prepared: Prepared, term: int) -> Iterator[None]:
         result = state.result
         assert result is not None, "the block has set it"
         recorder.record.result = {name: value for name, value in result.to_dict().items() if name not in NOT_RECORDED}
-        recorder.end("complete" if result.complete else "incomplete")
+        recorder.end(COMPLETE if result.complete else INCOMPLETE)
     except Exception as error:
         if not is_store_fault(error):  # a store that fails is not asked again
             recorder.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
@@ -78,7 +79,9 @@ class _Recorder:
 
     def end(self, outcome: str, message: str | None = None) -> None:
         if not self.state.units and not self.state.failed_units:
-            return
+            says_more = outcome in (COMPLETE, INCOMPLETE) and last_outcome(self.store) not in (None, outcome)
+            if not says_more:
+                return
         self._add_point(time.monotonic())
         self.record.outcome, self.record.message, self.record.ended = outcome, message, iso(datetime.now(UTC))
         self._put()

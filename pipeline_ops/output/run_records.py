@@ -1,6 +1,7 @@
 """Run records under `_runs/`: start, progress, speed and outcome of each run, one object per run, replaced while it runs.
 
-They are for status and reports only; what is labeled is decided by the commits. A run that labels nothing leaves no record.
+They are for status and reports only; what is labeled is decided by the commits. A run that labels nothing leaves no record,
+unless it ends otherwise than the one before.
 """
 
 import json
@@ -14,6 +15,8 @@ from pipeline_ops.storage.store import Store
 RUNS_FOLDER = "_runs"
 TIMELINE_POINTS = 240  # of a run; at twice as many, every second one is dropped
 RUNNING = "running"
+COMPLETE = "complete"  # every document of the input is labeled, or rejected for a reason that is accepted
+INCOMPLETE = "incomplete"
 INTERRUPTED = "interrupted"  # by Ctrl-C or SIGTERM
 
 
@@ -80,6 +83,12 @@ def write_run(store: Store, record: RunRecord) -> None:
     """Puts a run's record, replacing the earlier one."""
     record.written = iso(datetime.now(UTC))
     store.put(f"{RUNS_FOLDER}/{record.name}", record.to_json().encode())
+
+
+def last_outcome(store: Store) -> str | None:
+    """The outcome that the newest run has recorded; None without a record. Raises what read_runs raises."""
+    runs = read_runs(store, newest=1)
+    return runs[0].outcome if runs else None
 
 
 def read_runs(store: Store, newest: int) -> list[RunRecord]:

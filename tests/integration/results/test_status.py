@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.label_corpus import run
+from jobs.maintenance.verify import verify
 from jobs.results.status import status
 from jobs.results.status_view import status_lines, watch
 from pipeline_ops.output.commit_log import read_ledger
@@ -36,6 +37,35 @@ def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model
     run_serially(job, quiet=True)
     found = status(Store(str(tmp_path / "out")))
     assert (found["state"], found["units_failed"], found["documents"]) == ("incomplete", 1, 23)
+    said = command("status", tmp_path / "out").stderr
+    (line,) = [line for line in said.splitlines() if line.startswith("quarantined: ")]
+    assert line.count("d.parquet") == 1
+    assert "OSError" not in line
+    assert "`label-corpus run --retry-failed`" in said
+
+
+def test_status_is_complete_once_the_file_that_failed_is_gone(model: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in real_documents(20)])
+    bad = tmp_path / "in" / "d.parquet"
+    bad.write_bytes(b"no Parquet")
+    job = make_job(tmp_path / "in", model, tmp_path / "out")
+    assert not run_serially(job, quiet=True).complete
+    bad.unlink()
+    report = verify(job, quiet=True)
+    assert (report["ok"], report["failed"]) == (True, [])
+    assert run_serially(job, quiet=True).complete
+    found = status(Store(str(tmp_path / "out")))
+    assert (found["state"], found["failed"], found["documents"]) == ("complete", [], 20)
+
+
+def test_status_is_complete_once_a_share_of_rejects_is_accepted(model: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [*({"text": text} for text in real_documents(20)), *[{"text": None}] * 30])
+    states = []
+    for share in (0.5, 0.5, 0.9, 0.9):
+        result = run_serially(make_job(tmp_path / "in", model, tmp_path / "out", f"input.max_reject_share={share}"), quiet=True)
+        found = status(Store(str(tmp_path / "out")))
+        states.append((found["state"], result.complete, len([*(tmp_path / "out" / "_runs").iterdir()])))
+    assert states == [("incomplete", False, 1), ("incomplete", False, 1), ("complete", True, 2), ("complete", True, 2)]
 
 
 def test_status_while_another_run_starts_calls_the_numbers_of_the_last_one_so(model: Path, tmp_path: Path) -> None:
@@ -81,7 +111,16 @@ def test_status_of_a_running_job_has_one_set_of_numbers(model: Path, tmp_path: P
 
 @pytest.mark.parametrize("last", ["complete", KeyboardInterrupt])
 def test_status_is_watched_until_the_run_ends_or_a_person_leaves(monkeypatch: pytest.MonkeyPatch, last: object) -> None:
-    run = {"state": "starting", "documents": 0, "labeled": 0, "rejected": 0, "units": 0, "units_failed": 0, "labels": {}}
+    run = {
+        "state": "starting",
+        "documents": 0,
+        "labeled": 0,
+        "rejected": 0,
+        "units": 0,
+        "units_failed": 0,
+        "failed": [],
+        "labels": {},
+    }
     found = {**run, "run": None, "previous_run": None, "holder": "host", "output": "out"}
     states = ["starting", "running", last, "running"]
     monkeypatch.setattr("jobs.results.status_view.WATCH_SECONDS", 0)
