@@ -6,15 +6,17 @@ of each format before the first unit is read: the widest of the types, or string
 field of an object, that the sample lacks is a string. What is settled is part of `_job.json` and holds for all later runs.
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.line_formats.fitted_values import STRINGS, as_json, fit_value
+from pipeline_ops.line_formats.fitted_values import STRINGS, as_json
 from pipeline_ops.line_formats.json_types import merge_type, text_for_null
+from pipeline_ops.reading.exact_casts import cast_exactly
 from pipeline_ops.row_formats.plain_types import as_strings, plain_type, values_of
 from pipeline_ops.schema.exact_types import EXACT
 from pipeline_ops.schema.misfits import MISFITS_FOLDER
@@ -161,8 +163,11 @@ def _name_of(data_type: pa.DataType) -> str:
     return " or ".join(field.name for field in data_type) if pa.types.is_union(data_type) else str(data_type)
 
 
-def fit_columns(table: pa.Table, types: pa.Schema) -> tuple[pa.Table, dict[int, dict[str, str]]]:
+def fit_columns(table: pa.Table, types: pa.Schema, asked: Container[str]) -> tuple[pa.Table, dict[int, dict[str, str]]]:
     """Casts a table to settled types.
+
+    Args:
+        asked: columns whose type was asked for, or that are text for values of any type; see cast_exactly.
 
     Returns:
         (the columns of `types` in their order, of nulls where the table has none, then the table's other columns as strings;
@@ -174,16 +179,16 @@ def fit_columns(table: pa.Table, types: pa.Schema) -> tuple[pa.Table, dict[int, 
             columns[field.name] = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
             continue
         column = table.column(field.name)
-        columns[field.name], unfit = _cast(column, field.type)
+        columns[field.name], unfit = _cast(column, field.type, field.name in asked)
         for index, value in zip(unfit, values_of(column.take(pa.array(unfit, pa.int64()))), strict=True):
             misfits.setdefault(index, {})[field.name] = as_json(value)
     for name in table.column_names:
         if name not in columns:
-            columns[name], _ = _cast(table.column(name), pa.string())
+            columns[name], _ = _cast(table.column(name), pa.string(), asked=True)
     return pa.table(columns), misfits
 
 
-def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, list[int]]:
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType, asked: bool) -> tuple[pa.ChunkedArray, list[int]]:
     """(the column as `wanted`, or a wider struct; the indices of the values that do not fit, for which it has null)."""
     if column.type == wanted:
         return column, []
@@ -192,24 +197,18 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray
     wanted = merge_type(wanted, column.type)
     if pa.types.is_floating(column.type) and pa.types.is_integer(wanted):
         column = pc.if_else(pc.is_nan(column), None, column)  # pandas' null in a column of integers
+    with contextlib.suppress(*MISFIT_ERRORS):
+        return cast_exactly(column, wanted, asked), []
     chunks, unfit = list[pa.Array](), list[int]()
     for start in range(0, len(column), CAST_ROWS):  # few misfits cost few ranges, many ones no more than the rows
         part = column.slice(start, CAST_ROWS)
         try:
-            chunks += _cast_values(part, wanted).chunks
+            chunks += cast_exactly(part, wanted, asked).chunks
         except MISFIT_ERRORS:
             for index in range(len(part)):
                 try:
-                    chunks += _cast_values(part.slice(index, 1), wanted).chunks
+                    chunks += cast_exactly(part.slice(index, 1), wanted, asked).chunks
                 except MISFIT_ERRORS:
                     chunks.append(pa.nulls(1, wanted))
                     unfit.append(start + index)
     return pa.chunked_array(chunks, wanted), unfit
-
-
-def _cast_values(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    """Raises one of MISFIT_ERRORS if a value does not fit."""
-    try:
-        return column.cast(wanted)
-    except pa.ArrowNotImplementedError:
-        return pa.chunked_array([pa.array([fit_value(value, wanted) for value in values_of(column)], wanted)])

@@ -49,6 +49,7 @@ def to_documents(
     """
     if file.format != "jsonl":
         check_not_reserved(table.column_names)
+    asked = _asked_columns(file, table, types, config)
     table = with_constant_columns(table, file.columns)
     for column in config.text_columns:
         if column not in table.column_names:  # no record of this block has a value for it
@@ -74,13 +75,23 @@ def to_documents(
         table = table.drop_columns([MISFITS_COLUMN])
     if file.format == "csv":
         table = _csv_nulls(table, types)
-    table, unfit = fit_columns(table, types if kept is None else pa.schema([field for field in types if field.name in kept]))
+    wanted = types if kept is None else pa.schema([field for field in types if field.name in kept])
+    table, unfit = fit_columns(table, wanted, asked)
     for row, values in unfit.items():
         misfits[row] = misfits.get(row, {}) | values
     table = table.append_column(output.source_file_column, pa.repeat(pa.scalar(file.path), table.num_rows))
     table = table.append_column(output.source_row_column, pa.array(rows, pa.int64()))
     table = table.append_column(MISFITS_COLUMN, misfits_array(misfits, table.num_rows))
     return table.replace_schema_metadata(None), sorted(rejects, key=lambda reject: reject.source_row)
+
+
+def _asked_columns(file: InputFile, table: pa.Table, types: pa.Schema, config: InputConfig) -> set[str]:
+    """The columns whose values may change their kind; of JSON Lines all, whose values the parser has checked."""
+    if file.format in ("csv", "jsonl", "text"):
+        return {*types.names}
+    declared = {*config.column_types} & {*types.names}
+    asked = {name for name in declared if types.field(name).type == pa.type_for_alias(config.column_types[name])}
+    return asked | {name for name, _ in file.columns if name not in table.column_names}
 
 
 def with_constant_columns(table: pa.Table, columns: Sequence[tuple[str, str | None]]) -> pa.Table:

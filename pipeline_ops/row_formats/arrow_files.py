@@ -5,7 +5,6 @@ footer has to be intact. Dictionaries stand before the batches that use them, as
 joined by `cat` are read one after the other; what else stands behind the end is an error.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa

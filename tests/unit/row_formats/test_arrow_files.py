@@ -90,7 +90,9 @@ def test_arrow_that_is_cut_gives_what_is_whole_and_a_failure(tmp_path: Path, nam
 
 
 def test_arrow_streams_that_were_joined_are_read_to_the_end(tmp_path: Path) -> None:
-    parts = [write_arrow(tmp_path / f"part{n}.arrow", pa.table({"id": [n] * 5, "text": TEXTS[5 * n : 5 * n + 5]})) for n in range(4)]
+    parts = [
+        write_arrow(tmp_path / f"part{n}.arrow", pa.table({"id": [n] * 5, "text": TEXTS[5 * n : 5 * n + 5]})) for n in range(4)
+    ]
     joined = tmp_path / "joined" / "a.arrow"
     joined.parent.mkdir()
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
