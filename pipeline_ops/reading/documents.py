@@ -5,7 +5,6 @@ output (column_types.py), plus source_file (string), source_row (int64) and MISF
 text in each text column, or rejected.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -72,6 +71,8 @@ def to_documents(
     misfits = dict[int, dict[str, str]]()
     if MISFITS_COLUMN in table.column_names:
         misfits = misfits_of(table.column(MISFITS_COLUMN))
+        if kept is not None:
+            misfits = {row: {name: value for name, value in of_row.items() if name in kept} for row, of_row in misfits.items()}
         table = table.drop_columns([MISFITS_COLUMN])
     if file.format == "csv":
         table = _csv_nulls(table, types)
@@ -97,7 +98,8 @@ def _asked_columns(file: InputFile, table: pa.Table, types: pa.Schema, config: I
 def with_constant_columns(table: pa.Table, columns: Sequence[tuple[str, str | None]]) -> pa.Table:
     """A file's rows with the columns of its folders or its table's partition (InputFile.columns).
 
-    Where the file has a column of that name, its values stay, and the folder's takes the place of nulls.
+    Where the file has a column of that name, its values stay, and the folder's takes the place of nulls; one that does not fit
+    the column's type is in MISFITS_COLUMN for these rows.
     """
     for name, value in columns:
         if name not in table.column_names or pa.types.is_null(table.schema.field(name).type):
@@ -107,9 +109,20 @@ def with_constant_columns(table: pa.Table, columns: Sequence[tuple[str, str | No
         elif value is not None and table.column(name).null_count:
             index, column = table.schema.get_field_index(name), table.column(name)
             column = column.cast(plain_type(column.type))
-            with contextlib.suppress(pa.ArrowException):  # the folder's value is none of the column's type
+            try:
                 table = table.set_column(index, name, pc.fill_null(column, pa.scalar(value).cast(column.type)))
+            except pa.ArrowException:  # the folder's value is none of the column's type
+                table = _with_misfits(table, name, value, pc.indices_nonzero(column.is_null()).to_pylist())
     return table
+
+
+def _with_misfits(table: pa.Table, name: str, value: str, rows: Sequence[int]) -> pa.Table:
+    """A table with a misfit of column `name` added to `rows` that have none."""
+    index = table.schema.get_field_index(MISFITS_COLUMN)
+    known = misfits_of(table.column(index)) if index >= 0 else {}
+    misfits = known | {row: {name: as_json(value)} | known.get(row, {}) for row in rows}
+    column = misfits_array(misfits, table.num_rows)
+    return table.append_column(MISFITS_COLUMN, column) if index < 0 else table.set_column(index, MISFITS_COLUMN, column)
 
 
 def _csv_nulls(table: pa.Table, types: pa.Schema) -> pa.Table:

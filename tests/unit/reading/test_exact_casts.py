@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.support.corpora import write_csv, write_parquet
+from tests.support.corpora import write_csv, write_jsonl, write_parquet
 from tests.support.reading_path import Result, prepare, read_path, read_spans, spans_of
 
 NOON = dt.datetime(2020, 1, 1, 12, 34)
@@ -109,6 +109,22 @@ def test_declared_type_casts_other_kinds_and_keeps_what_it_cannot_hold(
     result = read_as(tmp_path, values, pa.type_for_alias(alias), column_types={"v": alias})
     assert result.column("v") == expected
     assert len(result.misfits) == expected.count(None)
+
+
+@pytest.mark.parametrize("columns", ["all", ("id",)])
+def test_value_of_a_folder_that_does_not_fit_is_a_misfit_of_rows_without_one(tmp_path: Path, columns: Any) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "a", "year": 2020, "id": 1}])
+    rows = [{"text": "b", "id": 2}, {"text": "c", "year": 2021, "id": 3}, {"text": "d", "year": "x", "id": "y"}]
+    write_jsonl(tmp_path / "year=unknown" / "b.jsonl", rows)
+    files, settings = prepare(tmp_path, columns=columns)
+    types = pa.schema([("text", pa.string()), ("year", pa.int64()), ("id", pa.int64())])
+    result = read_spans(spans_of(files), replace(settings, column_types=types))
+    assert result.column("text") == ["a", "b", "c", "d"]
+    if columns == "all":
+        assert result.column("year") == [2020, None, 2021, None]
+        assert result.misfits == [(0, "year", '"unknown"'), (2, "year", '"x"'), (2, "id", '"y"')]
+    else:
+        assert result.misfits == [(2, "id", '"y"')]
 
 
 def test_text_of_csv_is_parsed(tmp_path: Path) -> None:
