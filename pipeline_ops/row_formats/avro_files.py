@@ -154,7 +154,8 @@ def _decompressed(block: Block, codec: str) -> bytes:
         decompressor = {"deflate": partial(zlib.decompressobj, -15), "bzip2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}[
             codec
         ]()
-        data = decompressor.decompress(block.data)
+        data = decompressor.decompress(block.data, MAX_RECORD_BYTES + 1)
+        _check_size(len(data))
         if not decompressor.eof:
             raise OSError(f"a block of {block.records} records is cut")
         return data
@@ -166,7 +167,9 @@ def _decompressed(block: Block, codec: str) -> bytes:
             raise OSError(f"a block of {block.records} records is damaged: its checksum is another one")
         return data
     if codec == "zstandard":
-        return pa.CompressedInputStream(pa.BufferReader(block.data), "zstd").read()
+        data = pa.CompressedInputStream(pa.BufferReader(block.data), "zstd").read(MAX_RECORD_BYTES + 1)
+        _check_size(len(data))
+        return data
     raise ValueError(f"its codec is {codec!r}; null, deflate, bzip2, xz, snappy and zstandard can be read")
 
 
@@ -177,9 +180,13 @@ def _snappy_size(data: bytes) -> int:
         size |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             break
-    if size > MAX_RECORD_BYTES:
-        raise OSError(f"a block of {size} bytes, decompressed; at most {MAX_RECORD_BYTES} are read")
+    _check_size(size)
     return size
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_RECORD_BYTES:
+        raise OSError(f"a block of {size} bytes or more, decompressed; at most {MAX_RECORD_BYTES} are read")
 
 
 def _parse(header: Header, blocks: Sequence[Block]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import fastavro
 import pyarrow as pa
 import pytest
 
+from pipeline_ops.row_formats import avro_files
 from tests.support.corpora import write_avro
 from tests.support.reading_path import read_path, try_path
 
@@ -93,6 +94,27 @@ def test_avro_of_each_codec_is_read(tmp_path: Path, codec: str) -> None:
     result = read_path(path, unit_bytes=5000)
     assert result.column("text") == TEXTS
     assert len(result.units) > 5
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz", "snappy", "zstandard"])
+def test_avro_block_that_grows_beyond_the_limit_is_a_failure(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avro_files, "MAX_RECORD_BYTES", 100_000)
+    written = "null" if codec in ("snappy", "zstandard") else codec
+    rows = [{"text": f"{row} " + "a" * 20_000} for row in range(10)]
+    small, large = (
+        write_avro(tmp_path / name, part, codec=written, sync_interval=10**9) for name, part in (("s", rows[:3]), ("l", rows))
+    )
+    blocks = [compressed_blocks(path.read_bytes(), codec) if written != codec else path.read_bytes() for path in (small, large)]
+    begin = next(fastavro.block_reader(io.BytesIO(large.read_bytes()))).offset + (len(codec) - 4 if written != codec else 0)
+    path = tmp_path / "in" / "a.avro"
+    path.parent.mkdir()
+    path.write_bytes(blocks[0] + blocks[1][begin:])
+    result = try_path(path)
+    assert result.column("text") == [row["text"] for row in rows[:3]]
+    (failure,) = result.failures
+    assert "at most 100000" in failure.message
 
 
 def compressed_blocks(data: bytes, codec: str) -> bytes:
