@@ -68,16 +68,21 @@ class Store:
         return self.list_with_hidden()[0]
 
     def list_with_hidden(self) -> tuple[list[StoredFile], list[StoredFile]]:
-        """(the files of list_files, the hidden ones below the folder), of one listing; of a file or a glob none is hidden."""
+        """(the files of list_files, the hidden ones below the folder), of one listing; of a file or a glob none is hidden.
+
+        Among the hidden ones are empty folders with such names; their paths end with a slash.
+        """
         fs, inner = self._locate(self.path)
         if any(character in inner for character in "*?[") and not fs.isfile(inner):
             found = fs.glob(inner, detail=True)
             return self._sorted(
                 (name, info) for name, info in found.items() if info["type"] == "file" or self._is_link_to_file(info)
             ), []
-        found = fs.find(inner, detail=True)
+        found = fs.find(inner, detail=True, withdirs=self.is_local)
         if list(found) == [inner] and fs.isfile(inner):
             return self._sorted(found.items()), []
+        if self.is_local:
+            found = _with_empty_hidden_folders(found, inner)
         hidden = {name for name, info in found.items() if is_hidden(name[len(inner) :]) or self._is_link_to_folder(info)}
         return (
             self._sorted((name, info) for name, info in found.items() if name not in hidden),
@@ -96,6 +101,10 @@ class Store:
             return [path.rstrip("/").rpartition("/")[2] for path in fs.ls(inner, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of that name on local disk, be it empty; object stores have none."""
+        return self.is_local and os.path.isdir(self.join(name))
 
     def stat(self, name: str) -> StoredFile:
         """One file as a listing would give it; raises FileNotFoundError where there is none."""
@@ -317,6 +326,18 @@ def is_hidden(name: str) -> bool:
     """Whether a name below a folder is none of a data file."""
     # "folder/" objects are markers that some S3 tools leave
     return name.endswith("/") or any(part.startswith(("_", ".")) for part in name.lstrip("/").split("/"))
+
+
+def _with_empty_hidden_folders(found: Mapping[str, dict[str, Any]], root: str) -> dict[str, dict[str, Any]]:
+    """What was found below a local folder, without the folders but those, and those named as markers on object stores are."""
+    parents = {path.rpartition("/")[0] for path in found}
+    kept = {}
+    for path, info in found.items():
+        if info["type"] != "directory" or info.get("islink"):
+            kept[path] = info
+        elif path not in parents and is_hidden(path[len(root) :]):
+            kept[path + "/"] = info
+    return kept
 
 
 def _identity(info: dict[str, Any]) -> str:

@@ -109,7 +109,11 @@ def _has_deletion_vectors(opened: Any) -> bool:
 
 
 def _copy_log(store: Store, files: Sequence[StoredFile], folder: str) -> None:
-    """Copies the newest complete checkpoint and the commits since into `folder`."""
+    """Copies the newest complete checkpoint and the commits since into `folder`.
+
+    Raises:
+        UserError: there is none, or one of these files is empty: a part of the table was copied, or a write was cut short.
+    """
     named = {file: store.relative(file.path) for file in files if f"{LOG}/" in file.path}
     log = {file: name.removeprefix(f"{LOG}/") for file, name in named.items() if name.startswith(f"{LOG}/")}
     checkpoints: dict[int, list[tuple[StoredFile, int]]] = defaultdict(list)  # {version: (file, number of parts)}
@@ -122,6 +126,14 @@ def _copy_log(store: Store, files: Sequence[StoredFile], folder: str) -> None:
     if any(file.path.endswith(".json") or "-" in log[file] for file in wanted):
         wanted += [file for file, name in named.items() if name.startswith(SIDECARS)]
     wanted += [file for file, name in log.items() if (found := COMMIT.fullmatch(name)) and int(found[1]) >= newest]
+    if not wanted:
+        raise UserError(f"input.path: {store.path!r} is a Delta table whose log has no version; copy the whole table")
+    for file in wanted:
+        if not file.size:
+            raise UserError(
+                f"input.path: the log of the Delta table {store.path!r} has an empty file, {log.get(file, named[file])}; copy"
+                f" the whole table, or write that version again"
+            )
     for file, content in zip(wanted, store.read_files(wanted), strict=True):
         target = join(folder, named[file])
         os.makedirs(os.path.dirname(target), exist_ok=True)

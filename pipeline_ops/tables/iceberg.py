@@ -5,7 +5,10 @@ pyiceberg plans the scan and reads metadata and manifests through Store, with it
 
 import gzip
 import io
+import json
 import re
+import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,13 +22,41 @@ from pipeline_ops.tables.input_table import InputTable, TableFiles, import_extra
 
 METADATA = "metadata"
 METADATA_FILE = re.compile(r"(?:.*/)?v?(\d+)(?:-[^/]*?)?(?:\.gz)?\.metadata\.json(?:\.gz)?")
+LIKE_METADATA = re.compile(r"(?:.*/)?[^/]+\.metadata\.json(?:\.gz)?")
+METADATA_KEYS = {"format-version", "location"}  # that every version of the format requires
+MOST_OPENED = 8  # files of a folder that are looked into
+GZIP = b"\x1f\x8b"
 VERSION_HINT = "version-hint.text"
 CATALOG = "iceberg://"  # CATALOG/NAMESPACE.TABLE
 
 
-def is_metadata_file(path: str) -> bool:
-    """Whether a path is that of an Iceberg table's metadata, by its name."""
-    return METADATA_FILE.fullmatch(path) is not None
+def metadata_folders(store: Store, files: Sequence[StoredFile]) -> set[str]:
+    """The folders in which one of the files is the metadata of a table; other files may be named alike.
+
+    In each folder the MOST_OPENED newest are looked into, by the usual names, and others behind them.
+    """
+    alike: dict[str, list[StoredFile]] = defaultdict(list)
+    for file in files:
+        if ".metadata.json" in file.path and LIKE_METADATA.fullmatch(file.path):
+            alike[file.path.rpartition("/")[0]].append(file)
+    opened = [file for found in alike.values() for file in sorted(found, key=_number, reverse=True)[:MOST_OPENED]]
+    contents = zip(opened, store.read_files(opened), strict=True)
+    return {file.path.rpartition("/")[0] for file, content in contents if _is_metadata(file.path, content)}
+
+
+def _number(file: StoredFile) -> int:
+    found = METADATA_FILE.fullmatch(file.path)
+    return int(found[1]) if found else -1
+
+
+def _is_metadata(path: str, content: bytes) -> bool:
+    """By the content; by the name where that is damaged: a table that cannot be read is no folder of plain files."""
+    try:
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode()
+        first, _ = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, OSError, EOFError, zlib.error, RecursionError):
+        return METADATA_FILE.fullmatch(path) is not None
+    return isinstance(first, dict) and first.keys() >= METADATA_KEYS
 
 
 def newest_metadata(store: Store, files: Sequence[StoredFile]) -> str:
@@ -47,6 +78,7 @@ def newest_metadata(store: Store, files: Sequence[StoredFile]) -> str:
         if join(folder, hint) in paths:
             return join(folder, hint)
     numbers = {path: int(found[1]) for path in paths if (found := METADATA_FILE.fullmatch(path))}
+    numbers = numbers or {path: 0 for path in paths if LIKE_METADATA.fullmatch(path)}
     newest = [path for path, number in numbers.items() if number == max(numbers.values())]
     if len(newest) > 1:
         names = " and ".join(path.rpartition("/")[2] for path in sorted(newest)[:2])
