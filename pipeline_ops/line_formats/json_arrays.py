@@ -5,12 +5,13 @@ How a file of the format jsonl is laid out follows from its first LOOK_BYTES alo
 - The first byte that is not blank is `[`: an array. Its elements are the documents, whatever they are.
 - The name does not end in `.json`, or the first byte is another one than `{`: JSON Lines.
 - The first object ends on its line, and more lines follow: JSON Lines, whatever the object holds.
-- Nothing follows the first object, a member of it is an array that begins with an object, and none is a text column: a wrapped
-  array, such as {"version": 2, "data": [{...}, {...}]}. The elements are the documents, the other members are passed over.
+- Nothing follows the first object, its member `data` is an array that begins with an object, and no member is a text column: a
+  wrapped array, such as {"version": 2, "data": [{...}, {...}]}. The elements are the documents, the other members are passed
+  over. Under another name an array is a part of one document: comments, the segments of a transcript.
 - The first object goes on after its first line, or another one follows on that line: pretty-printed objects, one or several,
   each of which is a document.
-- Otherwise JSON Lines, also when the first line is longer than LOOK_BYTES. If such a line has an array of objects in these, but
-  no text column, it counts as wrapped; should lines follow it, that is an error at its end.
+- Otherwise JSON Lines, also when the first line is longer than LOOK_BYTES. If such a line has `data` in these, but no text
+  column, it counts as wrapped; should lines follow it, or a text column follow the array, that is an error at its end.
 
 Elements are found by their structure only: by brackets and commas outside strings. So an element that is broken in another way
 costs itself alone, and numbers, duplicate names and escapes keep their bytes. Newlines between tokens become spaces. One within
@@ -27,6 +28,8 @@ import numpy as np
 from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, BrokenStream, Readable
 
 LOOK_BYTES = 2**20
+WRAPPING_KEY = "data"  # of an array that is the documents; pandas, Label Studio and SQuAD's kind of files have it
+MAX_REST_BYTES = 16 * 2**20  # of the other members behind the array
 CHUNK_BYTES = 2**18  # fits into a core's cache
 QUOTE, COMMA, NEWLINE, OPEN, CLOSE, BACKSLASH = range(1, 7)
 KINDS = {ord('"'): QUOTE, ord(","): COMMA, ord("\n"): NEWLINE, ord("\\"): BACKSLASH}
@@ -41,10 +44,12 @@ class JsonLayout:
 
     Attributes:
         start: the offset of the first element, or of the first object.
+        text_columns: the columns that are labeled; no member of a wrapping object is one.
     """
 
     kind: Literal["array", "wrapped", "objects"]
     start: int
+    text_columns: tuple[str, ...] = ()
 
 
 def json_layout(head: bytes, *, by_objects: bool, text_columns: Collection[str]) -> JsonLayout | None:
@@ -75,10 +80,22 @@ def json_layout(head: bytes, *, by_objects: bool, text_columns: Collection[str])
     if not following.strip():
         members = [*_members(body[:end], marks)]
         if not any(name in text_columns for name, _ in members):
-            for _, elements in members:
-                if elements is not None:
-                    return JsonLayout("wrapped", begin + elements)
+            for name, elements in members:
+                if elements is not None and name == WRAPPING_KEY:
+                    return JsonLayout("wrapped", begin + elements, (*text_columns,))
     return None if on_first_line and not following.strip() else JsonLayout("objects", begin)
+
+
+def array_of_objects(record: bytes) -> str | None:
+    """The name of the first member of an object whose value is an array of objects; looks at its first LOOK_BYTES."""
+    head = record[:LOOK_BYTES]
+    found = _members(head, _Marks(head, depth=0, in_string=False))
+    return next((name for name, elements in found if elements is not None), None)
+
+
+def elements_remedy(name: str) -> str:
+    """How an array of objects, a member of this name, becomes documents."""
+    return f"if the objects in {name!r} are the documents: jq -c '.[{json.dumps(name, ensure_ascii=False)}][]'"
 
 
 def _members(body: bytes, marks: "_Marks") -> Iterator[tuple[str, int | None]]:
@@ -207,7 +224,7 @@ def _lines_of(chunks: Iterator[bytes], layout: JsonLayout) -> Iterator[bytes]:
             yield line[:stop].tobytes() + b"\n"
             if data[stop] != ord("]"):
                 raise BrokenStream(f"the JSON array is closed by {chr(data[stop])!r} behind the element with index {elements}")
-            _check_rest(data[stop + 1 :], chunks, wrapped=layout.kind == "wrapped")
+            _check_rest(data[stop + 1 :], chunks, layout)
             return
         yield line.tobytes()
     if base and depth == base and not in_string:
@@ -217,35 +234,36 @@ def _lines_of(chunks: Iterator[bytes], layout: JsonLayout) -> Iterator[bytes]:
         raise BrokenStream(f"the JSON {'array' if base else 'file'} ends {what}: the file was cut off, or a bracket is missing")
 
 
-def _check_rest(rest: bytes, chunks: Iterator[bytes], *, wrapped: bool) -> None:
+def _check_rest(rest: bytes, chunks: Iterator[bytes], layout: JsonLayout) -> None:
     """Reads what follows the array.
 
     Raises:
-        BrokenStream: there is more than the other members of a wrapping object, or one of these is an array of objects too.
+        BrokenStream: there is more than the other members of a wrapping object, or one of these is an array of objects too, or
+            a text column.
     """
-    depth, in_string, after_bracket = int(wrapped), False, False
-    while True:
-        if depth == 0:
-            if rest.strip():
-                raise BrokenStream(f"text follows the end of the JSON array: {rest.strip()[:40]!r}")
-        else:
-            marks = _Marks(rest, depth=depth, in_string=in_string)
-            depth, in_string = marks.depth, marks.in_string
-            ends = marks.places[marks.structural & (marks.depths == 0)]
-            brackets = marks.structural & (marks.kinds != NEWLINE) | (marks.kinds == QUOTE)
-            places, depths = marks.places[brackets], marks.depths[brackets]
-            opened = [rest[place] for place in places.tolist()]
-            for place, byte, level in zip(places.tolist(), opened, depths.tolist(), strict=True):
-                if len(ends) and place > ends[0]:
-                    break
-                if after_bracket and byte == ord("{"):
-                    raise BrokenStream("a second array of objects follows the first one: split them into files of their own")
-                after_bracket = byte == ord("[") and level == 2
-            if len(ends):
-                depth, in_string, rest = 0, False, rest[int(ends[0]) + 1 :]
-                continue
+    if layout.kind == "wrapped":
+        while len(rest) <= MAX_REST_BYTES and (data := next(chunks, b"")):
+            rest += data
+        if len(rest) > MAX_REST_BYTES:
+            raise BrokenStream(f"more than {MAX_REST_BYTES:,} bytes follow the JSON array")
+        marks = _Marks(rest, depth=1, in_string=False)
+        ends = marks.places[marks.structural & (marks.depths == 0)]
+        if not len(ends):
+            raise BrokenStream("the JSON object ends without its closing bracket: the file was cut off")
+        behind, rest = b"{" + rest[: int(ends[0]) + 1], rest[int(ends[0]) + 1 :]
+        marks = _Marks(behind, depth=0, in_string=False)
+        kept = marks.structural & (marks.kinds != NEWLINE) | (marks.kinds == QUOTE)
+        marked, depths = np.frombuffer(behind, np.uint8)[marks.places[kept]], marks.depths[kept]
+        if np.any((marked[:-1] == ord("[")) & (depths[:-1] == 2) & (marked[1:] == ord("{"))):
+            raise BrokenStream("a second array of objects follows the first one: split them into files of their own")
+        for name, _ in _members(behind, marks):
+            if name in layout.text_columns:
+                raise BrokenStream(
+                    f"behind the array {WRAPPING_KEY!r} the object has {name!r}, the text of a document, but the elements of"
+                    f" the array were read as such; where the object is one, put it first: jq '{{{json.dumps(name)}}} + .'"
+                )
+    while not rest.strip():
         rest = next(chunks, b"")
         if not rest:
-            break
-    if depth or in_string:
-        raise BrokenStream("the JSON object ends without its closing bracket: the file was cut off")
+            return
+    raise BrokenStream(f"text follows the end of the JSON array: {rest.strip()[:40]!r}")

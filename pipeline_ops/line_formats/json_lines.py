@@ -23,6 +23,7 @@ from pipeline_ops.line_formats.fitted_values import (
     load_json,
     reads,
 )
+from pipeline_ops.line_formats.json_arrays import array_of_objects, elements_remedy
 from pipeline_ops.line_formats.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
 from pipeline_ops.line_formats.line_records import RecordBlock, is_document, split_records
 from pipeline_ops.line_formats.parsing import BadRecord
@@ -50,6 +51,20 @@ def parse_jsonl(
     Raises:
         UserError: a column is named MISFITS_COLUMN.
     """
+    table, rows, bad = _parse(block, schema, text_columns, only_schema)
+    if len(rows) == 1 and not bad and block.start_row == 0 and block.last:  # the file is one object
+        for column in text_columns:
+            if column not in table.column_names or table.column(column).null_count:
+                (line,) = (line for line in split_records(block, None) if is_document(line, "jsonl"))
+                if (name := array_of_objects(line)) is not None:
+                    detail = f"no {column!r}; {elements_remedy(name)}"
+                    return pa.table({}), rows[:0], [BadRecord(int(rows[0]), "null_text", detail[:MAX_DETAIL_CHARACTERS])]
+    return table, rows, bad
+
+
+def _parse(
+    block: RecordBlock, schema: pa.Schema, text_columns: tuple[str, ...], only_schema: bool
+) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
     check_not_reserved(schema.names)
     numbered = [
         (row, line) for row, line in enumerate(split_records(block, None), block.start_row) if is_document(line, "jsonl")

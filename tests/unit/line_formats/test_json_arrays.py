@@ -31,8 +31,8 @@ ARRAYS = {
 WRAPPED = {
     "data_alone": json.dumps({"data": DOCUMENTS}),
     "squad": json.dumps({"version": "1.1", "data": DOCUMENTS}),
-    "indented": json.dumps({"version": [1, {"a": []}], "meta": {"data": [{}]}, "rows": DOCUMENTS, "next": None}, indent=4),
-    "members_behind": json.dumps({"rows": DOCUMENTS, "empty": [], "n": [1, 2], "deep": {"x": [{"y": 1}]}, "s": '"]}[{'}),
+    "indented": json.dumps({"version": [1, {"a": []}], "meta": {"data": [{}]}, "data": DOCUMENTS, "next": None}, indent=4),
+    "members_behind": json.dumps({"data": DOCUMENTS, "empty": [], "n": [1, 2], "deep": {"x": [{"y": 1}]}, "s": '"]}[{'}),
 }
 OBJECTS = {
     "one": json.dumps(DOCUMENTS[0], indent=2),
@@ -109,6 +109,7 @@ LINES = {
     "no_json": "<!DOCTYPE html>\n",
     "null": "null\n",
     "first_line_longer_than_the_look": '{"text": "' + "a" * LOOK_BYTES + '", "links": [{}]}\n{"text": "b"}\n',
+    "a_transcript": json.dumps({"segments": [{"text": "a", "more": "x" * 600}] * 2000, "text": "all of it"}),
     "the_same_with_a_list_first": '{"links": [{}], "text": "' + "a" * LOOK_BYTES + '"}\n{"text": "b"}\n',
 }
 
@@ -119,9 +120,9 @@ def test_json_lines_stay_json_lines(name: str) -> None:
 
 
 def test_an_object_is_a_document_if_it_has_the_text_column() -> None:
-    data = json.dumps({"body": "a", "links": [{"url": "b"}]}, indent=1).encode()
+    data = json.dumps({"body": "a", "data": [{"url": "b"}]}, indent=1).encode()
     assert [json.loads(line) for line in lines_of(data)] == [{"url": "b"}]
-    assert [json.loads(line) for line in lines_of(data, text_columns=("body",))] == [{"body": "a", "links": [{"url": "b"}]}]
+    assert [json.loads(line) for line in lines_of(data, text_columns=("body",))] == [{"body": "a", "data": [{"url": "b"}]}]
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -215,6 +216,13 @@ def test_damage_is_an_error_behind_the_elements_before_it(name: str, chunk: int,
     lines, error = read_damaged(text.encode())
     assert [json.loads(line) for line in lines] == [{"text": "a"}, {"text": "b"}][:whole]
     assert message in error
+
+
+def test_a_text_column_behind_a_long_array_is_an_error_with_the_remedy() -> None:
+    data = json.dumps({"data": [{"text": "a" * LOOK_BYTES}], "next": ["text"], "text": "all of it"}).encode()
+    lines, error = read_damaged(data)
+    assert len(lines) == 1
+    assert error.endswith("""put it first: jq '{"text"} + .'""")
 
 
 def test_an_element_without_end_is_an_error() -> None:

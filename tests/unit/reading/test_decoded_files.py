@@ -4,6 +4,7 @@ import bz2
 import codecs
 import gzip
 import io
+import json
 import lzma
 import random
 import re
@@ -26,6 +27,7 @@ from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.planning.first_documents import first_documents
 from pipeline_ops.reading.encoding_guess import encoding_notes, guess_encoding
 from pipeline_ops.reading.input_schema import sample_columns
+from pipeline_ops.reading.text_columns import text_column_mistake
 from pipeline_ops.schema.errors import UserError
 from tests.support.corpora import write_bytes
 from tests.support.reading_path import Result, input_of, prepare, read_path, read_spans, spans_of, try_path
@@ -287,6 +289,28 @@ def test_character_that_does_not_decode_costs_its_record_alone(
     assert result.rejected == [(row, "undecodable") for row in rejected]
     assert result.failures == ()
     assert {"ok"} <= {*result.column("text")} <= {"ok", "ab", "日本"}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("columns", ["all", "none"])
+def test_object_without_the_text_column_is_one_reject_that_names_its_array(
+    tmp_path: Path, indent: int | None, columns: str
+) -> None:
+    for name, document in {"a": {"text": "one"}, "b": {"id": 1, "comments": [{"text": "two"}, {"text": "three"}]}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document, indent=indent))
+    result = read_path(tmp_path, columns=columns)
+    assert result.column("text") == ["one"]
+    (reject,) = result.rejects
+    assert (reject.source_file, reject.source_row, reject.reason) == (str(tmp_path / "b.json"), 0, "null_text")
+    assert reject.detail.endswith("""jq -c '.["comments"][]'""")
+
+
+def test_array_under_another_name_than_data_is_named_with_the_remedy(tmp_path: Path) -> None:
+    files, settings = prepare(
+        write_bytes(tmp_path / "a.json", b'{"version": 1, "articles": [{"text": "one"}, {"text": "two"}]}')
+    )
+    mistake = text_column_mistake(settings.input, files[0], settings.column_types)
+    assert str(mistake).endswith("""if the objects in 'articles' are the documents: jq -c '.["articles"][]'""")
 
 
 FRENCH = "Ceci est une phrase française, très belle, où l'été s'achève à l'île de Ré.\n" * 3
