@@ -1,5 +1,7 @@
 """What a file is by its first bytes, where its name says something else."""
 
+import codecs
+
 from pipeline_ops.inputs.file_formats import FORMATS
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.schema.errors import UserError
@@ -33,6 +35,8 @@ SIGNATURES = (
 )
 # the same, but a text may begin with these letters: bytes that are in no text have to follow
 LETTERS = ((b"PAR1", "Parquet", ".parquet"), (b"ORC", "ORC", ".orc"), (b"GIF8", "a GIF image", ".gif"), (b"RIFF", "RIFF", ""))
+# of a file of records; plain text may be a page, each line of which is a document
+PAGES = ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<?xml", "XML"), (b"<!doctype", "XML"))
 TAR_PLACE, TAR = 257, b"ustar"
 NOT_IN_TEXT = bytes(set(range(9)) | set(range(14, 27)) | {28, 29, 30, 31})  # control characters but white space and escape
 
@@ -59,6 +63,11 @@ def check_no_other_format(head: bytes, file_format: str, path: str) -> None:
     Args:
         head: the first decompressed bytes.
     """
+    begins = head[:MAX_POINTER_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    page = next((what for mark, what in PAGES if begins.startswith(mark)), None)
+    if page is not None and file_format in ("jsonl", "csv"):
+        name = {"jsonl": "JSON Lines", "csv": "CSV"}[file_format]
+        raise UserError(f"input.path: {path} is {page} by its first bytes, not {name}; leave it out, or fetch it again")
     found = next((found for found in (*SIGNATURES, *LETTERS) if head.startswith(found[0])), None)
     if found in LETTERS and not any(byte in NOT_IN_TEXT for byte in head):
         found = None
