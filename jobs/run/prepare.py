@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_trial, differing_settings, result_settings
-from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput
+from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, unreadable_notes
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats.json_types import text_for_null
@@ -335,10 +335,11 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
     found: dict[str, list[pa.Schema]] = {}
     notes: list[str] = []
     unreadable: list[UnreadableInput] = []
+    broken: dict[str, str] = {}
     formats = files_by_format(files)
     for file_format, alike in formats.items():
         try:
-            sampled = sample_columns(alike, job.input, job.input_store)
+            sampled = sample_columns(alike, job.input, job.input_store, broken)
         except UnreadableInput as error:
             unreadable.append(error)
             continue
@@ -360,7 +361,7 @@ def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -
             _check_other_columns(job, file_format, [(file, schema) for file, schema in usable if schema.names])
     if unreadable and len(unreadable) == len(formats) and not checked:
         raise unreadable[0]
-    return found, notes
+    return found, [*unreadable_notes(broken), *notes]
 
 
 def _without_taken(schema: pa.Schema, output: OutputConfig) -> pa.Schema:

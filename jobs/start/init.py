@@ -92,7 +92,7 @@ def init(
         settings["output"].setdefault(key, name)
     labels, not_checked = _labels_of(check_config(JobConfig, settings))
     summary = summary_of(corpus, guessed, column, clashes, labels) | {
-        "remarks": [*strays, *corpus.encoding_notes, *corpus.csv_notes, *corpus.type_notes],
+        "remarks": [*strays, *corpus.notes_on_files(column), *corpus.encoding_notes, *corpus.csv_notes, *corpus.type_notes],
         "not_checked": not_checked,
     }
     lines = [
@@ -215,7 +215,7 @@ def summary_of(
         "compressions": corpus.compressions,
         "files_passed_over": len(corpus.passed_over),
         "passed_over": passed_over.summary_of(corpus.passed_over),
-        "documents_estimate": round(corpus.documents),
+        "documents_estimate": round(corpus.documents_with(column)),
         "documents_counted": corpus.counted,
         "csv": {key: {"value": value, "reason": reason} for key, (value, reason) in corpus.csv_settings.items()},
         "columns": corpus.columns,

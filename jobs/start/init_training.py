@@ -86,11 +86,12 @@ def init_training(
     check_column("input.label_column", label, source, corpus)
     rest = {key: value for key, value in settings["input"].items() if key not in ("path", "text_column", "label_column")}
     settings["input"] = {"path": settings["input"]["path"], "text_column": text, "label_column": label, **rest}
-    summary = summary_of(corpus, guessed, text, {}, ()) | {"label_column": label, "remarks": corpus.encoding_notes}
+    remarks = [*corpus.notes_on_files(text), *corpus.encoding_notes]
+    summary = summary_of(corpus, guessed, text, {}, ()) | {"label_column": label, "remarks": remarks}
     others = [name for name in guessed.truths if name != label]
     notes = {
         "input": [
-            *corpus.encoding_notes,
+            *remarks,
             *([f"other columns that may hold labels: {', '.join(map(repr, others))}"] if others else []),
         ],
         "model": [OWN_ARCHITECTURE] if "path" in settings["model"] else [],

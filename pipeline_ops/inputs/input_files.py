@@ -1,6 +1,6 @@
 """InputFile, a listed file and how to read it; reading a sample of files of which some are broken."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.tables.input_table import InputTable
 
 MAX_OPENED_FILES = 100  # per format, until one can be read: a corpus without read permission is reported within seconds
+SHOWN_UNREADABLE = 3  # files that a remark names
 
 Content = TypeVar("Content")
 
@@ -57,8 +58,13 @@ def evenly_spread(files: Sequence[InputFile], count: int) -> list[InputFile]:
     return [files[int(index * step)] for index in range(min(count, len(files)))]
 
 
-def readable_files(files: Sequence[InputFile], read: Callable[[InputFile], Content]) -> Iterator[tuple[InputFile, Content]]:
+def readable_files(
+    files: Sequence[InputFile], read: Callable[[InputFile], Content], unreadable: dict[str, str] | None = None
+) -> Iterator[tuple[InputFile, Content]]:
     """(file, what `read` returns) of each file that can be read; the others are skipped here and fail when the run reads them.
+
+    Args:
+        unreadable: gets {path: the error's message} of the others.
 
     Raises:
         UnreadableInput: no file can be read; the message is that of the first.
@@ -73,9 +79,21 @@ def readable_files(files: Sequence[InputFile], read: Callable[[InputFile], Conte
                 raise
             reason = f"{type(error).__name__}: {one_line(error)}"
             broken.append(str(error) if isinstance(error, UserError) else f"input.path: {file.path} cannot be read: {reason}")
+            if unreadable is not None:
+                unreadable[file.path] = broken[-1]
         else:
             yield file, content
     if broken and len(broken) == len(files):
+        others = len(files) - 1
         raise UnreadableInput(
-            broken[0] + (f"; nor can {len(files) - 1} others of this format be read" if len(files) > 1 else "")
+            broken[0] + (f"; nor can {others} other{'' if others == 1 else 's'} of this format be read" if others else "")
         )
+
+
+def unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
+    """A sentence about files that readable_files() skipped, with the reasons; [] without any."""
+    if not unreadable:
+        return []
+    reasons = [message.removeprefix("input.path: ") for message in unreadable.values()]
+    more = f"; and {len(reasons) - SHOWN_UNREADABLE} more" if len(reasons) > SHOWN_UNREADABLE else ""
+    return [f"cannot be read, and will be quarantined: {'; '.join(reasons[:SHOWN_UNREADABLE])}{more}"]

@@ -9,13 +9,21 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_ops.inputs.config import InputConfig
-from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, evenly_spread, readable_files
+from pipeline_ops.inputs.input_files import (
+    MAX_OPENED_FILES,
+    InputFile,
+    UnreadableInput,
+    evenly_spread,
+    readable_files,
+    unreadable_notes,
+)
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats import line_records
@@ -32,6 +40,7 @@ from pipeline_ops.reading.input_schema import TYPE_SAMPLE_FILES, with_columns_ar
 from pipeline_ops.row_formats.parquet_files import check_footer, sampled_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.units import Range
+from pipeline_ops.storage.paths import some_shown
 from pipeline_ops.storage.store import Store
 
 PROFILE_BYTES = 2**20  # per file, decompressed
@@ -51,20 +60,61 @@ class Beginning:
 
 
 @dataclass
+class SampledKind:
+    """Files of one format and compression."""
+
+    bytes: int  # of those that are not known to be unreadable
+    sampled: list[tuple[InputFile, pa.Schema, Beginning]]  # with the columns around the files
+
+
+@dataclass
 class CorpusProfile:
     """Files, columns and sample texts of a corpus."""
 
     files: list[InputFile]
     passed_over: list[PassedOver]
-    schemas: dict[str, list[pa.Schema]] = field(default_factory=lambda: defaultdict(list))  # by format
+    kinds: list[SampledKind] = field(default_factory=list)
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by column
-    documents: float = 0  # estimate
-    counted: bool = True  # all files were read whole, so `documents` is exact
+    counted: bool = True  # all files were read whole, so documents_with() is exact
+    unreadable: dict[str, str] = field(default_factory=dict)  # {path: why} of sampled files
     encoding: str | None = None  # guessed, where it is not UTF-8 and the job does not say
     encoding_notes: list[str] = field(default_factory=list)  # a sentence about the guess
     csv: list[tuple[InputFile, CsvGuess]] = field(default_factory=list)
     column_types: pa.Schema = field(default_factory=lambda: pa.schema([]))  # as a run would write them
     type_notes: list[str] = field(default_factory=list)  # sentences; see settle_types
+
+    @property
+    def schemas(self) -> dict[str, list[pa.Schema]]:
+        """{format: columns of the sampled files}"""
+        found: dict[str, list[pa.Schema]] = defaultdict(list)
+        for kind in self.kinds:
+            for file, schema, _ in kind.sampled:
+                found[file.format].append(schema)
+        return found
+
+    def documents_with(self, column: str) -> float:
+        """Estimated number of documents in files that have a text column."""
+        documents = 0.0
+        for kind in self.kinds:
+            having = sum(
+                beginning.documents
+                for file, schema, beginning in kind.sampled
+                if file.format == "text" or column in schema.names
+            )
+            stored = sum(beginning.stored_bytes for *_, beginning in kind.sampled)
+            documents += having * kind.bytes / stored if stored else 0
+        return documents
+
+    def notes_on_files(self, column: str) -> list[str]:
+        """Sentences about sampled files that cannot be labeled."""
+        lacking = [
+            file.path
+            for kind in self.kinds
+            for file, schema, _ in kind.sampled
+            if file.format != "text" and schema.names and column not in schema.names
+        ]
+        unlabeled = [f"not labeled, for want of a text column {column!r}: {some_shown(lacking)}"] if lacking else []
+        return unreadable_notes(self.unreadable) + unlabeled
 
     @property
     def bytes(self) -> int:
@@ -132,7 +182,7 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
     """List the corpus and read the beginnings of some files of each format and compression.
 
     Raises:
-        UserError: as find_inputs; UnreadableInput: no file of a format can be read.
+        UserError: as find_inputs; UnreadableInput: no file can be read.
         Exception: of the object store.
     """
     corpus = CorpusProfile(*find_inputs(config, store))
@@ -147,25 +197,32 @@ def profile_corpus(config: InputConfig, store: Store) -> CorpusProfile:
     kinds: dict[tuple[str, str | None], list[InputFile]] = defaultdict(list)
     for file in files:
         kinds[file.format, file.compression].append(file)
-    for (file_format, _), alike in kinds.items():
+    errors = list[UnreadableInput]()
+    for alike in kinds.values():
         filled = [file for file in alike if file.stored.size]
-        documents, stored = 0, 0.0
         order = list(dict.fromkeys([*evenly_spread(filled, TYPE_SAMPLE_FILES), *evenly_spread(filled, MAX_OPENED_FILES)]))
-        seen, schemas = 0, list[tuple[InputFile, pa.Schema]]()
-        for file, beginning in readable_files(order, lambda file: read_beginning(file, config, store)):
-            seen += 1
-            documents, stored = documents + beginning.documents, stored + beginning.stored_bytes
+        sampled = list[tuple[InputFile, Beginning]]()
+        broken: dict[str, str] = {}
+        try:
+            beginnings = readable_files(order, lambda file: read_beginning(file, config, store), broken)
+            sampled = [*islice(beginnings, TYPE_SAMPLE_FILES)]
+        except UnreadableInput as error:
+            errors.append(error)
+        corpus.unreadable |= broken
+        corpus.counted &= len(sampled) + len(broken) == len(filled)
+        for file, beginning in sampled:
             corpus.counted &= beginning.stored_bytes >= file.stored.size
             if beginning.csv is not None:
                 corpus.csv.append((file, beginning.csv))
-            schemas.append((file, beginning.columns))
             for name, values in beginning.texts.items():
                 corpus.texts[name] += values
-            if seen == TYPE_SAMPLE_FILES:
-                break
-        corpus.schemas[file_format] += [schema for _, schema in with_columns_around(schemas)]
-        corpus.counted &= seen == len(filled)
-        corpus.documents += documents * sum(file.stored.size for file in filled) / stored if stored else 0
+        columns = with_columns_around([(file, beginning.columns) for file, beginning in sampled])
+        size = sum(file.stored.size for file in filled if file.path not in broken)
+        if sampled and sampled[0][0].table is not None:
+            columns *= len(sampled)  # all have those of the table
+        corpus.kinds.append(SampledKind(size, [(f, schema, b) for (f, b), (_, schema) in zip(sampled, columns, strict=True)]))
+    if errors and not any(kind.sampled for kind in corpus.kinds):
+        raise errors[0]
     corpus.column_types, corpus.type_notes = settle_types(corpus.schemas, config)
     return corpus
 

@@ -205,7 +205,8 @@ def why_no_header(rows: Sequence[Sequence[str]]) -> str | None:
             prose.append(form == "texts" and (_is_prose(value) or _ends_alike(value, values)))
     if not found and not is_long and not (prose and all(prose)):
         return None
-    return f"the first record looks like a document: {found[0] if found else 'it has texts that are longer than names, or sentences as those below it'}"
+    because = found[0] if found else "it has texts that are longer than names, or sentences as those below it"
+    return f"the first record looks like a document: {because}"
 
 
 def _is_prose(value: str) -> bool:

@@ -24,16 +24,19 @@ TYPE_SAMPLE_FILES = 8  # of each format but Parquet: files whose columns are loo
 TYPE_SAMPLE_BYTES = 2**20  # of each of JSON Lines, decompressed
 
 
-def sample_columns(files: list[InputFile], config: InputConfig, store: Store) -> list[tuple[InputFile, pa.Schema]]:
+def sample_columns(
+    files: list[InputFile], config: InputConfig, store: Store, unreadable: dict[str, str] | None = None
+) -> list[tuple[InputFile, pa.Schema]]:
     """(file, its columns) of some files, those of folders too; of a table the first readable file with the table's columns.
 
     Args:
         files: of one format.
+        unreadable: as readable_files.
 
     Raises:
         UnreadableInput: as columns_in_files.
     """
-    return with_columns_around(columns_in_files(files, config, store))
+    return with_columns_around(columns_in_files(files, config, store, unreadable))
 
 
 def with_columns_around(sampled: list[tuple[InputFile, pa.Schema]]) -> list[tuple[InputFile, pa.Schema]]:
@@ -56,7 +59,9 @@ def with_columns_around(sampled: list[tuple[InputFile, pa.Schema]]) -> list[tupl
     ]
 
 
-def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) -> list[tuple[InputFile, pa.Schema]]:
+def columns_in_files(
+    files: list[InputFile], config: InputConfig, store: Store, unreadable: dict[str, str] | None = None
+) -> list[tuple[InputFile, pa.Schema]]:
     """(file, the columns in it) of some files, by their headers or footers; rows are read of JSON Lines only.
 
     Of Parquet these are up to MAX_OPENED_FILES files, whose footers are fetched side by side; else TYPE_SAMPLE_FILES at most.
@@ -65,6 +70,7 @@ def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) 
 
     Args:
         files: of one format.
+        unreadable: as readable_files.
 
     Raises:
         UnreadableInput: no file can be read; a header with a name twice cannot.
@@ -96,12 +102,14 @@ def columns_in_files(files: list[InputFile], config: InputConfig, store: Store) 
     if file_format == "parquet":
         spread = evenly_spread(files, MAX_OPENED_FILES)
         footers |= zip((file.path for file in spread), read_footers([file.stored for file in spread], store), strict=True)
-        return [*readable_files(spread, read_schema)]
+        return [*readable_files(spread, read_schema, unreadable)]
     # the files after TYPE_SAMPLE_FILES are opened only in place of unreadable ones
     order = list(dict.fromkeys([*evenly_spread(files, TYPE_SAMPLE_FILES), *evenly_spread(files, MAX_OPENED_FILES)]))
     if file_format != "jsonl":
-        return list(itertools.islice(readable_files(order, read_schema), 1 if file_format == "text" else TYPE_SAMPLE_FILES))
-    sampled = list(itertools.islice(readable_files(order, read_lines), TYPE_SAMPLE_FILES))
+        return list(
+            itertools.islice(readable_files(order, read_schema, unreadable), 1 if file_format == "text" else TYPE_SAMPLE_FILES)
+        )
+    sampled = list(itertools.islice(readable_files(order, read_lines, unreadable), TYPE_SAMPLE_FILES))
     first = sampled[0][0]
     types = {field.name: field for field in types_of_lines([line for _, lines in sampled for line in lines])}
     for column in config.text_columns:

@@ -78,12 +78,12 @@ def test_profile_counts_a_small_file_and_estimates_a_large_one(
 ) -> None:
     path = write_rows(tmp_path / name, ROWS)
     profile = profile_corpus(input_of(path), Store(str(path)))
-    assert (profile.documents, profile.counted) == (200, True)
+    assert (profile.documents_with("text"), profile.counted) == (200, True)
     assert len(profile.texts["text"]) == 200
     monkeypatch.setattr("pipeline_ops.reading.corpus_profile.PROFILE_BYTES", 20_000)
     profile = profile_corpus(input_of(path), Store(str(path)))
     assert not profile.counted
-    assert 50 < profile.documents < 800
+    assert 50 < profile.documents_with("text") < 800
 
 
 @pytest.mark.parametrize("name", NAMES)
