@@ -14,6 +14,7 @@ from jobs.results.evaluate import EVALUATION
 from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled
+from pipeline_ops.output.run_records import INCOMPLETE
 from pipeline_ops.schema.units import iso
 from pipeline_ops.storage.store import Store
 
@@ -48,7 +49,9 @@ def make_report(labeled: Labeled, say: Callable[[str], None]) -> str:
     )
     labeled.store.put(REPORT_FILE, page.encode(errors="replace"))
     read = "all" if context["sampled"] == context["labeled"] else "sample of"
-    say(f"report written ({read} {counted(context['sampled'], 'labeled document')})")
+    last_run = context["last_run"]
+    rest = "; not all of the input is labeled" if last_run and last_run.outcome == INCOMPLETE else ""
+    say(f"report written ({read} {counted(context['sampled'], 'labeled document')}{rest})")
     return labeled.store.join(REPORT_FILE)
 
 

@@ -98,7 +98,7 @@ def _quarantined_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"and {counted(found['units_failed'] - len(lines), 'more quarantined unit')}")
     return [
         *lines,
-        "`label-corpus run` goes on once they are mended or out of the input; `run --retry-failed` labels them again as they are",
+        "`label-corpus run` goes on once they are mended or removed; `run --retry-failed` tries them as they are",
     ]
 
 

@@ -137,6 +137,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
     """
     job, work = prepared.job, prepared.plan
     pools = _pools(prepared, machines)
+    to_run = {span.file.path: span.file.stored.size for task in work.tasks for span in task}  # without what is quarantined
     resolved: dict[str, tuple[Any, str]] = {}
     for model in prepared.models:
         settings = _model_settings(model, pools.use_gpu)
@@ -154,8 +155,8 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "folder_columns": [name for name, _ in prepared.files[0].columns if name not in job.input.text_columns],
         "files_done": work.files_done,
         "bytes_done": work.bytes_done,
-        "files_to_run": work.files - work.files_done,
-        "bytes_to_run": work.bytes - work.bytes_done,
+        "files_to_run": len(to_run),
+        "bytes_to_run": sum(to_run.values()),
         "units_done": work.units_done,
         "units_to_run": work.num_units,
         "documents_done": sum(commit.documents for commit in prepared.ledger.current.values()),

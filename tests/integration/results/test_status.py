@@ -41,7 +41,9 @@ def test_status_of_a_finished_job_counts_its_output_and_tells_its_last_run(model
     (line,) = [line for line in said.splitlines() if line.startswith("quarantined: ")]
     assert line.count("d.parquet") == 1
     assert "OSError" not in line
-    assert "`label-corpus run --retry-failed`" in said
+    assert "`run --retry-failed`" in said
+    said = command("report", tmp_path / "out").stderr
+    assert "report written (all 22 labeled documents; not all of the input is labeled)" in said
 
 
 def test_status_is_complete_once_the_file_that_failed_is_gone(model: Path, tmp_path: Path) -> None:

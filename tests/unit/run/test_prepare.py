@@ -176,6 +176,7 @@ def test_plan_of_a_job_with_failed_files_leaves_them_alone_until_they_change_or_
         quarantine(Store(str(folder / "out")), failure_of(OSError("broken"), (piece,), "read"), "run")
     summary = plan(job)
     assert (summary["units_failed"], summary["units_to_run"], summary["files_done"]) == (3, 0, 0)
+    assert any(line.startswith("to run: nothing") for line in plan_lines(summary))
 
     write_jsonl(folder / "in" / "a.jsonl", ROWS[:5])
     (folder / "in" / "b.jsonl").unlink()
