@@ -22,11 +22,11 @@ def removed_line(paths: Sequence[str], count: int, dropped: bool) -> str:
 def mostly_rejected_lines(found: Sequence[MostlyRejected]) -> list[str]:
     """Which files have too many rejects, why, and what to do about it: a line per reason."""
     lines = []
-    for reason, files in by_reason(found).items():
+    for why, files in by_reason(found).items():
         rejected, documents = sum(one.rejected for one in files), sum(one.documents for one in files)
         where = some_shown([one.path for one in files])
         lines.append(
-            f"mostly rejected as {reason}: {rejected:,} of {counted(documents, 'document')} of {where}; {remedy_of(reason)}"
+            f"mostly rejected {why}: {rejected:,} of {counted(documents, 'document')} of {where}; {remedy_of(files[0].reason)}"
             f" (input.max_reject_share=1 accepts them)"
         )
     return lines
@@ -49,7 +49,7 @@ class RunResult:
         labels: documents by label; of several models `name=label`.
         files_passed_over: files below the input that are not read; passed_over: {why: {"files": how many, "first": paths}}.
         removed: the first of files_removed.
-        files_mostly_rejected: files with more than input.max_reject_share of their documents rejected for one reason;
+        files_mostly_rejected: files with more than input.max_reject_share of their documents rejected;
             mostly_rejected: the first of them, with counts and reason.
         units_skipped: committed before this run; units_failed: quarantined, by this run or an earlier one.
         failed: where and why, of the first of these.

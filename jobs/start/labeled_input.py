@@ -10,7 +10,7 @@ from jobs.number_format import counted
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.listing import find_inputs
-from pipeline_ops.output.mostly_rejected import MIN_DOCUMENTS, REMEDIES
+from pipeline_ops.output.mostly_rejected import ASKED_FOR, MIN_DOCUMENTS, REMEDIES
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
 from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
@@ -94,18 +94,23 @@ def read_labeled(
 
 
 def check_skipped(skipped: Counter[str], documents: int, config: LabeledInputConfig) -> None:
-    """Raises UserError if more of the rows than input.max_reject_share are rejected for one reason.
+    """Raises UserError if more of the rows than input.max_reject_share are rejected.
 
     Args:
         documents: rows that were not skipped.
     """
     rows = skipped.total() + documents
-    for reason, count in skipped.most_common():
-        if reason in REMEDIES and count > config.max_reject_share * rows and rows >= MIN_DOCUMENTS:
-            raise UserError(
-                f"input.max_reject_share: {count:,} of {counted(rows, 'row')} of {config.path} are rejected as {reason};"
-                f" {REMEDIES[reason]} (input.max_reject_share=1 accepts them)"
-            )
+    wrong = Counter({reason: count for reason, count in skipped.items() if reason in REMEDIES and reason not in ASKED_FOR})
+    if rows < MIN_DOCUMENTS or wrong.total() <= config.max_reject_share * rows:
+        return
+    ((reason, count),) = wrong.most_common(1)
+    why = f"as {reason}"
+    if count <= config.max_reject_share * rows:
+        count, why = wrong.total(), f"for {len(wrong)} reasons, most often {reason}"
+    raise UserError(
+        f"input.max_reject_share: {count:,} of {counted(rows, 'row')} of {config.path} are rejected {why};"
+        f" {REMEDIES[reason]} (input.max_reject_share=1 accepts them)"
+    )
 
 
 def skipped_line(skipped: Counter[str], documents: int) -> str:

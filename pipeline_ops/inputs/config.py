@@ -30,7 +30,7 @@ class InputConfig(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="exit 1 if more of a file's documents, or of all, are rejected for one reason; 1 accepts any",
+        description="exit 1 if more of a file's documents, or of all, are rejected, or none is labeled; 1 accepts any",
     )
     column_types: dict[str, str] = Field(
         default_factory=dict,

@@ -1,9 +1,10 @@
-"""A run that rejects most documents of a file for one reason says so and exits 1, every time, until the file is mended."""
+"""A run that rejects most documents of a file says so and exits 1, every time, until the file is mended."""
 
 from pathlib import Path
 
 import pytest
 
+from jobs.maintenance.verify import verify
 from tests.support.corpora import write_jsonl, write_text
 from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, write_job_file
@@ -62,6 +63,23 @@ def test_a_trial_and_many_small_files_count_as_well(tmp_path: Path, model: Path)
         assert result.mostly_rejected[0] == f"{source}/00.jsonl: 3 of 3 documents rejected as null_text"
     expected = [key for number in range(40) for key in keys(source / f"{number:02}.jsonl", 3)]
     check_exactly_once(tmp_path / "out", expected + keys(source / "good.jsonl", 20))
+
+
+def test_a_run_that_labels_next_to_nothing_is_no_success(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": None}, {"text": 1}] * 20 + [{"text": "a film"}])
+    assert not run_serially(make_job(source, model, tmp_path / "mixed")).complete
+    assert "mostly rejected for 2 reasons, most often null_text: 40 of 41 documents" in capfd.readouterr().err
+    write_jsonl(source, [{"text": " "}] * 3)
+    job = make_job(source, model, tmp_path / "blank", "input.min_characters=1")
+    for _ in range(2):
+        assert not run_serially(job).complete
+        assert "mostly rejected as too_short: 3 of 3 documents" in capfd.readouterr().err
+    assert verify(job, quiet=True)["mostly_rejected"] == [f"{source}: 3 of 3 documents rejected as too_short"]
+    write_jsonl(source, [{"text": " "}] * 30 + [{"text": "a film"}])
+    assert run_serially(job).complete
+    check_exactly_once(tmp_path / "blank", keys(source, 31))
 
 
 def test_the_command_status_and_verify_agree(tmp_path: Path, model: Path, source: Path, ray_address: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.compaction import Compaction, compacted
-from pipeline_ops.output.mostly_rejected import MostlyRejected, mostly_rejected
+from pipeline_ops.output.mostly_rejected import WHOLE, MostlyRejected, mostly_rejected
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, FileCounts
@@ -49,18 +49,36 @@ def test_a_file_of_ten_documents_with_more_than_the_share_rejected_is_found_amon
     assert find([commit], share=1.0) == []
 
 
-def test_reasons_are_not_added_up_and_short_texts_do_not_count() -> None:
+def test_reasons_are_added_up_but_short_texts_do_not_count() -> None:
     commit = commit_of(
-        "u", {"mixed": (10, {"null_text": 5, "broken_json": 5}), "short": (100, {"too_short": 100}), "good": (100, {})}
+        "u",
+        {
+            "mixed": (10, {"null_text": 5, "broken_json": 4}),
+            "one": (10, {"null_text": 6, "broken_json": 4}),
+            "short": (100, {"too_short": 95, "null_text": 5}),
+            "good": (100, {}),
+        },
     )
-    assert find([commit]) == []
+    assert find([commit]) == [MostlyRejected("mixed", "null_text", 9, 10, 2), MostlyRejected("one", "null_text", 6, 10)]
+    assert str(find([commit])[0]) == "mixed: 9 of 10 documents rejected for 2 reasons, most often null_text"
+
+
+def test_reasons_are_added_up_over_small_files() -> None:
+    small = {f"{number:02}": (2, {"null_text": 1, "not_a_string": 1}) for number in range(6)}
+    assert len(find([commit_of("u", small | {"good": (5, {})})])) == 6
+    assert find([commit_of("u", small | {"good": (50, {})})]) == []
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_an_input_of_which_nothing_is_labeled_is_found_however_small_and_for_whatever_reasons(share: float) -> None:
     found = find([commit_of("u", {"a": (2, {"null_text": 1, "broken_json": 1}), "b": (1, {"broken_json": 1})})], share)
     assert {one.path for one in found} == {"a", "b"}
-    assert find([commit_of("u", {"a": (12, {"too_short": 12})})], share) == []
+    assert find([commit_of("u", {"a": (12, {"too_short": 12})})], share) == [MostlyRejected("a", "too_short", 12, 12)]
+    assert find([commit_of("u", {"a": (12, {"too_short": 11})})], share) == []
+
+
+def test_a_share_of_1_accepts_that_nothing_is_labeled() -> None:
+    assert find([commit_of("u", {"a": (12, {"null_text": 12})})], share=1.0) == []
 
 
 def test_many_small_files_count_together() -> None:
@@ -99,3 +117,29 @@ def test_a_record_of_an_earlier_version_is_read() -> None:
     fields = json.loads(commit_of("u", {"bad": (12, {"broken_json": 12})}).to_json())
     del fields["file_rejects"]
     assert find([Commit.from_json(json.dumps(fields))]) == [MostlyRejected("bad", "broken_json", 12, 12)]
+
+
+def earlier(commit: Commit, *keys: str) -> Commit:
+    """The commit as recorded by a version that did not have these keys."""
+    fields = json.loads(commit.to_json())
+    return Commit.from_json(json.dumps({key: value for key, value in fields.items() if key not in keys}))
+
+
+def test_rejects_that_are_not_known_by_file_count_for_the_whole() -> None:
+    mostly = commit_of("u", {"a": (50, {"null_text": 50}), "b": (50, {"null_text": 40}), "good": (20, {})})
+    (whole,) = find([earlier(mostly, "file_rejects")])
+    assert str(whole) == "the input as a whole: 90 of 120 documents rejected as null_text"
+    good = commit_of("v", {"c": (100, {})})
+    assert find([earlier(mostly, "file_rejects"), good]) == []
+    newer = commit_of("v", {"c": (100, {"null_text": 100}), "d": (10, {})})
+    found = find([earlier(mostly, "file_rejects"), newer])
+    assert found == [MostlyRejected(WHOLE, "null_text", 190, 230), MostlyRejected("c", "null_text", 100, 100)]
+    files = [InputFile(StoredFile(path, 1, "v1"), "jsonl", None) for path in ("a", "b")]  # the good one is gone
+    assert mostly_rejected(files, {"u": earlier(mostly, "file_rejects")}, 0.5)[0].documents == 100
+
+
+def test_rejects_of_unknown_reasons_count_where_nothing_is_labeled() -> None:
+    keys = ("file_rejects", "reasons")
+    nothing = earlier(commit_of("u", {"a": (50, {"null_text": 50}), "b": (50, {"too_short": 50})}), *keys)
+    assert find([nothing]) == [MostlyRejected(WHOLE, "unknown", 100, 100)]
+    assert find([nothing, commit_of("v", {"c": (1, {})})]) == []
