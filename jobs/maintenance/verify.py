@@ -61,7 +61,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     try:
         ledger = read_ledger(store)
         failures = read_failures(store)
-        listed, _ = find_inputs(job.input, job.input_store)
+        listed, _ = find_inputs(job.input, job.input_store, ledger.input_paths)
         outdated = outdated_failures(failures, {file.path: file.stored for file in listed})
         failures = [failure for failure in failures if failure not in outdated]
         trial = (read_job(store) or {}).get("trial")

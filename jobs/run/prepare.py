@@ -106,14 +106,14 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         check_apart(config.input.path, config.output.path, "labels")
     with store_access("output.path", config.output.path, "read"):
         lease = check_free(config.output_store) if leased else None
-    with store_access("input.path", config.input.path, "read"):
-        files, passed_over = find_inputs(config.input, config.input_store)
     with store_access("output.path", config.output.path, "read"):
         record = read_job(config.output_store)
         if record is None:
             _check_no_model(config.output_store)
         ledger = read_ledger(config.output_store)
         failures = read_failures(config.output_store)
+    with store_access("input.path", config.input.path, "read"):
+        files, passed_over = find_inputs(config.input, config.input_store, ledger.input_paths)
     job = _resolve(config)
     _check_partitions(job)
     _check_label_folders(job)

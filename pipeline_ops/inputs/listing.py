@@ -1,6 +1,6 @@
 """The input corpus: its settings (InputConfig) and its files."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,10 +20,13 @@ from pipeline_ops.tables.input_table import TableFiles
 ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
 
-def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], list[PassedOver]]:
+def find_inputs(config: InputConfig, store: Store, labeled: Collection[str] = ()) -> tuple[list[InputFile], list[PassedOver]]:
     """(the input files in the order of their paths, the files that are not read). A glob reads all that it matches and knows.
 
     Of a table these are the files of its newest version. All files have the same InputFile.columns.
+
+    Args:
+        labeled: paths of files that the output has labels of, which are never metadata: what lies beside a file may change.
 
     Raises:
         UserError: the path does not exist, matches no file, or no file has a known format; a table that cannot be read.
@@ -56,7 +59,7 @@ def find_inputs(config: InputConfig, store: Store) -> tuple[list[InputFile], lis
             f"input.path: no file under {store.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
             f" the first is {unknown[0]!r}; set input.format"
         )
-    metadata = set() if is_glob else metadata_among({file.path: file.format for file in files})
+    metadata = set() if is_glob else metadata_among({file.path: file.format for file in files}).difference(labeled)
     passed_over = [
         *(PassedOver(path, "unknown suffix") for path in unknown),
         *(PassedOver(path, "metadata of the data set") for path in sorted(metadata)),

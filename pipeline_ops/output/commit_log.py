@@ -62,6 +62,11 @@ class Ledger:
     def current(self) -> dict[str, Commit]:
         return current_commits(self.commits)
 
+    @property
+    def input_paths(self) -> set[str]:
+        """Of the files that have labels or rejects in the output."""
+        return {piece.path for commit in self.current.values() for piece in commit.pieces}
+
 
 def read_ledger(store: Store) -> Ledger:
     """Reads every commit record that is not void.
