@@ -46,7 +46,7 @@ def to_documents(
     Raises:
         UserError: as check_columns; or a column is named MISFITS_COLUMN.
     """
-    if file.format != "jsonl":
+    if file.format in ("parquet", "csv", "text"):  # of others the column may be ours, and the file's are checked before
         check_not_reserved(table.column_names)
     asked = _asked_columns(file, table, types, config)
     table = with_constant_columns(table, file.columns)

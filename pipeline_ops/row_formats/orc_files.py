@@ -2,17 +2,24 @@
 
 A stripe is decoded as a whole: 64 MiB where writers have their defaults. Arrow's scanner, which decodes a few rows at a time,
 gives another number of rows before a damage whenever it comes upon it, and a repeated read has to give the same units.
+
+Arrow has all timestamps of ORC in nanoseconds, which end in the year 2262. A column with one beyond that, such as the usual
+9999-12-31, cannot be read for its stripe: its values are misfits there.
 """
 
 import io
+import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.row_formats.row_batches import RowBatch, Source
+from pipeline_ops.schema.misfits import MISFITS_COLUMN
 
+TOO_FAR = "out of range for nanosecond resolution"  # in Arrow's message
 BLOCK_BYTES, HELD_BLOCKS = 2**20, 64  # of a file: a stripe is read in turns from each of its columns
 
 
@@ -30,22 +37,55 @@ def read_batches(source: Source, columns: Sequence[str] | None, start_row: int) 
     orc = _open(source)
     wanted = None if columns is None or any("." in name for name in columns) else [*columns]  # a dot would name a field
     # how many rows a stripe has is not public: of one that is passed over, a small column is read
-    small = [field.name for field in orc.schema if pa.types.is_primitive(field.type) and "." not in field.name][:1]
+    fixed = [field.name for field in orc.schema if pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type)]
+    small = [name for name in fixed if "." not in name][:1]
     row = 0
     for number in range(orc.nstripes):
         if row < start_row:
-            passed = row + orc.read_stripe(number, columns=small or wanted).num_rows
+            passed = row + _read_stripe(orc, number, small or wanted).num_rows
             if passed <= start_row:
                 row = passed
                 continue
-        table = pa.Table.from_batches([orc.read_stripe(number, columns=wanted)])
+        table = _read_stripe(orc, number, wanted)
         table.validate(full=True)
         stop_row = row + table.num_rows
         stored = (source.size * row // max(orc.nrows, 1), source.size * stop_row // max(orc.nrows, 1))
-        yield RowBatch(row, table if columns is None else table.select([*columns]), stored)
+        kept = (
+            table.column_names
+            if columns is None
+            else [name for name in table.column_names if name in (*columns, MISFITS_COLUMN)]
+        )
+        yield RowBatch(row, table.select(kept), stored)
         row = stop_row
     if row != orc.nrows:
         raise OSError(f"it has {row} rows, its footer says {orc.nrows}")
+
+
+def _read_stripe(orc: Any, number: int, columns: list[str] | None) -> pa.Table:
+    """A stripe; columns with a timestamp that Arrow has no room for are nulls, and in MISFITS_COLUMN."""
+    try:
+        return pa.Table.from_batches([orc.read_stripe(number, columns=columns)])
+    except pa.ArrowInvalid as error:
+        names = orc.schema.names if columns is None else [name for name in orc.schema.names if name in columns]
+        if TOO_FAR not in str(error) or any("." in name for name in names):
+            raise
+    failed = {name: why for name in names if (why := _beyond(orc, number, name)) is not None}
+    read = pa.Table.from_batches([orc.read_stripe(number, columns=[name for name in names if name not in failed])])
+    nulls = {name: pa.nulls(read.num_rows, orc.schema.field(name).type) for name in failed}
+    table = pa.table({name: nulls[name] if name in failed else read.column(name) for name in names})
+    misfits = json.dumps({name: json.dumps(f"not read: {why}; output.columns leaves it out") for name, why in failed.items()})
+    alike = pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), [misfits])
+    return table.append_column(MISFITS_COLUMN, alike)
+
+
+def _beyond(orc: Any, number: int, column: str) -> str | None:
+    """Why a column of a stripe cannot be read, if a timestamp is the reason."""
+    try:
+        orc.read_stripe(number, columns=[column])
+    except pa.ArrowInvalid as error:
+        if TOO_FAR in str(error):
+            return str(error).splitlines()[0]
+    return None
 
 
 def _open(source: Source) -> Any:

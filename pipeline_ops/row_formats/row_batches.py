@@ -61,7 +61,7 @@ class RowBatch:
 
     Attributes:
         start_row: of the first one in the file.
-        table: a row for each of them; what a bad one holds is not used.
+        table: a row for each of them; what a bad one holds is not used. It may have MISFITS_COLUMN.
         stored: the bytes of the file that hold them, [start, stop), about.
         bad: those that do not parse, in order.
     """

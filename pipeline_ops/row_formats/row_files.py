@@ -19,6 +19,7 @@ from pipeline_ops.row_formats import arrow_files, avro_files, orc_files, wet_fil
 from pipeline_ops.row_formats.plain_types import plain_type, without_encodings
 from pipeline_ops.row_formats.row_batches import RowFormat, Source
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.misfits import check_not_reserved
 from pipeline_ops.schema.units import END_OF_FILE, Range
 from pipeline_ops.storage.store import Store
 
@@ -72,6 +73,7 @@ class RowFile:
         declared = self._format.read_schema(source)
         check_header_names(declared.names, file)
         check_nesting(declared)
+        check_not_reserved(declared.names)
         self.schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in declared])
 
     @property
@@ -139,7 +141,7 @@ def _steps(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
 
 def _joined(parts: list[RowBlock]) -> RowBlock:
     bad = tuple(record for part in parts for record in part.bad)
-    table = pa.concat_tables([part.table for part in parts])
+    table = pa.concat_tables([part.table for part in parts], promote_options="default")  # some have misfits
     return RowBlock(parts[0].start_row, parts[-1].stop_row, table, (parts[0].stored[0], parts[-1].stored[1]), bad)
 
 

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.orc
 import pytest
 
+from pipeline_ops.schema.units import Range
 from tests.support.corpora import write_orc
-from tests.support.reading_path import read_path, try_path
+from tests.support.reading_path import prepare, read_path, read_spans, spans_of, try_path
 
 TEXTS = [hashlib.sha256(b"%d" % row).hexdigest() for row in range(5000)]
 STRIPES: dict[str, Any] = {"stripe_size": 2**16, "batch_size": 256}
@@ -47,6 +49,25 @@ def test_orc_with_several_stripes_is_read_in_order(tmp_path: Path) -> None:
     result = read_path(path, unit_bytes=2**14, columns=("n",))
     assert (result.column("text"), result.column("n"), result.column("source_row")) == (TEXTS, [*range(5000)], [*range(5000)])
     assert len(result.units) > 5
+
+
+def test_orc_timestamp_beyond_nanoseconds_costs_its_column_alone(tmp_path: Path) -> None:
+    usual, never = datetime.datetime(2024, 5, 1), datetime.datetime(9999, 12, 31)
+    at = pa.array([never if row == 4000 else usual for row in range(5000)], pa.timestamp("us"))
+    table = pa.table({"at": at, "text": TEXTS, "n": range(5000), "also": pa.array([usual] * 5000, pa.timestamp("us"))})
+    path = write_orc(tmp_path / "a.orc", table, **STRIPES)
+    result = read_path(path, unit_bytes=10**9)
+    assert (result.column("text"), result.column("n"), result.column("also")) == (TEXTS, [*range(5000)], [usual] * 5000)
+    rows = [row for row, _, _ in result.misfits]
+    assert rows == [*range(rows[0], rows[-1] + 1)]
+    assert 0 < rows[0] <= 4000 <= rows[-1]
+    assert {name for _, name, _ in result.misfits} == {"at"}
+    assert "output.columns" in result.misfits[0][2]
+    assert result.column("at") == [None if row in rows else usual for row in range(5000)]
+    assert read_path(path, columns=("n",)).misfits == []
+    files, settings = prepare(path)
+    later = read_spans([replace(spans_of(files)[0], ranges=(Range(4990, None),))], settings)
+    assert later.column("text") == TEXTS[4990:]
 
 
 def test_orc_with_a_damaged_stripe_gives_the_ones_before_it_and_a_failure(tmp_path: Path) -> None:
