@@ -6,7 +6,9 @@ and decides which ones are bad records, which values become text, and which do n
 
 import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from pipeline_ops.schema.misfits import MISFITS_COLUMN, check_not_reserved, misf
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason
 
 Document = dict[str, Any]
+SHORT_INFINITY = re.compile(rb"Inf(?<=[:,\[\s\-]Inf)(?=[\s,\]}])")  # begins with its letters, which makes it fast
 
 
 def parse_jsonl(
@@ -71,14 +74,21 @@ def _parse(
     ]
     rows, lines = np.array([row for row, _ in numbered], np.int64), [line for _, line in numbered]
     decodable = _is_utf8(block.data)
+    read_columns = schema.names if only_schema else None
     # Arrow does not check the encoding of names
     parsable = np.array([_is_object(line) and (decodable or _is_utf8(line)) for line in lines], bool)
-    loaded = [None if may_parse else _load(line, text_columns) for line, may_parse in zip(lines, parsable, strict=True)]
+    if SHORT_INFINITY.search(block.data):
+        parsable &= np.array([not _has_short_infinity(line) for line in lines], bool)
+    loaded = [
+        None if may_parse else _load(line, text_columns, read_columns) for line, may_parse in zip(lines, parsable, strict=True)
+    ]
     if parsable.any() and not any(isinstance(found, dict) for found in loaded):
         table = _parse_at_once([*itertools.compress(lines, parsable)], schema, only_schema)
         if table is not None:
             return table, rows[parsable], _bad_records(rows, loaded)
-    loaded = [_load(line, text_columns) if found is None else found for line, found in zip(lines, loaded, strict=True)]
+    loaded = [
+        _load(line, text_columns, read_columns) if found is None else found for line, found in zip(lines, loaded, strict=True)
+    ]
     bad = _bad_records(rows, loaded)
     documents = [found for found in loaded if isinstance(found, dict)]
     if not documents:
@@ -119,6 +129,17 @@ def _is_object(line: bytes) -> bool:
     return stripped.startswith(b"{") and stripped.endswith(b"}") and not is_nested_deeper(stripped, MAX_BRACKETS)
 
 
+def _has_short_infinity(line: bytes) -> bool:
+    """Whether a line has `Inf` for a number, which Arrow reads, and no other parser."""
+    if not SHORT_INFINITY.search(line):
+        return False
+    try:
+        load_json(line)
+    except (ValueError, RecursionError):
+        return True
+    return False  # it stands in a text
+
+
 def _is_utf8(data: bytes) -> bool:
     try:
         pa.array([data], pa.large_binary()).cast(pa.large_string())
@@ -153,8 +174,12 @@ def _read_json(lines: Sequence[bytes], schema: pa.Schema, only_schema: bool) -> 
     return table
 
 
-def _load(line: bytes, text_columns: tuple[str, ...]) -> Document | tuple[Reason, str]:
-    """The object on a line, or why it is a bad record: (reason, detail)."""
+def _load(line: bytes, text_columns: tuple[str, ...], read_columns: Collection[str] | None) -> Document | tuple[Reason, str]:
+    """The object on a line, or why it is a bad record: (reason, detail).
+
+    Args:
+        read_columns: that no object has twice, as where Arrow parses it; None: all.
+    """
     try:
         document = load_json(line)
     except UnicodeDecodeError as undecodable:
@@ -164,9 +189,9 @@ def _load(line: bytes, text_columns: tuple[str, ...]) -> Document | tuple[Reason
     if not isinstance(document, dict):
         return "broken_json", f"a JSON {type(document).__name__}, not an object"
     if isinstance(document, RepeatedKeys):
-        names = [name for name, _ in document.pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        return "broken_json", f"the object has the key {as_json(repeated)} more than once"[:MAX_DETAIL_CHARACTERS]
+        for name, count in Counter(name for name, _ in document.pairs).items():
+            if count > 1 and (read_columns is None or name in read_columns):
+                return "broken_json", f"the object has the key {as_json(name)} more than once"[:MAX_DETAIL_CHARACTERS]
     for column in text_columns:
         if not isinstance(document.get(column, ""), str | None):
             return "not_a_string", as_json(document[column])[:MAX_DETAIL_CHARACTERS]

@@ -313,6 +313,15 @@ def test_array_under_another_name_than_data_is_named_with_the_remedy(tmp_path: P
     assert str(mistake).endswith("""if the objects in 'articles' are the documents: jq -c '.["articles"][]'""")
 
 
+@pytest.mark.parametrize("unit_bytes", [1, 10**6])
+@pytest.mark.parametrize("neighbor", ["", '{"text": "a", "x": 01}\n'])
+def test_line_of_json_has_one_fate_whatever_its_neighbors_are(tmp_path: Path, unit_bytes: int, neighbor: str) -> None:
+    data = '{"text": "one", "x": 1, "x": 2}\n{"text": "b", "text": "c"}\n{"text": ": Inf "}\n{"text":"d","x":Inf}\n' + neighbor
+    result = try_bytes(tmp_path, "a.jsonl", data.encode(), unit_bytes=unit_bytes, columns="none")
+    assert texts_of(result) == ["one", ": Inf "]
+    assert result.rejected == [(row, "broken_json") for row in ([1, 3, 4] if neighbor else [1, 3])]
+
+
 FRENCH = "Ceci est une phrase française, très belle, où l'été s'achève à l'île de Ré.\n" * 3
 CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy.\n" * 5
 
