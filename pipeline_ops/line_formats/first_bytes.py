@@ -1,6 +1,7 @@
 """What a file is by its first bytes, where its name says something else."""
 
 import codecs
+import re
 
 from pipeline_ops.inputs.file_formats import FORMATS
 from pipeline_ops.inputs.input_files import InputFile
@@ -12,7 +13,6 @@ MAX_POINTER_BYTES = 512  # real ones have 130; the smallest Parquet files have m
 
 # files that are no text: (first bytes, what they are, their suffix)
 SIGNATURES = (
-    (b"%PDF-", "a PDF", ".pdf"),
     (b"\x89PNG\r\n", "a PNG image", ".png"),
     (b"\xff\xd8\xff", "a JPEG image", ".jpg"),
     (b"II*\0", "a TIFF image", ".tif"),
@@ -34,10 +34,17 @@ SIGNATURES = (
     (b"PK\x03\x04", "a zip archive within a compressed file", ".zip"),
 )
 # the same, but a text may begin with these letters: bytes that are in no text have to follow
-LETTERS = ((b"PAR1", "Parquet", ".parquet"), (b"ORC", "ORC", ".orc"), (b"GIF8", "a GIF image", ".gif"), (b"RIFF", "RIFF", ""))
+LETTERS = (
+    (b"PAR1", "Parquet", ".parquet"),
+    (b"ORC", "ORC", ".orc"),
+    (b"GIF8", "a GIF image", ".gif"),
+    (b"RIFF", "RIFF", ""),
+    (b"%PDF-", "a PDF", ".pdf"),
+)
 # of a file of records; plain text may be a page, each line of which is a document
 PAGES = ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<?xml", "XML"), (b"<!doctype", "XML"))
-TAR_PLACE, TAR = 257, b"ustar"
+PDF_OBJECT = re.compile(rb"\A%PDF-\d\.\d\s(?s:.*)^\d+ \d+ obj\b", re.MULTILINE)  # a PDF may have no other bytes than text
+TAR_PLACE, TARS = 257, (b"ustar\0", b"ustar  \0")
 NOT_IN_TEXT = bytes(set(range(9)) | set(range(14, 27)) | {28, 29, 30, 31})  # control characters but white space and escape
 
 
@@ -69,10 +76,10 @@ def check_no_other_format(head: bytes, file_format: str, path: str) -> None:
         name = {"jsonl": "JSON Lines", "csv": "CSV"}[file_format]
         raise UserError(f"input.path: {path} is {page} by its first bytes, not {name}; leave it out, or fetch it again")
     found = next((found for found in (*SIGNATURES, *LETTERS) if head.startswith(found[0])), None)
-    if found in LETTERS and not any(byte in NOT_IN_TEXT for byte in head):
+    if found in LETTERS and not any(byte in NOT_IN_TEXT for byte in head) and not PDF_OBJECT.match(head):
         found = None
-    if found is None and head[TAR_PLACE : TAR_PLACE + len(TAR)] == TAR:
-        found = (TAR, "a tar archive", ".tar")
+    if found is None and head.startswith(TARS, TAR_PLACE):
+        found = (TARS[0], "a tar archive", ".tar")
     if found is None:
         return
     _, what, suffix = found

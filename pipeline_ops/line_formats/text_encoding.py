@@ -22,6 +22,7 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 MIN_BINARY, BINARY_SHARE = 4, 0.05  # bytes that no text has: so many, and so much of the beginning; a stray NUL is no harm
+MIN_UTF_8 = 16  # bytes; a few Chinese characters of UTF-16 may be letters as well
 # of the bytes: half of them in English as UTF-16, less in other scripts, of which no byte sequence is UTF-8
 MIN_UTF_16_NULS, MIN_UTF_16_NULS_OF_ASCII = 0.002, 0.1
 
@@ -84,7 +85,8 @@ def encoding_of(head: bytes, config: InputConfig, path: str) -> str | None:
     """
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
-            if encoding is not None and _has_bytes_of_utf_8(head.removeprefix(mark)):
+            rest = head.removeprefix(mark)
+            if encoding is not None and len(rest) >= MIN_UTF_8 and _has_bytes_of_utf_8(rest):
                 raise UserError(f"input.path: {path} begins with the byte order mark of {encoding}, but goes on in UTF-8")
             return encoding
     declared = None if config.encoding in (None, "auto") else codecs.lookup(config.encoding).name

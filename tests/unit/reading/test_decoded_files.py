@@ -174,7 +174,7 @@ QUARANTINED = [
     ("a.txt", b"%PDF-1.7\n1 0 obj", "is a PDF"),
     ("a.txt", b"\x89PNG\r\n\x1a\n" + bytes(50), "is a PNG image"),
     ("a.txt.gz", gzip.compress(gzip.compress(b"text\n")), "is compressed twice"),
-    ("a.txt.gz", gzip.compress(b"name".ljust(257, b"\0") + b"ustar" + bytes(200)), "is a tar archive.*unpack it"),
+    ("a.txt.gz", gzip.compress(b"name".ljust(257, b"\0") + b"ustar\0" + bytes(200)), "is a tar archive.*unpack it"),
     ("a.txt", random.Random(1).randbytes(5000), "holds binary data"),
     ("a.txt", b"text" + bytes(500), "holds binary data"),
     ("a.txt", "日本語のテスト\n日本語\n短い\n".encode("utf-16-le"), "without a byte order mark; set input.encoding=utf-16-le"),
@@ -214,10 +214,21 @@ def test_files_that_are_pointers_all_are_refused_with_the_remedy(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["PAR1 is a magic\nORCHESTRA\nGIF89a\n", "one\0stray NUL in a scraped text\nnext\n", "\x1b[1mbold\x1b[0m\n"]
+    "text",
+    [
+        "PAR1 is a magic\nORCHESTRA\nGIF89a\n",
+        "one\0stray NUL in a scraped text\nnext\n",
+        "\x1b[1mbold\x1b[0m\n",
+        "%PDF-1.4 is a version\n",
+        "n" * 257 + "ustarkastus\n",
+    ],
 )
 def test_text_that_looks_odd_is_text(tmp_path: Path, text: str) -> None:
     assert texts_of(try_bytes(tmp_path, "a.txt", text.encode())) == text.splitlines()
+
+
+def test_few_characters_of_utf_16_are_read_by_their_mark(tmp_path: Path) -> None:
+    assert texts_of(try_bytes(tmp_path, "a.txt", "你好".encode("utf-16"))) == ["你好"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig", "utf-16-be-marked"])
