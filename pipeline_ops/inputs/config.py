@@ -1,5 +1,6 @@
 """InputConfig: which files are labeled and how they are parsed."""
 
+import codecs
 from typing import Literal
 
 import pyarrow as pa
@@ -73,6 +74,8 @@ class InputConfig(BaseModel):
         if encoding not in (None, "auto"):
             try:
                 bytes(4).decode(encoding)
+                if codecs.lookup(encoding).name in ("idna", "punycode"):
+                    raise LookupError("of the names of hosts")
             except (LookupError, UnicodeError) as error:  # not known, or no encoding of text, such as base64
                 raise ValueError("no text encoding that Python knows; try cp1252, utf-16 or auto") from error
         return encoding
@@ -82,7 +85,7 @@ class InputConfig(BaseModel):
     def _another_byte(cls, character: str | None, info: ValidationInfo) -> str | None:
         if character is None:
             return None
-        if not character.isascii() or character in "\r\n":
+        if not character.isascii() or character in "\0\r\n":
             raise ValueError(f"{character!r} is not a single ASCII character")
         for key in ("delimiter", "quote"):
             other = info.data.get(key) or ("," if key == "delimiter" else None)

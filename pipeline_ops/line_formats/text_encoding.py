@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.line_formats.first_bytes import NOT_IN_TEXT
-from pipeline_ops.line_formats.line_records import Readable
+from pipeline_ops.line_formats.line_records import BrokenStream, Readable
 from pipeline_ops.schema.errors import UserError
 
 TRANSCODED_BYTES = 256 * 2**10  # at a time
@@ -243,7 +243,7 @@ class Transcoded:
     """A stream in some encoding as UTF-8; see _invalid_in_utf8 for what does not decode."""
 
     def __init__(self, source: Readable, encoding: str):
-        self._source = source
+        self._source, self._encoding = source, encoding
         self._decoder = codecs.getincrementaldecoder(encoding)("invalid_in_utf8")
         self._ahead, self._at_end = b"", False
 
@@ -251,6 +251,10 @@ class Transcoded:
         while not self._ahead and not self._at_end:
             data = self._source.read(TRANSCODED_BYTES)
             self._at_end = not data
-            self._ahead = self._decoder.decode(data, self._at_end).encode("utf-8", "surrogatepass")
+            try:
+                text = self._decoder.decode(data, self._at_end)
+            except UnicodeError as error:  # of decoders of ISO 2022, which lose their place
+                raise BrokenStream(f"input.encoding: bytes that are no {self._encoding}, or damaged: {error}") from error
+            self._ahead = text.encode("utf-8", "surrogatepass")
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data

@@ -259,10 +259,24 @@ def test_text_is_decoded_as_the_job_says(tmp_path: Path, encoding: str, text: st
     assert texts_of(try_bytes(tmp_path, "a.csv", text.encode(encoding), encoding=encoding)) == [text.splitlines()[1]]
 
 
-@pytest.mark.parametrize("encoding", ["klingon", "base64", "undefined", "rot13", ""])
+@pytest.mark.parametrize("encoding", ["klingon", "base64", "undefined", "rot13", "idna", "punycode", ""])
 def test_encoding_that_is_none_is_refused(encoding: str) -> None:
     with pytest.raises(ValidationError, match="no text encoding that Python knows"):
         InputConfig(path="in", encoding=encoding)
+
+
+@pytest.mark.parametrize("key", ["delimiter", "quote", "escape"])
+def test_nul_as_a_character_of_csv_is_refused(key: str) -> None:
+    with pytest.raises(ValidationError, match="is not a single ASCII character"):
+        InputConfig(path="in", **{key: "\0"})
+
+
+def test_encoding_in_which_a_decoder_loses_its_place_is_an_error_with_its_name(tmp_path: Path) -> None:
+    data = "日本\n".encode("iso2022_jp") + b"a\x1b$\x0f/\n-ok\n"
+    with mock.patch("pipeline_ops.line_formats.text_encoding.TRANSCODED_BYTES", 1):
+        result = try_bytes(tmp_path, "a.txt", data, encoding="iso2022_jp")
+    assert result.documents == []
+    assert "input.encoding: bytes that are no iso2022_jp" in result.failures[0].message
 
 
 def test_encoding_of_utf_16_without_a_byte_order_mark_has_to_say_which(tmp_path: Path) -> None:
