@@ -43,6 +43,7 @@ COMMON_SETTINGS = {
 MULTI_LABEL = ("labels_column", "scores_column")  # added for multi-label heads; the kind of head is not known here
 COMMENT_COLUMN = 44
 MAX_LABELS = 12
+MAX_COLUMNS, MAX_TYPE = 12, 60  # in lines for people: columns, and characters of a type
 
 
 def init(
@@ -238,7 +239,7 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
     table = f"{table_words(found['input_table'])}: " if found["input_table"] else ""
     lines = [
         f"{table}{files}; {about}{counted(found['documents_estimate'], 'document')}",
-        f"columns: {', '.join(f'{name!r} {kind}' for name, kind in found['columns'].items())}",
+        f"columns: {_some_columns(found['columns'])}",
     ]
     lines += [f"input.{key}={shown_setting(guess['value'])}: {guess['reason']}" for key, guess in found["csv"].items()]
     lengths = found["text_characters"]
@@ -248,6 +249,13 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
     if found["files_passed_over"]:
         lines.append(passed_over.skipped_line(found["passed_over"]))
     return lines
+
+
+def _some_columns(columns: Mapping[str, str]) -> str:
+    """The first columns with their types, as lines for people have them; the JSON line has all, with their whole types."""
+    first = [f"{name!r} {kind if len(kind) <= MAX_TYPE else kind[: MAX_TYPE - 1] + '…'}" for name, kind in columns.items()]
+    more = len(first) - MAX_COLUMNS
+    return ", ".join(first[:MAX_COLUMNS]) + (f" and {more} more" if more > 0 else "")
 
 
 def head(found: Mapping[str, Any], next_commands: str) -> Iterator[str]:

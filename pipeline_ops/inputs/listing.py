@@ -1,8 +1,16 @@
 """The input corpus: its settings (InputConfig) and its files."""
 
-from collections.abc import Collection, Sequence
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any, BinaryIO
+
+import zstandard
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_compression
@@ -17,6 +25,15 @@ from pipeline_ops.storage.store import Store, StoredFile, is_hidden
 from pipeline_ops.tables.formats import find_table, find_table_in_catalog, is_in_catalog
 from pipeline_ops.tables.input_table import TableFiles
 
+LOOK_BYTES = 2**18  # of a file whose name gives no format
+# Reddit's dumps need the longest window of zstd
+OPENERS: dict[str | None, Callable[[BinaryIO], Any]] = {
+    "gzip": gzip.open,
+    "bz2": bz2.open,
+    "xz": lzma.open,
+    "zstd": lambda source: zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(source),
+}
+DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError)
 ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
 
@@ -55,10 +72,7 @@ def find_inputs(config: InputConfig, store: Store, labeled: Collection[str] = ()
         else:
             files.append(InputFile(stored, file_format, None if file_format == "parquet" else compression))
     if not files:
-        raise UserError(
-            f"input.path: no file under {store.path!r} has a known suffix ({', '.join([*FORMATS, *COMPRESSIONS])});"
-            f" the first is {unknown[0]!r}; set input.format"
-        )
+        raise _without_a_format(listed[0], store)
     metadata = set() if is_glob else metadata_among({file.path: file.format for file in files}).difference(labeled)
     passed_over = [
         *(PassedOver(path, "unknown suffix") for path in unknown),
@@ -67,6 +81,25 @@ def find_inputs(config: InputConfig, store: Store, labeled: Collection[str] = ()
     ]
     data = [file for file in files if file.path not in metadata]
     return _with_folder_columns(data, config, store), passed_over
+
+
+def _without_a_format(file: StoredFile, store: Store) -> UserError:
+    """The error about an input of which no name gives a format; the beginning of its first file may show JSON."""
+    compression = format_and_compression(file.path)[1]
+    with store.open(file, sequential=False) as source:
+        data = io.BytesIO(source.read(LOOK_BYTES))
+    try:
+        begins = (OPENERS[compression](data) if compression in OPENERS else data).read(LOOK_BYTES // 64).lstrip()
+    except DAMAGE:
+        begins = b""
+    remedy = "set input.format"
+    if begins.startswith((b'{"', b"[{", b"{ ", b"{\n")):
+        remedy = "its content looks like JSON: set input.format=jsonl"
+    compressed = f", of which {compression} is the compression" if compression else ""
+    return UserError(
+        f"input.path: no file under {store.path!r} has a suffix of a format ({', '.join(FORMATS)}, with or without one of"
+        f" {', '.join(COMPRESSIONS)}); the first is {file.path!r}{compressed}; {remedy}"
+    )
 
 
 def _why_hidden(name: str) -> Why:

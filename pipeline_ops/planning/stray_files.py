@@ -21,6 +21,7 @@ from pipeline_ops.storage.store import Store
 
 FEW = 0.05  # of the files, or of the bytes, with another suffix
 FEW_TEXTS = 0.2  # the same of plain text beside another format: each of its lines is a document, whatever it is
+MANY_FORMATS = 4  # of files that people mix; where there are so many, few files of one are nothing odd
 SHORT_LINE = 2  # characters
 MAX_KINDS = 8  # of names; more are no system
 SAMPLE_FILES, SAMPLE_BYTES = 3, 2**14  # per kind of name, decompressed
@@ -69,6 +70,8 @@ def _few_of_a_suffix(files: Sequence[InputFile]) -> list[StrayFiles]:
     suffixes: dict[str, list[InputFile]] = defaultdict(list)
     for file in files:
         suffixes[format_suffix(file.path)].append(file)
+    if len({file.format for file in files}) >= MANY_FORMATS:
+        return []
     found = []
     for suffix, few in suffixes.items():
         many = [alike for other, alike in suffixes.items() if other != suffix and _are_few(few, alike)]

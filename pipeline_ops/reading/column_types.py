@@ -153,14 +153,14 @@ def _described(by_format: Mapping[str, Sequence[pa.DataType]]) -> str:
     """The types by format, such as "int64 in Parquet and JSON Lines, text in CSV"."""
     formats: dict[str, list[str]] = defaultdict(list)
     for file_format, types in by_format.items():
-        names = dict.fromkeys(_name_of(data_type) for data_type in types if not pa.types.is_null(data_type))
+        names = dict.fromkeys(name for data_type in types if not pa.types.is_null(data_type) for name in _names_of(data_type))
         if names:
             formats["text" if file_format in ("csv", "text") else " or ".join(names)].append(FORMAT_NAMES[file_format])
     return ", ".join(f"{types} in {' and '.join(names)}" for types, names in formats.items())
 
 
-def _name_of(data_type: pa.DataType) -> str:
-    return " or ".join(field.name for field in data_type) if pa.types.is_union(data_type) else str(data_type)
+def _names_of(data_type: pa.DataType) -> list[str]:
+    return [field.name for field in data_type] if pa.types.is_union(data_type) else [str(data_type)]
 
 
 def fit_columns(table: pa.Table, types: pa.Schema, asked: Container[str]) -> tuple[pa.Table, dict[int, dict[str, str]]]:

@@ -41,7 +41,7 @@ MISTAKES = {
     "missing_input": ("nowhere", [], r"input\.path: .*nowhere.* does not exist"),
     "empty_glob": ("in/*.jsonl", [], r"input\.path: .*in/\*\.jsonl.* matches no file"),
     "empty_folder": ("empty", [], r"input\.path: .*holds no files"),
-    "no_known_suffix": ("images", [], r"input\.path: .*no file .* has a known suffix .*a\.png"),
+    "no_known_suffix": ("images", [], r"input\.path: .*no file .* has a suffix of a format .*a\.png"),
     "no_column_in_parquet": ("in", ["input.text_column=txt"], r"input\.text_column: .*'txt'.*'body', 'year', 'text'"),
     "no_column_in_jsonl": ("corpus.jsonl", [], r"input\.text_column: .*'text'.*'body', 'lang'"),
     "no_column_in_csv": ("corpus.csv", [], r"input\.text_column: .*'text'.*'title', 'content'"),

@@ -1,8 +1,12 @@
 """The input corpus: which files, which formats, which column types."""
 
+import bz2
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 from pydantic import ValidationError
 
 from pipeline_ops.inputs.file_formats import format_and_compression
@@ -134,6 +138,26 @@ def test_find_nothing_says_which_path(tmp_path: Path, path: str) -> None:
         find_inputs(input_of(f"{tmp_path}/{path}"), Store(f"{tmp_path}/{path}"))
     assert f"{tmp_path}/{path}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [
+        ("RC_2020-01.zst", zstandard.ZstdCompressor().compress),
+        ("RC_2011-01.bz2", bz2.compress),
+        ("part.gz", gzip.compress),
+        ("part-00000", bytes),
+    ],
+)
+def test_of_files_without_a_format_the_content_shows_json(
+    name: str, compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(compress(b'{"body": "a text"}\n' * 9))
+    with pytest.raises(UserError, match=rf"the first is .*{name}.*its content looks like JSON: set input.format=jsonl"):
+        find_inputs(input_of(tmp_path), Store(str(tmp_path)))
+    (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd broken")
+    with pytest.raises(UserError, match=r"; set input.format$"):
+        find_inputs(input_of(tmp_path), Store(str(tmp_path)))
 
 
 def test_find_of_a_file_whose_name_has_glob_characters_finds_it(tmp_path: Path) -> None:

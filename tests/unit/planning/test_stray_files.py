@@ -59,6 +59,7 @@ def test_strays_are_found_with_a_glob_for_the_others(
     ("files", "settings"),
     [
         ({"a.jsonl": LINES, "b.csv": LINES, "c.txt": LINES}, {}),  # formats that people mix
+        ({"a.jsonl": 9 * LINES, "b.csv": LINES, "c.txt": b"a text\n", "d.parquet": b"x", "e.json": b"{}"}, {}),
         ({"a.txt": LINES, "b.txt": b"short\n"}, {}),
         ({"a_text.txt": DIGITS, "b_labels.txt": DIGITS}, {}),  # all are short
         ({f"{n}{letter}.txt": DIGITS if n == 3 else LINES for n in range(9) for letter in "abc"}, {}),

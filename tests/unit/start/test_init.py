@@ -341,6 +341,25 @@ def test_files_that_cannot_be_labeled_are_named_and_not_counted(tmp_path: Path, 
     assert (refused.code, len(refused.error_lines)) == (2, 1), refused.stderr
 
 
+def test_of_many_columns_the_first_are_listed(tmp_path: Path, model: Path) -> None:
+    wide = {"text": "a line of a text", **{f"c{number}": {f"k{key}": key for key in range(30)} for number in range(100)}}
+    source = write_bytes(tmp_path / "in" / "a.jsonl", json.dumps(wide).encode() + b"\n")
+    done = command("init", source, "--model", model, "--job", "job.yaml")
+    assert done.code == 0, done.stderr
+    assert len(done.result["columns"]) == 101
+    listed = next(line for line in Path("job.yaml").read_text().splitlines() if "columns: " in line)
+    assert listed.startswith("#   columns: 'text' string, 'c0' struct<k0: int64")
+    assert listed.endswith(" and 89 more")
+    assert len(listed) < 1000
+
+
+def test_remark_on_a_column_of_several_types_has_each_once(tmp_path: Path, model: Path) -> None:
+    write_bytes(tmp_path / "in" / "a.jsonl", b'{"text": "a line of a text", "body": "x"}\n' * 3)
+    write_bytes(tmp_path / "in" / "b.jsonl", b'{"text": "a line of a text", "body": "x"}\n{"text": "a", "body": 1}\n')
+    remarks = init(str(tmp_path / "in"), "job.yaml", str(model))["remarks"]
+    assert any("column 'body' is string or int64 in JSON Lines" in remark for remark in remarks), remarks
+
+
 def test_pages_in_place_of_records_are_named_as_such(tmp_path: Path, model: Path) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         write_bytes(tmp_path / "in" / name, b"\n<!DOCTYPE html>\n<title>404</title>\n<p>Not Found</p>\n")
