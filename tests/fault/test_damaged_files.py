@@ -15,7 +15,7 @@ from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from jobs.run.result import RunResult
 from pipeline_ops.schema.errors import UserError
-from tests.fault.fuzz.damage import KINDS, NUM_DOCUMENTS, damaged_file, original
+from tests.fault.fuzz.damage import ESCAPED_CSV, KINDS, NUM_DOCUMENTS, damaged_file, original
 from tests.support.corpora import write_arrow, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once, read_labeled, read_rejects
 from tests.support.running import commit_paths, keys, make_job
@@ -156,10 +156,11 @@ def test_a_run_on_ray_over_files_with_damage_of_all_kinds_ends_with_each_labeled
 ) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
-    good = {folder / f"good-{kind}" for kind in KINDS}
+    kinds = [kind for kind in KINDS if kind != ESCAPED_CSV]  # which needs a setting of its own
+    good = {folder / f"good-{kind}" for kind in kinds}
     for path in good:
         path.write_bytes(original(path.name.removeprefix("good-")).data)
-    for number, (kind, seed) in enumerate(product(KINDS, range(SEEDS))):
+    for number, (kind, seed) in enumerate(product(kinds, range(SEEDS))):
         (folder / f"{number:03}-{kind}").write_bytes(damaged_file(kind, seed)[0])
     job = make_job(folder, model, output, "compute.max_failed_units=null")
     result = run(job, quiet=True, report=False)
