@@ -57,6 +57,7 @@ class Beginning:
     documents: int  # in `stored_bytes`
     stored_bytes: float  # estimate for compressed files
     csv: CsvGuess | None = None  # of a CSV file with records
+    like_json: bool = False  # the first lines of CSV or plain text are JSON objects
 
 
 @dataclass
@@ -114,7 +115,13 @@ class CorpusProfile:
             if file.format != "text" and schema.names and column not in schema.names
         ]
         unlabeled = [f"not labeled, for want of a text column {column!r}: {some_shown(lacking)}"] if lacking else []
-        return unreadable_notes(self.unreadable) + unlabeled
+        json_files = [file for kind in self.kinds for file, _, beginning in kind.sampled if beginning.like_json]
+        other = (
+            [f"looks like JSON Lines, but input.format={json_files[0].format}: {some_shown([f.path for f in json_files])}"]
+            if json_files
+            else []
+        )
+        return unreadable_notes(self.unreadable) + unlabeled + other
 
     @property
     def bytes(self) -> int:
@@ -253,12 +260,21 @@ def read_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
     if file.format == "text":
         columns = pa.schema([(config.text_column, pa.string())])
         texts = {config.text_column: [line.decode(errors="replace") for line in sampled]}
+        like_json = _are_objects(sampled)
         if config.text_unit == "file":
             return Beginning(columns, {config.text_column: [block.data.decode(errors="replace")]}, 1, stored)
-        return Beginning(columns, texts, len(documents), stored)
+        return Beginning(columns, texts, len(documents), stored, like_json=like_json)
     types = {column.name: column for column in types_of_lines(documents)}
     types |= {name: pa.field(name, pa.type_for_alias(alias)) for name, alias in config.column_types.items()}
     return Beginning(pa.schema([*types.values()]), _json_texts(sampled), len(documents), stored)
+
+
+def _are_objects(lines: Sequence[bytes]) -> bool:
+    """Whether the first lines are JSON objects."""
+    try:
+        return bool(lines) and all(isinstance(json.loads(line), dict) for line in lines[:3])
+    except (ValueError, RecursionError):
+        return False
 
 
 def _json_texts(lines: Sequence[bytes]) -> dict[str, list[str]]:
@@ -291,7 +307,8 @@ def _csv_beginning(file: InputFile, config: InputConfig, store: Store) -> Beginn
     rows = [row for row in rows if len(row) == len(header)]
     texts = {name: [row[index] for row in rows] for index, name in enumerate(header)}
     columns = pa.schema([(name, pa.type_for_alias(config.column_types.get(name, "string"))) for name in header])
-    return Beginning(columns, texts, len(guessed.documents), stored, guessed if guessed.records else None)
+    csv = guessed if guessed.records else None
+    return Beginning(columns, texts, len(guessed.documents), stored, csv, _are_objects(guessed.records))
 
 
 def _rows_beginning(file: InputFile, store: Store) -> Beginning:

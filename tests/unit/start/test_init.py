@@ -360,6 +360,15 @@ def test_remark_on_a_column_of_several_types_has_each_once(tmp_path: Path, model
     assert any("column 'body' is string or int64 in JSON Lines" in remark for remark in remarks), remarks
 
 
+@pytest.mark.parametrize("name", ["csv", "text"])
+def test_json_that_is_read_as_another_format_is_named(name: str, tmp_path: Path, model: Path) -> None:
+    lines = "".join(f'{{"text": "a line of a text, number {row}"}}\n' for row in range(30))
+    source = write_bytes(tmp_path / "in" / "a.jsonl", lines.encode())
+    settings = [f"input.format={name}", "input.header=false"]
+    remarks = init(str(source), "job.yaml", str(model), overrides=settings)["remarks"]
+    assert any(remark.startswith(f"looks like JSON Lines, but input.format={name}: ") for remark in remarks), remarks
+
+
 def test_pages_in_place_of_records_are_named_as_such(tmp_path: Path, model: Path) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         write_bytes(tmp_path / "in" / name, b"\n<!DOCTYPE html>\n<title>404</title>\n<p>Not Found</p>\n")
