@@ -16,7 +16,7 @@ import pyarrow as pa
 import zstandard
 
 from pipeline_ops.inputs.zip_archives import open_member
-from pipeline_ops.line_formats.line_records import Readable
+from pipeline_ops.line_formats.line_records import BrokenStream, Readable
 
 PIECE_BYTES = 4 * 2**10  # compressed, at a time: of the most compressible text these are 50 MB
 # of zstd, whose own default refuses files written with --long=28 or more; takes so much memory for such a file only
@@ -59,7 +59,8 @@ def decompressed(source: BinaryIO, compression: str, path: str) -> Iterator[Read
     """The decompressed bytes of a file that is open at its beginning; `path` is for messages.
 
     Raises:
-        OSError: on opening, or on a later read: the compressed bytes are damaged, or end too early.
+        BrokenStream: the compressed bytes end too early. What comes before is as it was written, only its checksum is missing.
+        OSError: on opening, or on a later read: the compressed bytes are damaged, so that what came before may be wrong.
         UserError: a zip archive holds other than one file, or an encrypted one.
     """
     if compression == "zip":
@@ -119,7 +120,7 @@ class _Frames:
                 return padding
             self._decompressor = DECOMPRESSORS[self._compression]()
         elif not piece:
-            raise OSError(f"the {self._compression} data is truncated: it ends within a frame; fetch the file again")
+            raise BrokenStream(f"the {self._compression} data is truncated: it ends within a frame; fetch the file again")
         try:
             self._decompressed += self._decompressor.decompress(piece)
         except (*DAMAGE, OSError) as error:  # bz2's own

@@ -8,7 +8,7 @@ opened.
 import io
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -227,9 +227,10 @@ class Peekable:
         self._source, self._ahead = source, b""
 
     def peek(self, size: int) -> bytes:
-        """The next `size` bytes, less where the stream ends before; they are still to be read."""
-        while len(self._ahead) < size and (data := self._source.read(size - len(self._ahead))):
-            self._ahead += bytes(data)
+        """The next `size` bytes, less where the stream ends or breaks before; they are still to be read."""
+        with suppress(BrokenStream):  # which is raised again by the read that gets there
+            while len(self._ahead) < size and (data := self._source.read(size - len(self._ahead))):
+                self._ahead += bytes(data)
         return self._ahead[:size]
 
     def read(self, size: int) -> bytes:

@@ -86,14 +86,13 @@ def read_record_blocks(
                 chunk = stream.read(left) if left > 0 else b""
             except BrokenStream as error:
                 broken, chunk = error, b""
-                del buffer[buffer.rfind(b"\n") + 1 :]
             at_end = not chunk
             buffer += chunk
-        if not buffer and broken:
-            raise broken
-        if not buffer:
+        if not buffer and not broken:
             return
-        ends = record_ends(bytes(buffer), syntax, at_end=at_end, begins_file=position == 0)
+        ends = record_ends(bytes(buffer), syntax, at_end=at_end and not broken, begins_file=position == 0)
+        if broken and not len(ends):  # what is left is no whole record
+            raise broken
         taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), max_records)
         cut = int(ends[taken - 1]) if len(ends) >= taken else 0
         if not at_end and cut in (0, len(buffer)):

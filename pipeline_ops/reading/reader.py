@@ -305,6 +305,7 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
 def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
     with open_lines(file, settings.input, settings.store, 0, content) as stream:
         data = stream.read().removeprefix(line_records.BYTE_ORDER_MARK)
+        stream.read(1)  # raises where the file is cut: its beginning is another document
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
     return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
 

@@ -29,14 +29,14 @@ SEEDS = 3  # of each kind of damage
 
 def truncated_gzip() -> bytes:
     whole = gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode())
-    return whole[: len(whole) // 2]
+    return whole[:40]  # before the end of the first record: whole ones would be labeled
 
 
 # {name: (how the file is written, what is said of it)}; the names are among those of the good files, two of them first
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "00-html.jsonl.gz": (lambda path: path.write_bytes(b"<html>404 Not Found</html>"), ""),
     "05-cut.jsonl.gz": (lambda path: path.write_bytes(truncated_gzip()), ""),
-    "00-other.parquet": (lambda path: write_parquet(path, OTHER_COLUMN), "no column 'text'; it has id, content"),
+    "00-other.parquet": (lambda path: write_parquet(path, OTHER_COLUMN), "no column 'text'; it has 'id', 'content'"),
     "03-empty.parquet": (lambda path: path.write_bytes(b""), "0 bytes"),
     "05-pointer.parquet": (lambda path: path.write_bytes(POINTER), "Git LFS pointer"),
     "06-pointer.jsonl": (lambda path: path.write_bytes(POINTER), "Git LFS pointer"),

@@ -1,5 +1,8 @@
 """Files that cannot be read: the rest of each comes as a failure, what was read before and all other files as ever."""
 
+import gzip
+import json
+import lzma
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,3 +296,36 @@ def test_read_of_harmless_files_after_deaths_gives_the_same_units(tmp_path: Path
     attempts = AttemptCounts()
     for _ in range(MAX_TRIES + 2):  # nothing is given up for having been read often
         assert try_spans(spans_of(files), settings, attempts).units == read_spans(spans_of(files), settings).units
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.txt.gz", "a.txt.xz", "a.json.gz"])
+@pytest.mark.parametrize("unit_bytes", [300, 10**6])
+def test_whole_records_before_the_cut_of_a_small_compressed_file_are_read(tmp_path: Path, name: str, unit_bytes: int) -> None:
+    """A quoted field with a newline in it is cut as well, and no part of it becomes a document or a reject."""
+    rng = random.Random(3)
+    rows = [{"id": str(row), "text": f"{rng.randbytes(40).hex()} and more"} for row in range(60)]
+    lines = [json.dumps(row) for row in rows]
+    content = {
+        "csv": "id,text\n" + "".join(f'{row["id"]},"{row["text"]}\n{row["text"]}"\n' for row in rows),
+        "jsonl": "\n".join(lines),
+        "txt": "\n".join(row["text"] for row in rows),
+        "json": f"[{','.join(lines)}]",
+    }[name.split(".")[1]]
+    data = (gzip if name.endswith("gz") else lzma).compress(content.encode())
+    path = tmp_path / name
+    path.write_bytes(data)
+    expected = read_path(path).column("text")
+    path.write_bytes(data[: len(data) * 2 // 3])
+    result = try_path(path, unit_bytes=unit_bytes)
+    (failure,) = result.failures
+    assert "truncated: it ends within a frame; fetch the file again" in failure.message
+    texts = [document["text"] for document in result.documents]
+    assert texts == expected[: len(texts)]
+    assert 15 < len(texts) < 50
+    assert (failure.pieces[0].start_row, result.rejects) == (len(texts), [])
+
+
+def test_cut_file_that_is_one_document_is_no_shorter_document(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(random.Random(3).randbytes(4000).hex().encode())[:-100])
+    result = try_path(tmp_path, text_unit="file")
+    assert (result.documents, len(result.failures)) == ([], 1)
