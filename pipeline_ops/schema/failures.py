@@ -37,14 +37,12 @@ class Failure:
         return first.path + (f" from row {first.start_row}" if first.start_row else "")
 
     def __str__(self) -> str:
-        """What failed and why, for people: the file once, and the class only where the message was not written for them."""
+        """Where and why, for people: the file once, first, and the class only where the message was not written for them."""
         path = self.pieces[0].path
-        reason = self.message.removesuffix(f" (while reading {path})")
+        reason = self.message.removesuffix(f" (while reading {path})").removeprefix(f"{path}: ").replace(path, "the file")
         if self.error not in WRITTEN_FOR_PEOPLE:
             reason = f"{self.error}: {reason}"
-        elif self.where == path and path in reason:
-            return reason
-        return f"{self.where}: {reason.removeprefix(f'{path}: ')}"
+        return f"{self.where}: {reason}"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

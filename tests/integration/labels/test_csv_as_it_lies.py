@@ -199,7 +199,7 @@ def test_file_without_the_text_column_is_quarantined_and_the_others_are_labeled(
     check_exactly_once(output, keys(good, 1))
     (failure,) = [json.loads(file.read_text()) for file in (output / "_failed").glob("*.json")]
     assert [piece["path"] for piece in failure["pieces"]] == [str(other)]
-    assert "has no column 'text'; it has id, body" in failure["message"]
+    assert "has no column 'text'; it has 'id', 'body'" in failure["message"]
     assert not result.complete
 
 

@@ -114,7 +114,11 @@ def test_outdated_failures_are_those_of_files_that_changed_or_went() -> None:
         (OSError("the gzip data is damaged"), 0, "a.gz: the gzip data is damaged"),
         (OSError("the gzip data is damaged"), 7, "a.gz from row 7: the gzip data is damaged"),
         (OSError("a.gz: ends too early"), 0, "a.gz: ends too early"),
-        (UserError("input.text_column: a.gz has no column 'text'"), 0, "input.text_column: a.gz has no column 'text'"),
+        (
+            UserError("input.text_column: a.gz has no column 'text'"),
+            0,
+            "a.gz: input.text_column: the file has no column 'text'",
+        ),
         (KeyError("text"), 0, "a.gz: KeyError: 'text'"),
     ],
 )
