@@ -1,6 +1,7 @@
 """Damaged input files: each row is labeled, rejected or quarantined, or the job says in one line why it does not begin.
 
-720 seeded cases; `python -m tests.fault.fuzz.fuzzed_job KIND SEED` does one of them, with a range of seeds as many as wanted.
+1,640 seeded cases, 40 of each kind; `python -m tests.fault.fuzz.fuzzed_job KIND SEED` does one of them, with a range of seeds
+as many as wanted.
 """
 
 import base64
