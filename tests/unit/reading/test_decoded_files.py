@@ -268,7 +268,7 @@ def test_encoding_that_is_none_is_refused(encoding: str) -> None:
 @pytest.mark.parametrize("key", ["delimiter", "quote", "escape"])
 def test_nul_as_a_character_of_csv_is_refused(key: str) -> None:
     with pytest.raises(ValidationError, match="is not a single ASCII character"):
-        InputConfig(path="in", **{key: "\0"})
+        InputConfig.model_validate({"path": "in", key: "\0"})
 
 
 def test_encoding_in_which_a_decoder_loses_its_place_is_an_error_with_its_name(tmp_path: Path) -> None:
