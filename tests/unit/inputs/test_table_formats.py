@@ -113,9 +113,9 @@ def test_a_table_with_an_empty_commit_is_refused(tmp_path: Path) -> None:
 # the names of what lies in a folder `metadata`, with its content, whether or not it makes the folder a table
 METADATA_FILES = [
     ("v3.metadata.json", METADATA, True),
-    ("v3.gz.metadata.json", gzip.compress(METADATA), True),
+    ("v3.gz.metadata.json", gzip.compress(METADATA, mtime=0), True),
     (f"00003-{UUID}.metadata.json", METADATA, True),
-    (f"00003-{UUID}.gz.metadata.json", gzip.compress(METADATA), True),
+    (f"00003-{UUID}.gz.metadata.json", gzip.compress(METADATA, mtime=0), True),
     ("copied.metadata.json", METADATA, True),
     ("v3.metadata.json", b"", True),  # damaged
     ("v3.metadata.json", METADATA[:20], True),
