@@ -42,17 +42,20 @@ def needs_writing(prepared: Prepared) -> bool:
         or prepared.plan.stale
         or prepared.outdated_failures
         or has_garbage(job.output_store, prepared.ledger)
-        or last_outcome(job.output_store) not in (None, _outcome_now(prepared))
+        or _ends_otherwise(prepared)
     )
 
 
-def _outcome_now(prepared: Prepared) -> str:
-    """The outcome of a run that labels nothing."""
+def _ends_otherwise(prepared: Prepared) -> bool:
+    """Whether a run that labels nothing ends otherwise than the last one."""
+    last = last_outcome(prepared.job.output_store)
+    if last is None:
+        return False
     commits, share = prepared.ledger.commits, prepared.job.input.max_reject_share
     is_complete = not (
         prepared.failures or incomplete_files(prepared.files, commits) or mostly_rejected(prepared.files, commits, share)
     )
-    return COMPLETE if is_complete else INCOMPLETE
+    return last != (COMPLETE if is_complete else INCOMPLETE)
 
 
 @contextmanager

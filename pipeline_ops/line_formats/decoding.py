@@ -8,7 +8,7 @@ opened.
 import io
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -225,15 +225,24 @@ class Peekable:
 
     def __init__(self, source: Readable):
         self._source, self._ahead = source, b""
+        self._broken: BrokenStream | None = None  # met by a look, for the read that gets there: a stream may break only once
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, less where the stream ends or breaks before; they are still to be read."""
-        with suppress(BrokenStream):  # which is raised again by the read that gets there
-            while len(self._ahead) < size and (data := self._source.read(size - len(self._ahead))):
-                self._ahead += bytes(data)
+        while len(self._ahead) < size and self._broken is None:
+            try:
+                data = self._source.read(size - len(self._ahead))
+            except BrokenStream as broken:
+                self._broken = broken
+                break
+            if not data:
+                break
+            self._ahead += bytes(data)
         return self._ahead[:size]
 
     def read(self, size: int) -> bytes:
+        if not self._ahead and self._broken is not None:
+            raise self._broken
         if not self._ahead:
             return self._source.read(size)
         data, self._ahead = self._ahead[:size], self._ahead[size:]

@@ -49,8 +49,8 @@ def write_kinds(folder: Path) -> tuple[dict[Path, list[str]], list[Path]]:
     }
     bad = {
         "404.jsonl.gz": HTML,
-        "cut.jsonl.gz": gzip.compress(jsonl_of(texts))[:-9],
-        "cut.txt.xz": lzma.compress("\n".join(texts).encode())[:-20],
+        "cut.jsonl.gz": gzip.compress(jsonl_of(texts))[:40],
+        "cut.txt.xz": lzma.compress("\n".join(texts).encode())[:40],
         "pointer.jsonl": POINTER,
         "pointer.parquet": POINTER,
         "unmarked.csv": csv_of(texts).encode("utf-16-le"),
@@ -130,7 +130,7 @@ def test_run_on_ray_over_small_files_of_which_some_are_damaged(
         data = {1: gzip.compress(data), 2: data.decode().encode("utf-16"), 3: data.replace(b"\n", b"\r")}.get(kind, data)
         broken = number % 5 == 4
         if broken:
-            damaged = [gzip.compress(data)[:-9], POINTER, HTML, data.decode("latin-1").encode("utf-16-le"), bytes(20_000)]
+            damaged = [gzip.compress(data)[:40], POINTER, HTML, data.decode("latin-1").encode("utf-16-le"), bytes(20_000)]
             data, name = damaged[number // 5 % 5], f"{name}.gz" if number // 5 % 5 == 2 else name
         path = write_bytes(source / "new", data).rename(source / name)
         if broken:
