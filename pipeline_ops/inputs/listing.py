@@ -1,17 +1,11 @@
 """The input corpus: its settings (InputConfig) and its files."""
 
-import bz2
-import gzip
-import io
-import lzma
-import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, BinaryIO
 
-import zstandard
-
+from pipeline_ops.inputs.compression import decompressed
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_compression
 from pipeline_ops.inputs.hive_folders import folder_columns
@@ -25,15 +19,7 @@ from pipeline_ops.storage.store import Store, StoredFile, is_hidden
 from pipeline_ops.tables.formats import find_table, find_table_in_catalog, is_in_catalog
 from pipeline_ops.tables.input_table import TableFiles
 
-LOOK_BYTES = 2**18  # of a file whose name gives no format
-# Reddit's dumps need the longest window of zstd
-OPENERS: dict[str | None, Callable[[BinaryIO], Any]] = {
-    "gzip": gzip.open,
-    "bz2": bz2.open,
-    "xz": lzma.open,
-    "zstd": lambda source: zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(source),
-}
-DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError)
+LOOK_BYTES = 2**12  # decompressed, of a file whose name gives no format
 ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 
 
@@ -86,12 +72,16 @@ def find_inputs(config: InputConfig, store: Store, labeled: Collection[str] = ()
 def _without_a_format(file: StoredFile, store: Store) -> UserError:
     """The error about an input of which no name gives a format; the beginning of its first file may show JSON."""
     compression = format_and_compression(file.path)[1]
-    with store.open(file, sequential=False) as source:
-        data = io.BytesIO(source.read(LOOK_BYTES))
+    begins = b""
     try:
-        begins = (OPENERS[compression](data) if compression in OPENERS else data).read(LOOK_BYTES // 64).lstrip()
-    except DAMAGE:
-        begins = b""
+        with (
+            store.open(file, sequential=False) as source,
+            decompressed(source, compression, file.path) if compression else nullcontext(source) as stream,
+        ):
+            begins = bytes(stream.read(LOOK_BYTES)).lstrip()
+    except (OSError, UserError) as error:  # a file that is damaged shows nothing
+        if is_store_fault(error):
+            raise
     remedy = "set input.format"
     if begins.startswith((b'{"', b"[{", b"{ ", b"{\n")):
         remedy = "its content looks like JSON: set input.format=jsonl"

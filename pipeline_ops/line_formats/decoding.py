@@ -14,22 +14,17 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from pipeline_ops.inputs.compression import compression_of, decompressed
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
-from pipeline_ops.line_formats.compression import compression_of, decompressed
 from pipeline_ops.line_formats.csv_syntax import CsvSyntax, csv_syntax
 from pipeline_ops.line_formats.first_bytes import check_no_other_format, check_no_pointer
 from pipeline_ops.line_formats.json_arrays import LOOK_BYTES, JsonElements, JsonLayout, json_layout
-from pipeline_ops.line_formats.line_records import (
-    BYTE_ORDER_MARK,
-    STREAM_CHUNK_BYTES,
-    BrokenStream,
-    Readable,
-    record_ends,
-)
+from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, STREAM_CHUNK_BYTES, record_ends
 from pipeline_ops.line_formats.text_encoding import Transcoded, check_is_text, encoding_of, has_byte_order_mark
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.streams import BrokenStream, Readable
 from pipeline_ops.storage.store import Store
 
 HEAD_BYTES = 64 * 2**10

@@ -25,7 +25,8 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK, BrokenStream, Readable
+from pipeline_ops.line_formats.line_records import BYTE_ORDER_MARK
+from pipeline_ops.schema.streams import BrokenStream, Readable
 
 LOOK_BYTES = 2**20
 WRAPPING_KEY = "data"  # of an array that is the documents; pandas, Label Studio and SQuAD's kind of files have it

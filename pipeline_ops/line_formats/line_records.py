@@ -6,29 +6,17 @@ U+0085 and form feeds.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from pipeline_ops.line_formats.csv_syntax import QUOTE_REMEDY, CsvSyntax, record_pattern, strict_record_pattern
+from pipeline_ops.schema.streams import BrokenStream, Readable
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
 MIN_CHUNK_BYTES = 2**16
 MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
-
-
-class BrokenStream(OSError):
-    """The stream cannot be read on for what its bytes are, at each attempt in the same place: all before it may be used."""
-
-
-class Readable(Protocol):
-    """A stream that is read from front to back."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; b"" at the end."""
-        ...
 
 
 @dataclass(frozen=True)

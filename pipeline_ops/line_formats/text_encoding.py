@@ -8,8 +8,8 @@ import numpy as np
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.line_formats.first_bytes import NOT_IN_TEXT
-from pipeline_ops.line_formats.line_records import BrokenStream, Readable
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.streams import BrokenStream, Readable
 
 TRANSCODED_BYTES = 256 * 2**10  # at a time
 UTF_8 = (None, "utf-8", "utf-8-sig")  # as codecs.lookup() calls it

@@ -13,10 +13,11 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from pipeline_ops.line_formats.compression import compression_of, decompressed
-from pipeline_ops.line_formats.line_records import MAX_RECORD_BYTES, Readable
+from pipeline_ops.inputs.compression import compression_of, decompressed
+from pipeline_ops.line_formats.line_records import MAX_RECORD_BYTES
 from pipeline_ops.line_formats.parsing import BadRecord
 from pipeline_ops.row_formats.row_batches import RowBatch, Source
+from pipeline_ops.schema.streams import Readable
 
 HEADERS = {  # column: header
     "url": "warc-target-uri",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline_ops.line_formats import json_arrays
 from pipeline_ops.line_formats.json_arrays import LOOK_BYTES, JsonElements, json_layout
-from pipeline_ops.line_formats.line_records import BrokenStream, read_record_blocks, split_records
+from pipeline_ops.line_formats.line_records import read_record_blocks, split_records
+from pipeline_ops.schema.streams import BrokenStream
 from tests.support.corpora import EDGE_CASES
 
 DOCUMENTS: list[dict[str, Any]] = [

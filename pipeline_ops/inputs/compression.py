@@ -16,7 +16,7 @@ import pyarrow as pa
 import zstandard
 
 from pipeline_ops.inputs.zip_archives import open_member
-from pipeline_ops.line_formats.line_records import BrokenStream, Readable
+from pipeline_ops.schema.streams import BrokenStream, Readable
 
 PIECE_BYTES = 4 * 2**10  # compressed, at a time: of the most compressible text these are 50 MB
 # of zstd, whose own default refuses files written with --long=28 or more; takes so much memory for such a file only
