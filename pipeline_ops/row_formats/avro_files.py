@@ -1,8 +1,8 @@
 """Avro object container files: their blocks are framed and decompressed here, and their records parsed by fastavro.
 
 The codecs are Arrow's and Python's, so that no further package is needed, and a file that ends within a block is never
-taken for one that ends behind it. fastavro is given blocks as small files of their own, whose schema has no logical types (as_stored):
-Arrow takes the stored values of dates, times and timestamps as they are, of any year.
+taken for one that ends behind it. fastavro is given blocks as small files of their own, whose schema has no logical types
+(as_stored): Arrow takes the stored values of dates, times and timestamps as they are, of any year.
 """
 
 import bz2
