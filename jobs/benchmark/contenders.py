@@ -16,7 +16,7 @@ from typing import Any
 
 def limit(task: dict[str, Any]) -> dict[str, Any]:
     """The bare model on batches that are in memory; see pipeline_ops.synthetic.reference_loops."""
-    from pipeline_ops.models.device import resolve_dtype
+    from pipeline_ops.loading.device import resolve_dtype
     from pipeline_ops.synthetic.reference_loops import run_bare_model
 
     dtype = resolve_dtype(task["dtype"], task["use_gpu"])
@@ -71,8 +71,8 @@ def _label_names(model: str) -> list[str]:
 def _model_facts(model: str, use_gpu: bool) -> dict[str, Any]:
     import torch
 
+    from pipeline_ops.loading.load import load_classifier
     from pipeline_ops.models.config import ModelConfig
-    from pipeline_ops.models.load import load_classifier
     from pipeline_ops.storage.config import StorageConfig
 
     loaded = load_classifier(ModelConfig(path=model), StorageConfig(), revision=None, dtype="float32", device="meta")

@@ -16,8 +16,8 @@ import numpy as np
 from cluster.resources import ComputeConfig, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.benchmark.processes import run_contender
+from pipeline_ops.loading.device import resolve_dtype
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig

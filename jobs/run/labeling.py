@@ -16,7 +16,7 @@ from jobs.run.plan import stray_lines
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
-from pipeline_ops.models.device import probe_models
+from pipeline_ops.loading.device import probe_models
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure, fatal_error_of
 from pipeline_ops.writing.commit_record import Commit

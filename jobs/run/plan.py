@@ -16,8 +16,8 @@ from jobs.run.result import removed_line
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
+from pipeline_ops.loading.device import resolve_dtype
 from pipeline_ops.models.config import JobModel
-from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed

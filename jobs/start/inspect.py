@@ -13,10 +13,10 @@ from jobs.number_format import counted
 from jobs.start.attention_shading import readable_tokens, shade_tokens
 from pipeline_ops.classifying.attention import attention_weights, normalize_over_text
 from pipeline_ops.classifying.classify import classify
+from pipeline_ops.loading.device import resolve_dtype
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig, ModelFacts
-from pipeline_ops.models.device import resolve_dtype
 from pipeline_ops.models.heads import Head, check_output
-from pipeline_ops.models.load import load_classifier
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import Embedding, OutputConfig
 from pipeline_ops.storage.config import StorageConfig

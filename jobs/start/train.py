@@ -21,10 +21,14 @@ from jobs.start.model_folder import check_target, publish, write_facts
 from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
 from jobs.start.training_threads import Threads
 from pipeline_ops.analysis.metrics import single_label_metrics
-from pipeline_ops.models.base_model import USUAL_MAX_LENGTH, ArchitectureConfig
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import HubUnreachable, hub_commit, is_hub_id, local_copy, weights_identity
-from pipeline_ops.models.training import (
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.paths import full_path
+from pipeline_ops.storage.store import Store
+from pipeline_ops.training.base_model import USUAL_MAX_LENGTH, ArchitectureConfig
+from pipeline_ops.training.training import (
     TrainingConfig,
     TrainingPlan,
     TrainingResult,
@@ -32,10 +36,6 @@ from pipeline_ops.models.training import (
     newest_checkpoint,
     train_classifier,
 )
-from pipeline_ops.schema.errors import UserError
-from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import full_path
-from pipeline_ops.storage.store import Store
 
 LONGEST_STEP_S = 10.0  # that an interruption waits for, to save a checkpoint
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.number_format import counted
-from pipeline_ops.models.training import newest_checkpoint
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.training.training import newest_checkpoint
 
 FINGERPRINT = "fingerprint"
 

@@ -1,4 +1,4 @@
-"""Sequence classifiers: their configuration, exact identity, files, weights, heads and costs; and how one is trained.
+"""Sequence classifiers by their files: configuration, exact identity, heads and costs. Nothing here needs torch.
 
-In: ModelConfig. Out: a JobModel (config, facts, tokenizer) for the stages; a loaded torch module; logits to scores and labels.
+In: ModelConfig. Out: a JobModel (config, facts, tokenizer) for the stages; logits to scores and labels.
 """

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
-from pipeline_ops.models.load import load_classifier
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import list_cell
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.models.base_model import save_model, train_wordpiece
 from pipeline_ops.synthetic.package_corpus import collect_passages
+from pipeline_ops.training.base_model import save_model, train_wordpiece
 
 MEDIAN_TOKENS = 200
 LENGTH_SIGMA = 0.7  # of the logarithm: one document in eleven has over 512 tokens, the mean is 256

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.models.load import load_classifier
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.reading.reader import ReadSettings, Span, read_units
 from pipeline_ops.schema.errors import UserError

@@ -7,8 +7,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig, ModelFacts
-from pipeline_ops.models.load import load_classifier
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store

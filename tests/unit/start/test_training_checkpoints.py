@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
-from pipeline_ops.models.training import newest_checkpoint
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.training.training import newest_checkpoint
 from tests.support.corpora import write_bytes
 
 FINGERPRINT = fingerprint_of({"seed": 0}, ["a text"], ["a"])

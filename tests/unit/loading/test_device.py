@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_ops.loading.device import probe_models, resolve_dtype
 from pipeline_ops.models.config import JobModel, ModelConfig
-from pipeline_ops.models.device import probe_models, resolve_dtype
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_ops.models.base_model import (
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.training.base_model import (
     ArchitectureConfig,
     choose_max_length,
     load_checkpoint,
@@ -28,7 +29,6 @@ from pipeline_ops.models.base_model import (
     train_wordpiece,
     usual_learning_rate,
 )
-from pipeline_ops.schema.errors import UserError
 
 Interruptible = Callable[[], AbstractContextManager[Callable[[], bool]]]
 LOGGED_LOSSES = 50  # per training; reading a loss synchronizes the GPU

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.flops import token_budget_of
-from pipeline_ops.models.load import load_classifier
 from pipeline_ops.storage.config import StorageConfig
 
 
