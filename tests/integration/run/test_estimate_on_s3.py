@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from jobs.run.estimate import plan_on, target_of
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
@@ -13,6 +15,7 @@ KINDS = {"put": "PutObject", "get": "GetObject", "list": "ListObjects.*", "delet
 DOCUMENTS = 300
 
 
+@pytest.mark.slow
 def test_requests_of_a_run_are_about_those_of_the_estimate(s3: Bucket, model: Path, tmp_path: Path) -> None:
     texts = real_documents(DOCUMENTS)
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts[:150]])

@@ -70,6 +70,7 @@ def test_unchanged_input_is_listed_once(s3: Bucket, model: Path, texts: list[str
     assert s3.journal.requests("HeadObject", INPUT) == []
 
 
+@pytest.mark.slow
 def test_reader_of_commits_never_sees_both_versions_of_a_changed_file(
     s3: Bucket, s3_server: S3Server, model: Path, texts: list[str]
 ):

@@ -82,6 +82,7 @@ def test_a_run_that_labels_next_to_nothing_is_no_success(
     check_exactly_once(tmp_path / "blank", keys(source, 31))
 
 
+@pytest.mark.slow
 def test_the_command_status_and_verify_agree(tmp_path: Path, model: Path, source: Path, ray_address: str) -> None:
     job_file = write_job_file(tmp_path / "job.yaml", job_settings(source, model, tmp_path / "out"))
     finished = command("run", job_file)

@@ -260,6 +260,7 @@ class Counting:
         return graph.forward
 
 
+@pytest.mark.slow
 def test_logits_of_a_compiled_model_are_the_same_from_a_graph_or_two(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler, compile_with = Counting(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: compile_with(model, dynamic=dynamic, backend=compiler))

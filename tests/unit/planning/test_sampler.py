@@ -107,7 +107,7 @@ def test_estimate_of_files_of_very_different_sizes_is_within_its_interval(
         assert 0 < sample.documents < 0.8 * len(documents)
 
 
-@pytest.mark.parametrize("name", ["gzip.jsonl", "utf-16.txt", "returns.txt"])
+@pytest.mark.parametrize("name", mostly_slow(["gzip.jsonl", "utf-16.txt", "returns.txt"], quick=["gzip.jsonl"]))
 def test_places_are_drawn_by_what_the_bytes_are_and_not_by_the_name(
     tmp_path: Path, model: Path, documents: list[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,14 @@ from pipeline_ops.schema.units import Range
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet, write_text
 from tests.support.reading_path import MEBIBYTE, Result, prepare, read_path, read_spans, spans_of, try_path, write_rows
+from tests.support.tiers import mostly_slow
 
 UNIT_BYTES = (1, 7, 100, 10_000, 10**9)
 LINE_FILES = (
     *("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.jsonl.zip"),
     *("a.csv", "a.csv.gz", "a.csv.lz4", "a.tsv.zst", "a.txt", "a.txt.bz2"),
 )
+KEPT = ["none", "first", "last", "every second", "all but one", "all"]  # of the units, by commits
 ROW_FILES = ("a.arrow", "a.feather", "a.orc", "a.avro", "a.wet", "a.warc.wet.gz")
 
 
@@ -68,7 +70,7 @@ def test_read_of_a_format_gives_every_row_once_in_order(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", [*LINE_FILES, *ROW_FILES])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", mostly_slow([1, 2], quick=[1]))
 def test_read_of_a_file_does_not_depend_on_unit_bytes(tmp_path: Path, name: str, seed: int) -> None:
     rows = random_rows(40, seed)
     path = write_rows(tmp_path / name, rows)
@@ -110,7 +112,7 @@ def test_read_of_another_fingerprint_gives_other_units(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*LINE_FILES, *ROW_FILES, "a.parquet"])
-@pytest.mark.parametrize("kept", ["none", "first", "last", "every second", "all but one", "all"])
+@pytest.mark.parametrize("kept", mostly_slow(KEPT, quick=["first", "every second"]))
 def test_read_after_an_interruption_gives_exactly_the_rest(tmp_path: Path, name: str, kept: str) -> None:
     rows = random_rows(90, 5)
     path = write_rows(tmp_path / name, rows)

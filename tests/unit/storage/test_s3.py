@@ -27,7 +27,9 @@ def put_and_list(s3: Bucket, names: tuple[str, ...] = ("a.bin",)):
     return store_of(s3).list_all()
 
 
-@pytest.mark.parametrize("kind", ["status", "reset", "reset_mid", "close_mid", "short", "flip"])
+@pytest.mark.parametrize(
+    "kind", mostly_slow(["status", "reset", "reset_mid", "close_mid", "short", "flip"], quick=["status", "close_mid", "flip"])
+)
 def test_read_that_fails_twice_gives_the_right_bytes(s3: Bucket, kind):
     files = put_and_list(s3, ("a.bin", "b.bin"))
     with s3.proxy.faults(Rule(kind, "GetObject", times=2)):
@@ -35,7 +37,7 @@ def test_read_that_fails_twice_gives_the_right_bytes(s3: Bucket, kind):
     assert s3.journal.faults()[kind] == 2
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["status", "close_mid", "short", "flip"], quick=["status", "flip"]))
+@pytest.mark.parametrize("kind", mostly_slow(["status", "close_mid", "short", "flip"], quick=["flip"]))
 def test_read_that_always_fails_says_so_after_a_few_requests(s3: Bucket, kind):
     files = put_and_list(s3)
     with s3.proxy.faults(Rule(kind, "GetObject", times=None)), pytest.raises(StoreError, match=r"in/a\.bin"):
@@ -44,7 +46,7 @@ def test_read_that_always_fails_says_so_after_a_few_requests(s3: Bucket, kind):
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-@pytest.mark.parametrize("kind", ["flip", "short", "close_mid", "reset"])
+@pytest.mark.parametrize("kind", mostly_slow(["flip", "short", "close_mid", "reset"], quick=["flip", "short"]))
 def test_range_that_arrives_wrong_once_is_read_again(s3: Bucket, kind, sequential: bool):
     (file,) = put_and_list(s3)
     with s3.proxy.faults(Rule(kind, "GetObject")), store_of(s3).open(file, sequential=sequential) as opened:
@@ -62,7 +64,9 @@ def test_object_that_changed_since_it_was_listed_is_not_read(s3: Bucket):
         store_of(s3).read_files([file])
 
 
-@pytest.mark.parametrize("kind", ["status", "reset", "after_status", "after_reset", "flip"])
+@pytest.mark.parametrize(
+    "kind", mostly_slow(["status", "reset", "after_status", "after_reset", "flip"], quick=["after_status", "flip"])
+)
 def test_put_that_fails_twice_leaves_the_right_bytes(s3: Bucket, kind):
     with s3.proxy.faults(Rule(kind, "PutObject", times=2)):
         store_of(s3, "out").put_many({"a": CONTENT, "b": CONTENT})

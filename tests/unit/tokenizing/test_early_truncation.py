@@ -164,7 +164,7 @@ def of_whole(texts: list[str], tokenizer: Tokenizer, max_length: int, direction:
     return {"ids": ids, "type_ids": type_ids, "lengths": lengths, "truncated": truncated}
 
 
-@pytest.mark.parametrize(("family", "direction"), CASES)
+@pytest.mark.parametrize(("family", "direction"), mostly_slow(CASES, quick=QUICK))
 def test_texts_that_are_cut_as_short_as_can_be_have_the_tokens_of_whole_ones(family: str, direction: str) -> None:
     @BRIEF
     @given(st.lists(TEXTS, max_size=3), st.integers(4, 128), st.integers(1, 40))
@@ -229,7 +229,7 @@ class Counting:
         return self.backend.encode_batch_fast(texts, **options)
 
 
-@pytest.mark.parametrize(("family", "direction"), CASES)
+@pytest.mark.parametrize(("family", "direction"), mostly_slow(CASES, quick=QUICK))
 def test_long_documents_are_tokenized_only_as_far_as_needed(family: str, direction: str) -> None:
     tokenizer, truncation = truncating(family, direction, 64)
     texts = [*(" ".join(real_documents(60, seed)) for seed in range(3)), "short"]
@@ -259,7 +259,7 @@ def test_long_documents_without_spaces_are_tokenized_only_as_far_as_needed(famil
 RESTS = [" " * 500, "\n" * 100, "\x00" * 500, "\u200b \u00ad\n" * 500, "", " a", "a" * 500]
 
 
-@pytest.mark.parametrize(("family", "direction"), CASES)
+@pytest.mark.parametrize(("family", "direction"), mostly_slow(CASES, quick=QUICK))
 def test_texts_at_the_limit_are_truncated_only_if_the_rest_has_tokens(family: str, direction: str) -> None:
     """Much text behind the last token that is kept need not mean that there are more tokens."""
     tokenizer, truncation = truncating(family, direction, 16)
