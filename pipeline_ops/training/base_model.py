@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_ops.models.resolve import limit_of
+from pipeline_ops.models.tokenizer import limit_of
 from pipeline_ops.schema.errors import UserError
 
 USUAL_MAX_LENGTH = 256  # of a training that names none: the memory for attention grows with its square

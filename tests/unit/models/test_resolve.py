@@ -20,7 +20,8 @@ from transformers import (
 
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.models.resolve import resolve_max_length, resolve_model
+from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.models.tokenizer import resolve_max_length
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from tests.models.architectures import make_classifier
