@@ -28,14 +28,9 @@ from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import full_path
 from pipeline_ops.storage.store import Store
 from pipeline_ops.training.base_model import USUAL_MAX_LENGTH, ArchitectureConfig
-from pipeline_ops.training.training import (
-    TrainingConfig,
-    TrainingPlan,
-    TrainingResult,
-    TrainingStep,
-    newest_checkpoint,
-    train_classifier,
-)
+from pipeline_ops.training.config import TrainingConfig
+from pipeline_ops.training.trainer import TrainingStep, newest_checkpoint
+from pipeline_ops.training.training import TrainingPlan, TrainingResult, train_classifier
 
 LONGEST_STEP_S = 10.0  # that an interruption waits for, to save a checkpoint
 

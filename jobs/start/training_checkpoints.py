@@ -17,7 +17,7 @@ from jobs.number_format import counted
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.training.training import newest_checkpoint
+from pipeline_ops.training.trainer import newest_checkpoint
 
 FINGERPRINT = "fingerprint"
 

@@ -15,7 +15,7 @@ from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.training.training import TrainingConfig
+from pipeline_ops.training.config import TrainingConfig
 from tests.conftest import Bucket
 from tests.support import REPOSITORY
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet

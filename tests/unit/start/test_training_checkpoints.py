@@ -9,7 +9,7 @@ from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, k
 from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.training.training import newest_checkpoint
+from pipeline_ops.training.trainer import newest_checkpoint
 from tests.support.corpora import write_bytes
 
 FINGERPRINT = fingerprint_of({"seed": 0}, ["a text"], ["a"])

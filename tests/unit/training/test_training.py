@@ -15,7 +15,9 @@ import torch
 from jobs.start.train import baseline_line, report_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.training.base_model import ArchitectureConfig, train_wordpiece
-from pipeline_ops.training.training import TrainingConfig, balanced_loss, newest_checkpoint, split_held_out, train_classifier
+from pipeline_ops.training.config import TrainingConfig
+from pipeline_ops.training.trainer import balanced_loss, newest_checkpoint
+from pipeline_ops.training.training import split_held_out, train_classifier
 
 torch.set_num_threads(1)  # threads only get in each other's way in a model this small
 
