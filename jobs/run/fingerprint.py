@@ -85,9 +85,14 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
         for key in differing_settings(recorded, settings)
     ]
     if differing:
+        as_recorded = "".join(
+            f" ({key}: {recorded[key]})"  # the model's own counts from a later version on, so that nobody may have changed it
+            for key in differing_settings(recorded, settings)
+            if key.endswith(".activation") and key in recorded
+        )
         raise UserError(
             f"output.path: holds labels written with other settings: {'; '.join(differing)};"
-            f" restore them, or give another output.path"
+            f" restore them{as_recorded}, or give another output.path"
         )
 
 

@@ -31,6 +31,11 @@ from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
 GENERIC_LABELS = "generic names; set model.id2label"
+ACTIVATION_SOURCES = {
+    "head": "the model's head",
+    "CrossEncoder": "saved by sentence-transformers; model.activation overrides it",
+    "job": "job file",
+}
 MOST_LABELS = 12
 RECORDS = 5  # of runs, the newest
 
@@ -190,7 +195,7 @@ def _model_settings(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]
             key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
             for key, value in window_settings(facts.windows).items()
         },
-        "activation": (facts.head.activation, "the model's head" if config.activation == "auto" else "job file"),
+        "activation": (facts.head.activation, ACTIVATION_SOURCES[facts.head.activation_from]),
         "head": (facts.head.kind, "the model's head" if config.problem_type == "auto" else "job file"),
         "labels": (len(facts.head.labels), "the model's id2label" + f" ({GENERIC_LABELS})" * facts.head.has_generic_labels),
     }

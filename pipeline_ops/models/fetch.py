@@ -68,6 +68,24 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
     return target
 
 
+def model_file(folder: str, name: str, revision: str | None) -> str | None:
+    """Local path of a small file of a model; None: there is none, or none in the cache of a hub that cannot be reached.
+
+    Args:
+        folder: what local_copy returns.
+    """
+    if os.path.isdir(folder):
+        path = os.path.join(folder, name)
+        return path if os.path.isfile(path) else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return hf_hub_download(folder, name, revision=revision)
+    except EntryNotFoundError:
+        return None
+
+
 def check_weights(config: ModelConfig, storage: StorageConfig) -> None:
     """Raises UserError for a folder with pickled weights only. Models on the hub are checked when they are loaded."""
     if config.allow_pickled_weights or is_hub_id(config.path):

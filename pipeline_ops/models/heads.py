@@ -19,6 +19,8 @@ from pipeline_ops.schema.output_columns import OutputConfig
 Activation = Literal["softmax", "sigmoid", "none"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Kind = Literal["single_label", "multi_label", "value"]
+# what an activation follows from: the kind of head, as in the pipeline; settings of sentence-transformers; the job file
+ActivationSource = Literal["head", "CrossEncoder", "job"]
 THRESHOLD = 0.5
 FALLBACK_LABEL = "unsure"
 GENERIC_LABEL = re.compile(r"LABEL_\d+")  # transformers' default for a label without a name
@@ -30,7 +32,9 @@ class HeadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     problem_type: Literal["auto"] | ProblemType = Field(default="auto", description="what the head was trained for")
-    activation: Literal["auto"] | Activation = Field(default="auto", description="logits -> scores; auto: as the pipeline does")
+    activation: Literal["auto"] | Activation = Field(
+        default="auto", description="logits -> scores; auto: as saved, or as the pipeline"
+    )
     threshold: Annotated[float, Field(ge=0, le=1)] | dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
         default=None, description="multi-label: the score from which a label is given, 0.5 unless set; or {label: score}"
     )
@@ -83,6 +87,7 @@ class Head:
     bin_labels: tuple[str, ...] = ()  # one more than limits
     min_score: float | None = None
     fallback_label: str | None = None
+    activation_from: ActivationSource = "head"
 
     @property
     def has_generic_labels(self) -> bool:
@@ -90,19 +95,22 @@ class Head:
         return self.kind != "value" and any(GENERIC_LABEL.fullmatch(label) for label in self.labels)
 
 
-def resolve_head(config: HeadConfig, labels: Sequence[str], problem_type: str | None) -> Head:
+def resolve_head(
+    config: HeadConfig, labels: Sequence[str], problem_type: str | None, saved_activation: Activation | None = None
+) -> Head:
     """The resolved head of a model.
 
     Args:
         labels: the model's own names, in id2label order.
         problem_type: of the model's configuration.
+        saved_activation: of a CrossEncoder; see cross_encoder.saved_activation.
 
     Raises:
         UserError: a setting that does not fit this kind of head, or names a label that the model does not have.
     """
     asked = problem_type if config.problem_type == "auto" else config.problem_type
     names = _renamed(config.id2label or {}, list(labels))
-    activation = activation_for(asked, len(names)) if config.activation == "auto" else config.activation
+    activation, source = _activation(config, saved_activation, activation_for(asked, len(names)))
     kind = kind_of(asked, len(names))
     if config.threshold is not None and kind != "multi_label":
         raise UserError(
@@ -120,7 +128,13 @@ def resolve_head(config: HeadConfig, labels: Sequence[str], problem_type: str | 
     bins = config.bins or ()
     bin_labels = config.bin_labels or tuple(map(str, range(len(bins) + 1))) if bins else ()
     fallback = None if config.min_score is None else config.fallback_label or FALLBACK_LABEL
-    return Head(tuple(names), activation, kind, thresholds, bins, bin_labels, config.min_score, fallback)
+    return Head(tuple(names), activation, kind, thresholds, bins, bin_labels, config.min_score, fallback, source)
+
+
+def _activation(config: HeadConfig, saved: Activation | None, of_head: Activation) -> tuple[Activation, ActivationSource]:
+    if config.activation != "auto":
+        return config.activation, "job"
+    return (of_head, "head") if saved is None else (saved, "CrossEncoder")
 
 
 def activation_for(problem_type: str | None, num_labels: int) -> Activation:

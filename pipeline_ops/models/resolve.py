@@ -4,6 +4,7 @@ import sys
 from typing import Any, NamedTuple
 
 from pipeline_ops.models.config import ModelConfig, ModelFacts
+from pipeline_ops.models.cross_encoder import saved_activation
 from pipeline_ops.models.fetch import check_weights, hub_commit, is_hub_id, local_copy, weights_identity
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.head_weights import check_head
@@ -90,13 +91,16 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
     windows = resolve_windows(config, max_length - special, pairs)
     if pairs or windows is not None:  # raises for a tokenizer whose sequences cannot be laid out
         layout_of(backend, max_length=max_length, pairs=pairs, from_end=False, windows=windows)
+    labels = [str(model.id2label[index]) for index in range(int(model.num_labels))]
+    follows = config.activation == config.problem_type == "auto"  # else the job file says what the logits are
+    saved = saved_activation(config.path, folder, config.revision, model) if follows else None
     facts = ModelFacts(
         path=config.path,
         revision=config.revision,
         weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
         tokenizer_hash=tokenizer_hash(tokenizer),
         max_length=max_length,
-        head=resolve_head(config, [str(model.id2label[index]) for index in range(int(model.num_labels))], model.problem_type),
+        head=resolve_head(config, labels, model.problem_type, saved),
         pad_id=tokenizer.pad_token_id,
         pad_type_id=tokenizer.pad_token_type_id,
         pad_left=pads_left(model, tokenizer.padding_side),
