@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobs.number_format import counted
 from jobs.start.attention_shading import readable_tokens, shade_tokens
 from pipeline_ops.classifying.attention import attention_weights, normalize_over_text
-from pipeline_ops.classifying.classify import classify
+from pipeline_ops.classifying.classify import classify_isolating_failures
+from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.classifying.padding_check import padding_line, reason_against_padding
 from pipeline_ops.loading.device import resolve_dtype
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig, ModelFacts
@@ -57,7 +59,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         attention: add `pieces` (readable tokens) and `attention` (a weight per token; they sum to 1) to each window.
 
     Raises:
-        UserError: as resolve_model, load_classifier and attention_weights.
+        UserError: as resolve_model, load_classifier, reason_against_padding and attention_weights.
     """
     model, storage = config.model, config.storage
     facts, tokenizer, _ = resolve_model(model, storage, pairs=pair is not None)
@@ -83,7 +85,12 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     classifier = load_classifier(
         model, storage, revision=facts.revision, dtype=dtype, device="cpu", attention="eager" if attention else None
     )
-    values = classify(batches, classifier, num_labels=len(head.labels), pad_left=facts.pad_left, embedding=output.embedding)
+    reason = reason_against_padding(classifier, facts)
+    passes = ForwardPasses(classifier, pad_left=facts.pad_left, against_padding=reason, embedding=output.embedding)
+    batches = passes.arrange(batches)
+    values, failed = classify_isolating_failures(batches, passes, num_labels=len(head.labels))
+    for error in failed.values():
+        raise error
     logits = values[:, : len(head.labels)]
     embedding = values[:, len(head.labels) :] if output.embedding is not None else None
     classified = ModelOutputs(logits, encodings.num_tokens, encodings.truncated, encodings.windows, embedding)
@@ -111,6 +118,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         "revision": facts.revision,
         "max_length": facts.max_length,
         "dtype": dtype,
+        **({} if reason is None else {"padding": padding_line(facts.model_type, reason)}),
         **first,
         **({} if facts.windows is None else {"windows": windows}),
         "num_tokens": int(encodings.num_tokens[0]),
@@ -169,6 +177,8 @@ def print_steps(steps: dict[str, Any]) -> None:
         if name in steps:
             console.print(f"{name:<11} {steps[name]!r}", markup=False, highlight=False)
     console.print(f"model       {steps['model']}  max_length {steps['max_length']}  {steps['dtype']}", highlight=False)
+    if "padding" in steps:
+        console.print(steps["padding"], markup=False, highlight=False)
     windows = steps.get("windows", [steps])
     for number, window in enumerate(windows[:MAX_PRINTED_WINDOWS], 1):
         columns = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in window]

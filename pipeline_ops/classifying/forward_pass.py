@@ -11,6 +11,7 @@ from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding
+from pipeline_ops.tokenizing.batching import TokenBatches, without_padding
 
 # RuntimeErrors of torch that are no torch.OutOfMemoryError
 OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
@@ -50,6 +51,7 @@ class ForwardPasses:
 
     Args:
         pad_left: the rows are padded in front.
+        against_padding: why the model's batches have to be without padding, see padding_check.py; None: they may have it.
         embedding: return each row's pooled last hidden state, float32 (rows, hidden size), behind its logits. cls: of the token
             that the head reads: the first, a decoder's last, an encoder-decoder's last end of text; mean: of all but padding.
         compiled: through torch.compile with dynamic=True: one or two graphs for all batches. A graph per size would be a little
@@ -59,10 +61,18 @@ class ForwardPasses:
         Exception: what the compiler raises.
     """
 
-    def __init__(self, model: Any, *, pad_left: bool, compiled: bool = False, embedding: Embedding | None = None):
+    def __init__(
+        self,
+        model: Any,
+        *,
+        pad_left: bool,
+        against_padding: str | None = None,
+        compiled: bool = False,
+        embedding: Embedding | None = None,
+    ):
         import torch
 
-        self.model, self.pad_left, self.compiled = model, pad_left, compiled
+        self.model, self.pad_left, self.against_padding, self.compiled = model, pad_left, against_padding, compiled
         self.forward = torch.compile(model, dynamic=True) if compiled else model
         parameters = inspect.signature(model.forward).parameters
         self.takes_types = "token_type_ids" in parameters
@@ -85,6 +95,10 @@ class ForwardPasses:
         self._events: list[tuple[Any, Any]] = []
         if compiled:  # compile now: an error of the compiler is no document's fault
             self._warm_up()
+
+    def arrange(self, batches: TokenBatches) -> TokenBatches:
+        """The batches as the model may read them: without padding, if there is a reason against it."""
+        return batches if self.against_padding is None else without_padding(batches, self.pad_left)
 
     def __call__(self, ids: np.ndarray, type_ids: np.ndarray | None, lengths: np.ndarray, width: int) -> Any:
         """Logits and embeddings, float32 (rows, labels + embedding_size), on the model's device; on a GPU not waited for.
@@ -213,7 +227,7 @@ class ForwardPasses:
 
     def _check_ids(self, ids: np.ndarray) -> None:
         """Raises IndexError for an id without an embedding; on a GPU it would make the device unusable for the process."""
-        known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
+        known = num_embeddings(self.model)
         if known is not None and ids.size and ids.max() >= known:
             raise IndexError(
                 f"token id {ids.max()}, the model has embeddings for {known}; its tokenizer belongs to another model"
@@ -226,6 +240,14 @@ class ForwardPasses:
             types = np.zeros(32, np.int8) if self.takes_types else None
             self(np.zeros(32, np.int32), types, np.array([16, 9], np.int32), 16)
         self.take_seconds()
+
+
+def num_embeddings(model: Any) -> int | None:
+    """The number of token ids that a transformers model knows; None: any id, as CANINE, which hashes characters."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:
+        return None
 
 
 def _to_tensor(arrays: list[np.ndarray]) -> Any:

@@ -44,6 +44,7 @@ class ModelFacts:
     has_type_ids: bool
     pairs: bool = False  # documents are pairs of texts
     windows: Windows | None = None  # None: long documents are truncated
+    model_type: str = ""  # the architecture, as transformers names it
 
     def to_dict(self) -> dict[str, Any]:
         """One flat dictionary, as files' metadata, `_job.json` and the report have it."""

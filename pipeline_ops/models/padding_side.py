@@ -1,6 +1,21 @@
-"""On which side batches are padded: left for decoders, whose heads read the last token that is no padding."""
+"""On which side batches are padded: left for decoders, whose heads read the last token that is no padding.
+
+And the kinds of models for which padding is harmful on either side.
+"""
 
 from typing import Any
+
+# kinds whose answers depend on padding, although it is masked
+DEPENDS_ON_PADDING = {
+    "canine",  # pools four characters to one
+    "convbert",  # convolutions
+    "fnet",  # Fourier transforms over all tokens; takes no mask
+    "funnel",  # pools
+    "nystromformer",  # landmarks among all tokens, and convolutions
+    "t5gemma",  # the head reads the token behind the last one, if there is one
+    "t5gemma2",
+    "yoso",  # takes a mask of 0 and 1 for another one
+}
 
 
 def is_decoder(model: Any) -> bool:

@@ -107,6 +107,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         has_type_ids="token_type_ids" in tokenizer.model_input_names,
         pairs=pairs,
         windows=windows,
+        model_type=model.model_type,
     )
     return ResolvedModel(facts, tokenizer, token_flops_of(model))
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
+from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
@@ -85,7 +86,12 @@ class ClassifyActor:
                 check_compiler(device)
             loaded = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
             embedding = model.output.embedding
-            passes.append(ForwardPasses(loaded, pad_left=facts.pad_left, compiled=config.compile, embedding=embedding))
+            reason = reason_against_padding(loaded, facts)
+            passes.append(
+                ForwardPasses(
+                    loaded, pad_left=facts.pad_left, against_padding=reason, compiled=config.compile, embedding=embedding
+                )
+            )
         return passes
 
     def __call__(self, row: pa.Table) -> pa.Table:
@@ -99,7 +105,10 @@ class ClassifyActor:
         if self.load_error is not None:
             raise self.load_error
         began = time.monotonic()
-        batches = [batches_from_columns(row.table, number) for number in self.tokenizations]
+        batches = [
+            passes.arrange(batches_from_columns(row.table, number))
+            for passes, number in zip(self.passes, self.tokenizations, strict=True)
+        ]
         num_documents = len(row.array("num_tokens_0"))
         self.reporter = UnitReporter(self.attempts, f"{STEP} {row.unit.id}", num_documents, batches)
         outputs, seconds = self.forward(batches)

@@ -82,6 +82,27 @@ def make_batches(
     return TokenBatches(ids, type_ids, lengths[order], order, rows, batch_widths.astype(np.int32))
 
 
+def without_padding(batches: TokenBatches, pad_left: bool) -> TokenBatches:
+    """The same documents in batches of one length each, without padding, for models whose answers depend on it.
+
+    As documents are sorted by length, each batch becomes one of every length in it.
+    """
+    widths = np.repeat(batches.widths, batches.rows)
+    of_batch = np.repeat(np.arange(len(batches.rows)), batches.rows)
+    columns = np.arange(len(batches.ids)) - np.repeat(np.cumsum(widths) - widths, widths)
+    begins = np.repeat(widths - batches.lengths if pad_left else np.zeros_like(widths), widths)
+    kept = (columns >= begins) & (columns < begins + np.repeat(batches.lengths, widths))
+    starts = np.flatnonzero(np.diff(of_batch, prepend=-1) | np.diff(batches.lengths, prepend=-1))
+    return TokenBatches(
+        batches.ids[kept],
+        batches.type_ids[kept] if len(batches.type_ids) else batches.type_ids,
+        batches.lengths,
+        batches.order,
+        np.diff(starts, append=len(widths)).astype(np.int32),
+        batches.lengths[starts],
+    )
+
+
 def _batch_rows(widths: np.ndarray, batch_tokens: int) -> np.ndarray:
     """Documents per batch, int32, for ascending `widths`; see make_batches."""
     rows = []

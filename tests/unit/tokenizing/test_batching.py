@@ -15,6 +15,7 @@ from pipeline_ops.tokenizing.batching import (
     batches_from_columns,
     batches_to_columns,
     make_batches,
+    without_padding,
 )
 from pipeline_ops.tokenizing.encoding import Encodings, encode, truncating_backend
 from tests.models.tiny import Architecture
@@ -154,3 +155,25 @@ def test_batches_of_texts_with_the_padding_token_keep_it_a_token(model_of: Calla
     assert tokenizer.pad_token_id == 1
     assert found[0].count(1) == 2
     assert set(padding) == {1}
+
+
+@pytest.mark.parametrize("pad_left", [False, True])
+@pytest.mark.parametrize("with_types", [False, True])
+def test_batches_without_padding_hold_each_document_alone_with_those_of_its_length(pad_left: bool, with_types: bool) -> None:
+    encodings = random_encodings(7, 60, with_types=with_types)
+    padded = make_batches(encodings, batch_tokens=300, pad_id=0, pad_left=pad_left)
+    batches = without_padding(padded, pad_left)
+    assert batches.widths.max() > batches.widths.min()
+    assert len(padded.rows) < len(batches.rows) < 60
+    assert batches.order.tolist() == padded.order.tolist()
+    np.testing.assert_array_equal(np.repeat(batches.widths, batches.rows), encodings.lengths[batches.order])
+    ends = np.cumsum(encodings.lengths)
+    cells = np.concatenate([np.arange(ends[row] - encodings.lengths[row], ends[row]) for row in batches.order])
+    np.testing.assert_array_equal(batches.ids, encodings.ids[cells])
+    if encodings.type_ids is not None:
+        np.testing.assert_array_equal(batches.type_ids, encodings.type_ids[cells])
+
+
+def test_batches_without_padding_of_no_documents_are_none() -> None:
+    empty = make_batches(random_encodings(8, 0), batch_tokens=300, pad_id=0)
+    assert [len(array) for array in vars(without_padding(empty, False)).values()] == [0] * 6
