@@ -10,7 +10,7 @@ from typing import Any
 from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
 from jobs.config import JobConfig, ResolvedJob
 from jobs.number_format import duration
-from jobs.run.plan import sample_of, summary_of
+from jobs.run.plan import flops_per_token, sample_of, summary_of
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import GPU_NAMES, gpu_dtype, peak_flops
@@ -204,16 +204,12 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     """(tokens per second of a device, where that is from)."""
     if target.rate is not None:
         return target.rate, "yours"
-    flops = tokens = 0.0
-    for model, reading in zip(prepared.models, tokenization_ids(prepared.models), strict=True):
-        if model.token_flops is None:
-            raise UserError(
-                "--cluster: the model's FLOPs per token are not known; give --rate with what `label-corpus benchmark` or a run"
-                " has measured"
-            )
-        count = sample.total(f"tokens_{reading}").value or 1.0
-        flops, tokens = flops + count * model.token_flops, tokens + count
-    token_flops = flops / tokens
+    token_flops = flops_per_token(prepared, sample)
+    if token_flops is None:
+        raise UserError(
+            "--cluster: the model's FLOPs per token are not known; give --rate with what `label-corpus benchmark` or a run"
+            " has measured"
+        )
     each = f"{token_flops / 1e6:,.3g} MFLOP per token"
     if target.name == CPU:
         return CORE_FLOPS / token_flops, f"assumed: {CORE_FLOPS / 1e9:g} GFLOP/s of a core in float32; {each}"

@@ -12,7 +12,7 @@ from jobs.run.chain import Executor, label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
-from jobs.run.plan import stray_lines
+from jobs.run.plan import passes_lines, stray_lines
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
@@ -60,6 +60,8 @@ def label_remaining(
             check_same_job(prepared.record, writer.job_record["settings"])
         if any(model.facts.head.has_generic_labels for model in prepared.models):
             state.notify("the model's labels have no names (LABEL_0, ...): set model.id2label to name them")
+        if any(model.shared is not None for model in prepared.models):
+            state.notify(*passes_lines(prepared.models))
         if prepared.passed_over:
             state.notify(skipped_line(summary_of(prepared.passed_over)))
         if prepared.strays is not None:

@@ -4,6 +4,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cluster.resources import TOKENS_PER_CORE, Machines, Pools, resolve_pools
@@ -17,7 +18,7 @@ from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.loading.device import resolve_dtype
-from pipeline_ops.models.config import JobModel
+from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed
@@ -103,11 +104,11 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
         return None, "the speed of a GPU is measured by the first run; plan --cluster 1xNAME estimates it"
     if any(resolve_dtype(model.config.dtype, False) != "float32" for model in prepared.models):
         return None, "the speed in another dtype than float32 is measured by the first run"
-    tokens = sample.total("tokens").value
-    if prepared.token_flops is None or not tokens:
+    tokens, token_flops = sample.total("tokens").value, flops_per_token(prepared, sample)
+    if token_flops is None or not tokens:
         return None, "the model's FLOPs are not known; the first run measures its speed"
     speed = estimated_speed(
-        prepared.token_flops,
+        token_flops,
         TOKENS_PER_CORE,
         classifiers=pools.classifiers,
         cores=machines.cores,
@@ -115,6 +116,17 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
         tokens_per_unit=tokens / prepared.plan.num_units,
     )
     return speed, "by the model's FLOPs and a short measurement"
+
+
+def flops_per_token(prepared: Prepared, sample: Sample) -> float | None:
+    """Estimated FLOPs for each of the sample's `tokens`, which count once for each model; None where they are not known."""
+    flops = tokens = 0.0
+    for model, reading in zip(prepared.models, tokenization_ids(prepared.models), strict=True):
+        if model.own_token_flops is None:
+            return None
+        count = sample.total(f"tokens_{reading}").value or 1.0
+        flops, tokens = flops + count * model.own_token_flops, tokens + count
+    return flops / tokens
 
 
 def _earlier_runs(prepared: Prepared) -> Iterator[tuple[RunRecord, str]]:
@@ -171,8 +183,10 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
         "passed_over": passed_over.summary_of(prepared.passed_over),
-        "remarks": [*stray_lines(prepared.strays), *prepared.column_notes],
+        "remarks": [*stray_lines(prepared.strays), *prepared.column_notes, *passes_lines(prepared.models)],
         "labels": {model.name: _labels_of(model) for model in prepared.models},
+        "shared_layers": {model.name: asdict(model.shared) for model in prepared.models if model.shared is not None},
+        "passes": num_passes(prepared.models),
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,
         "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
@@ -216,6 +230,25 @@ def _pools(prepared: Prepared, machines: Machines) -> Pools:
 
 def _resolved_dtype(dtype: str, use_gpu: bool) -> str:
     return BY_GPU if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
+
+
+def passes_lines(models: Sequence[JobModel]) -> list[str]:
+    """What several models compute together: "quality and topic share 11 of 12 layers: about 1.1 passes in place of 2"."""
+    if len(models) == 1:
+        return []
+    shared = [(model.name, model.shared) for model in models if model.shared is not None]
+    if not shared:
+        return [f"{len(models)} models, {len(models)} passes: as far as their files show, they have no layers in common"]
+    parts = []
+    for name, part in shared:
+        what = f"{part.layers} of {part.num_layers} layers" if part.layers else "all but their heads"
+        parts.append(f"{part.model} and {name} share {what}")
+    return [f"{', '.join(parts)}: about {num_passes(models):.1f} passes in place of {len(models)}"]
+
+
+def num_passes(models: Sequence[JobModel]) -> float:
+    """Passes through the models of a job, in units of a whole one: what they share counts once."""
+    return round(sum(model.share_of_pass for model in models), 2)
 
 
 def stray_lines(strays: Strays | None) -> list[str]:

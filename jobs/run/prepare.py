@@ -19,6 +19,7 @@ from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
 from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.models.shared_layers import with_shared_layers
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import example_files, schemas_of_files
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
@@ -77,8 +78,8 @@ class Prepared:
 
     @property
     def token_flops(self) -> float | None:
-        """Estimated FLOPs per token of all models together; None where one's are not known."""
-        known = [model.token_flops for model in self.models if model.token_flops is not None]
+        """Estimated FLOPs per token of all models together, shared layers once; None where one's are not known."""
+        known = [model.own_token_flops for model in self.models if model.own_token_flops is not None]
         return sum(known) if len(known) == len(self.models) else None
 
 
@@ -241,7 +242,7 @@ def _resolve(config: JobConfig) -> ResolvedJob:
         output = combined_output(config.output, {model.name: model.output for model in models})
     except ValueError as error:  # which columns a model adds depends on its head
         raise UserError(f"models: {error}") from error
-    return ResolvedJob(config.input, models, output, config.storage, config.compute)
+    return ResolvedJob(config.input, with_shared_layers(models), output, config.storage, config.compute)
 
 
 def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: JobConfig) -> JobModel:

@@ -39,12 +39,12 @@ def classify_isolating_failures(
     """Logits, and embeddings behind them, of a unit's documents; documents that make the model raise are isolated.
 
     Args:
-        passes: of a transformers sequence classification model.
-        num_labels: by the model's configuration.
+        passes: of a transformers sequence classification model; with its followers, if it has any.
+        num_labels: by the model's configuration; with followers, of all of them together.
 
     Returns:
-        (float32 (documents, num_labels + passes.embedding_size), in the order of the unit's rows, NaN where the model raised;
-        {row: exception} of these).
+        (float32 (documents, num_labels + embedding size), in the order of the unit's rows, NaN where the model raised, with
+        followers of all models side by side; {row: exception} of these).
 
     Raises:
         ValueError: the model returns another number of logits than num_labels.
@@ -53,7 +53,8 @@ def classify_isolating_failures(
     """
     import torch
 
-    num_values = num_labels + passes.embedding_size
+    embedding_size = sum(one.embedding_size for one in (passes, *passes.followers))
+    num_values = num_labels + embedding_size
     starts = np.concatenate([[0], np.cumsum(batches.rows)])
     offsets = np.concatenate([[0], np.cumsum(batches.rows.astype(np.int64) * batches.widths)])
     outputs: list[Any] = []
@@ -85,7 +86,7 @@ def classify_isolating_failures(
             return np.full((len(batches.order), num_values), np.nan, np.float32), failed
         in_batch_order = torch.cat(outputs).cpu().numpy()  # one copy back per unit
     if in_batch_order.shape[1:] != (num_values,):
-        found = in_batch_order.shape[-1] - passes.embedding_size
+        found = in_batch_order.shape[-1] - embedding_size
         raise ValueError(f"the model gives {found} logits per document, its config says {num_labels} labels")
     values = np.full((len(batches.order), num_values), np.nan, np.float32)
     values[np.concatenate(places)] = in_batch_order

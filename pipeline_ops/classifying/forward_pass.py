@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
+from pipeline_ops.loading.shared_trunk import SharedTrunk
 from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding
@@ -49,6 +50,10 @@ class ForwardPasses:
     A batch that exhausts the memory is halved until it fits, and later batches are limited to that size: a failed allocation
     empties the allocator's cache and costs more than the passes it saves.
 
+    Attributes:
+        followers: passes of other models over the same rows, each right behind this one: models that take from this one's pass,
+            or from each other's, what they share (shared_passes.py). Their values stand behind this model's.
+
     Args:
         pad_left: the rows are padded in front.
         against_padding: why the model's batches have to be without padding, see padding_check.py; None: they may have it.
@@ -80,6 +85,8 @@ class ForwardPasses:
         self.takes_positions = pad_left and "position_ids" in parameters
         self.takes_no_mask = "attention_mask" in parameters and parameters["attention_mask"].default is None
         self.takes_cache = "use_cache" in parameters  # of keys and values, useless for a single pass
+        self.followers: list[ForwardPasses] = []
+        self.trunk: SharedTrunk | None = None  # of a follower
         self.embedding = embedding
         self.embedding_size = 0
         if embedding is not None:
@@ -102,6 +109,8 @@ class ForwardPasses:
 
     def __call__(self, ids: np.ndarray, type_ids: np.ndarray | None, lengths: np.ndarray, width: int) -> Any:
         """Logits and embeddings, float32 (rows, labels + embedding_size), on the model's device; on a GPU not waited for.
+
+        With followers (rows, the same of each model).
 
         Args:
             ids: int32 (rows * width,), padded.
@@ -175,7 +184,13 @@ class ForwardPasses:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_(min=0)
         if self.takes_cache:
             inputs["use_cache"] = False
-        return self._run_timed(inputs)
+        try:
+            values = [passes._run_timed(inputs) for passes in (self, *self.followers)]
+        finally:
+            for passes in self.followers:
+                if passes.trunk is not None:
+                    passes.trunk.clear()
+        return values[0] if len(values) == 1 else torch.cat(values, dim=1)
 
     def _run_timed(self, inputs: dict[str, Any]) -> Any:
         import torch
@@ -218,7 +233,10 @@ class ForwardPasses:
         self._hidden = output[0]
 
     def take_seconds(self) -> float:
-        """Seconds that the device has computed passes since the last call; waits for it."""
+        """Seconds that the device has computed this model's passes since the last call; waits for it.
+
+        What models share counts for the one that computes it.
+        """
         seconds, events = self._seconds, self._events
         self._seconds, self._events = 0.0, []
         if events:

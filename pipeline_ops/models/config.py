@@ -54,6 +54,16 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class SharedLayers:
+    """What a model takes from the pass of an earlier one of the job, since it is the same in both."""
+
+    model: str  # name of the earlier one
+    layers: int  # the lowest ones; 0 if the encoder is shared whole and has no plain list of layers
+    num_layers: int
+    share: float  # of a pass; 1: everything below the head
+
+
+@dataclass(frozen=True)
 class JobModel:
     """A resolved model, as shipped to the stages."""
 
@@ -64,6 +74,17 @@ class JobModel:
     output: OutputConfig  # with its own columns' names
     token_flops: float | None = None  # per token, estimated; see flops.token_flops_of
     dtype: str = ""  # config.dtype, resolved where the classifiers run; empty until then
+    shared: SharedLayers | None = None  # by its files; None also where these are not known before they are loaded
+
+    @property
+    def share_of_pass(self) -> float:
+        """How much of a pass through the model is its own: what no earlier model of the job computes for it, about."""
+        return 1.0 if self.shared is None else 1.0 - self.shared.share
+
+    @property
+    def own_token_flops(self) -> float | None:
+        """token_flops without those of what it shares."""
+        return None if self.token_flops is None else self.token_flops * self.share_of_pass
 
     @property
     def tokenization_key(self) -> tuple[Any, ...]:

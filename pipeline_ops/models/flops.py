@@ -1,6 +1,7 @@
 """FLOPs and memory of a model by its architecture, and the peak FLOP/s of devices. Needs neither weights nor documents."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class DocumentFlops:
         return float(self.constant * len(tokens) + self.linear * tokens.sum() + self.quadratic * np.square(tokens).sum())
 
 
-def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
+def document_flops(model: Any, max_length: int, without: Sequence[str] = ()) -> DocumentFlops | None:
     """The FLOPs of one document as a quadratic in its tokens, fitted to a trace on "meta" tensors of three lengths.
 
     Source: torch.utils.flop_counter.FlopCounterMode: matrix products only, attention's included, with two FLOPs for a
@@ -37,6 +38,7 @@ def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
     Args:
         model: on any device; a copy without weights is traced.
         max_length: tokens of the longest document.
+        without: names of modules, none within another, whose FLOPs another model computes for this one.
 
     Returns:
         None if the architecture cannot be traced without data (some read token ids or the mask), or max_length is below 4.
@@ -62,7 +64,9 @@ def document_flops(model: Any, max_length: int) -> DocumentFlops | None:
             inputs["attention_mask"] = torch.ones(shape, dtype=torch.int64, device="meta")
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             twin(**inputs)
-        return counter.get_total_flops() / TRACED_ROWS
+        counts = counter.get_flop_counts()
+        elsewhere = sum(sum(counts.get(f"{type(twin).__name__}.{name}", {}).values()) for name in without)
+        return (counter.get_total_flops() - elsewhere) / TRACED_ROWS
 
     # most architectures read the values of a mask, which "meta" tensors lack; some read the ids if there is no mask
     for with_mask in (False, True):

@@ -12,9 +12,11 @@ import pyarrow as pa
 from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures, is_device_lost
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
 from pipeline_ops.classifying.padding_check import reason_against_padding
+from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
+from pipeline_ops.models.shared_layers import sharing_key
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import list_cell
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP
@@ -79,20 +81,22 @@ class ClassifyActor:
         context, device = self.context, "cuda" if self.context.use_gpu else "cpu"
         if not context.use_gpu:
             torch.set_num_threads(1)  # one single-thread replica per core is faster than one replica with many threads
-        passes = []
+        loaded: list[Shareable] = []
         for model in context.models:
             config, facts = model.config, model.facts
             if config.compile:
                 check_compiler(device)
-            loaded = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
+            module = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
             embedding = model.output.embedding
-            reason = reason_against_padding(loaded, facts)
-            passes.append(
-                ForwardPasses(
-                    loaded, pad_left=facts.pad_left, against_padding=reason, compiled=config.compile, embedding=embedding
-                )
+            reason = reason_against_padding(module, facts)
+            passes = ForwardPasses(
+                module, pad_left=facts.pad_left, against_padding=reason, compiled=config.compile, embedding=embedding
             )
-        return passes
+            key = sharing_key(model)
+            one = Shareable(model.name, passes, None if key is None else (key, reason), facts.max_length)
+            share_trunk(one, loaded)  # before the next one takes memory
+            loaded.append(one)
+        return [one.passes for one in loaded]
 
     def __call__(self, row: pa.Table) -> pa.Table:
         self.called = time.monotonic()
@@ -141,23 +145,41 @@ class ClassifyActor:
         return columns
 
     def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
-        """(each model's output for its batches, the seconds that each has computed)."""
-        inputs = zip(self.context.models, self.passes, batches, strict=True)
+        """(each model's output for its batches, the seconds that each has computed).
+
+        A document that fails in what models share, or in one of them, has no output of any of them.
+        """
+        outputs: dict[int, UnitLogits] = {}
         try:
-            outputs = [
-                classify_isolating_failures(read, passes, num_labels=len(model.facts.head.labels), on_batch=self.reporter.add)
-                for model, passes, read in inputs
-            ]
+            for number, passes in enumerate(self.passes):
+                if passes.trunk is None:
+                    together = [number, *map(self.passes.index, passes.followers)]
+                    outputs |= self.forward_together(together, batches[number])
         except Exception as error:
             if is_device_lost(error):  # only a new process can use the GPU again: Ray starts one, and `attempts` counts
                 traceback.print_exc()
                 os._exit(1)
             raise
-        return outputs, [passes.take_seconds() for passes in self.passes]
+        return [outputs[number] for number in range(len(self.passes))], [passes.take_seconds() for passes in self.passes]
+
+    def forward_together(self, numbers: Sequence[int], batches: TokenBatches) -> dict[int, UnitLogits]:
+        """{number: output} of models that share a pass, the one that leads it first; or of one that has its own."""
+        labels = [len(self.context.models[number].facts.head.labels) for number in numbers]
+        values, failed = classify_isolating_failures(
+            batches,
+            self.passes[numbers[0]],
+            num_labels=sum(labels),
+            on_batch=lambda padded_tokens: self.reporter.add(len(numbers) * padded_tokens),
+        )
+        ends = np.cumsum([count + self.passes[number].embedding_size for number, count in zip(numbers, labels, strict=True)])
+        parts = np.split(values, ends[:-1], axis=1)
+        return {number: (part, failed) for number, part in zip(numbers, parts, strict=True)}
 
     def count_flops(self) -> list[DocumentFlops | None]:
-        pairs = zip(self.passes, self.context.models, strict=True)
-        return [document_flops(passes.model, model.facts.max_length) for passes, model in pairs]
+        return [
+            document_flops(passes.model, model.facts.max_length, without=passes.trunk.names if passes.trunk is not None else ())
+            for passes, model in zip(self.passes, self.context.models, strict=True)
+        ]
 
 
 def _pass_counts(batches: TokenBatches, seconds: float) -> dict[str, float]:

@@ -39,11 +39,15 @@ class NoDeaths:
 class SerialClassifyActor(ClassifyActor):
     """Counts the FLOPs of an architecture once per process: tracing it takes longer than labeling a small corpus."""
 
-    counted: ClassVar[dict[tuple[str, int], DocumentFlops | None]] = {}
+    counted: ClassVar[dict[tuple[str, int, tuple[str, ...]], DocumentFlops | None]] = {}
 
     def count_flops(self) -> list[DocumentFlops | None]:
         keys = [
-            (passes.model.config.to_json_string(), model.facts.max_length)
+            (
+                passes.model.config.to_json_string(),
+                model.facts.max_length,
+                () if passes.trunk is None else tuple(passes.trunk.names),
+            )
             for passes, model in zip(self.passes, self.context.models, strict=True)
         ]
         if not self.counted.keys() >= {*keys}:
