@@ -96,7 +96,8 @@ def run(
                 state.notify("replacing the earlier trial")
                 remove_report(prepared.job.output_store)
             with recorded(state, prepared, lease.term):
-                writer = CommitWriter(prepared, lease, state.run)
+                job_output = prepared.job.output_store, prepared.job.output
+                writer = CommitWriter(*job_output, prepared.ledger, prepared.plan, lease, state.run)
                 on_activity = state.set_activity if view.shows_activity else None
                 with closing(label_remaining(prepared, writer, state, meter, executor, on_activity)) as outcomes:
                     for outcome in outcomes:
@@ -108,7 +109,7 @@ def run(
                             state.notify(f"stopping early: more than compute.max_failed_units ({max_failed}) have failed")
                             break
                 state.begin_step("finishing: checking the commits")
-                finalize(prepared, lease)
+                finalize(prepared.job.output_store, prepared.ledger, lease)
                 result = end_run(state, prepared)
             if report:
                 state.begin_step("finishing: writing the report")

@@ -148,7 +148,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     stamps: list[tuple[float, float, float, int]] = []
     meter = Meter("benchmark", prepared.job.output.path)
     with output_lease(prepared) as lease:
-        writer = CommitWriter(prepared, lease, meter.run)
+        writer = CommitWriter(prepared.job.output_store, prepared.job.output, prepared.ledger, prepared.plan, lease, meter.run)
         executor = RayExecutor(classify_actor=sleeping_classifier(sleeping))
         with closing(label_units(prepared, pools, probed, meter, executor)) as finished:
             for done in finished:
@@ -159,7 +159,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
                 if len(stamps) % max(1, prepared.plan.num_units // 10) == 0:
                     print(f"benchmark: {actors} actors: {len(stamps)} units", file=sys.stderr, flush=True)
         puts = sum(len(commit.all_files()) + 1 for commit in prepared.ledger.commits.values())
-        finalize(prepared, lease)
+        finalize(prepared.job.output_store, prepared.ledger, lease)
         puts += lease.record.generation
     times = [stamp[0] for stamp in stamps]
     start = steady_start(len(stamps), actors)

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import AsJson, JobFile, LogFormat, LogFormatOption, Overrides, Quiet, emit, examples, load_light_job
+from jobs.cli.options import (
+    AsJson,
+    JobFile,
+    LogFormat,
+    LogFormatOption,
+    Overrides,
+    Quiet,
+    Target,
+    emit,
+    examples,
+    load_light_job,
+)
 from jobs.console.signals import interrupted_run
 
 app = typer.Typer()
@@ -108,18 +119,18 @@ def run_command(
     ),
 )
 def verify_command(
-    job: JobFile,
+    job: Target,
     overrides: Overrides = None,
     deep: Annotated[bool, typer.Option("--deep", help="read every labeled file: bytes, rows, keys, schemas")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the commits and files against a recount of the input."""
-    from jobs.config import load_job
     from jobs.maintenance.verify import print_report, verify
     from jobs.number_format import counted
+    from jobs.results.open_output import job_at
 
-    report = verify(load_job(job, overrides), deep=deep, quiet=quiet)
+    report = verify(job_at(job, overrides), deep=deep, quiet=quiet)
     print_report(report)
     verdict = "verified: each is in the output once" if report["ok"] else "not verified"
     counts = f"{report['labeled']:,} labeled, {report['rejected']:,} rejected"

@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import AsJson, Overrides, Quiet, emit, examples
+from jobs.cli.options import AsJson, Overrides, Quiet, Target, emit, examples
 from jobs.number_format import counted
-
-Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
 
 app = typer.Typer()
 

@@ -1,11 +1,11 @@
-"""Maintenance commands: compact, sweep, schema."""
+"""Maintenance commands: compact, sweep, join, schema."""
 
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from jobs.cli.options import AsJson, JobFile, Overrides, Quiet, emit, examples
+from jobs.cli.options import AsJson, Overrides, Quiet, Target, emit, examples
 
 app = typer.Typer()
 
@@ -18,18 +18,18 @@ app = typer.Typer()
     ),
 )
 def compact_command(
-    job: JobFile,
+    job: Target,
     overrides: Overrides = None,
     target_bytes: Annotated[int, typer.Option("--target-bytes", min=1, help="target size of merged files")] = 256 * 2**20,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge small files of each partition."""
-    from jobs.config import load_job
     from jobs.maintenance.compact import compact
     from jobs.number_format import byte_size, counted
+    from jobs.results.open_output import job_at
 
-    result = compact(load_job(job, overrides), target_bytes, quiet=quiet)
+    result = compact(job_at(job, overrides), target_bytes, quiet=quiet)
     files = f"{counted(result['files_before'], 'file')}, now {result['files_after']:,}"
     sizes = f"{byte_size(result['bytes_before'])}, now {byte_size(result['bytes_after'])}"
     emit(result, f"{files}; {sizes}; in {result['output']}", as_json=as_json, quiet=quiet)
@@ -42,15 +42,50 @@ def compact_command(
         "label-corpus sweep job.yaml output.path=s3://bucket/labeled",
     ),
 )
-def sweep_command(job: JobFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def sweep_command(job: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Delete files that no commit references."""
-    from jobs.config import load_job
     from jobs.maintenance.sweep import sweep_output
     from jobs.number_format import byte_size, counted
+    from jobs.results.open_output import job_at
 
-    result = sweep_output(load_job(job, overrides))
+    result = sweep_output(job_at(job, overrides))
     removed = f"{counted(result['removed'], 'file')} deleted, {byte_size(result['bytes'])}, in {result['output']}"
     emit(result, removed, as_json=as_json)
+
+
+@app.command(
+    "join",
+    epilog=examples(
+        "label-corpus join quality.yaml topic.yaml --output joined/",
+        "label-corpus join labeled/ topics/ --names quality,topic --output joined/",
+    ),
+)
+def join_command(
+    outputs: Annotated[
+        list[str],
+        typer.Argument(metavar="A B...", help="job files or folders with labels of the same input; storage.KEY=VALUE"),
+    ],
+    output: Annotated[str, typer.Option("--output", metavar="OUT", help="the folder of the joined rows")],
+    names: Annotated[
+        str | None,
+        typer.Option("--names", metavar="NAME,NAME", help="of the models, which their columns begin with; default: folders'"),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make one table of outputs over the same input, such as of a model that came later.
+
+    Of A all columns are taken, of the others those of their models. The next join takes what has changed since.
+    """
+    from jobs.maintenance.join import join, join_lines
+    from jobs.results.open_output import find_labeled
+    from pipeline_ops.storage.store import Store
+
+    settings = [one for one in outputs if one.startswith("storage.") and "=" in one]
+    labeled = [find_labeled(one, settings) for one in outputs if one not in settings]
+    store = Store(output, labeled[0].store.config)
+    result = join(labeled, store, None if names is None else names.split(","), quiet=quiet)
+    emit(result, *join_lines(result), as_json=as_json, quiet=quiet, ok=result["complete"])
 
 
 class FileKind(StrEnum):

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 
 SETTING = "KEY.SUB=VALUE"
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
+Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar=SETTING, help="settings that replace the file's")]
 Address = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Commands that check or rewrite an output without labeling: verify, sweep, compact.
+"""Commands that check or rewrite an output without labeling: verify, sweep, compact, join.
 
-In: a JobConfig. Out: the report that becomes the JSON line. sweep and compact hold the output's lease; verify only reads.
+In: a JobConfig; of join, outputs. Out: the report that becomes the JSON line. verify only reads, the others hold the lease.
 """

@@ -6,7 +6,6 @@ It plans again until there is nothing to merge: files are smaller merged than ap
 """
 
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.maintenance.sweep import existing_output
 from jobs.number_format import counted
-from jobs.run.chain import Executor, RayExecutor
+from jobs.run.chain import Executor, RayExecutor, run_here
 from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep
 from pipeline_ops.output.compaction import Compaction, compacted, merge_files, plan_compactions, schemas_of_small_files
 from pipeline_ops.output.lease import Lease
@@ -89,12 +88,8 @@ def _carry_out(
     written: list[dict[int, WrittenFile]] = [{} for _ in compactions]
     steps.begin("merging", len(calls), item="merge")
     written_bytes = 0
-    results: Iterator[tuple[int, WrittenFile]] = (
-        ((call, merge_files(*arguments)) for call, arguments in enumerate(calls))
-        if executor is None
-        else executor.run_tasks(merge_files, calls)
-    )
-    for call, file in results:
+    run_tasks = run_here if executor is None else executor.run_tasks
+    for call, file in run_tasks(merge_files, calls):
         signals.raise_pending()
         number, place = owners[call]
         written[number][place] = file

@@ -20,6 +20,7 @@ from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces
 from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.integrity import VerifyState, check_commit
+from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
@@ -64,7 +65,8 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         listed, _ = find_inputs(job.input, job.input_store, ledger.input_paths)
         outdated = outdated_failures(failures, {file.path: file.stored for file in listed})
         failures = [failure for failure in failures if failure not in outdated]
-        trial = (read_job(store) or {}).get("trial")
+        record = read_job(store) or {}
+        trial = record.get("trial")
         files = listed if trial is None else first_documents(listed, trial["limit"], job.input, job.input_store).files
     except store_errors() as error:
         raise UserError(f"{job.input.path!r} or {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
@@ -78,7 +80,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
         if len(found) < len(pieces.get(file.path, [])):
             missing.append(f"{file.path}: has changed since it was labeled")
-        remedy = "`run --retry-failed`" if file.path in quarantined else "`run`"
+        remedy = "`run --retry-failed`" if file.path in quarantined else "`join`" if "join" in record else "`run`"
         open_ranges = gaps(found, file.rows)
         missing += [f"{file.path}: not labeled yet ({_rows_of(gap)}); {remedy} labels them" for gap in open_ranges]
         doubled += [
@@ -107,13 +109,14 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     if deep:
         state = VerifyState()
         num_bytes = sum(file.bytes for commit in current.values() for file in commit.all_files())
+        output = Labeled(store, record, ledger).columns if "config" in record else job.output_columns()
         steps.begin("reading the committed files", num_bytes, is_bytes=True)
         read = itertools.count(1)
         for commit in current.values():
             broken += check_commit(
                 store,
                 commit,
-                job.output_columns(),
+                output,
                 state,
                 on_file=lambda file: steps.add(file.bytes, counted(next(read), "file")),
             )

@@ -4,7 +4,7 @@ import os
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.config import check_config, load_job, override
+from jobs.config import JobConfig, check_config, load_job, override
 from jobs.run.prepare import trial_store
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
@@ -45,6 +45,23 @@ def store_of(target: str, overrides: list[str] | None = None) -> Store:
         remedy = did_you_mean(target) or "; give the job file, or the output's folder"
         raise UserError(f"{target!r} is neither a job file (.yaml) nor a folder{remedy}")
     return Store(target, storage)
+
+
+def job_at(target: str, overrides: list[str] | None = None) -> JobConfig:
+    """The job that `target` names: a job file, or a folder with labels, by what is recorded there.
+
+    Args:
+        overrides: `key.sub=value`; for a folder only `storage.*`.
+
+    Raises:
+        UserError: as load_job or find_labeled.
+    """
+    if target.endswith(JOB_SUFFIXES) or (is_local(target) and os.path.isfile(full_path(target))):
+        return load_job(target, overrides)
+    labeled = find_labeled(target, overrides)
+    settings = {**labeled.record["config"], "storage": labeled.store.config.model_dump()}
+    settings["output"] = {**settings["output"], "path": labeled.path}
+    return check_config(JobConfig, settings)
 
 
 def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:

@@ -4,15 +4,15 @@ A commit is put under the lease, after the commits that keep the valid rows of t
 sees a changed file's old rows or its new ones, and always the rows of the other files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from jobs.run.chain import Executor
 from jobs.run.prepare import Prepared
 from pipeline_ops.output.commit_log import (
     LOOSE_RECORDS,
+    Ledger,
     commit_unit,
     has_garbage,
     incomplete_files,
@@ -25,9 +25,14 @@ from pipeline_ops.output.lease import Lease, hold_lease
 from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, last_outcome
-from pipeline_ops.planning.work_plan import is_all_stale
+from pipeline_ops.planning.work_plan import Outdated, is_all_stale
 from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
+
+# a function and its calls -> (number of a call, its result), as Executor.run_tasks
+RunTasks = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 
 
 def needs_writing(prepared: Prepared) -> bool:
@@ -79,23 +84,22 @@ def output_lease(prepared: Prepared) -> Iterator[Lease]:
         yield lease
 
 
-def finalize(prepared: Prepared, lease: Lease) -> None:
+def finalize(store: Store, ledger: Ledger, lease: Lease) -> None:
     """Packs the loose commit records if they are many, since each costs the next run a request, and deletes orphaned files."""
-    job, ledger = prepared.job, prepared.ledger
     if ledger.loose > LOOSE_RECORDS:
         lease.confirm()
-        write_pack(job.output_store, ledger, lease.term)
-    sweep(job.output_store, ledger, lease.confirm)
+        write_pack(store, ledger, lease.term)
+    sweep(store, ledger, lease.confirm)
 
 
 class CommitWriter:
     """Puts commits under the lease, each together with what replaces the commits it makes outdated."""
 
-    def __init__(self, prepared: Prepared, lease: Lease, run: str):
-        self.prepared, self.lease, self.run = prepared, lease, run
+    def __init__(self, store: Store, output: OutputConfig, ledger: Ledger, plan: Outdated, lease: Lease, run: str):
+        self.store, self.output, self.ledger, self.plan, self.lease, self.run = store, output, ledger, plan, lease, run
         self.job_record: dict[str, Any] | None = None  # to be put before the first outcome
         self.rewritten: dict[str, Commit] = {}  # name of a partly outdated commit -> the commit of its valid rows
-        self.loose = prepared.ledger.loose
+        self.loose = ledger.loose
 
     def write(self, outcome: Commit | Failure) -> Commit | Failure | None:
         """Puts the commit of a unit, or quarantines its failure, after the job record.
@@ -107,15 +111,14 @@ class CommitWriter:
             LeaseError: another run has the lease.
             StoreError: the store kept failing.
         """
-        store = self.prepared.job.output_store
         if self.job_record is not None:
             self.lease.check()
-            write_job(store, self.job_record)
+            write_job(self.store, self.job_record)
             self.job_record = None
         if isinstance(outcome, Commit):
-            return self.prepared.ledger.commits[outcome.unit] if self.put(outcome) else None
+            return self.ledger.commits[outcome.unit] if self.put(outcome) else None
         self.lease.check()
-        quarantine(store, outcome, self.run)
+        quarantine(self.store, outcome, self.run)
         return outcome
 
     def put(self, commit: Commit) -> bool:
@@ -126,49 +129,46 @@ class CommitWriter:
         return self._put(commit)
 
     def _put(self, commit: Commit) -> bool:
-        job = self.prepared.job
         self.lease.check()
         commit = replace(commit, run=self.run, term=self.lease.term)
-        ledger = self.prepared.ledger
         try:
-            counts = commit_unit(job.output_store, ledger, commit)
+            counts = commit_unit(self.store, self.ledger, commit)
         except FileNotFoundError:  # on local disk its temporary file has been swept, by a run that took over
             self.lease.confirm()
             raise
         self.loose += 1
-        if self.loose > max(LOOSE_RECORDS, len(ledger.packed) // 10):  # repacking costs as much as a tenth
+        if self.loose > max(LOOSE_RECORDS, len(self.ledger.packed) // 10):  # repacking costs as much as a tenth
             self.lease.confirm()
-            write_pack(job.output_store, ledger, self.lease.term)
+            write_pack(self.store, self.ledger, self.lease.term)
             self.loose = 0
         return counts
 
     def drop_removed(self) -> None:
         """Replaces the commits whose input files are all gone by a tombstone, with output.drop_removed."""
-        plan = self.prepared.plan
-        gone = [commit for commit in self._outdated() if is_all_stale(commit, plan)]
-        changed = set(plan.changed)
+        gone = [commit for commit in self._outdated() if is_all_stale(commit, self.plan)]
+        changed = set(self.plan.changed)
         removed = [commit for commit in gone if not any(piece.path in changed for piece in commit.pieces)]
         if removed:
             self.put(tombstone(removed))
 
     def partly_outdated(self) -> list[Commit]:
         """The commits of which some rows are outdated, not all."""
-        return [commit for commit in self._outdated() if not is_all_stale(commit, self.prepared.plan)]
+        return [commit for commit in self._outdated() if not is_all_stale(commit, self.plan)]
 
-    def rewrite_outdated(self, executor: Executor) -> None:
-        """Writes the valid rows of the partly outdated commits, on the executor.
+    def rewrite_outdated(self, run_tasks: RunTasks) -> None:
+        """Writes the valid rows of the partly outdated commits.
 
         Each is committed together with the rows that replace the outdated ones, or at once where no rows do.
         """
-        job, plan, removed = self.prepared.job, self.prepared.plan, set(self.prepared.plan.removed)
+        stale, removed = self.plan.stale, set(self.plan.removed)
         outdated = self.partly_outdated()
-        calls = [(job.output_store, commit, plan.stale[commit.unit], job.output) for commit in outdated]
-        for number, rest in executor.run_tasks(drop_sources, calls):
+        calls = [(self.store, commit, stale[commit.unit], self.output) for commit in outdated]
+        for number, rest in run_tasks(drop_sources, calls):
             commit = outdated[number]
-            if removed.intersection(plan.stale[commit.unit]):
+            if removed.intersection(stale[commit.unit]):
                 self.put(rest)
             else:
                 self.rewritten[commit.name] = rest
 
     def _outdated(self) -> list[Commit]:
-        return [commit for commit in self.prepared.ledger.current.values() if commit.unit in self.prepared.plan.stale]
+        return [commit for commit in self.ledger.current.values() if commit.unit in self.plan.stale]

@@ -74,11 +74,14 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
         UserError: settings differ; the message names each key with both values.
     """
     recorded = record["settings"]
+    if "join" in record:
+        raise UserError("output.path: holds rows that `label-corpus join` has joined, and continues; give another output.path")
     recorded_names, names = _model_names(recorded), _model_names(settings)
     if recorded_names != names:
         raise UserError(
             f"models: the output holds labels of {_joined(recorded_names)}, this job has {_joined(names)}: labels of a document"
-            f" are written together; give another output.path, for all models or for the new ones alone"
+            f" are written together; label with the new models alone into another output.path, then `label-corpus join` makes"
+            f" one table of both outputs"
         )
     differing = [
         f"{current_name(key)} (was {recorded.get(key)!r}, is {settings.get(key)!r})"

@@ -46,7 +46,7 @@ def label_remaining(
         state.notify(note)
     state.begin_step("starting Ray")
     with executor.connected() as machines:
-        writer.rewrite_outdated(executor)
+        writer.rewrite_outdated(executor.run_tasks)
         if not prepared.plan.tasks:
             return
         try:

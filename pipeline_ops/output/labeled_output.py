@@ -5,7 +5,7 @@ old ones.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -144,17 +144,23 @@ def read_columns(
 
 
 def read_batches(
-    store: Store, files: Iterable[WrittenFile], columns: Sequence[str]
+    store: Store,
+    files: Iterable[WrittenFile],
+    columns: Sequence[str],
+    is_wanted: Callable[[pq.RowGroupMetaData], bool] = lambda group: True,
 ) -> Iterator[tuple[WrittenFile, Iterator[pa.Table]]]:
     """As read_columns, but yields (file, its rows in tables of at most BATCH_ROWS), for a caller that stops early or keeps few.
 
     Memory: FETCHED_BYTES of small files, or a batch of a large one. A file's tables are read before the next file is asked for.
 
+    Args:
+        is_wanted: which row groups to read, by their metadata.
+
     Raises:
         OSError: as read_columns.
     """
     for file, source in _opened(store, files):
-        yield file, _batches_of(file, source, columns)
+        yield file, _batches_of(file, source, columns, is_wanted)
 
 
 def _opened(store: Store, files: Iterable[WrittenFile]) -> Iterator[tuple[WrittenFile, Any]]:
@@ -200,10 +206,13 @@ def _columns_of(file: WrittenFile, source: Any, columns: Sequence[str], rows: in
     return _with_partition_columns(file, table, columns)
 
 
-def _batches_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _batches_of(
+    file: WrittenFile, source: Any, columns: Sequence[str], is_wanted: Callable[[pq.RowGroupMetaData], bool]
+) -> Iterator[pa.Table]:
     try:
         parquet, there = _parquet_of(file, source, columns)
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=there, use_threads=False):
+        groups = [index for index in range(parquet.num_row_groups) if is_wanted(parquet.metadata.row_group(index))]
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=there, use_threads=False):
             yield _with_partition_columns(file, pa.Table.from_batches([batch]), columns)
     except (OSError, pa.ArrowException) as error:
         raise OSError(f"{file.path}: {error}") from error
@@ -211,7 +220,7 @@ def _batches_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> Itera
 
 def _parquet_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> tuple[pq.ParquetFile, list[str]]:
     """(the file, those of the columns that it has)."""
-    parquet = pq.ParquetFile(source, buffer_size=READ_BUFFER)
+    parquet = pq.ParquetFile(source, buffer_size=READ_BUFFER, page_checksum_verification=True)
     if parquet.metadata.num_rows != file.rows:
         raise OSError(f"{parquet.metadata.num_rows} rows, its commit says {file.rows}")
     return parquet, [name for name in columns if name in parquet.schema_arrow.names]

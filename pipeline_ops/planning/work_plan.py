@@ -9,6 +9,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import current_commits, gaps
@@ -29,6 +30,19 @@ LARGEST_UNIT = 32 * 2**20
 MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files below a few hundred kilobytes
 
 Cuts = dict[str, tuple[list[list[tuple[int, int]]], int]]  # by path, see _cuts
+
+
+class Outdated(Protocol):
+    """Which rows of an output are to leave it; see Plan for the attributes."""
+
+    @property
+    def changed(self) -> tuple[str, ...]: ...
+
+    @property
+    def removed(self) -> tuple[str, ...]: ...
+
+    @property
+    def stale(self) -> dict[str, tuple[str, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,7 @@ def _paths(commit: Commit) -> set[str]:
     return {piece.path for piece in commit.pieces}
 
 
-def is_all_stale(commit: Commit, plan: Plan) -> bool:
+def is_all_stale(commit: Commit, plan: Outdated) -> bool:
     """True if no row of the commit is kept."""
     return _paths(commit) <= set(plan.stale.get(commit.unit, ()))
 

@@ -112,8 +112,8 @@ class Driver:
         prepared = cast(Prepared, SimpleNamespace(**facts))
         if needs_writing(prepared):
             with output_lease(prepared) as lease:
-                self._label(plan, CommitWriter(prepared, lease, "run"))
-                finalize(prepared, lease)
+                self._label(plan, CommitWriter(job.output_store, job.output, ledger, plan, lease, "run"))
+                finalize(job.output_store, ledger, lease)
 
     def _label(self, plan: Plan, writer: CommitWriter) -> None:
         writer.drop_removed()
