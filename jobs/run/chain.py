@@ -23,6 +23,7 @@ from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import decode_outcome, has_failed
 from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
+from pipeline_ops.tokenizing.sequences import Definition
 from pipeline_ops.writing.commit_record import Commit
 
 
@@ -41,7 +42,7 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
         column_types=prepared.column_types,
         unit_bytes=prepared.plan.unit_bytes,
         fingerprint=fingerprint(result_settings(job, models)),
-        models=tuple(replace(model, tokenizer_json="") for model in models),
+        models=tuple(replace(model, tokenizer="") for model in models),
         batch_tokens=pools.batch_tokens or probed["batch_tokens"],
         use_gpu=pools.use_gpu,
     )
@@ -58,7 +59,7 @@ class Executor(Protocol):
         self,
         tasks: Sequence[str],
         context: StageContext,
-        tokenizers: Sequence[str],
+        tokenizers: Sequence[Definition],
         pools: Pools,
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
@@ -102,7 +103,7 @@ class RayExecutor:
         self,
         tasks: Sequence[str],
         context: StageContext,
-        tokenizers: Sequence[str],
+        tokenizers: Sequence[Definition],
         pools: Pools,
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
@@ -178,7 +179,7 @@ def label_units(
     """
     context = stage_context(prepared, pools, probed)
     tasks = [spans_to_json(list(spans)) for spans in prepared.plan.tasks]
-    tokenizers = [model.tokenizer_json for model in distinct_tokenizations(prepared.models)]
+    tokenizers = [model.tokenizer for model in distinct_tokenizations(prepared.models)]
     paths = [model.config.path for model in prepared.models]
     with closing(executor.stream_units(tasks, context, tokenizers, pools, meter, on_activity)) as rows:
         for row in rows:

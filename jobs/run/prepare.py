@@ -39,7 +39,7 @@ from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, 
 from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown, some_shown
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.input_table import InputTable
-from pipeline_ops.tokenizing.encoding import truncating_backend
+from pipeline_ops.tokenizing.sequences import definition_of
 from pipeline_ops.writing.hive_partitions import hive_folder
 
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
@@ -254,8 +254,7 @@ def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: J
             raise
         raise type(error)(f"{name}: {error}") from error
     config = config.model_copy(update={"revision": facts.revision})  # workers load the same commit
-    backend = truncating_backend(tokenizer, facts.max_length).to_str()
-    return JobModel(name, config, facts, backend, output, token_flops)
+    return JobModel(name, config, facts, definition_of(tokenizer, facts.max_length), output, token_flops)
 
 
 def _check_no_model(output: Store) -> None:

@@ -23,8 +23,7 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import Embedding, OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
-from pipeline_ops.tokenizing.encoding import truncating_backend
-from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.tokenizing.sequences import TextEncoder, definition_of
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 
 MAX_PRINTED_TOKENS = 40
@@ -68,7 +67,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     output = check_output(head, requested, windows=facts.windows is not None)
     dtype = resolve_dtype(model.dtype, use_gpu=False)
     encoder = TextEncoder(
-        truncating_backend(tokenizer, facts.max_length).to_str(),
+        definition_of(tokenizer, facts.max_length),
         with_type_ids=facts.has_type_ids,
         pairs=facts.pairs,
         windows=facts.windows,

@@ -70,7 +70,7 @@ class JobModel:
     name: str  # prefix of its columns' names; empty for a job's only model
     config: ModelConfig
     facts: ModelFacts
-    tokenizer_json: str  # a `tokenizers.Tokenizer` that truncates at max_length
+    tokenizer: str | bytes  # tokenizing.sequences.definition_of
     output: OutputConfig  # with its own columns' names
     token_flops: float | None = None  # per token, estimated; see flops.token_flops_of
     dtype: str = ""  # config.dtype, resolved where the classifiers run; empty until then

@@ -10,10 +10,15 @@ from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.head_weights import check_head
 from pipeline_ops.models.heads import resolve_head
 from pipeline_ops.models.padding_side import pads_left
-from pipeline_ops.models.tokenizer import check_tokenizer, load_tokenizer, resolve_max_length, tokenizer_hash
+from pipeline_ops.models.tokenizer import (
+    check_sequences,
+    check_tokenizer,
+    load_tokenizer,
+    resolve_max_length,
+    tokenizer_hash,
+)
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.tokenizing.sequences import layout_of
 from pipeline_ops.tokenizing.windows import resolve_windows
 
 # sequence classifiers that read more than text: page layout, images, tables
@@ -61,8 +66,8 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         pairs: documents are pairs of texts.
 
     Raises:
-        UserError: no such model, not a text classifier, no trained head, pickled weights, no fast tokenizer, no padding token,
-            no usable max_length, or a setting that does not fit its head.
+        UserError: no such model, not a text classifier, no trained head, pickled weights, a tokenizer that cannot be used, no
+            padding token, no usable max_length, or a setting that does not fit its head.
     """
     from transformers import AutoConfig
 
@@ -72,25 +77,21 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
     folder = local_copy(config, storage, weights=False)
     try:
         model = AutoConfig.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
-        tokenizer = load_tokenizer(config, folder)
     except (OSError, ValueError) as error:
         what = str(error).strip().split("\n")[0]
         raise UserError(
-            f"model.path: {config.path!r} is neither a folder with a model and its tokenizer nor a model on the hub that"
-            f" can be reached from here: {what}"
+            f"model.path: {config.path!r} is neither a folder with a model nor a model on the hub that can be reached"
+            f" from here: {what}"
         ) from error
     _check_architecture(config, model)
     check_weights(config, storage)
     check_head(config, storage, model)
+    tokenizer = load_tokenizer(config, folder)
     check_tokenizer(config, tokenizer)
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
     special = tokenizer.num_special_tokens_to_add(pair=pairs)
     max_length = resolve_max_length(config, model, tokenizer, special)
     windows = resolve_windows(config, max_length - special, pairs)
-    if pairs or windows is not None:  # raises for a tokenizer whose sequences cannot be laid out
-        layout_of(backend, max_length=max_length, pairs=pairs, from_end=False, windows=windows)
+    check_sequences(config, tokenizer, max_length, pairs=pairs, windows=windows)
     labels = [str(model.id2label[index]) for index in range(int(model.num_labels))]
     follows = config.activation == config.problem_type == "auto"  # else the job file says what the logits are
     saved = saved_activation(config.path, folder, config.revision, model) if follows else None

@@ -2,10 +2,17 @@
 
 import hashlib
 import json
+import os
+import tempfile
+from importlib.metadata import version
 from typing import Any
 
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, one_line
+from pipeline_ops.tokenizing.encoding import truncating_backend
+from pipeline_ops.tokenizing.python_tokenizer import difference_from_own_call
+from pipeline_ops.tokenizing.rust_tokenizer import RustTokenizer
+from pipeline_ops.tokenizing.windows import Windows
 
 # models whose learned positions begin behind the padding id, so that two rows of the position table are never used
 OFFSET_POSITIONS = {
@@ -15,32 +22,110 @@ OFFSET_POSITIONS = {
 UNLIMITED = 10**6  # from here on a tokenizer's limit is none; transformers has 10**30
 
 
+# settings of tokenizers that are hashed apart, or do not change ids
+NOT_HASHED = {"is_local", "local_files_only", "model_max_length", "padding_side", "truncation_side"}
+# packages that some tokenizers compute with: the extra of this project that brings them
+EXTRAS = {"emoji": "bertweet", "fugashi": "japanese", "ipadic": "japanese", "unidic_lite": "japanese", "sacremoses": "moses"}
+
+
 def load_tokenizer(config: ModelConfig, folder: str) -> Any:
     """The tokenizer of transformers.
 
     Args:
         folder: what from_pretrained takes: a local folder or a hub id.
+
+    Raises:
+        UserError: its files are missing or damaged, or it needs a package that is not installed.
     """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    except ImportError as error:
+        what = one_line(error)
+        package = next((name for name in EXTRAS if name in what), None)
+        raise _missing_package(config, package, what) from error
+    except Exception as error:  # of any kind: tokenizers raises nothing more special
+        raise UserError(
+            f"model.path: the tokenizer of {config.path!r} cannot be loaded: {one_line(error)[:300]}; save it into the same folder"
+        ) from error
 
 
 def check_tokenizer(config: ModelConfig, tokenizer: Any) -> None:
-    """Raises UserError for a tokenizer that is not fast, or has no vocabulary or no padding token."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(f"model.path: {config.path!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
+    """Raises UserError for a tokenizer without a vocabulary or a padding token, or that cannot be sent to the workers."""
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing
         raise UserError(f"model.path: {config.path!r} has no tokenizer vocabulary; save the tokenizer into the same folder")
     if tokenizer.pad_token_id is None:
         raise UserError(f"model.path: the tokenizer of {config.path!r} has no padding token; save it with one")
+    if tokenizer.is_fast:
+        return
+    if not type(tokenizer).__module__.startswith("transformers."):
+        raise UserError(
+            f"model.path: the tokenizer of {config.path!r} is Python code that comes with the model, which the workers do not"
+            f" have; save it as a fast one (tokenizer.json)"
+        )
+    if "emoji" in _packages(tokenizer) and tokenizer.demojizer is None:  # it would go on without, with other ids
+        raise _missing_package(config, "emoji", "emoji, to put emojis into words")
+
+
+def _missing_package(config: ModelConfig, package: str | None, what: str) -> UserError:
+    remedy = "install it" if package is None else f"pip install 'label-corpus[{EXTRAS[package]}]'"
+    return UserError(f"model.path: the tokenizer of {config.path!r} needs a package that is not installed ({what}): {remedy}")
+
+
+def check_sequences(config: ModelConfig, tokenizer: Any, max_length: int, *, pairs: bool, windows: Windows | None) -> None:
+    """Raises UserError for a tokenizer whose sequences are not made of texts, in order, and of fixed special tokens alone."""
+    if tokenizer.is_fast:
+        if pairs or windows is not None:
+            RustTokenizer(truncating_backend(tokenizer, max_length), pairs=pairs, windows=windows)
+        return
+    difference = difference_from_own_call(tokenizer, pairs=pairs)
+    if difference is not None:
+        raise UserError(
+            f"model.path: the tokenizer of {config.path!r} ({type(tokenizer).__name__}) cannot be used: {difference}; give"
+            f" a model with another tokenizer"
+        )
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """SHA-256 of the definition of a fast tokenizer that neither truncates nor pads, and of its settings."""
-    settings = [tokenizer.truncation_side, tokenizer.padding_side, tokenizer.pad_token_id]
-    definition = tokenizer.backend_tokenizer.to_str()
+    """SHA-256 of all that token ids depend on.
+
+    Of a fast tokenizer: its definition without truncation and padding, and settings. Of one in Python: its class, the files
+    that it is saved as, settings, and the versions of the packages that it computes with.
+    """
+    settings: list[Any] = [tokenizer.truncation_side, tokenizer.padding_side, tokenizer.pad_token_id]
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        definition = tokenizer.backend_tokenizer.to_str()
+    else:
+        definition = json.dumps(_saved_files(tokenizer), sort_keys=True)
+        settings += [type(tokenizer).__name__, {package: version(package) for package in _packages(tokenizer)}]
     return "sha256:" + hashlib.sha256((definition + json.dumps(settings)).encode()).hexdigest()
+
+
+def _saved_files(tokenizer: Any) -> dict[str, Any]:
+    """{name: SHA-256 of the content} of the files that a tokenizer is saved as; of its settings those that ids depend on."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for file in os.scandir(folder):
+            with open(file.path, "rb") as content:
+                found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+        with open(os.path.join(folder, "tokenizer_config.json"), encoding="utf-8") as content:
+            settings = json.load(content)
+    return found | {"tokenizer_config.json": {key: settings[key] for key in settings.keys() - NOT_HASHED}}
+
+
+def _packages(tokenizer: Any) -> list[str]:
+    """The packages that a tokenizer in Python computes with, besides transformers."""
+    packages = [
+        "emoji" if getattr(tokenizer, "tweetPreprocessor", None) and tokenizer.normalization else None,  # BERTweet
+        "sacremoses" if hasattr(tokenizer, "sm") else None,  # XLM, FlauBERT, BioGPT
+    ]
+    if getattr(tokenizer, "word_tokenizer_type", None) == "mecab":  # BERT-Japanese
+        packages += ["fugashi", (tokenizer.mecab_kwargs or {}).get("mecab_dic", "unidic_lite")]
+    return [package for package in packages if package is not None]
 
 
 def resolve_max_length(config: ModelConfig, model: Any, tokenizer: Any, special: int) -> int:

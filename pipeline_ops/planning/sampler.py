@@ -190,7 +190,7 @@ class _Sampler:
     def __init__(self, models: Sequence[JobModel], settings: ReadSettings, sample: Sample):
         self.settings, self.sample = settings, sample
         self.encoders = [
-            TextEncoder(model.tokenizer_json, with_type_ids=False, pairs=model.facts.pairs, windows=model.facts.windows)
+            TextEncoder(model.tokenizer, with_type_ids=False, pairs=model.facts.pairs, windows=model.facts.windows)
             for model in distinct_tokenizations(models)
         ]
         self.tokenization_ids = tokenization_ids(models)

@@ -12,7 +12,7 @@ class StageContext(ReadSettings):
     """What a run's stages depend on besides the unit in their row; one object, sent to every stage.
 
     Attributes:
-        models: resolved, without their tokenizers: JSON of megabytes, which TokenizeActor alone takes.
+        models: resolved, without their tokenizers: megabytes, which TokenizeActor alone takes.
         batch_tokens: padded tokens per batch, at most.
         use_gpu: models run on the GPU that the process has been given, else on one core.
     """

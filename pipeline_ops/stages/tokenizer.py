@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import distinct_tokenizations
+from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table
@@ -15,7 +16,7 @@ from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import Columns, UnitRow, guarded, rejects_of, tokenized_schema
 from pipeline_ops.tokenizing.batching import batches_to_columns, make_batches
 from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
-from pipeline_ops.tokenizing.sequences import TextEncoder
+from pipeline_ops.tokenizing.sequences import Definition, TextEncoder
 
 Errors = dict[int, BaseException]  # by the document's row in the unit
 
@@ -26,10 +27,12 @@ class TokenizeActor:
     Tokenizing uses one core of the process; more actors use more cores.
 
     Args:
-        tokenizers: JSON of the tokenizer of each of distinct_tokenizations(context.models).
+        tokenizers: definition of the tokenizer of each of distinct_tokenizations(context.models).
     """
 
-    def __init__(self, context: StageContext, attempts: Attempts, tokenizers: Sequence[str]):
+    def __init__(self, context: StageContext, attempts: Attempts, tokenizers: Sequence[Definition]):
+        if any(isinstance(tokenizer, bytes) for tokenizer in tokenizers):  # of transformers, not of Rust alone
+            block_torch_import()
         self.context, self.attempts = context, attempts
         self.schema = tokenized_schema(context.models)
         self.facts = [model.facts for model in distinct_tokenizations(context.models)]

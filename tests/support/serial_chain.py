@@ -21,6 +21,7 @@ from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
+from pipeline_ops.tokenizing.sequences import Definition
 
 
 class NoDeaths:
@@ -65,7 +66,7 @@ class SerialExecutor:
         self,
         tasks: Sequence[str],
         context: StageContext,
-        tokenizers: Sequence[str],
+        tokenizers: Sequence[Definition],
         pools: Pools,
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,

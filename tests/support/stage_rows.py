@@ -21,7 +21,7 @@ from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.tokenizing.encoding import truncating_backend
+from pipeline_ops.tokenizing.sequences import definition_of
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.reading_path import prepare, spans_of
 
@@ -32,7 +32,7 @@ def models_of(model: Path, output: OutputConfig, **settings: Any) -> list[JobMod
     """The resolved model of a job that has only one."""
     config = ModelConfig(path=str(model), **settings)
     facts, tokenizer, _ = resolve_model(config, STORAGE)
-    return [JobModel("", config, facts, truncating_backend(tokenizer, facts.max_length).to_str(), output, dtype="float32")]
+    return [JobModel("", config, facts, definition_of(tokenizer, facts.max_length), output, dtype="float32")]
 
 
 def context_of(models: list[JobModel], output: OutputConfig, batch_tokens: int = 512) -> StageContext:
@@ -49,7 +49,7 @@ def read_context(settings: ReadSettings) -> StageContext:
 
 
 def tokenizer_of(context: StageContext, attempts: Attempts) -> TokenizeActor:
-    return TokenizeActor(context, attempts, [model.tokenizer_json for model in context.models])
+    return TokenizeActor(context, attempts, [model.tokenizer for model in context.models])
 
 
 def rows_of(path: Path, unit_bytes: int = 2**20, **options: Any) -> list[pa.Table]:

@@ -50,7 +50,9 @@ UNIT_BYTES = 16_000
 READ_BYTES = 4000  # so that damage is met in the middle of reading, not at its beginning
 # no document is tokenized here
 FACTS = ModelFacts("model", None, "", "", 128, Head(("A", "B"), "softmax"), 0, 0, False, False)
-RESOLVED = ResolvedModel(FACTS, SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right"), None)
+RESOLVED = ResolvedModel(
+    FACTS, SimpleNamespace(is_fast=True, backend_tokenizer=Tokenizer(WordLevel()), truncation_side="right"), None
+)
 
 REFUSED, WRONG, DIED, HUNG = "refused", "WRONG", "process died", "HUNG"
 

@@ -10,8 +10,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.tokenizing import sequences
 from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
+from pipeline_ops.tokenizing.layout import longest_first
+from pipeline_ops.tokenizing.rust_tokenizer import RustTokenizer
 from pipeline_ops.tokenizing.sequences import TextEncoder
 from pipeline_ops.tokenizing.windows import (
     Windows,
@@ -85,7 +86,8 @@ def test_pairs_of_long_texts_of_which_only_a_part_is_tokenized_are_cut_like_shor
     plain = reference(family)
     for max_length in (64, 65):
         encoder = TextEncoder(definition(family, max_length, side), with_type_ids=False, pairs=True)
-        assert encoder.early_truncation is not None
+        tokenizer = RustTokenizer(Tokenizer.from_str(definition(family, max_length, side)), pairs=True, windows=None)
+        assert tokenizer.early_truncation is not None
         plain.enable_truncation(max_length, direction=side)
         expected = [plain.encode(*pair).ids for pair in zip(first, second, strict=True)]
         assert rows_of(encoder.encode([first, second])) == expected
@@ -184,8 +186,8 @@ def test_texts_in_another_order_than_they_are_given_are_refused() -> None:
 
 
 def test_longest_first_keeps_the_odd_token_of_the_longer_text() -> None:
-    assert sequences.longest_first(10, 10, 15) == (7, 8)
-    assert sequences.longest_first(11, 10, 15) == (8, 7)
-    assert sequences.longest_first(3, 20, 15) == (3, 12)
-    assert sequences.longest_first(20, 3, 15) == (12, 3)
-    assert sequences.longest_first(5, 10, 15) == (5, 10)
+    assert longest_first(10, 10, 15) == (7, 8)
+    assert longest_first(11, 10, 15) == (8, 7)
+    assert longest_first(3, 20, 15) == (3, 12)
+    assert longest_first(20, 3, 15) == (12, 3)
+    assert longest_first(5, 10, 15) == (5, 10)
