@@ -42,7 +42,7 @@ def label_remaining(
     writer.drop_removed()
     if not prepared.plan.tasks and not writer.partly_outdated():
         return
-    for note in prepared.column_notes:
+    for note in prepared.notes:
         state.notify(note)
     state.begin_step("starting Ray")
     with executor.connected() as machines:

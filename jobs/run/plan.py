@@ -183,7 +183,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "units_failed": len(prepared.failures),
         "files_passed_over": len(prepared.passed_over),
         "passed_over": passed_over.summary_of(prepared.passed_over),
-        "remarks": [*stray_lines(prepared.strays), *prepared.column_notes, *passes_lines(prepared.models)],
+        "remarks": [*stray_lines(prepared.strays), *prepared.notes, *passes_lines(prepared.models)],
         "labels": {model.name: _labels_of(model) for model in prepared.models},
         "shared_layers": {model.name: asdict(model.shared) for model in prepared.models if model.shared is not None},
         "passes": num_passes(prepared.models),

@@ -15,7 +15,7 @@ from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, Unreada
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats.json_types import text_for_null
-from pipeline_ops.models.config import JobModel, ModelConfig
+from pipeline_ops.models.config import JobModel, ModelConfig, model_notes
 from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
 from pipeline_ops.models.resolve import resolve_model
@@ -55,7 +55,7 @@ class Prepared:
     files: list[InputFile]  # of a trial the first ones
     passed_over: list[PassedOver]  # files below the input that are not read
     column_types: pa.Schema  # of the input's columns, in the whole output
-    column_notes: list[str]  # sentences: files without the text column, columns of several types, encodings and CSV as guessed
+    notes: list[str]  # sentences on models, files without the text column, columns of several types, encodings and CSV
     ledger: Ledger
     lease: LeaseRecord | None  # the newest; not held
     failures: list[Failure]  # quarantined, not to be retried
@@ -179,7 +179,7 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         files,
         passed_over,
         types,
-        [*columns_missing, *notes],
+        [*model_notes(job.models), *columns_missing, *notes],
         ledger,
         lease,
         failures,
@@ -247,14 +247,15 @@ def _resolve(config: JobConfig) -> ResolvedJob:
 
 def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: JobConfig) -> JobModel:
     try:
-        facts, tokenizer, token_flops = resolve_model(config, job.storage, pairs=job.input.text_pair_column is not None)
+        pairs = job.input.text_pair_column is not None
+        facts, tokenizer, token_flops, remarks = resolve_model(config, job.storage, pairs=pairs)
         output = check_output(facts.head, columns, windows=facts.windows is not None)
     except UserError as error:
         if not name:
             raise
         raise type(error)(f"{name}: {error}") from error
     config = config.model_copy(update={"revision": facts.revision})  # workers load the same commit
-    return JobModel(name, config, facts, definition_of(tokenizer, facts.max_length), output, token_flops)
+    return JobModel(name, config, facts, definition_of(tokenizer, facts.max_length), output, token_flops, remarks)
 
 
 def _check_no_model(output: Store) -> None:

@@ -61,7 +61,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         UserError: as resolve_model, load_classifier, reason_against_padding and attention_weights.
     """
     model, storage = config.model, config.storage
-    facts, tokenizer, _ = resolve_model(model, storage, pairs=pair is not None)
+    facts, tokenizer, _, remarks = resolve_model(model, storage, pairs=pair is not None)
     head = facts.head
     requested = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
     output = check_output(head, requested, windows=facts.windows is not None)
@@ -118,6 +118,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         "max_length": facts.max_length,
         "dtype": dtype,
         **({} if reason is None else {"padding": padding_line(facts.model_type, reason)}),
+        "remarks": list(remarks),
         **first,
         **({} if facts.windows is None else {"windows": windows}),
         "num_tokens": int(encodings.num_tokens[0]),
@@ -178,6 +179,8 @@ def print_steps(steps: dict[str, Any]) -> None:
     console.print(f"model       {steps['model']}  max_length {steps['max_length']}  {steps['dtype']}", highlight=False)
     if "padding" in steps:
         console.print(steps["padding"], markup=False, highlight=False)
+    for remark in steps["remarks"]:
+        console.print(f"remark      {remark}", markup=False, highlight=False, soft_wrap=True)
     windows = steps.get("windows", [steps])
     for number, window in enumerate(windows[:MAX_PRINTED_WINDOWS], 1):
         columns = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in window]

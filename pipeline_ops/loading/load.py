@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from pipeline_ops.loading.weight_faults import non_finite_weights, report_fault
+from pipeline_ops.model_files.config_faults import UNQUANTIZED, quantization_of
+from pipeline_ops.model_files.tensor_names import wrappers_of
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.padding_side import is_decoder
@@ -27,38 +30,69 @@ def load_classifier(
         attention: an implementation of transformers, such as "eager".
 
     Raises:
-        UserError: no weights, pickled weights, no trained classification head, or no such head in the architecture.
+        UserError: no weights, pickled weights, weights that do not fit the configuration or are not finite, no trained
+            classification head, or no such head in the architecture.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    folder = local_copy(config, storage, weights=True)
+    settings = {
+        "revision": revision,
+        "dtype": getattr(torch, dtype),
+        "trust_remote_code": config.trust_remote_code,
+        "use_safetensors": None if config.allow_pickled_weights else True,
+        "ignore_mismatched_sizes": True,  # refused below, with both sizes
+        "output_loading_info": True,
+        **({"device_map": "meta"} if device == "meta" else {}),
+        **({"attn_implementation": attention} if attention is not None else {}),
+    }
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            local_copy(config, storage, weights=True),
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=config.trust_remote_code,
-            use_safetensors=None if config.allow_pickled_weights else True,
-            output_loading_info=True,
-            **({"device_map": "meta"} if device == "meta" else {}),
-            **({"attn_implementation": attention} if attention is not None else {}),
-        )
+        model, report = AutoModelForSequenceClassification.from_pretrained(folder, **settings)
+        wrappers = wrappers_of(report["unexpected_keys"])
+        if wrappers:  # saved from within torch.compile or the like
+            names = dict.fromkeys(wrappers, "")
+            model, report = AutoModelForSequenceClassification.from_pretrained(folder, key_mapping=names, **settings)
         if model.config.model_type in ("big_bird", "bigbird_pegasus") and device != "meta":
             sparse = model.base_model.encoder if model.config.is_encoder_decoder else model.base_model
             sparse.set_attention_type("original_full")
         if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
             model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = one_line(error)[:300]
-        raise UserError(f"model.path: {config.path!r} cannot be loaded as a sequence classifier: {reason}") from error
-    missing = sorted(report["missing_keys"])
-    if missing and not config.allow_new_weights:
+    except Exception as error:  # of any kind: quantizers and code of the model's own run here
+        raise UserError(f"model.path: {config.path!r} {_reason(folder, error)}") from error
+    fault = report_fault(model, report, allow_new_weights=config.allow_new_weights)
+    if fault is not None:
+        raise UserError(f"model.path: {config.path!r} {fault}")
+    if device == "meta":
+        return model.eval()
+    model = model.to(device).eval()
+    broken = non_finite_weights(model)
+    if broken:
+        remedy = "set model.dtype: float32, or " if dtype == "float16" else ""
         raise UserError(
-            f"model.path: {config.path!r} has no trained classification head ({', '.join(missing[:4])} would be random);"
-            f" fine-tune it first (label-corpus train), or set model.allow_new_weights"
+            f"model.path: {config.path!r} has weights that are NaN or infinite in {dtype} ({broken[0]}"
+            f"{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}), so that no text would get a label; {remedy}give a"
+            " model whose training has not diverged"
         )
-    return model.eval() if device == "meta" else model.to(device).eval()
+    return model
+
+
+def _reason(folder: str, error: Exception) -> str:
+    """Why from_pretrained has failed, behind the model's path."""
+    reason = one_line(error)[:300]
+    method = _quantization(folder)
+    if method is not None:
+        return f"is quantized by {method} and cannot be loaded here ({reason}); {UNQUANTIZED}"
+    return f"cannot be loaded as a sequence classifier: {reason}"
+
+
+def _quantization(folder: str) -> str | None:
+    from transformers import PreTrainedConfig
+
+    try:
+        return quantization_of(PreTrainedConfig.get_config_dict(folder)[0])
+    except OSError:  # the error says so
+        return None

@@ -73,6 +73,7 @@ class JobModel:
     tokenizer: str | bytes  # tokenizing.sequences.definition_of
     output: OutputConfig  # with its own columns' names
     token_flops: float | None = None  # per token, estimated; see flops.token_flops_of
+    remarks: tuple[str, ...] = ()  # sentences about its files, for whoever plans or runs the job
     dtype: str = ""  # config.dtype, resolved where the classifiers run; empty until then
     shared: SharedLayers | None = None  # by its files; None also where these are not known before they are loaded
 
@@ -93,6 +94,11 @@ class JobModel:
         windows = None if facts.windows is None else (facts.windows.stride, facts.windows.max_windows)
         padding = (facts.pad_id, facts.pad_type_id, facts.pad_left)
         return (facts.tokenizer_hash, facts.max_length, *padding, facts.has_type_ids, facts.pairs, windows)
+
+
+def model_notes(models: Sequence[JobModel]) -> list[str]:
+    """The remarks of all models, with the name of each; a job's only model has none."""
+    return [f"{model.name}: {remark}" if model.name else remark for model in models for remark in model.remarks]
 
 
 def tokenization_ids(models: Sequence[JobModel]) -> list[int]:

@@ -20,8 +20,8 @@ class HubUnreachable(UserError):
 
 
 def is_hub_id(path: str) -> bool:
-    """True if `path` is neither an existing local folder nor on object storage."""
-    return is_local(path) and not os.path.isdir(os.path.expanduser(path))
+    """True if `path` is neither an existing local folder (or file) nor on object storage."""
+    return is_local(path) and not os.path.exists(os.path.expanduser(path))
 
 
 def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) -> str:
@@ -84,18 +84,6 @@ def model_file(folder: str, name: str, revision: str | None) -> str | None:
         return hf_hub_download(folder, name, revision=revision)
     except EntryNotFoundError:
         return None
-
-
-def check_weights(config: ModelConfig, storage: StorageConfig) -> None:
-    """Raises UserError for a folder with pickled weights only. Models on the hub are checked when they are loaded."""
-    if config.allow_pickled_weights or is_hub_id(config.path):
-        return
-    weights = [file.path for file in Store(config.path, storage).list_all() if file.path.endswith(WEIGHT_SUFFIXES)]
-    if weights and not any(path.endswith(".safetensors") for path in weights):
-        raise UserError(
-            f"model.path: {config.path!r} has no safetensors, but weights that can run code ({os.path.basename(weights[0])}):"
-            f" save it with save_pretrained, or set model.allow_pickled_weights if you trust it"
-        )
 
 
 def hub_commit(config: ModelConfig) -> str:

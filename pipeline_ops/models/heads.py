@@ -166,6 +166,14 @@ def _renamed(new_names: Mapping[int | str, str], labels: list[str]) -> list[str]
     twice = [name for name in new_names.values() if renamed.count(name) > 1]
     if twice:
         raise UserError(f"model.id2label: two labels would be called {twice[0]!r}; give each a name of its own")
+    alike = [number for number, name in enumerate(renamed) if renamed.count(name) > 1]
+    if alike:
+        ids = [number for number in alike if renamed[number] == renamed[alike[0]]]
+        names = ", ".join(f"{number}: NAME" for number in ids[:3]) + (", ..." if len(ids) > 3 else "")
+        raise UserError(
+            f"model.path: the labels {', '.join(map(str, ids))} of the model are all called {renamed[ids[0]]!r}: a label would"
+            f" not say which it is; give each a name of its own: model.id2label='{{{names}}}'"
+        )
     return renamed
 
 

@@ -3,9 +3,11 @@
 import sys
 from typing import Any, NamedTuple
 
+from pipeline_ops.model_files.config_faults import NEEDS_CODE, check_settings, label_remarks
+from pipeline_ops.model_files.folder_faults import check_folder
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.cross_encoder import saved_activation
-from pipeline_ops.models.fetch import check_weights, hub_commit, is_hub_id, local_copy, weights_identity
+from pipeline_ops.models.fetch import hub_commit, is_hub_id, local_copy, weights_identity
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.head_weights import check_head
 from pipeline_ops.models.heads import resolve_head
@@ -16,9 +18,11 @@ from pipeline_ops.models.tokenizer import (
     load_tokenizer,
     resolve_max_length,
     tokenizer_hash,
+    unembedded_remarks,
 )
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.config import StorageConfig
+from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.windows import resolve_windows
 
 # sequence classifiers that read more than text: page layout, images, tables
@@ -57,6 +61,7 @@ class ResolvedModel(NamedTuple):
     facts: ModelFacts
     tokenizer: Any  # transformers'
     token_flops: float | None  # per token, estimated; see flops.token_flops_of
+    remarks: tuple[str, ...] = ()  # sentences about what works, but may not be what was meant
 
 
 def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = False) -> ResolvedModel:
@@ -69,30 +74,26 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         UserError: no such model, not a text classifier, no trained head, pickled weights, a tokenizer that cannot be used, no
             padding token, no usable max_length, or a setting that does not fit its head.
     """
-    from transformers import AutoConfig
-
-    model: Any
     if is_hub_id(config.path):
         config = config.model_copy(update={"revision": hub_commit(config)})
+    else:
+        check_folder(
+            config.path,
+            Store(config.path, storage),
+            allow_pickled_weights=config.allow_pickled_weights,
+            allow_new_weights=config.allow_new_weights,
+        )
     folder = local_copy(config, storage, weights=False)
-    try:
-        model = AutoConfig.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as error:
-        what = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"model.path: {config.path!r} is neither a folder with a model nor a model on the hub that can be reached"
-            f" from here: {what}"
-        ) from error
+    model, settings = _load_configuration(config, folder)
     _check_architecture(config, model)
-    check_weights(config, storage)
-    check_head(config, storage, model)
+    remarks = [*check_head(config, storage, model), *label_remarks(settings)]
     tokenizer = load_tokenizer(config, folder)
     check_tokenizer(config, tokenizer)
     special = tokenizer.num_special_tokens_to_add(pair=pairs)
     max_length = resolve_max_length(config, model, tokenizer, special)
     windows = resolve_windows(config, max_length - special, pairs)
     check_sequences(config, tokenizer, max_length, pairs=pairs, windows=windows)
-    labels = [str(model.id2label[index]) for index in range(int(model.num_labels))]
+    labels = [str(model.id2label.get(index, "")) for index in range(int(model.num_labels))]  # "": has a name in the job file
     follows = config.activation == config.problem_type == "auto"  # else the job file says what the logits are
     saved = saved_activation(config.path, folder, config.revision, model) if follows else None
     facts = ModelFacts(
@@ -110,7 +111,30 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         windows=windows,
         model_type=model.model_type,
     )
-    return ResolvedModel(facts, tokenizer, token_flops_of(model))
+    remarks += unembedded_remarks(model, tokenizer)
+    return ResolvedModel(facts, tokenizer, token_flops_of(model), tuple(remarks))
+
+
+def _load_configuration(config: ModelConfig, folder: str) -> tuple[Any, dict[str, Any]]:
+    """(the configuration as transformers has it, as its config.json has it).
+
+    Args:
+        folder: what from_pretrained takes: a local folder or a hub id.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(folder, revision=config.revision)
+        check_settings(config.path, settings, trust_remote_code=config.trust_remote_code, renamed=[*(config.id2label or {})])
+        model = AutoConfig.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    except UserError:
+        raise
+    except Exception as error:  # of any kind: settings of the wrong type, code of the model's own
+        raise UserError(
+            f"model.path: the configuration of {config.path!r} cannot be read ({one_line(error)[:300]}); give a folder that"
+            " save_pretrained wrote, or a model on the hub that can be reached from here"
+        ) from error
+    return model, settings
 
 
 def _check_architecture(config: ModelConfig, model: Any) -> None:
@@ -121,6 +145,8 @@ def _check_architecture(config: ModelConfig, model: Any) -> None:
     if kind in MULTIMODAL_MODEL_TYPES:
         raise UserError(f"model.path: {config.path!r} is a {kind} model, which reads more than text; give one that reads text")
     has_code = "AutoModelForSequenceClassification" in (getattr(model, "auto_map", None) or {})
+    if has_code and not config.trust_remote_code and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise UserError(f"model.path: {config.path!r} {NEEDS_CODE.format(kind=kind)}")
     if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and not has_code:
         raise UserError(
             f"model.path: {config.path!r} is a {kind} model, and transformers has no sequence classifier of that kind; give"

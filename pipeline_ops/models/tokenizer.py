@@ -7,6 +7,7 @@ import tempfile
 from importlib.metadata import version
 from typing import Any
 
+from pipeline_ops.model_files.tokenizer_faults import tokenizer_fault
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.tokenizing.encoding import truncating_backend
@@ -35,7 +36,8 @@ def load_tokenizer(config: ModelConfig, folder: str) -> Any:
         folder: what from_pretrained takes: a local folder or a hub id.
 
     Raises:
-        UserError: its files are missing or damaged, or it needs a package that is not installed.
+        UserError: its files are missing, damaged, or written by newer versions of the libraries; or it needs a package that is
+            not installed.
     """
     from transformers import AutoTokenizer
 
@@ -46,9 +48,7 @@ def load_tokenizer(config: ModelConfig, folder: str) -> Any:
         package = next((name for name in EXTRAS if name in what), None)
         raise _missing_package(config, package, what) from error
     except Exception as error:  # of any kind: tokenizers raises nothing more special
-        raise UserError(
-            f"model.path: the tokenizer of {config.path!r} cannot be loaded: {one_line(error)[:300]}; save it into the same folder"
-        ) from error
+        raise UserError(f"model.path: the tokenizer of {config.path!r} {tokenizer_fault(folder, error)}") from error
 
 
 def check_tokenizer(config: ModelConfig, tokenizer: Any) -> None:
@@ -85,6 +85,25 @@ def check_sequences(config: ModelConfig, tokenizer: Any, max_length: int, *, pai
             f"model.path: the tokenizer of {config.path!r} ({type(tokenizer).__name__}) cannot be used: {difference}; give"
             f" a model with another tokenizer"
         )
+
+
+def unembedded_remarks(model: Any, tokenizer: Any) -> list[str]:
+    """A sentence about tokens that the model has no embedding for: documents with them are rejected.
+
+    Args:
+        model: its transformers config.
+    """
+    rows = getattr(model.get_text_config(), "vocab_size", None)
+    if not rows or len(tokenizer) <= rows:
+        return []
+    tokens = [token for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]) if number >= rows]
+    if not tokens:
+        return []
+    shown = ", ".join(map(repr, tokens[:4])) + (f" and {len(tokens) - 4:,} more" if len(tokens) > 4 else "")
+    return [
+        f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {rows:,}: documents with {shown} are"
+        " rejected; the tokenizer may be another model's"
+    ]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -87,7 +87,7 @@ def corpus_texts(path: str, text_column: str) -> list[str]:
 
 def sorted_batches(texts: list[str], model: str, batch_tokens: int) -> TokenBatches:
     """All texts as batches for that model, sorted by length over the whole corpus."""
-    facts, tokenizer, _ = resolve_model(ModelConfig(path=model), StorageConfig())
+    facts, tokenizer, *_ = resolve_model(ModelConfig(path=model), StorageConfig())
     encodings = encode(texts, truncating_backend(tokenizer, facts.max_length), with_type_ids=facts.has_type_ids)
     return make_batches(
         encodings,
@@ -194,7 +194,7 @@ def run_bare_tokenizer(model: str, texts: str, processes: int) -> Loop:
 
 
 def _tokenize_loop(take: Callable[[], int], ready: Callable[[], None], model: str, path: str) -> Any:
-    facts, tokenizer, _ = resolve_model(ModelConfig(path=model), StorageConfig())
+    facts, tokenizer, *_ = resolve_model(ModelConfig(path=model), StorageConfig())
     backend = truncating_backend(tokenizer, facts.max_length)
     with pa.memory_map(path) as file:
         chunks = pa.ipc.open_file(file)

@@ -52,8 +52,7 @@ def change_json(path: Path, **values: Any) -> None:
 
 
 def upload(folder: Path, url: str) -> str:
-    for path in folder.iterdir():
-        Store(url).put(path.name, path.read_bytes())
+    Store(url).put_many({name: (folder / name).read_bytes() for name in files_below(folder)})
     return url
 
 

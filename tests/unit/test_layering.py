@@ -17,7 +17,7 @@ PRODUCT = ("jobs", "pipeline_ops", "cluster")
 LEVELS = (
     ("pipeline_ops.schema",),
     ("pipeline_ops.storage", "pipeline_ops.tokenizing"),
-    ("pipeline_ops.tables",),
+    ("pipeline_ops.tables", "pipeline_ops.model_files"),
     ("pipeline_ops.inputs",),
     ("pipeline_ops.line_formats",),
     ("pipeline_ops.row_formats",),

@@ -176,8 +176,9 @@ def test_tokenizer_without_a_padding_token_is_a_users_mistake(tmp_path: Path) ->
     backend = Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?"))
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?").save_pretrained(tmp_path)
     GPT2Config(vocab_size=2, n_embd=4, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0).save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
     with pytest.raises(UserError, match="padding"):
-        facts_of(tmp_path)
+        facts_of(tmp_path, allow_pickled_weights=True, allow_new_weights=True)
 
 
 def test_path_that_is_neither_folder_nor_hub_id_is_a_users_mistake(tmp_path: Path) -> None:
