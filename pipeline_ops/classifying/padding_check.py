@@ -42,12 +42,12 @@ def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
     """
     if facts.model_type in DEPENDS_ON_PADDING:
         return "answers depend on padding"
-    passes, rows = ForwardPasses(model, pad_left=facts.pad_left), _sample_rows(model, facts)
+    passes, rows = ForwardPasses(model, pad_left=facts.pad_left), sample_rows(model, facts)
     alone = None
     with _in_float32(model):
         try:
-            alone = _answers(passes, rows, facts, batch_tokens=1)
-            together = _answers(passes, rows, facts, batch_tokens=10**6)
+            alone = answers_to(passes, rows, facts, batch_tokens=1)
+            together = answers_to(passes, rows, facts, batch_tokens=10**6)
         except Exception as error:
             if is_out_of_memory(error) or "CUDA error" in str(error):
                 raise
@@ -90,7 +90,7 @@ def _in_float32(model: Any) -> Iterator[None]:
             one.data = original
 
 
-def _sample_rows(model: Any, facts: ModelFacts) -> Encodings:
+def sample_rows(model: Any, facts: ModelFacts) -> Encodings:
     """Three rows of seeded ids: none special but an encoder-decoder's end of text, none of those that were added last."""
     lengths = np.minimum(LENGTHS, facts.max_length).astype(np.int32)
     config = model.config.get_text_config()
@@ -111,16 +111,16 @@ def _rows_of(ids: np.ndarray, lengths: np.ndarray, facts: ModelFacts) -> Encodin
 
 
 def _answers_beside_others(passes: ForwardPasses, rows: Encodings, facts: ModelFacts, seed: int) -> np.ndarray:
-    """As _answers, each row in a batch without padding beside a row of other ids; these depend on the seed."""
+    """As answers_to, each row in a batch without padding beside a row of other ids; these depend on the seed."""
     answers = []
     for ids in np.split(rows.ids, np.cumsum(rows.lengths)[:-1]):
         other = np.append(np.random.default_rng(seed).permutation(ids[:-1]), ids[-1:])
         pair = _rows_of(np.concatenate([ids, other]), np.full(2, len(ids), np.int32), facts)
-        answers.append(_answers(passes, pair, facts, batch_tokens=10**6)[:1])
+        answers.append(answers_to(passes, pair, facts, batch_tokens=10**6)[:1])
     return np.concatenate(answers)
 
 
-def _answers(passes: ForwardPasses, rows: Encodings, facts: ModelFacts, *, batch_tokens: int) -> np.ndarray:
+def answers_to(passes: ForwardPasses, rows: Encodings, facts: ModelFacts, *, batch_tokens: int) -> np.ndarray:
     """Logits, float64 (rows, labels)."""
     import torch
 

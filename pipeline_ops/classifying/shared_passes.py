@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.classifying.padding_check import answers_to, sample_rows
 from pipeline_ops.loading.shared_trunk import SharedTrunk, common_part_of, release_duplicates
+from pipeline_ops.models.config import ModelFacts
 from pipeline_ops.models.shared_layers import CommonPart
 from pipeline_ops.schema.errors import one_line
 
-CHECKED_LENGTHS = ((24, 11, 5), (7, 16, 2))  # tokens of the rows of two batches
+MANY_TOKENS = 10**6  # all sample rows in one batch
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,12 @@ class Shareable:
 
     Attributes:
         key: equal for models that get the same rows, and may share; None: runs alone.
-        max_length: tokens of a document.
     """
 
     name: str
     passes: ForwardPasses
     key: Hashable | None
-    max_length: int
+    facts: ModelFacts
 
 
 def share_trunk(model: Shareable, earlier: Sequence[Shareable]) -> None:
@@ -53,18 +54,24 @@ def share_trunk(model: Shareable, earlier: Sequence[Shareable]) -> None:
 
 def _join(root: ForwardPasses, model: Shareable, source: Shareable, part: CommonPart) -> str | None:
     """Makes a model follow the passes of `root`; None, or why it does not: then it is as before."""
-    import torch
+    padded = [] if root.against_padding is not None else [MANY_TOKENS]
 
-    rows = [_random_rows(model, lengths) for lengths in CHECKED_LENGTHS]
+    def answers(passes: ForwardPasses) -> list[np.ndarray]:
+        """Of batches of one row each, then of a padded one."""
+        rows = sample_rows(model.passes.model, model.facts)
+        return [answers_to(passes, rows, model.facts, batch_tokens=tokens) for tokens in (1, *padded)]
+
     trunk = None
     try:  # the models' own code runs here; what it raises for real rows as well shows with the first unit
-        with torch.inference_mode():
-            alone = [torch.cat([root(*batch), model.passes(*batch)], dim=1) for batch in rows]
-            trunk = model.passes.trunk = SharedTrunk(model.passes.model, source.passes.model, part)
-            root.followers.append(model.passes)
-            together = [root(*batch) for batch in rows]
-        same = all(_equal(*pair, model.passes.model.dtype) for pair in zip(alone, together, strict=True))
-        why_not = None if same else "its answers would be others"
+        alone = [np.hstack(both) for both in zip(answers(root), answers(model.passes), strict=True)]
+        trunk = model.passes.trunk = SharedTrunk(model.passes.model, source.passes.model, part)
+        root.followers.append(model.passes)
+        tolerance = _tolerance(model.passes.model.dtype)
+        same = [
+            np.allclose(*both, rtol=tolerance, atol=tolerance, equal_nan=True)
+            for both in zip(alone, answers(root), strict=True)
+        ]
+        why_not = None if all(same) else "its answers would be others"
     except Exception as error:
         why_not = f"the comparison failed ({one_line(error)[:200]})"
     if why_not is not None and trunk is not None:
@@ -76,29 +83,8 @@ def _join(root: ForwardPasses, model: Shareable, source: Shareable, part: Common
     return why_not
 
 
-def _equal(first: Any, second: Any, dtype: Any) -> bool:
-    """Whether values are the same, but for what the dtype of the arithmetic that they are from leaves open."""
+def _tolerance(dtype: Any) -> float:
+    """By how much answers may differ, absolutely and relatively; of the same arithmetic they are nearly always the same."""
     import torch
 
-    tolerance = max(1e-5, 4 * torch.finfo(dtype).eps) if dtype != torch.float32 else 1e-5
-    return torch.allclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
-
-
-def _random_rows(model: Shareable, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
-    """Padded rows of seeded token ids, as ForwardPasses takes them; each ends with the token for that, if there is one."""
-    passes, config = model.passes, model.passes.model.config.get_text_config()
-    special = {config.pad_token_id, config.eos_token_id, config.bos_token_id, getattr(config, "decoder_start_token_id", None)}
-    known = getattr(passes.model.get_input_embeddings(), "num_embeddings", None) or config.vocab_size
-    ordinary = np.array([token for token in range(min(known, 30_000)) if token not in special], np.int32)
-    counts = np.minimum(np.array(lengths, np.int32), model.max_length)
-    width = int(counts.max())
-    pad = config.pad_token_id if config.pad_token_id is not None and config.pad_token_id >= 0 else 0
-    ids = np.full((len(counts), width), pad, np.int32)
-    random = np.random.default_rng(0)
-    for row, count in zip(ids, counts, strict=True):
-        tokens = random.choice(ordinary, count)
-        if isinstance(config.eos_token_id, int) and config.eos_token_id < known:
-            tokens[-1] = config.eos_token_id  # encoder-decoders read their answer there
-        row[slice(width - count, width) if passes.pad_left else slice(count)] = tokens
-    types = np.zeros(ids.size, np.int8) if passes.takes_types else None
-    return ids.reshape(-1), types, counts, width
+    return 1e-5 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps

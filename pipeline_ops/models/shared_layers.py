@@ -102,7 +102,7 @@ def _of_layers(config: Any) -> dict[str, Any]:
 def sharing_key(model: JobModel) -> tuple[Any, ...] | None:
     """Equal for models of a job that may have layers in common; None for one that runs alone.
 
-    A compiled model does: the compiler would guard against the tensor that is handed from model to model, and compile anew.
+    A compiled model does: whether the compiler's graphs can hand tensors from model to model has not been tried.
     """
     return None if model.config.compile else (model.tokenization_key, model.config.dtype, model.dtype)
 

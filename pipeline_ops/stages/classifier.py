@@ -93,7 +93,7 @@ class ClassifyActor:
                 module, pad_left=facts.pad_left, against_padding=reason, compiled=config.compile, embedding=embedding
             )
             key = sharing_key(model)
-            one = Shareable(model.name, passes, None if key is None else (key, reason), facts.max_length)
+            one = Shareable(model.name, passes, None if key is None else (key, reason), facts)
             share_trunk(one, loaded)  # before the next one takes memory
             loaded.append(one)
         return [one.passes for one in loaded]

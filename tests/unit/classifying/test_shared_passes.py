@@ -14,8 +14,9 @@ from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
 from pipeline_ops.loading.load import load_classifier
-from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.flops import document_flops
+from pipeline_ops.models.heads import HeadConfig, resolve_head
 from pipeline_ops.models.padding_side import pads_left
 from pipeline_ops.schema.output_columns import Embedding
 from pipeline_ops.storage.config import StorageConfig
@@ -37,10 +38,27 @@ def passes_of(model: Any, pad_left: bool = False, embedding: Embedding | None = 
 
 def share(*passes: ForwardPasses) -> list[ForwardPasses]:
     """Has them share what they can; the passes in the order in which the first one's values stand."""
-    models = [Shareable(f"model {number}", one, "alike", MAX_LENGTH) for number, one in enumerate(passes)]
+    models = [Shareable(f"model {number}", one, "alike", facts_of(one)) for number, one in enumerate(passes)]
     for number, model in enumerate(models):
         share_trunk(model, models[:number])
     return [passes[0], *passes[0].followers]
+
+
+def facts_of(passes: ForwardPasses) -> ModelFacts:
+    config = passes.model.config.get_text_config()
+    pad_id = config.pad_token_id if (config.pad_token_id or -1) >= 0 else 1
+    return ModelFacts(
+        path="",
+        revision=None,
+        weights="",
+        tokenizer_hash="",
+        max_length=MAX_LENGTH,
+        head=resolve_head(HeadConfig(), ["a", "b", "c"], None),
+        pad_id=pad_id,
+        pad_type_id=0,
+        pad_left=passes.pad_left,
+        has_type_ids=passes.takes_types,
+    )
 
 
 def logits(passes: ForwardPasses, batches: TokenBatches, num_labels: int = 6) -> np.ndarray:
