@@ -21,8 +21,6 @@ OFFSET_POSITIONS = {
     *("mpnet", "roberta-prelayernorm", "data2vec-text", "ibert", "xmod"),
 }
 UNLIMITED = 10**6  # from here on a tokenizer's limit is none; transformers has 10**30
-
-
 # settings of tokenizers that are hashed apart, or do not change ids
 NOT_HASHED = {"is_local", "local_files_only", "model_max_length", "padding_side", "truncation_side"}
 # packages that some tokenizers compute with: the extra of this project that brings them
