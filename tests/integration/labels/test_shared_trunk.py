@@ -14,6 +14,7 @@ from transformers import pipeline
 from jobs.config import JobConfig, check_config
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
+from jobs.run.estimate import Target, plan_on
 from jobs.run.plan import plan, plan_lines
 from tests.models.folders import change_json
 from tests.models.relatives import make_relative
@@ -41,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def job_of(source: Path, models: dict[str, Path], target: Path, *overrides: str, **of_models: Any) -> JobConfig:
     settings = job_settings(source, "-", target, "output.partition_by=[]", "output.scores=true", *overrides)
     settings.pop("model")
-    settings["models"] = [{"name": name, "path": str(path), "dtype": "float32", **of_models} for name, path in models.items()]
+    settings["models"] = [{"dtype": "float32", **of_models, "name": name, "path": str(path)} for name, path in models.items()]
     return check_config(JobConfig, settings)
 
 
@@ -89,6 +90,16 @@ def test_plan_says_what_models_share_and_counts_it_once(models: dict[str, Path],
         "topic": ("quality", 2),
         "style": ("quality", 1),
     }
+
+
+def test_cluster_is_estimated_by_what_is_computed(models: dict[str, Path], tmp_path: Path) -> None:
+    """A token counts once for each model: three models with 1.5 passes get through twice as many as one."""
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}])
+    rates = []
+    for chosen in ({"quality": models["quality"]}, models):
+        job = job_of(source, chosen, tmp_path / "out", dtype="bfloat16")
+        rates.append(plan_on(job, Target(1, "H100", None, None))["estimate"]["tokens_per_second"])
+    assert rates[1] / rates[0] == pytest.approx(2)
 
 
 def change_layers(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Models with layers in common: the answers of each alone, by less work."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,16 @@ def test_shared_layers_are_computed_once(depths: tuple[int, ...], passes: float)
     own = [one for one in every if one not in together]
     counted = sum(flops_of(one, batches) for one in (together[0], *own))
     assert counted / whole == pytest.approx(passes, rel=0.01)  # but for the heads
-    lengths = np.full(20, 32)
+
+
+@pytest.mark.slow
+def test_flops_of_a_model_are_those_of_its_own_layers() -> None:
+    first = four_layers(0)
+    every = [passes_of(model) for model in (first, four_layers(1, first, 4), four_layers(2, first, 2))]
+    share(*every)
     parts = [document_flops(one.model, 64, one.trunk.names if one.trunk else ()) for one in every]
-    assert all(parts)
-    reported = [part.total(lengths) for part in parts if part is not None]
-    assert sum(reported) / reported[0] == pytest.approx(passes, rel=0.01)
+    reported = [part.total(np.full(20, 32)) for part in parts if part is not None]
+    assert [count / reported[0] for count in reported] == pytest.approx([1, 0, 0.5], abs=0.01)  # but for the heads
 
 
 def test_model_takes_the_layers_from_the_one_that_it_has_most_in_common_with() -> None:
@@ -174,13 +180,22 @@ def test_model_takes_the_layers_from_the_one_that_it_has_most_in_common_with() -
     np.testing.assert_allclose(logits(together[0], batches, 9), alone, rtol=0, atol=1e-5)
 
 
-def test_embeddings_of_each_model_stand_behind_its_logits() -> None:
+def without_padding(model: Any, embedding: Embedding | None = None) -> ForwardPasses:
+    return ForwardPasses(model, pad_left=False, against_padding="of a test", embedding=embedding)
+
+
+@pytest.mark.parametrize("of", [passes_of, without_padding])
+@pytest.mark.parametrize("whole", [True, False])
+def test_embeddings_of_each_model_stand_behind_its_logits(whole: bool, of: Callable[..., ForwardPasses]) -> None:
     first = four_layers(0)
-    second = four_layers(1, first, 2)
-    batches = random_batches()
-    alone = [logits(passes_of(first), batches, 3), logits(passes_of(second, embedding="mean"), batches, 3)]
-    together = share(passes_of(first), passes_of(second, embedding="mean"))
-    np.testing.assert_allclose(logits(together[0], batches), np.hstack(alone), rtol=0, atol=1e-5)
+    second = copy.deepcopy(first) if whole else four_layers(1, first, 2)
+    second.classifier.weight.data.mul_(-1)
+    alone = [of(first), of(second, embedding="mean")]
+    batches = alone[0].arrange(random_batches())
+    expected = np.hstack([logits(one, batches, 3) for one in alone])
+    together = share(of(first), of(second, embedding="mean"))
+    assert len(together) == 2
+    np.testing.assert_allclose(logits(together[0], batches), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("of", ["the one that computes", "the one that takes"])
