@@ -31,7 +31,7 @@ STORAGE = StorageConfig()
 def models_of(model: Path, output: OutputConfig, **settings: Any) -> list[JobModel]:
     """The resolved model of a job that has only one."""
     config = ModelConfig(path=str(model), **settings)
-    facts, tokenizer, _ = resolve_model(config, STORAGE)
+    facts, tokenizer, *_ = resolve_model(config, STORAGE)
     return [JobModel("", config, facts, definition_of(tokenizer, facts.max_length), output, dtype="float32")]
 
 
