@@ -18,7 +18,7 @@ from pipeline_ops.tokenizing.windows import Windows
 # models whose learned positions begin behind the padding id, so that two rows of the position table are never used
 OFFSET_POSITIONS = {
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer"),
-    *("mpnet", "roberta-prelayernorm", "data2vec-text", "ibert", "xmod"),
+    *("mpnet", "roberta-prelayernorm", "data2vec-text", "ibert", "xmod", "esm", "luke"),
 }
 UNLIMITED = 10**6  # from here on a tokenizer's limit is none; transformers has 10**30
 # settings of tokenizers that are hashed apart, or do not change ids
