@@ -25,17 +25,12 @@ from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tokenizing.windows import resolve_windows
 
-# sequence classifiers that read more than text: page layout, images, tables
-MULTIMODAL_MODEL_TYPES = {
-    "layoutlm",
-    "layoutlmv2",
-    "layoutlmv3",
-    "lilt",
-    "markuplm",
-    "modernvbert",
-    "perceiver",
-    "tapas",
-    "ultravbert",
+MORE_THAN_TEXT = ("layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "modernvbert", "perceiver", "tapas", "ultravbert")
+# kinds of sequence classifiers of transformers that cannot label texts -> why
+REFUSED_KINDS = {
+    **dict.fromkeys(MORE_THAN_TEXT, "reads more than text"),
+    "mra": "takes zeros for its attention wherever its own CUDA kernel is not built",
+    "reformer": "hashes at random, so that its answers change from run to run",
 }
 
 
@@ -138,12 +133,15 @@ def _load_configuration(config: ModelConfig, folder: str) -> tuple[Any, dict[str
 
 
 def _check_architecture(config: ModelConfig, model: Any) -> None:
-    """Raises UserError for an architecture that has no sequence classifier in transformers, or reads more than text."""
+    """Raises UserError for an architecture that has no sequence classifier in transformers, or one that cannot label texts."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     kind = model.model_type
-    if kind in MULTIMODAL_MODEL_TYPES:
-        raise UserError(f"model.path: {config.path!r} is a {kind} model, which reads more than text; give one that reads text")
+    refusal = REFUSED_KINDS.get(kind)
+    if kind == "yoso" and not model.use_expectation:
+        refusal = "hashes at random without `use_expectation`, so that its answers change from run to run"
+    if refusal is not None:
+        raise UserError(f"model.path: {config.path!r} is a {kind} model, which {refusal}; give another model")
     has_code = "AutoModelForSequenceClassification" in (getattr(model, "auto_map", None) or {})
     if has_code and not config.trust_remote_code and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise UserError(f"model.path: {config.path!r} {NEEDS_CODE.format(kind=kind)}")

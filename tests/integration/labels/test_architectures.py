@@ -3,22 +3,18 @@
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from tests.models.architectures import ARCHITECTURES, make_classifier
 from tests.support import REPOSITORY
 from tests.support.corpora import EDGE_CASES, real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
+from tests.support.reference_answers import Answers, check_answers, pipeline_of, said_window_by_window
 from tests.support.running import keys, make_job
 from tests.support.serial_chain import run_serially
 
-TOLERANCE = 1e-5
 LABELS = ("art", "law", "maths")
 MAX_LENGTH = 64
 STRIDE = 8
@@ -53,60 +49,24 @@ def label(tmp_path: Path) -> Callable[..., pa.Table]:
     return labeled
 
 
-def check(labeled: pa.Table, expected: list[list[dict[str, Any]]]) -> None:
-    """Compares with the pipeline's answers, of each document the best first."""
-    assert labeled["label"].to_pylist() == [answers[0]["label"] for answers in expected]
-    np.testing.assert_allclose(labeled["score"], [answers[0]["score"] for answers in expected], rtol=0, atol=TOLERANCE)
-    names = [answer["label"] for answer in sorted(expected[0], key=lambda answer: LABELS.index(answer["label"]))]
-    scores = [[{answer["label"]: answer["score"] for answer in answers}[name] for name in names] for answers in expected]
-    np.testing.assert_allclose(labeled["scores"].to_pylist(), scores, rtol=0, atol=TOLERANCE)
-
-
-def said_by_pipeline(model: Path, documents: list[Any], **arguments: Any) -> list[Any]:
-    torch.set_num_threads(1)
-    classify = pipeline("text-classification", model=str(model), device="cpu", dtype=torch.float32)
-    return classify(documents, truncation=True, top_k=None, batch_size=1, **arguments)
-
-
-def said_window_by_window(model: Path, documents: list[tuple[str, ...]], how: str) -> list[list[dict[str, Any]]]:
-    """A straightforward reference: each window alone through the model, then the mean of the logits or scores."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    classifier = AutoModelForSequenceClassification.from_pretrained(model).eval()
-    names = list(classifier.config.id2label.values())
-    answers = []
-    for texts in documents:
-        lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        # of a pair the longer text is read in windows
-        strategy = "only_first" if len(texts) == 1 or lengths[0] > lengths[1] else "only_second"
-        windows = tokenizer(
-            *texts, truncation=strategy, max_length=MAX_LENGTH, stride=STRIDE, return_overflowing_tokens=True, padding=False
-        )
-        found = []
-        for number in range(len(windows["input_ids"])):
-            inputs = {name: torch.tensor([windows[name][number]]) for name in tokenizer.model_input_names if name in windows}
-            with torch.inference_mode():
-                found.append(classifier(**inputs).logits[0])
-        values = torch.stack(found)
-        scores = values.mean(dim=0).softmax(dim=-1) if how == "logits" else values.softmax(dim=-1).mean(dim=0)
-        named = [{"label": name, "score": float(score)} for name, score in zip(names, scores, strict=True)]
-        answers.append(sorted(named, key=lambda answer: -answer["score"]))
-    return answers
+def check(labeled: pa.Table, expected: list[Answers]) -> None:
+    check_answers(labeled, expected, LABELS)
 
 
 def read_one(model: Path, label: Callable[..., pa.Table], kind: str | None = None) -> None:
     asked = [] if kind is None else [f"model.problem_type={kind}"]
     arguments = {} if kind is None else {"function_to_apply": "sigmoid"}
-    check(label(model, *asked), said_by_pipeline(model, TEXTS, **arguments))
+    check(label(model, *asked), pipeline_of(model, **arguments)(TEXTS))
 
 
 def read_pairs(model: Path, label: Callable[..., pa.Table]) -> None:
     documents = [{"text": text, "text_pair": other} for text, other in zip(TEXTS, PAIRS, strict=True)]
-    check(label(model, "input.text_pair_column=other"), said_by_pipeline(model, documents))
+    check(label(model, "input.text_pair_column=other"), pipeline_of(model)(documents))
 
 
 def read_windows(model: Path, label: Callable[..., pa.Table], how: str) -> None:
     labeled = label(model, "model.long_documents=windows", f"model.stride={STRIDE}", f"model.aggregate_on={how}")
-    check(labeled, said_window_by_window(model, [(text,) for text in TEXTS], how))
+    check(labeled, said_window_by_window(model, [(text,) for text in TEXTS], how, max_length=MAX_LENGTH, stride=STRIDE))
     assert max(labeled["num_windows"].to_pylist()) > 3
     assert not any(labeled["truncated"].to_pylist())
 
@@ -120,7 +80,8 @@ def read_windows_of_pairs(model: Path, label: Callable[..., pa.Table]) -> None:
         "model.long_documents=windows",
         f"model.stride={STRIDE}",
     )
-    check(labeled, said_window_by_window(model, [(QUESTION, text) for text in TEXTS], "logits"))
+    documents = [(QUESTION, text) for text in TEXTS]
+    check(labeled, said_window_by_window(model, documents, "logits", max_length=MAX_LENGTH, stride=STRIDE))
     assert max(labeled["num_windows"].to_pylist()) > 3
 
 

@@ -14,14 +14,18 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
     AutoTokenizer,
+    EsmConfig,
     GPT2Config,
+    LukeConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
+    XLMRobertaConfig,
 )
 
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
-from pipeline_ops.models.tokenizer import resolve_max_length
+from pipeline_ops.models.tokenizer import positions_of, resolve_max_length
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from tests.models.architectures import make_classifier
@@ -76,6 +80,26 @@ def test_max_length_without_a_tokenizer_limit_is_the_models_positions(
     folder = Path(shutil.copytree(model_of(architecture), tmp_path / "model"))
     change_json(folder / "tokenizer_config.json", model_max_length=None)
     assert facts_of(folder).max_length == 128
+
+
+@pytest.mark.parametrize("config", [EsmConfig(pad_token_id=1), LukeConfig(), XLMRobertaConfig()], ids=lambda c: c.model_type)
+def test_positions_that_begin_behind_the_padding_are_for_two_tokens_fewer(config: PreTrainedConfig) -> None:
+    assert positions_of(config) == config.max_position_embeddings - 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        ("mra", {}, "CUDA kernel"),
+        ("reformer", {}, "hashes at random"),
+        ("tapas", {}, "reads more than text"),
+        ("yoso", {"use_expectation": False}, "hashes at random"),
+    ],
+)
+def test_kind_that_cannot_label_texts_is_refused_by_name(copy: Path, kind: str, settings: dict[str, Any], reason: str) -> None:
+    change_json(copy / "config.json", model_type=kind, **settings)
+    with pytest.raises(UserError, match=rf"^model\.path: .* is a {kind} model, which .*{reason}.*; give another model$"):
+        facts_of(copy)
 
 
 def test_max_length_of_a_tokenizer_below_the_positions_is_its_limit(copy: Path) -> None:
