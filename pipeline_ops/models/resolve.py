@@ -17,6 +17,7 @@ from pipeline_ops.models.tokenizer import (
     check_tokenizer,
     load_tokenizer,
     resolve_max_length,
+    speed_remarks,
     tokenizer_hash,
     unembedded_remarks,
 )
@@ -106,7 +107,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         windows=windows,
         model_type=model.model_type,
     )
-    remarks += unembedded_remarks(model, tokenizer)
+    remarks += [*unembedded_remarks(model, tokenizer), *speed_remarks(tokenizer, max_length)]
     return ResolvedModel(facts, tokenizer, token_flops_of(model), tuple(remarks))
 
 

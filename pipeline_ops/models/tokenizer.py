@@ -11,7 +11,11 @@ from pipeline_ops.model_files.tokenizer_faults import tokenizer_fault
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.tokenizing.encoding import truncating_backend
-from pipeline_ops.tokenizing.python_tokenizer import difference_from_own_call
+from pipeline_ops.tokenizing.python_tokenizer import (
+    MEASURED_CHARACTERS,
+    difference_from_own_call,
+    documents_per_second,
+)
 from pipeline_ops.tokenizing.rust_tokenizer import RustTokenizer
 from pipeline_ops.tokenizing.windows import Windows
 
@@ -42,7 +46,7 @@ def load_tokenizer(config: ModelConfig, folder: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, revision=config.revision, trust_remote_code=config.trust_remote_code)
     except ImportError as error:
-        what = one_line(error)
+        what = one_line(error).partition(". See ")[0]
         package = next((name for name in EXTRAS if name in what), None)
         raise _missing_package(config, package, what) from error
     except Exception as error:  # of any kind: tokenizers raises nothing more special
@@ -101,6 +105,17 @@ def unembedded_remarks(model: Any, tokenizer: Any) -> list[str]:
     return [
         f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {rows:,}: documents with {shown} are"
         " rejected; the tokenizer may be another model's"
+    ]
+
+
+def speed_remarks(tokenizer: Any, max_length: int) -> list[str]:
+    """A sentence about the speed of a tokenizer without a fast version, measured."""
+    if tokenizer.is_fast:
+        return []
+    measured = float(f"{documents_per_second(tokenizer, max_length):.2g}")
+    return [
+        f"the tokenizer ({type(tokenizer).__name__}) has no fast version: a core tokenizes about {measured:,g} documents of"
+        f" {MEASURED_CHARACTERS:,} characters per second; compute.tokenizers sets how many cores do"
     ]
 
 
