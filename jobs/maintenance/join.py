@@ -138,9 +138,9 @@ def _prepare(outputs: Sequence[Labeled], store: Store, names: Sequence[str] | No
     models = joined_models(outputs, names)
     output = joined_output(outputs, models, store.path)
     record = joined_record(outputs, models, output)
-    if before is not None:
+    if before is not None and (ledger.commits or "join" not in before):
         check_continues(before, record, store.path)
-    elif ledger.commits:
+    elif before is None and ledger.commits:
         raise UserError(f"--output: {store.path!r} holds labels but no _job.json; give another folder")
     plan = plan_join([one.commits for one in outputs], list(ledger.current.values()), record["fingerprint"])
     check_same_rows(outputs, [piece.path for unit in plan.units for piece in unit.pieces])

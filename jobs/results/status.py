@@ -30,7 +30,7 @@ def status(store: Store) -> dict[str, Any]:
         last run, `killed` if it has neither an outcome nor released its lease, or `unknown` without a record. run: its times,
         its counts, units_planned, documents_expected (of the input), startup_seconds, labeling_documents_per_second,
         seconds_left at the speed of the last minute. previous_run: the same of the run before one that starts. holder: of
-        the lease.
+        the lease. joined: whether `join` writes it, and no run.
 
     Raises:
         UserError: there is no output.
@@ -50,6 +50,7 @@ def status(store: Store) -> dict[str, Any]:
             "holder": holder,
             "run": None,
             "previous_run": None,
+            "joined": False,
             "output": store.path,
         }
     labeled = open_labeled(store)
@@ -72,6 +73,7 @@ def status(store: Store) -> dict[str, Any]:
         "holder": holder,
         "run": None if state == STARTING else run,
         "previous_run": run if state == STARTING else None,
+        "joined": "join" in labeled.record,
         "output": labeled.path,
     }
 

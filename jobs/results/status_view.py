@@ -69,7 +69,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         )
     if found["state"] in (INTERRUPTED, KILLED):
         labeled = of_about(found["documents"], run and run["documents_expected"])
-        lines.append(f"{labeled} documents are labeled; `label-corpus run` continues")
+        command = "join" if found["joined"] else "run"
+        lines.append(f"{labeled} documents are labeled; `label-corpus {command}` continues")
     labels = found["labels"]
     if labels and not isinstance(next(iter(labels.values())), dict):
         total = sum(labels.values())

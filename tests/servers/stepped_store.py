@@ -28,7 +28,7 @@ class Killed(BaseException):
 class Program:
     """A function that runs from request to request. `request` is the one that it waits to make: (what, path)."""
 
-    def __init__(self, function: Callable[[], None]):
+    def __init__(self, function: Callable[[], Any]):
         self.request: tuple[str, str] | None = ("start", "")
         self.error: BaseException | None = None
         self._fault: Fault | None = None
@@ -54,7 +54,7 @@ class Program:
         while not self.ended:
             self.step()
 
-    def _run(self, function: Callable[[], None]) -> None:
+    def _run(self, function: Callable[[], Any]) -> None:
         _running.program = self
         self._go.acquire()
         try:

@@ -135,7 +135,10 @@ def test_document_that_one_of_the_models_cannot_read_is_rejected_once(models: di
 def test_model_that_comes_later_is_refused_with_the_reason(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
     two = {name: models[name] for name in ("quality", "topic")}
     run_serially(job_of(source.parent, two, tmp_path / "out", *PARTITIONS), quiet=True)
-    with pytest.raises(UserError, match=r"^models: the output holds labels of quality, topic, this job has language, quality"):
+    refused = (
+        r"^models: the output holds labels of quality, topic, this job has language, quality, topic: .* `label-corpus join`"
+    )
+    with pytest.raises(UserError, match=refused):
         run_serially(job_of(source.parent, models, tmp_path / "out", *PARTITIONS), quiet=True)
     with pytest.raises(UserError, match="this job has one model without a name"):
         run_serially(make_job(source.parent, models["quality"], tmp_path / "out", "output.label_name=its"), quiet=True)
