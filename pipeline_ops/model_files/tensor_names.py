@@ -8,9 +8,7 @@ from pipeline_ops.model_files.weight_files import Tensor
 # the attributes that hold the heads of transformers' sequence classifiers; tests/unit/models/test_head_weights.py compares
 HEAD_MODULES = {"classifier", "score", "classification_head", "logits_proj", "sequence_summary"}
 # their last layers, of shape (labels, width)
-LAST_LAYER = re.compile(
-    r"(classifier|score|logits_proj)(\.out_proj)?\.weight|classification_head\.out_proj\.weight|sequence_summary\.summary\.weight"
-)
+LAST_LAYER = re.compile(r"(classifier|score|logits_proj)(\.out_proj)?\.weight|classification_head\.out_proj\.weight")
 FLOATS = {"F64", "F32", "F16", "BF16"}
 # what training code puts around a model, as it shows in the names of all its tensors when its state_dict() is saved
 WRAPPERS = {
@@ -21,15 +19,20 @@ WRAPPERS = {
 
 
 def wrappers_of(names: Collection[str]) -> list[str]:
-    """The patterns of WRAPPERS to remove from names of tensors, in that order, so that the head has its usual name."""
+    """The patterns of WRAPPERS to remove from names of tensors, in that order.
+
+    Prefixes that all have, if the head has its usual name without them: `model.` is a part of some models as well. What
+    torch.compile adds may also be in the names of single layers.
+    """
     found, left = [], list(names)
     for pattern in WRAPPERS:
         stripped = unwrapped(left, [pattern])
         changed = sum(name != before for name, before in zip(stripped, left, strict=True))
-        if changed == len(left) or (changed and not pattern.startswith("^")):  # torch.compile may wrap single layers
+        if changed == len(left) or (changed and not pattern.startswith("^")):
             found.append(pattern)
             left = stripped
-    return found if any(name.split(".")[0] in HEAD_MODULES for name in left) else []
+    has_head = any(name.split(".")[0] in HEAD_MODULES for name in left)
+    return [pattern for pattern in found if has_head or not pattern.startswith("^")]
 
 
 def unwrapped(names: Iterable[str], wrappers: Iterable[str]) -> list[str]:
