@@ -1,6 +1,7 @@
 """What training starts from: a checkpoint that gets a new head, or an architecture with new weights and a new vocabulary."""
 
 import difflib
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_ops.models.tokenizer import limit_of
+from pipeline_ops.models.config import ModelConfig
+from pipeline_ops.models.tokenizer import check_tokenizer, limit_of, load_tokenizer
 from pipeline_ops.schema.errors import UserError
 
 USUAL_MAX_LENGTH = 256  # of a training that names none: the memory for attention grows with its square
@@ -116,10 +118,9 @@ def new_model(architecture: ArchitectureConfig, tokenizer: Any, names: list[str]
 
 def load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(start, revision=revision)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             start,
             revision=revision,
@@ -131,6 +132,9 @@ def load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model.path: {start!r} is not a usable checkpoint: {str(error).splitlines()[0]}") from error
+    config = ModelConfig(path=start, revision=revision)
+    tokenizer = load_tokenizer(config, start)
+    check_tokenizer(config, tokenizer)
     body = f"{model.base_model_prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and "pooler" not in key)
     if missing:
@@ -141,10 +145,17 @@ def load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple
 def save_model(model: Any, tokenizer: Any, folder: str) -> None:
     """Write both into `folder`, which is created if need be, with the modes that the umask gives.
 
-    safetensors gives its files mode 0600, which keeps a model from other users and from workers of a cluster.
+    safetensors gives its files mode 0600, which keeps a model from other users and from workers of a cluster. The vocabulary
+    of a tokenizer without a fast version is copied: BERTweet's that transformers writes cannot be read again (its merges miss
+    the counts behind them, in whose place their second halves are dropped).
     """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if not tokenizer.is_fast:
+        for attribute, name in tokenizer.vocab_files_names.items():
+            source = getattr(tokenizer, attribute, None)
+            if source is not None and Path(source).is_file():
+                shutil.copyfile(source, Path(folder, name))
     mode = Path(folder, "config.json").stat().st_mode
     for weights in Path(folder).glob("*.safetensors"):
         weights.chmod(mode)

@@ -48,7 +48,7 @@ def said_by_pipeline(model: Path, documents: list[Any]) -> list[list[float]]:
     """The scores of each document, by label in the model's order."""
     torch.set_num_threads(1)
     classify = pipeline("text-classification", model=str(model), device="cpu", dtype=torch.float32)
-    answers = classify(documents, truncation=True, max_length=MAX_LENGTH, top_k=None, batch_size=1)
+    answers: Any = classify(documents, truncation=True, max_length=MAX_LENGTH, top_k=None, batch_size=1)
     return [[{answer["label"]: answer["score"] for answer in found}[name] for name in LABELS] for found in answers]
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from jobs.start.train import baseline_line, report_of
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.training.base_model import ArchitectureConfig, train_wordpiece
+from pipeline_ops.training.base_model import ArchitectureConfig, load_checkpoint, save_model, train_wordpiece
 from pipeline_ops.training.config import TrainingConfig
 from pipeline_ops.training.trainer import balanced_loss, newest_checkpoint
 from pipeline_ops.training.training import split_held_out, train_classifier
+from tests.models.python_tokenizers import make_classifier as make_python_classifier
 
 torch.set_num_threads(1)  # threads only get in each other's way in a model this small
 
@@ -246,3 +248,14 @@ def test_split_held_out_is_stratified_and_repeatable():
     assert np.bincount(labels[held_out], minlength=3).tolist() == [20, 2, 0]
     assert split_held_out(labels, 0.2, seed=1)[1].tolist() == held_out.tolist()
     assert split_held_out(labels, 0.2, seed=2)[1].tolist() != held_out.tolist()
+
+
+@pytest.mark.slow
+def test_trained_model_tokenizes_as_what_it_was_trained_from_did(tmp_path: Path) -> None:
+    """BERTweet's tokenizer: saved by transformers, it loses its merges."""
+    start = make_python_classifier(tmp_path / "start", "BERTweet", ("A", "B"), 64)
+    model, tokenizer = load_checkpoint(str(start), None, ["A", "B"])
+    save_model(model, tokenizer, str(tmp_path / "trained"))
+    text = "the end and the beginning @user"
+    assert AutoTokenizer.from_pretrained(tmp_path / "trained").tokenize(text) == tokenizer.tokenize(text)
+    assert "the" in tokenizer.tokenize(text)
