@@ -62,7 +62,7 @@ def load_classifier(
         if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
             model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
     except Exception as error:  # of any kind: quantizers and code of the model's own run here
-        raise UserError(f"model.path: {config.path!r} {_reason(folder, error)}") from error
+        raise UserError(f"model.path: {config.path!r} {_reason(folder, revision, error)}") from error
     fault = report_fault(model, report, allow_new_weights=config.allow_new_weights)
     if fault is not None:
         raise UserError(f"model.path: {config.path!r} {fault}")
@@ -80,19 +80,19 @@ def load_classifier(
     return model
 
 
-def _reason(folder: str, error: Exception) -> str:
+def _reason(folder: str, revision: str | None, error: Exception) -> str:
     """Why from_pretrained has failed, behind the model's path."""
     reason = one_line(error)[:300]
-    method = _quantization(folder)
+    method = _quantization(folder, revision)
     if method is not None:
         return f"is quantized by {method} and cannot be loaded here ({reason}); {UNQUANTIZED}"
     return f"cannot be loaded as a sequence classifier: {reason}"
 
 
-def _quantization(folder: str) -> str | None:
+def _quantization(folder: str, revision: str | None) -> str | None:
     from transformers import PreTrainedConfig
 
     try:
-        return quantization_of(PreTrainedConfig.get_config_dict(folder)[0])
+        return quantization_of(PreTrainedConfig.get_config_dict(folder, revision=revision)[0])
     except OSError:  # the error says so
         return None

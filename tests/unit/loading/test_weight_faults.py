@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline_ops.schema.errors import UserError
-from tests.models.folders import load
+from tests.models.folders import change_json, load
 from tests.models.strange_folders import STRANGE, change_tensors
 from tests.unit.model_files.test_strange_folders import WRAPPED
 
@@ -71,3 +71,17 @@ def test_quantization_that_fails_is_named(copy: Path) -> None:
     """transformers' own message says what its packages lack, not that the model is quantized."""
     with pytest.raises(UserError, match=r"is quantized by bitsandbytes and cannot be loaded here \(.*before quantization"):
         load(STRANGE["quantized by bitsandbytes 4 bit"](copy))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may compute in float8")
+def test_weights_quantized_to_float8_are_multiplied_by_their_scales(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    scales = {name: tensor.abs().max() / 448 for name, tensor in tensors.items() if "layer.0.output.dense.weight" in name}
+    halves = {name: (tensors[name] / scale).to(torch.float8_e4m3fn) for name, scale in scales.items()}
+    products = {name: half.float() * scales[name] for name, half in halves.items()}
+    save_file(tensors | products, copy / "model.safetensors", metadata={"format": "pt"})
+    expected = logits_of(copy)
+    saved = {f"{name}_scale_inv": scale.reshape(1, 1) for name, scale in scales.items()}
+    save_file(tensors | halves | saved, copy / "model.safetensors", metadata={"format": "pt"})
+    change_json(copy / "config.json", quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
+    assert torch.allclose(logits_of(copy), expected, atol=1e-6)
