@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.config import ResolvedJob
+from pipeline_ops.models.adapters import adapted_settings
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
@@ -35,6 +36,7 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
             "model.path": model.facts.path,
             "model.revision": model.facts.revision,
             "model.weights": model.facts.weights,
+            **adapted_settings(model.facts.adapted),
             "model.tokenizer": model.facts.tokenizer_hash,
             "model.max_length": model.facts.max_length,
             **head_settings(model.facts.head),

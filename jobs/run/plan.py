@@ -18,6 +18,7 @@ from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.loading.device import resolve_dtype
+from pipeline_ops.models.adapters import adapted_settings
 from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
@@ -203,6 +204,7 @@ def _model_settings(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]
     config, facts = model.config, model.facts
     return {
         **({"model.revision": (facts.revision, "the hub")} if facts.revision else {}),
+        **{key: (value, "the adapter's model") for key, value in adapted_settings(facts.adapted).items() if value is not None},
         "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
         "model.dtype": (_resolved_dtype(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
         **{

@@ -15,6 +15,7 @@ from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, Unreada
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.line_formats.json_types import text_for_null
+from pipeline_ops.models.adapters import pinned
 from pipeline_ops.models.config import JobModel, ModelConfig, model_notes
 from pipeline_ops.models.fetch import WEIGHT_SUFFIXES
 from pipeline_ops.models.heads import check_output
@@ -254,7 +255,7 @@ def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: J
         if not name:
             raise
         raise type(error)(f"{name}: {error}") from error
-    config = config.model_copy(update={"revision": facts.revision})  # workers load the same commit
+    config = pinned(config, facts)
     return JobModel(name, config, facts, definition_of(tokenizer, facts.max_length), output, token_flops, remarks)
 
 

@@ -17,6 +17,7 @@ from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import padding_line, reason_against_padding
 from pipeline_ops.loading.device import resolve_dtype
 from pipeline_ops.loading.load import load_classifier
+from pipeline_ops.models.adapters import pinned
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head, check_output
 from pipeline_ops.models.resolve import resolve_model
@@ -81,8 +82,9 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         pad_left=facts.pad_left,
         max_width=facts.max_length,
     )
+    implementation = "eager" if attention else None
     classifier = load_classifier(
-        model, storage, revision=facts.revision, dtype=dtype, device="cpu", attention="eager" if attention else None
+        pinned(model, facts), storage, revision=facts.revision, dtype=dtype, device="cpu", attention=implementation
     )
     reason = reason_against_padding(classifier, facts)
     passes = ForwardPasses(classifier, pad_left=facts.pad_left, against_padding=reason, embedding=output.embedding)

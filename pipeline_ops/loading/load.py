@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from pipeline_ops.loading.adapters import check_trained, merge
 from pipeline_ops.loading.weight_faults import non_finite_weights, report_fault
 from pipeline_ops.model_files.config_faults import UNQUANTIZED, quantization_of
 from pipeline_ops.model_files.tensor_names import wrappers_of
+from pipeline_ops.models.adapters import find_adapter
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import local_copy
 from pipeline_ops.models.padding_side import is_decoder
@@ -24,7 +26,7 @@ def load_classifier(
     short one, so that results would depend on the order.
 
     Args:
-        revision: commit on the hub.
+        revision: commit on the hub; of an adapter's model by config.base_revision.
         dtype: of weights and arithmetic, resolved.
         device: a torch device; "meta" checks that the model can be loaded, without its weights.
         attention: an implementation of transformers, such as "eager".
@@ -39,15 +41,19 @@ def load_classifier(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    folder = local_copy(config, storage, weights=True)
+    config = config.model_copy(update={"revision": revision})
+    adapter = find_adapter(config, storage)
+    whole = config if adapter is None else adapter.base
+    folder = local_copy(whole, storage, weights=True)
     settings = {
-        "revision": revision,
+        "revision": whole.revision,
         "dtype": getattr(torch, dtype),
         "trust_remote_code": config.trust_remote_code,
         "use_safetensors": None if config.allow_pickled_weights else True,
         "ignore_mismatched_sizes": True,  # refused below, with both sizes
         "output_loading_info": True,
         **({"device_map": "meta"} if device == "meta" else {}),
+        **({} if adapter is None or adapter.num_labels is None else {"num_labels": adapter.num_labels}),
         **({"attn_implementation": attention} if attention is not None else {}),
     }
     try:
@@ -62,8 +68,11 @@ def load_classifier(
         if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
             model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
     except Exception as error:  # of any kind: quantizers and code of the model's own run here
-        raise UserError(f"model.path: {config.path!r} {_reason(folder, revision, error)}") from error
-    fault = report_fault(model, report, allow_new_weights=config.allow_new_weights)
+        raise UserError(f"model.path: {config.path!r} {_reason(folder, whole.revision, error)}") from error
+    if adapter is not None:
+        check_trained(report, adapter, config)
+        model = merge(model, adapter, config.path)
+    fault = None if adapter is not None else report_fault(model, report, allow_new_weights=config.allow_new_weights)
     if fault is not None:
         raise UserError(f"model.path: {config.path!r} {fault}")
     if device == "meta":

@@ -16,6 +16,8 @@ class ModelConfig(HeadConfig, LongDocumentsConfig):
 
     path: str = Field(description="hub id, local folder, or folder on object storage")
     revision: str | None = Field(default=None, description="hub revision; resolved to its commit and recorded")
+    base: str | None = Field(default=None, description="an adapter's model, in place of the one that it names; paths as path")
+    base_revision: str | None = Field(default=None, description="hub revision of an adapter's model")
     max_length: int | None = Field(
         default=None, ge=1, description="tokens per document at the most; default: the model's limit"
     )
@@ -26,6 +28,15 @@ class ModelConfig(HeadConfig, LongDocumentsConfig):
         default=False, description="torch.compile: minutes of start for faster passes; may change the last bits of scores"
     )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """The model that an adapter adapts; see adapters.Adapter."""
+
+    base: str  # path
+    base_revision: str | None  # commit on the hub
+    base_weights: str  # identity of the weight files
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,13 @@ class ModelFacts:
     pairs: bool = False  # documents are pairs of texts
     windows: Windows | None = None  # None: long documents are truncated
     model_type: str = ""  # the architecture, as transformers names it
+    adapted: AdaptedModel | None = None  # None: a whole model
 
     def to_dict(self) -> dict[str, Any]:
         """One flat dictionary, as files' metadata, `_job.json` and the report have it."""
         fields = asdict(self)
         fields["tokenizer"] = fields.pop("tokenizer_hash")
-        return {**fields.pop("head"), **(fields.pop("windows") or {}), **fields}
+        return {**fields.pop("head"), **(fields.pop("windows") or {}), **(fields.pop("adapted") or {}), **fields}
 
 
 @dataclass(frozen=True)

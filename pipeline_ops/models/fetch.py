@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import did_you_mean, is_local
-from pipeline_ops.storage.store import Store
+from pipeline_ops.storage.store import Store, StoredFile
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
 
@@ -26,8 +27,6 @@ def is_hub_id(path: str) -> bool:
 
 def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) -> str:
     """A path for from_pretrained: a hub id or local folder unchanged, a folder on object storage downloaded once per node.
-
-    A download goes to a temporary folder that is then renamed, so that other processes on the node see all of it or nothing.
 
     Args:
         weights: download the weights as well.
@@ -48,16 +47,24 @@ def local_copy(config: ModelConfig, storage: StorageConfig, *, weights: bool) ->
         raise UserError(no_config)
     if not weights:
         files = [file for file in files if not file.path.endswith(WEIGHT_SUFFIXES)]
+    return downloaded(config.path, storage, files)
+
+
+def downloaded(path: str, storage: StorageConfig, files: Sequence[StoredFile]) -> str:
+    """A local folder with some files of a folder on object storage, downloaded once per node.
+
+    A download goes to a temporary folder that is then renamed, so that other processes on the node see all of it or nothing.
+    """
     listing = json.dumps([(file.path, file.identity, file.size) for file in files])
     target = os.path.join(os.path.expanduser(storage.cache_folder), "models", hashlib.sha256(listing.encode()).hexdigest()[:32])
     if not os.path.isdir(target):
         partial = f"{target}.{uuid.uuid4().hex}"
         try:
             for file in files:
-                path = os.path.join(partial, file.path.removeprefix(config.path.rstrip("/")).lstrip("/"))
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                (content,) = Store(config.path, storage).read_files([file])
-                with open(path, "xb") as copy:
+                target_path = os.path.join(partial, file.path.removeprefix(path.rstrip("/")).lstrip("/"))
+                os.makedirs(os.path.dirname(target_path), exist_ok=True)
+                (content,) = Store(path, storage).read_files([file])
+                with open(target_path, "xb") as copy:
                     copy.write(content)
             os.rename(partial, target)
         except OSError:
@@ -107,9 +114,10 @@ def hub_commit(config: ModelConfig) -> str:
             message = _no_folder(config.path, f", and no such model on the hub ({what})")
         raise UserError(message) from error
     except Exception as error:  # not reachable; the HTTP library that raises depends on the huggingface_hub version
-        cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
-        if isinstance(cached, str):
-            return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
+        for name in ("config.json", "adapter_config.json"):
+            cached = try_to_load_from_cache(config.path, name, revision=config.revision)
+            if isinstance(cached, str):
+                return os.path.basename(os.path.dirname(cached))  # snapshots/<commit>/config.json
         unknown = f"the hub cannot be reached to look for it ({type(error).__name__})"
         if _may_be_a_folder(config.path):
             raise UserError(_no_folder(config.path, f", and {unknown}")) from error
@@ -126,6 +134,11 @@ def _no_folder(path: str, further: str = "") -> str:
 def _may_be_a_folder(path: str) -> bool:
     """Whether a name that could be a hub id reads as the path of a folder: a name alone, or one in an existing folder."""
     return os.path.isdir(os.path.dirname(os.path.expanduser(path)) or ".")
+
+
+def model_identity(config: ModelConfig, storage: StorageConfig) -> str:
+    """Of a model's weights: its commit on the hub, which config.revision is, or else weights_identity of its folder."""
+    return f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage)
 
 
 def weights_identity(path: str, storage: StorageConfig) -> str:

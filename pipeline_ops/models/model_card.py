@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+from pipeline_ops.models.adapters import adapted_config, adapter_folder
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import is_hub_id, local_copy
 from pipeline_ops.storage.config import StorageConfig
@@ -17,17 +18,18 @@ def card_of(config: ModelConfig, storage: StorageConfig) -> dict[str, Any]:
     """Facts by name, from the files that this machine has; without network access for local folders and hub models.
 
     Returns:
-        architecture, model_type and those of CONFIG_KEYS that config.json has, parameters (a number; single safetensors files
-        only), and those of CARD_KEYS that the model card has.
+        Of the model, or of the one that an adapter adapts: architecture, model_type and those of CONFIG_KEYS that config.json
+        has, parameters (a number; single safetensors files only). Those of CARD_KEYS that the model's or adapter's card has.
     """
     facts: dict[str, Any] = {}
-    settings = _file(config, storage, "config.json")
+    whole = config if config.base is None else adapted_config(config, config.base, config.base_revision)
+    settings = _file(whole, storage, "config.json")
     if settings is not None:
         with open(settings, encoding="utf-8") as file:
             model_config = json.load(file)
         facts = {"architecture": (model_config.get("architectures") or [None])[0], "model_type": model_config.get("model_type")}
         facts |= {key: model_config[key] for key in CONFIG_KEYS if key in model_config}
-    weights = _file(config, storage, "model.safetensors")
+    weights = _file(whole, storage, "model.safetensors")
     if weights is not None:
         facts["parameters"] = _parameters(weights)
     card = _file(config, storage, "README.md")
@@ -43,7 +45,8 @@ def _file(config: ModelConfig, storage: StorageConfig, name: str) -> str | None:
 
         cached = try_to_load_from_cache(config.path, name, revision=config.revision)
         return cached if isinstance(cached, str) else None
-    path = os.path.join(local_copy(config, storage, weights=False), name)
+    adapter = adapter_folder(config, storage) if config.base is not None else None
+    path = os.path.join(adapter or local_copy(config, storage, weights=False), name)
     return path if os.path.isfile(path) else None
 
 

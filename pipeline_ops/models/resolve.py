@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from pipeline_ops.model_files.config_faults import NEEDS_CODE, check_settings, label_remarks
 from pipeline_ops.model_files.folder_faults import check_folder
+from pipeline_ops.models.adapters import find_adapter, fit_head
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.cross_encoder import saved_activation
-from pipeline_ops.models.fetch import hub_commit, is_hub_id, local_copy, weights_identity
+from pipeline_ops.models.fetch import hub_commit, is_hub_id, local_copy, model_identity
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.head_weights import check_head
 from pipeline_ops.models.heads import resolve_head
@@ -72,18 +73,22 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
     """
     if is_hub_id(config.path):
         config = config.model_copy(update={"revision": hub_commit(config)})
-    else:
+    adapter = find_adapter(config, storage)
+    whole = config if adapter is None else adapter.base
+    if not is_hub_id(whole.path):
         check_folder(
-            config.path,
-            Store(config.path, storage),
+            whole.path,
+            Store(whole.path, storage),
             allow_pickled_weights=config.allow_pickled_weights,
-            allow_new_weights=config.allow_new_weights,
+            allow_new_weights=config.allow_new_weights or adapter is not None,
         )
-    folder = local_copy(config, storage, weights=False)
-    model, settings = _load_configuration(config, folder)
-    _check_architecture(config, model)
-    remarks = [*check_head(config, storage, model), *label_remarks(settings)]
-    tokenizer = load_tokenizer(config, folder)
+    folder = local_copy(whole, storage, weights=False)
+    model, settings = _load_configuration(whole, folder)
+    _check_architecture(whole, model)
+    fitted = check_head(config, storage, model) if adapter is None else fit_head(adapter, config, storage, model)
+    remarks = [*fitted, *label_remarks(settings)]
+    own = adapter.folder if adapter is not None and adapter.has_tokenizer else None
+    tokenizer = load_tokenizer(whole, folder) if own is None else load_tokenizer(config, own)
     check_tokenizer(config, tokenizer)
     special = tokenizer.num_special_tokens_to_add(pair=pairs)
     max_length = resolve_max_length(config, model, tokenizer, special)
@@ -91,11 +96,11 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
     check_sequences(config, tokenizer, max_length, pairs=pairs, windows=windows)
     labels = [str(model.id2label.get(index, "")) for index in range(int(model.num_labels))]  # "": has a name in the job file
     follows = config.activation == config.problem_type == "auto"  # else the job file says what the logits are
-    saved = saved_activation(config.path, folder, config.revision, model) if follows else None
+    saved = saved_activation(whole.path, folder, whole.revision, model) if follows else None
     facts = ModelFacts(
         path=config.path,
         revision=config.revision,
-        weights=f"hub:{config.revision}" if is_hub_id(config.path) else weights_identity(config.path, storage),
+        weights=model_identity(config, storage) if adapter is None else adapter.identity,
         tokenizer_hash=tokenizer_hash(tokenizer),
         max_length=max_length,
         head=resolve_head(config, labels, model.problem_type, saved),
@@ -106,6 +111,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         pairs=pairs,
         windows=windows,
         model_type=model.model_type,
+        adapted=None if adapter is None else adapter.adapted_model(storage),
     )
     remarks += [*unembedded_remarks(model, tokenizer), *speed_remarks(tokenizer, max_length)]
     return ResolvedModel(facts, tokenizer, token_flops_of(model), tuple(remarks))

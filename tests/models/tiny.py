@@ -83,7 +83,7 @@ def save_classifier(
     config.problem_type = problem_type
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    _spread_logits(model, tokenizer, [text for text in texts if text][:SPREAD_TEXTS])
+    spread_logits(model, tokenizer, [text for text in texts if text][:SPREAD_TEXTS])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -224,7 +224,7 @@ def _config(architecture: Architecture, vocabulary_size: int, max_length: int) -
 
 
 @torch.inference_mode()
-def _spread_logits(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+def spread_logits(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
     """Scales and shifts the head's last layer so that each logit has mean 0 and `LOGIT_SPREAD` over `texts`."""
     logits = torch.cat([model(**tokenizer(text, truncation=True, return_tensors="pt")).logits for text in texts])
     scale = LOGIT_SPREAD / logits.std(dim=0)
