@@ -30,7 +30,7 @@ DEFAULT_START = "distilbert/distilbert-base-uncased"
 LISTED = {
     "input": ("format", "text_unit", "min_characters"),
     "model": ("revision",),
-    "training": ("epochs", "learning_rate", "batch_size", "max_length", "class_weights", "max_documents"),
+    "training": ("epochs", "learning_rate", "batch_size", "max_length", "freeze", "class_weights", "max_documents"),
     "output": ("overwrite",),
     "storage": COMMON_SETTINGS["storage"],
 }

@@ -128,7 +128,7 @@ def write_facts(folder: str, settings: Mapping[str, Any], versions: Mapping[str,
         head["base_model"] = start
     rows = {
         "starts from": start or f"new weights: {settings['model']['architecture']['model_type']}",
-        "parameters": f"{report['parameters']:,}",
+        "parameters": f"{report['parameters']:,}, {report['trained_parameters']:,} of them trained",
         "documents": f"{report['train_documents']:,} trained on, {report['held_out_documents']:,} held out",
         "held-out accuracy": f"{report['accuracy']:.4f} (macro F1 {report['macro_f1']:.4f})",
         "steps, documents per step": f"{report['steps']:,}, {settings['training']['batch_size']:,}",

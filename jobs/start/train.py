@@ -73,6 +73,14 @@ class TrainConfig(BaseModel):
     output: Annotated[TargetConfig, PathAlone] = Field(description="where the model goes")
     storage: StorageConfig = Field(default=StorageConfig(), description="how object storage is reached")
 
+    @model_validator(mode="after")
+    def _only_trained_layers_are_frozen(self) -> "TrainConfig":
+        if self.training.freeze is not None and self.model.architecture is not None:
+            raise ValueError(
+                "training.freeze would keep the random weights of model.architecture; give model.path, or leave it out"
+            )
+        return self
+
 
 def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same command") -> dict[str, Any]:
     """Read the corpus, train, and publish the model.
@@ -93,7 +101,7 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same 
         try:
             return _train(config, target, steps)
         except (KeyboardInterrupt, SystemExit) as stop:
-            at = f", step {steps.done:,.0f} of {steps.total:,.0f}" if steps.total else ""
+            at = f", {steps.item or 'step'} {steps.done:,.0f} of {steps.total:,.0f}" if steps.total else ""
             stop.add_note(f"{steps.phase}{at}")
             kept = newest_checkpoint(checkpoint_folder(target, config.storage)) if config.training.save_minutes else None
             then = f"continues from step {kept.step:,}" if kept else "starts over"
@@ -147,7 +155,9 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
             checkpoints=checkpoints,
             interruptible=lambda: signals.held(LONGEST_STEP_S),
             on_start=lambda plan: steps.say(f"{plan_line(plan, config.training)}; on {threads.choose()}"),
+            on_encoded=_encoding_progress(steps, threads),
             on_step=_progress(steps, threads),
+            say=steps.say,
         )
         report = report_of(result)
         worse = baseline_line(report, config.training)
@@ -188,6 +198,7 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
         "steps": plan.steps,
         "epochs": round(plan.epochs, 2),
         "parameters": plan.parameters,
+        "trained_parameters": plan.trained_parameters,
         "max_length": plan.max_length,
         "learning_rate": plan.learning_rate,
         "seconds": result.seconds,
@@ -215,12 +226,25 @@ def plan_line(plan: TrainingPlan, config: TrainingConfig) -> str:
         else (" (the default)" if plan.max_length == USUAL_MAX_LENGTH else " (the model's limit)")
     )
     chosen = " (auto)" if config.learning_rate == "auto" else ""
+    frozen = "" if plan.trained_parameters == plan.parameters else f", of which {plan.trained_parameters:,} are trained"
     left = f", of which {plan.done_steps:,} are done" if plan.done_steps else ""
     return (
-        f"{counted(plan.parameters, 'parameter')},"
+        f"{counted(plan.parameters, 'parameter')}{frozen},"
         f" {counted(plan.steps, 'step')} of {counted(config.batch_size, 'document')}{left},"
         f" max_length {plan.max_length:,}{by_default}, learning rate {plan.learning_rate:g}{chosen}"
     )
+
+
+def _encoding_progress(steps: Steps, threads: Threads) -> Callable[[int, int], None]:
+    """Show how far a frozen encoder is, as _progress() does for the steps."""
+
+    def on_encoded(done: int, total: int) -> None:
+        threads.check()
+        if steps.item != "document":
+            steps.begin("running the frozen encoder", total, item="document")
+        steps.add(done - steps.done)
+
+    return on_encoded
 
 
 def _progress(steps: Steps, threads: Threads) -> Callable[[TrainingStep], None]:

@@ -206,8 +206,8 @@ def fit_head(adapter: Adapter, config: ModelConfig, storage: StorageConfig, mode
         method = quantization.get("quant_method", "") if isinstance(quantization, dict) else ""
         raise UserError(
             f"model.base: the model {adapter.base.path!r} of the adapter {config.path!r} is quantized"
-            f" by {method or 'quantization_config'}, and merging would round its weights again; set model.base to the model that"
-            f" is not quantized"
+            f" by {method or 'quantization_config'}, and merging would round its weights again; set model.base to the model"
+            f" that is not quantized"
         )
     if adapter.num_labels is not None:
         model.num_labels = adapter.num_labels

@@ -135,6 +135,11 @@ def load_checkpoint(start: str, revision: str | None, names: list[str]) -> tuple
     config = ModelConfig(path=start, revision=revision)
     tokenizer = load_tokenizer(config, start)
     check_tokenizer(config, tokenizer)
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"model.path: the tokenizer of {start!r} has no padding token; name one in its tokenizer_config.json")
+    settings = model.config.get_text_config()
+    if settings.pad_token_id is None:  # decoders' heads would refuse batches
+        settings.pad_token_id = tokenizer.pad_token_id
     body = f"{model.base_model_prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and "pooler" not in key)
     if missing:
@@ -161,14 +166,18 @@ def save_model(model: Any, tokenizer: Any, folder: str) -> None:
         weights.chmod(mode)
 
 
-def usual_learning_rate(model: Any, *, is_new: bool) -> float:
+def usual_learning_rate(model: Any, *, is_new: bool, head_alone: bool) -> float:
     """The peak learning rate (AdamW, linear warm-up and decay) that suits what a training starts from.
 
     5e-5 fine-tunes a pretrained encoder (of 5e-5, 3e-5 and 2e-5 in Devlin et al. 2019, appendix A.3, the one that new heads
     learn fastest with). New weights learn nothing in few epochs at that rate: 1e-3 up to a width of 256, then in inverse
     proportion to the width (Yang et al. 2022, Tensor Programs V, table 3), which at 768 is near what BERT was pretrained with.
+    A head on a frozen encoder, whose inputs do not change, learns best at 3e-3: all-MiniLM-L6 on banking77, 3 epochs, 87.6 %
+    right with 1e-3, 91.1 % with 3e-3, 90.4 % with 1e-2.
     Banking77, 3 epochs, DistilBERT of width 128: 1.8 % right with 5e-5, 58.7 % with 1e-3.
     """
+    if head_alone:
+        return 3e-3
     if not is_new:
         return 5e-5
     width = getattr(model.config, "hidden_size", None) or WIDEST_FAST

@@ -16,7 +16,13 @@ class TrainingConfig(BaseModel):
     )
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         default="auto",
-        description="peak; auto: 5e-5 for a checkpoint; for new weights 1e-3, less for models wider than 256",
+        description="peak; auto: 5e-5 for a checkpoint; for new weights 1e-3, less for models wider than 256; for the head of a"
+        " frozen encoder 3e-3",
+    )
+    freeze: Literal["encoder"] | Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        default=None,
+        description="encoder: all layers stay as they are and run once over the documents, only the head is trained; a number:"
+        " so many of the lowest layers stay, with the embeddings; null: all is trained",
     )
     batch_size: int = Field(
         default=32, ge=1, description="documents per step and device; a larger batch needs a larger learning_rate"

@@ -32,6 +32,7 @@ def make_trainer(
     documents: list[dict[str, Any]],
     config: TrainingConfig,
     *,
+    padded: bool,
     steps: int,
     learning_rate: float,
     folder: str,
@@ -39,11 +40,12 @@ def make_trainer(
     """A transformers Trainer that has no output of its own and saves nothing by itself.
 
     Args:
-        documents: the tokenizer's outputs and `labels`, one dict per document.
+        documents: what the model takes and `labels`, one dict per document.
+        padded: the documents are the tokenizer's outputs, of different lengths; else all are arrays of one shape.
         folder: for checkpoints, if a callback has it save one.
     """
     import torch
-    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, default_data_collator
 
     arguments = TrainingArguments(
         output_dir=folder,  # required; save_strategy="no" leaves it to a callback to write there
@@ -62,11 +64,10 @@ def make_trainer(
         save_total_limit=1,
         report_to="none",
     )
-    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
     trainer = Trainer(
         model=model,
         args=arguments,
-        data_collator=collator,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8) if padded else default_data_collator,
         compute_loss_func=balanced_loss(documents) if config.class_weights == "balanced" else None,
         train_dataset=documents,  # pyright: ignore[reportArgumentType] a list is a valid map-style dataset
     )

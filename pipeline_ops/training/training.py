@@ -1,8 +1,8 @@
 """Fine-tune a sequence classifier on labeled texts; its folder can be the labeling job's `model.path`.
 
-Starts from a checkpoint, or from scratch with a WordPiece vocabulary learned from the same texts. A share of each label's
-documents is held out and predicted at the end. All texts are held in memory. The same texts, settings, versions and number of
-threads on the same machine give the same weights.
+Starts from a checkpoint, of which layers can be frozen, or from scratch with a WordPiece vocabulary learned from the same
+texts. A share of each label's documents is held out and predicted at the end. All texts are held in memory. The same texts,
+settings, versions and number of threads on the same machine give the same weights.
 """
 
 import math
@@ -27,6 +27,7 @@ from pipeline_ops.training.base_model import (
     usual_learning_rate,
 )
 from pipeline_ops.training.config import TrainingConfig
+from pipeline_ops.training.frozen import CannotKeepVectors, freeze, keep_vectors, kept_vectors
 from pipeline_ops.training.trainer import TrainingStep, callback, make_trainer, newest_checkpoint, reporting, saving
 
 Interruptible = Callable[[], AbstractContextManager[Callable[[], bool]]]
@@ -41,6 +42,7 @@ class TrainingPlan:
     held_out_documents: int
     labels: list[str]  # in id2label order
     parameters: int
+    trained_parameters: int  # of them; the others are frozen
     max_length: int  # tokens
     learning_rate: float
     steps: int
@@ -70,6 +72,8 @@ def train_classifier(
     interruptible: Interruptible = lambda: nullcontext(lambda: False),
     on_start: Callable[[TrainingPlan], None] | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
+    on_encoded: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> TrainingResult:
     """Train on `texts` and write model (safetensors) and tokenizer into `folder`, which is created if need be.
 
@@ -84,6 +88,8 @@ def train_classifier(
             without `checkpoints`: an interruption then ends the training at once.
         on_start: called before the first step.
         on_step: called after each step.
+        on_encoded: called with the number of documents that a frozen encoder has run over, and of all.
+        say: called with a line for the user.
 
     Raises:
         UserError: too few labels or documents, or an unusable checkpoint or architecture.
@@ -107,6 +113,7 @@ def train_classifier(
         assert start is not None
         model, tokenizer = load_checkpoint(start, revision, names)
     tokenizer.model_max_length = choose_max_length(config.max_length, model, tokenizer)
+    all_frozen = config.freeze is not None and freeze(model, config.freeze)
     documents = _tokenize(texts, label_ids, tokenizer)
     found = newest_checkpoint(checkpoints) if checkpoints is not None else None
     steps_per_epoch = math.ceil(len(train_rows) / config.batch_size)
@@ -117,9 +124,10 @@ def train_classifier(
         held_out_documents=len(held_out_rows),
         labels=names,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained_parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         max_length=tokenizer.model_max_length,
         learning_rate=(
-            usual_learning_rate(model, is_new=architecture is not None)
+            usual_learning_rate(model, is_new=architecture is not None, head_alone=all_frozen)
             if config.learning_rate == "auto"
             else config.learning_rate
         ),
@@ -129,29 +137,52 @@ def train_classifier(
     )
     if on_start is not None:
         on_start(plan)
-    with interruptible() if checkpoints is not None else nullcontext(lambda: False) as stopping:
-        trainer = make_trainer(
-            model,
-            tokenizer,
-            [documents[row] for row in train_rows],
-            config,
-            steps=plan.steps,
-            learning_rate=plan.learning_rate,
-            folder=checkpoints or folder,
-        )
-        if on_step is not None:
-            trainer.add_callback(callback(on_step_end=partial(reporting, on_step)))
-        if checkpoints is not None:
-            trainer.add_callback(callback(on_step_end=saving(config.save_minutes, stopping)))
-        trainer.train(resume_from_checkpoint=found.path if found else None)
-    held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
+    kept = _keep(model, documents, config, on_encoded, say) if all_frozen else None
+    documents = kept or documents
+    with kept_vectors(model) if kept else nullcontext():
+        with interruptible() if checkpoints is not None else nullcontext(lambda: False) as stopping:
+            trainer = make_trainer(
+                model,
+                tokenizer,
+                [documents[row] for row in train_rows],
+                config,
+                padded=not kept,
+                steps=plan.steps,
+                learning_rate=plan.learning_rate,
+                folder=checkpoints or folder,
+            )
+            if on_step is not None:
+                trainer.add_callback(callback(on_step_end=partial(reporting, on_step)))
+            if checkpoints is not None:
+                trainer.add_callback(callback(on_step_end=saving(config.save_minutes, stopping)))
+            trainer.train(resume_from_checkpoint=found.path if found else None)
+        held_out = trainer.predict(sorted((documents[row] for row in held_out_rows), key=lambda row: len(row["input_ids"])))
     save_model(model, tokenizer, folder)
-    predicted, truth = np.asarray(held_out.predictions).argmax(axis=1), np.asarray(held_out.label_ids)
+    logits = held_out.predictions[0] if isinstance(held_out.predictions, tuple) else held_out.predictions
+    predicted, truth = np.asarray(logits).argmax(axis=1), np.asarray(held_out.label_ids)
     return TrainingResult(
         plan=plan,
         held_out=Counter((names[label], names[best]) for label, best in zip(truth, predicted, strict=True)),
         seconds=round(time.monotonic() - started, 2),
     )
+
+
+def _keep(
+    model: Any,
+    documents: list[dict[str, Any]],
+    config: TrainingConfig,
+    on_encoded: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]] | None:
+    """keep_vectors(), or None if the frozen encoder has to run in every epoch, which is said."""
+    import torch
+
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return keep_vectors(model, documents, 4 * config.batch_size, on_encoded)
+    except CannotKeepVectors as reason:
+        say(f"the frozen encoder runs in every epoch, not once: {reason}")
+        return None
 
 
 def split_held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
