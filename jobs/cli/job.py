@@ -42,15 +42,22 @@ def plan_command(
         float | None, typer.Option("--rate", help="for --cluster: tokens/s of one GPU, as measured by `benchmark` or a run")
     ] = None,
     price: Annotated[float | None, typer.Option("--price", help="for --cluster: price of one GPU hour")] = None,
+    check_model: Annotated[
+        bool, typer.Option("--check-model", help="load the model here, and try whether its answers depend on padding")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do; with --cluster, estimate its time and cost."""
+    from jobs.config import load_job
     from jobs.run.estimate import plan_on, print_estimate, target_of
     from jobs.run.plan import plan, print_plan
+    from pipeline_ops.schema.errors import UserError
 
     target = target_of(cluster, rate, price)
-    loaded = load_light_job(job, overrides)
-    summary = plan(loaded) if target is None else plan_on(loaded, target)
+    if check_model and target is not None:
+        raise UserError("--check-model: it looks at the model on this machine; leave --cluster out")
+    loaded = load_job(job, overrides) if check_model else load_light_job(job, overrides)
+    summary = plan(loaded, check_model=check_model) if target is None else plan_on(loaded, target)
     if not quiet:
         print_plan(summary)
         if target is not None:

@@ -1,7 +1,8 @@
 """Labels what is left of the input: connects, sizes the pools, checks the model on a worker, streams the outcomes of units."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Any
 
 from cluster.attempts import StageActivity
@@ -12,7 +13,7 @@ from jobs.run.chain import Executor, label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
-from jobs.run.plan import passes_lines, stray_lines
+from jobs.run.plan import padding_lines, passes_lines, stray_lines
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
@@ -69,9 +70,15 @@ def label_remaining(
         state.begin_labeling(pools, probed["device"], probed["dtypes"])
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs
-        with watched, closing(label_units(prepared, pools, probed, meter, executor, on_activity)) as outcomes:
+        units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_padding, prepared, state))
+        with watched, closing(units) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
             state.begin_step("finishing: stopping the workers")
+
+
+def _note_padding(prepared: Prepared, state: RunState, reasons: Sequence[str | None]) -> None:
+    for line in padding_lines(prepared.models, reasons):
+        state.note_padding(line)
 
 
 def defer_failures(outcomes: Iterable[Commit | Failure], max_failed: int | None) -> Iterator[Commit | Failure]:

@@ -14,12 +14,15 @@ from jobs.number_format import about, byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
 from jobs.run.prepare import Prepared, prepare, trial_store
 from jobs.run.result import removed_line
+from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.loading.device import resolve_dtype
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.adapters import adapted_settings
 from pipeline_ops.models.config import JobModel, tokenization_ids
+from pipeline_ops.models.padding_side import known_reason, padding_line
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed
@@ -42,18 +45,30 @@ MOST_LABELS = 12
 RECORDS = 5  # of runs, the newest
 
 
-def plan(job: JobConfig, machines: Machines | None = None) -> dict[str, Any]:
+def plan(job: JobConfig, machines: Machines | None = None, *, check_model: bool = False) -> dict[str, Any]:
     """Summarize a job before it runs: files, bytes and units committed and to run; the resolved settings with their sources.
 
     Args:
         job: the job; nothing is written and no lease is taken.
         machines: where the job would run; None: this machine.
+        check_model: load each model here, on a CPU, as a classifier does, and try whether its answers depend on padding.
 
     Raises:
-        UserError: as prepare() and summary_of().
+        UserError: as prepare() and summary_of(), and with check_model as load_classifier() and reason_against_padding().
     """
     prepared, machines = prepare(job, leased=False), machines or this_machine()
-    return {**summary_of(prepared, machines), "work": work_left(prepared, machines)}
+    checked = {"without_padding": _checked(prepared), "models_checked": True} if check_model else {}
+    return {**summary_of(prepared, machines), **checked, "work": work_left(prepared, machines)}
+
+
+def _checked(prepared: Prepared) -> list[str]:
+    """padding_lines of the models, each of which is loaded."""
+    reasons = []
+    for model in prepared.models:
+        dtype = resolve_dtype(model.config.dtype, False)
+        loaded = load_classifier(model.config, prepared.job.storage, revision=model.facts.revision, dtype=dtype, device="cpu")
+        reasons.append(reason_against_padding(loaded, model.facts))
+    return padding_lines(prepared.models, reasons)
 
 
 def sample_of(prepared: Prepared, *, quick: bool = False) -> Sample:
@@ -185,6 +200,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "files_passed_over": len(prepared.passed_over),
         "passed_over": passed_over.summary_of(prepared.passed_over),
         "remarks": [*stray_lines(prepared.strays), *prepared.notes, *passes_lines(prepared.models)],
+        "without_padding": padding_lines(prepared.models, [known_reason(model.facts.model_type) for model in prepared.models]),
         "labels": {model.name: _labels_of(model) for model in prepared.models},
         "shared_layers": {model.name: asdict(model.shared) for model in prepared.models if model.shared is not None},
         "passes": num_passes(prepared.models),
@@ -253,6 +269,19 @@ def num_passes(models: Sequence[JobModel]) -> float:
     return round(sum(model.share_of_pass for model in models), 2)
 
 
+def padding_lines(models: Sequence[JobModel], reasons: Sequence[str | None]) -> list[str]:
+    """A line for each model whose batches have to be without padding.
+
+    Args:
+        reasons: one per model; None: its batches may have padding.
+    """
+    return [
+        f"{model.name}: " * bool(model.name) + padding_line(model.facts.model_type, reason)
+        for model, reason in zip(models, reasons, strict=True)
+        if reason is not None
+    ]
+
+
 def stray_lines(strays: Strays | None) -> list[str]:
     """What looks odd about the input files, a line per kind of file, and what leaves them out."""
     if strays is None:
@@ -302,6 +331,9 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["units_failed"]:
         yield f"failed and skipped: {counted(summary['units_failed'], 'unit')}; run --retry-failed labels them"
     yield from summary["remarks"]
+    yield from summary["without_padding"]
+    if summary.get("models_checked"):
+        yield "checked: what labels can be loaded" + "; padding is harmless" * (not summary["without_padding"])
     for name, labels in summary["labels"].items():
         more = f" and {len(labels) - MOST_LABELS:,} more" if len(labels) > MOST_LABELS else ""
         yield f"labels{f' of {name}' if name else ''}: {', '.join(labels[:MOST_LABELS])}{more}"

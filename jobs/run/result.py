@@ -64,6 +64,7 @@ class RunResult:
         values_misfit: by column, the values that do not fit its type: null in the output, and in its `_misfits/`.
         limit: of a trial, how many documents it labels at the most; None: all of the input.
         input_table: format and version (of Iceberg the id of the snapshot) of the table that the input is; None: files.
+        without_padding: which models had batches without padding in this run, and why.
         report: path of the output's report; report_error: why there is none; report_seconds: how long it took.
     """
 
@@ -105,6 +106,7 @@ class RunResult:
     values_misfit: dict[str, int] = field(default_factory=dict)
     limit: int | None = None
     input_table: dict[str, Any] | None = None
+    without_padding: list[str] = field(default_factory=list)
     report: str | None = None
     report_error: str | None = None
     report_seconds: float | None = None

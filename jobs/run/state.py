@@ -94,6 +94,7 @@ class RunState:
     device: str | None = None  # the GPU's name; None: CPUs
     dtypes: tuple[str, ...] = ()  # of the models
     activity: StageActivity = field(default_factory=StageActivity)
+    without_padding: list[str] = field(default_factory=list)  # lines about models whose answers depend on it
 
     units: int = 0
     documents: int = 0
@@ -202,6 +203,12 @@ class RunState:
     def notify(self, text: str) -> None:
         """Shows a message about the run as a whole."""
         self._publish(Notice(text))
+
+    def note_padding(self, line: str) -> None:
+        """Keeps a line about a model whose batches are without padding, and shows it the first time."""
+        if line not in self.without_padding:
+            self.without_padding.append(line)
+            self.notify(line)
 
     def _count(self, commit: Commit) -> None:
         self.last_commit = time.monotonic()
@@ -352,6 +359,7 @@ def result_of(
         values_misfit=dict(sorted(misfits.items())),
         limit=state.limit,
         input_table=state.input_table,
+        without_padding=state.without_padding,
     )
 
 

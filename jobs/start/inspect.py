@@ -14,12 +14,13 @@ from jobs.start.attention_shading import readable_tokens, shade_tokens
 from pipeline_ops.classifying.attention import attention_weights, normalize_over_text
 from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
-from pipeline_ops.classifying.padding_check import padding_line, reason_against_padding
+from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.loading.device import resolve_dtype
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.adapters import pinned
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head, check_output
+from pipeline_ops.models.padding_side import padding_line
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import Embedding, OutputConfig
 from pipeline_ops.storage.config import StorageConfig

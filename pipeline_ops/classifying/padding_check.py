@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline_ops.classifying.forward_pass import ForwardPasses, is_out_of_memory, num_embeddings
 from pipeline_ops.models.config import ModelFacts
-from pipeline_ops.models.padding_side import DEPENDS_ON_PADDING
+from pipeline_ops.models.padding_side import DEPENDS, known_reason
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.tokenizing.batching import make_batches
 from pipeline_ops.tokenizing.encoding import Encodings
@@ -22,16 +22,16 @@ LENGTHS = (5, 11, 23)
 FALLBACK_IDS = range(97, 123)  # for models without a table of embeddings, whose ids are characters: a to z
 FLOAT32_BYTES = 2**30  # at most so many bytes of weights are converted for the check
 # Of 110 architectures, two layers each, in float32: where padding is harmless, answers alone and together differed by up to
-# 4e-5 of their spread over different rows, 35 unit roundoffs of the largest one; where it is not, by the spread or more.
+# 4e-5 of their spread over different rows, 35 machine epsilons of the largest one; where it is not, by the spread or more.
 LARGEST_SHARE = 1e-3  # of the spread
-LARGEST_ROUNDING = 16  # unit roundoffs; in lower precision, whose sums are in float32 or wider, up to 10 were found
+LARGEST_ROUNDING = 16  # machine epsilons; in lower precision, whose sums are in float32 or wider, up to 10 were found
 
 
 def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
     """Why batches of this model have to be without padding; None: padding is harmless.
 
     Tried in float32, where a dependence cannot be taken for rounding. Models of more than FLOAT32_BYTES are tried in their own
-    dtype: in bfloat16, whose unit roundoff is 2**-7, a dependence shows that changes answers by an eighth of the largest one.
+    dtype: in bfloat16, whose machine epsilon is 2**-7, a dependence shows that changes answers by an eighth of the largest one.
 
     Args:
         model: a transformers sequence classification model in eval mode on its device.
@@ -40,8 +40,8 @@ def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
         UserError: the answers are not even repeatable, or depend on the other rows of a batch.
         MemoryError: a row exhausts the memory.
     """
-    if facts.model_type in DEPENDS_ON_PADDING:
-        return "answers depend on padding"
+    if (known := known_reason(facts.model_type)) is not None:
+        return known
     passes, rows = ForwardPasses(model, pad_left=facts.pad_left), sample_rows(model, facts)
     alone = None
     with _in_float32(model):
@@ -61,12 +61,7 @@ def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
                 f"model.path: {facts.path!r} cannot label: its answer to a text changes from one pass to the next, or with the"
                 f" other texts of a batch; give another model"
             )
-    return "answers depend on padding"
-
-
-def padding_line(model_type: str, reason: str) -> str:
-    """What a user sees about a model whose batches are without padding."""
-    return f"{model_type}: {reason}, so rows of equal length share a batch"
+    return DEPENDS
 
 
 @contextmanager

@@ -16,6 +16,7 @@ DEPENDS_ON_PADDING = {
     "t5gemma2",
     "yoso",  # takes a mask of 0 and 1 for another one
 }
+DEPENDS = "answers depend on padding"  # why batches of a model are without it
 
 
 def is_decoder(model: Any) -> bool:
@@ -33,6 +34,29 @@ def is_decoder(model: Any) -> bool:
     if model.is_encoder_decoder:  # their decoders alone are causal language models as well
         return False
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def pad_id_of(model: Any, tokenizer: Any) -> int:
+    """The id that fills batches: of the tokenizer's padding token, else the one that the model's head passes over, else 0.
+
+    Behind a mask any id will do, as far as a model's answers do not depend on padding, which is tried when it is loaded.
+
+    Args:
+        model: a configuration of transformers.
+    """
+    if tokenizer.pad_token_id is not None:
+        return tokenizer.pad_token_id
+    return max(0, model.get_text_config().pad_token_id or 0)
+
+
+def known_reason(model_type: str) -> str | None:
+    """Why batches of that kind of model have to be without padding; None: no reason is known."""
+    return DEPENDS if model_type in DEPENDS_ON_PADDING else None
+
+
+def padding_line(model_type: str, reason: str) -> str:
+    """What a user sees about a model whose batches have to be without padding."""
+    return f"{model_type}: {reason}, so rows of equal length share a batch"
 
 
 def pads_left(model: Any, padding_side: str) -> bool:

@@ -12,7 +12,7 @@ from pipeline_ops.models.fetch import hub_commit, is_hub_id, local_copy, model_i
 from pipeline_ops.models.flops import token_flops_of
 from pipeline_ops.models.head_weights import check_head
 from pipeline_ops.models.heads import resolve_head
-from pipeline_ops.models.padding_side import pads_left
+from pipeline_ops.models.padding_side import pad_id_of, pads_left
 from pipeline_ops.models.tokenizer import (
     check_sequences,
     check_tokenizer,
@@ -69,7 +69,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
 
     Raises:
         UserError: no such model, not a text classifier, no trained head, pickled weights, a tokenizer that cannot be used, no
-            padding token, no usable max_length, or a setting that does not fit its head.
+            usable max_length, or a setting that does not fit its head.
     """
     if is_hub_id(config.path):
         config = config.model_copy(update={"revision": hub_commit(config)})
@@ -104,7 +104,7 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         tokenizer_hash=tokenizer_hash(tokenizer),
         max_length=max_length,
         head=resolve_head(config, labels, model.problem_type, saved),
-        pad_id=tokenizer.pad_token_id,
+        pad_id=pad_id_of(model, tokenizer),
         pad_type_id=tokenizer.pad_token_type_id,
         pad_left=pads_left(model, tokenizer.padding_side),
         has_type_ids="token_type_ids" in tokenizer.model_input_names,

@@ -54,11 +54,9 @@ def load_tokenizer(config: ModelConfig, folder: str) -> Any:
 
 
 def check_tokenizer(config: ModelConfig, tokenizer: Any) -> None:
-    """Raises UserError for a tokenizer without a vocabulary or a padding token, or that cannot be sent to the workers."""
+    """Raises UserError for a tokenizer without a vocabulary, or that cannot be sent to the workers."""
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one up when the files are missing
         raise UserError(f"model.path: {config.path!r} has no tokenizer vocabulary; save the tokenizer into the same folder")
-    if tokenizer.pad_token_id is None:
-        raise UserError(f"model.path: the tokenizer of {config.path!r} has no padding token; save it with one")
     if tokenizer.is_fast:
         return
     if not type(tokenizer).__module__.startswith("transformers."):

@@ -4,7 +4,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +137,8 @@ class ClassifyActor:
         if errors:
             columns["rejects"] = row.rejects_and(rejects_of(row.documents, errors, "model_error", self.context.output))
         columns["model_errors"] = list_cell(np.array(sorted(errors), np.int64))
-        columns["passes"] = pa.array([[_pass_counts(*one) for one in zip(batches, seconds, strict=True)]], PASSES)
+        passes = [_pass_counts(*one) for one in zip(self.passes, batches, seconds, strict=True)]
+        columns["passes"] = pa.array([passes], PASSES)
         columns["flops"] = pa.array([None if None in flops else sum(count or 0 for count in flops)], pa.float64())
         writing = time.monotonic() - self.called - copying - computing
         spent = ClassifySeconds(*(round(part, 6) for part in (self.called - self.returned, copying, computing, writing)))
@@ -182,6 +183,12 @@ class ClassifyActor:
         ]
 
 
-def _pass_counts(batches: TokenBatches, seconds: float) -> dict[str, float]:
-    tokens = int(batches.lengths.sum())
-    return {"batches": len(batches.rows), "tokens": tokens, "padded_tokens": len(batches.ids), "seconds": seconds}
+def _pass_counts(passes: ForwardPasses, batches: TokenBatches, seconds: float) -> dict[str, Any]:
+    """A value of PASSES."""
+    return {
+        "batches": len(batches.rows),
+        "tokens": int(batches.lengths.sum()),
+        "padded_tokens": len(batches.ids),
+        "seconds": seconds,
+        "against_padding": passes.against_padding,
+    }

@@ -38,9 +38,15 @@ READ = pa.schema(
         "read_seconds": pa.float64(),
     }
 )
-# what went through each model
+# what went through each model, and why its batches were without padding, if they were
 PASSES = pa.list_(
-    pa.struct({"batches": pa.int64(), "tokens": pa.int64(), "padded_tokens": pa.int64(), "seconds": pa.float64()})
+    pa.struct(
+        {
+            **dict.fromkeys(("batches", "tokens", "padded_tokens"), pa.int64()),
+            "seconds": pa.float64(),
+            "against_padding": pa.string(),
+        }
+    )
 )
 WRITTEN = pa.schema({"failure": pa.string(), "commit": pa.string(), "passes": PASSES})
 

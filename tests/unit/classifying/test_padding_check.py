@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from pipeline_ops.classifying import padding_check
 from pipeline_ops.classifying.classify import classify, classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import reason_against_padding
+from pipeline_ops.models import padding_side
 from pipeline_ops.models.config import ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.models.padding_side import DEPENDS_ON_PADDING
@@ -84,7 +84,7 @@ def test_answers_of_a_kind_that_depends_on_padding_are_those_of_documents_alone(
     """Found by its name or, were it a new kind, by trying."""
     assert kind in DEPENDS_ON_PADDING
     if not known:
-        monkeypatch.setattr(padding_check, "DEPENDS_ON_PADDING", set())
+        monkeypatch.setattr(padding_side, "DEPENDS_ON_PADDING", set())
     model = built(KNOWN[kind])
     expected = answers_alone(model)
     np.testing.assert_allclose(answers(checked(model)), expected, rtol=0, atol=1e-5)

@@ -196,13 +196,17 @@ def test_folder_without_config_or_tokenizer_is_a_users_mistake(
     assert "\n" not in str(caught.value)
 
 
-def test_tokenizer_without_a_padding_token_is_a_users_mistake(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of_model", "pad_id"), [(None, 0), (1, 1), (-1, 0)])
+def test_batches_of_a_tokenizer_without_a_padding_token_are_filled_with_what_the_head_passes_over(
+    tmp_path: Path, of_model: int | None, pad_id: int
+) -> None:
     backend = Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?"))
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?").save_pretrained(tmp_path)
-    GPT2Config(vocab_size=2, n_embd=4, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0).save_pretrained(tmp_path)
+    shape: dict[str, Any] = {"n_embd": 4, "n_layer": 1, "n_head": 1, "bos_token_id": 0, "eos_token_id": 0}
+    GPT2Config(vocab_size=2, **shape, pad_token_id=of_model).save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
-    with pytest.raises(UserError, match="padding"):
-        facts_of(tmp_path, allow_pickled_weights=True, allow_new_weights=True)
+    facts = facts_of(tmp_path, allow_pickled_weights=True, allow_new_weights=True)
+    assert (facts.pad_id, facts.pad_left) == (pad_id, True)
 
 
 def test_path_that_is_neither_folder_nor_hub_id_is_a_users_mistake(tmp_path: Path) -> None:
