@@ -86,12 +86,19 @@ def scaling_task(
     return {"model": model, "corpora": corpora, "folder": folder}
 
 
+class NoPasses(ForwardPasses):
+    """In place of the passes through a model."""
+
+    def __init__(self) -> None:
+        self.against_padding = None
+
+
 def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
     """The job's classifier without a model: it sleeps for `seconds` per unit and gives the labels in turn."""
 
     class SleepingClassifyActor(ClassifyActor):
         def load(self) -> list[ForwardPasses]:
-            return []
+            return [NoPasses() for _ in self.context.models]
 
         def count_flops(self) -> list[DocumentFlops | None]:
             return [None] * len(self.context.models)

@@ -178,7 +178,7 @@ def _has_other_ids(config: Configuration) -> str | None:
 
 def _has_no_name(config: Configuration) -> str | None:
     for key, name in (config.names or {}).items():
-        if (isinstance(name, str | int | float) and str(name).strip()) or int(key) in config.named_ids:
+        if (isinstance(name, str | int | float) and str(name)) or int(key) in config.named_ids:
             continue
         what = f"has {name!r} as the name of label {key} in id2label of its config.json"
         return f"{what}; give it one: model.id2label='{{{key}: NAME}}'"

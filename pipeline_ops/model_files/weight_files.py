@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pipeline_ops.storage.store import Store, StoredFile
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FIRST_BYTES = 64 * 2**10
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 POINTER = b"version https://git-lfs"
 AGAIN = "copy or download it again"
@@ -65,11 +66,13 @@ def read_header(store: Store, file: StoredFile) -> dict[str, Tensor]:
     """The tensors of one safetensors file; raises DamagedFile."""
     name = store.relative(file.path)
     with store.open(file, sequential=False) as source:
-        start = source.read(8)
-        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        header = source.read(size if size <= MAX_HEADER_BYTES else 200)
+        start = source.read(FIRST_BYTES)  # of most models the whole header, by one request
+        size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+        header = start[8 : 8 + size] if size <= MAX_HEADER_BYTES else b""
+        if len(header) < size <= MAX_HEADER_BYTES:
+            header += source.read(size - len(header))
     if not 0 < size <= MAX_HEADER_BYTES:
-        raise DamagedFile(f"{name} {_other_content(start + header) or 'is not a safetensors file'}; {AGAIN}")
+        raise DamagedFile(f"{name} {_other_content(start) or 'is not a safetensors file'}; {AGAIN}")
     if len(header) < size:
         raise DamagedFile(f"{name} is cut: {file.size:,} bytes, and its header alone has {size:,}; {AGAIN}")
     try:

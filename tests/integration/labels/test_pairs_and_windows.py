@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.numpy import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ViTConfig
 
 from jobs.run.plan import plan
@@ -213,6 +214,7 @@ def test_text_without_any_token_is_rejected(tmp_path: Path) -> None:
 def test_model_of_a_kind_that_classifies_no_texts_is_refused_in_one_line(classifier: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}])
     ViTConfig().save_pretrained(tmp_path / "vit")
+    save_file({"classifier.weight": np.zeros((2, 4), np.float32)}, tmp_path / "vit" / "model.safetensors")
     AutoTokenizer.from_pretrained(classifier).save_pretrained(tmp_path / "vit")
     with pytest.raises(UserError, match=r"^model.path: .* is a vit model, and transformers has no sequence classifier"):
         plan(make_job(source, tmp_path / "vit", tmp_path / "out"))
