@@ -53,6 +53,7 @@ def document_flops(model: Any, max_length: int, without: Sequence[str] = ()) -> 
     try:
         with torch.device("meta"):
             twin = type(model)(model.config).eval()
+        twin.to("meta")  # XLNet makes weights in memory whatever the device: products of all rows would be there, too
         twin.requires_grad_(False)  # the counter follows gradients, which fails in places
     except Exception:  # of any kind: the model's own code runs here
         return None

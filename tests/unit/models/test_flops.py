@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen3Config,
     RobertaConfig,
+    XLNetConfig,
 )
 
 from pipeline_ops.models.flops import (
@@ -95,6 +96,13 @@ def test_flops_of_other_architectures_grow_with_the_square_of_the_length(config:
     assert flops is not None
     assert flops.linear > 0
     assert flops.quadratic == pytest.approx(3 * 4 * 32, rel=1e-3)
+
+
+def test_flops_of_weights_that_are_made_in_memory_take_none_for_the_trace() -> None:
+    """Of the rows that are traced, a product with XLNet's position weights takes gigabytes, if they are in memory."""
+    flops = traced(XLNetConfig(vocab_size=100, d_model=32, d_inner=96, n_layer=3, n_head=2))
+    assert flops is not None
+    assert flops.quadratic == pytest.approx(3 * (4 * 32 + 2 * 2 * 32), rel=1e-3)  # also with 2n positions
 
 
 def test_flops_of_what_cannot_be_traced_are_not_known() -> None:
