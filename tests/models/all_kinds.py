@@ -97,7 +97,7 @@ def _shrunk(config: PreTrainedConfig, values: dict[str, Any]) -> dict[str, Any]:
 
 def make_kind(folder: Path, kind: str) -> PreTrainedConfig:
     """Saves a tiny classifier of a kind of model, and a tokenizer without a limit, into `folder`; its configuration."""
-    tokenizer = tokenizer_for(kind)
+    tokenizer = _tokenizer_for(kind)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")}
     known = {name: value for name, value in ids.items() if value is not None}
     config = tiny_config(kind, vocab_size=len(tokenizer), **known)
@@ -108,7 +108,7 @@ def make_kind(folder: Path, kind: str) -> PreTrainedConfig:
     return config
 
 
-def tokenizer_for(kind: str) -> PreTrainedTokenizerBase:
+def _tokenizer_for(kind: str) -> PreTrainedTokenizerBase:
     """For decoders one without special tokens, for encoder-decoders with an end of text, else as BERT's or RoBERTa's."""
     config = CONFIG_MAPPING[kind]()
     classifier = AutoModelForSequenceClassification._model_mapping[type(config)]

@@ -4,6 +4,7 @@ Kinds come from transformers' own table, so a newer version brings its new ones.
 in a table of the product fails here: then it belongs into one, or the product has to be mended.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline_ops.models.padding_side import DEPENDS_ON_PADDING
 from pipeline_ops.models.resolve import REFUSED_KINDS
 from pipeline_ops.models.tokenizer import positions_of
 from pipeline_ops.schema.errors import UserError
-from tests.models.all_kinds import KINDS, LABELS, TEXTS, make_kind, table_of_kinds, tokenizer_for
+from tests.models.all_kinds import KINDS, LABELS, TEXTS, make_kind, table_of_kinds
 from tests.models.folders import facts_of
 from tests.support import REPOSITORY
 from tests.support.corpora import write_jsonl
@@ -71,11 +72,11 @@ def _said(classify: Callable[[list[Any]], list[Answers]], document: Any) -> Answ
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind in REFUSED_KINDS])
-def test_kind_that_cannot_label_texts_is_refused(kind: str, tmp_path: Path) -> None:
-    CONFIG_MAPPING[kind]().save_pretrained(tmp_path)
-    tokenizer_for(kind).save_pretrained(tmp_path)
+def test_kind_that_cannot_label_texts_is_refused(kind: str, model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    CONFIG_MAPPING[kind]().save_pretrained(folder)
     with pytest.raises(UserError, match=f"is a {kind} model, which"):
-        facts_of(tmp_path)
+        facts_of(folder)
 
 
 def test_table_in_readme_is_the_one_of_this_version_of_transformers() -> None:
