@@ -97,6 +97,7 @@ def test_of_a_long_text_the_beginning_is_tokenized_and_a_word_that_would_take_mi
     assert found.truncated.tolist() == [True]
     with pytest.raises(ValueError, match="a word of more than 20,000 characters"):
         encode(tokenizer, 64, [f"{word} {prose}"])
+    assert rows_of(encode(tokenizer, 64, [" " * (MAX_BPE_WORD + 1)])) == [own_call(tokenizer, 64, "")]
 
 
 @pytest.mark.parametrize("family", mostly_slow(FAMILIES, quick=QUICK))
