@@ -57,7 +57,8 @@ def merge(model: Any, adapter: Adapter, path: str) -> Any:
             wrapped = PeftModel.from_pretrained(model, adapter.folder, adapter_name=NAME, torch_device="cpu")
             # once more, for what from_pretrained does not return: weights left as initialized, and weights without a place
             result = wrapped.load_adapter(adapter.folder, NAME, torch_device="cpu")
-            astray = sorted({*result.missing_keys, *result.unexpected_keys})
+            further = {name for name in result.unexpected_keys if not _is_copy(name, adapter)}
+            astray = sorted({*result.missing_keys, *further})
             if astray:
                 raise ValueError(f"its weights do not fit the model ({', '.join(astray[:3])})")
             return wrapped.merge_and_unload(safe_merge=True)
@@ -65,6 +66,11 @@ def merge(model: Any, adapter: Adapter, path: str) -> Any:
         raise UserError(
             f"model.path: the adapter {path!r} cannot be merged into {adapter.base.path!r}: {one_line(error)[:300]}"
         ) from error
+
+
+def _is_copy(name: str, adapter: Adapter) -> bool:
+    """Whether it is the bias of a head that the adapter has under its own name as well: with bias "all" peft saves both."""
+    return name.removeprefix("base_model.model.").replace(".modules_to_save.", ".") in adapter.shapes
 
 
 def _resize_embeddings(model: Any, adapter: Adapter) -> None:

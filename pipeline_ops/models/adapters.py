@@ -13,6 +13,7 @@ from pipeline_ops.model_files.tensor_names import HEAD_MODULES
 from pipeline_ops.models.config import AdaptedModel, ModelConfig, ModelFacts
 from pipeline_ops.models.fetch import downloaded, hub_commit, is_hub_id, local_copy, model_file, model_identity
 from pipeline_ops.models.head_weights import check_head
+from pipeline_ops.models.heads import GENERIC_LABEL
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local
@@ -210,8 +211,8 @@ def fit_head(adapter: Adapter, config: ModelConfig, storage: StorageConfig, mode
             f" that is not quantized"
         )
     if adapter.num_labels is not None:
-        model.num_labels = adapter.num_labels
-        return []
+        model.num_labels = adapter.num_labels  # of another number, the names go
+        return [] if config.id2label else _names_remark(model)
     try:
         return check_head(adapter.base, storage, model)
     except UserError as error:
@@ -219,6 +220,18 @@ def fit_head(adapter: Adapter, config: ModelConfig, storage: StorageConfig, mode
             f"model.path: neither the adapter {config.path!r} (modules_to_save) nor its model {adapter.base.path!r} has a"
             f" trained classification head: labels would be random; train it with task_type SEQ_CLS"
         ) from error
+
+
+def _names_remark(model: Any) -> list[str]:
+    """A sentence about a new head on a model of as many labels, whose names may be of another task; an adapter has none."""
+    names = [str(name) for name in model.id2label.values()]
+    if all(GENERIC_LABEL.fullmatch(name) for name in names):
+        return []
+    shown = ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")
+    return [
+        f"the adapter has a head of its own, without names for its labels: they get those of the model that it adapts"
+        f" ({shown}), as in transformers' pipeline; model.id2label gives others"
+    ]
 
 
 def pinned(config: ModelConfig, facts: ModelFacts) -> ModelConfig:

@@ -32,6 +32,7 @@ TARGETS = ["query", "value", "q_lin", "v_lin", "Wqkv", "q_proj", "v_proj", "c_at
 METHODS: dict[str, Callable[..., peft.PeftConfig]] = {
     "LORA": peft.LoraConfig,
     "LORA with DoRA": lambda **kwargs: peft.LoraConfig(use_dora=True, **kwargs),
+    "LORA with biases of all layers": lambda **kwargs: peft.LoraConfig(bias="all", **kwargs),
     "LORA with rank-stabilized scaling and biases": lambda **kwargs: peft.LoraConfig(
         use_rslora=True, bias="lora_only", **kwargs
     ),

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.model_card import card_of
+from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from tests.models.folders import STORAGE, change_json, facts_of, upload
@@ -51,6 +52,16 @@ def test_adapter_has_the_labels_of_its_head_and_the_tokenizer_of_its_model(model
     assert facts_of(make_folder(tmp_path / "two", model, 2)).head.labels == ("NEGATIVE", "POSITIVE")
     assert facts_of(make_folder(tmp_path / "none", model, None)).head.labels == ("NEGATIVE", "POSITIVE"), "the model's own head"
     assert card_of(ModelConfig(path=str(tmp_path / "two"), base=str(model)), STORAGE)["model_type"] == "bert"
+
+
+def test_names_that_a_new_head_has_from_its_model_are_said(model: Path, tmp_path: Path) -> None:
+    def remarks(adapter: Path, **settings: Any) -> tuple[str, ...]:
+        return resolve_model(ModelConfig(path=str(adapter), **settings), STORAGE).remarks
+
+    two, three = (make_folder(tmp_path / str(labels), model, labels) for labels in (2, 3))
+    (said,) = remarks(two)
+    assert "they get those of the model that it adapts ('NEGATIVE', 'POSITIVE')" in said
+    assert remarks(two, id2label={0: "spam", 1: "ham"}) == remarks(three) == ()
 
 
 def test_identity_follows_the_weights_and_settings_of_the_adapter(model: Path, tmp_path: Path) -> None:
