@@ -84,7 +84,7 @@ class PythonTokenizer:
         Raises:
             ValueError: a word of more than MAX_BPE_WORD characters.
         """
-        if hasattr(self.tokenizer, "bpe") and len(text) > MAX_BPE_WORD and max(map(len, text.split()), default=0) > MAX_BPE_WORD:
+        if hasattr(self.tokenizer, "bpe") and len(text) > MAX_BPE_WORD and any(len(w) > MAX_BPE_WORD for w in text.split()):
             raise ValueError(f"a word of more than {MAX_BPE_WORD:,} characters, for which this tokenizer takes too long")
         return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
 
