@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipeline_ops.model_files.tensor_names import HEAD_MODULES
+from pipeline_ops.model_files.weight_files import DamagedFile, read_header
 from pipeline_ops.models.config import AdaptedModel, ModelConfig, ModelFacts
 from pipeline_ops.models.fetch import downloaded, hub_commit, is_hub_id, local_copy, model_file, model_identity
 from pipeline_ops.models.head_weights import check_head
@@ -45,16 +46,12 @@ class Adapter:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors, by their names in the model."""
-        from safetensors import SafetensorError, safe_open
-
+        store = Store(self.folder)
         try:
-            with safe_open(os.path.join(self.folder, WEIGHTS), framework="numpy") as weights:
-                return {
-                    name.removeprefix("base_model.model."): tuple(weights.get_slice(name).get_shape())
-                    for name in weights.keys()  # noqa: SIM118 it is no dict
-                }
-        except SafetensorError as error:
-            raise UserError(f"model.path: {WEIGHTS} in {self.folder!r} is damaged: {one_line(error)}") from error
+            tensors = read_header(store, store.stat(WEIGHTS))
+        except DamagedFile as error:
+            raise UserError(f"model.path: {self.folder!r}: {error}") from error
+        return {name.removeprefix("base_model.model."): tensor.shape for name, tensor in tensors.items()}
 
     @property
     def num_labels(self) -> int | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline_ops.models.fetch import model_file
 from pipeline_ops.models.heads import Activation
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import UserError, one_line
 
 SETTINGS = "config_sentence_transformers.json"  # of later versions; before, config.json
 ACTIVATIONS: dict[str, Activation] = {
@@ -50,8 +50,12 @@ def _name_of(folder: str, revision: str | None, model: Any) -> Any:
     """The dotted name of the class, from where each version of sentence-transformers writes it."""
     file = model_file(folder, SETTINGS, revision)
     if file is not None:
-        with open(file, encoding="utf-8") as settings:
-            saved = json.load(settings)
+        try:
+            with open(file, encoding="utf-8") as settings:
+                saved = dict(json.load(settings))
+        except (ValueError, TypeError) as error:
+            what = f"{SETTINGS} of {folder!r} is cut or damaged ({one_line(error)})"
+            raise UserError(f"model.path: {what}; copy or download it again") from error
         if saved.get("model_type") == "CrossEncoder" and saved.get("activation_fn") is not None:
             return saved["activation_fn"]
     of_version_4 = getattr(model, "sentence_transformers", None)

@@ -184,7 +184,7 @@ def _not_json(adapter: Path, base: Path) -> dict[str, Any]:
             r"'nobody/nothing', which cannot be used: .*; set model\.base to its",
         ),
         (_without_weights, r"has no adapter_model\.safetensors; save it with peft's save_pretrained"),
-        (_damaged, r"adapter_model\.safetensors in .* is damaged"),
+        (_damaged, r"adapter_model\.safetensors is a Git LFS pointer; copy or download it again"),
         (_beside_a_model, r"holds a whole model and an adapter \(adapter_config\.json\); move one of the two away"),
         (_of_an_adapter, r"cannot be used: it is an adapter, too; merge it"),
         (_quantized, r"is quantized by bitsandbytes"),

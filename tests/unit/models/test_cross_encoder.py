@@ -70,3 +70,10 @@ def test_default_of_several_labels_leaves_the_pipelines_softmax(copy: Path) -> N
     assert activation_of(copy) == ("softmax", "head")
     save_as(copy, 6, SIGMOID)
     assert activation_of(copy) == ("sigmoid", "CrossEncoder")
+
+
+def test_damaged_settings_are_refused_in_one_line(copy: Path) -> None:
+    for content in ("{", "[1]"):
+        (copy / "config_sentence_transformers.json").write_text(content)
+        with pytest.raises(UserError, match=r"config_sentence_transformers\.json of .* is cut or damaged .*; copy or download"):
+            facts_of(copy)
