@@ -250,7 +250,7 @@ def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: J
     try:
         pairs = job.input.text_pair_column is not None
         facts, tokenizer, token_flops, remarks = resolve_model(config, job.storage, pairs=pairs)
-        output = check_output(facts.head, columns, windows=facts.windows is not None)
+        output = check_output(facts.head, columns, windows=facts.windows is not None, model_type=facts.model_type)
     except UserError as error:
         if not name:
             raise

@@ -66,7 +66,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     facts, tokenizer, _, remarks = resolve_model(model, storage, pairs=pair is not None)
     head = facts.head
     requested = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
-    output = check_output(head, requested, windows=facts.windows is not None)
+    output = check_output(head, requested, windows=facts.windows is not None, model_type=facts.model_type)
     dtype = resolve_dtype(model.dtype, use_gpu=False)
     encoder = TextEncoder(
         definition_of(tokenizer, facts.max_length),

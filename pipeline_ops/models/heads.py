@@ -23,6 +23,7 @@ Kind = Literal["single_label", "multi_label", "value"]
 ActivationSource = Literal["head", "CrossEncoder", "job"]
 THRESHOLD = 0.5
 FALLBACK_LABEL = "unsure"
+JOINS_TOKENS = {"funnel"}  # kinds of models whose last hidden states are fewer than the tokens
 GENERIC_LABEL = re.compile(r"LABEL_\d+")  # transformers' default for a label without a name
 
 
@@ -191,15 +192,19 @@ def _listed(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:10])) + more
 
 
-def check_output(head: Head, output: OutputConfig, *, windows: bool = False) -> OutputConfig:
+def check_output(head: Head, output: OutputConfig, *, windows: bool = False, model_type: str = "") -> OutputConfig:
     """The output's settings with `auto` resolved for a head.
 
     Args:
         windows: long documents are read in windows.
 
     Raises:
-        UserError: a column that this head, or truncated documents, cannot have, or two columns of one name.
+        UserError: a column that this head or kind of model, or truncated documents, cannot have, or two columns of one name.
     """
+    if output.embedding == "mean" and model_type in JOINS_TOKENS:
+        raise UserError(
+            f"output.embedding: a {model_type} model joins tokens, which then have no mean of their own; set it to cls"
+        )
     if output.labels is True and head.kind != "multi_label":
         raise UserError(
             "output.labels: true is for multi-label models, and this one gives one label; set model.problem_type:"

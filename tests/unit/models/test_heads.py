@@ -206,6 +206,8 @@ def test_output_of_a_multi_label_head_has_its_lists_unless_it_is_switched_off() 
         check_output(value, OutputConfig(path="out", top_k=2))
     with pytest.raises(UserError, match=r"output: .*'labels'"):
         check_output(multi, OutputConfig(path="out", label_name="labels"))
+    with pytest.raises(UserError, match=r"output\.embedding: .*set it to cls"):
+        check_output(single, OutputConfig(path="out", embedding="mean"), model_type="funnel")
 
 
 def test_settings_that_a_head_does_not_have_are_not_recorded() -> None:
