@@ -80,9 +80,9 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
         if len(found) < len(pieces.get(file.path, [])):
             missing.append(f"{file.path}: has changed since it was labeled")
-        remedy = "`run --retry-failed`" if file.path in quarantined else "`join`" if "join" in record else "`run`"
+        remedy = _remedy(file.path in quarantined, "join" in record)
         open_ranges = gaps(found, file.rows)
-        missing += [f"{file.path}: not labeled yet ({_rows_of(gap)}); {remedy} labels them" for gap in open_ranges]
+        missing += [f"{file.path}: not labeled yet ({_rows_of(gap)}); {remedy}" for gap in open_ranges]
         doubled += [
             f"{file.path}: rows {right.start_row} to {min(left.stop_row, right.stop_row) - 1}"
             for left, right in overlaps(found)
@@ -148,6 +148,12 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         "mostly_rejected": [str(one) for one in rejected_files[:MAX_LISTED]],
         "output": store.path,
     }
+
+
+def _remedy(quarantined: bool, joined: bool) -> str:
+    if joined:
+        return "label them with each model, then `join`"
+    return f"`run{' --retry-failed' if quarantined else ''}` labels them"
 
 
 def _rows_of(gap: Range) -> str:

@@ -338,11 +338,12 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
         more = f" and {len(labels) - MOST_LABELS:,} more" if len(labels) > MOST_LABELS else ""
         yield f"labels{f' of {name}' if name else ''}: {', '.join(labels[:MOST_LABELS])}{more}"
     if summary.get("work"):
-        yield from _work_lines(summary["work"])
+        yield from _work_lines(summary["work"], max(len(summary["labels"]), 1))
 
 
-def _work_lines(work: dict[str, Any]) -> Iterator[str]:
-    each = f"{work['tokens'] / max(work['documents'], 1):,.0f} tokens"
+def _work_lines(work: dict[str, Any], num_models: int) -> Iterator[str]:
+    # `tokens` are those of every model, as in a run's result
+    each = f"{work['tokens'] / max(work['documents'] * num_models, 1):,.0f} tokens"
     shown_count = work["documents"] if work["counted"] else int(float(f"{work['documents']:.2g}"))
     documents = counted(shown_count, "document")
     how = "counted" if work["counted"] else f"estimated from {work['sampled']:,} of them"

@@ -173,6 +173,10 @@ def _base_of(config: ModelConfig, settings: dict[str, Any], folder: str, storage
             raise UserError("it is an adapter, too; merge it and save the whole model")
     except UserError as error:
         reason = str(error).removeprefix("model.path: ")
+        if config.base:
+            raise type(error)(
+                f"model.base: the model {path!r} of the adapter {config.path!r} cannot be used: {reason}"
+            ) from error
         raise type(error)(
             f"model.base: {config.path!r} is an adapter of the model {path!r}, which cannot be used: {reason}; {remedy}"
         ) from error
