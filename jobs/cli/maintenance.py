@@ -1,5 +1,6 @@
 """Maintenance commands: compact, sweep, join, schema."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -85,7 +86,10 @@ def join_command(
     labeled = [find_labeled(one, settings) for one in outputs if one not in settings]
     store = Store(output, labeled[0].store.config)
     result = join(labeled, store, None if names is None else names.split(","), quiet=quiet)
-    emit(result, *join_lines(result), as_json=as_json, quiet=quiet, ok=result["complete"])
+    lines = join_lines(result)
+    if not (result["complete"] or sys.stderr.isatty()):  # in a log, too, what it waits for
+        print(*lines[1:], sep="\n", file=sys.stderr, flush=True)
+    emit(result, *lines, as_json=as_json, quiet=quiet, ok=result["complete"])
 
 
 class FileKind(StrEnum):

@@ -22,6 +22,7 @@ from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head, check_output
 from pipeline_ops.models.padding_side import padding_line
 from pipeline_ops.models.resolve import resolve_model
+from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding, OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, attention_mask, make_batches
@@ -60,7 +61,8 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         attention: add `pieces` (readable tokens) and `attention` (a weight per token; they sum to 1) to each window.
 
     Raises:
-        UserError: as resolve_model, load_classifier, reason_against_padding and attention_weights.
+        UserError: the model raises for this text; and as resolve_model, load_classifier, reason_against_padding and
+            attention_weights.
     """
     model, storage = config.model, config.storage
     facts, tokenizer, _, remarks = resolve_model(model, storage, pairs=pair is not None)
@@ -92,7 +94,10 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     batches = passes.arrange(batches)
     values, failed = classify_isolating_failures(batches, passes, num_labels=len(head.labels))
     for error in failed.values():
-        raise error
+        raise UserError(
+            f"model.path: {facts.path!r} cannot read this text ({type(error).__name__}: {one_line(error)[:200]}); `run` rejects"
+            " such a document as model_error"
+        ) from error
     logits = values[:, : len(head.labels)]
     embedding = values[:, len(head.labels) :] if output.embedding is not None else None
     classified = ModelOutputs(logits, encodings.num_tokens, encodings.truncated, encodings.windows, embedding)

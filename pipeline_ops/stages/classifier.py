@@ -21,7 +21,7 @@ from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import list_cell
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import PASSES, Columns, UnitRow, classified_schema, guarded, rejects_of
+from pipeline_ops.stages.rows import PASSES, Columns, UnitRow, classified_schema, detail_of, guarded, rejects_of
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
 from pipeline_ops.tokenizing.windows import documents_of_windows
 from pipeline_ops.writing.commit_record import ClassifySeconds
@@ -121,7 +121,7 @@ class ClassifyActor:
         if self.flops is None:
             self.flops = self.count_flops()
         columns: Columns = {}
-        errors: dict[int, BaseException] = {}
+        errors: dict[int, str] = {}
         flops: list[float | None] = []
         for number, (model, inputs, (values, failed)) in enumerate(zip(self.context.models, batches, outputs, strict=True)):
             counter = self.flops[number]
@@ -129,7 +129,7 @@ class ClassifyActor:
             if model.facts.windows is not None:
                 documents = documents_of_windows(failed, row.array(f"windows_{self.tokenizations[number]}"))
                 failed = dict(zip(documents, failed.values(), strict=True))
-            errors = failed | errors
+            errors = {row: detail_of(error, model.name) for row, error in failed.items()} | errors
             num_labels = len(model.facts.head.labels)
             columns[f"logits_{number}"] = list_cell(values[:, :num_labels].reshape(-1))
             if model.output.embedding is not None:

@@ -165,10 +165,15 @@ def guarded(stage: Callable[[UnitRow], Columns], table: pa.Table, step: str, sch
     return result
 
 
-def rejects_of(documents: pa.Table, errors: Mapping[int, BaseException], reason: Reason, output: OutputConfig) -> list[Reject]:
-    """A reject for each row in `errors`, with its exception as the detail."""
+def rejects_of(documents: pa.Table, details: Mapping[int, str], reason: Reason, output: OutputConfig) -> list[Reject]:
+    """A reject for each row in `details`."""
     files, rows = documents.column(output.source_file_column), documents.column(output.source_row_column)
     return [
-        Reject(files[row].as_py(), rows[row].as_py(), reason, f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARACTERS])
-        for row, error in sorted(errors.items())
+        Reject(files[row].as_py(), rows[row].as_py(), reason, detail[:MAX_DETAIL_CHARACTERS])
+        for row, detail in sorted(details.items())
     ]
+
+
+def detail_of(error: BaseException, model: str = "") -> str:
+    """An exception as a reject's detail; of a job with several models with the name of the one that raised it."""
+    return f"{f'model {model}: ' if model else ''}{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import Columns, UnitRow, guarded, rejects_of, tokenized_schema
+from pipeline_ops.stages.rows import Columns, UnitRow, detail_of, guarded, rejects_of, tokenized_schema
 from pipeline_ops.tokenizing.batching import batches_to_columns, make_batches
 from pipeline_ops.tokenizing.encoding import Encodings, encode_isolating_failures
 from pipeline_ops.tokenizing.sequences import Definition, TextEncoder
@@ -52,8 +52,9 @@ class TokenizeActor:
         encodings, errors, empty = self.encode(texts)
         columns: Columns = {}
         if errors or empty:
+            bad, short = ({number: detail_of(error) for number, error in found.items()} for found in (errors, empty))
             columns["rejects"] = row.rejects_and(
-                rejects_of(documents, errors, "tokenizer_error", output) + rejects_of(documents, empty, "too_short", output)
+                rejects_of(documents, bad, "tokenizer_error", output) + rejects_of(documents, short, "too_short", output)
             )
             good = np.ones(documents.num_rows, bool)
             good[[*errors, *empty]] = False

@@ -130,6 +130,7 @@ def test_document_that_one_of_the_models_cannot_read_is_rejected_once(models: di
     labeled, rejects = check_exactly_once(tmp_path / "out", keys(source, 3))
     assert sorted(labeled["source_row"].to_pylist()) == [0, 2]
     assert [(reject["source_row"], reject["reason"]) for reject in rejects] == [(1, "model_error")]
+    assert rejects[0]["detail"].startswith("model first: ")
 
 
 def test_model_that_comes_later_is_refused_with_the_reason(models: dict[str, Path], source: Path, tmp_path: Path) -> None:

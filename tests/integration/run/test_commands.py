@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, pipeline
 from jobs.maintenance.verify import verify
 from jobs.run.plan import plan
 from tests.integration.conftest import FinishedJob
+from tests.models.tiny import RAISING_WORD, make_poisonous_model
 from tests.support.corpora import write_jsonl
 from tests.support.running import command, commit_paths, committed_files, snapshot
 
@@ -166,6 +167,14 @@ def test_inspect_of_a_pair_in_windows_shows_each_window_and_where_the_head_looks
     shown = command("inspect", "A pleasure to read", "--attention", "--model", model, "model.dtype=float32", "output.top_k=2")
     assert shown.code == 0, shown.stderr
     assert "pleasure to read" in shown.stdout.split("attention of the token that the head reads")[1]
+
+
+def test_inspect_of_a_text_that_the_model_raises_for_exits_2_with_one_line(tmp_path: Path):
+    poisonous = make_poisonous_model(tmp_path / "poisonous", tmp_path / "cured")
+    finished = command("inspect", RAISING_WORD, "--model", poisonous, "model.trust_remote_code=true")
+    assert finished.code == 2
+    assert "cannot read this text" in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
 
 
 def test_inspect_with_a_mistake_exits_2_with_one_line(model: Path):

@@ -167,8 +167,8 @@ def test_batches_without_padding_hold_each_document_alone_with_those_of_its_leng
     assert len(padded.rows) < len(batches.rows) < 60
     assert batches.order.tolist() == padded.order.tolist()
     np.testing.assert_array_equal(np.repeat(batches.widths, batches.rows), encodings.lengths[batches.order])
-    ends = np.cumsum(encodings.lengths)
-    cells = np.concatenate([np.arange(ends[row] - encodings.lengths[row], ends[row]) for row in batches.order])
+    ends = np.cumsum(encodings.lengths).tolist()
+    cells = np.concatenate([np.arange(ends[row] - int(encodings.lengths[row]), ends[row]) for row in batches.order.tolist()])
     np.testing.assert_array_equal(batches.ids, encodings.ids[cells])
     if encodings.type_ids is not None:
         np.testing.assert_array_equal(batches.type_ids, encodings.type_ids[cells])
