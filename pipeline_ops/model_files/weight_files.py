@@ -22,6 +22,9 @@ class Tensor(NamedTuple):
 
     dtype: str  # F32, BF16, I8, ...
     shape: tuple[int, ...]
+    path: str  # of the file
+    begin: int  # of its bytes in the file
+    end: int
 
 
 class DamagedFile(ValueError):
@@ -77,8 +80,13 @@ def read_header(store: Store, file: StoredFile) -> dict[str, Tensor]:
         raise DamagedFile(f"{name} is cut: {file.size:,} bytes, and its header alone has {size:,}; {AGAIN}")
     try:
         described = {key: value for key, value in json.loads(header).items() if key != "__metadata__"}
-        tensors = {key: Tensor(value["dtype"], tuple(value["shape"])) for key, value in described.items()}
-        end = 8 + size + max((value["data_offsets"][1] for value in described.values()), default=0)
+        tensors = {
+            key: Tensor(
+                value["dtype"], tuple(value["shape"]), file.path, *(8 + size + offset for offset in value["data_offsets"])
+            )
+            for key, value in described.items()
+        }
+        end = max((tensor.end for tensor in tensors.values()), default=8 + size)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedFile(f"{name} is not a safetensors file; {AGAIN}") from None
     if file.size != end:

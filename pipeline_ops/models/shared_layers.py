@@ -4,7 +4,6 @@ Models that were fine-tuned on a frozen encoder, or on its frozen lowest layers,
 What is decided here, by files, is for plans and estimates; a classifier compares the tensors that it holds, by the same rule.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -13,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_ops.model_files.weight_files import DamagedFile, Tensor, read_tensors
 from pipeline_ops.models.config import JobModel, SharedLayers
 from pipeline_ops.models.fetch import is_hub_id
-from pipeline_ops.models.head_weights import INDEX, WEIGHTS
 from pipeline_ops.storage.paths import is_local
+from pipeline_ops.storage.store import Store
 
 # settings of a configuration that say nothing about the layers: of labels, heads and files, and what only training uses
 HEAD_SETTINGS = {
@@ -125,19 +125,11 @@ def with_shared_layers(models: Sequence[JobModel]) -> tuple[JobModel, ...]:
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    path: str
-    kind: tuple[str, tuple[int, ...]]  # dtype and shape
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
 class _Files:
     """The configuration and the tensors of a model's folder."""
 
     config: Any  # transformers'
-    tensors: dict[str, _Tensor]
+    tensors: dict[str, Tensor]
 
     @classmethod
     def of(cls, model: JobModel) -> "_Files | None":
@@ -145,8 +137,13 @@ class _Files:
         from transformers import AutoConfig
 
         folder = _local_folder(model)
-        tensors = None if folder is None else _tensors_of(folder)
-        if folder is None or not tensors:
+        if folder is None:
+            return None
+        try:
+            tensors = read_tensors(Store(folder))
+        except DamagedFile:  # loading the model says what is wrong
+            return None
+        if not tensors:
             return None
         return cls(AutoConfig.from_pretrained(folder, trust_remote_code=model.config.trust_remote_code), tensors)
 
@@ -162,8 +159,8 @@ class _Files:
         )
 
 
-def _same_bytes(first: _Tensor, second: _Tensor) -> bool:
-    if first.kind != second.kind or first.end - first.begin != second.end - second.begin:
+def _same_bytes(first: Tensor, second: Tensor) -> bool:
+    if (first.dtype, first.shape) != (second.dtype, second.shape) or first.end - first.begin != second.end - second.begin:
         return False
     if first.begin == first.end:
         return True
@@ -183,28 +180,3 @@ def _local_folder(model: JobModel) -> str | None:
 
     cached = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
     return os.path.dirname(cached) if isinstance(cached, str) else None
-
-
-def _tensors_of(folder: str) -> dict[str, _Tensor] | None:
-    """The tensors in a folder's safetensors, as from_pretrained would choose the files; None if there are none, or unreadable.
-
-    Format: 8 bytes of the header's length (little-endian), the header as JSON, the tensors' bytes.
-    Source: https://huggingface.co/docs/safetensors
-    """
-    tensors: dict[str, _Tensor] = {}
-    try:
-        names = {WEIGHTS}
-        if not os.path.exists(os.path.join(folder, WEIGHTS)):
-            with open(os.path.join(folder, INDEX), encoding="utf-8") as index:
-                names = set(json.load(index)["weight_map"].values())
-        for path in (os.path.join(folder, name) for name in sorted(names)):
-            with open(path, "rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size))
-            header.pop("__metadata__", None)
-            for name, tensor in header.items():
-                begin, end = (8 + size + offset for offset in tensor["data_offsets"])
-                tensors[name] = _Tensor(path, (tensor["dtype"], tuple(tensor["shape"])), begin, end)
-    except (OSError, ValueError, KeyError, TypeError):  # loading the model says what is wrong
-        return None
-    return tensors
