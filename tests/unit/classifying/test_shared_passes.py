@@ -47,7 +47,7 @@ def share(*passes: ForwardPasses) -> list[ForwardPasses]:
 
 def facts_of(passes: ForwardPasses) -> ModelFacts:
     config = passes.model.config.get_text_config()
-    pad_id = config.pad_token_id if (config.pad_token_id or -1) >= 0 else 1
+    pad_id = config.pad_token_id if config.pad_token_id is not None and config.pad_token_id >= 0 else 1
     return ModelFacts(
         path="",
         revision=None,
