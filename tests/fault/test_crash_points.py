@@ -10,7 +10,6 @@ from tests.fault.conftest import Corpus, kill, once, worker_processes
 from tests.servers.s3_proxy import Rule
 from tests.support.running import command_in_own_process, start_command, wait_for
 from tests.support.serial_chain import run_serially
-from tests.support.tiers import mostly_slow
 
 TIMEOUT_S = 120
 DATA, COMMITS = r"out/label=.*", r"out/_commits/.*"
@@ -29,7 +28,14 @@ CRASH_POINTS = {
 }
 
 
-@pytest.mark.parametrize("point", mostly_slow(CRASH_POINTS, quick=["after_the_files_before_the_commit"]))
+TIERS = {
+    "after_the_files_before_the_commit": (),
+    "between_two_commits": pytest.mark.slow,
+    "in_the_first_sweep": pytest.mark.slow,
+}
+
+
+@pytest.mark.parametrize("point", [pytest.param(point, marks=TIERS.get(point, pytest.mark.campaign)) for point in CRASH_POINTS])
 def test_driver_killed_at_a_crash_point_is_continued_exactly_once(ray_address: str, corpus: Corpus, point: str):
     rule, proxy = CRASH_POINTS[point], corpus.bucket.proxy
     if point == "in_the_first_sweep":  # something has to be swept: a run that died before

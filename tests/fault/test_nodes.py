@@ -63,7 +63,7 @@ def has_commits(process: subprocess.Popen[str], output: Path, count: int) -> Non
     assert process.poll() is None, process.communicate()[1]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_pool_waits_for_its_first_node_grows_to_the_next_and_outlives_the_first(nodes: Nodes, model: Path, tmp_path: Path):
     job_file = gpu_job(model, tmp_path, "compute.classifiers={min: 1, max: 2}", "compute.tokenizers={min: 1, max: 2}")
     with run_on(nodes, job_file) as process:

@@ -78,7 +78,7 @@ PERMANENT = {
 }
 
 
-SLOW = ("inputs_have_wrong_bytes", "listings_fail", "files_cannot_be_put", "commits_cannot_be_put")
+SLOW = ("listings_fail", "commits_cannot_be_put")
 
 
 @pytest.mark.parametrize(

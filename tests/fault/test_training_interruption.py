@@ -48,8 +48,13 @@ def train_file(tmp_path: Path) -> Path:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["sigterm", "ctrl-c"])
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="sigterm", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, id="ctrl-c", marks=pytest.mark.campaign),
+    ],
+)
 def test_training_stopped_in_the_middle_is_continued(train_file: Path, tmp_path: Path, stop: signal.Signals, code: int) -> None:
     first = interrupted(train_file, stop, "training.max_steps=4000")
     assert first.code == code, first.stderr
@@ -63,7 +68,7 @@ def test_training_stopped_in_the_middle_is_continued(train_file: Path, tmp_path:
     assert other.result["steps"] == STEPS
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_continued_training_gives_the_model_of_one_that_was_never_stopped(train_file: Path, tmp_path: Path) -> None:
     long = ("training.max_steps=1500",)
     first = interrupted(train_file, signal.SIGTERM, *long)
