@@ -64,7 +64,8 @@ class OneProcessOnRay(LoadScopeScheduling):
 
 # the tests' Ray and what asks for it; nodes of a test's own; commands that start a Ray
 ON_RAY = re.compile(
-    r"""\bray_address\b|\bfinished_job:|\bray_nodes\(|\brunning_command\(|sys\.executable, "-m", "jobs\.cli", "run\""""
+    r"""\bray_address\b|\bfinished_job:|\bray_nodes\(|\brunning_command\((?!"train")"""
+    r"""|sys\.executable, "-m", "jobs\.cli", "run\""""
 )
 
 
