@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline_ops.schema.errors import UserError
 from tests.models.folders import change_json, load
-from tests.models.strange_folders import STRANGE, change_tensors
+from tests.models.strange_folders import STRANGE
+from tests.models.strange_weights import change_tensors
 from tests.unit.model_files.test_strange_folders import WRAPPED
 
 REFUSED = {

@@ -12,7 +12,8 @@ from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from tests.models.folders import STORAGE, facts_of, upload
-from tests.models.strange_folders import STRANGE, change_tensors
+from tests.models.strange_folders import STRANGE
+from tests.models.strange_weights import change_tensors
 
 TORCH = r"give the PyTorch checkpoint .* safetensors"
 POINTER = r"Git LFS pointers .*\({}\); run `git lfs pull`"
