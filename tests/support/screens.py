@@ -47,11 +47,13 @@ class Terminal:
         return "\n".join([*gone, *self.lines])
 
     def see(self, seen: Callable[["Terminal"], bool], what: str, timeout_s: float) -> None:
-        """Draws what comes until `seen` says so; fails with `what` and the screen when it does not in time."""
+        """Draws what comes until `seen` says so; fails with `what` and the screen when it does not in time.
+
+        The screen is looked at when nothing has come for a moment: a picture arrives in pieces.
+        """
         deadline = time.monotonic() + timeout_s
-        while not seen(self):
+        while self._draw(0.1) or not seen(self):
             assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s; the screen:\n{self.text}"
-            self._draw(0.1)
 
     def end(self, timeout_s: float) -> int:
         """Draws what comes until the command has ended; its exit code."""
