@@ -85,7 +85,7 @@ def show_command(
     from jobs.results.documents_table import print_json_lines, print_table, with_source
     from jobs.results.open_output import find_labeled, model_of
     from jobs.results.reading_snippets import shown_columns
-    from jobs.results.show import Choice, find_documents, find_rejects
+    from jobs.results.show import Choice, find_documents, find_rejects, none_found_line
     from pipeline_ops.schema.errors import UserError
 
     if rejects and (label, min_score, max_score, model, columns, sort) != (None, None, None, None, None, Sort.input):
@@ -99,9 +99,11 @@ def show_command(
         labels = shown_columns(labeled, None if model is None else model_of(labeled, model)[0])
         wanted = [names.source_file_column, names.source_row_column, *labels]
     documents = find_rejects(labeled, choice) if rejects else find_documents(labeled, choice, wanted)
+    none_found = none_found_line(labeled, choice, rejects=rejects)
     if not as_table:
         try:
-            print_json_lines(documents, secret_values())
+            if not print_json_lines(documents, secret_values()):
+                print(none_found, file=sys.stderr)
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,7 +119,8 @@ def show_command(
         shown = list(found[0]) if columns else sorted(found[0], key=texts.__contains__)  # the texts take the width that is left
         print_table(found, shown, texts, secret_values())
     more = f"; there may be more: -n {10 * limit}" if len(found) == limit else ""
-    print(f"{counted(len(found), 'reject' if rejects else 'document')}{more}", file=sys.stderr)
+    count = counted(len(found), "reject" if rejects else "document")
+    print(f"{count}{more}" if found else none_found, file=sys.stderr)
 
 
 @app.command(

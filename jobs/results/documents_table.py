@@ -49,10 +49,13 @@ def print_table(
         console.print(table)
 
 
-def print_json_lines(documents: Iterable[dict[str, Any]], secrets: Collection[str]) -> None:
-    """Prints an object per document on stdout, texts in full, with credentials masked."""
+def print_json_lines(documents: Iterable[dict[str, Any]], secrets: Collection[str]) -> int:
+    """Prints an object per document on stdout, texts in full, with credentials masked; returns how many."""
+    count = 0
     for document in documents:
         print(json.dumps(_masked(document, secrets), ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
+        count += 1
+    return count
 
 
 def with_source(document: dict[str, Any], file_column: str, row_column: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ then the documents are read from there.
 """
 
 import difflib
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -82,6 +83,20 @@ def find_rejects(labeled: Labeled, choice: Choice) -> Iterator[dict[str, Any]]:
     """
     sources = None if choice.source is None else _sources(labeled, choice.source)
     return _rejects(labeled, sources, choice.limit)
+
+
+def none_found_line(labeled: Labeled, choice: Choice, *, rejects: bool) -> str:
+    """Says that the output has no such document, or reject, and what was asked for, as it is typed."""
+    options = {
+        "--label": choice.label,
+        "--min-score": choice.min_score,
+        "--max-score": choice.max_score,
+        "--source": choice.source,
+        "--model": choice.model,
+    }
+    asked = [f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value is not None]
+    matches = f" matches {' '.join(asked)}" if asked else ""
+    return f"no {'rejected' if rejects else 'labeled'} document{matches} in {labeled.path}"
 
 
 def _rejects(labeled: Labeled, sources: set[str] | None, limit: int) -> Iterator[dict[str, Any]]:

@@ -180,6 +180,20 @@ def test_show_rejects_gives_each_with_its_reason(make_output: Callable[..., Path
     assert "--rejects: rejected documents have no labels" in mistake(output, "--rejects", "--label", "POSITIVE")
 
 
+def test_show_of_nothing_says_on_stderr_what_was_asked_for(make_output: Callable[..., Path]):
+    output = make_output()
+    for options, said in (
+        (["--label", "POSITIVE", "--min-score", 1.5], "labeled document matches --label POSITIVE --min-score 1.5"),
+        (
+            ["--max-score", -1, "--source", "b.parquet", "--json", "-n", 3],
+            "labeled document matches --max-score -1.0 --source b.parquet",
+        ),
+        (["--rejects", "--source", "b.parquet"], "rejected document matches --source b.parquet"),
+    ):
+        finished = command("show", output, *options)
+        assert (finished.code, finished.stdout, finished.stderr) == (0, "", f"no {said} in {output}\n")
+
+
 def test_show_masks_credentials(make_output: Callable[..., Path]):
     (row,) = show(make_output(), "-n", 1)
     assert row["text"] == TEXTS[0].replace(SECRET, "▇▇▇")
@@ -218,6 +232,9 @@ def test_show_on_a_terminal_is_a_table_of_its_width_and_a_long_one_goes_through_
     with on_terminal([*command_line, "-n", "1", "--json", "--columns", "id"], columns=90) as terminal:
         assert terminal.end(60) == 0
         assert json.loads(terminal.text) == {"id": lowest[0]["id"]}
+    with on_terminal([*command_line, "--min-score", "1.5"], columns=200) as terminal:
+        assert terminal.end(60) == 0
+        assert terminal.text.strip() == f"no labeled document matches --min-score 1.5 in {output}"
 
 
 def test_show_whose_reader_ends_early_ends_without_a_word(make_output: Callable[..., Path]):
