@@ -59,12 +59,10 @@ def label_remaining(
         writer.job_record = job_record(prepared, probed["dtypes"], state.run)
         if prepared.record is not None:
             check_same_job(prepared.record, writer.job_record["settings"])
-        unnamed = [model.name for model in prepared.models if model.facts.head.has_generic_labels]
-        if unnamed:
-            whose, key = f"labels of {', '.join(unnamed)}", f"models.{unnamed[0]}.id2label"
-            if unnamed == [""]:
-                whose, key = "model's labels", "model.id2label"
-            state.notify(f"the {whose} have no names (LABEL_0, ...): set {key} to name them")
+        for model in prepared.models:
+            if model.facts.head.has_generic_labels:
+                whose, key = (f"{model.name}'s", f"models.{model.name}") if model.name else ("the model's", "model")
+                state.notify(f"{whose} labels have no names (LABEL_0, ...): set {key}.id2label to name them")
         if any(model.shared is not None for model in prepared.models):
             state.notify(*passes_lines(prepared.models))
         if prepared.passed_over:

@@ -104,6 +104,19 @@ def test_settings_of_each_model_are_its_own(models: dict[str, Path], source: Pat
     assert all(f"{name}_embedding" in labeled.column_names for name in given)
 
 
+def test_a_run_names_the_models_whose_labels_have_no_names(
+    models: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}])
+    nameless = {"path": str(models["topic"]), "id2label": {number: f"LABEL_{number}" for number in range(3)}}
+    given = {"first": nameless, "quality": models["quality"], "second": nameless}
+    run_serially(job_of(source, given, tmp_path / "out", "output.partition_by=[]"))
+    said = [line for line in capfd.readouterr().err.splitlines() if "LABEL_0" in line]
+    assert said == [
+        f"{name}'s labels have no names (LABEL_0, ...): set models.{name}.id2label to name them" for name in ("first", "second")
+    ]
+
+
 def test_changed_input_replaces_the_rows_of_all_models(models: dict[str, Path], source: Path, tmp_path: Path) -> None:
     other = write_jsonl(source.parent / "b.jsonl", [{"text": f"another text {row}", "label": "x"} for row in range(5)])
     job = job_of(source.parent, models, tmp_path / "out", *PARTITIONS)
