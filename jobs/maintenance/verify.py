@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,10 +43,10 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
 
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
-        unreferenced, broken, failed and removed, whose entries name the path. `ok` is true if all but `removed` are
-        empty. files_mostly_rejected and mostly_rejected, as in RunResult: all their rows are accounted for, so `ok` does not
-        depend on them. With `deep`, `files_read`, and files_widened: input files of whose rows some have columns, or fields of
-        objects, that others lack, since they were first seen late. `limit`: of a trial.
+        unreferenced, broken, failed and removed, whose entries name the path; in missing and doubled a file has one entry.
+        `ok` is true if all but `removed` are empty. files_mostly_rejected and mostly_rejected, as in RunResult: all their rows
+        are accounted for, so `ok` does not depend on them. With `deep`, `files_read`, and files_widened: input files of whose
+        rows some have columns, or fields of objects, that others lack, since they were first seen late. `limit`: of a trial.
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -78,21 +78,23 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     steps.begin("recounting the input", sum(file.stored.size for file in files), is_bytes=True)
     for number, file in enumerate(files, 1):
         found = [piece for piece in pieces.get(file.path, []) if piece.identity == file.stored.identity]
-        if len(found) < len(pieces.get(file.path, [])):
-            missing.append(f"{file.path}: has changed since it was labeled")
-        remedy = _remedy(file.path in quarantined, "join" in record)
+        changed = len(found) < len(pieces.get(file.path, []))
         open_ranges = gaps(found, file.rows)
-        missing += [f"{file.path}: not labeled yet ({_rows_of(gap)}); {remedy}" for gap in open_ranges]
-        doubled += [
-            f"{file.path}: rows {right.start_row} to {min(left.stop_row, right.stop_row) - 1}"
-            for left, right in overlaps(found)
-        ]
+        if open_ranges:
+            what = "has changed since it was labeled and not been labeled again" if changed else "not labeled yet"
+            remedy = _remedy(file.path in quarantined, "join" in record)
+            missing.append(f"{file.path}: {what} ({_rows_of(open_ranges)}); {remedy}")
+        elif changed:
+            missing.append(f"{file.path}: has changed since it was labeled")
+        both = [Range(right.start_row, min(left.stop_row, right.stop_row)) for left, right in overlaps(found)]
+        if both:
+            doubled.append(f"{file.path}: {_rows_of(both)}")
         try:
             documents += count_documents(file, job.input, job.input_store, steps.add)
         except Exception as error:  # a broken file can make the parsers raise anything
             if is_store_fault(error):
                 raise
-            if not open_ranges:
+            if not (open_ranges or changed):
                 missing.append(f"{file.path}: cannot be read: {one_line(error)}")
         steps.add(0, f"{number:,} of {counted(len(files), 'file')}")
     labeled = sum(commit.labeled for commit in current.values())
@@ -104,13 +106,14 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
             f"{store.path}: documents are missing: {documents:,} in the {where}, {labeled:,} labeled and {rejected:,} rejected"
         )
     steps.begin("checking the committed files", sum(len(commit.all_files()) for commit in current.values()), item="file")
-    broken = list(_broken_files(store, current, steps))
+    wrong = dict(_broken_files(store, current, steps))
+    broken = [f"{name}: {what}" for name, what in wrong.items()]
     deep_facts = {}
     if deep:
         state = VerifyState()
-        num_bytes = sum(file.bytes for commit in current.values() for file in commit.all_files())
+        to_read = [file for commit in current.values() for file in commit.all_files() if file.path not in wrong]
         output = Labeled(store, record, ledger).columns if "config" in record else job.output_columns()
-        steps.begin("reading the committed files", num_bytes, is_bytes=True)
+        steps.begin("reading the committed files", sum(file.bytes for file in to_read), is_bytes=True)
         read = itertools.count(1)
         for commit in current.values():
             broken += check_commit(
@@ -118,14 +121,14 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
                 commit,
                 output,
                 state,
+                known_broken=wrong,
                 on_file=lambda file: steps.add(file.bytes, counted(next(read), "file")),
             )
-        if state.documents != labeled + rejected:
+        if not wrong and state.documents != labeled + rejected:
             broken.append(
                 f"{store.path}: {counted(state.documents, 'document')} in its files, its commits say {labeled + rejected}"
             )
-        files_read = sum(len(commit.all_files()) for commit in current.values())
-        deep_facts = {"files_read": files_read, "files_widened": len(state.widened)}
+        deep_facts = {"files_read": len(to_read), "files_widened": len(state.widened)}
     rejected_files = mostly_rejected(files, ledger.commits, job.input.max_reject_share)
     unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
     failed = [str(failure) for failure in failures]
@@ -156,11 +159,12 @@ def _remedy(quarantined: bool, joined: bool) -> str:
     return f"`run{' --retry-failed' if quarantined else ''}` labels them"
 
 
-def _rows_of(gap: Range) -> str:
-    """all rows; rows 5 to 9; rows 5 to the end."""
-    if gap.start_row == 0 and gap.stop_row is None:
+def _rows_of(ranges: Sequence[Range]) -> str:
+    """all rows; rows 5 to 9; rows 5 to 9, 20 to the end."""
+    if ranges[0].start_row == 0 and ranges[0].stop_row is None:
         return "all rows"
-    return f"rows {gap.start_row} to {'the end' if gap.stop_row is None else gap.stop_row - 1}"
+    ends = ["the end" if rows.stop_row is None else str(rows.stop_row - 1) for rows in ranges]
+    return "rows " + ", ".join(f"{rows.start_row} to {end}" for rows, end in zip(ranges, ends, strict=True))
 
 
 def count_documents(
@@ -203,29 +207,30 @@ def count_documents(
     return total
 
 
-def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Iterator[str]:
-    """Yields committed files that are missing, or whose size, etag or number of rows is not the committed one."""
+def _broken_files(store: Store, commits: dict[str, Commit], steps: Steps) -> Iterator[tuple[str, str]]:
+    """Yields (path, what is wrong) of committed files that are missing, or whose size, etag or number of rows is not the
+    committed one, and of units whose files have other numbers of rows than their commit."""
     found = {file.path: file for file in store.list_all()}
     for commit in commits.values():
         for file in commit.all_files():
             steps.add()
             path = store.join(file.path)
             if path not in found:
-                yield f"{file.path}: missing, named by unit {commit.unit}"
+                yield file.path, f"missing, named by unit {commit.unit}"
             elif found[path].size != file.bytes:
-                yield f"{file.path}: {counted(found[path].size, 'byte')}, its commit says {file.bytes}"
+                yield file.path, f"{counted(found[path].size, 'byte')}, its commit says {file.bytes}"
             elif (
                 MD5_ETAG.fullmatch(found[path].identity)
                 and found[path].identity != file.md5
                 and not _has_committed_bytes(store, file)
             ):
-                yield f"{file.path}: not the bytes that were written (MD5)"
+                yield file.path, "not the bytes that were written (MD5)"
             elif (rows := _rows(store, found[path])) != file.rows:
                 read = counted(rows, "row") if isinstance(rows, int) else rows
-                yield f"{file.path}: {read}, its commit says {counted(file.rows, 'row')}"
+                yield file.path, f"{read}, its commit says {counted(file.rows, 'row')}"
         labeled = sum(file.rows for file in commit.files)
         if labeled != commit.labeled:
-            yield f"unit {commit.unit}: {counted(labeled, 'row')} in its files, {commit.labeled} labeled"
+            yield f"unit {commit.unit}", f"{counted(labeled, 'row')} in its files, {commit.labeled} labeled"
 
 
 def _has_committed_bytes(store: Store, file: WrittenFile) -> bool:

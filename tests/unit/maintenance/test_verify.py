@@ -1,5 +1,6 @@
 """Counting the documents of an input without what labeling recorded, and comparing the two."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,32 @@ def test_verify_of_a_changed_input_names_it(labeled: Path) -> None:
     write_bytes(labeled / "in" / "b.jsonl", b'{"text": "new"}\n')
     report = verify(job_of(labeled))
     assert not report["ok"]
-    assert any("b.jsonl" in line for line in report["missing"])
+    what = "has changed since it was labeled and not been labeled again (all rows); `run` labels them"
+    assert report["missing"] == [f"{labeled}/in/b.jsonl: {what}"]
+
+
+def test_verify_lists_each_file_once_with_all_of_its_rows(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "x" * 90}] * 50)
+    places = [commit.pieces[0] for commit in label_all(tmp_path, 1000)]
+    gone = [places[0], places[2], places[4]]
+    for commit in (tmp_path / "out" / "_commits").iterdir():
+        if json.loads(commit.read_text())["pieces"][0]["start_row"] in [piece.start_row for piece in gone]:
+            commit.unlink()
+    rows = [f"{piece.start_row} to {'the end' if piece.last else piece.stop_row - 1}" for piece in gone]
+    report = verify(job_of(tmp_path))
+    assert report["missing"] == [f"{path}: not labeled yet (rows {', '.join(rows)}); `run` labels them"]
+    label_all(tmp_path, 1500)
+    (doubled,) = verify(job_of(tmp_path))["doubled"]
+    assert doubled.startswith(f"{path}: rows ")
+    assert doubled.count(" to ") > 1
+
+
+def test_deep_verify_lists_a_committed_file_once(labeled: Path) -> None:
+    missing, cut, *_ = sorted((labeled / "out").glob("label=*/*.parquet"))
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:-10])
+    broken = verify(job_of(labeled), deep=True)["broken"]
+    assert sorted(line.partition(": ")[0] for line in broken) == [f"label=A/{missing.name}", f"label=A/{cut.name}"]
 
 
 def test_verify_of_a_new_input_names_it(labeled: Path) -> None:
