@@ -16,7 +16,9 @@ POLL_S = 1
 Say = Callable[[str], None]
 
 
-def wait_for_pools(compute: ComputeConfig, machines: Machines, token_flops: float | None, say: Say) -> Pools:
+def wait_for_pools(
+    compute: ComputeConfig, machines: Machines, token_flops: float | None, tokens_per_core: float, say: Say
+) -> Pools:
     """resolve_pools, once the cluster has the nodes for it.
 
     On a cluster with an autoscaler it returns at once: what the pools ask for is what makes nodes come.
@@ -29,12 +31,12 @@ def wait_for_pools(compute: ComputeConfig, machines: Machines, token_flops: floa
     """
     patience = _patience(compute, machines)
     if machines.here or patience is None:
-        return resolve_pools(compute, replace(machines, grows=not machines.here), token_flops)
+        return resolve_pools(compute, replace(machines, grows=not machines.here), token_flops, tokens_per_core)
     ends = time.monotonic() + patience
     next_line = time.monotonic()
     while True:
         try:
-            return resolve_pools(compute, replace(machines, grows=False), token_flops)
+            return resolve_pools(compute, replace(machines, grows=False), token_flops, tokens_per_core)
         except ValueError as error:
             if time.monotonic() >= ends:
                 raise ValueError(

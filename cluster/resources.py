@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TOKENIZERS_PER_GPU = 6  # where the model's size is not known
-TOKENS_PER_CORE = 600_000  # that a core tokenizes in a second, about: 3 MB of text
+TOKENS_PER_CORE = 600_000  # that a core tokenizes in a second with a tokenizer in Rust, about: 3 MB of text
 GPU_FLOPS = 5e14  # per second that a model gets out of a GPU, at half of an H200's peak in bfloat16
 CORE_FLOPS = 1e11  # the same for a core, in float32 with AVX-512
 LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
@@ -124,14 +124,15 @@ class Pools:
         return self.gpus_per_classifier > 0
 
 
-def tokenizers_for(flops: float, token_flops: float) -> int:
+def tokenizers_for(flops: float, token_flops: float, tokens_per_core: float) -> int:
     """Cores of tokenizing that keep a model busy, rounded up: its tokens per second over those that a core tokenizes.
 
     Args:
         flops: per second, of all devices that hold the model.
         token_flops: of the model, per token.
+        tokens_per_core: that a core tokenizes in a second.
     """
-    return ceil(flops / token_flops / TOKENS_PER_CORE)
+    return ceil(flops / token_flops / tokens_per_core)
 
 
 def tokens_per_pass(token_flops: float) -> int:
@@ -142,7 +143,12 @@ def tokens_per_pass(token_flops: float) -> int:
     return 4096 if 4096 * token_flops < LEAST_PASS_FLOPS else 2048
 
 
-def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float | None = None) -> Pools:
+def resolve_pools(
+    compute: ComputeConfig,
+    machines: Machines,
+    token_flops: float | None = None,
+    tokens_per_core: float = TOKENS_PER_CORE,
+) -> Pools:
     """Fills in what is `auto`.
 
     Where nodes come when they are asked for, what is given is taken, and what is not is what there is room for now; of
@@ -150,6 +156,7 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
 
     Args:
         token_flops: of the model, per token, about; None: not known.
+        tokens_per_core: that a core tokenizes in a second.
 
     Raises:
         ValueError: the cluster cannot hold what is asked for.
@@ -185,7 +192,7 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
             )
         wanted = TOKENIZERS_PER_GPU * max(1, int(classifiers * gpus))
         if token_flops:
-            wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops)
+            wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops, tokens_per_core)
         why = f"enough to keep the GPUs busy: {wanted} cores"
         spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
         if machines.grows:
@@ -200,8 +207,9 @@ def resolve_pools(compute: ComputeConfig, machines: Machines, token_flops: float
                 f" set compute.gpus_per_classifier, or leave this out"
             )
         wanted = max(1, machines.cores // 8)
-        if token_flops:  # far above it only for models that compute next to nothing
-            wanted = max(1, min(max(wanted, tokenizers_for(CORE_FLOPS * machines.cores, token_flops)), machines.cores))
+        if token_flops:  # far above it only for models that compute next to nothing, or slow tokenizers
+            busy = tokenizers_for(CORE_FLOPS * machines.cores, token_flops, tokens_per_core)
+            wanted = max(1, min(max(wanted, busy), machines.cores))
         given = compute.classifiers
         least = 1 if given == "auto" else given.min if isinstance(given, PoolSize) else given
         spare = int(machines.cpus - least - READER_CPUS - WRITER_CPUS)

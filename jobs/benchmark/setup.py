@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.resources import ComputeConfig, Pools, resolve_pools
+from cluster.resources import TOKENS_PER_CORE, ComputeConfig, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.benchmark.processes import run_contender
 from pipeline_ops.loading.device import resolve_dtype
@@ -215,8 +215,9 @@ def _begin(options: Options, folder: str, shape: ModelShape) -> tuple[BenchmarkS
     given = corpus_texts(full(options.corpus), options.text_column) if options.corpus else None
     passages = [] if given and options.model else real_passages(SIZES[options.size].passages)
     model = full(options.model) if options.model else own_model(shape, passages)
-    token_flops = resolve_model(ModelConfig(path=model), StorageConfig()).token_flops
-    pools = resolve_pools(ComputeConfig(**settings), this_machine(), token_flops)  # pyright: ignore[reportArgumentType]
+    found = resolve_model(ModelConfig(path=model), StorageConfig())
+    compute = ComputeConfig(**settings)  # pyright: ignore[reportArgumentType]
+    pools = resolve_pools(compute, this_machine(), found.token_flops, found.tokens_per_core or TOKENS_PER_CORE)
     setup = BenchmarkSetup(
         options,
         folder,

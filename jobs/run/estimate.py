@@ -4,15 +4,14 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
+from math import ceil, prod
 from typing import Any
 
-from cluster.resources import CORE_FLOPS, TOKENS_PER_CORE, Machines, PoolSize, tokenizers_for
+from cluster.resources import CORE_FLOPS, Machines, PoolSize
 from jobs.config import JobConfig, ResolvedJob
 from jobs.number_format import duration
-from jobs.run.plan import flops_per_token, sample_of, summary_of
+from jobs.run.plan import flops_per_token, sample_of, summary_of, tokenize_seconds, tokens_per_core
 from jobs.run.prepare import Prepared, prepare
-from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import GPU_NAMES, gpu_dtype, peak_flops
 from pipeline_ops.planning.forecast import (
     CORES_PER_GPU,
@@ -106,13 +105,11 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
     hardware = Hardware(
         devices=target.devices,
         tokens_per_second=rate,
-        tokens_per_core=TOKENS_PER_CORE,
         cores_per_device=cores,
         devices_per_node=CORES_PER_NODE if target.name == CPU else GPUS_PER_NODE,
         price=target.price,
     )
     found = forecast(workload, hardware, lease_seconds=job.output.lease_seconds, units_before=len(prepared.ledger.current))
-    pace = found.device_seconds / target.devices
     documents, truncated = sample.total("documents"), sample.total("truncated")
     sampled = "counted" if sample.exact else "sampled"
     return {
@@ -131,7 +128,7 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
         "tokens_per_second": rate,
         **asdict(found),
         "shares": {name: round(share, 4) for name, share in found.shares.items()},
-        "tokenizers": tokenizers_for(workload.tokenized / pace, 1.0) if pace else 0,
+        "tokenizers": ceil(found.tokenizer_cores),
         "units": workload.units,
         "unit_bytes": work.unit_bytes,
         "files_per_unit": workload.files_per_unit,
@@ -141,7 +138,7 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
             "tokens_per_second": rate_source,
             "units": "planned",
             "driver": f"measured: {DRIVER_SECONDS_PER_UNIT * 1000:.0f} ms per unit, and its loop",
-            "tokenizers": f"measured: {TOKENS_PER_CORE:,} tokens/s of a core",
+            "tokenizers": f"measured: {float(f'{tokens_per_core(prepared):.2g}'):,.0f} tokens/s of a core",
             "cores_per_device": cores_source,
             "price": "yours" if target.price is not None else "not given",
         },
@@ -155,13 +152,13 @@ def _interval(found: Estimate) -> dict[str, float]:
 
 
 def _workload(prepared: Prepared, sample: Sample) -> Workload:
-    work, readings = prepared.plan, {*tokenization_ids(prepared.models)}
+    work = prepared.plan
     documents, rejected = sample.total("documents").value, sample.total("rejected").value
     per_unit = documents / max(work.num_units, 1)
     return Workload(
         text_bytes=sample.total("text_bytes").value,
         tokens=sample.total("tokens").value,
-        tokenized=sum(sample.total(f"tokens_{reading}").value for reading in readings),
+        tokenize_seconds=tokenize_seconds(prepared, sample),
         units=work.num_units,
         files=len(prepared.files),
         files_per_unit=round(

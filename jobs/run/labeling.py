@@ -13,7 +13,7 @@ from jobs.run.chain import Executor, label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
-from jobs.run.plan import padding_lines, passes_lines, stray_lines
+from jobs.run.plan import padding_lines, passes_lines, stray_lines, tokens_per_core
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
@@ -51,7 +51,7 @@ def label_remaining(
         if not prepared.plan.tasks:
             return
         try:
-            pools = wait_for_pools(job.compute, machines, prepared.token_flops, state.notify)
+            pools = wait_for_pools(job.compute, machines, prepared.token_flops, tokens_per_core(prepared), state.notify)
         except ValueError as error:
             raise UserError(str(error)) from error
         state.begin_step(LOADING)

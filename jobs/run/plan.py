@@ -21,7 +21,7 @@ from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.loading.device import resolve_dtype
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.adapters import adapted_settings
-from pipeline_ops.models.config import JobModel, tokenization_ids
+from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.models.padding_side import known_reason, padding_line
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
@@ -125,13 +125,25 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
         return None, "the model's FLOPs are not known; the first run measures its speed"
     speed = estimated_speed(
         token_flops,
-        TOKENS_PER_CORE,
+        tokens / tokenize_seconds(prepared, sample),
         classifiers=pools.classifiers,
+        tokenizers=pools.tokenizers,
         cores=machines.cores,
         bytes_per_token=sample.total("text_bytes").value / tokens,
         tokens_per_unit=tokens / prepared.plan.num_units,
     )
     return speed, "by the model's FLOPs and a short measurement"
+
+
+def tokens_per_core(prepared: Prepared) -> float:
+    """Tokens of text that a core tokenizes in a second for all models, once for all that read the same."""
+    return 1 / sum(1 / (model.tokens_per_core or TOKENS_PER_CORE) for model in distinct_tokenizations(prepared.models))
+
+
+def tokenize_seconds(prepared: Prepared, sample: Sample) -> float:
+    """Core seconds that tokenizing what is left takes, each text once for all models that read the same."""
+    models = enumerate(distinct_tokenizations(prepared.models))
+    return sum(sample.total(f"tokens_{number}").value / (model.tokens_per_core or TOKENS_PER_CORE) for number, model in models)
 
 
 def flops_per_token(prepared: Prepared, sample: Sample) -> float | None:
@@ -241,7 +253,7 @@ def _pool_size(pools: Pools, key: str) -> int | str:
 
 def _pools(prepared: Prepared, machines: Machines) -> Pools:
     try:
-        return resolve_pools(prepared.job.compute, machines, prepared.token_flops)
+        return resolve_pools(prepared.job.compute, machines, prepared.token_flops, tokens_per_core(prepared))
     except ValueError as error:
         raise UserError(f"{error}; to plan for other machines, give them, e.g. plan --cluster 8xH100") from error
 

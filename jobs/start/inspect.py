@@ -65,7 +65,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
             attention_weights.
     """
     model, storage = config.model, config.storage
-    facts, tokenizer, _, remarks = resolve_model(model, storage, pairs=pair is not None)
+    facts, tokenizer, _, remarks, _ = resolve_model(model, storage, pairs=pair is not None)
     head = facts.head
     requested = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
     output = check_output(head, requested, windows=facts.windows is not None, model_type=facts.model_type)

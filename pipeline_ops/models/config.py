@@ -86,6 +86,7 @@ class JobModel:
     output: OutputConfig  # with its own columns' names
     token_flops: float | None = None  # per token, estimated; see flops.token_flops_of
     remarks: tuple[str, ...] = ()  # sentences about its files, for whoever plans or runs the job
+    tokens_per_core: float | None = None  # that a core tokenizes in a second, measured; None: its tokenizer is a fast one
     dtype: str = ""  # config.dtype, resolved where the classifiers run; empty until then
     shared: SharedLayers | None = None  # by its files; None also where these are not known before they are loaded
 

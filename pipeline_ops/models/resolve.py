@@ -17,8 +17,8 @@ from pipeline_ops.models.tokenizer import (
     check_sequences,
     check_tokenizer,
     load_tokenizer,
+    measured_speed,
     resolve_max_length,
-    speed_remarks,
     tokenizer_hash,
     unembedded_remarks,
 )
@@ -59,6 +59,7 @@ class ResolvedModel(NamedTuple):
     tokenizer: Any  # transformers'
     token_flops: float | None  # per token, estimated; see flops.token_flops_of
     remarks: tuple[str, ...] = ()  # sentences about what works, but may not be what was meant
+    tokens_per_core: float | None = None  # that a core tokenizes in a second, measured; None: the tokenizer is a fast one
 
 
 def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = False) -> ResolvedModel:
@@ -113,8 +114,9 @@ def resolve_model(config: ModelConfig, storage: StorageConfig, *, pairs: bool = 
         model_type=model.model_type,
         adapted=None if adapter is None else adapter.adapted_model(storage),
     )
-    remarks += [*unembedded_remarks(model, tokenizer), *speed_remarks(tokenizer, max_length)]
-    return ResolvedModel(facts, tokenizer, token_flops_of(model), tuple(remarks))
+    tokens_per_core, speed_remarks = measured_speed(tokenizer, max_length)
+    remarks += [*unembedded_remarks(model, tokenizer), *speed_remarks]
+    return ResolvedModel(facts, tokenizer, token_flops_of(model), tuple(remarks), tokens_per_core)
 
 
 def _load_configuration(config: ModelConfig, folder: str) -> tuple[Any, dict[str, Any]]:

@@ -14,7 +14,7 @@ from pipeline_ops.tokenizing.encoding import truncating_backend
 from pipeline_ops.tokenizing.python_tokenizer import (
     MEASURED_CHARACTERS,
     difference_from_own_call,
-    documents_per_second,
+    python_speed,
 )
 from pipeline_ops.tokenizing.rust_tokenizer import RustTokenizer
 from pipeline_ops.tokenizing.windows import Windows
@@ -106,14 +106,15 @@ def unembedded_remarks(model: Any, tokenizer: Any) -> list[str]:
     ]
 
 
-def speed_remarks(tokenizer: Any, max_length: int) -> list[str]:
-    """A sentence about the speed of a tokenizer without a fast version, measured."""
+def measured_speed(tokenizer: Any, max_length: int) -> tuple[float | None, list[str]]:
+    """(tokens per second of a core, a sentence about it) of a tokenizer without a fast version; (None, []) of a fast one."""
     if tokenizer.is_fast:
-        return []
-    measured = float(f"{documents_per_second(tokenizer, max_length):.2g}")
-    return [
-        f"the tokenizer ({type(tokenizer).__name__}) has no fast version: a core tokenizes about {measured:,g} documents of"
-        f" {MEASURED_CHARACTERS:,} characters per second; compute.tokenizers sets how many cores do"
+        return None, []
+    documents, tokens = python_speed(tokenizer, max_length)
+    return tokens, [
+        f"the tokenizer ({type(tokenizer).__name__}) has no fast version: a core tokenizes about"
+        f" {float(f'{documents:.2g}'):,g} documents of {MEASURED_CHARACTERS:,} characters per second; compute.tokenizers sets"
+        " how many cores do"
     ]
 
 

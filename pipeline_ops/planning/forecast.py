@@ -46,7 +46,7 @@ class Workload:
 
     text_bytes: float  # UTF-8
     tokens: float  # that go through the models, special tokens included, padding not; of several models together
-    tokenized: float  # of these, each text once for all models that read the same
+    tokenize_seconds: float  # of a core, each text once for all models that read the same
     units: int
     files: int
     files_per_unit: float  # that are written: one per label that occurs in a unit, and one of rejects
@@ -59,7 +59,6 @@ class Hardware:
 
     devices: int  # GPUs, or cores where the model runs on these
     tokens_per_second: float  # of one device, without padding
-    tokens_per_core: float  # that a core tokenizes in a second
     cores_per_device: float = CORES_PER_GPU  # beside it
     devices_per_node: int = GPUS_PER_NODE
     price: float | None = None  # per hour and device
@@ -157,13 +156,12 @@ def forecast(work: Workload, hardware: Hardware, *, lease_seconds: float = 60, u
     device_seconds = work.tokens / hardware.tokens_per_second
     pace = max(device_seconds / hardware.devices, 1e-9)  # seconds of devices that are never idle
     unit_seconds = device_seconds / max(work.units, 1)
-    tokenizing = work.tokenized / hardware.tokens_per_core
     reading = work.text_bytes * READ_WRITE_SECONDS_PER_BYTE + work.units * (UNIT_CPU_SECONDS - DRIVER_SECONDS_PER_UNIT)
     driver = work.units * DRIVER_SECONDS_PER_UNIT
     asking = max(work.units * (work.files_per_unit + 1) / WRITES_PER_SECOND, work.reads / READS_PER_SECOND)
     shares = {
         "classifiers": 1.0,
-        "tokenizers": (tokenizing + reading) / pace / (hardware.devices * hardware.cores_per_device),
+        "tokenizers": (work.tokenize_seconds + reading) / pace / (hardware.devices * hardware.cores_per_device),
         "driver": driver / pace,
         "requests": asking / pace,
     }
@@ -178,7 +176,7 @@ def forecast(work: Workload, hardware: Hardware, *, lease_seconds: float = 60, u
     if asking > SPLIT_SECONDS:
         jobs = max(jobs, ceil(shares["requests"] / machines))
     jobs = min(jobs, hardware.devices)
-    startup = (STARTUP_SECONDS + work.tokenized / work.units / hardware.tokens_per_core) if work.units else 0.0
+    startup = (STARTUP_SECONDS + work.tokenize_seconds / work.units) if work.units else 0.0
     held_back = max(machines, shares["driver"] / jobs, shares["requests"] / jobs)
     labeling = makespan(work.units / jobs, max(hardware.devices // jobs, 1), unit_seconds * held_back)
     seconds = startup + labeling
@@ -193,9 +191,9 @@ def forecast(work: Workload, hardware: Hardware, *, lease_seconds: float = 60, u
         tail_seconds=labeling - pace * held_back if work.units else 0.0,
         device_hours=hours,
         cost=None if hardware.price is None else hours * hardware.price,
-        tokenizer_cores=tokenizing / pace,
+        tokenizer_cores=work.tokenize_seconds / pace,
         read_write_cores=reading / pace,
-        cores_per_node=ceil((tokenizing + reading) / pace / hardware.nodes),
+        cores_per_node=ceil((work.tokenize_seconds + reading) / pace / hardware.nodes),
         driver_cpu_seconds=jobs * seconds * driver_cores(work.units / jobs / seconds, hardware.devices / jobs)
         if seconds
         else 0.0,

@@ -45,7 +45,14 @@ def recorded_speed(record: RunRecord) -> Speed | None:
 
 
 def estimated_speed(
-    token_flops: float, tokens_per_core: float, *, classifiers: int, cores: int, bytes_per_token: float, tokens_per_unit: float
+    token_flops: float,
+    tokens_per_core: float,
+    *,
+    classifiers: int,
+    tokenizers: int,
+    cores: int,
+    bytes_per_token: float,
+    tokens_per_unit: float,
 ) -> Speed:
     """The speed in float32 on the cores of this machine, which do everything else as well.
 
@@ -56,8 +63,10 @@ def estimated_speed(
     """
     flops = core_flops() * LARGE_OVER_SMALL * sqrt(token_flops) / (sqrt(token_flops) + sqrt(HALF_SPEED_FLOPS))
     computing = PADDING * token_flops / flops
-    beside = 1 / tokens_per_core + bytes_per_token * READ_WRITE_SECONDS_PER_BYTE + UNIT_CPU_SECONDS / max(tokens_per_unit, 1)
-    per_token = max(computing / classifiers, (computing + beside) / cores)  # seconds of all classifiers together
+    tokenizing = 1 / tokens_per_core
+    beside = tokenizing + bytes_per_token * READ_WRITE_SECONDS_PER_BYTE + UNIT_CPU_SECONDS / max(tokens_per_unit, 1)
+    # seconds of all classifiers together
+    per_token = max(computing / classifiers, tokenizing / tokenizers, (computing + beside) / cores)
     return Speed(STARTUP_SECONDS, 1 / per_token / classifiers)
 
 

@@ -37,6 +37,13 @@ def test_pools_have_the_tokenizers_that_the_model_needs_on_a_gpu(token_flops: fl
     assert 8 * (tokenizers - 1) < pools.tokenizers <= 8 * tokenizers, "rounded up once for all"
 
 
+def test_slow_tokenizers_are_as_many_more_on_a_gpu_and_on_cpus() -> None:
+    pools = resolve_pools(ComputeConfig(), Machines(cpus=64, cores=64, gpus=1), BERT_BASE, 60_000)
+    assert (pools.tokenizers, pools.classifiers) == (50, 1)
+    fast, slow = (resolve_pools(ComputeConfig(), cpu_machine(32), BERT_BASE / 100, rate) for rate in (600_000, 200_000))
+    assert (fast.tokenizers, slow.tokenizers) == (4, 10)
+
+
 def test_pools_on_cpus_are_for_tokenizing_where_the_model_computes_next_to_nothing() -> None:
     pools = resolve_pools(ComputeConfig(), cpu_machine(2), 3000)
     assert (pools.tokenizers, pools.classifiers, pools.batch_tokens) == (2, 1, 4096)

@@ -23,13 +23,13 @@ from pipeline_ops.planning.work_plan import automatic_unit_bytes
 WORKLOAD = Workload(
     text_bytes=5e12,
     tokens=1.2e12,
-    tokenized=1.2e12,
+    tokenize_seconds=2e6,
     units=40_000,
     files=100_000,
     files_per_unit=2.5,
     reads=120_000,
 )
-HARDWARE = Hardware(devices=64, tokens_per_second=1e6, tokens_per_core=600_000, price=2.5)
+HARDWARE = Hardware(devices=64, tokens_per_second=1e6, price=2.5)
 
 
 def test_devices_that_are_the_bottleneck_take_the_tokens_by_their_rate() -> None:
@@ -73,7 +73,7 @@ def test_tail_is_what_the_last_round_of_units_leaves_idle() -> None:
 @pytest.mark.parametrize(
     ("work", "bottleneck", "factor"),
     [
-        (replace(WORKLOAD, tokenized=1.2e13), "tokenizers", 20_452_880 / 18_750 / 768),
+        (replace(WORKLOAD, tokenize_seconds=2e7), "tokenizers", 20_452_880 / 18_750 / 768),
     ],
 )
 def test_whatever_is_busier_than_the_devices_holds_them_back(work: Workload, bottleneck: str, factor: float) -> None:
@@ -129,7 +129,7 @@ def test_memory_asks_for_several_jobs_too_and_earlier_commits_count() -> None:
 
 def test_little_work_is_not_split_and_waits_for_its_driver() -> None:
     # 100 units that the devices are done with at once: the driver takes 1.3 s
-    found = forecast(replace(WORKLOAD, units=100, tokens=64e3, tokenized=0, text_bytes=0, reads=0), HARDWARE)
+    found = forecast(replace(WORKLOAD, units=100, tokens=64e3, tokenize_seconds=0, text_bytes=0, reads=0), HARDWARE)
     assert found.jobs == 1
     assert found.bottleneck == "driver"
     assert 1.3 <= found.seconds - found.startup_seconds < 3
@@ -167,7 +167,7 @@ def web_text(tokens: float, read_share: float) -> Workload:
     return Workload(
         text_bytes=text_bytes,
         tokens=tokens * read_share,
-        tokenized=tokens * read_share,
+        tokenize_seconds=tokens * read_share / 600_000,
         units=int(text_bytes / automatic_unit_bytes(int(text_bytes))),
         files=int(text_bytes / 3 / 2**29),
         files_per_unit=5,
@@ -190,7 +190,7 @@ def test_fifteen_trillion_tokens(
     layers: int, hidden: int, read_share: float, gpus: int, hours: float, bottleneck: str, jobs: int
 ) -> None:
     flops = layers * (8 * hidden**2 + 4 * hidden * 4 * hidden)
-    found = forecast(web_text(15e12, read_share), Hardware(gpus, MFU * 989e12 / flops, tokens_per_core=600_000, price=2.5))
+    found = forecast(web_text(15e12, read_share), Hardware(gpus, MFU * 989e12 / flops, price=2.5))
     assert found.seconds / 3600 == pytest.approx(hours, rel=0.03)
     assert (found.bottleneck, found.jobs) == (bottleneck, jobs)
     assert found.cost == pytest.approx(2.5 * gpus * hours, rel=0.03)

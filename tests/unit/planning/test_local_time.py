@@ -39,10 +39,10 @@ def test_speed_follows_from_flops_and_the_core(monkeypatch: pytest.MonkeyPatch) 
     """On a core of an EPYC with 43 GFLOP/s for small products: 6 layers of 768 ran at 71 GFLOP/s, 2 layers of 128 at 28."""
     monkeypatch.setattr(local_time, "core_flops", lambda: 43e9)
     for flops, measured in ((85e6, 66e9), (21.2e6, 60e9), (0.786e6, 28e9)):
-        speed = estimated_speed(flops, 1e12, classifiers=1, cores=1, bytes_per_token=0, tokens_per_unit=1e9)
+        speed = estimated_speed(flops, 1e12, classifiers=1, tokenizers=1, cores=1, bytes_per_token=0, tokens_per_unit=1e9)
         assert speed.tokens_per_second * flops * local_time.PADDING == pytest.approx(measured, rel=0.15)
     one, two = (
-        estimated_speed(85e6, 600_000, classifiers=count, cores=count, bytes_per_token=4, tokens_per_unit=1e5)
+        estimated_speed(85e6, 600_000, classifiers=count, tokenizers=count, cores=count, bytes_per_token=4, tokens_per_unit=1e5)
         for count in (1, 2)
     )
     assert two.seconds(1e6, 10, 2) - two.startup_seconds == pytest.approx((one.seconds(1e6, 10, 1) - one.startup_seconds) / 2)
@@ -50,3 +50,13 @@ def test_speed_follows_from_flops_and_the_core(monkeypatch: pytest.MonkeyPatch) 
 
 def test_core_is_measured_in_a_moment() -> None:
     assert 1e8 < core_flops() < 1e13
+
+
+def test_run_takes_as_long_as_its_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow tokenizer, 10,000 tokens per second, before a model that computes next to nothing on one of four cores."""
+    monkeypatch.setattr(local_time, "core_flops", lambda: 43e9)
+    for tokenizers, seconds in ((1, 100), (2, 50)):
+        speed = estimated_speed(
+            1e3, 10_000, classifiers=1, tokenizers=tokenizers, cores=4, bytes_per_token=4, tokens_per_unit=1e5
+        )
+        assert speed.seconds(1e6, 10, 1) - speed.startup_seconds == pytest.approx(seconds)
