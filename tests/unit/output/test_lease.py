@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -324,19 +325,42 @@ def test_renewal_that_fails_half_way_can_be_done_again(clock: Clock, request_kin
     assert check_free(Store(output), clock) is not None
 
 
-def test_lease_is_renewed_in_the_background_while_the_block_runs(output: str) -> None:
-    seconds = 0.8
-    lease = acquire(Store(output), seconds, None)
+def test_lease_is_renewed_in_the_background_while_the_block_runs(
+    output: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the test's clock: while the thread that renews it waits, the time passes, and another run looks at its end."""
+    looks: list[bool] = []
+    seen_enough = threading.Event()
+
+    class Waiting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            if not seen_enough.is_set():
+                clock.now += timeout
+                looks.append(is_held(output, clock))
+                if clock.now > began + 3 * SECONDS:
+                    seen_enough.set()
+                return False
+            return super().wait(timeout)
+
+    lease, began = take(output, clock), clock.now
+    monkeypatch.setattr("pipeline_ops.output.lease.threading", SimpleNamespace(Event=Waiting, Thread=threading.Thread))
     with lease.renewed():
-        end = time.monotonic() + 3 * seconds
-        while time.monotonic() < end:
-            with pytest.raises(LeaseError):
-                check_free(Store(output))
-            time.sleep(0.02)
+        assert seen_enough.wait(60)
+        assert all(looks), "held all the time"
         assert lease.record.generation > 3
         lease.check()
     lease.release()
-    assert check_free(Store(output)) is not None
+    assert not is_held(output, clock)
+
+
+def is_held(output: str, clock: Clock) -> bool:
+    """Whether another run would be refused."""
+    try:
+        check_free(Store(output), clock)
+    except LeaseError:
+        return True
+    return False
 
 
 def test_lease_that_is_lost_in_the_background_shows_at_the_next_check(output: str) -> None:

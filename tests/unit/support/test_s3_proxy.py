@@ -20,12 +20,13 @@ from botocore.exceptions import ClientError
 
 from tests.servers.s3_proxy import FaultProxy, Kind, Rule
 from tests.servers.s3_server import S3Server
+from tests.support.running import wait_for
 
 PATH = "/bucket/some/key"
 CONTENT = bytes(range(256)) * 8
 HALF = len(CONTENT) // 2
-CLOSES_WITHIN_S = 10
-FOR_EVER_S = 600
+ARRIVES_WITHIN_S = 60
+FOR_EVER_S = 600  # longer than pytest lets a test take
 
 
 @dataclass
@@ -242,11 +243,12 @@ def test_flip_changes_one_bit_of_an_upload(query: str, upstream: Upstream, proxy
 
 @pytest.mark.parametrize("kind", ["delay", "stall_mid"])
 def test_delay_and_stall_mid_make_the_client_wait_and_give_the_whole(kind: Kind, proxy: FaultProxy):
-    with proxy.faults(Rule(kind, seconds=0.5)):
+    with proxy.faults(Rule(kind, seconds=FOR_EVER_S)):
         connection = connect(proxy.endpoint_url, timeout=0.1)
         connection.request("GET", PATH)
         with pytest.raises(TimeoutError):
             connection.getresponse().read()
+        wait_for(lambda: proxy.journal.faults() == {kind: 1}, "the request", ARRIVES_WITHIN_S)
         connection.close()
     with proxy.faults(Rule(kind, seconds=0.1)):
         assert ask(proxy) == (200, CONTENT)
@@ -313,11 +315,9 @@ def test_proxy_closes_while_a_request_is_stalled(client_stays: bool, upstream: U
         connection.request("GET", PATH)
         with pytest.raises(TimeoutError):
             connection.getresponse()
-        assert proxy.journal.faults() == {"stall": 1}
+        wait_for(lambda: proxy.journal.faults() == {"stall": 1}, "the request", ARRIVES_WITHIN_S)
         if not client_stays:
             connection.close()
-        started = time.monotonic()
-    assert time.monotonic() - started < CLOSES_WITHIN_S
     connection.close()
     assert {thread for thread in threading.enumerate() if thread.name == "s3-proxy"} == others
 
@@ -337,7 +337,7 @@ def test_conditional_writes_of_a_key_take_turns(upstream: Upstream, proxy: Fault
 def test_other_requests_do_not_wait_for_each_other(
     method: str, other_path: str, header: str, upstream: Upstream, proxy: FaultProxy
 ):
-    upstream.meeting = threading.Barrier(2, timeout=10)
+    upstream.meeting = threading.Barrier(2, timeout=ARRIVES_WITHIN_S)
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda path: ask(proxy, method, path, headers={header: "*"}), [PATH, other_path]))
     assert [status for status, _ in answers] == [200, 200]
