@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 SETTING = "KEY.SUB=VALUE"
-JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="the job file")]
+JOB_FILE = "JOB.yaml"
+JobFile = Annotated[str, typer.Argument(metavar=JOB_FILE, help="the job file")]
 Target = Annotated[str, typer.Argument(metavar="JOB.yaml|OUTPUT", help="the job file, or the output's folder")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar=SETTING, help="settings that replace the file's")]
 Address = Annotated[
@@ -31,27 +33,45 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
 class Command(TyperCommand):
-    """A command; of one that takes settings, an unknown option that resembles a setting is answered by how to write it."""
+    """A command whose answer to an unknown option names what may be meant: a setting, or the commands that have the option."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
             if hasattr(error, "possibilities"):  # NoSuchOption, which typer does not export
-                self._add_setting(error)
+                self._add_hint(error, getattr(ctx.find_root().command, "commands", {}))
             raise
 
-    def _add_setting(self, error: Any) -> None:
-        if not any(parameter.metavar == SETTING for parameter in self.params):
-            return
-        from jobs.config import JobConfig, setting_like
-        from jobs.start.train import TrainConfig
+    def _add_hint(self, error: Any, commands: Mapping[str, Any]) -> None:
+        """Adds to the error the setting of this name, else the commands with this option, else a setting that resembles it.
 
-        kind = TrainConfig if self.name == "train" else JobConfig
-        setting = setting_like(kind, error.option_name, exactly=bool(error.possibilities))  # options may be nearer
+        An option of this command's that resembles it comes before such a setting; --help is on typer's line above.
+        """
+        option = error.option_name
+        error.possibilities = [name for name in error.possibilities or [] if name != "--help"]
+        others = [name for name, command in commands.items() if any(option in one.opts for one in command.params)]
+        setting = self._setting_like(option, exactly=bool(others or error.possibilities))
         if setting is not None:
             error.message += f"; write {setting}=VALUE"
+        elif others:
+            error.message += f"; it is an option of {', '.join(others)}"
+        if setting is not None or others:
             error.possibilities = None
+
+    def _setting_like(self, option: str, *, exactly: bool) -> str | None:
+        """The setting that may be meant, of those that change what this command does; None if there is none."""
+        metavars = {parameter.metavar for parameter in self.params}
+        if SETTING not in metavars:
+            return None
+        from jobs.config import JobConfig, setting_like
+        from jobs.results.open_output import FolderConfig
+        from jobs.start.inspect import InspectConfig
+        from jobs.start.train import TrainConfig
+
+        kinds = {"train": TrainConfig, "inspect": InspectConfig, "init": JobConfig}
+        kind = JobConfig if JOB_FILE in metavars else FolderConfig  # labels that exist are what their job has made them
+        return setting_like(kinds.get(self.name or "", kind), option, exactly=exactly)
 
 
 class LogFormat(StrEnum):

@@ -17,8 +17,8 @@ from pipeline_ops.storage.store import Store
 JOB_SUFFIXES = (".yaml", ".yml")
 
 
-class _FolderConfig(BaseModel):
-    """Settings that apply to a folder."""
+class FolderConfig(BaseModel):
+    """Settings that apply to a folder with labels."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,7 +40,7 @@ def store_of(target: str, overrides: list[str] | None = None) -> Store:
     settings: dict = {}
     for setting in overrides or []:
         override(settings, setting)
-    storage = check_config(_FolderConfig, settings).storage
+    storage = check_config(FolderConfig, settings).storage
     if is_local(target) and not os.path.isdir(full_path(target)):
         remedy = did_you_mean(target) or "; give the job file, or the output's folder"
         raise UserError(f"{target!r} is neither a job file (.yaml) nor a folder{remedy}")

@@ -106,6 +106,11 @@ def test_demo_in_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None
         (["init", "in", "--batch_token", "5"], "write compute.batch_tokens=VALUE"),
         (["train", "job.yaml", "--epochs", "5"], "write training.epochs=VALUE"),
         (["run", "job.yaml", "--retry-faild"], "(Possible options: --retry-failed)"),
+        (["run", "job.yaml", "--max-score", "1"], "--max-score; it is an option of show"),
+        (["report", "job.yaml", "--truth", "x"], "--truth; it is an option of evaluate, compare"),
+        (["evaluate", "job.yaml", "--model-b", "x"], "--model-b; it is an option of compare"),
+        (["status", "labeled", "--path-style", "1"], "--path-style; write storage.path_style=VALUE"),
+        (["inspect", "a text", "--max-length", "5"], "--max-length; write model.max_length=VALUE"),
     ],
 )
 def test_command_that_is_not_complete_exits_2(typed: list[str], said: str) -> None:
@@ -113,6 +118,23 @@ def test_command_that_is_not_complete_exits_2(typed: list[str], said: str) -> No
     assert finished.code == 2
     assert said in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["report", "labeled", "--model", "x"],  # another model would not change the labels
+        ["verify", "job.yaml", "--max-length", "5"],
+        ["join", "a", "b", "--model", "x"],
+        ["inspect", "a text", "--batch-tokens", "5"],
+    ],
+)
+def test_unknown_option_is_not_answered_by_what_does_not_apply(typed: list[str]) -> None:
+    finished = command(*typed)
+    assert finished.code == 2
+    assert f"No such option: {typed[-2]}" in finished.stderr
+    assert "VALUE" not in finished.stderr.split("No such option")[1]  # it is in the line of usage
+    assert "Possible options" not in finished.stderr
 
 
 def test_version_is_the_packages() -> None:
