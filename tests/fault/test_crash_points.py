@@ -88,7 +88,11 @@ def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_addre
 
 @pytest.mark.parametrize("actor", ["ClassifyActor", pytest.param("TokenizeActor", marks=pytest.mark.campaign)])
 def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str, corpus: Corpus, actor: str):
-    with once(lambda: len(corpus.commits()) >= 2, lambda: kill(worker_processes(actor)[0])):
+    pause = Rule("delay", "PutObject", COMMITS, skip=2, seconds=5)  # in which the kill hits, before all is done
+    with (
+        corpus.bucket.proxy.faults(pause),
+        once(lambda: bool(corpus.bucket.journal.faults()["delay"]), lambda: kill(worker_processes(actor)[0])),
+    ):
         summary = run(corpus.job, quiet=True)
     assert (summary.units_failed, summary.files_incomplete) == (0, 0)
     corpus.check_exactly_once()
@@ -97,13 +101,14 @@ def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str
 
 @pytest.mark.slow
 def test_driver_ended_by_sigterm_frees_the_output_at_once(ray_address: str, corpus: Corpus):
-    process = start_command("run", corpus.job_file, "--quiet", ray_address=ray_address)
-    try:
-        wait_for(lambda: bool(corpus.commits()) or process.poll() is not None, "a commit", TIMEOUT_S)
-        process.send_signal(signal.SIGTERM)
-        stderr = process.communicate(timeout=TIMEOUT_S)[1]
-    finally:
-        process.kill()
+    with corpus.bucket.proxy.faults(Rule("delay", "PutObject", COMMITS, skip=1, times=None, seconds=1)):
+        process = start_command("run", corpus.job_file, "--quiet", ray_address=ray_address)
+        try:
+            wait_for(lambda: bool(corpus.commits()) or process.poll() is not None, "a commit", TIMEOUT_S)
+            process.send_signal(signal.SIGTERM)
+            stderr = process.communicate(timeout=TIMEOUT_S)[1]
+        finally:
+            process.kill()
     assert process.returncode == 143, stderr
     assert run_serially(corpus.job, quiet=True).units_skipped >= 1
     corpus.check_exactly_once()

@@ -152,14 +152,14 @@ def test_two_joins_at_once_are_one_after_the_other(s3: Bucket) -> None:
     a, b = make_outputs(s3.url, storage)
     joined = Store(f"{s3.url}/c", storage)
     arguments = ("join", a.store.path, b.store.path, f"storage.endpoint_url={s3.endpoint_url}", "--output", joined.path)
-    with s3.proxy.faults(Rule("stall", "PutObject", r"c/_commits/.*", times=1, seconds=15)):
-        first = start_command(*arguments)
-        try:
+    first = start_command(*arguments)
+    try:
+        with s3.proxy.faults(Rule("stall", "PutObject", r"c/_commits/.*", times=None, seconds=10)):
             wait_for(lambda: bool(s3.journal.faults()["stall"]) or first.poll() is not None, "its commit", TIMEOUT_S)
             second = command(*arguments)
             assert (second.code, "is being written by" in second.stderr) == (3, True), second.stderr
-            assert first.wait(TIMEOUT_S) == 0
-        finally:
-            first.kill()
-            first.communicate()
+        assert first.wait(TIMEOUT_S) == 0
+    finally:
+        first.kill()
+        first.communicate()
     assert rows_of(joined) == expected(CHANGED, Y, NEW)

@@ -1,6 +1,6 @@
 """Input, output and model on a real S3 server; the proxy's journal says which bytes moved."""
 
-import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pytest
 
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
+from pipeline_ops.storage.s3 import REQUEST_TRIES
 from tests.conftest import Bucket
 from tests.models.tiny import Architecture
+from tests.servers.s3_proxy import FaultProxy
 from tests.servers.s3_server import S3Server
 from tests.support.corpora import real_documents, write_csv, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
@@ -111,17 +113,17 @@ def test_run_on_a_wide_parquet_file_moves_the_text_columns_bytes(s3: Bucket, mod
     assert set(labeled.column_names) == added
 
 
-def test_run_with_wrong_credentials_exits_2_quickly(s3_server_with_checks: S3Server, model: Path, tmp_path: Path):
-    endpoint = f"storage.endpoint_url={s3_server_with_checks.endpoint_url}"
+def test_run_with_wrong_credentials_exits_2_without_trying_again(s3_server_with_checks: S3Server, model: Path, tmp_path: Path):
     filesystem = s3_server_with_checks.filesystem()
     filesystem.mkdir("locked")
     filesystem.pipe_file("locked/in/corpus.jsonl", b'{"text": "one"}\n')
     corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"text": "one"}])
     for source, target in (("s3://locked/in", str(tmp_path / "out")), (str(corpus), "s3://locked/out")):
-        settings = job_settings(source, model, target, endpoint)
-        started = time.monotonic()
-        finished = command("run", write_job_file(tmp_path / "job.yaml", settings))
-        assert time.monotonic() - started < 30
+        with FaultProxy(s3_server_with_checks.endpoint_url) as proxy:
+            settings = job_settings(source, model, target, f"storage.endpoint_url={proxy.endpoint_url}")
+            finished = command("run", write_job_file(tmp_path / "job.yaml", settings))
+        asked = Counter((request.operation, request.key) for request in proxy.journal.requests())
+        assert max(asked.values()) < REQUEST_TRIES, asked
         assert finished.code == 2
         assert len(finished.error_lines) == 1, finished.stderr
         assert finished.stdout == ""
@@ -129,9 +131,8 @@ def test_run_with_wrong_credentials_exits_2_quickly(s3_server_with_checks: S3Ser
     assert filesystem.find("locked") == ["locked/in/corpus.jsonl"]
 
 
-def test_run_on_an_unreachable_endpoint_exits_2_quickly(model: Path, tmp_path: Path):
+def test_run_on_an_unreachable_endpoint_exits_2_in_a_line(model: Path, tmp_path: Path):
     settings = job_settings("s3://nowhere/in", model, tmp_path / "out", "storage.endpoint_url=http://127.0.0.1:1")
     finished = command("run", write_job_file(tmp_path / "job.yaml", settings))
     assert (finished.code, len(finished.error_lines)) == (2, 1), finished.stderr
-    assert finished.seconds < 60
     assert not (tmp_path / "out").exists()
