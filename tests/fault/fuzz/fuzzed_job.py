@@ -43,7 +43,7 @@ from tests.fault.fuzz.checks import COMPLETE, Found, check_file
 from tests.fault.fuzz.damage import ESCAPED_CSV, KINDS, damaged_file, original
 
 LIMIT_S = 60  # a case takes 20 ms; Arrow fills 2 GiB with zeros when a page header asks for them
-START_LIMIT_S = 60
+START_LIMIT_S = 180
 CASES_PER_PROCESS = 500  # pyarrow keeps the buffer of a read that raises, and address space is limited
 ADDRESS_SPACE_BYTES = 3 * 2**30  # so that an absurd allocation is a MemoryError, and no trouble for the machine
 UNIT_BYTES = 16_000

@@ -225,7 +225,7 @@ def test_report_is_opened_in_the_browser_of_the_environment(reported: Reported, 
     browser.chmod(0o755)
     finished = command_in_own_process("report", reported.job.output.path, "--open", environment={"BROWSER": f"{browser} %s"})
     assert finished.code == 0, finished.stderr
-    wait_for((tmp_path / "opened").exists, "the browser was started", 10)
+    wait_for((tmp_path / "opened").exists, "the browser was started", 60)
     assert (tmp_path / "opened").read_text().strip() == reported.path.as_uri()
 
 

@@ -13,7 +13,7 @@ from jobs.maintenance.compact import compact
 from tests.models.tiny import make_model
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import check_exactly_once
-from tests.support.running import command, keys, make_job
+from tests.support.running import COMMAND_TIMEOUT_S, command, keys, make_job
 from tests.support.screens import on_terminal
 from tests.support.serial_chain import run_serially
 
@@ -217,7 +217,7 @@ def test_show_on_a_terminal_is_a_table_of_its_width_and_a_long_one_goes_through_
     command_line = [sys.executable, "-m", "jobs.cli", "show", str(output), "--sort", "lowest"]
     lowest = show(output, "--sort", "lowest", "-n", 40)
     with on_terminal([*command_line, "-n", "5"], columns=90) as terminal:
-        assert terminal.end(60) == 0
+        assert terminal.end(COMMAND_TIMEOUT_S) == 0
         lines = [line for line in terminal.lines if line]  # the emulator and rich differ in the width of some emoji
     assert lines[0].split() == ["source", "label", "score", "text"]
     assert lines[6] == "5 documents; there may be more: -n 50"
@@ -226,11 +226,11 @@ def test_show_on_a_terminal_is_a_table_of_its_width_and_a_long_one_goes_through_
         where = f"row {row['source_row']} of {name}"
         assert line.split()[:6] == [*where.split(), row["label"], f"{row['score']:.4f}"]
     with on_terminal([*command_line, "-n", "40"], columns=90) as terminal:
-        assert terminal.end(60) == 0
+        assert terminal.end(COMMAND_TIMEOUT_S) == 0
         assert [line.split()[:4] for line in terminal.lines[1:4]] == [line.split()[:4] for line in lines[1:4]]
         assert terminal.lines[4] == "40 documents; there may be more: -n 400"
     with on_terminal([*command_line, "-n", "1", "--json", "--columns", "id"], columns=90) as terminal:
-        assert terminal.end(60) == 0
+        assert terminal.end(COMMAND_TIMEOUT_S) == 0
         assert json.loads(terminal.text) == {"id": lowest[0]["id"]}
     with on_terminal([*command_line, "--min-score", "1.5"], columns=200) as terminal:
         assert terminal.end(60) == 0
@@ -241,6 +241,8 @@ def test_show_whose_reader_ends_early_ends_without_a_word(make_output: Callable[
     import subprocess
 
     line = f"{sys.executable} -m jobs.cli show {make_output()} -n 90 | head -n 1"
-    process = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    process = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+    )
     assert (process.returncode, process.stderr) == (0, "")
     assert json.loads(process.stdout)["id"] == 0
