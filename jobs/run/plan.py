@@ -25,7 +25,7 @@ from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokeniz
 from pipeline_ops.models.padding_side import known_reason, padding_line
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
-from pipeline_ops.planning.local_time import Speed, estimated_speed, recorded_speed
+from pipeline_ops.planning.local_time import Speed, dtype_speed, estimated_speed, recorded_speed
 from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.reader import ReadSettings
@@ -118,8 +118,10 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
             return speed, f"at the speed of the {what} of {record.started[:10]}{where}"
     if pools.use_gpu:
         return None, "the speed of a GPU is measured by the first run; plan --cluster 1xNAME estimates it"
-    if any(resolve_dtype(model.config.dtype, False) != "float32" for model in prepared.models):
-        return None, "the speed in another dtype than float32 is measured by the first run"
+    dtypes = {resolve_dtype(model.config.dtype, False) for model in prepared.models}
+    speeds = [speed for speed in map(dtype_speed, dtypes) if speed is not None]
+    if len(speeds) < len(dtypes):
+        return None, f"the speed in {' and '.join(sorted(dtypes))} on this CPU is measured by the first run"
     tokens, token_flops = sample.total("tokens").value, flops_per_token(prepared, sample)
     if token_flops is None or not tokens:
         return None, "the model's FLOPs are not known; the first run measures its speed"
@@ -131,8 +133,10 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
         cores=machines.cores,
         bytes_per_token=sample.total("text_bytes").value / tokens,
         tokens_per_unit=tokens / prepared.plan.num_units,
+        dtype_speed=min(speeds),
     )
-    return speed, "by the model's FLOPs and a short measurement"
+    counted_as = f" in float32; bfloat16 counted as {min(speeds)} times as fast" if min(speeds) > 1 else ""
+    return speed, f"by the model's FLOPs and a short measurement{counted_as}"
 
 
 def tokens_per_core(prepared: Prepared) -> float:

@@ -48,8 +48,12 @@ def resolve_dtype(dtype: str, use_gpu: bool) -> str:
         import torch
 
         return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
-    if not os.path.exists("/proc/cpuinfo"):  # not Linux
-        return "float32"
+    return "bfloat16" if cpu_flags() & {"amx_bf16", "avx512_bf16", "bf16"} else "float32"
+
+
+def cpu_flags() -> set[str]:
+    """What this machine's CPU can do, as Linux names it, among other words of /proc/cpuinfo; empty on other systems."""
+    if not os.path.exists("/proc/cpuinfo"):
+        return set()
     with open("/proc/cpuinfo") as cpuinfo:
-        flags = set(cpuinfo.read().split())
-    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16", "bf16"} else "float32"
+        return set(cpuinfo.read().split())

@@ -86,7 +86,7 @@ def test_plan_of_a_new_job_says_what_would_run_and_writes_nothing(folder: Path, 
 
 
 def test_plan_says_how_many_documents_which_labels_and_how_long(folder: Path, model: Path) -> None:
-    summary = plan(job_of(folder, model, "model.dtype=float32"))  # the speed of others is not known before a run
+    summary = plan(job_of(folder, model))
     work = summary["work"]
     assert (work["documents"], work["counted"], work["sampled"]) == (30, True, 30)
     assert work["tokens"] == pytest.approx(30 * 5, abs=60)
@@ -111,11 +111,11 @@ def test_plan_takes_the_speed_of_an_earlier_run_or_a_trial(folder: Path, model: 
     assert summary["work"]["seconds"] == pytest.approx(42 + summary["work"]["tokens"], abs=0.1), "one unit, one token a second"
     assert f"at the speed of the {what} of 2026-11-28" in "\n".join(plan_lines(summary))
     if limit is not None:
-        other = plan(job_of(folder, model, "model.max_length=20", "model.dtype=float32"), machines)
+        other = plan(job_of(folder, model, "model.max_length=20"), machines)
         assert "FLOPs" in other["work"]["source"], "the trial was of other settings of the model"
 
 
-@pytest.mark.parametrize(("setting", "gpus"), [("model.dtype=bfloat16", 0), ("compute.classifiers=auto", 1)])
+@pytest.mark.parametrize(("setting", "gpus"), [("model.dtype=float16", 0), ("compute.classifiers=auto", 1)])
 def test_plan_says_why_it_does_not_know_how_long(folder: Path, model: Path, setting: str, gpus: int) -> None:
     summary = plan(job_of(folder, model, setting), Machines(cpus=16, cores=16, gpus=gpus))
     assert summary["work"]["seconds"] is None
