@@ -170,14 +170,14 @@ def label_units(
     meter: Meter,
     executor: Executor,
     on_activity: Callable[[StageActivity], None] | None = None,
-    on_padding: Callable[[list[str | None]], None] | None = None,
+    on_passes: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
     """Labels and writes the plan's units; yields what each shall commit, or why it failed, as soon as it is known.
 
     Args:
         probed: the result of probe_models.
         on_activity: called every second, from another thread, with what the stages are working on.
-        on_padding: called after each unit with the reasons against padding, one per model; None: there is none.
+        on_passes: called after each unit with what went through each model (stages.rows.PASSES).
     """
     context = stage_context(prepared, pools, probed)
     tasks = [spans_to_json(list(spans)) for spans in prepared.plan.tasks]
@@ -187,6 +187,6 @@ def label_units(
         for row in rows:
             if row["failure"] is None:
                 count_row(meter, row, paths)
-                if on_padding is not None:
-                    on_padding([passed["against_padding"] for passed in row["passes"]])
+                if on_passes is not None:
+                    on_passes(row["passes"])
             yield decode_outcome(row)

@@ -72,15 +72,18 @@ def label_remaining(
         state.begin_labeling(pools, probed["device"], probed["dtypes"])
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs
-        units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_padding, prepared, state))
+        units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_passes, prepared, state))
         with watched, closing(units) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
             state.begin_step("finishing: stopping the workers")
 
 
-def _note_padding(prepared: Prepared, state: RunState, reasons: Sequence[str | None]) -> None:
-    for line in padding_lines(prepared.models, reasons):
-        state.note_padding(line)
+def _note_passes(prepared: Prepared, state: RunState, passes: Sequence[dict[str, Any]]) -> None:
+    for line in padding_lines(prepared.models, [passed["against_padding"] for passed in passes]):
+        state.note_once(state.without_padding, line)
+    for passed in passes:
+        if passed["against_sharing"] is not None:
+            state.note_once(state.without_sharing, passed["against_sharing"])
 
 
 def defer_failures(outcomes: Iterable[Commit | Failure], max_failed: int | None) -> Iterator[Commit | Failure]:

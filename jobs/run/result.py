@@ -65,6 +65,7 @@ class RunResult:
         limit: of a trial, how many documents it labels at the most; None: all of the input.
         input_table: format and version (of Iceberg the id of the snapshot) of the table that the input is; None: files.
         without_padding: which models had batches without padding in this run, and why.
+        without_sharing: which models had passes of their own in this run though they have layers in common, and why.
         report: path of the output's report; report_error: why there is none; report_seconds: how long it took.
     """
 
@@ -107,6 +108,7 @@ class RunResult:
     limit: int | None = None
     input_table: dict[str, Any] | None = None
     without_padding: list[str] = field(default_factory=list)
+    without_sharing: list[str] = field(default_factory=list)
     report: str | None = None
     report_error: str | None = None
     report_seconds: float | None = None

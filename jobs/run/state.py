@@ -95,6 +95,7 @@ class RunState:
     dtypes: tuple[str, ...] = ()  # of the models
     activity: StageActivity = field(default_factory=StageActivity)
     without_padding: list[str] = field(default_factory=list)  # lines about models whose answers depend on it
+    without_sharing: list[str] = field(default_factory=list)  # lines about models with layers in common that do not share them
 
     units: int = 0
     documents: int = 0
@@ -204,10 +205,10 @@ class RunState:
         """Shows a message about the run as a whole."""
         self._publish(Notice(text))
 
-    def note_padding(self, line: str) -> None:
-        """Keeps a line about a model whose batches are without padding, and shows it the first time."""
-        if line not in self.without_padding:
-            self.without_padding.append(line)
+    def note_once(self, lines: list[str], line: str) -> None:
+        """Keeps a line about a model among `lines`, and shows it the first time."""
+        if line not in lines:
+            lines.append(line)
             self.notify(line)
 
     def _count(self, commit: Commit) -> None:
@@ -360,6 +361,7 @@ def result_of(
         limit=state.limit,
         input_table=state.input_table,
         without_padding=state.without_padding,
+        without_sharing=state.without_sharing,
     )
 
 

@@ -53,6 +53,7 @@ class ForwardPasses:
     Attributes:
         followers: passes of other models over the same rows, each right behind this one: models that take from this one's pass,
             or from each other's, what they share (shared_passes.py). Their values stand behind this model's.
+        against_sharing: a sentence, if the model has layers in common with another one and still does not share them.
 
     Args:
         pad_left: the rows are padded in front.
@@ -65,6 +66,8 @@ class ForwardPasses:
     Raises:
         Exception: what the compiler raises.
     """
+
+    against_sharing: str | None = None
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 """Models of a job whose lowest layers are the same, run together: the shared layers once per batch, what differs for each."""
 
-import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +34,7 @@ def share_trunk(model: Shareable, earlier: Sequence[Shareable]) -> None:
     """Makes a model a follower of an earlier one that it shares layers with, if there is one; equal weights are held once.
 
     Its answers, and those of the models that it joins, are compared with what they were before, on random rows. If they differ,
-    or cannot be compared, it has a pass of its own, and a line says so.
+    or cannot be compared, it has a pass of its own, and `against_sharing` says so.
     """
     alike = [other for other in earlier if model.key is not None and other.key == model.key]
     parts = [(other, part) for other in alike if (part := common_part_of(model.passes.model, other.passes.model)) is not None]
@@ -46,9 +45,8 @@ def share_trunk(model: Shareable, earlier: Sequence[Shareable]) -> None:
     root = next(other.passes for other in alike if other is source or source.passes in other.passes.followers)
     why_not = _join(root, model, source, part)
     if why_not is not None:
-        print(
-            f"{model.name} has a pass of its own, though it has layers in common with {source.name}: {why_not}",
-            file=sys.stderr,
+        model.passes.against_sharing = (
+            f"{model.name} has a pass of its own, though it has layers in common with {source.name}: {why_not}"
         )
 
 

@@ -191,4 +191,5 @@ def _pass_counts(passes: ForwardPasses, batches: TokenBatches, seconds: float) -
         "padded_tokens": len(batches.ids),
         "seconds": seconds,
         "against_padding": passes.against_padding,
+        "against_sharing": passes.against_sharing,
     }

@@ -38,13 +38,13 @@ READ = pa.schema(
         "read_seconds": pa.float64(),
     }
 )
-# what went through each model, and why its batches were without padding, if they were
+# what went through each model; if so, why its batches were without padding, and why it shares none of the layers in common
 PASSES = pa.list_(
     pa.struct(
         {
             **dict.fromkeys(("batches", "tokens", "padded_tokens"), pa.int64()),
             "seconds": pa.float64(),
-            "against_padding": pa.string(),
+            **dict.fromkeys(("against_padding", "against_sharing"), pa.string()),
         }
     )
 )

@@ -16,6 +16,7 @@ from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from jobs.run.estimate import Target, plan_on
 from jobs.run.plan import plan, plan_lines
+from pipeline_ops.classifying import shared_passes
 from tests.models.folders import change_json
 from tests.models.relatives import make_relative
 from tests.models.tiny import make_model
@@ -57,9 +58,9 @@ def check_labels(labeled: pa.Table, models: dict[str, Path]) -> None:
         np.testing.assert_allclose(labeled[f"{name}_score"], scores, rtol=0, atol=1e-5)
 
 
-def check_run(how: Callable[..., Any], models: dict[str, Path], folder: Path) -> Any:
+def check_run(how: Callable[..., Any], models: dict[str, Path], folder: Path, *overrides: str) -> Any:
     source = write_jsonl(folder / "in" / "a.jsonl", [{"text": text} for text in TEXTS])
-    job = job_of(source.parent, models, folder / "out")
+    job = job_of(source.parent, models, folder / "out", *overrides)
     result = how(job, quiet=True)
     labeled, rejects = check_exactly_once(folder / "out", keys(source, len(TEXTS)))
     assert rejects == []
@@ -73,6 +74,23 @@ def test_labels_of_models_with_a_common_trunk_are_the_pipelines(
     names: tuple[str, ...], models: dict[str, Path], tmp_path: Path
 ) -> None:
     check_run(run_serially, {name: models[name] for name in names}, tmp_path)
+
+
+def test_run_says_once_that_a_model_does_not_share_its_layers(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as one whose code does not come through the comparison with itself alone."""
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("of a test")
+
+    monkeypatch.setattr(shared_passes, "SharedTrunk", fail)
+    two = {name: models[name] for name in ("quality", "topic")}
+    result = check_run(lambda job, quiet: run_serially(job), two, tmp_path, "compute.unit_bytes=3000")
+    assert result.units > 1
+    said = "topic has a pass of its own, though it has layers in common with quality: the comparison failed"
+    assert result.without_sharing == [f"{said} (of a test)"]
+    assert " ".join(capsys.readouterr().err.split()).count(said) == 1
 
 
 @pytest.mark.slow
