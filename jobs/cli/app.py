@@ -115,7 +115,7 @@ def _explain(error: Exception) -> int:
     """Print `error`, expected ones in one line; returns the exit code."""
     from cluster.jobs_api import ClusterError
     from pipeline_ops.output.lease import LeaseError
-    from pipeline_ops.schema.errors import UserError, is_store_fault
+    from pipeline_ops.schema.errors import ReplacedError, UserError, is_store_fault
 
     if isinstance(error, UserError | LeaseError):
         code = 2 if isinstance(error, UserError) else 3
@@ -126,5 +126,6 @@ def _explain(error: Exception) -> int:
         _say(str(error), code)
         return code
     what = " ".join(str(error).split()) or type(error).__name__
-    _say(f"failed: {what}; run it again to continue", 1, None if is_store_fault(error) else error)
+    expected = is_store_fault(error) or isinstance(error, ReplacedError)
+    _say(f"failed: {what}; run it again to continue", 1, None if expected else error)
     return 1

@@ -80,7 +80,8 @@ def join(
     Raises:
         UserError: outputs that cannot be joined, or not to this one.
         LeaseError: another join writes to it.
-        StoreError: the object store kept failing, or an output was rewritten meanwhile; what was committed stays.
+        ReplacedError: an output was rewritten meanwhile; what was committed stays.
+        StoreError: the object store kept failing; the same.
     """
     started = time.monotonic()
     with Steps("join", quiet=quiet) as steps:

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from pipeline_ops.analysis.aligned_rows import ROWS_PER_FILE, ids_of
 from pipeline_ops.joining.join_plan import halves
 from pipeline_ops.output.committed_files import read_written_bytes
-from pipeline_ops.output.labeled_output import read_batches
-from pipeline_ops.schema.errors import StoreError, UserError
+from pipeline_ops.output.labeled_output import read_batches, reading_snapshot
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.misfits import MISFITS_COLUMN, misfits_array, unpack_misfits
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reject, Unit, row_of, unpack_rejects
@@ -134,7 +134,8 @@ def join_unit(unit: Unit, sources: Sequence[Source], commits: Sequence[Sequence[
     Raises:
         UserError: the outputs do not have the same documents.
         OSError: a file cannot be read, or is not what was written.
-        StoreError: a file is gone, or cannot be written.
+        ReplacedError: a file of an output is gone.
+        StoreError: the object store kept failing.
     """
     places = _Places(unit)
     parts = halves(unit, target.fingerprint)
@@ -172,10 +173,6 @@ def _read_all(
             room -= read[-1].table.nbytes
     except _TooLargeError:
         return None
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{error.filename or error}: gone since the join began: a run or compact has replaced it; join again"
-        ) from error
     return read
 
 
@@ -242,7 +239,11 @@ def _read(source: Source, commits: Sequence[Commit], places: _Places, room: floa
 
 
 def _lines(store: Store, files: Iterable[WrittenFile | None]) -> Iterator[bytes]:
-    return (read_written_bytes(store, file) for file in files if file is not None)
+    for file in files:
+        if file is not None:
+            with reading_snapshot(store):
+                content = read_written_bytes(store, file)
+            yield content
 
 
 def _with_misfits(

@@ -6,6 +6,7 @@ old ones.
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.committed_files import example_files, hive_values, schemas_of_files
 from pipeline_ops.reading.column_types import can_cast, common_type, is_text_type, type_of_texts
-from pipeline_ops.schema.errors import UserError, store_access
+from pipeline_ops.schema.errors import ReplacedError, StoreError, UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
@@ -86,8 +87,8 @@ def open_labeled(store: Store, key: str = "output.path") -> Labeled:
         StoreError: the store keeps failing.
     """
     with store_access(key, store.path, "read"):
-        record = read_job(store)
         ledger = read_ledger(store)
+        record = read_job(store)  # after the commits: where an output is begun anew meanwhile, their files are gone
     if record is None or "config" not in record:
         raise UserError(
             f"{key}: {store.path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"
@@ -103,8 +104,10 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
 
     Raises:
         UserError: there is no such column, or two files have it in types that do not go together; numbers and texts do.
+        ReplacedError: a file is gone.
     """
-    schemas = [*schemas_of_files(labeled.store, example_files(labeled.commits))]
+    with reading_snapshot(labeled.store):
+        schemas = [*schemas_of_files(labeled.store, example_files(labeled.commits))]
     in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
     schemas.append(pa.schema(in_folders))
     known = list(dict.fromkeys(name for schema in schemas for name in schema.names))
@@ -126,6 +129,20 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
     return pa.schema(fields)
 
 
+@contextmanager
+def reading_snapshot(store: Store) -> Iterator[None]:
+    """Turns the error of a file that is gone into a ReplacedError, which says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if isinstance(error, ReplacedError):
+            raise
+        raise ReplacedError(
+            f"{error.filename or error} is gone: a run or compact has replaced it meanwhile, unless it was deleted by hand,"
+            f" which `label-corpus verify {store.path}` says"
+        ) from error
+
+
 def read_columns(
     store: Store, files: Sequence[WrittenFile], columns: Sequence[str], rows: int | None = None
 ) -> Iterator[tuple[WrittenFile, pa.Table]]:
@@ -137,10 +154,12 @@ def read_columns(
         rows: at most this many first rows of each file; None: all.
 
     Raises:
+        ReplacedError: a file is gone.
+        StoreError: the store keeps failing.
         OSError: a file cannot be read, or does not have the rows that its commit says.
     """
     for file, source in _opened(store, files):
-        yield file, _columns_of(file, source, columns, rows)
+        yield file, _columns_of(store, file, source, columns, rows)
 
 
 def read_batches(
@@ -160,7 +179,7 @@ def read_batches(
         OSError: as read_columns.
     """
     for file, source in _opened(store, files):
-        yield file, _batches_of(file, source, columns, is_wanted)
+        yield file, _batches_of(store, file, source, columns, is_wanted)
 
 
 def _opened(store: Store, files: Iterable[WrittenFile]) -> Iterator[tuple[WrittenFile, Any]]:
@@ -168,9 +187,11 @@ def _opened(store: Store, files: Iterable[WrittenFile]) -> Iterator[tuple[Writte
     for together in _together(files):
         if len(together) > 1 or together[0].bytes <= SMALL_FILE_BYTES:
             stored = [StoredFile(store.join(file.path), file.bytes, file.md5) for file in together]
-            sources: Iterable[Any] = (pa.BufferReader(content) for content in store.read_files(stored))
+            with reading_snapshot(store):
+                sources: Iterable[Any] = [pa.BufferReader(content) for content in store.read_files(stored)]
         else:
-            sources = [store.open(store.stat(together[0].path), sequential=False)]
+            with reading_snapshot(store):
+                sources = [store.open(store.stat(together[0].path), sequential=False)]
         for file, source in zip(together, sources, strict=True):
             with source:
                 yield file, source
@@ -193,29 +214,37 @@ def _together(files: Iterable[WrittenFile]) -> Iterator[list[WrittenFile]]:
         yield held
 
 
-def _columns_of(file: WrittenFile, source: Any, columns: Sequence[str], rows: int | None) -> pa.Table:
+@contextmanager
+def _reading(store: Store, file: WrittenFile) -> Iterator[None]:
+    """Names the file in the error if it is damaged."""
     try:
+        with reading_snapshot(store):
+            yield
+    except (ReplacedError, StoreError):
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise OSError(f"{file.path}: {error}") from error
+
+
+def _columns_of(store: Store, file: WrittenFile, source: Any, columns: Sequence[str], rows: int | None) -> pa.Table:
+    with _reading(store, file):
         parquet, there = _parquet_of(file, source, columns)
         if rows is None or rows >= file.rows:
             table = parquet.read(columns=there, use_threads=False)
         else:
             batches = parquet.iter_batches(batch_size=rows, columns=there, use_threads=False)
             table = pa.Table.from_batches([next(iter(batches))])
-    except (OSError, pa.ArrowException) as error:
-        raise OSError(f"{file.path}: {error}") from error
     return _with_partition_columns(file, table, columns)
 
 
 def _batches_of(
-    file: WrittenFile, source: Any, columns: Sequence[str], is_wanted: Callable[[pq.RowGroupMetaData], bool]
+    store: Store, file: WrittenFile, source: Any, columns: Sequence[str], is_wanted: Callable[[pq.RowGroupMetaData], bool]
 ) -> Iterator[pa.Table]:
-    try:
+    with _reading(store, file):
         parquet, there = _parquet_of(file, source, columns)
         groups = [index for index in range(parquet.num_row_groups) if is_wanted(parquet.metadata.row_group(index))]
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=there, use_threads=False):
             yield _with_partition_columns(file, pa.Table.from_batches([batch]), columns)
-    except (OSError, pa.ArrowException) as error:
-        raise OSError(f"{file.path}: {error}") from error
 
 
 def _parquet_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> tuple[pq.ParquetFile, list[str]]:

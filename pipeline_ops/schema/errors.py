@@ -28,6 +28,10 @@ class StoreError(OSError):
         self.unreachable = unreachable
 
 
+class ReplacedError(FileNotFoundError):
+    """A file of an output is gone since its commits were read: a run or compact has replaced it; reading anew helps."""
+
+
 def store_errors() -> tuple[type[Exception], ...]:
     """The exception types of a store that refuses a request or cannot be reached; not all of them are OSErrors."""
     return (OSError, *_library_errors())

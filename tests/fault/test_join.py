@@ -1,6 +1,8 @@
-"""A join that ends at any of its requests, by a kill or a fault: the next one completes it, each document once."""
+"""A join that ends at any of its requests, by a kill or a fault, or whose outputs change there: the next one completes it, each
+document once."""
 
 import uuid
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from pipeline_ops.output.commit_log import garbage_files, overlaps, pieces_by_file, read_ledger
 from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.output.labeled_output import open_labeled, read_columns
+from pipeline_ops.schema.errors import ReplacedError, UserError
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
@@ -29,6 +32,7 @@ X, Y, Z, NEW, CHANGED = (
     piece_of("n", 0, 3),
     piece_of("x", 0, 9, version="v2"),
 )
+CHANGED_AGAIN = piece_of("x", 0, 8, version="v3")
 REJECTED = [2]
 TIMEOUT_S = 180
 FAULTS: tuple[str, ...] = ("lost request", "lost answer", "interrupted before", "interrupted after")
@@ -119,6 +123,71 @@ def test_join_that_ends_at_any_request_is_completed_by_the_next(
         if finished:
             assert program.error is None, program.error
             assert steps > 20
+            return
+
+
+def compacted(one: LabeledOnce) -> None:
+    assert command("compact", one.store.path).code == 0
+
+
+def labeled_again(one: LabeledOnce) -> None:
+    """A file has changed once more; the old labels are deleted."""
+    commits = read_ledger(one.store).current.values()
+    replaced = [commit for commit in commits if any(piece.path == X.path for piece in commit.pieces)]
+    kept = [piece for commit in replaced for piece in commit.pieces if piece.path != X.path]
+    one.add(*kept, CHANGED_AGAIN, reject=REJECTED if one.labels == QUALITY else [], replaces=replaced)
+    assert command("sweep", one.store.path).result["removed"] > 0
+
+
+def begun_anew(one: LabeledOnce) -> None:
+    """The folder was deleted, and holds the labels of another model."""
+    one.store.delete([one.store.relative(file.path) for file in one.store.list_all()])
+    other = LabeledOnce(one.store.path, "models/other", one.labels[::-1], partition_by=one.output.partition_by)
+    other.add(CHANGED, Y, NEW, reject=REJECTED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "number"), [(compacted, 0), (labeled_again, 0), (labeled_again, 1), (begun_anew, 0), (begun_anew, 1)]
+)
+def test_output_that_is_rewritten_during_a_join(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[LabeledOnce], None], number: int
+) -> None:
+    monkeypatch.setattr("pipeline_ops.joining.join_plan.UNIT_ROWS", 7)
+    root = f"stepped://{uuid.uuid4().hex}"
+    outputs = make_outputs(root)
+    joined, snapshot = Store(f"{root}/c"), Snapshot(root)
+    before, after = expected(X, Y, Z), expected(CHANGED, Y, NEW)
+    again = expected(CHANGED_AGAIN, Y, NEW)
+    replaced = 0
+    for steps in count(1, 9):
+        snapshot.restore()
+        program = Program(partial(join_here, joined.path, *outputs))
+        for _ in range(steps):
+            if not program.ended:
+                program.step()
+        finished = program.ended
+        change(outputs[number])
+        while not program.ended:
+            program.step()
+        assert program.error is None or isinstance(program.error, ReplacedError | UserError), program.error
+        replaced += isinstance(program.error, ReplacedError)
+        meanwhile = rows_of(joined)
+        assert meanwhile.keys() >= expected(Y).keys(), "rows of files that have not changed stay"
+        assert meanwhile.items() <= before.items() | after.items(), "no label of another version or model"
+        if change is begun_anew:
+            with pytest.raises(UserError, match="holds labels of other settings"):
+                join_here(joined.path, *outputs)
+        else:
+            assert not isinstance(program.error, UserError), program.error
+            result = join_here(joined.path, *outputs)
+            if change is labeled_again:
+                assert not result["complete"]
+                labeled_again(outputs[1 - number])
+                join_here(joined.path, *outputs)
+            assert rows_of(joined) == (again if change is labeled_again else after)
+        if finished:
+            assert replaced
             return
 
 
