@@ -241,7 +241,7 @@ def _read(source: Source, commits: Sequence[Commit], places: _Places, room: floa
 def _lines(store: Store, files: Iterable[WrittenFile | None]) -> Iterator[bytes]:
     for file in files:
         if file is not None:
-            with reading_snapshot(store):
+            with reading_snapshot(store, file):
                 content = read_written_bytes(store, file)
             yield content
 

@@ -106,8 +106,10 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
         UserError: there is no such column, or two files have it in types that do not go together; numbers and texts do.
         ReplacedError: a file is gone.
     """
-    with reading_snapshot(labeled.store):
-        schemas = [*schemas_of_files(labeled.store, example_files(labeled.commits))]
+    schemas: list[pa.Schema] = []
+    for file in example_files(labeled.commits):
+        with reading_snapshot(labeled.store, file):
+            schemas += schemas_of_files(labeled.store, [file])
     in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
     schemas.append(pa.schema(in_folders))
     known = list(dict.fromkeys(name for schema in schemas for name in schema.names))
@@ -130,15 +132,13 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
 
 
 @contextmanager
-def reading_snapshot(store: Store) -> Iterator[None]:
-    """Turns the error of a file that is gone into a ReplacedError, which says what to do."""
+def reading_snapshot(store: Store, file: WrittenFile) -> Iterator[None]:
+    """Turns the error of a file that is gone into a ReplacedError, which names it: S3's answer does not."""
     try:
         yield
     except FileNotFoundError as error:
-        if isinstance(error, ReplacedError):
-            raise
         raise ReplacedError(
-            f"{error.filename or error} is gone: a run or compact has replaced it meanwhile, unless it was deleted by hand,"
+            f"{store.join(file.path)} is gone: a run or compact has replaced it meanwhile, unless it was deleted by hand,"
             f" which `label-corpus verify {store.path}` says"
         ) from error
 
@@ -187,14 +187,16 @@ def _opened(store: Store, files: Iterable[WrittenFile]) -> Iterator[tuple[Writte
     for together in _together(files):
         if len(together) > 1 or together[0].bytes <= SMALL_FILE_BYTES:
             stored = [StoredFile(store.join(file.path), file.bytes, file.md5) for file in together]
-            with reading_snapshot(store):
-                sources: Iterable[Any] = [pa.BufferReader(content) for content in store.read_files(stored)]
+            for file, content in zip(together, store.try_read_files(stored), strict=True):
+                with reading_snapshot(store, file):
+                    if isinstance(content, Exception):
+                        raise content
+                yield file, pa.BufferReader(content)
         else:
-            with reading_snapshot(store):
-                sources = [store.open(store.stat(together[0].path), sequential=False)]
-        for file, source in zip(together, sources, strict=True):
+            with reading_snapshot(store, together[0]):
+                source = store.open(store.stat(together[0].path), sequential=False)
             with source:
-                yield file, source
+                yield together[0], source
 
 
 def _together(files: Iterable[WrittenFile]) -> Iterator[list[WrittenFile]]:
@@ -218,7 +220,7 @@ def _together(files: Iterable[WrittenFile]) -> Iterator[list[WrittenFile]]:
 def _reading(store: Store, file: WrittenFile) -> Iterator[None]:
     """Names the file in the error if it is damaged."""
     try:
-        with reading_snapshot(store):
+        with reading_snapshot(store, file):
             yield
     except (ReplacedError, StoreError):
         raise
