@@ -185,7 +185,7 @@ def test_interrupted_command_leaves_no_process(tmp_path: Path, monkeypatch: pyte
     with running_command(*TINY, "--contender", "job") as process:
         wait_for(lambda: any("jobs.cli run" in line for line in processes_below(tmp_path)), "the job runs", TIMEOUT_S)
         os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
-    assert processes_below(tmp_path) == []
+    wait_for(lambda: processes_below(tmp_path) == [], "the end of the processes, which are killed", 60)
     assert list(tmp_path.glob("label-corpus-benchmark-*")) == []

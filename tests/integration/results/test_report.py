@@ -225,8 +225,9 @@ def test_report_is_opened_in_the_browser_of_the_environment(reported: Reported, 
     browser.chmod(0o755)
     finished = command_in_own_process("report", reported.job.output.path, "--open", environment={"BROWSER": f"{browser} %s"})
     assert finished.code == 0, finished.stderr
-    wait_for((tmp_path / "opened").exists, "the browser was started", 60)
-    assert (tmp_path / "opened").read_text().strip() == reported.path.as_uri()
+    opened = tmp_path / "opened"
+    wait_for(lambda: opened.exists() and opened.read_text().endswith("\n"), "the browser was started", 60)
+    assert opened.read_text().strip() == reported.path.as_uri()
 
 
 def test_run_without_report_leaves_the_page_as_it_was(reported: Reported, tmp_path: Path) -> None:

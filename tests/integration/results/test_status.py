@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,16 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
-from tests.support.running import command, job_settings, keys, make_job, running_command, wait_for, write_job_file
+from tests.support.running import (
+    COMMAND_TIMEOUT_S,
+    command,
+    job_settings,
+    keys,
+    make_job,
+    running_command,
+    wait_for,
+    write_job_file,
+)
 from tests.support.serial_chain import SerialExecutor, run_serially
 
 
@@ -160,8 +168,7 @@ def test_status_of_a_job_follows_it_while_it_runs_and_when_it_is_killed(model: P
         return seen[-1]
 
     with running_command("run", job_file, "--quiet") as process:
-        wait_for(lambda: state() == "running", "the run is seen to run", 100)
-        time.sleep(1)
+        wait_for(lambda: state() == "running", "the run is seen to run", COMMAND_TIMEOUT_S)
         found = command("status", output).result
         process.send_signal(signal.SIGKILL)
         process.wait()
