@@ -1,14 +1,16 @@
 """Ray clusters of several nodes on this machine: each node is a `ray start --block` process, as on machines of their own."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,7 @@ from tests.support.running import wait_for
 
 START_TIMEOUT_S = 120
 STARTS = 3  # Ray gives a node 30 s, which a busy machine can need twice
+PORTS = range(20_000, 32_000)  # Linux chooses above them, where a port of 0 is asked for: each Ray worker does
 STORE_BYTES = 100 * 2**20
 
 
@@ -186,14 +189,16 @@ def ray_nodes(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that nobody listened on a moment ago, of those that systems give to nobody by themselves (`PORTS`)."""
+    free = (port for port in random.SystemRandom().sample(PORTS, len(PORTS)) if is_free(port))
+    return list(islice(free, count))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as one, suppress(OSError):
+        one.bind(("", port))
+        return True
+    return False
 
 
 def _host() -> str:

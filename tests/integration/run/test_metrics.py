@@ -1,12 +1,14 @@
 """What Prometheus finds at the nodes of a cluster while a job runs and when it has ended; the dashboard that asks for it."""
 
 import json
+import os
 import re
 import time
 import urllib.request
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
@@ -79,7 +81,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
         source, model, output, "model.trust_remote_code=true", "compute.unit_bytes=1", "input.min_characters=1"
     )
     job_file = write_job_file(folder / "job.yaml", settings)
-    with ray_nodes(folder, token="a token of this test's cluster alone") as nodes:
+    often = {"RAY_metrics_report_interval_ms": "2000"}  # of 10,000, in which the unit could die as often as it may
+    with mock.patch.dict(os.environ, often), ray_nodes(folder, token="a token of this test's cluster alone") as nodes:
         nodes.add_node(num_cpus=4)
         began = time.monotonic()
         process = start_command(
