@@ -88,11 +88,13 @@ def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_addre
 
 @pytest.mark.parametrize("actor", ["ClassifyActor", pytest.param("TokenizeActor", marks=pytest.mark.campaign)])
 def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str, corpus: Corpus, actor: str):
-    pause = Rule("delay", "PutObject", COMMITS, skip=2, seconds=5)  # in which the kill hits, before all is done
-    with (
-        corpus.bucket.proxy.faults(pause),
-        once(lambda: bool(corpus.bucket.journal.faults()["delay"]), lambda: kill(worker_processes(actor)[0])),
-    ):
+    """A classifier while the first unit is being committed; a tokenizer, which may be done with all by then, once it is there."""
+
+    def is_time() -> bool:
+        return bool(corpus.bucket.journal.faults()["delay"] if actor == "ClassifyActor" else worker_processes(actor))
+
+    pause = Rule("delay", "PutObject", COMMITS, seconds=5)
+    with corpus.bucket.proxy.faults(pause), once(is_time, lambda: kill(worker_processes(actor)[0])):
         summary = run(corpus.job, quiet=True)
     assert (summary.units_failed, summary.files_incomplete) == (0, 0)
     corpus.check_exactly_once()
