@@ -88,7 +88,7 @@ def test_commit_whose_answer_is_lost_for_good_is_found_by_the_next_run(ray_addre
 
 @pytest.mark.parametrize("actor", ["ClassifyActor", pytest.param("TokenizeActor", marks=pytest.mark.campaign)])
 def test_worker_killed_in_the_middle_is_replaced_within_the_run(ray_address: str, corpus: Corpus, actor: str):
-    """A classifier while the first unit is being committed; a tokenizer, which may be done with all by then, once it is there."""
+    """A classifier while the first unit is being committed; a tokenizer, which may be done by then, once it is there."""
 
     def is_time() -> bool:
         return bool(corpus.bucket.journal.faults()["delay"] if actor == "ClassifyActor" else worker_processes(actor))
