@@ -249,15 +249,15 @@ def _resolve(config: JobConfig) -> ResolvedJob:
 def _resolve_model(name: str, config: ModelConfig, columns: OutputConfig, job: JobConfig) -> JobModel:
     try:
         pairs = job.input.text_pair_column is not None
-        facts, tokenizer, token_flops, remarks, tokens_per_core = resolve_model(config, job.storage, pairs=pairs)
+        found = resolve_model(config, job.storage, pairs=pairs)
+        facts = found.facts
         output = check_output(facts.head, columns, windows=facts.windows is not None, model_type=facts.model_type)
     except UserError as error:
         if not name:
             raise
         raise type(error)(f"{name}: {error}") from error
-    config = pinned(config, facts)
-    definition = definition_of(tokenizer, facts.max_length)
-    return JobModel(name, config, facts, definition, output, token_flops, remarks, tokens_per_core)
+    config, definition = pinned(config, facts), definition_of(found.tokenizer, facts.max_length)
+    return JobModel(name, config, facts, definition, output, found.token_flops, found.remarks, found.tokens_per_core)
 
 
 def _check_no_model(output: Store) -> None:

@@ -65,8 +65,8 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
             attention_weights.
     """
     model, storage = config.model, config.storage
-    facts, tokenizer, _, remarks, _ = resolve_model(model, storage, pairs=pair is not None)
-    head = facts.head
+    resolved = resolve_model(model, storage, pairs=pair is not None)
+    facts, tokenizer, head = resolved.facts, resolved.tokenizer, resolved.facts.head
     requested = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
     output = check_output(head, requested, windows=facts.windows is not None, model_type=facts.model_type)
     dtype = resolve_dtype(model.dtype, use_gpu=False)
@@ -126,7 +126,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
         "max_length": facts.max_length,
         "dtype": dtype,
         **({} if reason is None else {"padding": padding_line(facts.model_type, reason)}),
-        "remarks": list(remarks),
+        "remarks": list(resolved.remarks),
         **first,
         **({} if facts.windows is None else {"windows": windows}),
         "num_tokens": int(encodings.num_tokens[0]),

@@ -233,7 +233,7 @@ def test_show_on_a_terminal_is_a_table_of_its_width_and_a_long_one_goes_through_
         assert terminal.end(COMMAND_TIMEOUT_S) == 0
         assert json.loads(terminal.text) == {"id": lowest[0]["id"]}
     with on_terminal([*command_line, "--min-score", "1.5"], columns=200) as terminal:
-        assert terminal.end(60) == 0
+        assert terminal.end(COMMAND_TIMEOUT_S) == 0
         assert terminal.text.strip() == f"no labeled document matches --min-score 1.5 in {output}"
 
 

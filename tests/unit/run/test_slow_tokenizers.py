@@ -33,5 +33,4 @@ def test_slow_tokenizer_gets_the_cores_that_keep_the_models_device_busy(tmp_path
     assert planned["settings"]["compute.tokenizers"]["value"] == pytest.approx(needed, rel=0.1, abs=1)
 
     estimate = plan_on(job, Target(8, "H100", 1e6, None))["estimate"]
-    # measured again, on a machine that has other things to do
-    assert estimate["tokenizers"] == pytest.approx(8e6 / tokens_per_core, rel=0.5, abs=1)
+    assert estimate["tokenizers"] > 4 * 8e6 / TOKENS_PER_CORE  # measured again, so not to be compared with the first time
