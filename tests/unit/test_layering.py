@@ -30,7 +30,7 @@ LEVELS = (
     ("pipeline_ops.joining",),
     ("jobs.run",),
     ("jobs.console", "jobs.results"),
-    ("jobs.report", "jobs.remote", "jobs.maintenance", "jobs.benchmark"),
+    ("jobs.report", "jobs.remote", "jobs.maintenance", "jobs.benchmark", "jobs.gpu_benchmark"),
     ("jobs.label_corpus",),
     ("jobs.start",),
     ("jobs.cli",),
