@@ -47,6 +47,7 @@ def train_command(
         "label-corpus benchmark",
         "label-corpus benchmark --size tiny",
         "label-corpus benchmark --model my-classifier --corpus reviews.parquet",
+        "label-corpus benchmark --gpu --output results/",
     ),
 )
 def benchmark_command(
@@ -61,7 +62,7 @@ def benchmark_command(
     dtype: Annotated[str, typer.Option("--dtype", help="of the job and the bare model")] = "auto",
     batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="as compute.batch_tokens")] = None,
     size: Annotated[str, typer.Option("--size", help="full, or tiny: everything in seconds, to try the command")] = "full",
-    output: Annotated[str | None, typer.Option("--output", help="folder for benchmark.json and benchmark.png")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="folder for the results: JSON, a plot")] = None,
     host_ceiling: Annotated[bool, typer.Option("--host-ceiling", help="what all but the model allows")] = False,
     scaling: Annotated[
         bool, typer.Option("--scaling", help="how many GPUs one job can feed, with classifiers that sleep")
@@ -71,10 +72,33 @@ def benchmark_command(
     unit_seconds: Annotated[
         float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
     ] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="what one GPU does, phase by phase, and which defaults that contradicts")
+    ] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="PHASE", help="for --gpu; repeatable")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="for --gpu: a rehearsal in a minute, without a GPU too")] = False,
+    limit: Annotated[
+        float | None, typer.Option("--limit", min=1, help="for --gpu: seconds for all phases; default: 500")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the job against the bare model on this machine."""
+    from pipeline_ops.schema.errors import UserError
+
+    if gpu:
+        from jobs.gpu_benchmark import mode
+
+        if model or corpus or host_ceiling or scaling:
+            raise UserError(
+                "--gpu: it has its own models and texts, and goes with --only, --tiny, --limit, --output and --json"
+            )
+        result = mode.measure(only=only, tiny=tiny, limit=limit or mode.LIMIT_SECONDS, output=output)
+        if not quiet:
+            mode.print_result(result)
+        return emit(mode.summary_of(result), as_json=as_json, shown=not quiet, ok=result["complete"])
+    if only or tiny or limit:
+        raise UserError("--only, --tiny and --limit are for --gpu; without it, --size tiny tries the command")
     from jobs.benchmark import modes
     from jobs.benchmark.report import print_result, save
     from jobs.benchmark.setup import CONTENDERS, Options

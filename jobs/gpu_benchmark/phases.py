@@ -1,7 +1,7 @@
-"""The phases of `benchmark --gpu`, in their order, and what each is given. No torch is imported here: the parent reads this, too.
+"""The phases of `benchmark --gpu`, in their order, and what each is given. No torch is imported here: the parent does without.
 
-A phase is a function of a Bench that reports each finding as soon as it has it, by `bench.row(...)`: a phase that is cut off, or
-whose process dies, keeps what it has found. It imports torch and transformers when it runs.
+A phase is a function of a Bench that reports each finding as soon as it has it, by `bench.row(...)`: a phase that is cut off,
+or whose process dies, keeps what it has found. It imports torch and transformers when it runs.
 """
 
 import json
@@ -12,24 +12,28 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TextIO
 
+DIGITS = 4  # of a number that is shown
 MARGIN_SECONDS = 0.5  # that a repetition of a measurement leaves before the phase's deadline
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the benchmark. `function`: MODULE.FUNCTION in this package; a module is imported when its phase runs."""
+    """A part of the benchmark. `function`: MODULE.FUNCTION, of this package unless the module's name has a dot.
+
+    A module is imported when its phase runs: one that cannot be costs no other phase.
+    """
 
     name: str
     seconds: float  # budget; the phase is cut off some seconds later
     function: str
 
     def load(self) -> Callable[["Bench"], None]:
-        module, name = self.function.split(".")
-        return getattr(import_module(f"{__package__}.{module}"), name)
+        module, _, name = self.function.rpartition(".")
+        return getattr(import_module(module if "." in module else f"{__package__}.{module}"), name)
 
 
 PHASES = (
-    Phase("facts", 15, "machine.facts"),
+    Phase("facts", 10, "machine.facts"),
     Phase("ceilings", 20, "machine.ceilings"),
     Phase("attention", 50, "attention.measure"),
     Phase("correctness", 70, "correctness.measure"),
@@ -38,8 +42,17 @@ PHASES = (
     Phase("deberta", 50, "variants.deberta"),
     Phase("22m", 30, "eager.small"),
     Phase("actor", 40, "actor.measure"),
-    Phase("tokenizers", 25, "tokenizer_rates.measure"),
+    Phase("tokenizers", 30, "tokenizer_rates.measure"),
 )
+
+
+def rounded(value: Any) -> Any:
+    """With every float in it rounded to DIGITS significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass
@@ -67,7 +80,8 @@ class Bench:
         return self.device == "cuda"
 
     def row(self, finding: dict[str, Any]) -> None:
-        """Reports a finding: a flat object that JSON can hold; numbers in the units that their keys name."""
+        """Reports a finding: an object that JSON can hold, its numbers in the units that their keys name; they are rounded."""
+        finding = rounded(finding)
         self.rows.append(finding)
         if self.lines is not None:
             print(json.dumps({"phase": self.phase, **finding}), file=self.lines, flush=True)

@@ -1,0 +1,90 @@
+"""`benchmark --gpu` as a command runs it: the phases, a line for each finding, a file, a table and what follows from it."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jobs.gpu_benchmark.conclude import conclude
+from jobs.gpu_benchmark.runner import Line, chosen_phases, run_phases
+
+FILE = "benchmark-gpu.json"
+LIMIT_SECONDS = 500.0
+
+
+def measure(*, only: Sequence[str] | None, tiny: bool, limit: float, output: str | None) -> dict[str, Any]:
+    """Runs the phases; prints each line on stdout as it comes, and keeps `output`/benchmark-gpu.json as far as they are.
+
+    Args:
+        only: names of phases; None: all.
+        tiny: a rehearsal, without a GPU too.
+        limit: seconds for all.
+
+    Returns:
+        mode, tiny, complete (whether all phases are done), phases ([{phase, status, seconds, findings, error}]), conclusions
+        (of conclude.Conclusion), rows (the findings, each with its phase).
+
+    Raises:
+        UserError: no such phase; no GPU.
+    """
+    phases = chosen_phases(only)
+    lines: list[Line] = []
+    if output:
+        os.makedirs(output, exist_ok=True)
+
+    def on_line(line: Line) -> None:
+        lines.append(line)
+        print(json.dumps(line), flush=True)
+        if output and line.get("status") not in (None, "begun"):
+            save(result_of(lines, tiny), output)
+
+    run_phases(phases, tiny=tiny, limit=limit, on_line=on_line)
+    return result_of(lines, tiny)
+
+
+def result_of(lines: Sequence[Line], tiny: bool) -> dict[str, Any]:
+    """The result by the lines so far; see measure()."""
+    rows = [line for line in lines if "status" not in line]
+    ends = [line for line in lines if line.get("status") not in (None, "begun")]
+    phases = [{**end, "findings": sum(row["phase"] == end["phase"] for row in rows)} for end in ends]
+    return {
+        "mode": "gpu",
+        "tiny": tiny,
+        "complete": all(end["status"] == "done" for end in ends),
+        "phases": phases,
+        "conclusions": [asdict(one) for one in conclude(rows)],
+        "rows": rows,
+    }
+
+
+def save(result: dict[str, Any], folder: str) -> None:
+    Path(folder, FILE).write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def summary_of(result: dict[str, Any]) -> dict[str, Any]:
+    """The result without the rows, which have been printed, a line each."""
+    return {key: value for key, value in result.items() if key != "rows"}
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The phases and the conclusions, as tables on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stderr)
+    phases = Table("phase", "status", "seconds", "findings", "", title="benchmark --gpu")
+    for phase in result["phases"]:
+        seconds = phase.get("seconds")
+        cells = (phase["phase"], phase["status"], "" if seconds is None else f"{seconds:g}", str(phase["findings"]))
+        phases.add_row(*cells, phase.get("error", ""))
+    console.print(phases)
+    if not result["conclusions"]:
+        console.print("The measurements contradict no default.")
+        return
+    conclusions = Table("where", "what", "is", "measured", "because", title="conclusions")
+    for one in result["conclusions"]:
+        conclusions.add_row(*(str(one[key]) for key in ("place", "name", "old", "new", "because")))
+    console.print(conclusions)

@@ -1,0 +1,108 @@
+"""What made-up findings of a GPU say of the program's constants."""
+
+from typing import Any
+
+import pytest
+
+from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
+from jobs.gpu_benchmark.conclude import Conclusion, conclude
+from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
+from pipeline_ops.planning.forecast import MFU
+
+Row = dict[str, Any]
+DEVICE: Row = {"phase": "facts", "what": "device", "name": "NVIDIA H200"}
+
+
+def found(*rows: Row) -> dict[str, Conclusion]:
+    return {one.name: one for one in conclude(rows)}
+
+
+def test_without_findings_there_is_nothing_to_change() -> None:
+    assert conclude([]) == []
+
+
+def test_gpus_that_only_torch_sees_are_named() -> None:
+    row = {"phase": "facts", "what": "gpus", "proc": 0, "dev": 1, "nvml": 1, "torch": 1, "this_machine": 0}
+    assert (found(row)["this_machine"].old, found(row)["this_machine"].new) == (0, 1)
+    assert found({**row, "this_machine": 1}) == {}
+
+
+@pytest.mark.parametrize(("first", "switch"), [(65.0, "off"), (0.5, "on")])
+def test_cudnn_stays_off_where_new_shapes_cost_a_plan(first: float, switch: str) -> None:
+    row = {"phase": "attention", "test": "new shapes", "kernel": "cudnn", "mask": "bool"}
+    assert found({**row, "first_milliseconds": first, "later_milliseconds": 0.3})["cudnn attention"].new == switch
+    assert found({**row, "error": "no such kernel"}) == {}
+
+
+def test_fastest_attention_with_padding_is_named_where_it_is_another() -> None:
+    rows = [
+        {
+            "phase": "attention",
+            "length": 512,
+            "kernel": "efficient",
+            "milliseconds": {"none": 0.8, "bool": 1.2, "additive": 1.3},
+        },
+        {"phase": "attention", "length": 512, "kernel": "cudnn", "milliseconds": {"none": 0.1, "bool": 0.2}},
+        {
+            "phase": "attention",
+            "length": 512,
+            "kernel": "varlen",
+            "milliseconds": {"none": 0.3, "seqused_k": 0.4, "packed": 0.35},
+        },
+    ]
+    one = found(*rows)["attention with padding, width 512"]
+    assert (one.old, one.new) == ("efficient (bool)", "varlen (seqused_k)")
+    assert found(*rows[:2]) == {}
+
+
+def test_rate_of_a_core_is_that_of_a_machine_at_work() -> None:
+    rates = {1: 3 * TOKENS_PER_CORE, 8: 2.5 * TOKENS_PER_CORE, 16: 2 * TOKENS_PER_CORE}
+    rows = [
+        {"phase": "tokenizers", "processes": count, "niceness": 0, "tokens_per_second_per_core": rate}
+        for count, rate in rates.items()
+    ]
+    assert found(*rows)["TOKENS_PER_CORE"].new == 2 * TOKENS_PER_CORE
+    assert found({**rows[0], "processes": 8, "tokens_per_second_per_core": 1.05 * TOKENS_PER_CORE}) == {}
+
+
+def test_speed_of_a_gpu_is_that_of_mixed_lengths() -> None:
+    rows = [
+        DEVICE,
+        {"phase": "bert-base", "tokens": 65_536, "length": 512, "mfu": 0.9},
+        {"phase": "bert-base", "tokens": 65_536, "length": "mixed", "mfu": 0.2},
+    ]
+    changes = found(*rows)
+    assert (changes["MFU"].old, changes["MFU"].new) == (MFU, 0.2)
+    assert (changes["GPU_FLOPS"].old, changes["GPU_FLOPS"].new) == (GPU_FLOPS, 2e14)
+    assert found(*rows[1:]) == {}, "of an unknown device no share of its peak is known"
+
+
+def test_batches_begin_where_the_slowest_starter_is_nearly_at_its_best() -> None:
+    rates = {
+        "bert-base": {8192: 95, 16_384: 100, 32_768: 100, 65_536: 100},
+        "22m": {8192: 40, 16_384: 80, 32_768: 96, 65_536: 100},
+    }
+    rows = [
+        {"phase": phase, "tokens": tokens, "tokens_per_second": float(rate)}
+        for phase, of_tokens in rates.items()
+        for tokens, rate in of_tokens.items()
+    ]
+    graph = {"phase": "22m", "tokens": 8192, "tokens_per_second": 1000.0, "graph": True}
+    changes = found(*rows, graph)
+    assert (changes["MIN_BATCH_TOKENS"].old, changes["MIN_BATCH_TOKENS"].new) == (MIN_BATCH_TOKENS, 32_768)
+    assert (changes["MAX_BATCH_TOKENS"].old, changes["MAX_BATCH_TOKENS"].new) == (MAX_BATCH_TOKENS, 65_536)
+
+
+def test_compiling_becomes_the_default_where_it_pays() -> None:
+    rows = [
+        {"phase": "variants", "variant": "eager", "documents_per_second": 4000.0},
+        {"phase": "variants", "variant": "compile no mask", "documents_per_second": 4100.0},
+        {"phase": "deberta", "variant": "eager", "documents_per_second": 1200.0},
+        {"phase": "deberta", "variant": "compile", "documents_per_second": 2500.0},
+    ]
+    assert {name: one.new for name, one in found(*rows).items()} == {"default for bert": False, "default for deberta-v2": True}
+
+
+def test_what_is_not_right_on_a_gpu_is_a_conclusion() -> None:
+    row = {"phase": "correctness", "check": "roberta, float16", "ok": False, "largest_difference": 0.5}
+    assert found(row, {**row, "check": "bert", "ok": True}).keys() == {"roberta, float16"}
