@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import s3fs
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -34,9 +34,13 @@ os.environ |= {
 }
 
 from tests.models import tiny  # noqa: E402
-from tests.servers.s3_proxy import FaultProxy, Journal  # noqa: E402
-from tests.servers.s3_server import S3Server, moto_server  # noqa: E402
 from tests.support import REPOSITORY  # noqa: E402
+
+if TYPE_CHECKING:  # a machine for the tests on a GPU has neither Ray nor clients of object stores
+    import s3fs
+
+    from tests.servers.s3_proxy import FaultProxy, Journal
+    from tests.servers.s3_server import S3Server
 
 MARKED_FOLDERS = {"integration", "fault", "gpu"}
 RAY_CPUS = 4  # logical: pools and tasks of one job need more slots than a small machine has cores
@@ -133,21 +137,27 @@ def golden_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
     """An S3 server that takes any credentials."""
+    from tests.servers.s3_server import moto_server
+
     with moto_server(tmp_path_factory.mktemp("moto")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def s3_server_with_checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def s3_server_with_checks(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
     """An S3 server that answers 403 to all credentials but its own; those in the environment are wrong for it."""
+    from tests.servers.s3_server import moto_server
+
     with moto_server(tmp_path_factory.mktemp("moto-with-checks"), check_credentials=True) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+def s3_proxy(s3_server: "S3Server") -> "Iterator[FaultProxy]":
+    from tests.servers.s3_proxy import FaultProxy
+
     with FaultProxy(s3_server.endpoint_url) as proxy:
         yield proxy
 
@@ -158,9 +168,9 @@ class Bucket:
 
     name: str
     endpoint_url: str  # for the job: requests to it stand in the journal
-    journal: Journal
-    proxy: FaultProxy
-    filesystem: s3fs.S3FileSystem  # for the test: its requests do not
+    journal: "Journal"
+    proxy: "FaultProxy"
+    filesystem: "s3fs.S3FileSystem"  # for the test: its requests do not
 
     @property
     def url(self) -> str:
@@ -168,7 +178,7 @@ class Bucket:
 
 
 @pytest.fixture
-def s3(s3_server: S3Server, s3_proxy: FaultProxy) -> Iterator[Bucket]:
+def s3(s3_server: "S3Server", s3_proxy: "FaultProxy") -> Iterator[Bucket]:
     bucket = Bucket(f"test-{uuid.uuid4().hex}", s3_proxy.endpoint_url, s3_proxy.journal, s3_proxy, s3_server.filesystem())
     bucket.filesystem.mkdir(bucket.name)
     bucket.journal.clear()

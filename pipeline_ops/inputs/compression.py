@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import zstandard
 
 from pipeline_ops.inputs.zip_archives import open_member
 from pipeline_ops.schema.streams import BrokenStream, Readable
@@ -21,6 +20,20 @@ from pipeline_ops.schema.streams import BrokenStream, Readable
 PIECE_BYTES = 4 * 2**10  # compressed, at a time: of the most compressible text these are 50 MB
 # of zstd, whose own default refuses files written with --long=28 or more; takes so much memory for such a file only
 MAX_WINDOW_BYTES = 2**31
+
+
+def _zstd_decompressor() -> Any:
+    import zstandard  # what reads no zstd does without it, as the stages on a bare GPU machine
+
+    return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What decompressors raise for damaged bytes."""
+    import zstandard
+
+    return (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, EOFError, NotImplementedError)
+
 
 MAGIC = {
     "gzip": (b"\x1f\x8b\x08",),
@@ -34,10 +47,9 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     "gzip": partial(zlib.decompressobj, wbits=31),
     "bz2": bz2.BZ2Decompressor,
     "xz": lzma.LZMADecompressor,
-    "zstd": lambda: zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj(),
+    "zstd": _zstd_decompressor,
 }
 PADDED = ("gzip", "xz")  # zeros may follow a member
-DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, EOFError, NotImplementedError)
 
 
 def compression_of(head: bytes, by_name: str | None) -> str | None:
@@ -79,7 +91,7 @@ def decompressed(source: BinaryIO, compression: str, path: str) -> Iterator[Read
 def _damage_as_os_error(compression: str) -> Iterator[None]:
     try:
         yield
-    except DAMAGE as error:
+    except _damage() as error:
         raise OSError(f"the {compression} data is damaged: {' '.join(str(error).split())}") from error
 
 
@@ -123,7 +135,7 @@ class _Frames:
             raise BrokenStream(f"the {self._compression} data is truncated: it ends within a frame; fetch the file again")
         try:
             self._decompressed += self._decompressor.decompress(piece)
-        except (*DAMAGE, OSError) as error:  # bz2's own
+        except (*_damage(), OSError) as error:  # bz2's own
             raise OSError(f"the {self._compression} data is damaged: {error}") from error
         if self._decompressor.eof:
             self._rest, self._decompressor = self._decompressor.unused_data, None

@@ -118,7 +118,7 @@ def run_bare_model(model: str, batches: str, *, dtype: str, use_gpu: bool, proce
     Returns:
         The loop, and the label ids of the documents, int64, in the order of the texts.
     """
-    loop = _together(_classify_loop, (model, batches, dtype, use_gpu), processes)
+    loop = run_together(_classify_loop, (model, batches, dtype, use_gpu), processes)
     flat = load_batches(batches)
     ends = np.cumsum(flat.rows)
     labels = np.full(len(flat.order), -1, np.int64)
@@ -190,7 +190,7 @@ def run_bare_tokenizer(model: str, texts: str, processes: int) -> Loop:
     Args:
         texts: path that save_texts has written.
     """
-    return _together(_tokenize_loop, (model, texts), processes)
+    return run_together(_tokenize_loop, (model, texts), processes)
 
 
 def _tokenize_loop(take: Callable[[], int], ready: Callable[[], None], model: str, path: str) -> Any:
@@ -205,8 +205,13 @@ def _tokenize_loop(take: Callable[[], int], ready: Callable[[], None], model: st
         return time.monotonic(), None
 
 
-def _together(loop: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Loop:
-    """Runs `loop` in that many processes; see the module."""
+def run_together(loop: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> Loop:
+    """Runs `loop` in that many processes; see the module.
+
+    Args:
+        loop: a function of a module, called with `take`, which gives 0, 1, 2, … to whichever process asks next; `ready`, which
+            it calls once, when it has loaded; and the arguments. Returns when it has ended (time.monotonic), and its part.
+    """
     context = multiprocessing.get_context("spawn")
     barrier, counter = context.Barrier(processes + 1), context.Value("q", 0)
     results = context.SimpleQueue()
