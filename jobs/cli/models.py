@@ -96,7 +96,7 @@ def benchmark_command(
         result = mode.measure(only=only, tiny=tiny, limit=limit or mode.LIMIT_SECONDS, output=output)
         if not quiet:
             mode.print_result(result)
-        return emit(mode.summary_of(result), as_json=as_json, shown=not quiet, ok=result["complete"])
+        return emit(mode.summary_of(result), as_json=as_json, shown=not quiet, ok=result["ok"])
     if only or tiny or limit:
         raise UserError("--only, --tiny and --limit are for --gpu; without it, --size tiny tries the command")
     from jobs.benchmark import modes

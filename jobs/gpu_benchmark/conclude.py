@@ -17,8 +17,16 @@ ALIKE = 0.15  # a constant that differs by less from what is measured stays
 NEARLY_BEST = 0.95  # of the best rate, which the least batch is to have
 AS_GOOD = 0.99  # of the best rate, which the largest batch needs not exceed
 WORTH_COMPILING = 1.15  # times as fast
+LABELS_LOST = 0.002  # share of documents whose labels a faster way may change beside what the dtype changes
 PLAN_MILLISECONDS = 5.0  # that a first call takes longer than later ones: a plan is built
 FULL_BATCH = 65_536  # tokens
+RATES = {  # key of a finding, or of several in it -> unit
+    "tb_per_second": "TB/s",
+    "tflops": "TFLOP/s",
+    "documents_per_second": "documents/s",
+    "mfu": "MFU",
+    "tokens_per_second_per_core": "tokens/s per core",
+}
 USUAL_LENGTHS = (512, 128, 104)
 FEEDING = (8, 16)  # processes of a machine that feeds a GPU
 
@@ -44,9 +52,21 @@ def conclude(rows: Sequence[Row]) -> list[Conclusion]:
         gpu_speed,
         batch_tokens,
         compile_table,
+        fastest_variant,
         checks,
     )
     return [one for function in functions for one in function(rows)]
+
+
+def best_of(rows: Sequence[Row], phase: str) -> str:
+    """The highest rates among a phase's findings, for a table; empty where it has none."""
+    found = []
+    for key, unit in RATES.items():
+        values = [row[key] for row in _of(rows, phase) if row.get(key) is not None]
+        numbers = [number for value in values for number in (value.values() if isinstance(value, dict) else [value])]
+        if numbers:
+            found.append(f"{_shown(max(numbers))} {unit}")
+    return ", ".join(found)
 
 
 def _of(rows: Sequence[Row], phase: str, **values: Any) -> list[Row]:
@@ -119,8 +139,7 @@ def gpu_speed(rows: Sequence[Row]) -> Iterable[Conclusion]:
     """GPU_FLOPS and MFU, by BERT-base on batches of mixed lengths, as the program runs it."""
     device = next((row["name"] for row in _of(rows, "facts", what="device")), None)
     peak = peak_flops(device, "bfloat16")
-    rates = [row["mfu"] for row in _of(rows, "bert-base") if row.get("mfu")]
-    mixed = [row["mfu"] for row in _of(rows, "bert-base", length="mixed") if row.get("mfu")] or rates
+    mixed = [row["mfu"] for row in _of(rows, "bert-base", length="mixed", cudnn=False) if row.get("mfu")]
     if peak and mixed:
         measured = max(mixed)
         because = f"BERT-base reaches {measured:.0%} of {device}'s peak"
@@ -134,8 +153,8 @@ def batch_tokens(rows: Sequence[Row]) -> Iterable[Conclusion]:
     for phase in ("bert-base", "22m"):
         rates: dict[int, float] = {}
         for row in _of(rows, phase):
-            if not row.get("graph") and row.get("tokens") and row.get("tokens_per_second"):
-                rates[row["tokens"]] = max(row["tokens_per_second"], rates.get(row["tokens"], 0))
+            if "tokens_per_second" in row and row.get("length") != "mixed" and not (row.get("cudnn") or row.get("graph")):
+                rates[row["tokens"]] = row["tokens_per_second"]
         if len(rates) > 2:
             best = max(rates.values())
             least.append(min(tokens for tokens, rate in rates.items() if rate >= NEARLY_BEST * best))
@@ -151,14 +170,38 @@ def batch_tokens(rows: Sequence[Row]) -> Iterable[Conclusion]:
 
 
 def compile_table(rows: Sequence[Row]) -> Iterable[Conclusion]:
+    """Whether compiling alone pays: the best compiled variant beside the best eager one."""
     for phase, model in (("variants", "bert"), ("deberta", "deberta-v2")):
-        rates = {row["variant"]: row["documents_per_second"] for row in _of(rows, phase) if row.get("documents_per_second")}
-        compiled = {name: rate for name, rate in rates.items() if "compile" in name}
-        if "eager" in rates and compiled:
+        rates = _rates_of_variants(rows, phase)
+        eager, compiled = ({name: rate for name, rate in rates.items() if name.startswith(how)} for how in ("eager", "compile"))
+        if eager and compiled:
             name = max(compiled, key=lambda name: compiled[name])
-            factor = compiled[name] / rates["eager"]
+            factor = compiled[name] / max(eager.values())
             new = factor >= WORTH_COMPILING
             yield Conclusion("model.compile", f"default for {model}", False, new, f"{name}: {factor:.2f} times eager")
+
+
+def fastest_variant(rows: Sequence[Row]) -> Iterable[Conclusion]:
+    """The fastest way to run BERT-base whose labels are those of plain eager passes about as often as these are float32's."""
+    agreement = {row["variant"]: row["label_agreement"] for row in _of(rows, "variants") if row.get("label_agreement")}
+    rates = _rates_of_variants(rows, "variants")
+    if "eager" in agreement:
+        least = agreement["eager"] - LABELS_LOST
+        right = {name: rate for name, rate in rates.items() if agreement.get(name, 0) >= least}
+        name = max(right, key=lambda name: right[name])
+        because = (
+            f"{right[name] / rates['eager']:.2f} times eager; labels as float32: {agreement[name]}, eager {agreement['eager']}"
+        )
+        yield Conclusion("pipeline_ops/classifying", "BERT-base at a full batch", "eager", name, because)
+
+
+def _rates_of_variants(rows: Sequence[Row], phase: str) -> dict[str, float]:
+    """documents/s of each variant, at its best number of tokens per pass."""
+    rates: dict[str, float] = {}
+    for row in _of(rows, phase):
+        if "documents_per_second" in row:
+            rates[row["variant"]] = max(row["documents_per_second"], rates.get(row["variant"], 0))
+    return rates
 
 
 def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -177,10 +220,12 @@ def _two_digits(value: float) -> float:
     return float(f"{value:.2g}")
 
 
+def _shown(value: Any) -> str:
+    """Of a number its first digits, and no exponent from a thousand on."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _short(values: dict[Any, Any]) -> str:
-    parts = (
-        f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}"
-        for key, value in values.items()
-        if value is not None
-    )
-    return ", ".join(parts)
+    return ", ".join(f"{key}: {_shown(value)}" for key, value in values.items() if value is not None)

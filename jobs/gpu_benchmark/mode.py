@@ -3,12 +3,13 @@
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.gpu_benchmark.conclude import conclude
+from jobs.gpu_benchmark.conclude import best_of, conclude
 from jobs.gpu_benchmark.runner import Line, chosen_phases, run_phases
 
 FILE = "benchmark-gpu.json"
@@ -24,8 +25,8 @@ def measure(*, only: Sequence[str] | None, tiny: bool, limit: float, output: str
         limit: seconds for all.
 
     Returns:
-        mode, tiny, complete (whether all phases are done), phases ([{phase, status, seconds, findings, error}]), conclusions
-        (of conclude.Conclusion), rows (the findings, each with its phase).
+        mode, tiny, ok (all phases are done, and no check has failed), phases (each with phase, status, seconds, findings, best,
+        and error), conclusions (of conclude.Conclusion), rows (the findings, each with its phase).
 
     Raises:
         UserError: no such phase; no GPU.
@@ -49,11 +50,12 @@ def result_of(lines: Sequence[Line], tiny: bool) -> dict[str, Any]:
     """The result by the lines so far; see measure()."""
     rows = [line for line in lines if "status" not in line]
     ends = [line for line in lines if line.get("status") not in (None, "begun")]
-    phases = [{**end, "findings": sum(row["phase"] == end["phase"] for row in rows)} for end in ends]
+    found = Counter(row["phase"] for row in rows)
+    phases = [{**end, "findings": found[end["phase"]], "best": best_of(rows, end["phase"])} for end in ends]
     return {
         "mode": "gpu",
         "tiny": tiny,
-        "complete": all(end["status"] == "done" for end in ends),
+        "ok": all(end["status"] == "done" for end in ends) and all(row.get("ok", True) for row in rows),
         "phases": phases,
         "conclusions": [asdict(one) for one in conclude(rows)],
         "rows": rows,
@@ -75,11 +77,11 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(file=sys.stderr)
-    phases = Table("phase", "status", "seconds", "findings", "", title="benchmark --gpu")
+    phases = Table("phase", "status", "seconds", "findings", "best, or why not", title="benchmark --gpu")
     for phase in result["phases"]:
         seconds = phase.get("seconds")
         cells = (phase["phase"], phase["status"], "" if seconds is None else f"{seconds:g}", str(phase["findings"]))
-        phases.add_row(*cells, phase.get("error", ""))
+        phases.add_row(*cells, phase.get("error", phase["best"]))
     console.print(phases)
     if not result["conclusions"]:
         console.print("The measurements contradict no default.")

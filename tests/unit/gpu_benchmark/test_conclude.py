@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
-from jobs.gpu_benchmark.conclude import Conclusion, conclude
+from jobs.gpu_benchmark.conclude import Conclusion, best_of, conclude
 from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.planning.forecast import MFU
 
@@ -69,7 +69,8 @@ def test_speed_of_a_gpu_is_that_of_mixed_lengths() -> None:
     rows = [
         DEVICE,
         {"phase": "bert-base", "tokens": 65_536, "length": 512, "mfu": 0.9},
-        {"phase": "bert-base", "tokens": 65_536, "length": "mixed", "mfu": 0.2},
+        {"phase": "bert-base", "tokens": 65_536, "length": "mixed", "cudnn": False, "mfu": 0.2},
+        {"phase": "bert-base", "tokens": 65_536, "length": "mixed", "cudnn": True, "mfu": 0.8},
     ]
     changes = found(*rows)
     assert (changes["MFU"].old, changes["MFU"].new) == (MFU, 0.2)
@@ -83,12 +84,12 @@ def test_batches_begin_where_the_slowest_starter_is_nearly_at_its_best() -> None
         "22m": {8192: 40, 16_384: 80, 32_768: 96, 65_536: 100},
     }
     rows = [
-        {"phase": phase, "tokens": tokens, "tokens_per_second": float(rate)}
+        {"phase": phase, "tokens": tokens, "length": 100, "cudnn": False, "graph": False, "tokens_per_second": float(rate)}
         for phase, of_tokens in rates.items()
         for tokens, rate in of_tokens.items()
     ]
-    graph = {"phase": "22m", "tokens": 8192, "tokens_per_second": 1000.0, "graph": True}
-    changes = found(*rows, graph)
+    others = [{**rows[-1], "tokens": 8192, "tokens_per_second": 1000.0, key: True} for key in ("graph", "cudnn")]
+    changes = found(*rows, *others)
     assert (changes["MIN_BATCH_TOKENS"].old, changes["MIN_BATCH_TOKENS"].new) == (MIN_BATCH_TOKENS, 32_768)
     assert (changes["MAX_BATCH_TOKENS"].old, changes["MAX_BATCH_TOKENS"].new) == (MAX_BATCH_TOKENS, 65_536)
 
@@ -97,12 +98,33 @@ def test_compiling_becomes_the_default_where_it_pays() -> None:
     rows = [
         {"phase": "variants", "variant": "eager", "documents_per_second": 4000.0},
         {"phase": "variants", "variant": "compile no mask", "documents_per_second": 4100.0},
-        {"phase": "deberta", "variant": "eager", "documents_per_second": 1200.0},
+        {"phase": "deberta", "variant": "eager", "tokens": 65_536, "documents_per_second": 1200.0},
+        {"phase": "deberta", "variant": "eager", "tokens": 8192, "documents_per_second": 700.0},
         {"phase": "deberta", "variant": "compile", "documents_per_second": 2500.0},
     ]
     assert {name: one.new for name, one in found(*rows).items()} == {"default for bert": False, "default for deberta-v2": True}
 
 
+def test_fastest_variant_is_one_that_keeps_the_labels() -> None:
+    rows = [
+        {"phase": "variants", "variant": name, "documents_per_second": rate, "label_agreement": agreement}
+        for name, rate, agreement in (("eager", 4000.0, 0.999), ("fused", 5600.0, 0.998), ("fp8", 7000.0, 0.95))
+    ]
+    one = found(*rows)["BERT-base at a full batch"]
+    assert one.new == "fused"
+    assert one.because.startswith("1.40 times eager")
+
+
 def test_what_is_not_right_on_a_gpu_is_a_conclusion() -> None:
     row = {"phase": "correctness", "check": "roberta, float16", "ok": False, "largest_difference": 0.5}
     assert found(row, {**row, "check": "bert", "ok": True}).keys() == {"roberta, float16"}
+
+
+def test_best_rates_of_a_phase_are_those_of_its_findings_and_of_what_is_in_them() -> None:
+    rows = [
+        {"phase": "ceilings", "what": "copy", "tb_per_second": 4.2},
+        {"phase": "ceilings", "what": "layer", "tflops": {"linear": 675.0, "float8 by row": 992.0}},
+        {"phase": "22m", "tokens": 8192, "documents_per_second": 98_765.4},
+    ]
+    assert best_of(rows, "ceilings") == "4.2 TB/s, 992 TFLOP/s"
+    assert best_of(rows, "22m") == "98,765 documents/s"
