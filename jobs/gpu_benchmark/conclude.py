@@ -20,6 +20,7 @@ WORTH_COMPILING = 1.15  # times as fast
 LABELS_LOST = 0.002  # share of documents whose labels a faster way may change beside what the dtype changes
 PLAN_MILLISECONDS = 5.0  # that a first call takes longer than later ones: a plan is built
 FULL_BATCH = 65_536  # tokens
+REASON_CHARACTERS = 200
 RATES = {  # key of a finding, or of several in it -> unit
     "tb_per_second": "TB/s",
     "tflops": "TFLOP/s",
@@ -208,7 +209,8 @@ def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:
     """What is wrong on this GPU."""
     for row in _of(rows, "correctness"):
         if row.get("ok") is False:
-            yield Conclusion("correctness", str(row.get("check")), "right", "wrong", _short({**row, "phase": None}))
+            values = {key: value for key, value in row.items() if key not in ("phase", "check", "ok")}
+            yield Conclusion("correctness", str(row.get("check")), "right", "wrong", _short(values)[:REASON_CHARACTERS])
 
 
 def _changed(place: str, name: str, old: float, new: float, because: str) -> Iterable[Conclusion]:

@@ -77,7 +77,8 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(file=sys.stderr)
-    phases = Table("phase", "status", "seconds", "findings", "best, or why not", title="benchmark --gpu")
+    title = "a rehearsal, whose numbers say nothing of a GPU" if result["tiny"] else "benchmark --gpu"
+    phases = Table("phase", "status", "seconds", "findings", "best, or why not", title=title)
     for phase in result["phases"]:
         seconds = phase.get("seconds")
         cells = (phase["phase"], phase["status"], "" if seconds is None else f"{seconds:g}", str(phase["findings"]))
