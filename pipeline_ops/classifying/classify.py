@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.classifying.forward_pass import ForwardPasses, is_out_of_memory
+from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.loading.device_errors import fault_of
 from pipeline_ops.schema.bisection import ALL_FAILED_MIN, MAX_CONSECUTIVE_FAILURES, bisect_failures
 from pipeline_ops.schema.output_columns import Embedding
 from pipeline_ops.tokenizing.batching import TokenBatches
@@ -49,7 +50,7 @@ def classify_isolating_failures(
     Raises:
         ValueError: the model returns another number of logits than num_labels.
         Exception: documents are not at fault: all fail (see bisect_failures), a single one is too much for the memory, or the
-            device is lost.
+            device is lost or cannot be used.
     """
     import torch
 
@@ -93,10 +94,5 @@ def classify_isolating_failures(
     return values, failed
 
 
-def is_device_lost(error: BaseException) -> bool:
-    """True if the GPU is unusable for this process, which then has to end: an assertion or a fault on the device."""
-    return "CUDA error" in str(error) and not is_out_of_memory(error)
-
-
 def _is_documents_fault(error: BaseException) -> bool:
-    return isinstance(error, Exception) and not is_out_of_memory(error) and not is_device_lost(error)
+    return isinstance(error, Exception) and fault_of(error) is None

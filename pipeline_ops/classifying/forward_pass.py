@@ -8,23 +8,12 @@ from typing import Any
 import numpy as np
 
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
+from pipeline_ops.loading.device_errors import is_out_of_memory
 from pipeline_ops.loading.shared_trunk import SharedTrunk
 from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding
 from pipeline_ops.tokenizing.batching import TokenBatches, without_padding
-
-# RuntimeErrors of torch that are no torch.OutOfMemoryError
-OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True if memory of the host or the GPU was exhausted."""
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
-    )
 
 
 def check_compiler(device: str) -> None:
@@ -84,6 +73,7 @@ class ForwardPasses:
         self.forward = torch.compile(model, dynamic=True) if compiled else model
         parameters = inspect.signature(model.forward).parameters
         self.takes_types = "token_type_ids" in parameters
+        self.num_types = num_type_embeddings(model) if self.takes_types else None
         # without these, positions would count padding on the left, and results depend on the batch
         self.takes_positions = pad_left and "position_ids" in parameters
         self.takes_no_mask = "attention_mask" in parameters and parameters["attention_mask"].default is None
@@ -121,13 +111,13 @@ class ForwardPasses:
             lengths: int32 (rows,), without padding.
 
         Raises:
-            IndexError: the model has no embedding for a token id.
+            IndexError: the model has no embedding for a token id or a token type.
             MemoryError: a single row exhausts the memory.
             Exception: what the model raises.
         """
         import torch
 
-        self._check_ids(ids)
+        self._check_ids(ids, type_ids)
         waiting, parts, retrying_one = [(0, len(lengths))], [], False
         while waiting:
             start, stop = waiting.pop()
@@ -238,20 +228,30 @@ class ForwardPasses:
     def take_seconds(self) -> float:
         """Seconds that the device has computed this model's passes since the last call; waits for it.
 
-        What models share counts for the one that computes it.
+        What models share counts for the one that computes it. On a GPU from the first to the last kernel of each pass: where
+        the passes are so small that the GPU waits for the next kernel to be launched, that counts as well.
         """
         seconds, events = self._seconds, self._events
-        self._seconds, self._events = 0.0, []
+        self.discard_seconds()
         if events:
             events[-1][1].synchronize()
         return seconds + sum(begin.elapsed_time(end) for begin, end in events) / 1000
 
-    def _check_ids(self, ids: np.ndarray) -> None:
+    def discard_seconds(self) -> None:
+        """Begins to count anew: what has been computed so far, in a unit that has failed or a trial, is nobody's."""
+        self._seconds, self._events = 0.0, []
+
+    def _check_ids(self, ids: np.ndarray, type_ids: np.ndarray | None) -> None:
         """Raises IndexError for an id without an embedding; on a GPU it would make the device unusable for the process."""
         known = num_embeddings(self.model)
         if known is not None and ids.size and ids.max() >= known:
             raise IndexError(
                 f"token id {ids.max()}, the model has embeddings for {known}; its tokenizer belongs to another model"
+            )
+        if self.num_types is not None and type_ids is not None and type_ids.size and type_ids.max() >= self.num_types:
+            raise IndexError(
+                f"token type {type_ids.max()}, the model has embeddings for {self.num_types}; its tokenizer belongs to another"
+                " model"
             )
 
     def _warm_up(self) -> None:
@@ -260,7 +260,7 @@ class ForwardPasses:
         with torch.inference_mode():
             types = np.zeros(32, np.int8) if self.takes_types else None
             self(np.zeros(32, np.int32), types, np.array([16, 9], np.int32), 16)
-        self.take_seconds()
+        self.discard_seconds()
 
 
 def num_embeddings(model: Any) -> int | None:
@@ -269,6 +269,12 @@ def num_embeddings(model: Any) -> int | None:
         return getattr(model.get_input_embeddings(), "num_embeddings", None)
     except NotImplementedError:
         return None
+
+
+def num_type_embeddings(model: Any) -> int | None:
+    """The number of token types that a transformers model has embeddings for; None: it has no table of them."""
+    tables = [module.weight for name, module in model.named_modules() if name.endswith("token_type_embeddings")]
+    return min(map(len, tables), default=None)
 
 
 def _to_tensor(arrays: list[np.ndarray]) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.classifying.forward_pass import ForwardPasses, is_out_of_memory, num_embeddings
+from pipeline_ops.classifying.forward_pass import ForwardPasses, num_embeddings
+from pipeline_ops.loading.device_errors import fault_of
 from pipeline_ops.models.config import ModelFacts
 from pipeline_ops.models.padding_side import DEPENDS, known_reason
 from pipeline_ops.schema.errors import UserError, one_line
@@ -38,7 +39,7 @@ def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
 
     Raises:
         UserError: the answers are not even repeatable, or depend on the other rows of a batch.
-        MemoryError: a row exhausts the memory.
+        Exception: of the device (device_errors.fault_of).
     """
     if (known := known_reason(facts.model_type)) is not None:
         return known
@@ -49,7 +50,7 @@ def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
             alone = answers_to(passes, rows, facts, batch_tokens=1)
             together = answers_to(passes, rows, facts, batch_tokens=10**6)
         except Exception as error:
-            if is_out_of_memory(error) or "CUDA error" in str(error):
+            if fault_of(error) is not None:
                 raise
             what = "padding cannot be tried" if alone is None else "padded batches fail"
             return f"{what} ({type(error).__name__}: {one_line(error)[:120]})"  # without padding labels are right in any case

@@ -77,7 +77,7 @@ def _join(root: ForwardPasses, model: Shareable, source: Shareable, part: Common
         model.passes.trunk = None
         trunk.undo()
     for passes in (root, *root.followers, model.passes):
-        passes.take_seconds()
+        passes.discard_seconds()
     return why_not
 
 

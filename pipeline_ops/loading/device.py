@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline_ops.loading.device_errors import usable_device
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.flops import token_budget_of
@@ -22,14 +23,16 @@ def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_cl
         latter two are None on a CPU.
 
     Raises:
-        UserError: as load_classifier.
+        UserError: as load_classifier, or the GPU cannot be used.
     """
-    dtypes = [resolve_dtype(model.config.dtype, gpus_per_classifier > 0) for model in models]
+    with usable_device():
+        dtypes = [resolve_dtype(model.config.dtype, gpus_per_classifier > 0) for model in models]
     if not gpus_per_classifier:  # importing torch would delay the first label by seconds
         return {"dtypes": dtypes, "device": None, "batch_tokens": None}
     import torch
 
-    free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1) / len(models)
+    with usable_device():
+        free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1) / len(models)
     budgets = []
     for model, dtype in zip(models, dtypes, strict=True):
         traced = load_classifier(model.config, storage, revision=model.facts.revision, dtype=dtype, device="meta")

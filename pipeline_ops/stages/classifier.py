@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures, is_device_lost
+from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
 from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
+from pipeline_ops.loading.device_errors import is_device_lost, usable_device
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
@@ -70,7 +71,8 @@ class ClassifyActor:
         self.flops: list[DocumentFlops | None] | None = None  # counted after the first unit, whose labels are waited for
         self.load_error: Exception | None = None
         try:
-            self.passes = self.load()
+            with usable_device():
+                self.passes = self.load()
         except Exception as error:  # raised for the first unit: Ray reports a failed constructor as a traceback only
             self.load_error = error
         self.called = self.returned = time.monotonic()  # when the last call began and ended
@@ -151,17 +153,19 @@ class ClassifyActor:
         A document that fails in what models share, or in one of them, has no output of any of them.
         """
         outputs: dict[int, UnitLogits] = {}
+        for passes in self.passes:
+            passes.discard_seconds()  # of a unit that has failed
         try:
             for number, passes in enumerate(self.passes):
                 if passes.trunk is None:
                     together = [number, *map(self.passes.index, passes.followers)]
                     outputs |= self.forward_together(together, batches[number])
+            return [outputs[number] for number in range(len(self.passes))], [passes.take_seconds() for passes in self.passes]
         except Exception as error:
             if is_device_lost(error):  # only a new process can use the GPU again: Ray starts one, and `attempts` counts
                 traceback.print_exc()
                 os._exit(1)
             raise
-        return [outputs[number] for number in range(len(self.passes))], [passes.take_seconds() for passes in self.passes]
 
     def forward_together(self, numbers: Sequence[int], batches: TokenBatches) -> dict[int, UnitLogits]:
         """{number: output} of models that share a pass, the one that leads it first; or of one that has its own."""

@@ -16,7 +16,17 @@ from pipeline_ops.stages.writer import write_task
 from pipeline_ops.writing.commit_record import ClassifySeconds
 from tests.models.harmful import UNEMBEDDED_WORD, with_unembedded_word
 from tests.support.corpora import real_documents, write_bytes, write_jsonl
-from tests.support.stage_rows import commit_of, context_of, label, labeled, models_of, rejects_in, rows_of, tokenizer_of
+from tests.support.stage_rows import (
+    commit_of,
+    context_of,
+    failure_of,
+    label,
+    labeled,
+    models_of,
+    rejects_in,
+    rows_of,
+    tokenizer_of,
+)
 
 
 def test_chain_labels_every_document_once_whatever_the_units_and_batches_are(tmp_path: Path, model: Path) -> None:
@@ -75,6 +85,25 @@ def test_classify_seconds_of_units_cover_the_time_that_the_actor_lived(tmp_path:
     assert total.computing > 0
     lengths = np.array([row["num_tokens"] for row in labeled(tmp_path / "out")])
     assert sum(commit.flops or 0 for commit in commits) == pytest.approx(flops_of(lengths), rel=1e-9)
+
+
+def test_classify_seconds_of_a_unit_leave_out_those_of_a_failed_one_before_it(tmp_path: Path, model: Path) -> None:
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
+    context = context_of(models_of(model, output), output, 1)
+    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "a"}, {"text": "a longer text"}]))
+    actor, tokenized, passed = ClassifyActor(context, attempts), tokenizer_of(context, attempts)(row), []
+
+    def compute_then_exhaust(module: Any, inputs: Any) -> None:
+        if passed:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        time.sleep(0.3)
+        passed.append(module)
+
+    hook = actor.passes[0].model.register_forward_pre_hook(compute_then_exhaust)
+    assert "too much for a classifier's memory" in failure_of(actor(tokenized)).message
+    hook.remove()
+    seconds = commit_of(write_task(actor(tokenized), context, attempts)).classify_seconds
+    assert (seconds.copying >= 0, seconds.computing < 0.3) == (True, True)
 
 
 class Watched(AttemptCounts):
