@@ -7,10 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-TOKENIZERS_PER_GPU = 6  # where the model's size is not known
-TOKENS_PER_CORE = 600_000  # that a core tokenizes in a second with a tokenizer in Rust, about: 3 MB of text
+TOKENS_PER_CORE = 350_000  # that a core of a job tokenizes in a second in Rust: 1.5 MB of text; measured, 290,000 to 400,000
+TOKENIZERS_AHEAD = 1.75  # times those that the GPUs need, where cores are free: texts and cores differ, and GPUs cost more
+READ_WRITE_SHARE = 1 / 8  # of the cores beside GPUs: 0.4 µs per token, where tokenizing takes 2.9
+TOKEN_FLOPS = 1.7e8  # of BERT-base, where the model's are not known
 GPU_FLOPS = 5e14  # per second that a model gets out of a GPU, at half of an H200's peak in bfloat16
 CORE_FLOPS = 1e11  # the same for a core, in float32 with AVX-512
+OBJECT_STORE_BYTES = 2 * 2**30  # of a Ray on one machine, at least: dozens of units in flight
+OBJECT_STORE_SHARE = 0.3  # of the memory, at most
 LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
 WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
@@ -135,6 +139,35 @@ def tokenizers_for(flops: float, token_flops: float, tokens_per_core: float) -> 
     return ceil(flops / token_flops / tokens_per_core)
 
 
+def cores_beside_gpus(cores: int, classifiers: int) -> int:
+    """Cores that tokenizers may fill, at least half of them all.
+
+    The others are for the thread of each classifier that launches kernels, for the driver, and for reading and writing.
+    """
+    return max(ceil((cores - classifiers - 1) * (1 - READ_WRITE_SHARE)), cores // 2)
+
+
+def object_store_bytes(machine: Machines, unit_bytes: int, *, memory: float, shared_memory: float) -> int:
+    """Size of the object store of a Ray on one machine: for the units in flight, of which Ray Data lets it fill half.
+
+    With its token batches a unit takes two to three times the bytes of its text. Each tokenizer has one, and each classifier
+    those that it is sent, and the one that it returns.
+
+    Args:
+        memory: of the machine, in bytes.
+        shared_memory: that are free in /dev/shm: Ray puts a larger store on a disk.
+    """
+    classifiers = int(machine.gpus) or machine.cores
+    tokenizers = cores_beside_gpus(machine.cores, classifiers) if machine.gpus else ceil(machine.cores / 8)
+    wanted = 3 * unit_bytes * (tokenizers + (units_in_flight(machine.gpus > 0) + 1) * classifiers)
+    return max(OBJECT_STORE_BYTES, int(min(wanted, shared_memory, OBJECT_STORE_SHARE * memory)))
+
+
+def units_in_flight(use_gpu: bool) -> int:
+    """Units that each classifier is sent at a time, the one in work among them: it does not wait for the next."""
+    return 4 if use_gpu else 2
+
+
 def tokens_per_pass(token_flops: float) -> int:
     """Tokens of a forward pass on a core: 2048, or 4096 for models so small that a pass would be over in no time.
 
@@ -190,15 +223,16 @@ def resolve_pools(
                 f"compute.classifiers: {min_classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g} GPUs,"
                 f" room for {room}; lower it, or add nodes"
             )
-        wanted = TOKENIZERS_PER_GPU * max(1, int(classifiers * gpus))
-        if token_flops:
-            wanted = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops, tokens_per_core)
-        why = f"enough to keep the GPUs busy: {wanted} cores"
+        busy = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops or TOKEN_FLOPS, tokens_per_core)
+        wanted = ceil(TOKENIZERS_AHEAD * busy)
         spare = int(machines.cpus - classifiers - READER_CPUS - WRITER_CPUS)
         if machines.grows:
+            why = f"more than the {busy} cores that keep the GPUs busy"
             min_tokenizers, tokenizers = sizes("tokenizers", wanted, why, room=spare, least=1)
         else:
-            min_tokenizers, tokenizers = sizes("tokenizers", min(spare, wanted), why, room=spare)
+            wanted = min(spare, cores_beside_gpus(machines.cores, classifiers), wanted)
+            why = f"{'more than' if wanted > busy else 'of'} the {busy} cores that keep the GPUs busy"
+            min_tokenizers, tokenizers = sizes("tokenizers", wanted, why, room=spare)
     else:
         if compute.accelerator_type is not None:
             raise ValueError(

@@ -1,18 +1,21 @@
 """Connecting to Ray; the only reader of the process's environment."""
 
+import ctypes
 import glob
 import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from functools import cache
 
-from cluster.resources import Machines, Node
+from cluster.resources import Machines, Node, object_store_bytes
 from cluster.streaming import wait_for_executors
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
@@ -25,8 +28,10 @@ SECRETS = (
 SHORTEST_SECRET = 12  # shorter ones stand in texts by chance
 LOCAL_STARTS = 2
 HELPER_ACTORS = 12  # more than Ray Data and a job have beside the pools
+NO_DEVICES = ("", "-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES, as Ray reads it
 ACCELERATOR = "accelerator_type:"  # the resource by which Ray knows a node's kind of GPU
-OBJECT_STORE_BYTES = 2 * 2**30  # of a local Ray: dozens of units in flight
+SHARED_MEMORY = "/dev/shm"
+MEMORY_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def quiet_environment() -> None:
@@ -113,19 +118,57 @@ def worker_environment() -> dict[str, str]:
     return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in given}
 
 
+def usable_memory() -> int:
+    """Bytes of memory this process may use: of the machine, or of its container (cgroup v2)."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if os.path.exists(MEMORY_LIMIT):
+        with open(MEMORY_LIMIT) as limit:
+            given = limit.read().strip()
+        if given != "max":
+            memory = min(memory, int(given))
+    return memory
+
+
+def installed_gpus() -> int:
+    """NVIDIA GPUs of this machine or container, whatever CUDA_VISIBLE_DEVICES says: as Ray counts them, by NVML, else by their
+    devices, else by CUDA's driver.
+
+    Containers that are given no `utility` of NVIDIA's driver lack NVML, gVisor and WSL2 /proc/driver/nvidia, WSL2 the devices.
+    """
+    return (
+        gpus_of_driver("libnvidia-ml.so.1", "nvmlInit_v2", (), "nvmlDeviceGetCount_v2")
+        or len(glob.glob("/dev/nvidia[0-9]*"))
+        or gpus_of_driver("libcuda.so.1", "cuInit", (0,), "cuDeviceGetCount")
+    )
+
+
+@cache
+def gpus_of_driver(library: str, initialize: str, arguments: tuple[int, ...], count: str) -> int:
+    """GPUs by a library of NVIDIA's driver; 0 without it, or where it finds no driver."""
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return 0
+    found = ctypes.c_int(0)
+    failed = getattr(driver, initialize)(*arguments) or getattr(driver, count)(ctypes.byref(found))
+    return 0 if failed else found.value
+
+
 def this_machine() -> Machines:
     """What a Ray started here would have, found without starting one or importing torch."""
-    cores = usable_cores()
+    cores, gpus = usable_cores(), installed_gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = len(glob.glob("/proc/driver/nvidia/gpus/*"))
     if visible is not None:
-        gpus = min(gpus, len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
+        gpus = min(gpus, len([device for device in visible.split(",") if device.strip() not in NO_DEVICES]))
     # logical CPUs are slots: readers and writers wait for storage, so cores are offered twice
     return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=gpus)
 
 
-def _start_local(machine: Machines) -> None:
+def _start_local(machine: Machines, unit_bytes: int) -> None:
     import ray
+
+    shared_memory = shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else 0
+    store = object_store_bytes(machine, unit_bytes, memory=usable_memory(), shared_memory=shared_memory)
 
     for attempt in range(LOCAL_STARTS):
         try:
@@ -134,7 +177,7 @@ def _start_local(machine: Machines) -> None:
                 num_cpus=int(machine.cpus),
                 num_gpus=int(machine.gpus),
                 include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
+                object_store_memory=store,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 # Ray counts actors too, the helpers of Ray Data among them, and ends a worker beyond its limit that waits for
@@ -166,11 +209,12 @@ def cluster_machines() -> Machines:
 
 
 @contextmanager
-def connected(machine: Machines | None = None) -> Iterator[Machines]:
+def connected(machine: Machines | None = None, unit_bytes: int = 0) -> Iterator[Machines]:
     """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job.
 
     Args:
         machine: what a local Ray takes itself to have; default: what this machine has.
+        unit_bytes: of the units that travel, about; a local Ray's object store is for these.
     """
     quiet_environment()
     on_cluster = bool(os.environ.get("RAY_ADDRESS"))
@@ -189,7 +233,7 @@ def connected(machine: Machines | None = None) -> Iterator[Machines]:
             ray.init(runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False)
         else:
             local = True
-            _start_local(machine or this_machine())
+            _start_local(machine or this_machine(), unit_bytes)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
     with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died, until it is shut down

@@ -239,5 +239,5 @@ def conclude(measured: dict[str, Any]) -> list[str]:
         f"reached here, with {last['actors']} actors: {last['units_per_second']:.1f} units/s, what {gpus:.0f} such GPUs take",
         f"the driver took {last['units_per_second'] / driver:.0%} of a core, {1000 / driver:.0f} ms of CPU per unit, with its"
         f" loop, which costs much the same however many units come: it fills one core at {driver:.0f} units/s at the least,"
-        f" what {gpus_of_driver:.0f} such GPUs take: that bounds one job where tokenizing has cores of its own, 4 to 6 per GPU",
+        f" what {gpus_of_driver:.0f} such GPUs take: that bounds one job where tokenizing has cores of its own, 9 per GPU",
     ]

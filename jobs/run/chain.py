@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from cluster.attempts import Attempts, StageActivity
 from cluster.prometheus_metrics import Meter, metered, metered_actor
 from cluster.ray_settings import configure_ray_data
-from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools
+from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, units_in_flight
 from cluster.session import connected
 from cluster.streaming import run_tasks, stream_rows
 from jobs.run.fingerprint import fingerprint, result_settings
@@ -25,6 +25,10 @@ from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.tokenizing.sequences import Definition
 from pipeline_ops.writing.commit_record import Commit
+
+# of tokenizers beside GPUs, above Ray's 15 for workers; more of them may run than there are cores free, and the thread that
+# launches kernels shall not wait for a core. Classifiers on CPUs would take all cores from those that feed them
+TOKENIZER_NICENESS = 4
 
 
 def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> StageContext:
@@ -51,8 +55,8 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
 class Executor(Protocol):
     """Where the work of a run is done."""
 
-    def connected(self) -> AbstractContextManager[Machines]:
-        """The machines to work on, connected for the duration of the block."""
+    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+        """The machines to work on, connected for the duration of the block; unit_bytes: see session.connected."""
         ...
 
     def stream_units(
@@ -96,8 +100,8 @@ class RayExecutor:
 
     classify_actor: type[ClassifyActor] = ClassifyActor
 
-    def connected(self) -> AbstractContextManager[Machines]:
-        return connected()
+    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+        return connected(unit_bytes=unit_bytes)
 
     def stream_units(
         self,
@@ -113,6 +117,7 @@ class RayExecutor:
 
         attempts = Attempts(meter)
         shared = {"context": context, "attempts": attempts}
+        niceness = TOKENIZER_NICENESS if pools.use_gpu else 0
         unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
         configure_ray_data(context.unit_bytes)
         written = (
@@ -125,7 +130,7 @@ class RayExecutor:
             )
             .map_batches(
                 metered_actor("tokenize", TokenizeActor, meter, has_failed),
-                fn_constructor_kwargs={**shared, "tokenizers": tokenizers},
+                fn_constructor_kwargs={**shared, "tokenizers": tokenizers, "niceness": niceness},
                 compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
                 num_cpus=1,
                 **unit,
@@ -136,7 +141,7 @@ class RayExecutor:
                 compute=ActorPoolStrategy(
                     min_size=pools.min_classifiers,
                     max_size=pools.classifiers,
-                    max_tasks_in_flight_per_actor=4 if pools.use_gpu else 2,
+                    max_tasks_in_flight_per_actor=units_in_flight(pools.use_gpu),
                 ),
                 **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
                 **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),

@@ -138,7 +138,7 @@ def estimate(prepared: Prepared, target: Target) -> dict[str, Any]:
             "tokens_per_second": rate_source,
             "units": "planned",
             "driver": f"measured: {DRIVER_SECONDS_PER_UNIT * 1000:.0f} ms per unit, and its loop",
-            "tokenizers": f"measured: {float(f'{tokens_per_core(prepared):.2g}'):,.0f} tokens/s of a core",
+            "tokenizers": _tokenizing_source(prepared),
             "cores_per_device": cores_source,
             "price": "yours" if target.price is not None else "not given",
         },
@@ -231,6 +231,13 @@ def _cores_per_device(job: ResolvedJob, target: Target) -> tuple[float, str]:
         return CORES_PER_GPU, f"assumed: {CORES_PER_GPU} cores beside each GPU"
     cores = given.max if isinstance(given, PoolSize) else given
     return max(cores / target.devices, 1e-9), f"compute.tokenizers: {given} for {target.devices} GPUs"
+
+
+def _tokenizing_source(prepared: Prepared) -> str:
+    """Where the speed of tokenizing is from: tokenizers without a fast version are measured."""
+    measured = any(model.tokens_per_core for model in prepared.models)
+    rate = float(f"{tokens_per_core(prepared):.2g}")
+    return f"{'measured' if measured else 'assumed'}: {rate:,.0f} tokens/s of a core"
 
 
 def _split(prepared: Prepared, found: Forecast, target: Target) -> str | None:

@@ -9,6 +9,7 @@ from cluster.attempts import StageActivity
 from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_waiting
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
+from cluster.session import installed_gpus
 from jobs.run.chain import Executor, label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
@@ -46,7 +47,7 @@ def label_remaining(
     for note in prepared.notes:
         state.notify(note)
     state.begin_step("starting Ray")
-    with executor.connected() as machines:
+    with executor.connected(prepared.plan.unit_bytes) as machines:
         writer.rewrite_outdated(executor.run_tasks)
         if not prepared.plan.tasks:
             return
@@ -54,6 +55,8 @@ def label_remaining(
             pools = wait_for_pools(job.compute, machines, prepared.token_flops, tokens_per_core(prepared), state.notify)
         except ValueError as error:
             raise UserError(str(error)) from error
+        if not machines.here and not machines.gpus and job.compute.gpus_per_classifier == "auto":
+            _warn_about_uncounted_gpus(state, executor)
         state.begin_step(LOADING)
         probed = _probe(prepared, pools, machines, state, executor)
         writer.job_record = job_record(prepared, probed["dtypes"], state.run)
@@ -76,6 +79,15 @@ def label_remaining(
         with watched, closing(units) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
             state.begin_step("finishing: stopping the workers")
+
+
+def _warn_about_uncounted_gpus(state: RunState, executor: Executor) -> None:
+    ((_, gpus),) = executor.run_tasks(installed_gpus, [()])
+    if gpus:
+        state.notify(
+            f"a node has {gpus} GPUs, which its Ray does not offer: the models run on CPUs; start Ray there with"
+            f" --num-gpus={gpus}, or set compute.gpus_per_classifier to 0"
+        )
 
 
 def _note_passes(prepared: Prepared, state: RunState, passes: Sequence[dict[str, Any]]) -> None:

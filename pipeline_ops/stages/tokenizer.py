@@ -1,5 +1,6 @@
 """The tokenize stage: documents in, padded token batches out."""
 
+import os
 import time
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -28,9 +29,12 @@ class TokenizeActor:
 
     Args:
         tokenizers: definition of the tokenizer of each of distinct_tokenizations(context.models).
+        niceness: added to the process's, so that others get a core first.
     """
 
-    def __init__(self, context: StageContext, attempts: Attempts, tokenizers: Sequence[Definition]):
+    def __init__(self, context: StageContext, attempts: Attempts, tokenizers: Sequence[Definition], niceness: int = 0):
+        if niceness:
+            os.nice(niceness)
         if any(isinstance(tokenizer, bytes) for tokenizer in tokenizers):  # of transformers, not of Rust alone
             block_torch_import()
         self.context, self.attempts = context, attempts

@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.resources import READER_CPUS, WRITER_CPUS, ComputeConfig, Machines, Node, Pools, resolve_pools
+from cluster.resources import (
+    GPU_FLOPS,
+    READER_CPUS,
+    TOKENS_PER_CORE,
+    WRITER_CPUS,
+    ComputeConfig,
+    Machines,
+    Node,
+    Pools,
+    object_store_bytes,
+    resolve_pools,
+)
 
 
 def pools_of(machines: Machines, **compute: Any) -> Pools:
@@ -29,19 +40,75 @@ def test_pools_on_cpus_fill_the_cores_with_classifiers_and_fit(cores: int) -> No
 BERT_BASE = 12 * (8 * 768**2 + 4 * 768 * 3072)  # FLOPs per token
 
 
-@pytest.mark.parametrize(("token_flops", "tokenizers"), [(BERT_BASE / 3, 15), (BERT_BASE, 5), (BERT_BASE * 10, 1)])
-def test_pools_have_the_tokenizers_that_the_model_needs_on_a_gpu(token_flops: float, tokenizers: int) -> None:
-    pools = resolve_pools(ComputeConfig(), Machines(cpus=64, cores=64, gpus=1), token_flops)
-    assert (pools.tokenizers, pools.classifiers) == (tokenizers, 1)
-    pools = resolve_pools(ComputeConfig(), Machines(cpus=512, cores=512, gpus=8), token_flops)
-    assert 8 * (tokenizers - 1) < pools.tokenizers <= 8 * tokenizers, "rounded up once for all"
+SMALL_BERT = 6 * (8 * 384**2 + 4 * 384 * 1536)  # 22 million parameters
+
+
+def gpu_machine(cores: int, gpus: int) -> Machines:
+    return Machines(cpus=2 * cores, cores=cores, gpus=gpus, here=True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "token_flops", "tokenizers"),
+    [
+        (16, 1, BERT_BASE, 13),
+        (64, 1, BERT_BASE, 16),
+        (200, 1, BERT_BASE, 16),
+        (200, 8, BERT_BASE, 119),
+        (64, 1, BERT_BASE * 10, 2),
+        (200, 1, SMALL_BERT, 119),
+        # too few cores
+        (64, 8, BERT_BASE, 49),
+        (16, 8, BERT_BASE, 8),
+        (4, 1, BERT_BASE, 2),
+        (16, 1, SMALL_BERT, 13),
+        (64, 1, SMALL_BERT, 55),
+    ],
+)
+def test_gpus_get_more_tokenizers_than_they_take_where_there_are_cores(
+    cores: int, gpus: int, token_flops: float, tokenizers: int
+) -> None:
+    """One and a half times what the GPUs take, or all cores but those of classifiers, driver, reading and writing."""
+    for machines in (gpu_machine(cores, gpus), Machines.of_nodes([Node(cores, gpus)])):
+        pools = resolve_pools(ComputeConfig(), machines, token_flops)
+        assert (pools.classifiers, pools.tokenizers) == (
+            gpus,
+            tokenizers if machines.here else min(tokenizers, cores - gpus - 1),
+        )
+        taken = gpus * GPU_FLOPS / token_flops
+        left = cores - pools.tokenizers
+        assert pools.tokenizers * TOKENS_PER_CORE >= 1.5 * taken or left <= gpus + 1 + cores // 8
 
 
 def test_slow_tokenizers_are_as_many_more_on_a_gpu_and_on_cpus() -> None:
-    pools = resolve_pools(ComputeConfig(), Machines(cpus=64, cores=64, gpus=1), BERT_BASE, 60_000)
-    assert (pools.tokenizers, pools.classifiers) == (50, 1)
+    pools = resolve_pools(ComputeConfig(), Machines(cpus=128, cores=128, gpus=1), BERT_BASE, 60_000)
+    assert (pools.tokenizers, pools.classifiers) == (88, 1)
     fast, slow = (resolve_pools(ComputeConfig(), cpu_machine(32), BERT_BASE / 100, rate) for rate in (600_000, 200_000))
     assert (fast.tokenizers, slow.tokenizers) == (4, 10)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "gibibytes"),
+    [(16, 1, 2), (64, 1, 5.6), (200, 1, 16.7), (16, 8, 4.5), (64, 8, 8.3), (200, 8, 19.5), (2, 0, 2), (64, 0, 18.8)],
+)
+def test_object_store_has_room_for_the_units_in_flight(cores: int, gpus: int, gibibytes: float) -> None:
+    machine = Machines(cpus=2 * cores, cores=cores, gpus=gpus)
+    found = object_store_bytes(machine, 32 * 2**20, memory=1024 * GIB, shared_memory=512 * GIB)
+    assert found / GIB == pytest.approx(gibibytes, abs=0.1)
+    # half of it holds a text with its tokens for each tokenizer that the GPUs keep busy, and four units for each GPU
+    pools = resolve_pools(ComputeConfig(), machine, BERT_BASE)
+    assert not gpus or found / 2 >= 32 * 2**20 * (2 * min(pools.tokenizers, 9 * gpus) + 4 * gpus)
+
+
+def test_object_store_takes_neither_more_than_shared_memory_nor_most_of_the_memory() -> None:
+    machine, unit = gpu_machine(200, 8), 32 * 2**20
+    assert object_store_bytes(machine, unit, memory=1024 * GIB, shared_memory=8 * GIB) == 8 * GIB
+    assert object_store_bytes(machine, unit, memory=20 * GIB, shared_memory=512 * GIB) == 6 * GIB
+    # Ray puts what does not fit on a disk, and says so
+    assert object_store_bytes(machine, unit, memory=4 * GIB, shared_memory=2**26) == 2 * GIB
+    assert object_store_bytes(machine, 4 * unit, memory=1024 * GIB, shared_memory=512 * GIB) > 70 * GIB
 
 
 def test_pools_on_cpus_are_for_tokenizing_where_the_model_computes_next_to_nothing() -> None:
@@ -68,7 +135,7 @@ def test_pools_on_gpus_have_a_classifier_each_and_tokenizers_to_feed_it(cpus: in
     pools = pools_of(Machines(cpus=cpus, cores=cpus, gpus=gpus))
     assert pools.use_gpu
     assert (pools.classifiers, pools.gpus_per_classifier) == (gpus, 1.0)
-    assert 1 <= pools.tokenizers <= 6 * gpus
+    assert min(8 * gpus, cpus // 2) <= pools.tokenizers <= 16 * gpus
     assert pools.classifiers + pools.tokenizers + READER_CPUS + WRITER_CPUS <= cpus
 
 

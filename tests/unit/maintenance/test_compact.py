@@ -15,7 +15,7 @@ from tests.support.serial_chain import SerialExecutor, run_serially
 
 
 class Unwanted(SerialExecutor):
-    def connected(self) -> AbstractContextManager[Machines]:
+    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
         raise AssertionError("Ray is started for nothing, or for little")
 
 

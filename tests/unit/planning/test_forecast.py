@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.resources import TOKENS_PER_CORE
 from pipeline_ops.planning.forecast import (
     DRIVER_BYTES,
     DRIVER_BYTES_PER_CLASSIFIER,
@@ -167,7 +168,7 @@ def web_text(tokens: float, read_share: float) -> Workload:
     return Workload(
         text_bytes=text_bytes,
         tokens=tokens * read_share,
-        tokenize_seconds=tokens * read_share / 600_000,
+        tokenize_seconds=tokens * read_share / TOKENS_PER_CORE,
         units=int(text_bytes / automatic_unit_bytes(int(text_bytes))),
         files=int(text_bytes / 3 / 2**29),
         files_per_unit=5,
@@ -182,8 +183,8 @@ def web_text(tokens: float, read_share: float) -> Workload:
         (12, 768, 0.41, 64, 11.4, "classifiers", 4),
         (12, 768, 1.0, 64, 28.0, "classifiers", 4),
         (12, 768, 1.0, 1024, 1.75, "driver", 10),
-        # 22 million parameters, 21 MFLOP: four times what twelve cores tokenize beside each GPU
-        (6, 384, 0.41, 64, 6.0, "driver", 4),
+        # 22 million parameters, 21 MFLOP: six times what twelve cores read, tokenize and write beside each GPU
+        (6, 384, 0.41, 64, 8.6, "tokenizers", 4),
     ],
 )
 def test_fifteen_trillion_tokens(

@@ -125,6 +125,7 @@ def test_rate_follows_from_the_models_size_and_the_gpus_peak(source: Path, model
         assert target is not None
         found = plan_on(job, target)["estimate"]
         assert found["sources"]["tokens_per_second"].startswith("assumed")
+        assert found["sources"]["tokenizers"] == "assumed: 350,000 tokens/s of a core"
         rates[name] = found["tokens_per_second"]
     expected = {"H100": 0.4 * 989e12 / flops, "L4": 0.4 * 121e12 / flops, "T4": 0.4 * 65e12 / flops, "CPU": 1e11 / flops}
     assert rates == pytest.approx(expected)

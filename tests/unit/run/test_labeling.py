@@ -1,14 +1,22 @@
-"""Which outcomes of units reach the output, and when."""
+"""Which outcomes of units reach the output, and when; GPUs that a cluster does not offer."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import pytest
 
+from cluster.resources import Machines
+from jobs.label_corpus import run
+from jobs.run import labeling
 from jobs.run.labeling import defer_failures
 from pipeline_ops.schema.errors import StoreError, UserError
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP, Failure, failure_of
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.writing.commit_record import Commit
+from tests.support.corpora import write_jsonl
+from tests.support.running import make_job
+from tests.support.serial_chain import SerialExecutor
 
 
 def piece(name: str) -> Piece:
@@ -56,3 +64,27 @@ def test_failure_that_is_no_units_fault_ends_the_run_before_anything_is_put(fail
     finished = defer_failures([failed("a"), failure, labeled("c")], 100)
     with pytest.raises(error):
         next(finished)
+
+
+class Cluster(SerialExecutor):
+    """Nodes that were joined without their GPUs."""
+
+    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+        return nullcontext(Machines(cpus=4, cores=4, gpus=0))
+
+
+@pytest.mark.parametrize(("gpus", "setting", "warned"), [(2, "auto", True), (2, "0", False), (0, "auto", False)])
+def test_gpus_that_a_cluster_does_not_offer_are_named(
+    gpus: int,
+    setting: str,
+    warned: bool,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(labeling, "installed_gpus", lambda: gpus)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a text"}])
+    job = make_job(source, model, tmp_path / "out", f"compute.gpus_per_classifier={setting}")
+    assert run(job, executor=Cluster(), report=False).labeled == 1
+    assert ("a node has 2 GPUs" in capsys.readouterr().err) == warned

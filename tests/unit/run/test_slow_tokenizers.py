@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE, Machines
+from cluster.resources import GPU_FLOPS, TOKENIZERS_AHEAD, TOKENS_PER_CORE, Machines
 from jobs.run.estimate import Target, plan_on
 from jobs.run.plan import plan
 from tests.models.folders import change_json
@@ -29,8 +29,9 @@ def test_slow_tokenizer_gets_the_cores_that_keep_the_models_device_busy(tmp_path
     assert found is not None
     tokens_per_core = float(found[1].replace(",", "")) * MAX_LENGTH  # such documents are truncated
     assert tokens_per_core < TOKENS_PER_CORE / 4
-    needed = GPU_FLOPS / (LAYERS * LAYER_FLOPS) / tokens_per_core
+    needed = TOKENIZERS_AHEAD * GPU_FLOPS / (LAYERS * LAYER_FLOPS) / tokens_per_core
     assert planned["settings"]["compute.tokenizers"]["value"] == pytest.approx(needed, rel=0.1, abs=1)
 
     estimate = plan_on(job, Target(8, "H100", 1e6, None))["estimate"]
+    assert estimate["sources"]["tokenizers"].startswith("measured")
     assert estimate["tokenizers"] > 4 * 8e6 / TOKENS_PER_CORE  # measured again, so not to be compared with the first time
