@@ -3,12 +3,14 @@
 import inspect
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device_errors import is_out_of_memory
+from pipeline_ops.loading.padded_attention import SEGMENTED
 from pipeline_ops.loading.shared_trunk import SharedTrunk
 from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
@@ -33,8 +35,8 @@ def check_compiler(device: str) -> None:
 class ForwardPasses:
     """A model in eval mode on its device, called with padded rows; measures its compute time.
 
-    On a GPU only take_seconds waits for the device, and transformers, once per batch with padding: it reads whether the mask
-    masks anything.
+    On a GPU only take_seconds waits for the device, and what some architectures read on the host by themselves
+    (tests/unit/classifying/test_padded_attention.py has them all).
 
     A batch that exhausts the memory is halved until it fits, and later batches are limited to that size: a failed allocation
     empties the allocator's cache and costs more than the passes it saves.
@@ -76,7 +78,7 @@ class ForwardPasses:
         self.num_types = num_type_embeddings(model) if self.takes_types else None
         # without these, positions would count padding on the left, and results depend on the batch
         self.takes_positions = pad_left and "position_ids" in parameters
-        self.takes_no_mask = "attention_mask" in parameters and parameters["attention_mask"].default is None
+        self.needs_mask = _needs_mask(model, parameters)
         self.takes_cache = "use_cache" in parameters  # of keys and values, useless for a single pass
         self.followers: list[ForwardPasses] = []
         self.trunk: SharedTrunk | None = None  # of a follower
@@ -169,11 +171,12 @@ class ForwardPasses:
             inputs["token_type_ids"] = (
                 flat[rows + cells :].view(rows, width).long() if types else torch.zeros_like(inputs["input_ids"])
             )
-        if not self.takes_no_mask or self.compiled or self.takes_positions or lengths.min() < width:
+        padded = lengths.min() < width
+        if padded or self.needs_mask or self.compiled:
             columns, used = torch.arange(width, device=flat.device), flat[:rows, None]
             mask = columns >= width - used if self.pad_left else columns < used  # by lengths, as in batching.attention_mask
             inputs["attention_mask"] = mask.long()
-        if self.takes_positions:
+        if self.takes_positions and (padded or self.compiled):  # else they are the model's default
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_(min=0)
         if self.takes_cache:
             inputs["use_cache"] = False
@@ -261,6 +264,19 @@ class ForwardPasses:
             types = np.zeros(32, np.int8) if self.takes_types else None
             self(np.zeros(32, np.int32), types, np.array([16, 9], np.int32), 16)
         self.discard_seconds()
+
+
+def _needs_mask(model: Any, parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a model gets a mask that masks nothing.
+
+    Without one, fused attention has its fastest kernel. The others gain nothing, and transformers looks on the host for padding
+    among the ids, or in decoders for texts that are packed into one row, if there is no mask.
+    """
+    mask = parameters.get("attention_mask")
+    if mask is None or mask.default is not None:
+        return True
+    attention = getattr(model.config, "_attn_implementation", "eager")
+    return attention == "eager" or (attention == SEGMENTED and is_decoder(model.config))
 
 
 def num_embeddings(model: Any) -> int | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline_ops.loading.adapters import check_trained, merge
+from pipeline_ops.loading.padded_attention import attend_without_waiting
 from pipeline_ops.loading.weight_faults import non_finite_weights, report_fault
 from pipeline_ops.model_files.config_faults import UNQUANTIZED, quantization_of
 from pipeline_ops.model_files.tensor_names import wrappers_of
@@ -21,9 +22,8 @@ def load_classifier(
 ) -> Any:
     """The sequence classification model in eval mode on `device`.
 
-    Attention is transformers' default: torch's fused one (SDPA) if the architecture supports it, else the model's own. BigBird,
-    and the encoder of BigBird-Pegasus, gets full attention for all texts: transformers would switch to it for good at the first
-    short one, so that results would depend on the order.
+    Attention is transformers' default: torch's fused one (SDPA) if the architecture supports it, else the model's own; on a GPU
+    what padded_attention.py has in SDPA's place.
 
     Args:
         revision: commit on the hub; of an adapter's model by config.base_revision.
@@ -62,11 +62,7 @@ def load_classifier(
         if wrappers:  # saved from within torch.compile or the like
             names = dict.fromkeys(wrappers, "")
             model, report = AutoModelForSequenceClassification.from_pretrained(folder, key_mapping=names, **settings)
-        if model.config.model_type in ("big_bird", "bigbird_pegasus") and device != "meta":
-            sparse = model.base_model.encoder if model.config.is_encoder_decoder else model.base_model
-            sparse.set_attention_type("original_full")
-        if is_decoder(model.config) and model.config.get_text_config().pad_token_id is None:
-            model.config.get_text_config().pad_token_id = NO_TOKEN  # else it refuses batches; see is_decoder
+        prepare_for_batches(model)
     except Exception as error:  # of any kind: quantizers and code of the model's own run here
         raise UserError(f"model.path: {config.path!r} {_reason(folder, whole.revision, error)}") from error
     if adapter is not None:
@@ -78,6 +74,8 @@ def load_classifier(
     if device == "meta":
         return model.eval()
     model = model.to(device).eval()
+    if model.device.type == "cuda" and attention is None:
+        attend_without_waiting(model)
     broken = non_finite_weights(model)
     if broken:
         remedy = "set model.dtype: float32, or " if dtype == "float16" else ""
@@ -87,6 +85,21 @@ def load_classifier(
             " model whose training has not diverged"
         )
     return model
+
+
+def prepare_for_batches(model: Any) -> None:
+    """Has a classifier answer a text alike in every batch.
+
+    BigBird, and the encoder of BigBird-Pegasus, gets full attention for all texts: transformers would switch to it for good at
+    the first short one, so that results would depend on the order. Decoders without a padding token refuse batches, see
+    is_decoder: they get NO_TOKEN for one.
+    """
+    config = model.config
+    if config.model_type in ("big_bird", "bigbird_pegasus") and model.device.type != "meta":
+        sparse = model.base_model.encoder if config.is_encoder_decoder else model.base_model
+        sparse.set_attention_type("original_full")
+    if is_decoder(config) and config.get_text_config().pad_token_id is None:
+        config.get_text_config().pad_token_id = NO_TOKEN
 
 
 def _reason(folder: str, revision: str | None, error: Exception) -> str:

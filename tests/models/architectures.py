@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AlbertConfig,
     AlbertTokenizer,
+    AutoModelForSequenceClassification,
     BartConfig,
     BertTokenizer,
     BigBirdConfig,
@@ -222,6 +224,18 @@ MORE_ARCHITECTURES: dict[str, Factory] = {
     "BigBird-Pegasus": (lambda length: _encoder_decoder(BigBirdPegasusConfig, length), lambda: _pegasus("left")),
 }
 ARCHITECTURES = ("BERT", "DistilBERT", "RoBERTa", *MORE_ARCHITECTURES)
+
+
+def untrained_classifier(architecture: str, max_length: int = 64, seed: int = 0) -> Any:
+    """A classifier of one of ARCHITECTURES with three labels in memory, in eval mode; its tokens are VOCABULARY_SIZE ids."""
+    if architecture in MORE_ARCHITECTURES:
+        config = MORE_ARCHITECTURES[architecture][0](max_length)
+        config.vocab_size = VOCABULARY_SIZE
+    else:
+        config = tiny.config_of(architecture.lower(), VOCABULARY_SIZE, max_length)  # type: ignore[arg-type]
+    config.num_labels = 3
+    torch.manual_seed(seed)
+    return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 def make_classifier(folder: Path, architecture: str, labels: Sequence[str], max_length: int = 64, seed: int = 0) -> Path:

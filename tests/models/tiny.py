@@ -64,7 +64,7 @@ def make_model(
     """
     texts = [text[:2000] for text in (real_documents(400) if texts is None else texts)]
     tokenizer = _train_tokenizer(architecture, texts, max_length)
-    config = _config(architecture, len(tokenizer), max_length)
+    config = config_of(architecture, len(tokenizer), max_length)
     return save_classifier(folder, config, tokenizer, labels, seed, problem_type, texts)
 
 
@@ -93,7 +93,7 @@ def make_model_without_head(folder: Path, seed: int = 0) -> Path:
     """Saves a bare BERT encoder, as many hub repositories hold it: loading it as a classifier would invent a head."""
     tokenizer = _train_tokenizer("bert", real_documents(100), 128)
     torch.manual_seed(seed)
-    AutoModel.from_config(_config("bert", len(tokenizer), 128)).save_pretrained(folder)
+    AutoModel.from_config(config_of("bert", len(tokenizer), 128)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -199,7 +199,8 @@ def _commonest(counts: Counter[str], limit: int) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:limit]
 
 
-def _config(architecture: Architecture, vocabulary_size: int, max_length: int) -> PreTrainedConfig:
+def config_of(architecture: Architecture, vocabulary_size: int, max_length: int) -> PreTrainedConfig:
+    """The configuration of a tiny model for texts of so many tokens."""
     if architecture == "distilbert":
         return DistilBertConfig(
             vocab_size=vocabulary_size,

@@ -1,0 +1,135 @@
+"""Attention over padded batches without a look at values: the answers of SDPA, and where a pass would still wait for a GPU."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.loading import padded_attention
+from pipeline_ops.loading.load import prepare_for_batches
+from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED, bounds_of, use
+from pipeline_ops.models.padding_side import pads_left
+from tests.models.architectures import ARCHITECTURES, untrained_classifier
+from tests.support.random_rows import RandomRows, segmented_attention_by_mask
+from tests.support.synchronizations import synchronizations
+
+torch.set_num_threads(1)
+
+# Where passes of the other architectures wait, with padding and without, in {module.function: times}. Those of eager attention
+# read the mask as transformers does for all; the heads of encoder-decoders look for the end of the text.
+LOOKS_AT_THE_MASK = {"masking_utils._ignore_bidirectional_mask_sdpa": 1}
+WAITS: dict[str, dict[str, int]] = {
+    "DeBERTa-v3": {"modeling_deberta_v2.make_log_bucket_position": 1},
+    "MPNet": LOOKS_AT_THE_MASK,
+    "BigBird": LOOKS_AT_THE_MASK,
+    "BART": {"modeling_bart.forward": 2},
+    "PLBart": {"modeling_plbart.forward": 2},
+    "BigBird-Pegasus": {"masking_utils._ignore_bidirectional_mask_sdpa": 2, "modeling_bigbird_pegasus.forward": 2},
+}
+MANY_IN_ITS_OWN_CODE = "Longformer"
+ITS_OWN_ATTENTION = {"DeBERTa-v3", "MPNet", "BigBird", "BigBird-Pegasus", "Longformer"}
+# transformers asks whether several texts are in one row if a decoder gets no mask; GPT-2 looks for padding as well
+PACKED = {"masking_utils.find_packed_sequence_indices": 1}
+WAITS_WITHOUT_MASK: dict[str, dict[str, int]] = {
+    "Llama, padded right": PACKED,
+    "Llama, padded left": PACKED,
+    "Qwen2, no padding id": PACKED,
+    "GPT-2": {**PACKED, "modeling_utils.warn_if_padding_and_no_attention_mask": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def segments_by_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the kernel, which needs a GPU and a lower dtype."""
+    monkeypatch.setattr(padded_attention, "has_kernel", lambda device, dtype: True)
+    monkeypatch.setattr(padded_attention, "segmented_attention", segmented_attention_by_mask)
+
+
+@cache
+def passes_of(architecture: str, attention: str | None) -> ForwardPasses:
+    model = untrained_classifier(architecture)
+    prepare_for_batches(model)
+    if attention is not None:
+        use(model, attention)
+    side = "left" if architecture.endswith("left") else "right"
+    # the mean of all tokens: heads read a single one
+    return ForwardPasses(model, pad_left=pads_left(model.config, side), embedding="mean")
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+@pytest.mark.parametrize("attention", [MASKED, SEGMENTED])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_answers_are_those_of_sdpa_and_a_pass_waits_where_the_table_says(
+    architecture: str, attention: str, padded: bool
+) -> None:
+    expected, passes = passes_of(architecture, None), passes_of(architecture, attention)
+    rows = RandomRows.for_model(passes.model, padded=padded, pad_left=passes.pad_left)
+    with synchronizations() as found:
+        answers = rows.through(passes)
+    assert answers[:, :3].std() > 0.1
+    np.testing.assert_allclose(answers, rows.through(expected), rtol=0, atol=1e-5)
+    own = passes.model.config._attn_implementation == "eager"
+    assert own == (architecture in ITS_OWN_ATTENTION)
+    if architecture == MANY_IN_ITS_OWN_CODE:
+        assert found.total() > 40
+        assert all(place.startswith("modeling_longformer.") for place in found)
+        return
+    no_mask = WAITS_WITHOUT_MASK.get(architecture, {}) if attention == MASKED and not padded else {}
+    assert found == {**WAITS.get(architecture, {}), **no_mask}
+
+
+def test_the_same_with_sdpa_would_wait_for_each_batch_with_padding() -> None:
+    passes = passes_of("BERT", None)
+    with synchronizations() as found:
+        RandomRows.for_model(passes.model, padded=True, pad_left=False).through(passes)
+    assert found == LOOKS_AT_THE_MASK
+
+
+@pytest.mark.parametrize(
+    ("wrong", "architecture"),
+    [
+        (lambda query, key, value, bounds, window, scaling: (bounds[::2], window), "BERT"),  # padding is no segment
+        (lambda query, key, value, bounds, window, scaling: (bounds, (window[0] - 1, window[1])), "ModernBERT"),
+        (lambda query, key, value, bounds, window, scaling: (bounds, (window[0], window[1] + 1)), "ModernBERT"),
+    ],
+    ids=["no padding", "narrower window", "wider window"],
+)
+def test_other_segments_or_windows_would_give_other_answers(
+    monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any], architecture: str
+) -> None:
+    def attend(*arguments: Any) -> torch.Tensor:
+        query, key, value, *_, scaling = arguments
+        bounds, window = wrong(*arguments)
+        return segmented_attention_by_mask(query, key, value, bounds, window, scaling)
+
+    passes, expected = passes_of(architecture, SEGMENTED), passes_of(architecture, None)
+    rows = RandomRows.for_model(passes.model, padded=True, pad_left=False)
+    monkeypatch.setattr(padded_attention, "segmented_attention", attend)
+    assert (rows.through(passes) - rows.through(expected)).abs().max() > 1e-3
+
+
+def test_bounds_are_of_two_segments_per_row_on_either_side() -> None:
+    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]]).bool()
+    bounds = bounds_of(mask)
+    assert bounds.tolist() == [0, 2, 4, 5, 8, 12, 12]
+    assert bounds.dtype == torch.int32
+
+
+def test_mask_of_bidirectional_attention_has_one_row_for_all_tokens() -> None:
+    mask = padded_attention.additive_mask(
+        2,
+        3,
+        3,
+        attention_mask=torch.tensor([[True, True, False], [True, True, True]]),
+        dtype=torch.bfloat16,
+        device="cpu",
+        allow_is_causal_skip=False,
+        allow_is_bidirectional_skip=True,
+    )
+    assert (mask.shape, mask.dtype) == ((2, 1, 1, 3), torch.bfloat16)
+    assert (mask == 0).squeeze().tolist() == [[True, True, False], [True, True, True]]
+    assert mask.isfinite().all()
