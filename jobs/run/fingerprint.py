@@ -41,7 +41,7 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
             "model.max_length": model.facts.max_length,
             **head_settings(model.facts.head),
             **window_settings(model.facts.windows),
-            "model.dtype": (model.dtype or None) if model.config.dtype == "auto" else model.config.dtype,
+            "model.dtype": _arithmetic(model.dtype if model.config.dtype == "auto" else model.config.dtype),
         }
         if model.name:
             settings = {key.replace("model.", f"models.{model.name}.", 1): value for key, value in settings.items()}
@@ -58,6 +58,14 @@ def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, A
         if key not in NON_RESULT_KEYS
     }
     return {**model_settings, **input_settings, **output_settings}
+
+
+def _arithmetic(dtype: str) -> str | None:
+    """A dtype with the one that heads have behind it, see pipeline_ops/loading/float32_head.py; None if it is not resolved.
+
+    Earlier versions had heads in the same dtype, and recorded it alone: their labels and later ones do not mix.
+    """
+    return f"{dtype}, head float32" if dtype in ("bfloat16", "float16") else dtype or None
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline_ops.loading.adapters import check_trained, merge
+from pipeline_ops.loading.float32_head import keep_head_in_float32
 from pipeline_ops.loading.padded_attention import attend_without_waiting
 from pipeline_ops.loading.weight_faults import non_finite_weights, report_fault
 from pipeline_ops.model_files.config_faults import UNQUANTIZED, quantization_of
@@ -23,11 +24,11 @@ def load_classifier(
     """The sequence classification model in eval mode on `device`.
 
     Attention is transformers' default: torch's fused one (SDPA) if the architecture supports it, else the model's own; on a GPU
-    what padded_attention.py has in SDPA's place.
+    what padded_attention.py has in SDPA's place. The head is in float32, whatever the dtype (float32_head.py).
 
     Args:
         revision: commit on the hub; of an adapter's model by config.base_revision.
-        dtype: of weights and arithmetic, resolved.
+        dtype: of weights and arithmetic but for the head's, resolved.
         device: a torch device; "meta" checks that the model can be loaded, without its weights.
         attention: an implementation of transformers, such as "eager".
 
@@ -71,6 +72,7 @@ def load_classifier(
     fault = None if adapter is not None else report_fault(model, report, allow_new_weights=config.allow_new_weights)
     if fault is not None:
         raise UserError(f"model.path: {config.path!r} {fault}")
+    keep_head_in_float32(model)
     if device == "meta":
         return model.eval()
     model = model.to(device).eval()

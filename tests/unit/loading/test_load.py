@@ -14,11 +14,15 @@ from pipeline_ops.schema.errors import UserError
 from tests.models.folders import change_json, load
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_classifier_is_loaded_for_inference_in_its_dtype(model: Path, dtype: str, expected: torch.dtype) -> None:
-    classifier = load(model, dtype=dtype)
+def test_classifier_is_loaded_for_inference_in_its_dtype_and_its_head_in_float32(
+    model: Path, dtype: str, expected: torch.dtype, device: str
+) -> None:
+    classifier = load(model, dtype=dtype, device=device)
     assert not classifier.training
-    assert {parameter.dtype for parameter in classifier.parameters()} == {expected}
+    assert {parameter.dtype for parameter in classifier.bert.parameters()} == {expected}
+    assert {parameter.dtype for parameter in classifier.classifier.parameters()} == {torch.float32}
 
 
 def test_classifier_on_meta_takes_no_weights(model: Path) -> None:
