@@ -1,0 +1,144 @@
+"""DeBERTa-v2 and -v3's attention in one kernel, in place of a dozen passes over tensors of (rows, heads, length, length).
+
+transformers computes the three terms of a score, content to content, content to position and position to content, as tensors of
+their own. Here torch's FlexAttention adds the latter two to each score within its kernel. It reads them from two products whose
+size is linear in the length: queries by relative keys, and keys by relative queries.
+
+Source: He et al. 2021, DeBERTa (arXiv:2006.03654), equations 2 to 4; transformers' DisentangledSelfAttention.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import cache, partial
+from math import sqrt
+from typing import Any
+
+from pipeline_ops.loading.same_answers import is_near, random_rows
+from pipeline_ops.schema.errors import one_line
+
+TRIED = (2, 32)  # rows and tokens
+LEAST_TABLE = 512  # relative positions in a table: of all lengths up to it there is one table, and so one compiled kernel
+
+
+def fuse_disentangled_attention(model: Any) -> None:
+    """Replaces the attention of a DeBERTa-v2 or -v3 in eval mode; other models stay as they are.
+
+    Where the attention has other terms than the three (`pos_att_type`), it stays as well, and where it cannot be compiled: then
+    a line on stderr says so. What tokens of padding attend to is undefined afterwards; no other token reads them.
+    """
+    from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
+
+    for encoder in [module for module in model.modules() if isinstance(module, DebertaV2Encoder)]:
+        attentions = [layer.attention.self for layer in encoder.layer]
+        if all(one.relative_attention and {"c2p", "p2c"} <= set(one.pos_att_type) for one in attentions):
+            _fuse(encoder, attentions)
+
+
+def _fuse(encoder: Any, attentions: Sequence[Any]) -> None:
+    expected = _answer_of(encoder)
+    for one in attentions:
+        one.forward = partial(_attention, one)
+    # transformers' are (rows, 1, length, length), and computed with numbers that it copies to the GPU for each pass
+    encoder.get_attention_mask = _key_mask
+    encoder.get_rel_pos = partial(_relative_positions, attentions[0])
+    try:
+        why_not = None if is_near(_answer_of(encoder), expected) else "its answers would be others"
+    except Exception as error:  # of the compiler, of any kind
+        why_not = one_line(error)[:200]
+    if why_not is not None:
+        print(f"DeBERTa's attention is not fused, and slower: {why_not}", file=sys.stderr)
+        for one in attentions:
+            del one.forward
+        del encoder.get_attention_mask, encoder.get_rel_pos
+
+
+def _answer_of(encoder: Any) -> Any:
+    """The encoder's answer to random states of two rows, one of them padded: of the tokens that are no padding."""
+    import torch
+
+    states = random_rows(encoder.layer[0].attention.self.query_proj.weight, *TRIED)
+    mask = torch.ones(TRIED, dtype=torch.long, device=states.device)
+    mask[1, TRIED[1] // 2 :] = 0
+    with torch.inference_mode():
+        return encoder(states, mask).last_hidden_state[mask.bool()]
+
+
+def _key_mask(attention_mask: Any) -> Any:
+    return attention_mask.bool()
+
+
+def _relative_positions(attention: Any, hidden_states: Any, query_states: Any = None, relative_pos: Any = None) -> Any:
+    """For each distance of a query from a key, from -(size - 1) to size - 1, its row in the table of relative embeddings."""
+    size = max(LEAST_TABLE, 1 << (hidden_states.shape[1] - 1).bit_length())
+    return _table(
+        size, attention.position_buckets, attention.max_relative_positions, attention.pos_ebd_size, hidden_states.device
+    )
+
+
+@cache
+def _table(size: int, buckets: int, max_relative_positions: int, span: int, device: Any) -> Any:
+    import torch
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    distances = torch.arange(1 - size, size)
+    if buckets > 0 and max_relative_positions > 0:
+        distances = make_log_bucket_position(distances, buckets, max_relative_positions).long()
+    return (distances + span).clamp(0, 2 * span - 1).int().to(device)
+
+
+def _attention(
+    module: Any,
+    hidden_states: Any,
+    attention_mask: Any,
+    output_attentions: bool = False,
+    query_states: Any = None,
+    relative_pos: Any = None,
+    rel_embeddings: Any = None,
+) -> tuple[Any, None]:
+    """In place of DisentangledSelfAttention.forward, with the results of _key_mask and _relative_positions."""
+    import torch
+
+    rows, length, _ = hidden_states.shape
+    heads = module.num_attention_heads
+
+    def by_head(projection: Any, states: Any) -> Any:
+        """(tokens, heads, size of a head)."""
+        return projection(states).view(-1, heads, module.attention_head_size)
+
+    query, key, value = (by_head(one, hidden_states) for one in (module.query_proj, module.key_proj, module.value_proj))
+    relative = module.pos_dropout(rel_embeddings)[: 2 * module.pos_ebd_size]
+    shared = module.share_att_key
+    relative_key = by_head(module.key_proj if shared else module.pos_key_proj, relative)
+    relative_query = by_head(module.query_proj if shared else module.pos_query_proj, relative)
+    to_position = torch.bmm(query.transpose(0, 1), relative_key.permute(1, 2, 0))  # (heads, tokens, relative positions)
+    from_position = torch.bmm(key.transpose(0, 1), relative_query.permute(1, 2, 0))
+    attend = _compiled_attend() if hidden_states.is_cuda else _attend
+    context = attend(
+        *(one.view(rows, length, heads, -1).transpose(1, 2) for one in (query, key, value)),
+        *(one.view(heads, rows, length, -1) for one in (to_position, from_position)),
+        relative_pos,
+        attention_mask,
+    )
+    return context.transpose(1, 2).reshape(rows, length, -1), None
+
+
+def _attend(query: Any, key: Any, value: Any, to_position: Any, from_position: Any, table: Any, key_mask: Any) -> Any:
+    """(rows, heads, length, size of a head); the first three the same, key_mask (rows, length)."""
+    import torch
+    from torch.nn.attention.flex_attention import flex_attention
+
+    scale, center = 1 / sqrt(3 * query.shape[-1]), table.shape[0] // 2
+
+    def score_of(score: Any, row: Any, head: Any, query_index: Any, key_index: Any) -> Any:
+        position = table[query_index - key_index + center]
+        terms = to_position[head, row, query_index, position] + from_position[head, row, key_index, position]
+        return torch.where(key_mask[row, key_index], score + terms * scale, -float("inf"))
+
+    return flex_attention(query, key, value, score_mod=score_of, scale=scale)
+
+
+@cache
+def _compiled_attend() -> Any:
+    import torch
+
+    return torch.compile(_attend, dynamic=True)
