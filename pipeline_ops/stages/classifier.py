@@ -14,6 +14,7 @@ from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
 from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
 from pipeline_ops.loading.device_errors import is_device_lost, usable_device
+from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
@@ -91,6 +92,8 @@ class ClassifyActor:
             module = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
             embedding = model.output.embedding
             reason = reason_against_padding(module, facts)
+            if context.use_gpu:
+                fuse_layers(module)
             passes = ForwardPasses(
                 module, pad_left=facts.pad_left, against_padding=reason, compiled=config.compile, embedding=embedding
             )
