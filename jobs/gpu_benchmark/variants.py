@@ -14,6 +14,7 @@ import numpy as np
 from jobs.gpu_benchmark.eager import LENGTH, TINY_LENGTH, Workload
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.classifying.forward_pass import check_compiler
+from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.models.flops import document_flops
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.synthetic import random_models
@@ -35,6 +36,7 @@ class Variant:
         mask: an attention mask is given, which masks nothing.
         attention: as of random_models.in_dtype.
         cudnn: SDPA may use cuDNN's.
+        fused: as classifiers on a GPU are (loading/fused_layers.py).
         layer: settings of BertLayerVariant that replaces each layer; None: transformers' layers.
     """
 
@@ -46,6 +48,7 @@ class Variant:
     mask: bool = False
     attention: str | None = None
     cudnn: bool = False
+    fused: bool = False
     layer: dict[str, Any] | None = None
 
 
@@ -54,6 +57,8 @@ FP8 = {"fused_qkv": True, "fp8": "all"}
 VARIANTS = (
     Variant("eager"),
     Variant("eager, cudnn", cudnn=True),
+    Variant("fused layers", 10, fused=True),
+    Variant("fused layers, cudnn", fused=True, cudnn=True),
     Variant("fused qkv + gelu epilogue + cudnn + compile layers", 10, layer=FUSED, cudnn=True, compiled="layers"),
     Variant("fp8 + fused qkv + cudnn + compile layers", 12, layer=FP8, cudnn=True, compiled="layers"),
     Variant("compile layers, cudnn", 10, compiled="layers", cudnn=True),
@@ -80,6 +85,7 @@ VARIANTS = (
     Variant("compile layers, dynamic", 15, compiled="layers", dynamic=True),
 )
 DEBERTA_VARIANTS = (
+    Variant("fused layers", 20, mask=True, fused=True),
     Variant("compile layers", 15, compiled="layers", mask=True),
     Variant("compile", 28, compiled="model", mask=True),
     Variant("compile layers, dynamic", 25, compiled="layers", mask=True, dynamic=True),
@@ -116,6 +122,7 @@ def deberta(bench: Bench) -> None:
         if number == 0:  # before whole models are compiled, which may take all of the time
             for tokens in sizes[1:]:
                 comparison.at(tokens).report(Variant("eager", mask=True))
+                comparison.at(tokens).report(variant)
 
 
 def compiler_fault(bench: Bench) -> str | None:
@@ -184,6 +191,8 @@ class Comparison:
             layers = model.bert.encoder.layer
             for number, layer in enumerate(layers):
                 layers[number] = BertLayerVariant(layer, **variant.layer)
+        if variant.fused:
+            fuse_layers(model)
         run = _compiled(variant, model)
         inputs = self.inputs(self.batches[0], variant.mask)
         with torch.inference_mode():
