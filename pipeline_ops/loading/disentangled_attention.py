@@ -112,7 +112,7 @@ def _attention(
     relative_query = by_head(module.query_proj if shared else module.pos_query_proj, relative)
     to_position = torch.bmm(query.transpose(0, 1), relative_key.permute(1, 2, 0))  # (heads, tokens, relative positions)
     from_position = torch.bmm(key.transpose(0, 1), relative_query.permute(1, 2, 0))
-    attend = _compiled_attend() if hidden_states.is_cuda else _attend
+    attend = _compiled_attend if hidden_states.is_cuda else _attend
     context = attend(
         *(one.view(rows, length, heads, -1).transpose(1, 2) for one in (query, key, value)),
         *(one.view(heads, rows, length, -1) for one in (to_position, from_position)),
@@ -137,8 +137,23 @@ def _attend(query: Any, key: Any, value: Any, to_position: Any, from_position: A
     return flex_attention(query, key, value, score_mod=score_of, scale=scale)
 
 
+def _compiled_attend(query: Any, key: Any, value: Any, to_position: Any, from_position: Any, table: Any, key_mask: Any) -> Any:
+    """_attend, by one kernel for all batches: of any number of rows, and of any length up to the table's."""
+    import torch
+    from torch._dynamo import maybe_mark_dynamic
+
+    if not torch.compiler.is_compiling():  # else the kernel is part of a larger graph
+        for one, row, length in (
+            *((one, 0, 2) for one in (query, key, value)),
+            *((one, 1, 2) for one in (to_position, from_position)),
+            (key_mask, 0, 1),
+        ):
+            maybe_mark_dynamic(one, (row, length))
+    return _compiled()(query, key, value, to_position, from_position, table, key_mask)
+
+
 @cache
-def _compiled_attend() -> Any:
+def _compiled() -> Any:
     import torch
 
-    return torch.compile(_attend, dynamic=True)
+    return torch.compile(_attend)
