@@ -6,8 +6,8 @@ from typing import Any
 
 from pipeline_ops.loading.device_errors import usable_device
 from pipeline_ops.loading.load import load_classifier
+from pipeline_ops.loading.memory import token_budget
 from pipeline_ops.models.config import JobModel
-from pipeline_ops.models.flops import token_budget_of
 from pipeline_ops.storage.config import StorageConfig
 
 
@@ -32,12 +32,13 @@ def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_cl
     import torch
 
     with usable_device():
-        free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1) / len(models)
-    budgets = []
-    for model, dtype in zip(models, dtypes, strict=True):
-        traced = load_classifier(model.config, storage, revision=model.facts.revision, dtype=dtype, device="meta")
-        budgets.append(token_budget_of(traced, free_bytes, model.facts.max_length))
-    return {"dtypes": dtypes, "device": torch.cuda.get_device_name(), "batch_tokens": min(budgets)}
+        free_bytes = torch.cuda.mem_get_info()[0] * min(gpus_per_classifier, 1)
+    without_data = [
+        load_classifier(model.config, storage, revision=model.facts.revision, dtype=dtype, device="meta")
+        for model, dtype in zip(models, dtypes, strict=True)
+    ]
+    budget = token_budget(without_data, [model.facts.max_length for model in models], free_bytes)
+    return {"dtypes": dtypes, "device": torch.cuda.get_device_name(), "batch_tokens": budget}
 
 
 def resolve_dtype(dtype: str, use_gpu: bool) -> str:

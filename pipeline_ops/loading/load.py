@@ -97,7 +97,7 @@ def prepare_for_batches(model: Any) -> None:
     is_decoder: they get NO_TOKEN for one.
     """
     config = model.config
-    if config.model_type in ("big_bird", "bigbird_pegasus") and model.device.type != "meta":
+    if config.model_type in ("big_bird", "bigbird_pegasus"):
         sparse = model.base_model.encoder if config.is_encoder_decoder else model.base_model
         sparse.set_attention_type("original_full")
     if is_decoder(config) and config.get_text_config().pad_token_id is None:

@@ -1,4 +1,4 @@
-"""FLOPs and memory of a model by its architecture, and the peak FLOP/s of devices. Needs neither weights nor documents."""
+"""FLOPs of a model by its architecture, and the peak FLOP/s of devices. Needs neither weights nor documents."""
 
 import re
 from collections.abc import Sequence
@@ -141,45 +141,6 @@ def gpu_dtype(device: str) -> str:
     return "float16" if re.search(rf"\b{FLOAT16_ONLY}", device) else "bfloat16"
 
 
-MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 8192, 262_144  # below, a GPU waits for kernel launches; above, nothing gets faster
-ACTIVATION_MEMORY_SHARE = 0.5  # of the memory beside the weights; the rest is for fragments, workspaces, other processes
-
-
-def token_budget(
-    free_bytes: float,
-    *,
-    weight_bytes: int,
-    value_bytes: int,
-    hidden_size: int,
-    inner_size: int,
-    heads: int,
-    max_length: int,
-    fused_attention: bool,
-) -> int:
-    """Tokens per forward pass, padding included, that fit into a GPU's memory: a power of two from 8,192 to 262,144.
-
-    The activations that are alive at once, in bytes per token of a document of max_length, are estimated as
-
-        value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
-        + (0 if fused_attention else heads * max_length * (2 * value_bytes + 4))
-
-    for: residual, input, output, queries, keys, values and their product; the inner layer, gated ones as well; the mask as a
-    bias; and, if attention is not fused, its scores and their softmax in float32. Layers reuse the same memory, and labels are
-    few, so neither counts. ACTIVATION_MEMORY_SHARE of the memory beside the weights is used; ForwardPasses halves the budget
-    if that turns out to be too much.
-
-    Args:
-        free_bytes: of the GPU, before the weights are loaded.
-        value_bytes: of one number in the model's dtype.
-        heads: attention heads per layer.
-    """
-    per_token = value_bytes * (8 * hidden_size + 3 * inner_size + 2 * max_length)
-    if not fused_attention:
-        per_token += heads * max_length * (2 * value_bytes + 4)
-    tokens = int(max(ACTIVATION_MEMORY_SHARE * (free_bytes - weight_bytes) / per_token, 1))
-    return min(max(2 ** (tokens.bit_length() - 1), MIN_BATCH_TOKENS), MAX_BATCH_TOKENS)
-
-
 def inner_size_of(config: Any) -> int:
     """The inner size of a feed-forward block; four times the hidden size if the configuration does not name it."""
     names = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff", "d_inner", "n_inner", "encoder_ffn_dim")
@@ -195,23 +156,6 @@ def token_flops_of(config: Any) -> float | None:
     if not layers or not hidden_size:
         return None
     return float(layers * (8 * hidden_size**2 + 4 * hidden_size * inner_size_of(config)))
-
-
-def token_budget_of(model: Any, free_bytes: float, max_length: int) -> int:
-    """token_budget for a model of transformers, on any device; sizes that its configuration does not name are BERT's."""
-    config = model.config
-    hidden_size = config.hidden_size
-    weights = list(model.parameters())
-    return token_budget(
-        free_bytes,
-        weight_bytes=sum(weight.numel() * weight.element_size() for weight in weights),
-        value_bytes=model.dtype.itemsize,
-        hidden_size=hidden_size,
-        inner_size=inner_size_of(config),
-        heads=getattr(config, "num_attention_heads", None) or max(1, hidden_size // 64),
-        max_length=max_length,
-        fused_attention=getattr(config, "_attn_implementation", "eager") != "eager",
-    )
 
 
 def utilization(flops: float | None, seconds: float, peak: float | None) -> float | None:

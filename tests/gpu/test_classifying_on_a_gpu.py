@@ -15,8 +15,8 @@ from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device import probe_models
 from pipeline_ops.loading.device_errors import is_out_of_memory
+from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.models.config import JobModel, ModelConfig
-from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig

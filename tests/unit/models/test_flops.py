@@ -20,13 +20,9 @@ from transformers import (
 )
 
 from pipeline_ops.models.flops import (
-    MAX_BATCH_TOKENS,
-    MIN_BATCH_TOKENS,
     DocumentFlops,
     document_flops,
     peak_flops,
-    token_budget,
-    token_budget_of,
     utilization,
 )
 
@@ -145,47 +141,6 @@ def test_flops_of_documents_add_up() -> None:
 )
 def test_peak_of_a_device_is_that_of_its_name(device: str | None, dtype: str, teraflops: int | None) -> None:
     assert peak_flops(device, dtype) == (teraflops and teraflops * 1e12)
-
-
-BERT_BASE: dict[str, Any] = {
-    **{"weight_bytes": 2 * 110_000_000, "value_bytes": 2, "hidden_size": 768, "inner_size": 3072, "heads": 12},
-    **{"max_length": 512, "fused_attention": True},
-}
-
-
-def budget(gibibytes: float, **changes: Any) -> int:
-    return token_budget(gibibytes * 2**30, **{**BERT_BASE, **changes})
-
-
-@pytest.mark.parametrize("gibibytes", [0.1, 1, 5, 15, 24, 79, 140])
-def test_token_budget_is_a_power_of_two_within_its_bounds_and_the_memory(gibibytes: float) -> None:
-    tokens = budget(gibibytes)
-    assert tokens & (tokens - 1) == 0
-    assert MIN_BATCH_TOKENS <= tokens <= MAX_BATCH_TOKENS
-    assert tokens == MIN_BATCH_TOKENS or tokens * 2 * (8 * 768 + 3 * 3072 + 2 * 512) <= (gibibytes * 2**30 - 2 * 110e6) / 2
-
-
-def test_token_budget_follows_the_memory_the_model_and_its_attention() -> None:
-    assert [budget(gibibytes) for gibibytes in (1, 5, 79)] == [8192, 65536, MAX_BATCH_TOKENS]
-    assert budget(5, value_bytes=4, weight_bytes=4 * 110_000_000) < budget(5)
-    assert budget(5, hidden_size=1024, inner_size=4096) < budget(5)
-    assert budget(5, fused_attention=False) < budget(5)
-    assert budget(15, max_length=8192, fused_attention=False) == MIN_BATCH_TOKENS
-
-
-def test_token_budget_of_a_model_is_that_of_its_sizes() -> None:
-    def of(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-        with torch.device("meta"):
-            model: Any = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
-        return token_budget_of(model, 5 * 2**30, 512)
-
-    assert of(BertConfig(), torch.bfloat16) == budget(5)
-    assert of(DistilBertConfig(), torch.bfloat16) == budget(5, weight_bytes=2 * 67_000_000)
-    assert of(BertConfig(), torch.float32) == budget(5, value_bytes=4, weight_bytes=4 * 110_000_000)
-    # no fused attention for it
-    assert of(DebertaV2Config(hidden_size=768, num_attention_heads=12, intermediate_size=3072), torch.bfloat16) == budget(
-        5, fused_attention=False
-    )
 
 
 def test_utilization_is_not_known_without_a_peak_or_flops_or_time() -> None:
