@@ -45,6 +45,7 @@ RELATIVE: dict[str, Any] = {
     **{"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "max_relative_positions": -1},
     **{"norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0, "position_buckets": 256},
 }
+FEW_POSITIONS: dict[str, Any] = {**RELATIVE, "position_buckets": 64}
 OF_EACH_SIDE: dict[str, Any] = {
     f"{side}_{what}": size
     for side in ("encoder", "decoder")
@@ -53,7 +54,7 @@ OF_EACH_SIDE: dict[str, Any] = {
 OF_T5: dict[str, Any] = {**VOCABULARY, "decoder_start_token_id": 0}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "BERT": BertConfig(**SMALL),
-    "DeBERTa-v3": DebertaV2Config(**SMALL, **RELATIVE | {"position_buckets": 64}),
+    "DeBERTa-v3": DebertaV2Config(**SMALL, **FEW_POSITIONS),
     "GPT-2": GPT2Config(n_embd=128, n_layer=2, n_head=4, **VOCABULARY),
     "ALBERT": AlbertConfig(**SMALL),
     "BART": BartConfig(d_model=128, **OF_EACH_SIDE, **VOCABULARY),
