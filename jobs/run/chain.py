@@ -29,6 +29,9 @@ from pipeline_ops.writing.commit_record import Commit
 # of tokenizers beside GPUs, above Ray's 15 for workers; more of them may run than there are cores free, and the thread that
 # launches kernels shall not wait for a core. Classifiers on CPUs would take all cores from those that feed them
 TOKENIZER_NICENESS = 4
+# calls of a classifier on a GPU at a time: Ray Data runs one of them, in a thread of its own, while the other writes its result
+# or gets its row, which a GPU would else wait for: 20 to 40 ms per unit of 32 MiB
+GPU_CALLS = 2
 
 
 def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> StageContext:
@@ -143,7 +146,7 @@ class RayExecutor:
                     max_size=pools.classifiers,
                     max_tasks_in_flight_per_actor=units_in_flight(pools.use_gpu),
                 ),
-                **({"num_gpus": pools.gpus_per_classifier} if pools.use_gpu else {"num_cpus": 1}),
+                **({"num_gpus": pools.gpus_per_classifier, "max_concurrency": GPU_CALLS} if pools.use_gpu else {"num_cpus": 1}),
                 **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),
                 **unit,
             )

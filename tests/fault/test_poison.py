@@ -12,7 +12,18 @@ from jobs.maintenance.verify import verify
 from tests.models import tiny
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
-from tests.support.running import command, job_settings, keys, make_job, output_files, snapshot, write_job_file
+from tests.support.ray_nodes import ray_nodes
+from tests.support.running import (
+    command,
+    job_settings,
+    keys,
+    kill_group,
+    make_job,
+    output_files,
+    snapshot,
+    start_command,
+    write_job_file,
+)
 from tests.support.serial_chain import run_serially
 from tests.support.tiers import mostly_slow
 
@@ -43,6 +54,31 @@ def test_document_that_makes_the_model_raise_is_rejected_alone(poisonous: Path, 
     assert "token id" in next(reject["detail"] for reject in rejects if reject["source_row"] == 30)
     assert (summary.rejected, summary.units_failed, summary.files_incomplete) == (4, 0, 0)
     assert verify(job, deep=True)["ok"]
+
+
+@pytest.mark.campaign
+def test_unit_that_kills_its_classifier_on_a_gpu_is_quarantined_alone(poisonous: Path, tmp_path: Path):
+    """Beside it, the process has another unit's call in flight, which is not to blame, and is labeled once."""
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_with({7: tiny.KILLING_WORD}, count=20)])
+    gpu = ("compute.gpus_per_classifier=1", "compute.batch_tokens=64", "compute.unit_bytes=1")
+    settings = job_settings(source, poisonous, tmp_path / "out", "model.trust_remote_code=true", *gpu)
+    with ray_nodes(tmp_path) as nodes:
+        nodes.add_node(num_cpus=4, num_gpus=1)
+        process = start_command(
+            *("run", write_job_file(tmp_path / "job.yaml", settings), "--quiet"),
+            ray_address=nodes.address,
+            environment=nodes.environment,
+            module="tests.support.pretended_gpus",
+        )
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        finally:
+            kill_group(process)
+    assert process.returncode == 1, stderr
+    (why,) = json.loads(stdout.splitlines()[-1])["failed"]
+    assert "died 3 times" in why
+    missing = set(keys(source, 20)) - read_keys(tmp_path / "out")
+    assert missing == set(keys(source, range(7, 8))), "a unit of one document"
 
 
 @pytest.mark.slow
