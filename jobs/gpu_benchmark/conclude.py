@@ -20,6 +20,8 @@ WORTH_COMPILING = 1.15  # times as fast
 LABELS_LOST = 0.002  # share of documents whose labels a faster way may change beside what the dtype changes
 PLAN_MILLISECONDS = 5.0  # that a first call takes longer than later ones: a plan is built
 FULL_BATCH = 65_536  # tokens
+SLOWED = 1.25  # times the time that a launch takes alone
+BUBBLE_PERCENT = 3.0  # of a unit's time
 REASON_CHARACTERS = 200
 RATES = {  # key of a finding, or of several in it -> unit
     "tb_per_second": "TB/s",
@@ -54,6 +56,8 @@ def conclude(rows: Sequence[Row]) -> list[Conclusion]:
         batch_tokens,
         compile_table,
         fastest_variant,
+        tokenizer_niceness,
+        bubbles,
         checks,
     )
     return [one for function in functions for one in function(rows)]
@@ -171,21 +175,23 @@ def batch_tokens(rows: Sequence[Row]) -> Iterable[Conclusion]:
 
 
 def compile_table(rows: Sequence[Row]) -> Iterable[Conclusion]:
-    """Whether compiling alone pays: the best compiled variant beside the best eager one."""
+    """Whether compiling alone pays: the best compiled variant beside the best eager one, none of them with other arithmetic."""
     for phase, model in (("variants", "bert"), ("deberta", "deberta-v2")):
-        rates = _rates_of_variants(rows, phase)
-        eager, compiled = ({name: rate for name, rate in rates.items() if name.startswith(how)} for how in ("eager", "compile"))
+        eager = _rates_of_variants(_of(rows, phase, exact=True, compiled=None))
+        compiled = _rates_of_variants([row for row in _of(rows, phase, exact=True) if row.get("compiled")])
         if eager and compiled:
             name = max(compiled, key=lambda name: compiled[name])
             factor = compiled[name] / max(eager.values())
             new = factor >= WORTH_COMPILING
-            yield Conclusion("model.compile", f"default for {model}", False, new, f"{name}: {factor:.2f} times eager")
+            yield Conclusion(
+                "model.compile", f"default for {model}", False, new, f"{name}: {factor:.2f} times the best eager one"
+            )
 
 
 def fastest_variant(rows: Sequence[Row]) -> Iterable[Conclusion]:
     """The fastest way to run BERT-base whose labels are those of plain eager passes about as often as these are float32's."""
     agreement = {row["variant"]: row["label_agreement"] for row in _of(rows, "variants") if row.get("label_agreement")}
-    rates = _rates_of_variants(rows, "variants")
+    rates = _rates_of_variants(_of(rows, "variants"))
     if "eager" in agreement:
         least = agreement["eager"] - LABELS_LOST
         right = {name: rate for name, rate in rates.items() if agreement.get(name, 0) >= least}
@@ -196,13 +202,38 @@ def fastest_variant(rows: Sequence[Row]) -> Iterable[Conclusion]:
         yield Conclusion("pipeline_ops/classifying", "BERT-base at a full batch", "eager", name, because)
 
 
-def _rates_of_variants(rows: Sequence[Row], phase: str) -> dict[str, float]:
+def _rates_of_variants(rows: Sequence[Row]) -> dict[str, float]:
     """documents/s of each variant, at its best number of tokens per pass."""
     rates: dict[str, float] = {}
-    for row in _of(rows, phase):
+    for row in rows:
         if "documents_per_second" in row:
             rates[row["variant"]] = max(row["documents_per_second"], rates.get(row["variant"], 0))
     return rates
+
+
+def tokenizer_niceness(rows: Sequence[Row]) -> Iterable[Conclusion]:
+    """Whether tokenizers leave the cores to the thread that launches kernels."""
+    found = {
+        (row["processes"], row.get("niceness", 0)): row["launch_microseconds"]
+        for row in _of(rows, "tokenizers")
+        if row.get("launch_microseconds")
+    }
+    for (processes, niceness), nice in found.items():
+        alone, plain = found.get((0, 0)), found.get((processes, 0))
+        if niceness and alone and plain and nice > SLOWED * alone:
+            because = (
+                f"µs of a launch beside {processes} tokenizers: {_shown(nice)}, {_shown(plain)} where they are not nice;"
+                f" {_shown(alone)} alone"
+            )
+            yield Conclusion("jobs/run/chain.py", "TOKENIZER_NICENESS", niceness, "more", because)
+
+
+def bubbles(rows: Sequence[Row]) -> Iterable[Conclusion]:
+    """What a classifier that works on one unit at a time loses between them."""
+    for row in _of(rows, "actor", unit="all"):
+        if row.get("bubble_percent", 0) > BUBBLE_PERCENT:
+            because = f"{row['bubble_percent']:.3g} % of a unit's time the GPU waits, {row['bubble_seconds']:.3g} s"
+            yield Conclusion("jobs/run/chain.py", f"calls of a classifier at a time, {row['model']}", 1, 2, because)
 
 
 def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:

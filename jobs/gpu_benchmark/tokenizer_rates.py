@@ -24,13 +24,14 @@ BATCH_TOKENS = 65_536
 PASSAGES = 3000
 CHARACTERS_PER_TOKEN = 3.6  # of these passages
 CHUNKS, CHUNKS_PER_PROCESS = 48, 12  # of CHUNK_DOCUMENTS: 3 million tokens in all, 800,000 for each
-NICENESS = 10  # of a process that is to leave the cores to others
 LAUNCHES = 400  # of a small kernel, whose time is the host's
 
 
 def measure(bench: Bench) -> None:
     """A row per number of processes, as they are and nice; `launch_microseconds`: of a kernel, by this process meanwhile."""
     from transformers.utils import logging
+
+    from jobs.run.chain import TOKENIZER_NICENESS
 
     logging.set_verbosity_error()
     passages = real_passages(200 if bench.tiny else PASSAGES)
@@ -40,7 +41,11 @@ def measure(bench: Bench) -> None:
     bench.row({"processes": 0, "launch_microseconds": min(launch() for _ in range(3))})
     cores = usable_cores()
     most = 2 if bench.tiny else 2 * cores  # a logical CPU each, as Ray has them
-    plans = [(most, 0), (most, NICENESS)] if bench.tiny else [(16, 0), (1, 0), (most, 0), (most, NICENESS), (8, 0)]
+    plans = (
+        [(most, 0), (most, TOKENIZER_NICENESS)]
+        if bench.tiny
+        else [(16, 0), (1, 0), (most, 0), (most, TOKENIZER_NICENESS), (8, 0)]
+    )
     with tempfile.TemporaryDirectory(prefix="label-corpus-gpu-") as folder:
         path = os.path.join(folder, "texts.arrow")
         chunks = 4 if bench.tiny else CHUNKS

@@ -94,15 +94,35 @@ def test_batches_begin_where_the_slowest_starter_is_nearly_at_its_best() -> None
     assert (changes["MAX_BATCH_TOKENS"].old, changes["MAX_BATCH_TOKENS"].new) == (MAX_BATCH_TOKENS, 65_536)
 
 
-def test_compiling_becomes_the_default_where_it_pays() -> None:
+def test_compiling_becomes_the_default_where_it_pays_with_the_same_arithmetic() -> None:
+    def variant(phase: str, name: str, rate: float, compiled: str | None = None, exact: bool = True) -> Row:
+        return {"phase": phase, "variant": name, "documents_per_second": rate, "compiled": compiled, "exact": exact}
+
     rows = [
-        {"phase": "variants", "variant": "eager", "documents_per_second": 4000.0},
-        {"phase": "variants", "variant": "compile no mask", "documents_per_second": 4100.0},
-        {"phase": "deberta", "variant": "eager", "tokens": 65_536, "documents_per_second": 1200.0},
-        {"phase": "deberta", "variant": "eager", "tokens": 8192, "documents_per_second": 700.0},
-        {"phase": "deberta", "variant": "compile", "documents_per_second": 2500.0},
+        variant("variants", "eager", 4000.0),
+        variant("variants", "compile", 4100.0, "model"),
+        variant("variants", "fp8 + compile layers", 7000.0, "layers", exact=False),
+        {"phase": "variants", "variant": "compile layers", "exact": True, "compiled": "layers", "left_out": "no time"},
+        variant("deberta", "eager", 1200.0),
+        {**variant("deberta", "eager", 700.0), "tokens": 8192},
+        variant("deberta", "compile", 2500.0, "model"),
     ]
     assert {name: one.new for name, one in found(*rows).items()} == {"default for bert": False, "default for deberta-v2": True}
+
+
+def test_tokenizers_that_slow_the_launches_of_kernels_are_to_be_nicer() -> None:
+    rows = [
+        {"phase": "tokenizers", "processes": 0, "launch_microseconds": 4.0},
+        {"phase": "tokenizers", "processes": 32, "niceness": 0, "launch_microseconds": 12.0},
+        {"phase": "tokenizers", "processes": 32, "niceness": 4, "launch_microseconds": 8.0},
+    ]
+    assert found(*rows)["TOKENIZER_NICENESS"].old == 4
+    assert found(*rows[:2], {**rows[2], "launch_microseconds": 4.1}) == {}
+
+
+def test_gpu_that_waits_between_units_is_to_have_two() -> None:
+    row = {"phase": "actor", "model": "22M", "unit": "all", "bubble_percent": 15.0, "bubble_seconds": 0.04}
+    assert found(row, {**row, "model": "BERT-base", "bubble_percent": 1.0}).keys() == {"calls of a classifier at a time, 22M"}
 
 
 def test_fastest_variant_is_one_that_keeps_the_labels() -> None:
