@@ -14,6 +14,7 @@ from jobs.gpu_benchmark.runner import Line, chosen_phases, run_phases
 
 FILE = "benchmark-gpu.json"
 LIMIT_SECONDS = 500.0
+FILE_WIDTH = 150  # columns of the tables where stderr is no terminal
 
 
 def measure(*, only: Sequence[str] | None, tiny: bool, limit: float, output: str | None) -> dict[str, Any]:
@@ -73,12 +74,14 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
 
 def print_result(result: dict[str, Any]) -> None:
     """The phases and the conclusions, as tables on stderr."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=sys.stderr)
+    width = None if sys.stderr.isatty() else FILE_WIDTH
+    console = Console(file=sys.stderr, highlight=False, markup=False, width=width)  # markup would take a shape such as [1, 1]
     title = "a rehearsal, whose numbers say nothing of a GPU" if result["tiny"] else "benchmark --gpu"
-    phases = Table("phase", "status", "seconds", "findings", "best, or why not", title=title)
+    phases = Table("phase", "status", "seconds", "findings", "best, or why not", title=title, box=box.SIMPLE)
     for phase in result["phases"]:
         seconds = phase.get("seconds")
         cells = (phase["phase"], phase["status"], "" if seconds is None else f"{seconds:g}", str(phase["findings"]))
@@ -87,7 +90,7 @@ def print_result(result: dict[str, Any]) -> None:
     if not result["conclusions"]:
         console.print("The measurements contradict no default.")
         return
-    conclusions = Table("where", "what", "is", "measured", "because", title="conclusions")
+    conclusions = Table("where", "what", "is", "measured", "because", title="conclusions", box=box.SIMPLE)
     for one in result["conclusions"]:
         conclusions.add_row(*(str(one[key]) for key in ("place", "name", "old", "new", "because")))
     console.print(conclusions)

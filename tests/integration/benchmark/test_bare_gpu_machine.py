@@ -24,6 +24,13 @@ def test_every_phase_of_the_benchmark_is_rehearsed_without_a_gpu_ray_or_object_s
     *lines, last = map(json.loads, finished.stdout.splitlines())
     assert [(phase["phase"], phase["status"]) for phase in last["phases"]] == [(phase.name, "done") for phase in PHASES]
     assert {line["phase"] for line in lines if "status" not in line} == {phase.name for phase in PHASES}
+    kernels = [
+        line["difference"]
+        for line in lines
+        if line["phase"] == "attention" and line.get("kernel") == "default" and "length" in line
+    ]
+    assert kernels
+    assert all(0 < found[mask] < 1e-5 for found in kernels for mask in ("bool", "additive", "additive, expanded"))
     saved = json.loads((tmp_path / "results" / "benchmark-gpu.json").read_text(encoding="utf-8"))
     assert saved["rows"] == [line for line in lines if "status" not in line]
     assert saved["phases"] == last["phases"]
