@@ -311,6 +311,17 @@ def test_same_settings_are_the_same_job_and_fingerprint(folder: Path, model: Pat
     assert fingerprint(settings) != fingerprint({**settings, "model.max_length": 64})
 
 
+@pytest.mark.parametrize("asked", ["bfloat16", "auto"])
+def test_labels_of_heads_in_bfloat16_are_not_continued_by_those_of_heads_in_float32(
+    folder: Path, model: Path, asked: str
+) -> None:
+    prepared = prepare(job_of(folder, model, f"model.dtype={asked}"))
+    settings = result_settings(prepared.job, with_dtypes(prepared.models, ["bfloat16"]))
+    check_same_job({"settings": settings}, settings)
+    with pytest.raises(UserError, match=r"model\.dtype \(was 'bfloat16', is 'bfloat16, head float32'\)"):
+        check_same_job({"settings": {**settings, "model.dtype": "bfloat16"}}, settings)
+
+
 def test_settings_of_csv_that_came_later_leave_the_fingerprint_of_a_job_without_them(folder: Path, model: Path) -> None:
     def settings(*overrides: str) -> dict[str, Any]:
         prepared = prepare(job_of(folder, model, *overrides))
