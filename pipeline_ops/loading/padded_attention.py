@@ -24,6 +24,7 @@ variable length computed 256, 149, 96 and 305 TFLOP/s at 512, 128, 100 and 2,048
 of a window (ModernBERT) it computes no more than that.
 """
 LARGEST_HEAD = 256  # of FlashAttention
+AMPERE = 8  # compute capability from which FlashAttention runs
 MAX_SEGMENTS = 65_535  # the second dimension of a CUDA grid; each segment is one of it
 
 
@@ -39,7 +40,8 @@ def attend_without_waiting(model: Any) -> None:
     import torch
 
     torch.backends.cuda.enable_cudnn_sdp(False)
-    use(model, ON_A_GPU)
+    built = torch.backends.cuda.is_flash_attention_available() and torch.version.hip is None
+    use(model, ON_A_GPU if built and torch.cuda.get_device_capability(model.device)[0] >= AMPERE else MASKED)
 
 
 def use(model: Any, name: str) -> None:

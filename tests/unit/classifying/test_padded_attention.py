@@ -11,7 +11,7 @@ import torch
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.loading import padded_attention
 from pipeline_ops.loading.load import prepare_for_batches
-from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED, bounds_of, use
+from pipeline_ops.loading.padded_attention import MASKED, ON_A_GPU, SEGMENTED, attend_without_waiting, bounds_of, use
 from pipeline_ops.models.padding_side import pads_left
 from tests.models.architectures import ARCHITECTURES, untrained_classifier
 from tests.support.random_rows import RandomRows, segmented_attention_by_mask
@@ -110,6 +110,17 @@ def test_other_segments_or_windows_would_give_other_answers(
     rows = RandomRows.for_model(passes.model, padded=True, pad_left=False)
     monkeypatch.setattr(padded_attention, "segmented_attention", attend)
     assert (rows.through(passes) - rows.through(expected)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((9, 0), ON_A_GPU), ((7, 5), MASKED)])
+def test_gpu_without_the_kernel_gets_a_mask(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    model = untrained_classifier("BERT")
+    attend_without_waiting(model)
+    assert model.config._attn_implementation == expected
 
 
 def test_bounds_are_of_two_segments_per_row_on_either_side() -> None:
