@@ -18,6 +18,9 @@ from pipeline_ops.classifying.classify import classify, classify_isolating_failu
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device import probe_models
+from pipeline_ops.loading.device_errors import is_device_lost
+from pipeline_ops.loading.fused_layers import fuse_layers
+from pipeline_ops.loading.padded_attention import ON_A_GPU
 from pipeline_ops.models.config import JobModel, ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.schema.errors import one_line
@@ -145,15 +148,17 @@ def _architecture(bench: Bench, name: str, config: Any) -> None:
     padded = random_models.batches_of(lengths, config, BATCH_TOKENS)
     expected = _logits(original, padded)
     small = random_models.batches_of(lengths, config, LONGEST)
-    for dtype in DTYPES:
-        model = random_models.in_dtype(original, dtype, "SEGMENTED").to(bench.device)
+    for dtype, fused in (*((dtype, False) for dtype in DTYPES), *([("bfloat16", True)] if bench.on_gpu else [])):
+        model = random_models.in_dtype(original, dtype, ON_A_GPU).to(bench.device)
+        if fused:
+            fuse_layers(model)
         largest = {}
         for padding, batches in (("some", padded), ("none", without_padding(padded, pad_left=False)), ("small batches", small)):
             facts = random_models.label_facts(_logits(model, batches), expected)
             largest[padding] = facts["largest_difference"]
         bench.row(
             {
-                "check": f"logits of {name} in {dtype}",
+                "check": f"logits of {name} in {dtype}{', fused' if fused else ''}",
                 "ok": max(largest.values()) <= TOLERANCE[dtype],
                 "largest_difference": max(largest.values()),
                 "tolerance": TOLERANCE[dtype],
@@ -343,13 +348,13 @@ def _lost_device(bench: Bench, process: subprocess.Popen[str]) -> None:
 
 def _guarded(bench: Bench, check: str, function: Callable[[], None]) -> None:
     """Runs a check; an exception is its result, and the others go on. One that has lost the device ends the phase."""
-    from pipeline_ops.loading.device_errors import is_device_lost
-
     if not bench.has_time(2):
         bench.row({"check": check, "left_out": "no time"})
         return
     try:
         function()
+    except ImportError as error:
+        bench.row({"check": check, "left_out": str(error)})
     except Exception as error:
         if is_device_lost(error):
             raise

@@ -1,6 +1,7 @@
-"""BERT-base and a 22M model, eager, by tokens per pass: ForwardPasses beside the bare model on the same batches.
+"""BERT-base and a 22M model as classifiers have them, by tokens per pass: ForwardPasses beside the bare model.
 
-The bare model is a plain loop of calls on tensors that are on the device. What ForwardPasses loses against it is the host's.
+The bare model is a plain loop of calls of the same model on the same batches, on the device already. What ForwardPasses loses
+against it is the host's.
 """
 
 import statistics
@@ -13,6 +14,7 @@ import numpy as np
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED
 from pipeline_ops.models.flops import DocumentFlops, document_flops, peak_flops, utilization
 from pipeline_ops.schema.errors import one_line
 from pipeline_ops.synthetic import random_models
@@ -25,11 +27,10 @@ PASSED_TOKENS = 2**20  # in a measurement; at 2.5M tokens/s less than half a sec
 REPEAT = 3
 SMALL_LENGTH = 104  # of the 22M model's documents: about 100, and a multiple of batching.PAD_MULTIPLE
 SMALL_TOKENS = (16_384, 65_536, 262_144, 32_768, 8_192, 131_072)
-CLASSIFIERS_ATTENTION = "SEGMENTED"  # of padded_attention.py: what a classifier has on a GPU
 KERNELS = (  # (what attends where there is padding, random_models.in_dtype's attention, cuDNN's allowed)
-    ("segments", "SEGMENTED", False),
+    ("segments", SEGMENTED, False),
     ("efficient", None, False),  # SDPA with a mask
-    ("no-sync mask", "MASKED", False),
+    ("no-sync mask", MASKED, False),
     ("cudnn", None, True),
 )
 GRAPH_TOKENS = (16_384, 8_192)
@@ -44,10 +45,14 @@ KERNEL_KINDS = {  # part of a kernel's name -> what it does; the first that fits
 
 
 class Workload:
-    """A classifier in eval mode on the device, and what its speed is measured by."""
+    """A classifier in eval mode on the device, and what its speed is measured by.
 
-    def __init__(self, bench: Bench, model: Any, flops: DocumentFlops | None):
-        self.bench, self.model, self.flops = bench, model, flops
+    Args:
+        fused: the model has the fused layers of classifiers on a GPU; for the rows of findings.
+    """
+
+    def __init__(self, bench: Bench, model: Any, flops: DocumentFlops | None, fused: bool = False):
+        self.bench, self.model, self.flops, self.fused = bench, model, flops, fused
         self.peak = peak_flops(bench.gpu, str(model.dtype).removeprefix("torch."))
 
     def speed(self, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
@@ -114,12 +119,13 @@ def bert_base(bench: Bench) -> None:
     config = random_models.bert_base(bench.tiny)
     original = random_models.make_classifier(config, bench.device, longest)
     flops = document_flops(original, longest)
-    work = Workload(bench, random_models.in_dtype(original, "bfloat16", CLASSIFIERS_ATTENTION), flops)
+    work = Workload(bench, random_models.as_classifier(original, "bfloat16"), flops, fused=bench.on_gpu)
     sizes = TINY_TOKENS if bench.tiny else TOKENS
     _by_tokens(bench, work, longest, sizes[:1])
+    _mixed(bench, work, longest, sizes[0], "segments", cudnn=False)
     for kernel, attention, cudnn in KERNELS:
-        model = random_models.in_dtype(original, "bfloat16", attention)
-        _mixed(bench, Workload(bench, model, flops), longest, sizes[0], kernel, cudnn)
+        other = Workload(bench, random_models.in_dtype(original, "bfloat16", attention), flops)
+        _mixed(bench, other, longest, sizes[0], kernel, cudnn)
     _by_tokens(bench, work, longest, sizes[:1], cudnn=True)
     batches = work.equal(longest, sizes[0], passes=2)
     mixed = work.mixed(longest, sizes[0])
@@ -135,9 +141,8 @@ def small(bench: Bench) -> None:
     length = TINY_LENGTH if bench.tiny else SMALL_LENGTH
     config = random_models.small_bert(bench.tiny)
     original = random_models.make_classifier(config, bench.device, length)
-    work = Workload(
-        bench, random_models.in_dtype(original, "bfloat16", CLASSIFIERS_ATTENTION), document_flops(original, length)
-    )
+    flops = document_flops(original, length)
+    work = Workload(bench, random_models.as_classifier(original, "bfloat16"), flops, fused=bench.on_gpu)
     _by_tokens(bench, work, length, TINY_TOKENS if bench.tiny else SMALL_TOKENS)
     for tokens in GRAPH_TOKENS:
         if not bench.on_gpu:
@@ -149,7 +154,14 @@ def small(bench: Bench) -> None:
 def _by_tokens(bench: Bench, work: Workload, length: int, sizes: tuple[int, ...], cudnn: bool = False) -> None:
     """Equally long documents without padding."""
     for tokens in sizes:
-        what = {"tokens": tokens, "length": length, "kernel": "cudnn" if cudnn else "flash", "cudnn": cudnn, "graph": False}
+        what = {
+            "tokens": tokens,
+            "length": length,
+            "kernel": "cudnn" if cudnn else "flash",
+            "cudnn": cudnn,
+            "fused": work.fused,
+            "graph": False,
+        }
         if not bench.has_time(4):
             bench.row({**what, "left_out": "no time"})
             continue
@@ -159,7 +171,7 @@ def _by_tokens(bench: Bench, work: Workload, length: int, sizes: tuple[int, ...]
 
 def _mixed(bench: Bench, work: Workload, longest: int, tokens: int, kernel: str, cudnn: bool) -> None:
     """Mixed lengths, with padding. cuDNN makes a plan for each shape, which first_seconds shows."""
-    what = {"tokens": tokens, "length": "mixed", "kernel": kernel, "cudnn": cudnn}
+    what = {"tokens": tokens, "length": "mixed", "kernel": kernel, "cudnn": cudnn, "fused": work.fused}
     if not bench.has_time(6):
         bench.row({**what, "left_out": "no time"})
         return

@@ -15,6 +15,7 @@ from jobs.gpu_benchmark.eager import LENGTH, TINY_LENGTH, Workload
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.classifying.forward_pass import check_compiler
 from pipeline_ops.loading.fused_layers import fuse_layers
+from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED
 from pipeline_ops.models.flops import document_flops
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.synthetic import random_models
@@ -30,7 +31,8 @@ class Variant:
 
     Attributes:
         seconds: what it takes on an H200, compilation included; by estimate.
-        compiled: "layers": each by itself, all by one graph; "model": as a whole.
+        compiled: "layers": each by itself, all by one graph; "widths": as a classifier's, by CompiledLayers, for all numbers of
+            rows; "model": as a whole.
         dynamic: the graph is for all shapes.
         freezing: weights are constants of the graph.
         mask: an attention mask is given, which masks nothing.
@@ -51,6 +53,11 @@ class Variant:
     fused: bool = False
     layer: dict[str, Any] | None = None
 
+    @property
+    def is_exact(self) -> bool:
+        """The same function as transformers', but for rounding in the model's dtype."""
+        return not self.fused and not any((self.layer or {}).get(setting) for setting in ("gelu_in_gemm", "fp8"))
+
 
 FUSED = {"fused_qkv": True, "gelu_in_gemm": True}
 FP8 = {"fused_qkv": True, "fp8": "all"}
@@ -62,8 +69,9 @@ VARIANTS = (
     Variant("fused qkv + gelu epilogue + cudnn + compile layers", 10, layer=FUSED, cudnn=True, compiled="layers"),
     Variant("fp8 + fused qkv + cudnn + compile layers", 12, layer=FP8, cudnn=True, compiled="layers"),
     Variant("compile layers, cudnn", 10, compiled="layers", cudnn=True),
-    Variant("segments", mask=True, attention="SEGMENTED"),
-    Variant("no-sync mask", mask=True, attention="MASKED"),
+    Variant("compile layers by width", 10, compiled="widths"),
+    Variant("segments", mask=True, attention=SEGMENTED),
+    Variant("no-sync mask", mask=True, attention=MASKED),
     Variant("fused qkv + gelu epilogue + cudnn", layer=FUSED, cudnn=True),
     Variant("fused qkv", layer={"fused_qkv": True}),
     Variant("gelu epilogue", layer={"gelu_in_gemm": True}),
@@ -86,6 +94,7 @@ VARIANTS = (
 )
 DEBERTA_VARIANTS = (
     Variant("fused layers", 20, mask=True, fused=True),
+    Variant("compile layers by width", 15, compiled="widths", mask=True),
     Variant("compile layers", 15, compiled="layers", mask=True),
     Variant("compile", 28, compiled="model", mask=True),
     Variant("compile layers, dynamic", 25, compiled="layers", mask=True, dynamic=True),
@@ -100,7 +109,7 @@ def measure(bench: Bench) -> None:
     comparison = Comparison(bench, config, length, tokens)
     compiler = compiler_fault(bench)
     for variant in VARIANTS:
-        if variant.compiled and compiler is not None:
+        if (variant.compiled or variant.fused) and compiler is not None:
             bench.row({"variant": variant.name, "left_out": compiler})
         else:
             comparison.report(variant)
@@ -173,7 +182,15 @@ class Comparison:
 
     def report(self, variant: Variant) -> None:
         """Reports a variant's speed and how far its logits are from float32's, or why not."""
-        what = {"variant": variant.name, "tokens": self.rows * self.length, "length": self.length, "cudnn": variant.cudnn}
+        what = {
+            "variant": variant.name,
+            "tokens": self.rows * self.length,
+            "length": self.length,
+            "cudnn": variant.cudnn,
+            "compiled": variant.compiled,
+            "dynamic": variant.dynamic,
+            "exact": variant.is_exact,
+        }
         if not self.bench.has_time(variant.seconds):
             self.bench.row({**what, "left_out": "no time"})
             return
@@ -236,6 +253,10 @@ def _switches(variant: Variant) -> Iterator[None]:
 def _compiled(variant: Variant, model: Any) -> Any:
     import torch
 
+    if variant.compiled == "widths":
+        from pipeline_ops.classifying.compiled import CompiledLayers
+
+        CompiledLayers(model, static_widths=True)
     if variant.compiled == "layers":
         for layer in model.base_model.encoder.layer:
             layer.compile(dynamic=variant.dynamic)

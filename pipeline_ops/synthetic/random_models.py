@@ -6,12 +6,13 @@ and the head is scaled until every logit has mean 0 and deviation 1 over documen
 
 import copy
 from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from pipeline_ops.loading import padded_attention
+from pipeline_ops.loading.float32_head import keep_head_in_float32
+from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import Encodings
 
@@ -88,19 +89,25 @@ def make_classifier(config: Any, device: str, length: int, seed: int = 0) -> Any
 
 
 def in_dtype(model: Any, dtype: str, attention: str | None = None) -> Any:
-    """A copy of the model in another dtype, its head as load_classifier has it; the original keeps its weights.
+    """A copy of the model in another dtype, its head in float32 as load_classifier has it; the original keeps its weights.
 
     Args:
-        attention: a name of pipeline_ops.loading.padded_attention, MASKED or SEGMENTED; None: transformers' own.
+        attention: padded_attention.MASKED or SEGMENTED; None: transformers' own.
     """
     import torch
 
     copied = copy.deepcopy(model).to(getattr(torch, dtype)).eval()
-    if find_spec("pipeline_ops.loading.float32_head") is not None:
-        import_module("pipeline_ops.loading.float32_head").keep_head_in_float32(copied)
+    keep_head_in_float32(copied)
     if attention is not None:
-        padded_attention = import_module("pipeline_ops.loading.padded_attention")
-        padded_attention.use(copied, getattr(padded_attention, attention))
+        padded_attention.use(copied, attention)
+    return copied
+
+
+def as_classifier(model: Any, dtype: str) -> Any:
+    """A copy of the model as ClassifyActor has it on the model's device: with attention and fused layers for a GPU."""
+    copied = in_dtype(model, dtype, padded_attention.ON_A_GPU)
+    if copied.device.type == "cuda":
+        fuse_layers(copied)
     return copied
 
 
