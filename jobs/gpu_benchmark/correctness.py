@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,11 @@ def measure(bench: Bench) -> None:
     if bench.on_gpu:
         lost = subprocess.Popen([sys.executable, "-c", LOST_DEVICE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        for name, config in tiny_architectures(2 if bench.tiny else 3).items():
-            _guarded(bench, f"logits of {name}", lambda name=name, config=config: _architecture(bench, name, config))
+        originals = {
+            name: random_models.make_classifier(config, "cpu", LONGEST // 2)
+            for name, config in tiny_architectures(2 if bench.tiny else 3).items()
+        }
+        _logits_of(bench, originals, DTYPES)
         checks = {
             "copies": _copies,
             "a bad document": _bad_document,
@@ -86,6 +89,7 @@ def measure(bench: Bench) -> None:
             bench.row({"check": "a lost device", "left_out": "needs a GPU"})
         else:
             _guarded(bench, "a lost device", lambda: _lost_device(bench, lost))
+            _logits_of(bench, originals, ("bfloat16",), fused=True)  # at the end, as kernels are compiled
     finally:
         if lost is not None and lost.poll() is None:
             lost.kill()
@@ -141,33 +145,44 @@ def tiny_architectures(layers: int) -> dict[str, Any]:
     }
 
 
-def _architecture(bench: Bench, name: str, config: Any) -> None:
-    """In each dtype, with padding and without, in large batches and in small ones, which take the copier's turns often."""
-    original = random_models.make_classifier(config, "cpu", LONGEST // 2)
+def _logits_of(bench: Bench, originals: dict[str, Any], dtypes: Sequence[str], fused: bool = False) -> None:
+    for name, original in originals.items():
+        for dtype in dtypes:
+            check = f"logits of {name} in {dtype}{', fused' if fused else ''}"
+            _guarded(
+                bench,
+                check,
+                lambda check=check, original=original, dtype=dtype: _compare_logits(bench, check, original, dtype, fused),
+            )
+
+
+def _compare_logits(bench: Bench, check: str, original: Any, dtype: str, fused: bool) -> None:
+    """With padding and without, in large batches and in small ones, which take the copier's turns often."""
+    config = original.config
     lengths = random_models.mixed_lengths(12 if bench.tiny else DOCUMENTS, LONGEST)
     padded = random_models.batches_of(lengths, config, BATCH_TOKENS)
     expected = _logits(original, padded)
-    small = random_models.batches_of(lengths, config, LONGEST)
-    for dtype, fused in (*((dtype, False) for dtype in DTYPES), *([("bfloat16", True)] if bench.on_gpu else [])):
-        model = random_models.in_dtype(original, dtype, ON_A_GPU).to(bench.device)
-        if fused:
-            fuse_layers(model)
-        largest = {}
-        for padding, batches in (("some", padded), ("none", without_padding(padded, pad_left=False)), ("small batches", small)):
-            facts = random_models.label_facts(_logits(model, batches), expected)
-            largest[padding] = facts["largest_difference"]
-        bench.row(
-            {
-                "check": f"logits of {name} in {dtype}{', fused' if fused else ''}",
-                "ok": max(largest.values()) <= TOLERANCE[dtype],
-                "largest_difference": max(largest.values()),
-                "tolerance": TOLERANCE[dtype],
-                "padded": largest["some"],
-                "unpadded": largest["none"],
-                "label_agreement": facts["label_agreement"],
-                "commonest_label": facts["commonest_label"],
-            }
-        )
+    model = random_models.in_dtype(original, dtype, ON_A_GPU).to(bench.device)
+    if fused:
+        fuse_layers(model)
+    arrangements = {
+        "padded": padded,
+        "unpadded": without_padding(padded, pad_left=False),
+        "small_batches": random_models.batches_of(lengths, config, LONGEST),
+    }
+    found = {name: random_models.label_facts(_logits(model, batches), expected) for name, batches in arrangements.items()}
+    largest = {name: facts["largest_difference"] for name, facts in found.items()}
+    bench.row(
+        {
+            "check": check,
+            "ok": max(largest.values()) <= TOLERANCE[dtype],
+            "largest_difference": max(largest.values()),
+            "tolerance": TOLERANCE[dtype],
+            **largest,
+            "label_agreement": min(facts["label_agreement"] for facts in found.values()),
+            "commonest_label": found["padded"]["commonest_label"],
+        }
+    )
 
 
 def _logits(model: Any, batches: TokenBatches) -> np.ndarray:
