@@ -8,6 +8,7 @@ Source: He et al. 2021, DeBERTa (arXiv:2006.03654), equations 2 to 4; transforme
 """
 
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache, partial
 from math import sqrt
@@ -16,15 +17,19 @@ from typing import Any
 from pipeline_ops.loading.same_answers import is_near, random_rows
 from pipeline_ops.schema.errors import one_line
 
-TRIED = (2, 32)  # rows and tokens
+# rows and tokens
+TRIED = ((2, 32), (3, 160))  # to compare answers: two, so that what is compiled is not for the first one alone
+TIMED = (16, 512)
+WARM_UP_PASSES = 2
 LEAST_TABLE = 512  # relative positions in a table: of all lengths up to it there is one table, and so one compiled kernel
 
 
 def fuse_disentangled_attention(model: Any) -> None:
     """Replaces the attention of a DeBERTa-v2 or -v3 in eval mode; other models stay as they are.
 
-    Where the attention has other terms than the three (`pos_att_type`), it stays as well, and where it cannot be compiled: then
-    a line on stderr says so. What tokens of padding attend to is undefined afterwards; no other token reads them.
+    Where the attention has other terms than the three (`pos_att_type`), it stays as well, and where it cannot be compiled, or
+    is not faster: then a line on stderr says so. What tokens of padding attend to is undefined afterwards; no other token reads
+    them.
     """
     from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
 
@@ -35,32 +40,51 @@ def fuse_disentangled_attention(model: Any) -> None:
 
 
 def _fuse(encoder: Any, attentions: Sequence[Any]) -> None:
-    expected = _answer_of(encoder)
+    expected, seconds_before = [_answers_of(encoder, *shape) for shape in TRIED], _seconds_of(encoder)
     for one in attentions:
         one.forward = partial(_attention, one)
     # transformers' are (rows, 1, length, length), and computed with numbers that it copies to the GPU for each pass
     encoder.get_attention_mask = _key_mask
     encoder.get_rel_pos = partial(_relative_positions, attentions[0])
+    why_not = None
     try:
-        why_not = None if is_near(_answer_of(encoder), expected) else "its answers would be others"
+        if not all(is_near(_answers_of(encoder, *shape), before) for shape, before in zip(TRIED, expected, strict=True)):
+            why_not = "its answers would be others"
+        elif (seconds := _seconds_of(encoder)) > seconds_before:
+            why_not = f"it would take {seconds / seconds_before:.2f} times as long"
     except Exception as error:  # of the compiler, of any kind
         why_not = one_line(error)[:200]
     if why_not is not None:
-        print(f"DeBERTa's attention is not fused, and slower: {why_not}", file=sys.stderr)
+        print(f"DeBERTa's attention is not fused: {why_not}", file=sys.stderr)
         for one in attentions:
             del one.forward
         del encoder.get_attention_mask, encoder.get_rel_pos
 
 
-def _answer_of(encoder: Any) -> Any:
-    """The encoder's answer to random states of two rows, one of them padded: of the tokens that are no padding."""
+def _answers_of(encoder: Any, rows: int, length: int) -> Any:
+    """The encoder's answers to random states of rows, the last one padded: of the tokens that are no padding."""
     import torch
 
-    states = random_rows(encoder.layer[0].attention.self.query_proj.weight, *TRIED)
-    mask = torch.ones(TRIED, dtype=torch.long, device=states.device)
-    mask[1, TRIED[1] // 2 :] = 0
+    states = random_rows(encoder.layer[0].attention.self.query_proj.weight, rows, length)
+    mask = torch.ones((rows, length), dtype=torch.long, device=states.device)
+    mask[-1, length // 2 :] = 0
     with torch.inference_mode():
         return encoder(states, mask).last_hidden_state[mask.bool()]
+
+
+def _seconds_of(encoder: Any) -> float:
+    """What a pass through the encoder takes on a GPU; on a CPU, where tests run it, 0."""
+    import torch
+
+    if encoder.layer[0].attention.self.query_proj.weight.device.type != "cuda":
+        return 0.0
+    for _ in range(WARM_UP_PASSES):
+        _answers_of(encoder, *TIMED)
+    torch.cuda.synchronize()
+    begin = time.monotonic()
+    _answers_of(encoder, *TIMED)
+    torch.cuda.synchronize()
+    return time.monotonic() - begin
 
 
 def _key_mask(attention_mask: Any) -> Any:
@@ -83,7 +107,9 @@ def _table(size: int, buckets: int, max_relative_positions: int, span: int, devi
     distances = torch.arange(1 - size, size)
     if buckets > 0 and max_relative_positions > 0:
         distances = make_log_bucket_position(distances, buckets, max_relative_positions).long()
-    return (distances + span).clamp(0, 2 * span - 1).int().to(device)
+    table = (distances + span).clamp(0, 2 * span - 1).int().to(device)
+    torch._dynamo.mark_static(table)  # its middle is a constant of the kernel
+    return table
 
 
 def _attention(
