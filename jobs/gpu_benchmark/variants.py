@@ -13,7 +13,7 @@ import numpy as np
 
 from jobs.gpu_benchmark.eager import LENGTH, TINY_LENGTH, Workload
 from jobs.gpu_benchmark.phases import Bench
-from pipeline_ops.classifying.forward_pass import check_compiler
+from pipeline_ops.classifying.compiled import check_compiler
 from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED
 from pipeline_ops.models.flops import document_flops

@@ -96,6 +96,8 @@ def _note_passes(prepared: Prepared, state: RunState, passes: Sequence[dict[str,
     for passed in passes:
         if passed["against_sharing"] is not None:
             state.note_once(state.without_sharing, passed["against_sharing"])
+        if passed["against_compiling"] is not None:
+            state.note_once(state.without_compiling, passed["against_compiling"])
 
 
 def defer_failures(outcomes: Iterable[Commit | Failure], max_failed: int | None) -> Iterator[Commit | Failure]:

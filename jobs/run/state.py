@@ -96,6 +96,7 @@ class RunState:
     activity: StageActivity = field(default_factory=StageActivity)
     without_padding: list[str] = field(default_factory=list)  # lines about models whose answers depend on it
     without_sharing: list[str] = field(default_factory=list)  # lines about models with layers in common that do not share them
+    without_compiling: list[str] = field(default_factory=list)  # lines about models that the compiler does not work for
 
     units: int = 0
     documents: int = 0
@@ -362,6 +363,7 @@ def result_of(
         input_table=state.input_table,
         without_padding=state.without_padding,
         without_sharing=state.without_sharing,
+        without_compiling=state.without_compiling,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_ops.classifying.compiled import is_compilers
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.loading.device_errors import fault_of
 from pipeline_ops.schema.bisection import ALL_FAILED_MIN, MAX_CONSECUTIVE_FAILURES, bisect_failures
@@ -95,4 +96,4 @@ def classify_isolating_failures(
 
 
 def _is_documents_fault(error: BaseException) -> bool:
-    return isinstance(error, Exception) and fault_of(error) is None
+    return isinstance(error, Exception) and fault_of(error) is None and not is_compilers(error)

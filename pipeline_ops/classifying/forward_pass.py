@@ -8,28 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_ops.classifying.compiled import CompiledLayers
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device_errors import is_out_of_memory
 from pipeline_ops.loading.padded_attention import SEGMENTED
 from pipeline_ops.loading.shared_trunk import SharedTrunk
 from pipeline_ops.models.padding_side import is_decoder
-from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import Embedding
 from pipeline_ops.tokenizing.batching import TokenBatches, without_padding
-
-
-def check_compiler(device: str) -> None:
-    """Raises UserError if torch.compile does not work on a device: it needs a C++ compiler, or Triton on a GPU."""
-    import torch
-
-    try:
-        torch.compile(torch.nn.functional.gelu)(torch.ones(8, device=device))
-    except Exception as error:
-        reason = one_line(error)[:200]
-        raise UserError(
-            f"model.compile: torch.compile does not work where the classifiers run; install"
-            f" {'a C++ compiler' if device == 'cpu' else 'Triton'} there, or set it to false ({reason})"
-        ) from error
 
 
 class ForwardPasses:
@@ -45,20 +31,19 @@ class ForwardPasses:
         followers: passes of other models over the same rows, each right behind this one: models that take from this one's pass,
             or from each other's, what they share (shared_passes.py). Their values stand behind this model's.
         against_sharing: a sentence, if the model has layers in common with another one and still does not share them.
+        compiled: the model's layers, compiled; None: eager.
+        against_compiling: a sentence, if model.compile asks for compiling and the compiler does not work.
 
     Args:
         pad_left: the rows are padded in front.
         against_padding: why the model's batches have to be without padding, see padding_check.py; None: they may have it.
         embedding: return each row's pooled last hidden state, float32 (rows, hidden size), behind its logits. cls: of the token
             that the head reads: the first, a decoder's last, an encoder-decoder's last end of text; mean: of all but padding.
-        compiled: through torch.compile with dynamic=True: one or two graphs for all batches. A graph per size would be a little
-            faster, but takes up to a minute each to compile, and length-sorted batches have hundreds of sizes.
-
-    Raises:
-        Exception: what the compiler raises.
     """
 
     against_sharing: str | None = None
+    compiled: CompiledLayers | None = None
+    against_compiling: str | None = None
 
     def __init__(
         self,
@@ -66,13 +51,9 @@ class ForwardPasses:
         *,
         pad_left: bool,
         against_padding: str | None = None,
-        compiled: bool = False,
         embedding: Embedding | None = None,
     ):
-        import torch
-
-        self.model, self.pad_left, self.against_padding, self.compiled = model, pad_left, against_padding, compiled
-        self.forward = torch.compile(model, dynamic=True) if compiled else model
+        self.model, self.pad_left, self.against_padding = model, pad_left, against_padding
         parameters = inspect.signature(model.forward).parameters
         self.takes_types = "token_type_ids" in parameters
         self.num_types = num_type_embeddings(model) if self.takes_types else None
@@ -95,8 +76,6 @@ class ForwardPasses:
         self.max_tokens = sys.maxsize
         self._seconds = 0.0
         self._events: list[tuple[Any, Any]] = []
-        if compiled:  # compile now: an error of the compiler is no document's fault
-            self._warm_up()
 
     def arrange(self, batches: TokenBatches) -> TokenBatches:
         """The batches as the model may read them: without padding, if there is a reason against it."""
@@ -165,21 +144,24 @@ class ForwardPasses:
         # one copy of int32 for all inputs; type ids are mostly all 0 and then not copied
         types = [type_ids] if type_ids is not None and self.takes_types and type_ids.any() else []
         flat = self.to_device([lengths, ids, *types])
-        rows, cells = len(lengths), len(ids)
-        inputs = {"input_ids": flat[rows : rows + cells].view(rows, width).long(), "attention_mask": None}
+        rows = len(lengths)
+        of_tokens = list(flat[rows:].view(-1, rows, width).long())
+        if self.compiled is not None:
+            of_tokens, width = self.compiled.widened(of_tokens, self.pad_left)
+        inputs = {"input_ids": of_tokens[0], "attention_mask": None}
         if type_ids is not None and self.takes_types:
-            inputs["token_type_ids"] = (
-                flat[rows + cells :].view(rows, width).long() if types else torch.zeros_like(inputs["input_ids"])
-            )
+            inputs["token_type_ids"] = of_tokens[1] if types else torch.zeros_like(of_tokens[0])
         padded = lengths.min() < width
-        if padded or self.needs_mask or self.compiled:
+        if padded or self.needs_mask:
             columns, used = torch.arange(width, device=flat.device), flat[:rows, None]
             mask = columns >= width - used if self.pad_left else columns < used  # by lengths, as in batching.attention_mask
             inputs["attention_mask"] = mask.long()
-        if self.takes_positions and (padded or self.compiled):  # else they are the model's default
+        if self.takes_positions and padded:  # else they are the model's default
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_(min=0)
         if self.takes_cache:
             inputs["use_cache"] = False
+        if self.compiled is not None and self.compiled.is_new(rows, width, masked=inputs["attention_mask"] is not None):
+            self.model(**inputs)  # the compiler's time is not the device's
         try:
             values = [passes._run_timed(inputs) for passes in (self, *self.followers)]
         finally:
@@ -206,7 +188,7 @@ class ForwardPasses:
     def _logits_and_embeddings(self, inputs: dict[str, Any]) -> Any:
         import torch
 
-        logits = self.forward(**inputs).logits.float()
+        logits = self.model(**inputs).logits.float()
         if self.embedding is None:
             return logits
         hidden, self._hidden = self._hidden.float(), None
@@ -256,14 +238,6 @@ class ForwardPasses:
                 f"token type {type_ids.max()}, the model has embeddings for {self.num_types}; its tokenizer belongs to another"
                 " model"
             )
-
-    def _warm_up(self) -> None:
-        import torch
-
-        with torch.inference_mode():
-            types = np.zeros(32, np.int8) if self.takes_types else None
-            self(np.zeros(32, np.int32), types, np.array([16, 9], np.int32), 16)
-        self.discard_seconds()
 
 
 def _needs_mask(model: Any, parameters: Mapping[str, inspect.Parameter]) -> bool:

@@ -54,10 +54,10 @@ def reason_against_padding(model: Any, facts: ModelFacts) -> str | None:
                 raise
             what = "padding cannot be tried" if alone is None else "padded batches fail"
             return f"{what} ({type(error).__name__}: {one_line(error)[:120]})"  # without padding labels are right in any case
-        if _are_equal(alone, together, model):
+        if are_equal(alone, together, model):
             return None
         first, second = (_answers_beside_others(passes, rows, facts, seed) for seed in (1, 2))
-        if not _are_equal(first, second, model):
+        if not are_equal(first, second, model):
             raise UserError(
                 f"model.path: {facts.path!r} cannot label: its answer to a text changes from one pass to the next, or with the"
                 f" other texts of a batch; give another model"
@@ -135,7 +135,7 @@ def answers_to(passes: ForwardPasses, rows: Encodings, facts: ModelFacts, *, bat
     return answers
 
 
-def _are_equal(answers: np.ndarray, others: np.ndarray, model: Any) -> bool:
+def are_equal(answers: np.ndarray, others: np.ndarray, model: Any) -> bool:
     """True if answers (rows, labels) differ by no more than rounding in the model's dtype; NaN equals NaN."""
     import torch
 

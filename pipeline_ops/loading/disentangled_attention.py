@@ -39,6 +39,14 @@ def fuse_disentangled_attention(model: Any) -> None:
             _fuse(encoder, attentions)
 
 
+def has_fused_attention(model: Any) -> bool:
+    """Whether fuse_disentangled_attention has replaced a model's attention."""
+    return any(
+        isinstance(vars(module).get("forward"), partial) and vars(module)["forward"].func is _attention
+        for module in model.modules()
+    )
+
+
 def _fuse(encoder: Any, attentions: Sequence[Any]) -> None:
     expected, seconds_before = [_answers_of(encoder, *shape) for shape in TRIED], _seconds_of(encoder)
     for one in attentions:

@@ -24,8 +24,9 @@ class ModelConfig(HeadConfig, LongDocumentsConfig):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="of weights and arithmetic")
     allow_new_weights: bool = Field(default=False, description="label with a head that has not been trained")
     allow_pickled_weights: bool = Field(default=False, description="load weights that are not safetensors: they can run code")
-    compile: bool = Field(
-        default=False, description="torch.compile: minutes of start for faster passes; may change the last bits of scores"
+    compile: bool | Literal["auto"] = Field(
+        default="auto",
+        description="torch.compile: a slower start for faster passes; may change the last bits of scores; auto: where it gains",
     )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 

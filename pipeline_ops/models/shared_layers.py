@@ -102,9 +102,10 @@ def _of_layers(config: Any) -> dict[str, Any]:
 def sharing_key(model: JobModel) -> tuple[Any, ...] | None:
     """Equal for models of a job that may have layers in common; None for one that runs alone.
 
-    A compiled model does: whether the compiler's graphs can hand tensors from model to model has not been tried.
+    With `compile: true` it does: whether the compiler's graphs can hand tensors from model to model has not been tried. With
+    `auto` sharing comes first.
     """
-    return None if model.config.compile else (model.tokenization_key, model.config.dtype, model.dtype)
+    return None if model.config.compile is True else (model.tokenization_key, model.config.dtype, model.dtype)
 
 
 def with_shared_layers(models: Sequence[JobModel]) -> tuple[JobModel, ...]:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures
-from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
+from pipeline_ops.classifying.compiled_passes import compile_if_wanted
+from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
 from pipeline_ops.loading.device_errors import is_device_lost, usable_device
@@ -87,20 +88,18 @@ class ClassifyActor:
         loaded: list[Shareable] = []
         for model in context.models:
             config, facts = model.config, model.facts
-            if config.compile:
-                check_compiler(device)
             module = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
             embedding = model.output.embedding
             reason = reason_against_padding(module, facts)
-            if context.use_gpu:
+            if context.use_gpu and config.compile is not True:  # the compiler fuses by itself what is fused here
                 fuse_layers(module)
-            passes = ForwardPasses(
-                module, pad_left=facts.pad_left, against_padding=reason, compiled=config.compile, embedding=embedding
-            )
+            passes = ForwardPasses(module, pad_left=facts.pad_left, against_padding=reason, embedding=embedding)
             key = sharing_key(model)
             one = Shareable(model.name, passes, None if key is None else (key, reason), facts)
             share_trunk(one, loaded)  # before the next one takes memory
             loaded.append(one)
+        for model, one in zip(context.models, loaded, strict=True):
+            compile_if_wanted(one.passes, model.config.compile, model.facts)
         return [one.passes for one in loaded]
 
     def __call__(self, row: pa.Table) -> pa.Table:
@@ -199,4 +198,5 @@ def _pass_counts(passes: ForwardPasses, batches: TokenBatches, seconds: float) -
         "seconds": seconds,
         "against_padding": passes.against_padding,
         "against_sharing": passes.against_sharing,
+        "against_compiling": passes.against_compiling,
     }

@@ -38,13 +38,14 @@ READ = pa.schema(
         "read_seconds": pa.float64(),
     }
 )
-# what went through each model; if so, why its batches were without padding, and why it shares none of the layers in common
+# what went through each model; if so, why its batches were without padding, why it shares none of the layers in common,
+# and why it is not compiled though that would pay
 PASSES = pa.list_(
     pa.struct(
         {
             **dict.fromkeys(("batches", "tokens", "padded_tokens"), pa.int64()),
             "seconds": pa.float64(),
-            **dict.fromkeys(("against_padding", "against_sharing"), pa.string()),
+            **dict.fromkeys(("against_padding", "against_sharing", "against_compiling"), pa.string()),
         }
     )
 )

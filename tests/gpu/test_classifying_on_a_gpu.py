@@ -11,10 +11,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, MPNetConfig
 
 from pipeline_ops.classifying.classify import classify, classify_isolating_failures
-from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
+from pipeline_ops.classifying.compiled import check_compiler
+from pipeline_ops.classifying.compiled_passes import compile_if_wanted
+from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device import probe_models
 from pipeline_ops.loading.device_errors import is_out_of_memory
+from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS, bytes_per_token
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.resolve import resolve_model
@@ -22,6 +25,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import encode, truncating_backend
+from tests.models.architectures import make_classifier
 from tests.models.tiny import ARCHITECTURES, Architecture
 from tests.support.corpora import real_documents
 
@@ -49,21 +53,32 @@ def on_gpu(folder: Path, dtype: str) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype)).to("cuda").eval()
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_on_a_gpu_are_near_those_of_float32_on_the_cpu(
-    model_of: Callable[[Architecture], Path], architecture: Architecture, dtype: str, compiled: bool
+    model_of: Callable[[Architecture], Path], architecture: Architecture, dtype: str
 ) -> None:
     folder = model_of(architecture)
-    if compiled:
-        torch.compiler.reset()
-    passes = ForwardPasses(on_gpu(folder, dtype), pad_left=False, compiled=compiled)
-    for batch_tokens in (1, 256, 16384) if not compiled else (256, 16384):  # small ones take the buffers' turns often
+    passes = ForwardPasses(on_gpu(folder, dtype), pad_left=False)
+    for batch_tokens in (1, 256, 16384):  # small ones take the buffers' turns often
         logits, failed = classify_isolating_failures(batches_for(folder, batch_tokens), passes, num_labels=2)
         assert failed == {}
         np.testing.assert_allclose(logits, expected(folder), atol=ATOL[dtype])
         assert passes.take_seconds() > 0
+
+
+@pytest.mark.parametrize("architecture", ["BERT", "DeBERTa-v3"])
+def test_logits_of_compiled_layers_on_a_gpu_are_near_those_of_float32_on_the_cpu(architecture: str, tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path / "model", architecture, ("bad", "good"), 128)
+    config = ModelConfig(path=str(folder))
+    model = load_classifier(config, StorageConfig(), revision=None, dtype="bfloat16", device="cuda")
+    torch.compiler.reset()
+    passes = ForwardPasses(model, pad_left=False)
+    compile_if_wanted(passes, True, resolve_model(config, StorageConfig())[0])
+    for batch_tokens in (2048, 16384):
+        logits, failed = classify_isolating_failures(batches_for(folder, batch_tokens), passes, num_labels=2)
+        assert failed == {}
+        np.testing.assert_allclose(logits, expected(folder), atol=ATOL["bfloat16"])
 
 
 def test_copies_of_many_batches_arrive_unharmed_while_the_gpu_computes() -> None:

@@ -13,9 +13,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from pipeline_ops.classifying.classify import classify, classify_isolating_failures
-from pipeline_ops.classifying.forward_pass import ForwardPasses, check_compiler
+from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.schema.bisection import ALL_FAILED_MIN
-from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import Encodings, encode, truncating_backend
 from tests.models.tiny import ARCHITECTURES, Architecture
@@ -266,43 +265,6 @@ def test_logits_of_a_document_that_does_not_fit_alone_fail_and_say_the_remedy(mo
     with pytest.raises(MemoryError, match=r"104 tokens alone .* model\.max_length, .*Tried to allocate"):
         classify_isolating_failures(batches_for(model, 60, 2048), ForwardPasses(small, pad_left=False), num_labels=2)
     assert small.errors < 20
-
-
-class Counting:
-    """A compiler that compiles nothing and counts how often it is asked to."""
-
-    def __init__(self):
-        self.graphs = 0
-
-    def __call__(self, graph: Any, examples: Any) -> Any:
-        self.graphs += 1
-        return graph.forward
-
-
-@pytest.mark.slow
-def test_logits_of_a_compiled_model_are_the_same_from_a_graph_or_two(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler, compile_with = Counting(), torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compile_with(model, dynamic=dynamic, backend=compiler))
-    torch.compiler.reset()
-    passes = ForwardPasses(load(model)[0], pad_left=False, compiled=True)
-    shapes = set()
-    for batch_tokens in (1, 300, 512, 1024, 4096):
-        batches = batches_for(model, 60, batch_tokens)
-        shapes |= {*zip(batches.rows.tolist(), batches.widths.tolist(), strict=True)}
-        logits = classify_isolating_failures(batches, passes, num_labels=2)[0]
-        np.testing.assert_allclose(logits, one_by_one(model, 60), atol=1e-5)
-    assert len(shapes) > 20
-    assert 1 <= compiler.graphs <= 2, "one for any number of documents, one for a single one"
-
-
-def test_compiler_that_does_not_work_is_refused_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(function: Any) -> Any:
-        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nfound")
-
-    monkeypatch.setattr(torch, "compile", fail)
-    with pytest.raises(UserError, match=r"^model\.compile: .*InvalidCxxCompiler") as caught:
-        check_compiler("cpu")
-    assert "\n" not in str(caught.value)
 
 
 def test_logits_of_a_model_that_raises_at_large_batches_only_are_the_same(model: Path) -> None:
