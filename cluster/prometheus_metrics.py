@@ -65,7 +65,7 @@ WAIT_SECONDS = Metric(
 )
 CLASSIFIER_SECONDS = Metric(
     "label_corpus_classifier_seconds_total",
-    "Seconds of all classifiers for committed units: waiting, copying, computing, writing (the output row).",
+    "Seconds of all classifiers for committed units: waiting, copying, computing (pauses between kernels included), writing.",
     ("part",),
 )
 BATCH_SECONDS = Metric(

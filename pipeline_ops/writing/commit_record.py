@@ -28,7 +28,9 @@ class ClassifySeconds:
     """A classifier's wall-clock seconds for a unit, from the end of the unit before it (or of loading) to the end of this one.
 
     waiting: for the unit; copying: batches to the device and back, as far as the device did not compute meanwhile; computing:
-    the model, on a GPU by the GPU's clock; writing: the row for the next stage, and everything else.
+    the model, on a GPU by the GPU's clock from the first to the last kernel of each pass, so that a GPU which waits between
+    kernels for the next launch counts as computing (MFU tells them apart); writing: the row for the next stage, and everything
+    else.
     """
 
     waiting: float = 0.0
