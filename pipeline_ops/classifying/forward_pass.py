@@ -11,7 +11,7 @@ import numpy as np
 from pipeline_ops.classifying.compiled import CompiledLayers
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device_errors import is_out_of_memory
-from pipeline_ops.loading.padded_attention import SEGMENTED
+from pipeline_ops.loading.padded_attention import SEGMENTED, RecurringShapes
 from pipeline_ops.loading.shared_trunk import SharedTrunk
 from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.output_columns import Embedding
@@ -73,6 +73,7 @@ class ForwardPasses:
             model.base_model.register_forward_hook(self._capture_hidden)
         self.on_gpu = model.device.type == "cuda"
         self.to_device = PinnedCopier(model.device) if self.on_gpu else _to_tensor
+        self.shapes = RecurringShapes()
         self.max_tokens = sys.maxsize
         self._seconds = 0.0
         self._events: list[tuple[Any, Any]] = []
@@ -160,6 +161,8 @@ class ForwardPasses:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_(min=0)
         if self.takes_cache:
             inputs["use_cache"] = False
+        if self.on_gpu and self.compiled is None:  # what is compiled has the kernel of its first pass
+            self.shapes.choose(rows, width, padded=padded)
         if self.compiled is not None and self.compiled.is_new(rows, width, masked=inputs["attention_mask"] is not None):
             self.model(**inputs)  # the compiler's time is not the device's
         try:

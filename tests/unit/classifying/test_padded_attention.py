@@ -11,7 +11,16 @@ import torch
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.loading import padded_attention
 from pipeline_ops.loading.load import prepare_for_batches
-from pipeline_ops.loading.padded_attention import MASKED, ON_A_GPU, SEGMENTED, attend_without_waiting, bounds_of, use
+from pipeline_ops.loading.padded_attention import (
+    MASKED,
+    ON_A_GPU,
+    PASSES_OF_A_PLAN,
+    SEGMENTED,
+    RecurringShapes,
+    attend_without_waiting,
+    bounds_of,
+    use,
+)
 from pipeline_ops.models.padding_side import pads_left
 from tests.models.architectures import ARCHITECTURES, untrained_classifier
 from tests.support.random_rows import RandomRows, segmented_attention_by_mask
@@ -144,3 +153,21 @@ def test_mask_of_bidirectional_attention_has_one_row_for_all_tokens() -> None:
     assert (mask.shape, mask.dtype) == ((2, 1, 1, 3), torch.bfloat16)
     assert (mask == 0).squeeze().tolist() == [[True, True, False], [True, True, True]]
     assert mask.isfinite().all()
+
+
+def test_cudnn_attends_where_a_plan_for_the_shape_pays() -> None:
+    def allowed_after(passes: int, rows: int, width: int, *, padded: bool) -> bool:
+        for _ in range(passes):
+            shapes.choose(rows, width, padded=padded)
+        return torch.backends.cuda.cudnn_sdp_enabled()
+
+    shapes, before = RecurringShapes(), torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        assert not allowed_after(PASSES_OF_A_PLAN, 128, 512, padded=False)
+        assert allowed_after(1, 128, 512, padded=False)
+        assert not allowed_after(1, 128, 512, padded=True)
+        assert not allowed_after(1, 127, 512, padded=False)
+        assert not allowed_after(2 * PASSES_OF_A_PLAN, 640, 100, padded=False)
+        assert allowed_after(1, 128, 512, padded=False)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
