@@ -32,8 +32,8 @@ MAX_SEGMENTS = 65_535  # the second dimension of a CUDA grid; each segment is on
 PASSES_OF_A_PLAN = 48
 """Passes of one shape in which cuDNN's attention gains what its plan for the shape has cost, before it is used.
 
-On an H200, where SDPA would prefer it: 65 ms, once per shape and process. At 512 tokens, without padding, it computed 405 TFLOP/s
-and FlashAttention 270, by which a pass of a BERT-base over 65,536 tokens, 30 ms, is 5 % shorter.
+On an H200, where SDPA would prefer it: 65 ms, once per shape and process. At 512 tokens, without padding, it computed 405
+TFLOP/s and FlashAttention 270, by which a pass of a BERT-base over 65,536 tokens, 30 ms, is 5 % shorter.
 """
 CUDNN_MULTIPLE = 128  # older versions of cuDNN were wrong at other lengths
 
