@@ -143,5 +143,5 @@ def are_equal(answers: np.ndarray, others: np.ndarray, model: Any) -> bool:
         return False
     answers, others = np.nan_to_num(answers), np.nan_to_num(others)
     spread = np.sqrt(answers.var(axis=0).mean())
-    rounding = LARGEST_ROUNDING * torch.finfo(model.dtype).eps * np.abs(answers).max()
+    rounding = LARGEST_ROUNDING * torch.finfo(model.base_model.dtype).eps * np.abs(answers).max()
     return bool(np.abs(answers - others).max() <= max(LARGEST_SHARE * spread, rounding))

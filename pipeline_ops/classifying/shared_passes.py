@@ -64,7 +64,7 @@ def _join(root: ForwardPasses, model: Shareable, source: Shareable, part: Common
         alone = [np.hstack(both) for both in zip(answers(root), answers(model.passes), strict=True)]
         trunk = model.passes.trunk = SharedTrunk(model.passes.model, source.passes.model, part)
         root.followers.append(model.passes)
-        tolerance = _tolerance(model.passes.model.dtype)
+        tolerance = _tolerance(model.passes.model.base_model.dtype)
         same = [
             np.allclose(*both, rtol=tolerance, atol=tolerance, equal_nan=True)
             for both in zip(alone, answers(root), strict=True)

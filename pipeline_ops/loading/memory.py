@@ -122,7 +122,7 @@ def estimated_bytes_per_token(model: Any, length: int) -> float:
     gated ones as well; where attention is not fused, three tensors of scores, and their softmax in float32.
     """
     config = model.config.get_text_config()
-    value_bytes, hidden_size = model.dtype.itemsize, config.hidden_size
+    value_bytes, hidden_size = model.base_model.dtype.itemsize, config.hidden_size
     estimate = value_bytes * (8 * hidden_size + 3 * inner_size_of(config))
     if getattr(config, "_attn_implementation", "eager") == "eager":
         heads = getattr(config, "num_attention_heads", None) or max(1, hidden_size // 64)

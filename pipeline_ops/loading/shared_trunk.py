@@ -11,7 +11,7 @@ def common_part_of(first: Any, second: Any) -> CommonPart | None:
     encoder = getattr(first, "base_model_prefix", "")
     if type(first) is not type(second) or not encoder or first.base_model is first:
         return None
-    settings = [(model.dtype, getattr(model.config, "_attn_implementation", None)) for model in (first, second)]
+    settings = [(model.base_model.dtype, getattr(model.config, "_attn_implementation", None)) for model in (first, second)]
     if settings[0] != settings[1] or not same_arithmetic(first.config, second.config):
         return None
     tensors, others = _tensors_of(first), _tensors_of(second)

@@ -15,11 +15,13 @@ from transformers import (
     GPT2Config,
     NystromformerConfig,
     PreTrainedConfig,
+    XLMRobertaConfig,
 )
 
 from pipeline_ops.classifying.classify import classify, classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import reason_against_padding
+from pipeline_ops.loading.float32_head import keep_head_in_float32
 from pipeline_ops.models import padding_side
 from pipeline_ops.models.config import ModelFacts
 from pipeline_ops.models.heads import Head
@@ -146,3 +148,13 @@ def test_models_to_which_padding_is_harmless_keep_it_in_every_dtype(
     config: PreTrainedConfig, pad_left: bool, dtype: torch.dtype
 ) -> None:
     assert checked(built(config).to(dtype), pad_left).against_padding is None
+
+
+def test_model_in_bfloat16_that_is_too_large_to_be_tried_in_float32_is_tried_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where its head, which is in float32, is its first module."""
+    monkeypatch.setattr("pipeline_ops.classifying.padding_check.FLOAT32_BYTES", 0)
+    model = built(XLMRobertaConfig(**SHAPE, max_position_embeddings=66, pad_token_id=0)).to(torch.bfloat16)
+    keep_head_in_float32(model)
+    assert checked(model).against_padding is None
