@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
-from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS, peak_flops
+from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
+from pipeline_ops.models.flops import peak_flops
 from pipeline_ops.planning.forecast import MFU
 
 Row = dict[str, Any]
@@ -165,7 +166,7 @@ def batch_tokens(rows: Sequence[Row]) -> Iterable[Conclusion]:
             least.append(min(tokens for tokens, rate in rates.items() if rate >= NEARLY_BEST * best))
             most.append(min(tokens for tokens, rate in rates.items() if rate >= AS_GOOD * best))
     if least:
-        place = "pipeline_ops/models/flops.py"
+        place = "pipeline_ops/loading/memory.py"
         yield from _changed(
             place, "MIN_BATCH_TOKENS", MIN_BATCH_TOKENS, max(least), f"{NEARLY_BEST:.0%} of the best rate from there on"
         )

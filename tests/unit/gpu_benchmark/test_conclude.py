@@ -6,7 +6,7 @@ import pytest
 
 from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
 from jobs.gpu_benchmark.conclude import Conclusion, best_of, conclude
-from pipeline_ops.models.flops import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
+from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.planning.forecast import MFU
 
 Row = dict[str, Any]
