@@ -16,17 +16,23 @@ import sys
 from collections import Counter
 from typing import Any
 
+from pipeline_ops.loading.device_errors import fault_of
+from pipeline_ops.loading.same_answers import is_near
+from pipeline_ops.schema.errors import one_line
+
 MASKED, SEGMENTED = "padding_mask", "padding_segments"  # names that transformers reads no meaning into
 ON_A_GPU = SEGMENTED
 """Which one a model gets on a GPU if it can have both.
 
 SDPA has no FlashAttention kernel for a mask. On an H200, in bfloat16 with 12 heads of 64, FlashAttention for sequences of
 variable length computed 256, 149, 96 and 305 TFLOP/s at 512, 128, 100 and 2,048 tokens, SDPA with a mask 86, 75, 49 and 92; and
-of a window (ModernBERT) it computes no more than that.
+of a window (ModernBERT) it computes no more than that. This was with a sequence per row, padded ones by `seqused_k`; what the
+second segment of each row costs, a few blocks of the grid that end at once, has not been measured.
 """
 LARGEST_HEAD = 256  # of FlashAttention
-AMPERE = 8  # compute capability from which FlashAttention runs
 MAX_SEGMENTS = 65_535  # the second dimension of a CUDA grid; each segment is one of it
+TRIED_LENGTHS, TRIED_WIDTH = (5, 77, 133, 160), 160  # within, and over, the kernel's blocks of up to 128 tokens; one is full
+TRIED_WINDOWS = ((-1, -1), (16, 16), (-1, 0), (16, 0))
 
 
 PASSES_OF_A_PLAN = 48
@@ -50,8 +56,10 @@ def attend_without_waiting(model: Any) -> None:
     import torch
 
     torch.backends.cuda.enable_cudnn_sdp(False)
-    built = torch.backends.cuda.is_flash_attention_available() and torch.version.hip is None
-    use(model, ON_A_GPU if built and torch.cuda.get_device_capability(model.device)[0] >= AMPERE else MASKED)
+    use(model, ON_A_GPU)
+    if model.config._attn_implementation == SEGMENTED and (why_not := kernel_fault(model)) is not None:
+        print(f"attention has a mask, and is slower: {why_not}", file=sys.stderr)
+        model.set_attn_implementation(MASKED)
 
 
 class RecurringShapes:
@@ -270,6 +278,40 @@ def attention(
     return segmented_attention(query, key, value, attention_mask, window, scaling), None
 
 
+def kernel_fault(model: Any) -> str | None:
+    """Why segmented_attention cannot serve a model where it is; None: it can, or the model's dtype is not the kernel's.
+
+    It does not run on GPUs older than Ampere, nor in every build of torch. And as a wrong label shows nowhere, its answers to
+    random rows of the model's heads are compared with those of SDPA in float32: padded on either side, in all kinds of windows.
+    """
+    import torch
+
+    device, dtype, config = model.device, model.dtype, model.config.get_text_config()
+    if not has_kernel(device, dtype):
+        return None
+    heads, size = config.num_attention_heads, _head_size(config)
+    random = torch.Generator(device).manual_seed(0)
+    query, key, value = (
+        torch.randn((len(TRIED_LENGTHS), TRIED_WIDTH, count, size), generator=random, dtype=dtype, device=device).transpose(
+            1, 2
+        )
+        for count in (heads, *[getattr(config, "num_key_value_heads", None) or heads] * 2)
+    )
+    columns, lengths = torch.arange(TRIED_WIDTH, device=device), torch.tensor(TRIED_LENGTHS, device=device)[:, None]
+    try:
+        for mask in (columns < lengths, columns >= TRIED_WIDTH - lengths):
+            for window in TRIED_WINDOWS:
+                inputs = (bounds_of(mask), window, None)
+                expected = attention_by_mask(query.float(), key.float(), value.float(), *inputs)
+                if not is_near(segmented_attention(query, key, value, *inputs), expected.to(dtype)):
+                    return f"FlashAttention's kernel answers otherwise than SDPA, with window {window}"
+    except Exception as error:
+        if fault_of(error) in ("lost", "memory"):
+            raise
+        return f"FlashAttention's kernel does not run here ({one_line(error)[:200]})"
+    return None
+
+
 Window = tuple[int, int]  # tokens that are seen to the left and to the right of each; -1: all
 
 
@@ -306,3 +348,19 @@ def segmented_attention(query: Any, key: Any, value: Any, bounds: Any, window: W
         window_size_right=right,
     )[0]
     return attended[..., : value.shape[-1]].unflatten(0, (rows, width))
+
+
+def attention_by_mask(query: Any, key: Any, value: Any, bounds: Any, window: Window, scaling: float | None) -> Any:
+    """What segmented_attention computes, on any device and in any dtype, by SDPA with a mask of all pairs of tokens."""
+    import torch
+
+    rows, heads, width, _ = query.shape
+    cells = torch.arange(rows * width, device=query.device)
+    segments = torch.searchsorted(bounds.long(), cells, right=True).view(rows, width)
+    distance = cells[None, :width] - cells[:width, None]
+    seen = segments[:, :, None] == segments[:, None, :]
+    for limit, beyond in zip(window, (-distance, distance), strict=True):
+        seen = seen & ((limit < 0) | (beyond <= limit))
+    key, value = (one.repeat_interleave(heads // one.shape[1], dim=1, output_size=heads) for one in (key, value))
+    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, seen[:, None], scale=scaling)
+    return attended.transpose(1, 2)

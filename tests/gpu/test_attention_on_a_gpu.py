@@ -10,11 +10,19 @@ import pytest
 import torch
 
 from pipeline_ops.classifying.forward_pass import ForwardPasses
-from pipeline_ops.loading.padded_attention import MASKED, ON_A_GPU, SEGMENTED, bounds_of, segmented_attention, use
+from pipeline_ops.loading.padded_attention import (
+    MASKED,
+    ON_A_GPU,
+    SEGMENTED,
+    attention_by_mask,
+    bounds_of,
+    segmented_attention,
+    use,
+)
 from pipeline_ops.models.padding_side import pads_left
 from tests.models.architectures import ARCHITECTURES, untrained_classifier
 from tests.models.folders import load
-from tests.support.random_rows import RandomRows, segmented_attention_by_mask
+from tests.support.random_rows import RandomRows
 
 LENGTHS = (5, 130, 257, 400)  # over blocks of 128 tokens and their bounds
 WAITING = ("BART", "PLBart")  # in their heads
@@ -106,7 +114,7 @@ def test_kernel_attends_within_segments(heads: int, key_heads: int, size: int, p
         for count in (heads, key_heads, key_heads)
     )
     found = segmented_attention(query, key, value, bounds, window, None)
-    expected = segmented_attention_by_mask(query.float(), key.float(), value.float(), bounds, window, None)
+    expected = attention_by_mask(query.float(), key.float(), value.float(), bounds, window, None)
     assert found.shape == (len(LENGTHS), width, heads, size)
     assert (found.float() - expected).abs().max() < 0.03
 

@@ -1,4 +1,4 @@
-"""Rows of random token ids for classifiers of tests.models.architectures, padded or not, and attention to compare with."""
+"""Rows of random token ids for classifiers of tests.models.architectures, padded or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,24 +38,3 @@ class RandomRows:
         """Logits of a ForwardPasses, float32 (rows, labels), on its device."""
         with torch.inference_mode():
             return passes(self.ids, self.type_ids, self.lengths, self.width)
-
-
-def segmented_attention_by_mask(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: torch.Tensor,
-    window: tuple[int, int],
-    scaling: float | None,
-) -> torch.Tensor:
-    """What padded_attention.segmented_attention computes, on any device, by SDPA with a mask of all pairs of tokens."""
-    rows, heads, width, _ = query.shape
-    cells = torch.arange(rows * width, device=query.device)
-    segments = torch.searchsorted(bounds.long(), cells, right=True).view(rows, width)
-    distance = cells[None, :width] - cells[:width, None]
-    seen = segments[:, :, None] == segments[:, None, :]
-    for limit, beyond in zip(window, (-distance, distance), strict=True):
-        seen = seen & ((limit < 0) | (beyond <= limit))
-    key, value = (one.repeat_interleave(heads // one.shape[1], dim=1, output_size=heads) for one in (key, value))
-    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, seen[:, None], scale=scaling)
-    return attended.transpose(1, 2)

@@ -13,17 +13,17 @@ from pipeline_ops.loading import padded_attention
 from pipeline_ops.loading.load import prepare_for_batches
 from pipeline_ops.loading.padded_attention import (
     MASKED,
-    ON_A_GPU,
     PASSES_OF_A_PLAN,
     SEGMENTED,
     RecurringShapes,
     attend_without_waiting,
+    attention_by_mask,
     bounds_of,
     use,
 )
 from pipeline_ops.models.padding_side import pads_left
 from tests.models.architectures import ARCHITECTURES, untrained_classifier
-from tests.support.random_rows import RandomRows, segmented_attention_by_mask
+from tests.support.random_rows import RandomRows
 from tests.support.synchronizations import synchronizations
 
 torch.set_num_threads(1)
@@ -55,7 +55,7 @@ WAITS_WITHOUT_MASK: dict[str, dict[str, int]] = {
 def segments_by_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the kernel, which needs a GPU and a lower dtype."""
     monkeypatch.setattr(padded_attention, "has_kernel", lambda device, dtype: True)
-    monkeypatch.setattr(padded_attention, "segmented_attention", segmented_attention_by_mask)
+    monkeypatch.setattr(padded_attention, "segmented_attention", attention_by_mask)
 
 
 @cache
@@ -113,7 +113,7 @@ def test_other_segments_or_windows_would_give_other_answers(
     def attend(*arguments: Any) -> torch.Tensor:
         query, key, value, *_, scaling = arguments
         bounds, window = wrong(*arguments)
-        return segmented_attention_by_mask(query, key, value, bounds, window, scaling)
+        return attention_by_mask(query, key, value, bounds, window, scaling)
 
     passes, expected = passes_of(architecture, SEGMENTED), passes_of(architecture, None)
     rows = RandomRows.for_model(passes.model, padded=True, pad_left=False)
@@ -121,15 +121,40 @@ def test_other_segments_or_windows_would_give_other_answers(
     assert (rows.through(passes) - rows.through(expected)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("capability", "expected"), [((9, 0), ON_A_GPU), ((7, 5), MASKED)])
-def test_gpu_without_the_kernel_gets_a_mask(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+def too_old(*arguments: Any) -> torch.Tensor:
+    raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.\nException raised from run")
+
+
+def without_bounds(query: Any, key: Any, value: Any, bounds: Any, window: Any, scaling: Any) -> torch.Tensor:
+    return attention_by_mask(query, key, value, bounds[::2], window, scaling)
+
+
+def wider(query: Any, key: Any, value: Any, bounds: Any, window: Any, scaling: Any) -> torch.Tensor:
+    return attention_by_mask(query, key, value, bounds, (window[0], window[1] + 1 if window[1] > 0 else window[1]), scaling)
+
+
+@pytest.mark.parametrize("architecture", ["BERT", "Qwen2, no padding id"])
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        (attention_by_mask, None),
+        (too_old, "does not run here (FlashAttention only supports Ampere GPUs or newer."),
+        (without_bounds, "answers otherwise than SDPA, with window (-1, -1)"),
+        (wider, "answers otherwise than SDPA, with window (16, 16)"),
+    ],
+)
+def test_kernel_that_does_not_run_or_answers_otherwise_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kernel: Callable[..., Any],
+    expected: str | None,
+    architecture: str,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    model = untrained_classifier("BERT")
+    monkeypatch.setattr(padded_attention, "segmented_attention", kernel)
+    model = untrained_classifier(architecture).to(torch.bfloat16)
     attend_without_waiting(model)
-    assert model.config._attn_implementation == expected
+    assert model.config._attn_implementation == (SEGMENTED if expected is None else MASKED)
+    assert capsys.readouterr().err.count(expected or "attention has a mask") == (expected is not None)
 
 
 def test_bounds_are_of_two_segments_per_row_on_either_side() -> None:
