@@ -34,7 +34,6 @@ from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import encode, truncating_backend
 from tests.models.architectures import ARCHITECTURES, make_classifier, untrained_classifier
 from tests.support.corpora import real_documents
-from tests.support.random_rows import segmented_attention_by_mask
 
 torch.set_num_threads(1)
 MAX_LENGTH = 64
@@ -170,7 +169,7 @@ def test_attention_in_segments_takes_no_more_graphs(
 ) -> None:
     """As on a GPU; in place of the kernel, which needs one, by a mask."""
     monkeypatch.setattr(padded_attention, "has_kernel", lambda device, dtype: True)
-    monkeypatch.setattr(padded_attention, "segmented_attention", segmented_attention_by_mask)
+    monkeypatch.setattr(padded_attention, "segmented_attention", padded_attention.attention_by_mask)
     compiler, (model, tokenizer) = Counting(), classifier_of(architecture)
     model = copy.deepcopy(model)
     padded_attention.use(model, padded_attention.SEGMENTED)
