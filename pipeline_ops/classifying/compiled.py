@@ -59,12 +59,14 @@ class CompiledLayers:
         static_widths: a graph for each width, for any number of rows; else one for all shapes.
 
     Args:
-        max_width: the most tokens of a row that the model takes.
+        max_width: the most tokens of a row that the model takes; None: any number.
         pad_id: of padding.
         backend: of torch.compile.
     """
 
-    def __init__(self, model: Any, *, static_widths: bool, max_width: int, pad_id: int, backend: Any = "inductor"):
+    def __init__(
+        self, model: Any, *, static_widths: bool, max_width: int | None = None, pad_id: int = 0, backend: Any = "inductor"
+    ):
         import torch
 
         config = torch._dynamo.config

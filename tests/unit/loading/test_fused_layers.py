@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DebertaV2Config
 
-from pipeline_ops.loading.disentangled_attention import fuse_disentangled_attention
+from pipeline_ops.loading.disentangled_attention import fuse_disentangled_attention, has_fused_attention
 from pipeline_ops.loading.fused_layers import fuse_layers
 from tests.models.architectures import SHAPE, VOCABULARY_SIZE
 
@@ -37,6 +37,7 @@ def test_fused_attention_of_deberta_gives_the_same_logits_at_any_length(buckets:
     model = deberta(position_buckets=buckets, pos_att_type=["p2c", "c2p"], max_position_embeddings=64, **settings)
     fused = copy.deepcopy(model)
     fuse_disentangled_attention(fused)
+    assert (has_fused_attention(fused), has_fused_attention(model)) == (True, False)
     for length in (3, 30, 100, 600):  # 600: more than the model has positions, and than the table has
         expected = answers(model, length)
         torch.testing.assert_close(answers(fused, length), expected, atol=1e-5, rtol=1e-5)
@@ -48,6 +49,7 @@ def test_attention_of_deberta_with_other_terms_stays_as_it_is() -> None:
     model = deberta(pos_att_type=["c2p"])
     fused = copy.deepcopy(model)
     fuse_disentangled_attention(fused)
+    assert not has_fused_attention(fused)
     assert torch.equal(answers(fused, 30), answers(model, 30))
 
 
