@@ -8,7 +8,7 @@ import numpy as np
 from pipeline_ops.classifying.compiled import CompiledLayers, check_compiler, wants_compiling
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import answers_to, are_equal, sample_rows
-from pipeline_ops.loading.device_errors import fault_of
+from pipeline_ops.loading.device_errors import fault_of, raise_if_lost
 from pipeline_ops.models.config import ModelFacts
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.tokenizing.encoding import Encodings
@@ -32,7 +32,7 @@ def compile_if_wanted(
 
     Raises:
         UserError: the setting is true, and the compiler does not work, or not for this model.
-        Exception: of the device (device_errors.fault_of).
+        Exception: the memory is too small, or the GPU is lost.
     """
     shares = passes.trunk is not None or passes.followers
     if not wants_compiling(setting, passes.model) or (setting == "auto" and shares):
@@ -42,8 +42,9 @@ def compile_if_wanted(
             check_compiler(passes.model.device.type)
         _compile(passes, facts, backend)
     except Exception as error:  # of any kind: the compiler and the model's own code run here
-        if fault_of(error) is not None:
+        if fault_of(error) == "memory":
             raise
+        raise_if_lost(passes.model.device)
         if setting != "auto":
             raise error if isinstance(error, UserError) else UserError(_fault(facts, one_line(error)[:200])) from error
         passes.against_compiling = f"{facts.model_type} runs without being compiled, and slower: {one_line(error)[:300]}"

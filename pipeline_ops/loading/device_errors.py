@@ -6,7 +6,7 @@ rest: of cuBLAS, cuDNN, the CUDA driver and Triton. Those are known by their tex
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline_ops.schema.errors import UserError, one_line
 
@@ -61,6 +61,8 @@ def fault_of(error: BaseException) -> DeviceFault | None:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "memory"
+    if type(error).__module__.startswith("triton."):  # a kernel that it cannot compile for this GPU
+        return "unusable"
     if not isinstance(error, RuntimeError | AssertionError | torch.cuda.DeferredCudaCallError):
         return None
     text = str(error)
@@ -80,6 +82,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_device_lost(error: BaseException) -> bool:
     """True if the GPU is unusable for this process, which then has to end: an assertion or a fault on the device."""
     return fault_of(error) == "lost"
+
+
+def raise_if_lost(device: Any) -> None:
+    """Raises the error of a GPU that this process has lost, waiting for it; for what goes another way after an error there.
+
+    A text may be of an error that leaves the GPU as it is, such as Triton's for a kernel that it cannot launch.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager

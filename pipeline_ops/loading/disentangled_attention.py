@@ -14,6 +14,7 @@ from functools import cache, partial
 from math import sqrt
 from typing import Any
 
+from pipeline_ops.loading.device_errors import raise_if_lost
 from pipeline_ops.loading.same_answers import is_near, random_rows
 from pipeline_ops.schema.errors import one_line
 
@@ -61,6 +62,7 @@ def _fuse(encoder: Any, attentions: Sequence[Any]) -> None:
         elif (seconds := _seconds_of(encoder)) > seconds_before:
             why_not = f"it would take {seconds / seconds_before:.2f} times as long"
     except Exception as error:  # of the compiler, of any kind
+        raise_if_lost(attentions[0].query_proj.weight.device)
         why_not = one_line(error)[:200]
     if why_not is not None:
         print(f"DeBERTa's attention is not fused: {why_not}", file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+from pipeline_ops.loading.device_errors import raise_if_lost
 from pipeline_ops.loading.disentangled_attention import fuse_disentangled_attention
 from pipeline_ops.loading.same_answers import is_near, random_rows
 from pipeline_ops.schema.errors import one_line
@@ -99,6 +100,7 @@ def _fuse_norm(module: Any) -> bool:
         if is_near(module.forward(rows, residual), expected):
             return True
     except Exception as error:  # of the compiler's
+        raise_if_lost(rows.device)
         print(f"layer norms are not fused, torch.compile does not work here: {one_line(error)[:200]}", file=sys.stderr)
     del module.forward
     return False

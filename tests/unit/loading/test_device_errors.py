@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline_ops.loading.device_errors import fault_of, is_device_lost, is_out_of_memory, usable_device
+from pipeline_ops.loading.device_errors import fault_of, is_device_lost, is_out_of_memory, raise_if_lost, usable_device
 from pipeline_ops.schema.errors import UserError
 
 # in torch 2.6 and 2.7 a RuntimeError
@@ -14,6 +14,13 @@ CUDA kernel errors might be asynchronously reported at some other API call, so t
 For debugging consider passing CUDA_LAUNCH_BLOCKING=1
 Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
 """
+
+
+class OutOfResources(Exception):
+    """As Triton's."""
+
+
+OutOfResources.__module__ = "triton.runtime.errors"
 
 MEMORY = [
     MemoryError("one document of 512 tokens alone is too much"),
@@ -68,6 +75,7 @@ UNUSABLE = [
     RuntimeError("CUDA error: no CUDA-capable device is detected"),
     RuntimeError("Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices()"),
     AssertionError("Torch not compiled with CUDA enabled"),
+    OutOfResources("out of resource: shared memory, Required: 270336, Hardware limit: 232448. Reducing block sizes may help."),
     torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: No CUDA GPUs are available"),
 ]
 OTHERS = [
@@ -123,3 +131,13 @@ def test_error_of_a_lost_gpu_or_another_thing_passes(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, usable_device():
         raise error
     assert caught.value is error
+
+
+def test_error_of_a_lost_gpu_is_raised_again_and_a_cpu_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def synchronize(device: object) -> None:
+        raise LOST[0]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    raise_if_lost("cpu")
+    with pytest.raises(type(LOST[0]), match="device-side assert"):
+        raise_if_lost(torch.device("cuda", 0))
