@@ -53,7 +53,7 @@ class Workload:
 
     def __init__(self, bench: Bench, model: Any, flops: DocumentFlops | None, fused: bool = False):
         self.bench, self.model, self.flops, self.fused = bench, model, flops, fused
-        self.peak = peak_flops(bench.gpu, str(model.dtype).removeprefix("torch."))
+        self.peak = peak_flops(bench.gpu, str(model.base_model.dtype).removeprefix("torch."))
 
     def speed(self, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
         """documents_per_second, tokens_per_second (without padding) and mfu, for a row of findings."""

@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-from pipeline_ops.loading.device_errors import fault_of
+from pipeline_ops.loading.device_errors import fault_of, raise_if_lost
 from pipeline_ops.loading.same_answers import is_near
 from pipeline_ops.schema.errors import one_line
 
@@ -286,7 +286,7 @@ def kernel_fault(model: Any) -> str | None:
     """
     import torch
 
-    device, dtype, config = model.device, model.dtype, model.config.get_text_config()
+    device, dtype, config = model.device, model.base_model.dtype, model.config.get_text_config()
     if not has_kernel(device, dtype):
         return None
     heads, size = config.num_attention_heads, _head_size(config)
@@ -306,8 +306,9 @@ def kernel_fault(model: Any) -> str | None:
                 if not is_near(segmented_attention(query, key, value, *inputs), expected.to(dtype)):
                     return f"FlashAttention's kernel answers otherwise than SDPA, with window {window}"
     except Exception as error:
-        if fault_of(error) in ("lost", "memory"):
+        if fault_of(error) == "memory":
             raise
+        raise_if_lost(device)
         return f"FlashAttention's kernel does not run here ({one_line(error)[:200]})"
     return None
 

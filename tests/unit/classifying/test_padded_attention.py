@@ -10,6 +10,7 @@ import torch
 
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.loading import padded_attention
+from pipeline_ops.loading.float32_head import keep_head_in_float32
 from pipeline_ops.loading.load import prepare_for_batches
 from pipeline_ops.loading.padded_attention import (
     MASKED,
@@ -155,6 +156,17 @@ def test_kernel_that_does_not_run_or_answers_otherwise_is_not_used(
     attend_without_waiting(model)
     assert model.config._attn_implementation == (SEGMENTED if expected is None else MASKED)
     assert capsys.readouterr().err.count(expected or "attention has a mask") == (expected is not None)
+
+
+def test_kernel_is_tried_in_the_encoders_dtype_where_a_head_in_float32_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_in_bfloat16(query: Any, *others: Any) -> Any:
+        return (without_bounds if query.dtype == torch.bfloat16 else attention_by_mask)(query, *others)
+
+    monkeypatch.setattr(padded_attention, "segmented_attention", wrong_in_bfloat16)
+    model = untrained_classifier("XLM-RoBERTa").to(torch.bfloat16)
+    keep_head_in_float32(model)
+    attend_without_waiting(model)
+    assert model.config._attn_implementation == MASKED
 
 
 def test_bounds_are_of_two_segments_per_row_on_either_side() -> None:
