@@ -25,6 +25,9 @@ def configure_ray_data(unit_bytes: int) -> None:
     # a block ends after the row that makes it exceed this, and one actor labels all units of a block: one unit is enough. Ray
     # also estimates block sizes by this value until it has measured them, so it is not far below
     context.target_max_block_size = max(unit_bytes // 4, 1)
+    # of what a stage works on or has been sent, as much may wait for it. Readers are so much faster than tokenizers that they
+    # would fill the object store, which then has no room for what tokenizers make
+    context.downstream_capacity_backpressure_ratio = 1
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.print_on_execution_start = False

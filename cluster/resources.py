@@ -13,7 +13,8 @@ READ_WRITE_SHARE = 1 / 8  # of the cores beside GPUs: 0.4 µs per token, where t
 TOKEN_FLOPS = 1.7e8  # of BERT-base, where the model's are not known
 GPU_FLOPS = 5e14  # per second that a model gets out of a GPU, at half of an H200's peak in bfloat16
 CORE_FLOPS = 1e11  # the same for a core, in float32 with AVX-512
-OBJECT_STORE_BYTES = 2 * 2**30  # of a Ray on one machine, at least: dozens of units in flight
+OBJECT_STORE_BYTES = 2 * 2**30  # of a Ray on one machine, at least
+TOKENIZED_OVER_TEXT = 2.2  # bytes of a unit with its token batches, over those of its text
 OBJECT_STORE_SHARE = 0.3  # of the memory, at most
 LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
@@ -148,10 +149,11 @@ def cores_beside_gpus(cores: int, classifiers: int) -> int:
 
 
 def object_store_bytes(machine: Machines, unit_bytes: int, *, memory: float, shared_memory: float) -> int:
-    """Size of the object store of a Ray on one machine: for the units in flight, of which Ray Data lets it fill half.
+    """Size of the object store of a Ray on one machine: three times the units in flight.
 
-    With its token batches a unit takes two to three times the bytes of its text. Each tokenizer has one, and each classifier
-    those that it is sent, and the one that it returns.
+    Ray Data uses half of it, and keeps half of that for its four stages in equal parts: the others share what is left. With too
+    little, it runs a few of many tokenizers and no more, whatever waits for them. Each tokenizer has two texts and its result,
+    each classifier units_in_flight; as many wait for each (ray_settings.py).
 
     Args:
         memory: of the machine, in bytes.
@@ -159,7 +161,8 @@ def object_store_bytes(machine: Machines, unit_bytes: int, *, memory: float, sha
     """
     classifiers = int(machine.gpus) or machine.cores
     tokenizers = cores_beside_gpus(machine.cores, classifiers) if machine.gpus else ceil(machine.cores / 8)
-    wanted = 3 * unit_bytes * (tokenizers + (units_in_flight(machine.gpus > 0) + 1) * classifiers)
+    tokenized = tokenizers + 2 * units_in_flight(machine.gpus > 0) * classifiers
+    wanted = 3 * unit_bytes * (2 * 2 * tokenizers + TOKENIZED_OVER_TEXT * tokenized)
     return max(OBJECT_STORE_BYTES, int(min(wanted, shared_memory, OBJECT_STORE_SHARE * memory)))
 
 
