@@ -1,6 +1,6 @@
-"""What the findings of `benchmark --gpu` mean for the program: the constants and defaults that they contradict.
+"""What the findings of `benchmark --gpu` mean for the program: which of its constants and defaults they confirm or contradict.
 
-Functions over the rows; each returns nothing where its phases did not run, or found nothing else than the program has.
+Functions over the rows; each returns nothing where its phases did not run, or found nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
+from jobs.run.chain import GPU_CALLS, TOKENIZER_NICENESS
+from pipeline_ops.classifying.compiled import GAINS
 from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.models.flops import peak_flops
 from pipeline_ops.planning.forecast import MFU
@@ -22,7 +24,9 @@ LABELS_LOST = 0.002  # share of documents whose labels a faster way may change b
 PLAN_MILLISECONDS = 5.0  # that a first call takes longer than later ones: a plan is built
 FULL_BATCH = 65_536  # tokens
 SLOWED = 1.25  # times the time that a launch takes alone
-BUBBLE_PERCENT = 3.0  # of a unit's time
+BUBBLE_PERCENT = 1.0  # of a unit's time
+WORTH_A_CHANGE = 1.05  # times as fast
+COMPILED = "compile layers by width"  # the variant that model.compile chooses
 REASON_CHARACTERS = 200
 RATES = {  # key of a finding, or of several in it -> unit
     "tb_per_second": "TB/s",
@@ -37,7 +41,7 @@ FEEDING = (8, 16)  # processes of a machine that feeds a GPU
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A change that the measurements ask for, or with `new` equal to `old` a doubt that they settle."""
+    """What the measurements say of a constant or switch; `new` is equal to `old` where they confirm it."""
 
     place: str  # file
     name: str  # constant or switch
@@ -81,11 +85,8 @@ def _of(rows: Sequence[Row], phase: str, **values: Any) -> list[Row]:
 
 def count_of_gpus(rows: Sequence[Row]) -> Iterable[Conclusion]:
     for row in _of(rows, "facts", what="gpus"):
-        if row["torch"] and row["this_machine"] != row["torch"]:
-            ways = {name: row[name] for name in ("proc", "dev", "nvml", "torch")}
-            yield Conclusion(
-                "cluster/session.py", "this_machine", row["this_machine"], row["torch"], f"GPUs by each way: {ways}"
-            )
+        ways = {name: row[name] for name in ("proc", "dev", "nvml", "torch")}
+        yield Conclusion("cluster/session.py", "this_machine().gpus", row["this_machine"], row["torch"], _short(ways))
 
 
 def cudnn_switch(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -95,12 +96,10 @@ def cudnn_switch(rows: Sequence[Row]) -> Iterable[Conclusion]:
         row["mask"]: row["first_milliseconds"] - row["later_milliseconds"] for row in shapes if "first_milliseconds" in row
     }
     if plans:
-        slow = max(plans.values()) > PLAN_MILLISECONDS
         said = ", ".join(f"{milliseconds:.4g} ms ({mask})" for mask, milliseconds in plans.items())
-        yield Conclusion(
-            "torch.backends.cuda.enable_cudnn_sdp", "cudnn attention", "on in torch", "off" if slow else "on",
-            f"a new shape's first call takes {said} longer than the next ones",
-        )  # fmt: skip
+        because = f"a new shape's first call takes {said} longer than the next ones"
+        new = max(plans.values()) <= PLAN_MILLISECONDS
+        yield Conclusion("pipeline_ops/loading/padded_attention.py", "enable_cudnn_sdp", False, new, because)
 
 
 def attention_kind(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -113,14 +112,11 @@ def attention_kind(rows: Sequence[Row]) -> Iterable[Conclusion]:
             for mask, milliseconds in row["milliseconds"].items()
             if mask not in ("none", "packed")
         }
-        if len(times) < 2:
-            continue
-        best, usual = min(times, key=lambda name: times[name]), "efficient (bool)"
-        if best != usual and usual in times:
-            yield Conclusion(
-                "pipeline_ops/classifying", f"attention with padding, width {length}", usual, best,
-                f"{times[best]:.4g} ms per layer in place of {times[usual]:.4g}, {FULL_BATCH:,} tokens",
-            )  # fmt: skip
+        usual = "varlen (seqused_k)"
+        if times:
+            best = min(times, key=lambda name: times[name])
+            because = f"ms per layer, {FULL_BATCH:,} tokens: {_short(times)}"
+            yield Conclusion("pipeline_ops/loading/padded_attention.py", f"ON_A_GPU, width {length}", usual, best, because)
 
 
 def tokens_per_core(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -132,13 +128,8 @@ def tokens_per_core(rows: Sequence[Row]) -> Iterable[Conclusion]:
     measured = [rates[count] for count in FEEDING if count in rates]
     if measured:
         rate = _two_digits(min(measured))
-        yield from _changed(
-            "cluster/resources.py",
-            "TOKENS_PER_CORE",
-            TOKENS_PER_CORE,
-            rate,
-            f"tokens/s per core, by processes: {_short(rates)}",
-        )
+        because = f"tokens/s per core, by processes: {_short(rates)}"
+        yield _compared("cluster/resources.py", "TOKENS_PER_CORE", TOKENS_PER_CORE, rate, because)
 
 
 def gpu_speed(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -149,8 +140,8 @@ def gpu_speed(rows: Sequence[Row]) -> Iterable[Conclusion]:
     if peak and mixed:
         measured = max(mixed)
         because = f"BERT-base reaches {measured:.0%} of {device}'s peak"
-        yield from _changed("cluster/resources.py", "GPU_FLOPS", GPU_FLOPS, _two_digits(measured * peak), because)
-        yield from _changed("pipeline_ops/planning/forecast.py", "MFU", MFU, round(measured, 2), because)
+        yield _compared("cluster/resources.py", "GPU_FLOPS", GPU_FLOPS, _two_digits(measured * peak), because)
+        yield _compared("pipeline_ops/planning/forecast.py", "MFU", MFU, round(measured, 2), because)
 
 
 def batch_tokens(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -167,46 +158,48 @@ def batch_tokens(rows: Sequence[Row]) -> Iterable[Conclusion]:
             most.append(min(tokens for tokens, rate in rates.items() if rate >= AS_GOOD * best))
     if least:
         place = "pipeline_ops/loading/memory.py"
-        yield from _changed(
-            place, "MIN_BATCH_TOKENS", MIN_BATCH_TOKENS, max(least), f"{NEARLY_BEST:.0%} of the best rate from there on"
-        )
-        yield from _changed(
-            place, "MAX_BATCH_TOKENS", MAX_BATCH_TOKENS, max(most), f"{AS_GOOD:.0%} of the best rate there already"
-        )
+        because = f"least tokens with {NEARLY_BEST:.0%} of the best rate"
+        yield _compared(place, "MIN_BATCH_TOKENS", MIN_BATCH_TOKENS, max(least), because)
+        because = f"least tokens with {AS_GOOD:.0%} of the best rate"
+        yield _compared(place, "MAX_BATCH_TOKENS", MAX_BATCH_TOKENS, max(most), because)
 
 
 def compile_table(rows: Sequence[Row]) -> Iterable[Conclusion]:
-    """Whether compiling alone pays: the best compiled variant beside the best eager one, none of them with other arithmetic."""
-    for phase, model in (("variants", "bert"), ("deberta", "deberta-v2")):
-        eager = _rates_of_variants(_of(rows, phase, exact=True, compiled=None))
-        compiled = _rates_of_variants([row for row in _of(rows, phase, exact=True) if row.get("compiled")])
-        if eager and compiled:
-            name = max(compiled, key=lambda name: compiled[name])
-            factor = compiled[name] / max(eager.values())
+    """Whether layers compiled by width, as model.compile does, are faster than what they would replace.
+
+    That is the fused layers; of DeBERTa the plain ones, as it is compiled only where its attention could not be fused.
+    """
+    for phase, kind, usual in (("variants", "bert", "fused layers"), ("deberta", "deberta-v2", "eager")):
+        rates = _rates_of_variants(rows, phase)
+        if usual in rates and COMPILED in rates:
+            factor = rates[COMPILED] / rates[usual]
+            because = f"{COMPILED}: {factor:.2f} times {usual}"
             new = factor >= WORTH_COMPILING
-            yield Conclusion(
-                "model.compile", f"default for {model}", False, new, f"{name}: {factor:.2f} times the best eager one"
-            )
+            yield Conclusion("pipeline_ops/classifying/compiled.py", f"GAINS[{kind!r}]", GAINS[kind], new, because)
 
 
 def fastest_variant(rows: Sequence[Row]) -> Iterable[Conclusion]:
-    """The fastest way to run BERT-base whose labels are those of plain eager passes about as often as these are float32's."""
-    agreement = {row["variant"]: row["label_agreement"] for row in _of(rows, "variants") if row.get("label_agreement")}
-    rates = _rates_of_variants(_of(rows, "variants"))
-    if "eager" in agreement:
+    """The fastest way to run a model whose labels are those of float32 about as often as plain eager passes' are."""
+    for phase, model in (("variants", "BERT-base"), ("deberta", "DeBERTa-v3-base")):
+        agreement = {row["variant"]: row["label_agreement"] for row in _of(rows, phase) if row.get("label_agreement")}
+        rates = _rates_of_variants(rows, phase)
+        if "eager" not in agreement:
+            continue
         least = agreement["eager"] - LABELS_LOST
         right = {name: rate for name, rate in rates.items() if agreement.get(name, 0) >= least}
-        name = max(right, key=lambda name: right[name])
+        best = max(right, key=lambda name: right[name])
+        usual = "fused layers" if "fused layers" in rates else "eager"
         because = (
-            f"{right[name] / rates['eager']:.2f} times eager; labels as float32: {agreement[name]}, eager {agreement['eager']}"
+            f"{rates[best] / rates[usual]:.2f} times {usual}; labels as float32: {agreement[best]}, eager {agreement['eager']}"
         )
-        yield Conclusion("pipeline_ops/classifying", "BERT-base at a full batch", "eager", name, because)
+        new = usual if rates[best] < WORTH_A_CHANGE * rates[usual] and usual in right else best
+        yield Conclusion("pipeline_ops/loading/fused_layers.py", model, usual, new, because)
 
 
-def _rates_of_variants(rows: Sequence[Row]) -> dict[str, float]:
+def _rates_of_variants(rows: Sequence[Row], phase: str) -> dict[str, float]:
     """documents/s of each variant, at its best number of tokens per pass."""
     rates: dict[str, float] = {}
-    for row in rows:
+    for row in _of(rows, phase):
         if "documents_per_second" in row:
             rates[row["variant"]] = max(row["documents_per_second"], rates.get(row["variant"], 0))
     return rates
@@ -221,20 +214,22 @@ def tokenizer_niceness(rows: Sequence[Row]) -> Iterable[Conclusion]:
     }
     for (processes, niceness), nice in found.items():
         alone, plain = found.get((0, 0)), found.get((processes, 0))
-        if niceness and alone and plain and nice > SLOWED * alone:
+        if niceness and alone and plain:
             because = (
                 f"µs of a launch beside {processes} tokenizers: {_shown(nice)}, {_shown(plain)} where they are not nice;"
                 f" {_shown(alone)} alone"
             )
-            yield Conclusion("jobs/run/chain.py", "TOKENIZER_NICENESS", niceness, "more", because)
+            new = "more" if nice > SLOWED * alone else TOKENIZER_NICENESS
+            yield Conclusion("jobs/run/chain.py", "TOKENIZER_NICENESS", TOKENIZER_NICENESS, new, because)
 
 
 def bubbles(rows: Sequence[Row]) -> Iterable[Conclusion]:
-    """What a classifier that works on one unit at a time loses between them."""
-    for row in _of(rows, "actor", unit="all"):
-        if row.get("bubble_percent", 0) > BUBBLE_PERCENT:
-            because = f"{row['bubble_percent']:.3g} % of a unit's time the GPU waits, {row['bubble_seconds']:.3g} s"
-            yield Conclusion("jobs/run/chain.py", f"calls of a classifier at a time, {row['model']}", 1, 2, because)
+    """What a classifier loses between units that takes one after the other, which more calls at a time hide."""
+    percents = {row["model"]: row["bubble_percent"] for row in _of(rows, "actor", unit="all") if "bubble_percent" in row}
+    if percents:
+        because = f"% of a unit's time that the GPU waits with one call at a time: {_short(percents)}"
+        new = GPU_CALLS if max(percents.values()) >= BUBBLE_PERCENT else 1
+        yield Conclusion("jobs/run/chain.py", "GPU_CALLS", GPU_CALLS, new, because)
 
 
 def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -245,9 +240,10 @@ def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:
             yield Conclusion("correctness", str(row.get("check")), "right", "wrong", _short(values)[:REASON_CHARACTERS])
 
 
-def _changed(place: str, name: str, old: float, new: float, because: str) -> Iterable[Conclusion]:
-    if abs(new - old) > ALIKE * old:
-        yield Conclusion(place, name, old, new, because)
+def _compared(place: str, name: str, old: float, measured: float, because: str) -> Conclusion:
+    return Conclusion(
+        place, name, old, measured if abs(measured - old) > ALIKE * old else old, f"{_shown(measured)}: {because}"
+    )
 
 
 def _two_digits(value: float) -> float:

@@ -88,9 +88,10 @@ def print_result(result: dict[str, Any]) -> None:
         phases.add_row(*cells, phase.get("error", phase["best"]))
     console.print(phases)
     if not result["conclusions"]:
-        console.print("The measurements contradict no default.")
+        console.print("No phase has found what a conclusion follows from.")
         return
-    conclusions = Table("where", "what", "is", "measured", "because", title="conclusions", box=box.SIMPLE)
-    for one in result["conclusions"]:
-        conclusions.add_row(*(str(one[key]) for key in ("place", "name", "old", "new", "because")))
+    conclusions = Table("where", "what", "is", "to be", "because", title="conclusions", box=box.SIMPLE)
+    for one in sorted(result["conclusions"], key=lambda one: one["old"] == one["new"]):
+        new = "the same" if one["old"] == one["new"] else str(one["new"])
+        conclusions.add_row(one["place"], one["name"], str(one["old"]), new, one["because"])
     console.print(conclusions)
