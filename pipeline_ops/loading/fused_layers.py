@@ -23,26 +23,30 @@ ADDED_AND_NORMED = {"dense", "LayerNorm", "dropout"}  # the modules of a layer's
 TRIED_ROWS = 64
 
 
-def fuse_layers(model: Any) -> None:
+def fuse_layers(model: Any, *, compiled: bool = True) -> None:
     """Replaces modules of a model in eval mode on a GPU; its answers stay the same but for rounding.
 
     In bfloat16, GELU runs within the matrix product before it, as cuBLASLt's epilogue, by its approximation with tanh: up to
-    5e-4 from erf's, an eighth of bfloat16's own rounding of values near 1. The residual addition and the layer norm
-    behind it become one kernel of torch.compile, for any number of rows. DeBERTa: see fuse_disentangled_attention. Modules of
-    a class whose answers to random rows would differ by more than rounding stay as they are.
+    5e-4 from erf's, an eighth of bfloat16's own rounding of values near 1. The residual addition and the layer norm behind it
+    become one kernel, for any number of rows; so does DeBERTa's attention, see fuse_disentangled_attention. Modules of a class
+    whose answers to random rows would differ by more than rounding stay as they are.
+
+    Args:
+        compiled: with the kernels that torch.compile makes, the latter two, in some seconds.
     """
     import torch
 
-    fuse_disentangled_attention(model)
+    if compiled:
+        fuse_disentangled_attention(model)
     known: dict[type, bool] = {}
     with torch.inference_mode():
         for module in list(model.modules()):
-            fuse = _fusion_of(module)
+            fuse = _fusion_of(module, compiled)
             if fuse is not None and known.get(type(module), True):
                 known[type(module)] = fuse()
 
 
-def _fusion_of(module: Any) -> Callable[[], bool] | None:
+def _fusion_of(module: Any, compiled: bool) -> Callable[[], bool] | None:
     """A function that fuses the module and returns True, or False if it is as before; None where there is nothing to fuse."""
     import torch
     from torch import nn
@@ -59,8 +63,9 @@ def _fusion_of(module: Any) -> Callable[[], bool] | None:
             and hasattr(module, method)
         ):
             return partial(_fuse_gelu, module, linear, activation, method)
-    if set(children) == ADDED_AND_NORMED and _is_linear(children["dense"]) and type(children["LayerNorm"]) is nn.LayerNorm:
-        return partial(_fuse_norm, module)
+    if compiled and set(children) == ADDED_AND_NORMED:
+        if _is_linear(children["dense"]) and type(children["LayerNorm"]) is nn.LayerNorm:
+            return partial(_fuse_norm, module)
     return None
 
 

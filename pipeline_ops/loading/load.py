@@ -64,6 +64,8 @@ def load_classifier(
             names = dict.fromkeys(wrappers, "")
             model, report = AutoModelForSequenceClassification.from_pretrained(folder, key_mapping=names, **settings)
         prepare_for_batches(model)
+        if model.config.model_type == "deberta":  # its code makes biases in float32, and then cannot add them to lower dtypes
+            model.to(getattr(torch, dtype))
     except Exception as error:  # of any kind: quantizers and code of the model's own run here
         raise UserError(f"model.path: {config.path!r} {_reason(folder, whole.revision, error)}") from error
     if adapter is not None:

@@ -92,7 +92,7 @@ class ClassifyActor:
             embedding = model.output.embedding
             reason = reason_against_padding(module, facts)
             if context.use_gpu and config.compile is not True:  # the compiler fuses by itself what is fused here
-                fuse_layers(module)
+                fuse_layers(module, compiled=config.compile == "auto")
             passes = ForwardPasses(module, pad_left=facts.pad_left, against_padding=reason, embedding=embedding)
             key = sharing_key(model)
             one = Shareable(model.name, passes, None if key is None else (key, reason), facts)

@@ -5,10 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-)
+from transformers import DebertaConfig, DebertaForSequenceClassification, DebertaV2Config, DebertaV2ForSequenceClassification
 
 from pipeline_ops.schema.errors import UserError
 from tests.models.folders import change_json, load
@@ -41,6 +38,13 @@ def test_classifier_attends_by_the_fused_kernel_or_where_there_is_none_by_its_ow
     DebertaV2ForSequenceClassification(DebertaV2Config(**shape, vocab_size=50)).save_pretrained(tmp_path)
     assert load(model).config._attn_implementation == "sdpa"
     assert load(tmp_path).config._attn_implementation == "eager"
+
+
+def test_deberta_of_version_1_computes_in_bfloat16(tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    DebertaForSequenceClassification(DebertaConfig(**shape, vocab_size=50)).save_pretrained(tmp_path)
+    classifier = load(tmp_path, dtype="bfloat16")
+    assert classifier(input_ids=torch.arange(6)[None]).logits.isfinite().all()
 
 
 def test_classifier_without_a_head_is_loaded_when_allowed_by_name(model_without_head: Path) -> None:
