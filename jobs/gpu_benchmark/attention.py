@@ -17,7 +17,7 @@ SHORTEST = 7 / 8  # of the width, for all but the first rows: batches are sorted
 NEW_SHAPES = 20
 CHECKED_ROWS = 3  # which are compared with float32
 KERNELS = {"default": None, "cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION"}
-VARLEN = "varlen"  # flash attention over flat tokens, each row's keys ended by seqused_k
+VARLEN = "varlen"  # flash attention over flat tokens, in sequences that it is given the beginnings of
 MESSAGE_CHARACTERS = 160
 
 
@@ -108,13 +108,16 @@ def _only(kernel: str) -> AbstractContextManager[Any]:
 
 
 def _varlen_ways(batch: Batch) -> dict[str, Callable[[], Any]]:
-    """Over the padded tokens, with and without their true number; and over the tokens alone, as a packed batch has them."""
+    """Over the padded tokens: all of them, each row's own (seqused_k), and these and its padding as two sequences, as the
+    program does (segments); and over the rows' own tokens alone, as a packed batch has them.
+    """
     import torch
 
     rows, width = batch.rows, batch.width
     padded = [part.transpose(1, 2).flatten(0, 1) for part in (batch.queries, batch.keys, batch.values)]
     starts = torch.arange(0, (rows + 1) * width, width, dtype=torch.int32, device=padded[0].device)
     kept = (torch.arange(width, device=padded[0].device) < batch.lengths[:, None]).flatten()
+    segments = torch.cat([torch.stack([starts[:-1], starts[:-1] + batch.lengths], dim=1).flatten(), starts[-1:]])
     packed = [part[kept] for part in padded]
     packed_starts = torch.cat([starts[:1], batch.lengths.cumsum(0, dtype=torch.int32)])
 
@@ -129,6 +132,7 @@ def _varlen_ways(batch: Batch) -> dict[str, Callable[[], Any]]:
     return {
         "none": lambda: as_batch(call(padded, starts, None)),
         "seqused_k": lambda: as_batch(call(padded, starts, batch.lengths)),
+        "segments": lambda: as_batch(call(padded, segments, None)),
         "packed": lambda: call(packed, packed_starts, None),
     }
 

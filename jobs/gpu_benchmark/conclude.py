@@ -11,6 +11,7 @@ from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
 from jobs.run.chain import GPU_CALLS, TOKENIZER_NICENESS
 from pipeline_ops.classifying.compiled import GAINS
 from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
+from pipeline_ops.loading.padded_attention import PASSES_OF_A_PLAN
 from pipeline_ops.models.flops import peak_flops
 from pipeline_ops.planning.forecast import MFU
 
@@ -21,7 +22,7 @@ NEARLY_BEST = 0.95  # of the best rate, which the least batch is to have
 AS_GOOD = 0.99  # of the best rate, which the largest batch needs not exceed
 WORTH_COMPILING = 1.15  # times as fast
 LABELS_LOST = 0.002  # share of documents whose labels a faster way may change beside what the dtype changes
-PLAN_MILLISECONDS = 5.0  # that a first call takes longer than later ones: a plan is built
+BERT_LAYERS = 12
 FULL_BATCH = 65_536  # tokens
 SLOWED = 1.25  # times the time that a launch takes alone
 BUBBLE_PERCENT = 1.0  # of a unit's time
@@ -54,7 +55,7 @@ def conclude(rows: Sequence[Row]) -> list[Conclusion]:
     """All conclusions, by the rows of all phases, each with its `phase`."""
     functions: tuple[Callable[[Sequence[Row]], Iterable[Conclusion]], ...] = (
         count_of_gpus,
-        cudnn_switch,
+        passes_of_a_plan,
         attention_kind,
         tokens_per_core,
         gpu_speed,
@@ -89,21 +90,22 @@ def count_of_gpus(rows: Sequence[Row]) -> Iterable[Conclusion]:
         yield Conclusion("cluster/session.py", "this_machine().gpus", row["this_machine"], row["torch"], _short(ways))
 
 
-def cudnn_switch(rows: Sequence[Row]) -> Iterable[Conclusion]:
-    """cuDNN's attention is worth having only if new shapes cost no plans."""
-    shapes = _of(rows, "attention", test="new shapes", kernel="cudnn")
-    plans = {
-        row["mask"]: row["first_milliseconds"] - row["later_milliseconds"] for row in shapes if "first_milliseconds" in row
-    }
-    if plans:
-        said = ", ".join(f"{milliseconds:.4g} ms ({mask})" for mask, milliseconds in plans.items())
-        because = f"a new shape's first call takes {said} longer than the next ones"
-        new = max(plans.values()) <= PLAN_MILLISECONDS
-        yield Conclusion("pipeline_ops/loading/padded_attention.py", "enable_cudnn_sdp", False, new, because)
+def passes_of_a_plan(rows: Sequence[Row]) -> Iterable[Conclusion]:
+    """The passes of BERT-base at a full batch in which cuDNN's attention gains what its plan for the shape costs."""
+    place = "pipeline_ops/loading/padded_attention.py"
+    times = {row["kernel"]: row["milliseconds"].get("none") for row in _of(rows, "attention", length=USUAL_LENGTHS[0])}
+    for row in _of(rows, "attention", test="new shapes", kernel="cudnn", mask="none"):
+        if "first_milliseconds" in row and times.get("flash") and times.get("cudnn"):
+            plan, gain = row["first_milliseconds"] - row["later_milliseconds"], BERT_LAYERS * (times["flash"] - times["cudnn"])
+            because = f"a plan takes {_shown(plan)} ms, a pass {_shown(gain)} ms less than with flash"
+            if gain > 0:
+                yield _compared(place, "PASSES_OF_A_PLAN", PASSES_OF_A_PLAN, round(max(plan, 0.0) / gain), because, alike=0.5)
+            else:
+                yield Conclusion(place, "PASSES_OF_A_PLAN", PASSES_OF_A_PLAN, "never", because)
 
 
 def attention_kind(rows: Sequence[Row]) -> Iterable[Conclusion]:
-    """The fastest way to attend with padding at a full batch, cuDNN apart, and what it is worth."""
+    """The fastest way to attend with padding at a full batch that torch has for every shape without a plan."""
     for length in USUAL_LENGTHS:
         times = {
             f"{row['kernel']} ({mask})": milliseconds
@@ -112,10 +114,10 @@ def attention_kind(rows: Sequence[Row]) -> Iterable[Conclusion]:
             for mask, milliseconds in row["milliseconds"].items()
             if mask not in ("none", "packed")
         }
-        usual = "varlen (seqused_k)"
+        usual = "varlen (segments)"
         if times:
             best = min(times, key=lambda name: times[name])
-            because = f"ms per layer, {FULL_BATCH:,} tokens: {_short(times)}"
+            because = f"ms per layer of BERT-base, {FULL_BATCH:,} tokens: {_short(times)}"
             yield Conclusion("pipeline_ops/loading/padded_attention.py", f"ON_A_GPU, width {length}", usual, best, because)
 
 
@@ -240,10 +242,9 @@ def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:
             yield Conclusion("correctness", str(row.get("check")), "right", "wrong", _short(values)[:REASON_CHARACTERS])
 
 
-def _compared(place: str, name: str, old: float, measured: float, because: str) -> Conclusion:
-    return Conclusion(
-        place, name, old, measured if abs(measured - old) > ALIKE * old else old, f"{_shown(measured)}: {because}"
-    )
+def _compared(place: str, name: str, old: float, measured: float, because: str, alike: float = ALIKE) -> Conclusion:
+    new = measured if abs(measured - old) > alike * old else old
+    return Conclusion(place, name, old, new, f"{_shown(measured)}: {because}")
 
 
 def _two_digits(value: float) -> float:

@@ -30,22 +30,26 @@ def test_gpus_that_only_torch_sees_are_counted() -> None:
     assert changes({**row, "this_machine": 1}) == {}
 
 
-def test_cudnn_stays_off_where_new_shapes_cost_a_plan() -> None:
-    row = {"phase": "attention", "test": "new shapes", "kernel": "cudnn", "mask": "bool", "later_milliseconds": 0.3}
-    assert changes({**row, "first_milliseconds": 0.5}) == {"enable_cudnn_sdp": True}
-    slow = {**row, "first_milliseconds": 65.0}
-    assert "64.7 ms (bool)" in found(slow)["enable_cudnn_sdp"].because
-    assert changes(slow) == {}
-    assert found({**row, "error": "no such kernel"}) == {}
+def attention(kernel: str, **milliseconds: float) -> Row:
+    return {"phase": "attention", "length": 512, "kernel": kernel, "milliseconds": milliseconds}
+
+
+def test_cudnn_is_used_from_where_its_plan_has_paid() -> None:
+    plan = {"phase": "attention", "test": "new shapes", "kernel": "cudnn", "mask": "none", "later_milliseconds": 0.3}
+    kernels = [attention("flash", none=0.38), attention("cudnn", none=0.255)]
+    usual = {**plan, "first_milliseconds": 65.3}
+    assert changes(*kernels, usual) == {}
+    assert changes(*kernels, {**plan, "first_milliseconds": 450.3}) == {"PASSES_OF_A_PLAN": 300}
+    assert changes(kernels[0], attention("cudnn", none=0.4), {**plan, "first_milliseconds": 65.3}) == {
+        "PASSES_OF_A_PLAN": "never"
+    }
+    assert "PASSES_OF_A_PLAN" not in found(*kernels, {**plan, "error": "no such kernel"})
 
 
 def test_fastest_attention_with_padding_is_named_where_it_is_another() -> None:
-    def row(kernel: str, **milliseconds: float) -> Row:
-        return {"phase": "attention", "length": 512, "kernel": kernel, "milliseconds": milliseconds}
-
-    rows = [row("efficient", none=0.8, bool=1.2), row("cudnn", none=0.1, bool=0.2), row("varlen", none=0.3, packed=0.3)]
-    assert changes(*rows, row("varlen", seqused_k=0.4)) == {}
-    assert changes(*rows, row("varlen", seqused_k=1.4)) == {"ON_A_GPU, width 512": "efficient (bool)"}
+    rows = [attention("efficient", none=0.8, bool=1.2), attention("cudnn", bool=0.2), attention("varlen", none=0.3, packed=0.3)]
+    assert changes(*rows, attention("varlen", segments=0.4, seqused_k=0.5)) == {}
+    assert changes(*rows, attention("varlen", segments=1.4)) == {"ON_A_GPU, width 512": "efficient (bool)"}
 
 
 def test_rate_of_a_core_is_that_of_a_machine_at_work() -> None:
