@@ -63,10 +63,10 @@ def _fusion_of(module: Any, compiled: bool) -> Callable[[], bool] | None:
             and hasattr(module, method)
         ):
             return partial(_fuse_gelu, module, linear, activation, method)
-    if compiled and set(children) == ADDED_AND_NORMED:
-        if _is_linear(children["dense"]) and type(children["LayerNorm"]) is nn.LayerNorm:
-            return partial(_fuse_norm, module)
-    return None
+    if not compiled or set(children) != ADDED_AND_NORMED:
+        return None
+    fits = _is_linear(children["dense"]) and type(children["LayerNorm"]) is nn.LayerNorm
+    return partial(_fuse_norm, module) if fits else None
 
 
 def _is_linear(module: Any) -> bool:
