@@ -83,8 +83,12 @@ def _fuse_gelu(module: Any, linear: str, activation: str, method: str) -> bool:
     expected = getattr(module, method)(rows)
     dense.forward = partial(_linear_and_gelu, dense)
     setattr(module, activation, torch.nn.Identity())
-    if is_near(getattr(module, method)(rows), expected):
-        return True
+    try:
+        if is_near(getattr(module, method)(rows), expected):
+            return True
+    except Exception as error:  # of cuBLASLt, which has no such epilogue for the GPU
+        raise_if_lost(rows.device)
+        print(f"GELU is not fused with the product before it: {one_line(error)[:200]}", file=sys.stderr)
     del dense.forward
     setattr(module, activation, gelu)
     return False

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, DebertaV2Config
+from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config
 
 from pipeline_ops.loading.disentangled_attention import fuse_disentangled_attention, has_fused_attention
 from pipeline_ops.loading.fused_layers import fuse_layers
@@ -97,3 +97,21 @@ def test_modules_that_compute_something_else_stay_as_they_are() -> None:
     expected = module(states, residual)
     fuse_layers(module)
     assert torch.equal(module(states, residual), expected)
+
+
+def test_modules_whose_kernels_do_not_run_stay_as_they_are_and_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul`")
+
+    monkeypatch.setattr(torch, "_addmm_activation", refuse)
+    monkeypatch.setattr("pipeline_ops.loading.fused_layers._compiled_add_and_norm", lambda: refuse)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(BertConfig(**SHAPE, vocab_size=VOCABULARY_SIZE)).bfloat16().eval()
+    expected = answers(model, 20)
+    fuse_layers(model)
+    torch.testing.assert_close(answers(model, 20), expected, rtol=0, atol=0)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3, "one for each class of modules"
+    assert all("CUBLAS_STATUS_NOT_SUPPORTED" in line for line in lines)
