@@ -83,7 +83,10 @@ class ClassifyActor:
         import torch
 
         context, device = self.context, "cuda" if self.context.use_gpu else "cpu"
-        if not context.use_gpu:
+        if context.use_gpu:
+            # torch computes them in TF32, which rounds by up to 5e-4: a model with convolutions would seem to depend on padding
+            torch.backends.cudnn.allow_tf32 = False
+        else:
             torch.set_num_threads(1)  # one single-thread replica per core is faster than one replica with many threads
         loaded: list[Shareable] = []
         for model in context.models:
