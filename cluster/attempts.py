@@ -42,6 +42,7 @@ class StageActivity:
     busy: dict[str, int] = field(default_factory=dict)  # units in work by stage; for read: tasks
     retries: int = 0  # attempts so far that followed the death of a process
     units: dict[str, UnitProgress] = field(default_factory=dict)  # in the classifiers, by id
+    ended: dict[str, int] = field(default_factory=dict)  # units by stage so far; for read: tasks
 
 
 class AttemptCounts:
@@ -50,6 +51,7 @@ class AttemptCounts:
     def __init__(self, meter: Meter | None = None) -> None:
         self._begun: Counter[str] = Counter()
         self._progress: dict[str, UnitProgress] = {}
+        self._ended: Counter[str] = Counter()
         self._retries = 0
         self._meter = meter
 
@@ -72,11 +74,15 @@ class AttemptCounts:
     def end(self, key: str) -> None:
         del self._begun[key]
         self._progress.pop(key, None)
+        stage = _stage(key)
+        if stage is not None:
+            self._ended[stage] += 1
 
     def activity(self) -> StageActivity:
         busy = Counter(_stage(key) for key in self._begun)
         units = {key.partition(" ")[2]: done for key, done in self._progress.items()}
-        return StageActivity({stage: busy[stage] for stage in STAGES.values()}, self._retries, units)
+        busy, ended = ({stage: counts[stage] for stage in STAGES.values()} for counts in (busy, self._ended))
+        return StageActivity(busy, self._retries, units, ended)
 
 
 def _stage(key: str) -> str | None:

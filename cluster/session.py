@@ -208,6 +208,22 @@ def cluster_machines() -> Machines:
     return Machines.of_nodes(nodes, grows=is_autoscaler_v2())
 
 
+def object_store_use() -> dict[str, int]:
+    """Of the object stores of the cluster: capacity, used and spilled bytes.
+
+    Ray has no public API for it but its dashboard's; Ray Data takes its own statistics from here.
+    """
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    stats = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address)).store_stats
+    return {
+        "capacity": stats.object_store_bytes_avail,
+        "used": stats.object_store_bytes_used,
+        "spilled": stats.spilled_bytes_total,
+    }
+
+
 @contextmanager
 def connected(machine: Machines | None = None, unit_bytes: int = 0) -> Iterator[Machines]:
     """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job.

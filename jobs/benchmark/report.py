@@ -161,11 +161,24 @@ def _contenders(result: dict[str, Any]) -> Any:
     return table
 
 
+FLOW_ROWS = (  # name, key, factor, format: of a machine that is pretended
+    ("tokenizers", "tokenizers", 1, number),
+    ("tokenizers busy", "tokenizers_busy", 1, percent),
+    ("classifiers busy", "classifiers_busy", 1, percent),
+    ("units waiting for a classifier", "queued_classify", 1, number),
+    ("units waiting for a writer", "queued_write", 1, number),
+    ("object store, MiB", "store_bytes", 2**-20, number),
+    ("of it used at most", "most_store_bytes", 2**-20, number),
+    ("spilled to disk, MiB", "spilled_bytes", 2**-20, number),
+)
+
+
 def _actors(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"classifiers that sleep, on {result['hardware']['cores']} cores; in brackets: what plan forecasts")
     rows = result["actors"]
+    with_flow = "store_bytes" in rows[0]
     table.add_column("actors")
     for row in rows:
         table.add_column(str(row["actors"]), justify="right")
@@ -179,7 +192,9 @@ def _actors(result: dict[str, Any]) -> Any:
         ("all processes: CPU ms per unit", "machine_cpu_seconds_per_unit", 1000, number),
         ("driver's memory, MiB", "driver_bytes", 2**-20, number),
         ("objects put per unit", "puts_per_unit", 1, number),
+        ("classifiers wait per unit, ms", "waiting_seconds", 1000, number),
         ("seconds, start included", "seconds", 1, number),
+        *FLOW_ROWS * with_flow,
     ):
         cells = [shown(row[key] * factor) for row in rows]
         forecasts = [f" ({shown(row['forecast'][key] * factor)})" if key in row["forecast"] else "" for row in rows]

@@ -4,29 +4,29 @@ Ray is given GPUs that do not exist. Units are a few documents, so that reading 
 nothing, and each classifier, which loads no model, sleeps for its time: what is measured is what Ray, the driver, the stages'
 processes and the commits cost per unit, which does not depend on its size. Beside it stands the forecast of `plan
 --cluster` for as many units.
+
+With `cores`, a machine with so many cores and GPUs is pretended, with the tokenizers and the object store that `auto` gives
+there. All stages sleep, each as long as for a unit of full size, and as many bytes go through the object store, or fewer where
+this machine has less memory, of a store that is smaller by as much.
 """
 
 import os
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-import numpy as np
-
+from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import Machines, resolve_pools
-from cluster.session import connected, this_machine
+from cluster.resources import GPU_FLOPS, ComputeConfig, Machines, resolve_pools
+from cluster.session import connected, object_store_use, this_machine
 from jobs.benchmark.report import steady_rate, steady_start
 from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
+from jobs.benchmark.sleeping_stages import CLASSIFY_SECONDS, UNIT_TOKENS, SleepingStages
 from jobs.config import JobConfig, check_config
-from jobs.run.chain import RayExecutor, label_units
+from jobs.run.chain import label_units
 from jobs.run.commit_writer import CommitWriter, finalize, output_lease
 from jobs.run.prepare import prepare
-from pipeline_ops.classifying.classify import UnitLogits
-from pipeline_ops.classifying.forward_pass import ForwardPasses
-from pipeline_ops.models.flops import DocumentFlops
 from pipeline_ops.planning.forecast import (
     UNIT_CPU_SECONDS,
     driver_bytes,
@@ -37,9 +37,7 @@ from pipeline_ops.planning.forecast import (
 )
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.synthetic.benchmark_corpus import ModelShape, real_passages, write_corpus
-from pipeline_ops.tokenizing.batching import TokenBatches
 
 ACTORS = (1, 2, 4, 8, 16)
 LEAST_SLEEP_SECONDS = 1.0  # per unit
@@ -65,13 +63,21 @@ def sleep_seconds(actors: int, cores: int) -> float:
 
 
 def scaling_task(
-    options: Options, folder: str, actors: list[int], units: int | None = None, unit_seconds: float | None = None
+    options: Options,
+    folder: str,
+    actors: list[int],
+    units: int | None = None,
+    unit_seconds: float | None = None,
+    cores: int | None = None,
+    moved_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Input of measure(): a corpus per number of actors, and a model for its tokenizer.
 
     Args:
         units: of each corpus; None: UNITS per actor.
-        unit_seconds: for which a classifier sleeps; None: see sleep_seconds.
+        unit_seconds: for which a classifier sleeps; None: see sleep_seconds, or with `cores` those of BERT-base.
+        cores: of the machine that is pretended; None: only GPUs are.
+        moved_bytes: with `cores`, of text per unit; None: all.
     """
     size = SIZES[options.size]
     passages = real_passages(size.passages)
@@ -80,38 +86,11 @@ def scaling_task(
     corpora = []
     for count in actors:
         path, number = os.path.join(folder, f"corpus-{len(corpora)}"), units or count * (size.units or UNITS)
-        sleeping = unit_seconds or sleep_seconds(count, this_machine().cores)
+        sleeping = unit_seconds or (CLASSIFY_SECONDS if cores else sleep_seconds(count, this_machine().cores))
         corpora.append({"actors": count, "path": path, "units": number, "sleep_seconds": sleeping})
         write_corpus(texts, number * DOCUMENTS_PER_UNIT, path, number, files=-(-number // UNITS_PER_FILE))
-    return {"model": model, "corpora": corpora, "folder": folder}
-
-
-class NoPasses(ForwardPasses):
-    """In place of the passes through a model."""
-
-    def __init__(self) -> None:
-        self.against_padding = None
-
-
-def sleeping_classifier(seconds: float) -> type[ClassifyActor]:
-    """The job's classifier without a model: it sleeps for `seconds` per unit and gives the labels in turn."""
-
-    class SleepingClassifyActor(ClassifyActor):
-        def load(self) -> list[ForwardPasses]:
-            return [NoPasses() for _ in self.context.models]
-
-        def count_flops(self) -> list[DocumentFlops | None]:
-            return [None] * len(self.context.models)
-
-        def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
-            time.sleep(seconds)
-            outputs: list[UnitLogits] = []
-            for model, inputs in zip(self.context.models, batches, strict=True):
-                labels = len(model.facts.head.labels)
-                outputs.append((np.eye(labels, dtype=np.float32)[np.arange(len(inputs.lengths)) % labels], {}))
-            return outputs, [seconds] * len(batches)
-
-    return SleepingClassifyActor
+    moved = (moved_bytes or LARGEST_UNIT) if cores else 0
+    return {"model": model, "corpora": corpora, "folder": folder, "cores": cores, "moved_bytes": moved}
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -120,20 +99,75 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     Returns:
         actors: per number of actors its units/s (steady), that as a share of what the actors could do if nothing else took
         time (efficiency), CPU seconds per unit of the driver's process and of all processes here over the same window, the
-        share of the cores that these are (cores_busy), the driver's memory, the seconds from Ray's start to the last commit
-        (seconds) and to the first one (startup_seconds), and forecast: the figures of `plan --cluster`.
+        share of the cores that these are (cores_busy), the driver's memory, the seconds that a classifier waits
+        for its next unit (waiting_seconds), the seconds from Ray's start to the last commit
+        (seconds) and to the first one (startup_seconds), and forecast: the figures of `plan --cluster`. With cores also what
+        Flow.result() returns.
     """
     rows = []
     for corpus in task["corpora"]:
-        slots = corpus["actors"] + TOKENIZERS + OTHER_SLOTS
+        tokenizers, gpus = _tokenizers(task["cores"], corpus), corpus["actors"]
+        slots = gpus + tokenizers + OTHER_SLOTS
         began = time.monotonic()
-        with connected(Machines(cpus=slots, cores=slots, gpus=corpus["actors"])) as machines:
-            rows.append(_measure_actors(task, corpus, machines, began))
-    return {"actors": rows}
+        machine = Machines(cpus=slots, cores=task["cores"] or slots, gpus=gpus)
+        with connected(machine, task["moved_bytes"]) as machines:
+            rows.append(_measure_actors(task, corpus, machines, tokenizers, began))
+    pretended = {"cores": task["cores"], "moved_bytes": task["moved_bytes"]} if task["cores"] else None
+    return {"actors": rows, "pretended": pretended}
 
 
-def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Machines, began: float) -> dict[str, Any]:
+def _tokenizers(cores: int | None, corpus: dict[str, Any]) -> int:
+    """Those of `auto` on a machine with so many cores, for a model that takes a GPU as long as the classifiers sleep."""
+    if cores is None:
+        return TOKENIZERS
+    machine = Machines(cpus=2 * cores, cores=cores, gpus=corpus["actors"], here=True)
+    return resolve_pools(ComputeConfig(), machine, GPU_FLOPS * corpus["sleep_seconds"] / UNIT_TOKENS).tokenizers
+
+
+class Flow:
+    """Samples of where the units are, taken every second."""
+
+    def __init__(self, actors: int, tokenizers: int):
+        self.actors, self.tokenizers = actors, tokenizers
+        self.samples: list[tuple[float, StageActivity, dict[str, int]]] = []
+
+    def add(self, activity: StageActivity) -> None:
+        self.samples.append((time.monotonic(), activity, object_store_use()))
+
+    def result(self, start: float, end: float) -> dict[str, Any]:
+        """Means over a time, but for the store's use.
+
+        Returns:
+            tokenizers; classifiers_busy, tokenizers_busy: shares of them; queued_classify, queued_write: units that wait for a
+            classifier, and for a writer; store_bytes, of these most_store_bytes used at a time, spilled_bytes.
+        """
+        within = [(activity, store) for at, activity, store in self.samples if start <= at <= end]
+        count = max(len(within), 1)
+
+        def busy(stage: str) -> float:
+            return sum(activity.busy[stage] for activity, _ in within) / count
+
+        def queued(stage: str, before: str) -> float:
+            done = (one.ended[before] - one.ended[stage] - one.busy[stage] for one, _ in within)
+            return sum(done) / count
+
+        return {
+            "tokenizers": self.tokenizers,
+            "classifiers_busy": busy("classify") / self.actors,
+            "tokenizers_busy": busy("tokenize") / self.tokenizers,
+            "queued_classify": queued("classify", "tokenize"),
+            "queued_write": queued("write", "classify"),
+            "store_bytes": max(store["capacity"] for _, _, store in self.samples),
+            "most_store_bytes": max(store["used"] for _, _, store in self.samples),
+            "spilled_bytes": max(store["spilled"] for _, _, store in self.samples),
+        }
+
+
+def _measure_actors(
+    task: dict[str, Any], corpus: dict[str, Any], machines: Machines, tokenizers: int, began: float
+) -> dict[str, Any]:
     actors, sleeping = corpus["actors"], corpus["sleep_seconds"]
+    flow = Flow(actors, tokenizers) if task["cores"] else None
     job = check_config(
         JobConfig,
         {
@@ -143,7 +177,7 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
             "compute": {
                 "classifiers": actors,
                 "gpus_per_classifier": 1,
-                "tokenizers": TOKENIZERS,
+                "tokenizers": tokenizers,
                 "batch_tokens": BATCH_TOKENS,
                 "unit_bytes": DOCUMENTS_PER_UNIT * DOCUMENT_CHARACTERS,  # a row group each
             },
@@ -153,15 +187,17 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
     pools = resolve_pools(job.compute, machines, prepared.token_flops)
     probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
     stamps: list[tuple[float, float, float, int]] = []
+    waiting: list[float] = []
     meter = Meter("benchmark", prepared.job.output.path)
     with output_lease(prepared) as lease:
         writer = CommitWriter(prepared.job.output_store, prepared.job.output, prepared.ledger, prepared.plan, lease, meter.run)
-        executor = RayExecutor(classify_actor=sleeping_classifier(sleeping))
-        with closing(label_units(prepared, pools, probed, meter, executor)) as finished:
+        executor = SleepingStages(sleeping, task["moved_bytes"]).executor()
+        with closing(label_units(prepared, pools, probed, meter, executor, flow.add if flow else None)) as finished:
             for done in finished:
                 if isinstance(done, Failure):
                     raise RuntimeError(f"{done.where}: {done.message}")
                 writer.put(done)
+                waiting.append(done.classify_seconds.waiting)
                 stamps.append((time.monotonic(), time.process_time(), _machine_cpu_seconds(), _own_bytes()))
                 if len(stamps) % max(1, prepared.plan.num_units // 10) == 0:
                     print(f"benchmark: {actors} actors: {len(stamps)} units", file=sys.stderr, flush=True)
@@ -191,6 +227,8 @@ def _measure_actors(task: dict[str, Any], corpus: dict[str, Any], machines: Mach
         "puts_per_unit": puts / len(stamps),
         "seconds": times[-1] - began,
         "startup_seconds": times[0] - began - sleeping,
+        "waiting_seconds": sum(waiting[start:]) / len(waiting[start:]),  # of a classifier, for its next unit
+        **(flow.result(times[start], times[-1]) if flow else {}),
         "forecast": {
             "driver_cpu_seconds_per_unit": driver_cores(paced, actors) / paced,
             "machine_cpu_seconds_per_unit": ray_cores(paced, actors) / paced,
@@ -230,7 +268,7 @@ def conclude(measured: dict[str, Any]) -> list[str]:
     units_per_gpu = GPU_DOCUMENTS_PER_SECOND * DOCUMENT_BYTES / unit
     driver = 1 / last["driver_cpu_seconds_per_unit"]
     gpus, gpus_of_driver = last["units_per_second"] / units_per_gpu, driver / units_per_gpu
-    return [
+    notes = [
         f"each classifier sleeps for its time per unit of {DOCUMENTS_PER_UNIT} documents; of linear: units/s over what actors"
         " that do nothing but sleep could do. All processes of the job share this machine's cores: where these are busy, they"
         " bound it, and the share is not about the job",
@@ -241,3 +279,11 @@ def conclude(measured: dict[str, Any]) -> list[str]:
         f" loop, which costs much the same however many units come: it fills one core at {driver:.0f} units/s at the least,"
         f" what {gpus_of_driver:.0f} such GPUs take: that bounds one job where tokenizing has cores of its own, 9 per GPU",
     ]
+    if pretended := measured["pretended"]:
+        notes.insert(
+            0,
+            f"pretended: {pretended['cores']} cores beside the GPUs, with the tokenizers and the object store of these;"
+            f" reading, tokenizing and writing take as long as units of {unit / 2**20:.0f} MiB do, of which"
+            f" {pretended['moved_bytes'] / 2**20:.3g} MiB of text move",
+        )
+    return notes

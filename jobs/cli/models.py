@@ -72,6 +72,12 @@ def benchmark_command(
     unit_seconds: Annotated[
         float | None, typer.Option("--unit-seconds", min=0.01, help="for --scaling: for which a classifier sleeps per unit")
     ] = None,
+    cores: Annotated[
+        int | None, typer.Option("--cores", min=1, help="for --scaling: of a machine to pretend, with units of full size")
+    ] = None,
+    moved_bytes: Annotated[
+        int | None, typer.Option("--moved-bytes", min=1, help="for --cores: of each unit's text; default: all 32 MiB")
+    ] = None,
     gpu: Annotated[
         bool, typer.Option("--gpu", help="what one GPU does, phase by phase, and which defaults that contradicts")
     ] = False,
@@ -105,8 +111,10 @@ def benchmark_command(
 
     chosen = tuple(contender) if contender else CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
+    if (cores and not scaling) or (moved_bytes and not cores):
+        raise UserError("--cores: it goes with --scaling, and --moved-bytes with it")
     if scaling:
-        result = modes.scaling(options, actors, units, unit_seconds)
+        result = modes.scaling(options, actors, units, unit_seconds, cores, moved_bytes)
     else:
         result = modes.host_ceiling(options) if host_ceiling else modes.measure_contenders(options)
     if not quiet:

@@ -98,10 +98,13 @@ class RayExecutor:
     """The Executor of every run: Ray Data for units, Ray tasks for the rest.
 
     Attributes:
-        classify_actor: the benchmark replaces it by one that only sleeps.
+        read, tokenize_actor, classify_actor, write: the stages; the benchmark replaces them by ones that only sleep.
     """
 
+    read: Callable[..., Iterator[Any]] = read_task
+    tokenize_actor: type[TokenizeActor] = TokenizeActor
     classify_actor: type[ClassifyActor] = ClassifyActor
+    write: Callable[..., Any] = write_task
 
     def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
         return connected(unit_bytes=unit_bytes)
@@ -126,13 +129,13 @@ class RayExecutor:
         written = (
             ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
             .map_batches(
-                metered("read", read_task, meter, has_failed),
+                metered("read", self.read, meter, has_failed),
                 fn_kwargs=shared,
                 num_cpus=READER_CPUS,
                 **unit,
             )
             .map_batches(
-                metered_actor("tokenize", TokenizeActor, meter, has_failed),
+                metered_actor("tokenize", self.tokenize_actor, meter, has_failed),
                 fn_constructor_kwargs={**shared, "tokenizers": tokenizers, "niceness": niceness},
                 compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
                 num_cpus=1,
@@ -151,7 +154,7 @@ class RayExecutor:
                 **unit,
             )
             .map_batches(
-                metered("write", write_task, meter, has_failed),
+                metered("write", self.write, meter, has_failed),
                 fn_kwargs=shared,
                 num_cpus=WRITER_CPUS,
                 **unit,

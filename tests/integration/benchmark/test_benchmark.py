@@ -151,9 +151,32 @@ def test_scaling_runs_the_job_with_sleeping_classifiers(tmp_path: Path) -> None:
     assert (tmp_path / "benchmark.png").exists()
 
 
-@pytest.mark.parametrize("option", [("--actors", 0), ("--units", 0), ("--unit-seconds", 0)])
+@pytest.mark.campaign
+def test_scaling_pretends_a_machine_with_units_of_full_size(tmp_path: Path) -> None:
+    machine = ("--actors", 1, "--cores", 16, "--units", 6, "--unit-seconds", 24, "--moved-bytes", 2**20)
+    finished = command_in_own_process(*TINY, "--scaling", *machine, "--output", tmp_path, timeout_s=TIMEOUT_S)
+    assert finished.code == 0, finished.stderr
+    (row,) = finished.result["actors"]
+    assert finished.result["pretended"] == {"cores": 16, "moved_bytes": 2**20}
+    assert row["tokenizers"] == 2, "one keeps up with it"
+    assert 0 < row["classifiers_busy"] <= 1
+    assert 0 < row["waiting_seconds"] < 24
+    assert row["queued_classify"] > 0.5, "it has its next unit"
+    # a unit's text and tokens at the least
+    assert row["store_bytes"] == 2 * 2**30 > row["most_store_bytes"] > 2.2 * 2**20
+    assert row["spilled_bytes"] == 0
+
+
+@pytest.mark.parametrize("option", [("--actors", 0), ("--units", 0), ("--unit-seconds", 0), ("--cores", 0)])
 def test_scaling_refuses_what_is_nothing(option: tuple[str, int]) -> None:
     assert command("benchmark", "--scaling", *option).code == 2
+
+
+@pytest.mark.parametrize("options", [("--cores", 4), ("--scaling", "--moved-bytes", 9)])
+def test_machine_to_pretend_is_for_scaling_alone(options: tuple[object, ...]) -> None:
+    finished = command("benchmark", *options)
+    assert finished.code == 2
+    assert "--cores" in finished.stderr
 
 
 @pytest.mark.parametrize(

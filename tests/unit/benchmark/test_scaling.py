@@ -1,30 +1,58 @@
-"""The benchmark's classifier that only takes its time, between the job's own stages."""
+"""The benchmark's stages that only take their time."""
 
+import time
 from pathlib import Path
 
+import pyarrow as pa
+import pytest
+
 from cluster.attempts import AttemptCounts
-from jobs.benchmark.scaling import sleep_seconds, sleeping_classifier
+from jobs.benchmark.scaling import sleep_seconds
+from jobs.benchmark.sleeping_stages import SleepingStages
+from pipeline_ops.reading.reader import spans_to_json
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_jsonl
-from tests.unit.stages.test_stages import context_of, models_of, rows_of, tokenizer_of
+from tests.support.reading_path import prepare, spans_of
+from tests.support.stage_rows import context_of, models_of, read_context, rows_of, tokenizer_of
 
 SECONDS = 0.01
 
 
+def write_five(folder: Path) -> Path:
+    return write_jsonl(folder / "a.jsonl", [{"text": f"text {number}"} for number in range(5)])
+
+
 def test_sleeping_classifier_labels_every_document_between_the_jobs_own_stages(tmp_path: Path, model: Path) -> None:
-    (row,) = rows_of(write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": f"text {number}"} for number in range(5)]))
+    (row,) = rows_of(write_five(tmp_path / "in"))
     output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
     context = context_of(models_of(model, output), output)
     tokenized = tokenizer_of(context, attempts)(row)
-    classified = sleeping_classifier(SECONDS)(context, attempts)(tokenized)
+    classified = SleepingStages(SECONDS).classify_actor()(context, attempts)(tokenized)
     written = write_task(classified, context, attempts).to_pylist()[0]
     assert written["failure"] is None
     commit = Commit.from_json(written["commit"])
     assert (commit.labels, commit.rejected) == ({"NEGATIVE": 3, "POSITIVE": 2}, 0)
     assert commit.classify_seconds.computing == SECONDS
     assert commit.padded_tokens > 0
+
+
+def test_sleeping_stages_move_the_bytes_of_a_full_unit(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    files, settings = prepare(write_five(tmp_path / "in"))
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
+    models, stages = models_of(model, output), SleepingStages(SECONDS, moved_bytes=10_000)
+    context = context_of(models, output)
+    task = pa.table({"task": [spans_to_json(spans_of(files))]})
+    (read,) = stages.read()(task, context=read_context(settings), attempts=attempts)
+    tokenized = stages.tokenize_actor()(context, attempts, [one.tokenizer for one in models])(read)
+    classified = stages.classify_actor()(context, attempts)(tokenized)
+    sizes = [row["documents"][0].as_buffer().size for row in (read, tokenized, classified)]
+    assert sizes == [sizes[0], sizes[0] + 12_000, sizes[0]]
+    assert sizes[0] > 10_000
+    written = stages.write()(classified, context=context, attempts=attempts).to_pylist()[0]
+    assert Commit.from_json(written["commit"]).labels == {"NEGATIVE": 3, "POSITIVE": 2}
 
 
 def test_more_classifiers_on_the_same_cores_sleep_longer() -> None:
