@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.gpu_benchmark.correctness import job_model
-from jobs.gpu_benchmark.eager import Workload
+from jobs.gpu_benchmark.eager import Workload, attention_switch_kept
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.config import JobModel
@@ -52,8 +52,8 @@ def measure(bench: Bench) -> None:
     """BERT-base, then a 22M model, whose units take a fraction of the time."""
     import torch
 
-    threads, cudnn = torch.get_num_threads(), torch.backends.cuda.cudnn_sdp_enabled()
-    try:
+    threads = torch.get_num_threads()
+    with attention_switch_kept():
         for name, config, median in (
             ("BERT-base", random_models.bert_base(bench.tiny), random_models.MEDIAN_TOKENS),
             ("22M", random_models.small_bert(bench.tiny), SMALL_MEDIAN_TOKENS),
@@ -62,9 +62,7 @@ def measure(bench: Bench) -> None:
                 _units(bench, name, config, median)
             else:
                 bench.row({"model": name, "left_out": "no time"})
-    finally:
-        torch.set_num_threads(threads)  # on a CPU a classifier takes one
-        torch.backends.cuda.enable_cudnn_sdp(cudnn)  # on a GPU it does without
+    torch.set_num_threads(threads)  # on a CPU a classifier takes one
 
 
 def _units(bench: Bench, name: str, config: Any, median: int) -> None:
@@ -103,7 +101,7 @@ def _units(bench: Bench, name: str, config: Any, median: int) -> None:
     begin = time.monotonic()
     serialized = pack_table(result)
     arrow_seconds = time.monotonic() - begin
-    bare = work.bare(rows.batches, repeat=1)
+    bare = work.bare(rows.batches, cudnn=False, repeat=1)
     found = work.speed(rows.batches.lengths, wall)
     bench.row(
         {

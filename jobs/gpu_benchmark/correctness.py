@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from jobs.gpu_benchmark.eager import attention_switch_kept
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.classifying.classify import classify, classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
+from pipeline_ops.loading import memory
 from pipeline_ops.loading.device import probe_models
 from pipeline_ops.loading.device_errors import is_device_lost
 from pipeline_ops.loading.fused_layers import fuse_layers
@@ -64,6 +66,11 @@ os._exit(0)
 
 def measure(bench: Bench) -> None:
     """All checks; the process that loses its device begins first, and is waited for at the end."""
+    with attention_switch_kept():
+        _checks(bench)
+
+
+def _checks(bench: Bench) -> None:
     lost = None
     if bench.on_gpu:
         lost = subprocess.Popen([sys.executable, "-c", LOST_DEVICE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -265,8 +272,6 @@ def _probe(bench: Bench, check: str) -> None:
     """What a run's probe resolves on this GPU for a 22M model in a folder."""
     import torch
 
-    from pipeline_ops.loading import memory
-
     config = random_models.small_bert(tiny=False)
     with tempfile.TemporaryDirectory() as folder:
         random_models.make_classifier(config, bench.device, SMALL_LENGTH).save_pretrained(folder)
@@ -312,8 +317,6 @@ def _pass_memory(bench: Bench, check: str) -> None:
     """The most that a pass allocates, per token, against what the tokens per pass are chosen by."""
     import torch
     from transformers import AutoModelForSequenceClassification
-
-    from pipeline_ops.loading import memory
 
     configs = {
         "BERT-base": (random_models.bert_base(tiny=False), 512),
@@ -368,8 +371,6 @@ def _guarded(bench: Bench, check: str, function: Callable[[], None]) -> None:
         return
     try:
         function()
-    except ImportError as error:
-        bench.row({"check": check, "left_out": str(error)})
     except Exception as error:
         if is_device_lost(error):
             raise

@@ -6,7 +6,8 @@ against it is the host's.
 
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
-from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED
+from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED, RecurringShapes
 from pipeline_ops.models.flops import DocumentFlops, document_flops, peak_flops, utilization
 from pipeline_ops.schema.errors import one_line
 from pipeline_ops.synthetic import random_models
@@ -44,6 +45,31 @@ KERNEL_KINDS = {  # part of a kernel's name -> what it does; the first that fits
 }
 
 
+class OneKernel(RecurringShapes):
+    """cuDNN's attention for all shapes or for none, to compare them."""
+
+    def __init__(self, cudnn: bool):
+        super().__init__()
+        self.cudnn = cudnn
+
+    def choose(self, rows: int, width: int, *, padded: bool) -> None:
+        import torch
+
+        torch.backends.cuda.enable_cudnn_sdp(self.cudnn)
+
+
+@contextmanager
+def attention_switch_kept() -> Iterator[None]:
+    """Whether SDPA may use cuDNN's attention is afterwards as before: classifiers change that from pass to pass."""
+    import torch
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 class Workload:
     """A classifier in eval mode on the device, and what its speed is measured by.
 
@@ -64,14 +90,15 @@ class Workload:
             "mfu": utilization(flops, seconds, self.peak),
         }
 
-    def forward_passes(self, batches: TokenBatches, repeat: int = REPEAT) -> dict[str, Any]:
+    def forward_passes(self, batches: TokenBatches, cudnn: bool) -> dict[str, Any]:
         """Speed of ForwardPasses over the batches, by the clock, logits copied back: medians of some runs, after a first one.
 
         first_seconds: of the first run, with what is made once per shape; host_seconds: wall_seconds less event_seconds.
         """
         passes = ForwardPasses(self.model, pad_left=False)
+        passes.shapes = OneKernel(cudnn)
         wall, events = [], []
-        for _ in range(1 + (1 if self.bench.tiny else repeat)):
+        for _ in range(1 + (1 if self.bench.tiny else REPEAT)):
             wall.append(
                 self.bench.seconds(lambda: classify_isolating_failures(batches, passes, num_labels=random_models.NUM_LABELS))
             )
@@ -96,9 +123,11 @@ class Workload:
         count = 24 if self.bench.tiny else PASSED_TOKENS // random_models.MEDIAN_TOKENS
         return random_models.batches_of(random_models.mixed_lengths(count, longest), self.model.config, tokens)
 
-    def bare(self, batches: TokenBatches, repeat: int = REPEAT) -> dict[str, Any]:
+    def bare(self, batches: TokenBatches, cudnn: bool, repeat: int = REPEAT) -> dict[str, Any]:
         """Speed of the bare model on the same batches, its inputs on the device before."""
         import torch
+
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
         inputs = [
             random_models.inputs_of(ids, self.bench.device, lengths) for ids, lengths in random_models.split_batches(batches)
@@ -129,11 +158,12 @@ def bert_base(bench: Bench) -> None:
     _by_tokens(bench, work, longest, sizes[:1], cudnn=True)
     batches = work.equal(longest, sizes[0], passes=2)
     mixed = work.mixed(longest, sizes[0])
-    _kernels(bench, work, batches, "none")
-    _synchronizations(bench, work, batches, "none")
-    _synchronizations(bench, work, mixed, "some")
-    _by_tokens(bench, work, longest, sizes[1:])
-    _kernels(bench, work, mixed, "some")
+    with attention_switch_kept():
+        _kernels(bench, work, batches, "none")
+        _synchronizations(bench, work, batches, "none")
+        _synchronizations(bench, work, mixed, "some")
+        _by_tokens(bench, work, longest, sizes[1:])
+        _kernels(bench, work, mixed, "some")
 
 
 def small(bench: Bench) -> None:
@@ -148,7 +178,7 @@ def small(bench: Bench) -> None:
         if not bench.on_gpu:
             bench.row({"tokens": tokens, "graph": True, "left_out": "CUDA graphs need a GPU"})
         elif bench.has_time(5):
-            _guarded(bench, {"tokens": tokens, "graph": True}, False, lambda tokens=tokens: _graph(work, length, tokens))
+            _guarded(bench, {"tokens": tokens, "graph": True}, lambda tokens=tokens: _graph(work, length, tokens))
 
 
 def _by_tokens(bench: Bench, work: Workload, length: int, sizes: tuple[int, ...], cudnn: bool = False) -> None:
@@ -166,7 +196,7 @@ def _by_tokens(bench: Bench, work: Workload, length: int, sizes: tuple[int, ...]
             bench.row({**what, "left_out": "no time"})
             continue
         batches = work.equal(length, tokens, passes=2 if bench.tiny else max(4, PASSED_TOKENS // tokens))
-        _guarded(bench, what, cudnn, lambda batches=batches: _beside_bare(work, batches))
+        _guarded(bench, what, lambda batches=batches: _beside_bare(work, batches, cudnn))
 
 
 def _mixed(bench: Bench, work: Workload, longest: int, tokens: int, kernel: str, cudnn: bool) -> None:
@@ -177,12 +207,12 @@ def _mixed(bench: Bench, work: Workload, longest: int, tokens: int, kernel: str,
         return
     batches = work.mixed(longest, tokens)
     what["padding_percent"] = 100 * (1 - float(batches.lengths.sum()) / len(batches.ids))
-    _guarded(bench, what, cudnn, lambda: _beside_bare(work, batches))
+    _guarded(bench, what, lambda: _beside_bare(work, batches, cudnn))
 
 
-def _beside_bare(work: Workload, batches: TokenBatches) -> dict[str, Any]:
+def _beside_bare(work: Workload, batches: TokenBatches, cudnn: bool) -> dict[str, Any]:
     """The speed of ForwardPasses, and of_bare: as a share of the bare model's."""
-    found, bare = work.forward_passes(batches), work.bare(batches)
+    found, bare = work.forward_passes(batches, cudnn), work.bare(batches, cudnn)
     rate = bare["documents_per_second"]
     return {
         **found,
@@ -199,6 +229,7 @@ def _graph(work: Workload, length: int, tokens: int) -> dict[str, Any]:
     batches = work.equal(length, tokens, passes=1)
     ((ids, lengths),) = random_models.split_batches(batches)
     inputs = random_models.inputs_of(ids, work.bench.device, lengths)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     with torch.inference_mode():
         expected = work.model(**inputs).logits
         side = torch.cuda.Stream()
@@ -290,15 +321,10 @@ def _synchronizations(bench: Bench, work: Workload, batches: TokenBatches, paddi
     )
 
 
-def _guarded(bench: Bench, what: dict[str, Any], cudnn: bool, measure: Callable[[], dict[str, Any]]) -> None:
-    """Reports what `measure` finds, with cuDNN's attention or without, or the error that it raises: the phase goes on."""
-    import torch
-
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(cudnn)
+def _guarded(bench: Bench, what: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
+    """Reports what `measure` finds, or the error that it raises: the phase goes on."""
     try:
-        bench.row({**what, **measure()})
+        with attention_switch_kept():
+            bench.row({**what, **measure()})
     except Exception as error:
         bench.row({**what, "error": f"{type(error).__name__}: {one_line(error)[:200]}"})
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)

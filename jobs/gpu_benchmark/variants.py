@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.gpu_benchmark.eager import LENGTH, TINY_LENGTH, Workload
+from jobs.gpu_benchmark.eager import LENGTH, TINY_LENGTH, Workload, attention_switch_kept
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED
@@ -234,21 +234,18 @@ class Comparison:
 def _switches(variant: Variant) -> Iterator[None]:
     """SDPA's choice of kernels and the compiler's settings for a variant; as before afterwards."""
     import torch
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
 
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(variant.cudnn)
-    try:
-        if variant.freezing:
-            import torch._inductor.config as inductor
-
-            with inductor.patch(freezing=True):
-                yield
-        else:
+    names = ("recompile_limit", "accumulated_recompile_limit", "fail_on_recompile_limit_hit")  # CompiledLayers sets them
+    limits = {name: getattr(dynamo, name) for name in names}
+    with attention_switch_kept(), inductor.patch(freezing=variant.freezing), dynamo.patch(limits):
+        torch.backends.cuda.enable_cudnn_sdp(variant.cudnn)
+        try:
             yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
-        if variant.compiled:
-            torch.compiler.reset()
+        finally:
+            if variant.compiled:
+                torch.compiler.reset()
 
 
 def _compiled(variant: Variant, model: Any) -> Any:
@@ -257,7 +254,8 @@ def _compiled(variant: Variant, model: Any) -> Any:
     if variant.compiled == "widths":
         from pipeline_ops.classifying.compiled import CompiledLayers
 
-        CompiledLayers(model, static_widths=True)
+        config = model.config
+        CompiledLayers(model, static_widths=True, max_width=config.max_position_embeddings, pad_id=config.pad_token_id)
     if variant.compiled == "layers":
         for layer in model.base_model.encoder.layer:
             layer.compile(dynamic=variant.dynamic)
