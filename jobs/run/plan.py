@@ -23,6 +23,7 @@ from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.adapters import adapted_settings
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.models.padding_side import known_reason, padding_line
+from pipeline_ops.models.resolve import FLOAT32_KINDS
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, dtype_speed, estimated_speed, recorded_speed
@@ -65,7 +66,7 @@ def _checked(prepared: Prepared) -> list[str]:
     """padding_lines of the models, each of which is loaded."""
     reasons = []
     for model in prepared.models:
-        dtype = resolve_dtype(model.config.dtype, False)
+        dtype = resolve_dtype(model.config.dtype, False, model.facts.model_type)
         loaded = load_classifier(model.config, prepared.job.storage, revision=model.facts.revision, dtype=dtype, device="cpu")
         reasons.append(reason_against_padding(loaded, model.facts))
     return padding_lines(prepared.models, reasons)
@@ -118,7 +119,7 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
             return speed, f"at the speed of the {what} of {record.started[:10]}{where}"
     if pools.use_gpu:
         return None, "the speed of a GPU is measured by the first run; plan --cluster 1xNAME estimates it"
-    dtypes = {resolve_dtype(model.config.dtype, False) for model in prepared.models}
+    dtypes = {resolve_dtype(model.config.dtype, False, model.facts.model_type) for model in prepared.models}
     speeds = [speed for speed in map(dtype_speed, dtypes) if speed is not None]
     if len(speeds) < len(dtypes):
         return None, f"the speed in {' and '.join(sorted(dtypes))} on this CPU is measured by the first run"
@@ -238,7 +239,10 @@ def _model_settings(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]
         **({"model.revision": (facts.revision, "the hub")} if facts.revision else {}),
         **{key: (value, "the adapter's model") for key, value in adapted_settings(facts.adapted).items() if value is not None},
         "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
-        "model.dtype": (_resolved_dtype(config.dtype, use_gpu), "job file" if config.dtype != "auto" else "this machine"),
+        "model.dtype": (
+            _resolved_dtype(config.dtype, use_gpu, facts.model_type),
+            "job file" if config.dtype != "auto" else "this machine",
+        ),
         **{
             key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
             for key, value in window_settings(facts.windows).items()
@@ -262,8 +266,8 @@ def _pools(prepared: Prepared, machines: Machines) -> Pools:
         raise UserError(f"{error}; to plan for other machines, give them, e.g. plan --cluster 8xH100") from error
 
 
-def _resolved_dtype(dtype: str, use_gpu: bool) -> str:
-    return BY_GPU if dtype == "auto" and use_gpu else resolve_dtype(dtype, use_gpu)
+def _resolved_dtype(dtype: str, use_gpu: bool, kind: str) -> str:
+    return BY_GPU if dtype == "auto" and use_gpu and kind not in FLOAT32_KINDS else resolve_dtype(dtype, use_gpu, kind)
 
 
 def passes_lines(models: Sequence[JobModel]) -> list[str]:

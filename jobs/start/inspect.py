@@ -69,7 +69,7 @@ def inspect_text(text: str, config: InspectConfig, *, pair: str | None = None, a
     facts, tokenizer, head = resolved.facts, resolved.tokenizer, resolved.facts.head
     requested = OutputConfig(path="-", scores=True, logits=True, **config.output.model_dump())
     output = check_output(head, requested, windows=facts.windows is not None, model_type=facts.model_type)
-    dtype = resolve_dtype(model.dtype, use_gpu=False)
+    dtype = resolve_dtype(model.dtype, False, facts.model_type)
     encoder = TextEncoder(
         definition_of(tokenizer, facts.max_length),
         with_type_ids=facts.has_type_ids,

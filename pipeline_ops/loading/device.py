@@ -8,6 +8,7 @@ from pipeline_ops.loading.device_errors import usable_device
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.loading.memory import token_budget
 from pipeline_ops.models.config import JobModel
+from pipeline_ops.models.resolve import FLOAT32_KINDS
 from pipeline_ops.storage.config import StorageConfig
 
 
@@ -26,7 +27,7 @@ def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_cl
         UserError: as load_classifier, or the GPU cannot be used.
     """
     with usable_device():
-        dtypes = [resolve_dtype(model.config.dtype, gpus_per_classifier > 0) for model in models]
+        dtypes = [resolve_dtype(model.config.dtype, gpus_per_classifier > 0, model.facts.model_type) for model in models]
     if not gpus_per_classifier:  # importing torch would delay the first label by seconds
         return {"dtypes": dtypes, "device": None, "batch_tokens": None}
     import torch
@@ -41,13 +42,17 @@ def probe_models(models: Sequence[JobModel], storage: StorageConfig, gpus_per_cl
     return {"dtypes": dtypes, "device": torch.cuda.get_device_name(), "batch_tokens": budget}
 
 
-def resolve_dtype(dtype: str, use_gpu: bool) -> str:
+def resolve_dtype(dtype: str, use_gpu: bool, kind: str = "") -> str:
     """`model.dtype` on this machine. auto: bfloat16 if it is native, else float16 on a GPU and float32 on a CPU.
+
+    For a `kind` of FLOAT32_KINDS, an architecture's name in transformers, it is float32.
 
     Emulated bfloat16 is up to 100 times slower than float32 on CPUs. GPUs have it from compute capability 8 (Ampere) on.
     """
     if dtype != "auto":
         return dtype
+    if kind in FLOAT32_KINDS:
+        return "float32"
     if use_gpu:
         import torch
 

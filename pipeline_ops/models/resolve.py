@@ -34,6 +34,8 @@ REFUSED_KINDS = {
     "mra": "takes zeros for its attention wherever its own CUDA kernel is not built",
     "reformer": "hashes at random, so that its answers change from run to run",
 }
+# kinds that compute in float32 alone -> why
+FLOAT32_KINDS = {"fnet": "whose Fourier transforms have no lower precision"}
 
 
 def block_torch_import() -> None:
@@ -151,6 +153,10 @@ def _check_architecture(config: ModelConfig, model: Any) -> None:
         refusal = "hashes at random without `use_expectation`, so that its answers change from run to run"
     if refusal is not None:
         raise UserError(f"model.path: {config.path!r} is a {kind} model, which {refusal}; give another model")
+    if kind in FLOAT32_KINDS and config.dtype not in ("auto", "float32"):
+        raise UserError(
+            f"model.dtype: {config.dtype!r} for a {kind} model, {FLOAT32_KINDS[kind]}; leave it out, or set it to float32"
+        )
     has_code = "AutoModelForSequenceClassification" in (getattr(model, "auto_map", None) or {})
     if has_code and not config.trust_remote_code and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise UserError(f"model.path: {config.path!r} {NEEDS_CODE.format(kind=kind)}")
