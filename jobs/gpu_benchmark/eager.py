@@ -15,6 +15,7 @@ import numpy as np
 from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.forward_pass import ForwardPasses
+from pipeline_ops.loading.device_errors import is_device_lost
 from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED, RecurringShapes
 from pipeline_ops.models.flops import DocumentFlops, document_flops, peak_flops, utilization
 from pipeline_ops.schema.errors import one_line
@@ -128,7 +129,6 @@ class Workload:
         import torch
 
         torch.backends.cuda.enable_cudnn_sdp(cudnn)
-
         inputs = [
             random_models.inputs_of(ids, self.bench.device, lengths) for ids, lengths in random_models.split_batches(batches)
         ]
@@ -322,9 +322,11 @@ def _synchronizations(bench: Bench, work: Workload, batches: TokenBatches, paddi
 
 
 def _guarded(bench: Bench, what: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-    """Reports what `measure` finds, or the error that it raises: the phase goes on."""
+    """Reports what `measure` finds, or the error that it raises: the phase goes on, unless the device is lost."""
     try:
         with attention_switch_kept():
             bench.row({**what, **measure()})
     except Exception as error:
+        if is_device_lost(error):
+            raise
         bench.row({**what, "error": f"{type(error).__name__}: {one_line(error)[:200]}"})

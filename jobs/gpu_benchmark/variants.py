@@ -4,6 +4,7 @@ Each variant is measured on the bare model, its inputs on the device, and its lo
 device. Variants come in the order of what they may gain: a phase that is cut off has lost the least.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from jobs.gpu_benchmark.eager import LENGTH, TINY_LENGTH, Workload, attention_switch_kept
 from jobs.gpu_benchmark.phases import Bench
+from pipeline_ops.loading.device_errors import is_device_lost
 from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.loading.padded_attention import MASKED, SEGMENTED
 from pipeline_ops.models.flops import document_flops
@@ -164,8 +166,7 @@ class Comparison:
 
     def at(self, tokens: int) -> "Comparison":
         """The same model with other tokens per pass; logits of one batch are compared."""
-        other = object.__new__(Comparison)
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other.rows = max(1, tokens // self.length)
         other.batches = other.ids_of(1)
         other.expected = other.logits(lambda inputs: self.original(**inputs).logits, mask=False)
@@ -198,7 +199,9 @@ class Comparison:
         try:
             with _switches(variant):
                 self.bench.row({**what, **self.measured(variant)})
-        except Exception as error:  # the rest of the phase goes on
+        except Exception as error:  # the rest of the phase goes on, unless the device is lost
+            if is_device_lost(error):
+                raise
             self.bench.row({**what, "error": f"{type(error).__name__}: {one_line(error)[:300]}"})
 
     def measured(self, variant: Variant) -> dict[str, Any]:
