@@ -94,7 +94,7 @@ class ClassifyActor:
             module = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
             embedding = model.output.embedding
             reason = reason_against_padding(module, facts)
-            if context.use_gpu and config.compile is not True:  # the compiler fuses by itself what is fused here
+            if context.use_gpu:  # with `true` the compiler fuses the rest by itself, with `false` nothing is compiled
                 fuse_layers(module, compiled=config.compile == "auto")
             passes = ForwardPasses(module, pad_left=facts.pad_left, against_padding=reason, embedding=embedding)
             key = sharing_key(model)
