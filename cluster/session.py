@@ -19,7 +19,11 @@ from cluster.resources import Machines, Node, object_store_bytes
 from cluster.streaming import wait_for_executors
 
 # Ray's workers take these from the driver. Tokenizers are spread over actors, not threads.
-WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+WORKER_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TORCHINDUCTOR_COMPILE_THREADS": "4",  # processes of each classifier; torch's default is one per core
+}
 # environment variables that may hold credentials which have no recognizable shape
 SECRETS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
