@@ -15,6 +15,7 @@ from pipeline_ops.models.padding_side import is_decoder
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.config import StorageConfig
 
+MAKES_FLOAT32 = ("deberta", "xlnet")  # kinds whose code makes some weights in float32, and then cannot compute in other dtypes
 NO_TOKEN = -1  # a pad id that no token has
 
 
@@ -64,7 +65,7 @@ def load_classifier(
             names = dict.fromkeys(wrappers, "")
             model, report = AutoModelForSequenceClassification.from_pretrained(folder, key_mapping=names, **settings)
         prepare_for_batches(model)
-        if model.config.model_type == "deberta":  # its code makes biases in float32, and then cannot add them to lower dtypes
+        if model.config.model_type in MAKES_FLOAT32:
             model.to(getattr(torch, dtype))
     except Exception as error:  # of any kind: quantizers and code of the model's own run here
         raise UserError(f"model.path: {config.path!r} {_reason(folder, whole.revision, error)}") from error

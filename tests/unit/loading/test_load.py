@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DebertaConfig, DebertaForSequenceClassification, DebertaV2Config, DebertaV2ForSequenceClassification
+from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
 from pipeline_ops.schema.errors import UserError
+from tests.models.all_kinds import make_kind
 from tests.models.folders import change_json, load
 
 
@@ -40,11 +41,11 @@ def test_classifier_attends_by_the_fused_kernel_or_where_there_is_none_by_its_ow
     assert load(tmp_path).config._attn_implementation == "eager"
 
 
-def test_deberta_of_version_1_computes_in_bfloat16(tmp_path: Path) -> None:
-    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    DebertaForSequenceClassification(DebertaConfig(**shape, vocab_size=50)).save_pretrained(tmp_path)
+@pytest.mark.parametrize("kind", ["deberta", "xlnet"])
+def test_kind_whose_code_makes_weights_in_float32_computes_in_bfloat16(kind: str, tmp_path: Path) -> None:
+    make_kind(tmp_path, kind)
     classifier = load(tmp_path, dtype="bfloat16")
-    assert classifier(input_ids=torch.arange(6)[None]).logits.isfinite().all()
+    assert classifier(input_ids=torch.arange(10, 16)[None]).logits.isfinite().all()
 
 
 def test_classifier_without_a_head_is_loaded_when_allowed_by_name(model_without_head: Path) -> None:
