@@ -56,6 +56,7 @@ class CompiledLayers:
     Every batch is of one graph: where the compiler would have to break it, or to make more than MAX_GRAPHS, it raises.
 
     Attributes:
+        by_auto: the model stays as it was where a shape cannot be compiled; else that is an error.
         static_widths: a graph for each width, for any number of rows; else one for all shapes.
 
     Args:
@@ -63,6 +64,8 @@ class CompiledLayers:
         pad_id: of padding.
         backend: of torch.compile.
     """
+
+    by_auto = False
 
     def __init__(
         self, model: Any, *, static_widths: bool, max_width: int | None = None, pad_id: int = 0, backend: Any = "inductor"
@@ -137,6 +140,11 @@ def _marking_rows(forward: Any) -> Any:
         return forward(*args, **kwargs)
 
     return with_dynamic_rows
+
+
+def eager_line(kind: str, error: BaseException) -> str:
+    """What a user sees of a model that `model.compile: auto` would compile."""
+    return f"{kind} runs without being compiled, and slower: {one_line(error)[:300]}"
 
 
 def is_compilers(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline_ops.classifying.compiled import CompiledLayers, check_compiler, wants_compiling
+from pipeline_ops.classifying.compiled import CompiledLayers, check_compiler, eager_line, wants_compiling
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import answers_to, are_equal, sample_rows
 from pipeline_ops.loading.device_errors import fault_of, raise_if_lost
@@ -47,7 +47,10 @@ def compile_if_wanted(
         raise_if_lost(passes.model.device)
         if setting != "auto":
             raise error if isinstance(error, UserError) else UserError(_fault(facts, one_line(error)[:200])) from error
-        passes.against_compiling = f"{facts.model_type} runs without being compiled, and slower: {one_line(error)[:300]}"
+        passes.against_compiling = eager_line(facts.model_type, error)
+    else:
+        if passes.compiled is not None:
+            passes.compiled.by_auto = setting == "auto"
     finally:
         passes.discard_seconds()
 

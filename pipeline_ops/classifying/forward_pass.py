@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_ops.classifying.compiled import CompiledLayers
+from pipeline_ops.classifying.compiled import CompiledLayers, eager_line, is_compilers
 from pipeline_ops.classifying.pinned_copy import PinnedCopier
 from pipeline_ops.loading.device_errors import is_out_of_memory
 from pipeline_ops.loading.padded_attention import SEGMENTED, RecurringShapes
@@ -164,7 +164,7 @@ class ForwardPasses:
         if self.on_gpu and self.compiled is None:  # what is compiled has the kernel of its first pass
             self.shapes.choose(rows, width, padded=padded)
         if self.compiled is not None and self.compiled.is_new(rows, width, masked=inputs["attention_mask"] is not None):
-            self.model(**inputs)  # the compiler's time is not the device's
+            self._run_first(inputs)
         try:
             values = [passes._run_timed(inputs) for passes in (self, *self.followers)]
         finally:
@@ -172,6 +172,16 @@ class ForwardPasses:
                 if passes.trunk is not None:
                     passes.trunk.clear()
         return values[0] if len(values) == 1 else torch.cat(values, dim=1)
+
+    def _run_first(self, inputs: dict[str, Any]) -> None:
+        """The first pass of a shape, which compiles it: the compiler's time is not the device's."""
+        try:
+            self.model(**inputs)
+        except Exception as error:
+            if self.compiled is None or not self.compiled.by_auto or not is_compilers(error) or is_out_of_memory(error):
+                raise
+            self.compiled.undo()
+            self.compiled, self.against_compiling = None, eager_line(self.model.config.model_type, error)
 
     def _run_timed(self, inputs: dict[str, Any]) -> Any:
         import torch

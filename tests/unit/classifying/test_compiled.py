@@ -214,6 +214,35 @@ def test_auto_goes_on_eagerly_where_the_compiler_does_not_work(monkeypatch: pyte
         compile_if_wanted(passes, True, FACTS)
 
 
+class Failing(Counting):
+    """Fails from its third graph on."""
+
+    def __call__(self, graph: Any, examples: Any) -> Any:
+        if self.graphs == 2:
+            raise RuntimeError("out of registers")
+        return super().__call__(graph, examples)
+
+
+@pytest.mark.slow
+def test_auto_goes_on_eagerly_from_a_shape_that_cannot_be_compiled(
+    classifier_of: Callable[[str], tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_passes, "wants_compiling", lambda setting, model: True)  # as on a GPU
+    model, tokenizer = classifier_of("DeBERTa-v3")
+    passes, facts = ForwardPasses(copy.deepcopy(model), pad_left=False), facts_of(model, tokenizer)
+    batches = batches_for(tokenizer, False, 512)
+    compile_if_wanted(passes, "auto", facts, backend=Failing())
+    assert passes.against_compiling is None
+    np.testing.assert_allclose(logits_of(passes, batches), logits_of(ForwardPasses(model, pad_left=False), batches), atol=1e-5)
+    assert "out of registers" in str(passes.against_compiling)
+
+    passes = ForwardPasses(copy.deepcopy(model), pad_left=False)
+    torch.compiler.reset()
+    compile_if_wanted(passes, True, facts, backend=Failing())
+    with pytest.raises(RuntimeError, match="out of registers"):
+        logits_of(passes, batches)
+
+
 @pytest.mark.slow
 def test_more_graphs_than_expected_are_an_error_that_no_document_is_blamed_for(
     classifier_of: Callable[[str], tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
