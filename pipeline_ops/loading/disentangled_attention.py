@@ -35,7 +35,7 @@ def fuse_disentangled_attention(model: Any) -> None:
     from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
 
     for encoder in [module for module in model.modules() if isinstance(module, DebertaV2Encoder)]:
-        attentions = [layer.attention.self for layer in encoder.layer]
+        attentions: list[Any] = [layer.attention.self for layer in encoder.layer]  # pyright: ignore[reportAttributeAccessIssue]
         if all(one.relative_attention and {"c2p", "p2c"} <= set(one.pos_att_type) for one in attentions):
             _fuse(encoder, attentions)
 
@@ -150,12 +150,9 @@ def _attention(
     to_position = torch.bmm(query.transpose(0, 1), relative_key.permute(1, 2, 0))  # (heads, tokens, relative positions)
     from_position = torch.bmm(key.transpose(0, 1), relative_query.permute(1, 2, 0))
     attend = _compiled_attend if hidden_states.is_cuda else _attend
-    context = attend(
-        *(one.view(rows, length, heads, -1).transpose(1, 2) for one in (query, key, value)),
-        *(one.view(heads, rows, length, -1) for one in (to_position, from_position)),
-        relative_pos,
-        attention_mask,
-    )
+    queries, keys, values = (one.view(rows, length, heads, -1).transpose(1, 2) for one in (query, key, value))
+    to_position, from_position = (one.view(heads, rows, length, -1) for one in (to_position, from_position))
+    context = attend(queries, keys, values, to_position, from_position, relative_pos, attention_mask)
     return context.transpose(1, 2).reshape(rows, length, -1), None
 
 

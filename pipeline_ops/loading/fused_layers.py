@@ -55,7 +55,7 @@ def _fusion_of(module: Any, compiled: bool) -> Callable[[], bool] | None:
     gelus = (nn.GELU, GELUActivation, GELUTanh, NewGELUActivation, FastGELUActivation)
     children = dict(module.named_children())
     for linear, activation, method in LINEAR_AND_ACTIVATION:
-        dense = children.get(linear)
+        dense: Any = children.get(linear)
         if (
             _is_linear(dense)
             and dense.weight.dtype == torch.bfloat16
@@ -98,7 +98,7 @@ def _linear_and_gelu(linear: Any, states: Any) -> Any:
     import torch
 
     flat = states.reshape(-1, states.shape[-1])
-    return torch._addmm_activation(linear.bias, flat, linear.weight.t(), use_gelu=True).view(*states.shape[:-1], -1)
+    return torch.ops.aten._addmm_activation(linear.bias, flat, linear.weight.t(), use_gelu=True).view(*states.shape[:-1], -1)
 
 
 def _fuse_norm(module: Any) -> bool:
