@@ -97,8 +97,9 @@ def _fuse_gelu(module: Any, linear: str, activation: str, method: str) -> bool:
 def _linear_and_gelu(linear: Any, states: Any) -> Any:
     import torch
 
-    flat = states.reshape(-1, states.shape[-1])
-    return torch.ops.aten._addmm_activation(linear.bias, flat, linear.weight.t(), use_gelu=True).view(*states.shape[:-1], -1)
+    flat, weight = states.reshape(-1, states.shape[-1]), linear.weight.t()
+    answers = torch._addmm_activation(linear.bias, flat, weight, use_gelu=True)  # pyright: ignore[reportPrivateImportUsage]
+    return answers.view(*states.shape[:-1], -1)
 
 
 def _fuse_norm(module: Any) -> bool:
