@@ -22,6 +22,9 @@ from pipeline_ops.schema.errors import one_line
 TRIED = ((2, 32), (3, 160))  # to compare answers: two, so that what is compiled is not for the first one alone
 TIMED = (16, 512)
 WARM_UP_PASSES = 2
+# Values of a product of queries by relative keys, whose places the kernel counts in int32. 24 heads (v2-xlarge) exceed it with
+# the tokens that an H200 has memory for, by 1.5 times.
+MAX_PRODUCT = 2**31 - 1
 LEAST_TABLE = 512  # relative positions in a table: of all lengths up to it there is one table, and so one compiled kernel
 
 
@@ -137,6 +140,11 @@ def _attention(
 
     rows, length, _ = hidden_states.shape
     heads = module.num_attention_heads
+    most = max(1, MAX_PRODUCT // (heads * length * 2 * module.pos_ebd_size))
+    if rows > most:
+        parts = zip(hidden_states.split(most), attention_mask.split(most), strict=True)
+        attended = [_attention(module, *part, relative_pos=relative_pos, rel_embeddings=rel_embeddings)[0] for part in parts]
+        return torch.cat(attended), None
 
     def by_head(projection: Any, states: Any) -> Any:
         """(tokens, heads, size of a head)."""

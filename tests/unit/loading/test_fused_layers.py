@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config
 
+from pipeline_ops.loading import disentangled_attention
 from pipeline_ops.loading.disentangled_attention import fuse_disentangled_attention, has_fused_attention
 from pipeline_ops.loading.fused_layers import fuse_layers
 from tests.models.architectures import SHAPE, VOCABULARY_SIZE
@@ -43,6 +44,23 @@ def test_fused_attention_of_deberta_gives_the_same_logits_at_any_length(buckets:
         torch.testing.assert_close(answers(fused, length), expected, atol=1e-5, rtol=1e-5)
     # it is another computation: in bfloat16, whose scores transformers rounds and this one does not, answers differ
     assert not torch.equal(answers(model.bfloat16(), 30), answers(fused.bfloat16(), 30))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_more_rows_than_the_kernel_can_count_the_places_of_are_several_calls_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = deberta(position_buckets=16, pos_att_type=["p2c", "c2p"])
+    fused, attend, products = copy.deepcopy(model), disentangled_attention._attend, []
+
+    def counting(*tensors: torch.Tensor) -> torch.Tensor:
+        products.append(tensors[3].numel())
+        return attend(*tensors)
+
+    fuse_disentangled_attention(fused)
+    monkeypatch.setattr(disentangled_attention, "_attend", counting)
+    limit = 2 * SHAPE["num_attention_heads"] * 30 * 32  # two rows of 30 tokens, 2 * 16 relative positions
+    monkeypatch.setattr(disentangled_attention, "MAX_PRODUCT", limit)
+    torch.testing.assert_close(answers(fused, 30, rows=5), answers(model, 30, rows=5), atol=1e-5, rtol=1e-5)
+    assert max(products) == limit
 
 
 def test_attention_of_deberta_with_other_terms_stays_as_it_is() -> None:
