@@ -72,9 +72,6 @@ class CompiledLayers:
     ):
         import torch
 
-        config = torch._dynamo.config
-        config.recompile_limit = config.accumulated_recompile_limit = MAX_GRAPHS  # of a function, and all layers have the same
-        config.fail_on_recompile_limit_hit = True
         self.static_widths, self.max_width, self.pad_id = static_widths, max_width, pad_id
         self._layers, self._seen = _layers_of(model), set[tuple[Any, ...]]()
         self._before = [vars(layer).get("forward") for layer in self._layers]
@@ -97,7 +94,8 @@ class CompiledLayers:
         ], width + added
 
     def is_new(self, rows: int, width: int, masked: bool) -> bool:
-        """True once for each graph: whether a batch of that shape is the first one."""
+        """True once for each graph: whether a batch of that shape is the first one; to be asked before each batch."""
+        _allow_graphs()
         shape = (width if self.static_widths else min(width, 2), min(rows, 2), masked)  # torch takes sizes of 1 for constants
         if shape in self._seen:
             return False
@@ -111,6 +109,19 @@ class CompiledLayers:
                 del layer.forward
             else:
                 layer.forward = before
+
+
+def _allow_graphs() -> None:
+    """Sets MAX_GRAPHS for this thread.
+
+    Settings are a thread's own in torch 2.13 (not yet in 2.11), and Ray Data calls an actor in another one than constructs it.
+    """
+    import torch
+
+    config = torch._dynamo.config
+    if config.recompile_limit != MAX_GRAPHS or not config.fail_on_recompile_limit_hit:
+        config.recompile_limit = config.accumulated_recompile_limit = MAX_GRAPHS  # of a function, and all layers have the same
+        config.fail_on_recompile_limit_hit = True
 
 
 def _layers_of(module: Any) -> Sequence[Any]:

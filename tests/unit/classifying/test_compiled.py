@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 from pipeline_ops.classifying import compiled, compiled_passes
 from pipeline_ops.classifying.classify import classify_isolating_failures
@@ -32,8 +33,9 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.tokenizing.batching import TokenBatches, make_batches
 from pipeline_ops.tokenizing.encoding import encode, truncating_backend
-from tests.models.architectures import ARCHITECTURES, make_classifier, untrained_classifier
+from tests.models.architectures import ARCHITECTURES, SHAPE, make_classifier, untrained_classifier
 from tests.support.corpora import real_documents
+from tests.support.random_rows import RandomRows
 
 torch.set_num_threads(1)
 MAX_LENGTH = 64
@@ -254,6 +256,18 @@ def test_more_graphs_than_expected_are_an_error_that_no_document_is_blamed_for(
     compile_if_wanted(passes, True, facts_of(model, tokenizer), backend=Counting())  # two, without a mask and with one
     with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
         logits_of(passes, batches_for(tokenizer, False, 1, count=3))
+
+
+def test_graphs_of_a_thread_other_than_the_one_that_has_loaded_the_model_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data constructs an actor in one thread and calls it in another, which has its own settings of torch."""
+    torch.manual_seed(0)
+    config = BertConfig(**SHAPE, vocab_size=100, max_position_embeddings=160)
+    passes = ForwardPasses(AutoModelForSequenceClassification.from_config(config).eval(), pad_left=False)
+    passes.compiled = compiled.CompiledLayers(passes.model, static_widths=True, backend=Counting())
+    widths = range(16, 161, 16)
+    rows = [RandomRows(np.full(2 * width, 7, np.int32), None, np.full(2, width, np.int32), width) for width in widths]
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(lambda: [len(one.through(passes)) for one in rows]).result() == [2] * len(widths)
 
 
 @pytest.mark.parametrize("most", [512, 500, 8192])
