@@ -16,6 +16,7 @@ CORE_FLOPS = 1e11  # the same for a core, in float32 with AVX-512
 OBJECT_STORE_BYTES = 2 * 2**30  # of a Ray on one machine, at least
 TOKENIZED_OVER_TEXT = 2.2  # bytes of a unit with its token batches, over those of its text
 OBJECT_STORE_SHARE = 0.3  # of the memory, at most
+SHARED_MEMORY_SHARE = 0.95  # of what is free, at most, as Ray: it refuses a large store if less is free when it starts
 LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
 WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
@@ -163,7 +164,7 @@ def object_store_bytes(machine: Machines, unit_bytes: int, *, memory: float, sha
     tokenizers = cores_beside_gpus(machine.cores, classifiers) if machine.gpus else ceil(machine.cores / 8)
     tokenized = tokenizers + 2 * units_in_flight(machine.gpus > 0) * classifiers
     wanted = 3 * unit_bytes * (2 * 2 * tokenizers + TOKENIZED_OVER_TEXT * tokenized)
-    return max(OBJECT_STORE_BYTES, int(min(wanted, shared_memory, OBJECT_STORE_SHARE * memory)))
+    return max(OBJECT_STORE_BYTES, int(min(wanted, SHARED_MEMORY_SHARE * shared_memory, OBJECT_STORE_SHARE * memory)))
 
 
 def units_in_flight(use_gpu: bool) -> int:

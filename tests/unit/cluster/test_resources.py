@@ -104,7 +104,7 @@ def test_object_store_has_room_for_the_units_in_flight(cores: int, gpus: int, gi
 
 def test_object_store_takes_neither_more_than_shared_memory_nor_most_of_the_memory() -> None:
     machine, unit = gpu_machine(200, 8), 32 * 2**20
-    assert object_store_bytes(machine, unit, memory=1024 * GIB, shared_memory=8 * GIB) == 8 * GIB
+    assert object_store_bytes(machine, unit, memory=1024 * GIB, shared_memory=8 * GIB) < 7.7 * GIB
     assert object_store_bytes(machine, unit, memory=20 * GIB, shared_memory=512 * GIB) == 6 * GIB
     # Ray puts what does not fit on a disk, and says so
     assert object_store_bytes(machine, unit, memory=4 * GIB, shared_memory=2**26) == 2 * GIB
