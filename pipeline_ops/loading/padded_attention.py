@@ -83,11 +83,14 @@ def use(model: Any, name: str) -> None:
 
     A model that its authors have not marked as fit for FlashAttention may do with its mask what only a mask allows. In
     encoder-decoders padding is read: the decoder of BigBird-Pegasus sees that of its own texts. A model whose code asks for
-    SDPA by name, for another mask (A.X-K2), keeps it, as do those in which transformers cannot replace it.
+    SDPA by name, for another mask (A.X-K2), keeps it, as do those in which transformers cannot replace it, and those whose code
+    is their own: it may do as it likes for a name that it does not know.
     """
     _register()
     config = model.config
-    if getattr(config, "_attn_implementation", None) != "sdpa" or _asks_for_sdpa(type(model)):
+    if getattr(config, "_attn_implementation", None) != "sdpa":
+        return
+    if not type(model).__module__.startswith("transformers.") or _asks_for_sdpa(type(model)):
         return
     fit = model._supports_flash_attn and not config.is_encoder_decoder and _head_size(config.get_text_config()) <= LARGEST_HEAD
     model.set_attn_implementation(name if fit else MASKED)

@@ -158,6 +158,13 @@ def test_kernel_that_does_not_run_or_answers_otherwise_is_not_used(
     assert capsys.readouterr().err.count(expected or "attention has a mask") == (expected is not None)
 
 
+def test_models_whose_code_is_their_own_keep_their_attention() -> None:
+    model = untrained_classifier("BERT")
+    model.__class__ = type("Own", (type(model),), {"__module__": "transformers_modules.own"})
+    attend_without_waiting(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_kernel_is_tried_in_the_encoders_dtype_where_a_head_in_float32_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong_in_bfloat16(query: Any, *others: Any) -> Any:
         return (without_bounds if query.dtype == torch.bfloat16 else attention_by_mask)(query, *others)
