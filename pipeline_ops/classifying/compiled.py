@@ -9,13 +9,8 @@ import sysconfig
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pipeline_ops.loading.disentangled_attention import has_fused_attention
+from pipeline_ops.loading.disentangled_attention import allow_graphs, has_fused_attention
 from pipeline_ops.schema.errors import UserError, one_line
-
-# Graphs of all layers in a process, beyond which a new shape is an error: torch would go on eagerly, without a word. Static
-# widths up to 8,192 are 56, times two for one row or many, times two with or without a mask, times the kinds of layers.
-MAX_GRAPHS = 512
-
 
 # kinds of models, whether `auto` compiles them on a GPU, and why; no other kind
 GAINS: dict[str, bool] = {
@@ -95,7 +90,7 @@ class CompiledLayers:
 
     def is_new(self, rows: int, width: int, masked: bool) -> bool:
         """True once for each graph: whether a batch of that shape is the first one; to be asked before each batch."""
-        _allow_graphs()
+        allow_graphs()
         shape = (width if self.static_widths else min(width, 2), min(rows, 2), masked)  # torch takes sizes of 1 for constants
         if shape in self._seen:
             return False
@@ -109,19 +104,6 @@ class CompiledLayers:
                 del layer.forward
             else:
                 layer.forward = before
-
-
-def _allow_graphs() -> None:
-    """Sets MAX_GRAPHS for this thread.
-
-    Settings are a thread's own in torch 2.13 (not yet in 2.11), and Ray Data calls an actor in another one than constructs it.
-    """
-    import torch
-
-    config = torch._dynamo.config
-    if config.recompile_limit != MAX_GRAPHS or not config.fail_on_recompile_limit_hit:
-        config.recompile_limit = config.accumulated_recompile_limit = MAX_GRAPHS  # of a function, and all layers have the same
-        config.fail_on_recompile_limit_hit = True
 
 
 def _layers_of(module: Any) -> Sequence[Any]:

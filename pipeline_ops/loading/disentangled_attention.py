@@ -25,6 +25,9 @@ WARM_UP_PASSES = 2
 # Values of a product of queries by relative keys, whose places the kernel counts in int32. 24 heads (v2-xlarge) exceed it with
 # the tokens that an H200 has memory for, by 1.5 times.
 MAX_PRODUCT = 2**31 - 1
+# Graphs of a compiled function in a process, beyond which a new shape is an error: torch would go on eagerly, without a word.
+# Of layers, static widths up to 8,192 are 56, times two for one row or many, times two with or without a mask, times kinds.
+MAX_GRAPHS = 512
 LEAST_TABLE = 512  # relative positions in a table: of all lengths up to it there is one table, and so one compiled kernel
 
 
@@ -185,6 +188,7 @@ def _compiled_attend(query: Any, key: Any, value: Any, to_position: Any, from_po
     from torch._dynamo import maybe_mark_dynamic
 
     if not torch.compiler.is_compiling():  # else the kernel is part of a larger graph
+        allow_graphs()
         for one, row, length in (
             *((one, 0, 2) for one in (query, key, value)),
             *((one, 1, 2) for one in (to_position, from_position)),
@@ -192,6 +196,19 @@ def _compiled_attend(query: Any, key: Any, value: Any, to_position: Any, from_po
         ):
             maybe_mark_dynamic(one, (row, length))
     return _compiled()(query, key, value, to_position, from_position, table, key_mask)
+
+
+def allow_graphs() -> None:
+    """Sets MAX_GRAPHS in place of torch's 8, for this thread; to be called before what torch.compile has made.
+
+    Settings are a thread's own in torch 2.13 (not yet in 2.11), and Ray Data calls an actor in another one than constructs it.
+    """
+    import torch
+
+    config = torch._dynamo.config
+    if config.recompile_limit != MAX_GRAPHS or not config.fail_on_recompile_limit_hit:
+        config.recompile_limit = config.accumulated_recompile_limit = MAX_GRAPHS  # of a function, and all layers have the same
+        config.fail_on_recompile_limit_hit = True
 
 
 @cache

@@ -24,7 +24,7 @@ from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.compiled import bucket_width, check_compiler, wants_compiling
 from pipeline_ops.classifying.compiled_passes import compile_if_wanted
 from pipeline_ops.classifying.forward_pass import ForwardPasses
-from pipeline_ops.loading import padded_attention
+from pipeline_ops.loading import disentangled_attention, padded_attention
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import HeadConfig, resolve_head
@@ -251,14 +251,14 @@ def test_more_graphs_than_expected_are_an_error_that_no_document_is_blamed_for(
 ) -> None:
     """torch itself would go on eagerly, without a word."""
     model, tokenizer = classifier_of("BERT")
-    monkeypatch.setattr(compiled, "MAX_GRAPHS", 2)
+    monkeypatch.setattr(disentangled_attention, "MAX_GRAPHS", 2)
     passes = ForwardPasses(copy.deepcopy(model), pad_left=False)
     compile_if_wanted(passes, True, facts_of(model, tokenizer), backend=Counting())  # two, without a mask and with one
     with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
         logits_of(passes, batches_for(tokenizer, False, 1, count=3))
 
 
-def test_graphs_of_a_thread_other_than_the_one_that_has_loaded_the_model_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_of_a_thread_other_than_the_one_that_has_loaded_the_model_are_as_many() -> None:
     """Ray Data constructs an actor in one thread and calls it in another, which has its own settings of torch."""
     torch.manual_seed(0)
     config = BertConfig(**SHAPE, vocab_size=100, max_position_embeddings=160)

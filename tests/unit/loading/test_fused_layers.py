@@ -63,6 +63,26 @@ def test_more_rows_than_the_kernel_can_count_the_places_of_are_several_calls_of_
     assert max(products) == limit
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_kernels_of_many_tables_and_models_are_compiled_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch itself would go on without compiling after the eighth."""
+    graphs = []
+
+    def count(graph: Any, examples: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(disentangled_attention._attend, backend=count)
+    monkeypatch.setattr(disentangled_attention, "_compiled", lambda: compiled)
+    states, terms, mask = torch.randn(3, 2, 10, 8), torch.randn(2, 3, 10, 4), torch.ones(3, 10).bool()
+    for size in range(10, 20):
+        table = torch.zeros(2 * size - 1, dtype=torch.int32)
+        torch._dynamo.mark_static(table)
+        disentangled_attention._compiled_attend(*[states] * 3, *[terms] * 2, table, mask)
+    assert len(graphs) == 10
+
+
 def test_attention_of_deberta_with_other_terms_stays_as_it_is() -> None:
     model = deberta(pos_att_type=["c2p"])
     fused = copy.deepcopy(model)
