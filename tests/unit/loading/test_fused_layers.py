@@ -128,6 +128,21 @@ class Scaled(torch.nn.Module):
         return self.LayerNorm(self.dense(states) + 2 * residual)
 
 
+class ScaledTwice(Scaled):
+    """Has a residual more."""
+
+    def forward(self, states: torch.Tensor, residual: torch.Tensor, another: torch.Tensor) -> torch.Tensor:
+        return super().forward(states, residual) + another
+
+
+def test_modules_that_take_something_else_stay_as_they_are() -> None:
+    module = ScaledTwice().eval()
+    inputs = torch.randn(3, 8, 16)
+    expected = module(*inputs)
+    fuse_layers(module)
+    assert torch.equal(module(*inputs), expected)
+
+
 @pytest.mark.slow
 def test_modules_that_compute_something_else_stay_as_they_are() -> None:
     module = Scaled().eval()
