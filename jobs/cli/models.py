@@ -9,6 +9,14 @@ from jobs.cli.options import AsJson, Overrides, Quiet, emit, examples
 
 app = typer.Typer()
 
+EVERY_MODE = {"output", "quiet", "as_json"}
+OPTIONS_OF = {  # of a mode of the benchmark, named by its option; "" without one
+    "gpu": {"only", "tiny", "limit"},
+    "scaling": {"size", "actors", "units", "unit_seconds", "cores", "moved_bytes"},
+    "host_ceiling": {"size", "model", "corpus", "text_column", "seconds", "repeat", "batch_tokens"},
+    "": {"size", "model", "corpus", "text_column", "seconds", "repeat", "batch_tokens", "contender", "dtype"},
+}
+
 
 @app.command(
     "train",
@@ -51,6 +59,7 @@ def train_command(
     ),
 )
 def benchmark_command(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Option("--model", help="local folder; default: a BERT of 22M parameters, made here")
     ] = None,
@@ -90,29 +99,20 @@ def benchmark_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure the job against the bare model on this machine."""
-    from pipeline_ops.schema.errors import UserError
-
+    _refuse_ignored_options(context)
     if gpu:
         from jobs.gpu_benchmark import mode
 
-        if model or corpus or host_ceiling or scaling:
-            raise UserError(
-                "--gpu: it has its own models and texts, and goes with --only, --tiny, --limit, --output and --json"
-            )
         result = mode.measure(only=only, tiny=tiny, limit=limit or mode.LIMIT_SECONDS, output=output)
         if not quiet:
             mode.print_result(result)
         return emit(mode.summary_of(result), as_json=as_json, shown=not quiet, ok=result["ok"])
-    if only or tiny or limit:
-        raise UserError("--only, --tiny and --limit are for --gpu; without it, --size tiny tries the command")
     from jobs.benchmark import modes
     from jobs.benchmark.report import print_result, save
     from jobs.benchmark.setup import CONTENDERS, Options
 
     chosen = tuple(contender) if contender else CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
-    if (cores and not scaling) or (moved_bytes and not cores):
-        raise UserError("--cores: it goes with --scaling, and --moved-bytes with it")
     if scaling:
         result = modes.scaling(options, actors, units, unit_seconds, cores, moved_bytes)
     else:
@@ -122,3 +122,31 @@ def benchmark_command(
     if output:
         save(result, output)
     emit(result, as_json=as_json, shown=not quiet)
+
+
+def _refuse_ignored_options(context: typer.Context) -> None:
+    """Refuses an option that the chosen mode of the benchmark would ignore.
+
+    Raises:
+        UserError: such an option is given; it names the options of the mode, or the mode that the option is for.
+    """
+    from pipeline_ops.schema.errors import UserError
+
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = [name for name in flags if _is_given(context, name)]
+    mode = next((name for name in OPTIONS_OF if name in given), "")
+    known = OPTIONS_OF[mode] | EVERY_MODE
+    for name in given:
+        if mode and name not in {mode, *known}:
+            options = ", ".join(flag for option, flag in flags.items() if option in known)
+            raise UserError(f"{flags[name]}: no effect with {flags[mode]}, whose options are {options}")
+        if name not in {mode, *known}:
+            owner = next(flags[owner] for owner, options in OPTIONS_OF.items() if name in options)
+            raise UserError(f"{flags[name]}: no effect without {owner}; leave it out, or add {owner}")
+    if "moved_bytes" in given and "cores" not in given:
+        raise UserError("--moved-bytes: no effect without --cores; leave it out, or add --cores")
+
+
+def _is_given(context: typer.Context, name: str | None) -> bool:
+    source = context.get_parameter_source(name or "")
+    return source is not None and source.name == "COMMANDLINE"

@@ -16,7 +16,8 @@ from tests.support.corpora import real_documents, write_parquet
 from tests.support.running import command, command_in_own_process, running_command, wait_for
 
 TIMEOUT_S = 280
-TINY = ("benchmark", "--size", "tiny", "--repeat", 1, "--dtype", "float32")
+SMALLEST = ("benchmark", "--size", "tiny")
+TINY = (*SMALLEST, "--repeat", 1, "--dtype", "float32")
 
 
 def is_close(value: float, other: float) -> bool:
@@ -122,7 +123,7 @@ def test_own_corpus_and_model_are_used_as_they_are(tmp_path: Path, model: Path) 
 
 @pytest.mark.campaign
 def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
-    finished = command_in_own_process(*TINY, "--host-ceiling", timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*SMALLEST, "--repeat", 1, "--host-ceiling", timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     result = finished.result
     tokenizer, job = result["contenders"]["tokenizer"], result["contenders"]["job"]
@@ -135,7 +136,7 @@ def test_host_ceiling_compares_with_the_bare_tokenizer() -> None:
 @pytest.mark.campaign
 def test_scaling_runs_the_job_with_sleeping_classifiers(tmp_path: Path) -> None:
     sleeping = ("--actors", 2, "--actors", 3, "--units", 24, "--unit-seconds", 0.5)
-    finished = command_in_own_process(*TINY, "--scaling", *sleeping, "--output", tmp_path, timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*SMALLEST, "--scaling", *sleeping, "--output", tmp_path, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     rows = finished.result["actors"]
     assert [(row["actors"], row["units"], row["sleep_seconds"]) for row in rows] == [(2, 24, 0.5), (3, 24, 0.5)]
@@ -154,7 +155,7 @@ def test_scaling_runs_the_job_with_sleeping_classifiers(tmp_path: Path) -> None:
 @pytest.mark.campaign
 def test_scaling_pretends_a_machine_with_units_of_full_size(tmp_path: Path) -> None:
     machine = ("--actors", 1, "--cores", 16, "--units", 6, "--unit-seconds", 24, "--moved-bytes", 2**20)
-    finished = command_in_own_process(*TINY, "--scaling", *machine, "--output", tmp_path, timeout_s=TIMEOUT_S)
+    finished = command_in_own_process(*SMALLEST, "--scaling", *machine, "--output", tmp_path, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     (row,) = finished.result["actors"]
     assert finished.result["pretended"] == {"cores": 16, "moved_bytes": 2**20}
@@ -172,11 +173,24 @@ def test_scaling_refuses_what_is_nothing(option: tuple[str, int]) -> None:
     assert command("benchmark", "--scaling", *option).code == 2
 
 
-@pytest.mark.parametrize("options", [("--cores", 4), ("--scaling", "--moved-bytes", 9)])
-def test_machine_to_pretend_is_for_scaling_alone(options: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cores", 4], "--cores: no effect without --scaling"),
+        (["--scaling", "--moved-bytes", 9], "--moved-bytes: no effect without --cores"),
+        (["--tiny"], "--tiny: no effect without --gpu"),
+        (["--gpu", "--tiny", "--repeat", 3], "--repeat: no effect with --gpu"),
+        (["--gpu", "--tiny", "--size", "full"], "--size: no effect with --gpu"),  # though it is the default
+        (["--gpu", "--scaling"], "--scaling: no effect with --gpu"),
+        (["--scaling", "--model", "/nowhere"], "--model: no effect with --scaling"),
+        (["--host-ceiling", "--contender", "job"], "--contender: no effect with --host-ceiling"),
+    ],
+)
+def test_options_of_another_mode_are_refused(options: list[object], said: str) -> None:
     finished = command("benchmark", *options)
     assert finished.code == 2
-    assert "--cores" in finished.stderr
+    (line,) = finished.error_lines
+    assert said in line
 
 
 @pytest.mark.parametrize(
