@@ -13,6 +13,7 @@ from jobs.number_format import duration
 from jobs.run.plan import flops_per_token, sample_of, summary_of, tokenize_seconds, tokens_per_core
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.flops import GPU_NAMES, gpu_dtype, peak_flops
+from pipeline_ops.models.resolve import FLOAT32_KINDS
 from pipeline_ops.planning.forecast import (
     CORES_PER_GPU,
     DRIVER_SECONDS_PER_UNIT,
@@ -69,7 +70,7 @@ def target_of(cluster: str | None, rate: float | None, price: float | None) -> T
     if wanted not in known and rate is None:
         raise UserError(
             f"--cluster: the speed of {form[2]!r} is not known; give one of {', '.join(known.values())}, or --rate with what"
-            f" `label-corpus benchmark` has measured on it"
+            f" a run has measured on it"
         )
     return Target(int(form[1]), known.get(wanted, form[2]), rate, price)
 
@@ -211,13 +212,14 @@ def _rate(prepared: Prepared, target: Target, sample: Sample) -> tuple[float, st
     if target.name == CPU:
         return CORE_FLOPS / token_flops, f"assumed: {CORE_FLOPS / 1e9:g} GFLOP/s of a core in float32; {each}"
     device = GPU_NAMES[target.name]
-    config = prepared.models[0].config
-    dtype = gpu_dtype(device) if config.dtype == "auto" else config.dtype
+    model = prepared.models[0]
+    is_float32_kind = model.facts.model_type in FLOAT32_KINDS
+    dtype = model.config.dtype if model.config.dtype != "auto" else "float32" if is_float32_kind else gpu_dtype(device)
     peak = peak_flops(device, dtype)
     if peak is None:
         raise UserError(
-            f"--cluster: the speed of {target.name} in {dtype} is not known; set model.dtype to auto, or give --rate with what"
-            f" `label-corpus benchmark` has measured on it"
+            f"--cluster: the speed of {target.name} in {dtype} is not known;"
+            f"{'' if is_float32_kind else ' set model.dtype to auto, or'} give --rate with what a run has measured on it"
         )
     return peak * MFU / token_flops, f"assumed: {MFU:.0%} of {peak / 1e12:g} TFLOP/s in {dtype}; {each}; measure it for --rate"
 

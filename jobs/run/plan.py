@@ -241,7 +241,7 @@ def _model_settings(model: JobModel, use_gpu: bool) -> dict[str, tuple[Any, str]
         "model.max_length": (facts.max_length, "job file" if config.max_length else "the model's limit"),
         "model.dtype": (
             _resolved_dtype(config.dtype, use_gpu, facts.model_type),
-            "job file" if config.dtype != "auto" else "this machine",
+            _dtype_source(config.dtype, use_gpu, facts.model_type),
         ),
         **{
             key: (value, "default" if getattr(config, key.removeprefix("model.")) is None else "job file")
@@ -268,6 +268,14 @@ def _pools(prepared: Prepared, machines: Machines) -> Pools:
 
 def _resolved_dtype(dtype: str, use_gpu: bool, kind: str) -> str:
     return BY_GPU if dtype == "auto" and use_gpu and kind not in FLOAT32_KINDS else resolve_dtype(dtype, use_gpu, kind)
+
+
+def _dtype_source(dtype: str, use_gpu: bool, kind: str) -> str:
+    if dtype != "auto":
+        return "job file"
+    if kind in FLOAT32_KINDS:
+        return f"the model's kind, {kind}"
+    return "bfloat16 if native, else float16" if use_gpu else "this machine"
 
 
 def passes_lines(models: Sequence[JobModel]) -> list[str]:

@@ -8,6 +8,7 @@ from jobs.config import JobConfig, check_config
 from jobs.run.estimate import Target, plan_on, print_estimate, target_of
 from pipeline_ops.models.flops import GPU_NAMES, peak_flops, token_flops_of
 from pipeline_ops.schema.errors import UserError
+from tests.models.all_kinds import make_kind
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.running import command, job_settings, make_job, write_job_file
 from tests.support.serial_chain import run_serially
@@ -136,6 +137,17 @@ def test_dtype_without_a_known_peak_asks_for_the_rate(source: Path, model: Path,
     assert target is not None
     with pytest.raises(UserError, match="H100 in float32 is not known"):
         plan_on(make_job(source, model, tmp_path / "out"), target)
+
+
+def test_kind_that_is_float32_on_every_gpu_asks_for_the_rate(source: Path, tmp_path: Path) -> None:
+    make_kind(tmp_path / "fnet", "fnet")
+    job = make_job(source, tmp_path / "fnet", tmp_path / "out", "model.dtype=auto")
+    target, given = target_of("8xH200", None, None), target_of("8xH200", 1e6, None)
+    assert target is not None
+    assert given is not None
+    with pytest.raises(UserError, match="H200 in float32 is not known; give --rate"):
+        plan_on(job, target)
+    assert plan_on(job, given)["settings"]["model.dtype"] == {"value": "float32", "from": "the model's kind, fnet"}
 
 
 def test_partition_columns_say_how_many_files_a_unit_has(source: Path, model: Path, tmp_path: Path) -> None:
