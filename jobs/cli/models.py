@@ -90,7 +90,9 @@ def benchmark_command(
     gpu: Annotated[
         bool, typer.Option("--gpu", help="what one GPU does, phase by phase, and which defaults that contradicts")
     ] = False,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="PHASE", help="for --gpu; repeatable")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="PHASE", help="for --gpu: such as facts; repeatable")
+    ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="for --gpu: a rehearsal in a minute, without a GPU too")] = False,
     limit: Annotated[
         float | None, typer.Option("--limit", min=1, help="for --gpu: seconds for all phases; default: 500")

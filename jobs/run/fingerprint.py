@@ -18,6 +18,7 @@ NON_RESULT_INPUT_KEYS = ("path", "max_reject_share")  # keys of `input` that cha
 RECORDED_NAMES = {"output.label_name": "output.label_column"}
 # keys of `input` that came later: not in the settings while they have their defaults
 LATER_KEYS = ("encoding", "escape", "header")
+HALF_DTYPES = ("bfloat16", "float16")
 
 
 def result_settings(job: ResolvedJob, models: Sequence[JobModel]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _arithmetic(dtype: str) -> str | None:
 
     Earlier versions had heads in the same dtype, and recorded it alone: their labels and later ones do not mix.
     """
-    return f"{dtype}, head float32" if dtype in ("bfloat16", "float16") else dtype or None
+    return f"{dtype}, head float32" if dtype in HALF_DTYPES else dtype or None
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -103,10 +104,15 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
             for key in differing_settings(recorded, settings)
             if key.endswith(".activation") and key in recorded
         )
-        raise UserError(
-            f"output.path: holds labels written with other settings: {'; '.join(differing)};"
-            f" restore them{as_recorded}, or give another output.path"
+        has_old_heads = any(
+            key.endswith(".dtype") and recorded.get(key) in HALF_DTYPES for key in differing_settings(recorded, settings)
         )
+        remedy = (
+            "an earlier version computed heads in that dtype, which no setting restores; give another output.path"
+            if has_old_heads
+            else f"restore them{as_recorded}, or give another output.path"
+        )
+        raise UserError(f"output.path: holds labels written with other settings: {'; '.join(differing)}; {remedy}")
 
 
 def check_trial(record: dict[str, Any] | None, limit: int | None, path: str) -> None:
