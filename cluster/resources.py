@@ -49,7 +49,7 @@ class ComputeConfig(BaseModel):
         default="auto", description="actors that hold the model; a number, auto, or {min: 1, max: 64}"
     )
     gpus_per_classifier: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        default="auto", description="fractions share a GPU; 0: CPU replicas"
+        default="auto", description="a number or auto; fractions share a GPU; 0: CPU replicas"
     )
     accelerator_type: str | None = Field(
         default=None, description="GPUs to use where a cluster has several kinds, such as H100"
@@ -58,7 +58,7 @@ class ComputeConfig(BaseModel):
         default="auto", description="seconds for a cluster to get what is asked for; null: as long as it takes"
     )
     batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="tokens of a forward pass, padding included"
+        default="auto", description="a number or auto: tokens of a forward pass, padding included"
     )
     unit_bytes: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         default="auto", description="input per unit, about: read, labeled and committed as a whole"

@@ -26,7 +26,8 @@ class ModelConfig(HeadConfig, LongDocumentsConfig):
     allow_pickled_weights: bool = Field(default=False, description="load weights that are not safetensors: they can run code")
     compile: bool | Literal["auto"] = Field(
         default="auto",
-        description="torch.compile: a slower start for faster passes; may change the last bits of scores; auto: where it gains",
+        description="true, false or auto (where it gains): torch.compile, a slower start for faster passes, which may change"
+        " the last bits of scores; false: no kernel is compiled",
     )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
