@@ -179,7 +179,9 @@ def _attend(query: Any, key: Any, value: Any, to_position: Any, from_position: A
         terms = to_position[head, row, query_index, position] + from_position[head, row, key_index, position]
         return torch.where(key_mask[row, key_index], score + terms * scale, -float("inf"))
 
-    return flex_attention(query, key, value, score_mod=score_of, scale=scale)
+    # else a single row of less than 128 tokens has another kernel, for decoding, which was not tried when the model was loaded
+    one_kernel: Any = {"FORCE_USE_FLEX_ATTENTION": True}
+    return flex_attention(query, key, value, score_mod=score_of, scale=scale, kernel_options=one_kernel)
 
 
 def _compiled_attend(query: Any, key: Any, value: Any, to_position: Any, from_position: Any, table: Any, key_mask: Any) -> Any:

@@ -79,7 +79,7 @@ def test_kernels_of_many_tables_and_models_are_compiled_each(monkeypatch: pytest
     for size in range(10, 20):
         table = torch.zeros(2 * size - 1, dtype=torch.int32)
         torch._dynamo.mark_static(table)
-        disentangled_attention._compiled_attend(*[states] * 3, *[terms] * 2, table, mask)
+        disentangled_attention._compiled_attend(states, states, states, terms, terms, table, mask)
     assert len(graphs) == 10
 
 
