@@ -53,12 +53,13 @@ def result_of(lines: Sequence[Line], tiny: bool) -> dict[str, Any]:
     ends = [line for line in lines if line.get("status") not in (None, "begun")]
     found = Counter(row["phase"] for row in rows)
     phases = [{**end, "findings": found[end["phase"]], "best": best_of(rows, end["phase"])} for end in ends]
+    conclusions = [asdict(one) for one in conclude(rows)]  # of a rehearsal as well, to rehearse it
     return {
         "mode": "gpu",
         "tiny": tiny,
         "ok": all(end["status"] == "done" for end in ends) and all(row.get("ok", True) for row in rows),
         "phases": phases,
-        "conclusions": [asdict(one) for one in conclude(rows)],
+        "conclusions": [] if tiny else conclusions,
         "rows": rows,
     }
 
@@ -88,7 +89,9 @@ def print_result(result: dict[str, Any]) -> None:
         phases.add_row(*cells, phase.get("error", phase["best"]))
     console.print(phases)
     if not result["conclusions"]:
-        console.print("No phase has found what a conclusion follows from.")
+        console.print(
+            "From a rehearsal nothing follows." if result["tiny"] else "No phase has found what a conclusion follows from."
+        )
         return
     conclusions = Table("where", "what", "is", "to be", "because", title="conclusions", box=box.SIMPLE)
     for one in sorted(result["conclusions"], key=lambda one: one["old"] == one["new"]):
