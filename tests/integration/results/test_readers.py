@@ -46,11 +46,11 @@ def test_run_by_command_says_where_the_time_went_as_its_commits_do(finished_job:
     parts = [result[f"{part}_seconds"] for part in ("startup", "labeling", "finish")]
     assert min(parts) > 0
     assert sum(parts) == pytest.approx(result["seconds"], abs=0.03)
-    rate = result["documents_run"] / result["labeling_seconds"]
-    assert result["labeling_documents_per_second"] == pytest.approx(rate, rel=0.05)
+    rate, rounding = result["documents_run"] / result["labeling_seconds"], 0.01 + 0.005 / result["labeling_seconds"]
+    assert result["labeling_documents_per_second"] == pytest.approx(rate, rel=rounding)
     flops = sum(commit["flops"] for commit in commits)
     assert flops > 2 * 12 * 32**2 * result["tokens"], "two layers of 12 h² multiplications and additions, and more"
-    assert result["model_flops_per_second"] == pytest.approx(flops / result["labeling_seconds"], rel=0.05)
+    assert result["model_flops_per_second"] == pytest.approx(flops / result["labeling_seconds"], rel=rounding)
     assert result["mfu"] is None, "no peak is known of a CPU"
 
 
