@@ -9,14 +9,16 @@ import sysconfig
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pipeline_ops.loading.disentangled_attention import allow_graphs, has_fused_attention
 from pipeline_ops.schema.errors import UserError, one_line
+
+# Graphs of all layers in a process, beyond which a new shape is an error: torch would go on eagerly, without a word. Static
+# widths up to 8,192 are 56, times two for one row or many, times two with or without a mask, times the kinds of layers.
+MAX_GRAPHS = 512
 
 # kinds of models, whether `auto` compiles them on a GPU, and why; no other kind
 GAINS: dict[str, bool] = {
     # Its own attention passes over the scores, (rows, heads, width, width), 24 times; compiled, 7 times. v3-base on an H200, in
-    # bfloat16, 512 tokens: eager 809 documents/s, compiled for one shape 1,615, for all shapes 1,239. Only where it has not
-    # got its attention in one kernel (disentangled_attention.py).
+    # bfloat16, 512 tokens: eager 809 documents/s, compiled for one shape 1,615, for all shapes 1,239.
     "deberta-v2": True,
     # The layers are fused already (fused_layers.py). BERT-base on the same: eager 4,265, compiled for one shape 12 % above the
     # eager way with the same attention kernel, for all shapes 4,165.
@@ -25,10 +27,10 @@ GAINS: dict[str, bool] = {
 
 
 def wants_compiling(setting: bool | Literal["auto"], model: Any) -> bool:
-    """Whether `model.compile` asks for a model on its device, with the attention that it has now, to be compiled."""
+    """Whether `model.compile` asks for a model on its device, to be compiled."""
     if setting != "auto":
         return setting
-    return GAINS.get(model.config.model_type, False) and model.device.type == "cuda" and not has_fused_attention(model)
+    return GAINS.get(model.config.model_type, False) and model.device.type == "cuda"
 
 
 def bucket_width(width: int, max_width: int | None = None) -> int:
@@ -104,6 +106,19 @@ class CompiledLayers:
                 del layer.forward
             else:
                 layer.forward = before
+
+
+def allow_graphs() -> None:
+    """Sets MAX_GRAPHS in place of torch's 8, for this thread; to be called before what torch.compile has made.
+
+    Settings are a thread's own in torch 2.13 (not yet in 2.11), and Ray Data calls an actor in another one than constructs it.
+    """
+    import torch
+
+    config = torch._dynamo.config
+    if config.recompile_limit != MAX_GRAPHS or not config.fail_on_recompile_limit_hit:
+        config.recompile_limit = config.accumulated_recompile_limit = MAX_GRAPHS  # of a function, and all layers have the same
+        config.fail_on_recompile_limit_hit = True
 
 
 def _layers_of(module: Any) -> Sequence[Any]:

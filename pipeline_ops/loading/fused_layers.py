@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import Any
 
 from pipeline_ops.loading.device_errors import raise_if_lost
-from pipeline_ops.loading.disentangled_attention import fuse_disentangled_attention
 from pipeline_ops.loading.same_answers import is_near, random_rows
 from pipeline_ops.schema.errors import one_line
 
@@ -29,16 +28,14 @@ def fuse_layers(model: Any, *, compiled: bool = True) -> None:
 
     In bfloat16, GELU runs within the matrix product before it, as cuBLASLt's epilogue, by its approximation with tanh: up to
     5e-4 from erf's, an eighth of bfloat16's own rounding of values near 1. The residual addition and the layer norm behind it
-    become one kernel, for any number of rows; so does DeBERTa's attention, see fuse_disentangled_attention. Modules of a class
-    whose answers to random rows would differ by more than rounding stay as they are.
+    become one kernel, for any number of rows. Modules of a class whose answers to random rows would differ by more than
+    rounding stay as they are.
 
     Args:
-        compiled: with the kernels that torch.compile makes, the latter two, in some seconds.
+        compiled: with the kernel that torch.compile makes, the latter, in some seconds.
     """
     import torch
 
-    if compiled:
-        fuse_disentangled_attention(model)
     known: dict[type, bool] = {}
     with torch.inference_mode():
         for module in list(model.modules()):

@@ -16,16 +16,13 @@ def random_rows(weight: Any, *shape: int) -> Any:
     return torch.randn(*shape, weight.shape[-1], generator=generator, dtype=weight.dtype, device=weight.device)
 
 
-def is_near(answers: Any, expected: Any, *, kernels: int = 1) -> bool:
+def is_near(answers: Any, expected: Any) -> bool:
     """True if two tensors differ by no more than rounding in the dtype of `expected`, by the norm of their difference.
 
     Single elements may: of many thousands, some are off by several times what is usual.
-
-    Args:
-        kernels: that have rounded one after the other; what they add is random.
     """
     import torch
 
-    tolerance = max(TOLERANCE * torch.finfo(expected.dtype).eps, LEAST_TOLERANCE) * kernels**0.5
+    tolerance = max(TOLERANCE * torch.finfo(expected.dtype).eps, LEAST_TOLERANCE)
     off, size = (torch.linalg.vector_norm(one.float()) for one in (answers.float() - expected.float(), expected))
     return bool(off <= tolerance * size)  # not of NaN

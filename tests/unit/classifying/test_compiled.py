@@ -24,7 +24,7 @@ from pipeline_ops.classifying.classify import classify_isolating_failures
 from pipeline_ops.classifying.compiled import bucket_width, check_compiler, wants_compiling
 from pipeline_ops.classifying.compiled_passes import compile_if_wanted
 from pipeline_ops.classifying.forward_pass import ForwardPasses
-from pipeline_ops.loading import disentangled_attention, padded_attention
+from pipeline_ops.loading import padded_attention
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import HeadConfig, resolve_head
@@ -251,7 +251,7 @@ def test_more_graphs_than_expected_are_an_error_that_no_document_is_blamed_for(
 ) -> None:
     """torch itself would go on eagerly, without a word."""
     model, tokenizer = classifier_of("BERT")
-    monkeypatch.setattr(disentangled_attention, "MAX_GRAPHS", 2)
+    monkeypatch.setattr(compiled, "MAX_GRAPHS", 2)
     passes = ForwardPasses(copy.deepcopy(model), pad_left=False)
     compile_if_wanted(passes, True, facts_of(model, tokenizer), backend=Counting())  # two, without a mask and with one
     with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
