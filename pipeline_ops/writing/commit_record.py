@@ -29,7 +29,7 @@ class ClassifySeconds:
 
     waiting: for the unit; copying: batches to the device and back, as far as the device did not compute meanwhile; computing:
     the model, on a GPU by the GPU's clock from the first to the last kernel of each pass, so that a GPU which waits between
-    kernels for the next launch counts as computing (MFU distinguishes the two); writing: the row for the next stage, and everything
+    kernels for the next launch counts as computing (MFU shows which); writing: the row for the next stage, and everything
     else.
     """
 
