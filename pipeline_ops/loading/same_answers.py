@@ -2,9 +2,7 @@
 
 from typing import Any
 
-TOLERANCE = (
-    8  # machine epsilons that one kernel may be off, as a share of its answers; another computation is off by a good part
-)
+TOLERANCE = 8  # machine epsilons that answers may be off, as a share of them; another computation is off by a good part
 LEAST_TOLERANCE = 1e-4  # of float32, whose sums are longer than its machine epsilon says
 
 

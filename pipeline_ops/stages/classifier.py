@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.classifying.classify import UnitLogits, classify_isolating_failures
+from pipeline_ops.classifying.compiled import wants_compiling
 from pipeline_ops.classifying.compiled_passes import compile_if_wanted
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import reason_against_padding
@@ -94,7 +95,8 @@ class ClassifyActor:
             module = load_classifier(config, context.storage, revision=facts.revision, dtype=model.dtype, device=device)
             embedding = model.output.embedding
             reason = reason_against_padding(module, facts)
-            if context.use_gpu:  # with `true` the compiler fuses the rest by itself, with `false` nothing is compiled
+            # layers that are compiled are fused by the compiler; fused before, each would be a graph of its own
+            if context.use_gpu and not wants_compiling(config.compile, module):
                 fuse_layers(module, compiled=config.compile == "auto")
             passes = ForwardPasses(module, pad_left=facts.pad_left, against_padding=reason, embedding=embedding)
             key = sharing_key(model)
