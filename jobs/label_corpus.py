@@ -23,9 +23,10 @@ from jobs.console.json_events import JsonEvents
 from jobs.console.run_progress import RunProgress
 from jobs.console.stderr_capture import unhelpful_lines_left_out
 from jobs.console.step_progress import Steps
+from jobs.executors.executor import Executor
+from jobs.executors.ray_executor import RayExecutor
 from jobs.report.publish import remove_report, with_report
 from jobs.results.labels import labels
-from jobs.run.chain import Executor, RayExecutor
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.labeling import label_remaining
 from jobs.run.prepare import prepare

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.resources import GPU_FLOPS, TOKEN_FLOPS, TOKENIZED_OVER_TEXT, TOKENS_PER_CORE
-from jobs.run.chain import RayExecutor
+from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.classifying.classify import UnitLogits
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.models.flops import DocumentFlops

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.resources import GPU_FLOPS, TOKENS_PER_CORE
-from jobs.run.chain import GPU_CALLS, TOKENIZER_NICENESS
+from jobs.executors.ray_executor import GPU_CALLS, TOKENIZER_NICENESS
 from pipeline_ops.classifying.compiled import GAINS
 from pipeline_ops.loading.memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS
 from pipeline_ops.loading.padded_attention import PASSES_OF_A_PLAN
@@ -222,7 +222,7 @@ def tokenizer_niceness(rows: Sequence[Row]) -> Iterable[Conclusion]:
                 f" {_shown(alone)} alone"
             )
             new = "more" if nice > SLOWED * alone else TOKENIZER_NICENESS
-            yield Conclusion("jobs/run/chain.py", "TOKENIZER_NICENESS", TOKENIZER_NICENESS, new, because)
+            yield Conclusion("jobs/executors/ray_executor.py", "TOKENIZER_NICENESS", TOKENIZER_NICENESS, new, because)
 
 
 def bubbles(rows: Sequence[Row]) -> Iterable[Conclusion]:
@@ -231,7 +231,7 @@ def bubbles(rows: Sequence[Row]) -> Iterable[Conclusion]:
     if percents:
         because = f"% of a unit's time that the GPU waits with one call at a time: {_short(percents)}"
         new = GPU_CALLS if max(percents.values()) >= BUBBLE_PERCENT else 1
-        yield Conclusion("jobs/run/chain.py", "GPU_CALLS", GPU_CALLS, new, because)
+        yield Conclusion("jobs/executors/ray_executor.py", "GPU_CALLS", GPU_CALLS, new, because)
 
 
 def checks(rows: Sequence[Row]) -> Iterable[Conclusion]:

@@ -31,7 +31,7 @@ def measure(bench: Bench) -> None:
     """A row per number of processes, as they are and nice; `launch_microseconds`: of a kernel, by this process meanwhile."""
     from transformers.utils import logging
 
-    from jobs.run.chain import TOKENIZER_NICENESS
+    from jobs.executors.ray_executor import TOKENIZER_NICENESS
 
     logging.set_verbosity_error()
     passages = real_passages(200 if bench.tiny else PASSAGES)

@@ -13,9 +13,10 @@ from typing import Any
 from jobs.config import JobConfig
 from jobs.console import signals
 from jobs.console.step_progress import Steps
+from jobs.executors.executor import Executor, run_here
+from jobs.executors.ray_executor import RayExecutor
 from jobs.maintenance.sweep import existing_output
 from jobs.number_format import counted
-from jobs.run.chain import Executor, RayExecutor, run_here
 from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep
 from pipeline_ops.output.compaction import Compaction, compacted, merge_files, plan_compactions, schemas_of_small_files
 from pipeline_ops.output.lease import Lease

@@ -16,8 +16,9 @@ from typing import Any
 
 from jobs.console import signals
 from jobs.console.step_progress import Steps
+from jobs.executors.executor import Executor, run_here
+from jobs.executors.ray_executor import RayExecutor
 from jobs.number_format import counted
-from jobs.run.chain import Executor, RayExecutor, run_here
 from jobs.run.commit_writer import CommitWriter, finalize
 from pipeline_ops.joining.join_plan import JoinPlan, plan_join
 from pipeline_ops.joining.joined_models import (

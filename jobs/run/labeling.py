@@ -10,7 +10,8 @@ from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_wait
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from cluster.session import installed_gpus
-from jobs.run.chain import Executor, label_units
+from jobs.executors.executor import Executor
+from jobs.run.chain import label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record

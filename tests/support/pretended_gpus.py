@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from jobs import label_corpus
-from jobs.run.chain import RayExecutor
+from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.loading.device import probe_models
 from pipeline_ops.stages.classifier import ClassifyActor, ProgressAttempts
 from pipeline_ops.stages.context import StageContext

@@ -57,7 +57,7 @@ class SerialClassifyActor(ClassifyActor):
 
 
 class SerialExecutor:
-    """A jobs.run.chain.Executor."""
+    """A jobs.executors.executor.Executor."""
 
     def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=2, gpus=0, here=True))

@@ -1,0 +1,103 @@
+"""The chain on Ray Data: read -> tokenize -> classify -> label and write, a unit per row."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.attempts import Attempts, StageActivity
+from cluster.prometheus_metrics import Meter, metered, metered_actor
+from cluster.ray_settings import configure_ray_data
+from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, units_in_flight
+from cluster.session import connected
+from cluster.streaming import run_tasks, stream_rows
+from pipeline_ops.stages.classifier import ClassifyActor
+from pipeline_ops.stages.context import StageContext
+from pipeline_ops.stages.reader import read_task
+from pipeline_ops.stages.rows import has_failed
+from pipeline_ops.stages.tokenizer import TokenizeActor
+from pipeline_ops.stages.writer import write_task
+from pipeline_ops.tokenizing.sequences import Definition
+
+# of tokenizers beside GPUs, above Ray's 15 for workers; more of them may run than there are cores free, and the thread that
+# launches kernels shall not wait for a core. Classifiers on CPUs would take all cores from those that feed them
+TOKENIZER_NICENESS = 4
+# calls of a classifier on a GPU at a time: Ray Data runs one of them, in a thread of its own, while the other writes its result
+# or gets its row, which a GPU would else wait for: 20 to 40 ms per unit of 32 MiB
+GPU_CALLS = 2
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """The Executor of every run: Ray Data for units, Ray tasks for the rest.
+
+    Attributes:
+        read, tokenize_actor, classify_actor, write: the stages; the benchmark replaces them by ones that only sleep.
+    """
+
+    read: Callable[..., Iterator[Any]] = read_task
+    tokenize_actor: type[TokenizeActor] = TokenizeActor
+    classify_actor: type[ClassifyActor] = ClassifyActor
+    write: Callable[..., Any] = write_task
+
+    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+        return connected(unit_bytes=unit_bytes)
+
+    def stream_units(
+        self,
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[Definition],
+        pools: Pools,
+        meter: Meter,
+        on_activity: Callable[[StageActivity], None] | None,
+    ) -> Generator[dict[str, Any], None, None]:
+        import ray.data
+        from ray.data import ActorPoolStrategy
+
+        attempts = Attempts(meter)
+        shared = {"context": context, "attempts": attempts}
+        niceness = TOKENIZER_NICENESS if pools.use_gpu else 0
+        unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+        configure_ray_data(context.unit_bytes)
+        written = (
+            ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+            .map_batches(
+                metered("read", self.read, meter, has_failed),
+                fn_kwargs=shared,
+                num_cpus=READER_CPUS,
+                **unit,
+            )
+            .map_batches(
+                metered_actor("tokenize", self.tokenize_actor, meter, has_failed),
+                fn_constructor_kwargs={**shared, "tokenizers": tokenizers, "niceness": niceness},
+                compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
+                num_cpus=1,
+                **unit,
+            )
+            .map_batches(
+                metered_actor("classify", self.classify_actor, meter, has_failed),
+                fn_constructor_kwargs=shared,
+                compute=ActorPoolStrategy(
+                    min_size=pools.min_classifiers,
+                    max_size=pools.classifiers,
+                    max_tasks_in_flight_per_actor=units_in_flight(pools.use_gpu),
+                ),
+                **({"num_gpus": pools.gpus_per_classifier, "max_concurrency": GPU_CALLS} if pools.use_gpu else {"num_cpus": 1}),
+                **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),
+                **unit,
+            )
+            .map_batches(
+                metered("write", self.write, meter, has_failed),
+                fn_kwargs=shared,
+                num_cpus=WRITER_CPUS,
+                **unit,
+            )
+        )
+        with closing(stream_rows(written)) as rows, nullcontext() if on_activity is None else attempts.watched(on_activity):
+            yield from rows
+
+    def run_tasks(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any
+    ) -> Iterator[tuple[int, Any]]:
+        return run_tasks(function, calls, **options)
