@@ -168,6 +168,12 @@ def this_machine() -> Machines:
     return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=gpus)
 
 
+def has_ray() -> bool:
+    """Whether this process is connected to Ray, or has the address of a cluster to connect to."""
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
+
+
 def _start_local(machine: Machines, unit_bytes: int) -> None:
     import ray
 

@@ -23,13 +23,13 @@ from jobs.console.json_events import JsonEvents
 from jobs.console.run_progress import RunProgress
 from jobs.console.stderr_capture import unhelpful_lines_left_out
 from jobs.console.step_progress import Steps
+from jobs.executors.auto_executor import AutoExecutor
 from jobs.executors.executor import Executor
-from jobs.executors.ray_executor import RayExecutor
 from jobs.report.publish import remove_report, with_report
 from jobs.results.labels import labels
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.labeling import label_remaining
-from jobs.run.prepare import prepare
+from jobs.run.prepare import Prepared, prepare
 from jobs.run.prometheus_counts import count_outcome
 from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
@@ -49,7 +49,7 @@ def run(
     as_json: bool = False,
     report: bool = True,
     limit: int | None = None,
-    executor: Executor = RayExecutor(),
+    executor: Executor | None = None,
 ) -> RunResult:
     """Labels the documents that are not labeled yet.
 
@@ -61,7 +61,7 @@ def run(
         limit: a trial: label at most the first `limit` documents of the input, into the folder `<output>-trial`. A trial
             replaces the one before, or continues it if it was of fewer documents with the same settings. The job's output
             stays as it is.
-        executor: what the stages run on.
+        executor: what the stages run on; default: Ray, or for a small input on this machine one process.
 
     Raises:
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
@@ -70,10 +70,18 @@ def run(
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM; a note says how much is labeled.
     """
     started = time.monotonic()
-    with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
-        steps.begin("resolving the model and listing the input")
-        prepared = prepare(job_of(job), retry_failed=retry_failed, limit=limit)
-    state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
+    config = job_of(job)
+    with closing(AutoExecutor(config.compute)) if executor is None else nullcontext(executor) as executor:
+        with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
+            steps.begin("resolving the model and listing the input")
+            prepared = prepare(config, retry_failed=retry_failed, limit=limit)
+        state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
+        return _label(prepared, state, executor, quiet=quiet, as_json=as_json, report=report)
+
+
+def _label(prepared: Prepared, state: RunState, executor: Executor, *, quiet: bool, as_json: bool, report: bool) -> RunResult:
+    """Labels what a job that is checked has left; see run()."""
+    limit = prepared.limit
     meter, max_failed = Meter(state.run, state.output), prepared.job.compute.max_failed_units
     state.observers.append(partial(count_outcome, meter))
     with (

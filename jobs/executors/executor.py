@@ -2,20 +2,47 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import Machines, Pools
+from cluster.resources import TOKENS_PER_CORE, Machines, Pools
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.tokenizing.sequences import Definition
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be labeled, about.
+
+    Attributes:
+        unit_bytes: of a unit.
+        text_bytes: of all that is left to label.
+        token_flops: of the models, per token; None: not known.
+        tokens_per_core: that a core tokenizes in a second.
+    """
+
+    unit_bytes: int = 0
+    text_bytes: int = 0
+    token_flops: float | None = None
+    tokens_per_core: float = TOKENS_PER_CORE
+
+
+def ignored(event: Any) -> None:
+    """For what nobody looks at."""
 
 
 class Executor(Protocol):
     """Where the work of a run is done."""
 
-    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
-        """The machines to work on, connected for the duration of the block; unit_bytes: see session.connected."""
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
+        """The machines to work on, connected for the duration of the block.
+
+        Args:
+            work: that is to be done within the block.
+            notify: called with a line when something happens that people should know.
+        """
         ...
 
     def stream_units(
@@ -47,8 +74,3 @@ class Executor(Protocol):
     ) -> Iterator[tuple[int, Any]]:
         """(number of the call, its result) of independent calls, each as soon as it has finished; see streaming.run_tasks."""
         ...
-
-
-def run_here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    """As Executor.run_tasks, one call after the other in this process."""
-    return ((number, function(*arguments)) for number, arguments in enumerate(calls))

@@ -11,6 +11,7 @@ from cluster.ray_settings import configure_ray_data
 from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, units_in_flight
 from cluster.session import connected
 from cluster.streaming import run_tasks, stream_rows
+from jobs.executors.executor import Work, ignored
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
@@ -40,8 +41,8 @@ class RayExecutor:
     classify_actor: type[ClassifyActor] = ClassifyActor
     write: Callable[..., Any] = write_task
 
-    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
-        return connected(unit_bytes=unit_bytes)
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
+        return connected(unit_bytes=work.unit_bytes)
 
     def stream_units(
         self,

@@ -13,8 +13,9 @@ from typing import Any
 from jobs.config import JobConfig
 from jobs.console import signals
 from jobs.console.step_progress import Steps
-from jobs.executors.executor import Executor, run_here
+from jobs.executors.executor import Executor
 from jobs.executors.ray_executor import RayExecutor
+from jobs.executors.serial_units import results_of
 from jobs.maintenance.sweep import existing_output
 from jobs.number_format import counted
 from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep
@@ -89,7 +90,7 @@ def _carry_out(
     written: list[dict[int, WrittenFile]] = [{} for _ in compactions]
     steps.begin("merging", len(calls), item="merge")
     written_bytes = 0
-    run_tasks = run_here if executor is None else executor.run_tasks
+    run_tasks = results_of if executor is None else executor.run_tasks
     for call, file in run_tasks(merge_files, calls):
         signals.raise_pending()
         number, place = owners[call]

@@ -16,8 +16,9 @@ from typing import Any
 
 from jobs.console import signals
 from jobs.console.step_progress import Steps
-from jobs.executors.executor import Executor, run_here
+from jobs.executors.executor import Executor
 from jobs.executors.ray_executor import RayExecutor
+from jobs.executors.serial_units import results_of
 from jobs.number_format import counted
 from jobs.run.commit_writer import CommitWriter, finalize
 from pipeline_ops.joining.join_plan import JoinPlan, plan_join
@@ -170,7 +171,7 @@ def _carry_out(prepared: _Prepared, lease: Lease, run: str, steps: Steps, execut
     if on_executor:
         steps.begin("starting Ray")
     with executor.connected() if on_executor else nullcontext():
-        run_tasks = executor.run_tasks if on_executor else run_here
+        run_tasks = executor.run_tasks if on_executor else results_of
         writer.rewrite_outdated(run_tasks)
         rows = sum(piece.stop_row - piece.start_row for unit in plan.units for piece in unit.pieces)
         steps.begin("joining", rows, item="row")

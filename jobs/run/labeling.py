@@ -10,7 +10,7 @@ from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_wait
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from cluster.session import installed_gpus
-from jobs.executors.executor import Executor
+from jobs.executors.executor import Executor, Work
 from jobs.run.chain import label_units
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
@@ -47,13 +47,15 @@ def label_remaining(
         return
     for note in prepared.notes:
         state.notify(note)
-    state.begin_step("starting Ray")
-    with executor.connected(prepared.plan.unit_bytes) as machines:
+    state.begin_step("starting the workers")
+    plan = prepared.plan
+    work = Work(plan.unit_bytes, plan.bytes_left, prepared.token_flops, tokens_per_core(prepared))
+    with executor.connected(work, state.notify) as machines:
         writer.rewrite_outdated(executor.run_tasks)
         if not prepared.plan.tasks:
             return
         try:
-            pools = wait_for_pools(job.compute, machines, prepared.token_flops, tokens_per_core(prepared), state.notify)
+            pools = wait_for_pools(job.compute, machines, work.token_flops, work.tokens_per_core, state.notify)
         except ValueError as error:
             raise UserError(str(error)) from error
         if not machines.here and not machines.gpus and job.compute.gpus_per_classifier == "auto":

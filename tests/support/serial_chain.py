@@ -9,32 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
-import pyarrow as pa
-
-from cluster.attempts import StageActivity
+from cluster.attempts import AttemptCounts, StageActivity
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
+from jobs.executors.executor import Work, ignored
+from jobs.executors.serial_units import results_of, written_units
 from jobs.label_corpus import run
 from pipeline_ops.models.flops import DocumentFlops
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.reader import read_task
-from pipeline_ops.stages.tokenizer import TokenizeActor
-from pipeline_ops.stages.writer import write_task
 from pipeline_ops.tokenizing.sequences import Definition
-
-
-class NoDeaths:
-    """Attempts of a process that does not die, or takes the test with it."""
-
-    def begin(self, key: str) -> int:
-        return 0
-
-    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
-        pass
-
-    def end(self, key: str) -> None:
-        pass
 
 
 class SerialClassifyActor(ClassifyActor):
@@ -59,7 +43,7 @@ class SerialClassifyActor(ClassifyActor):
 class SerialExecutor:
     """A jobs.executors.executor.Executor."""
 
-    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=2, gpus=0, here=True))
 
     def stream_units(
@@ -71,16 +55,13 @@ class SerialExecutor:
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
     ) -> Generator[dict[str, Any], None, None]:
-        attempts = NoDeaths()
-        tokenize, classify = TokenizeActor(context, attempts, tokenizers), SerialClassifyActor(context, attempts)
-        for task in tasks:
-            for row in read_task(pa.table({"task": [task]}), context, attempts):
-                yield write_task(classify(tokenize(row)), context, attempts).to_pylist()[0]
+        for _, row in written_units(tasks, context, tokenizers, AttemptCounts(), SerialClassifyActor):
+            yield row
 
     def run_tasks(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **needs: Any
     ) -> Iterator[tuple[int, Any]]:
-        return ((number, function(*arguments)) for number, arguments in enumerate(calls))
+        return results_of(function, calls)
 
 
 run_serially = partial(run, executor=SerialExecutor(), report=False)  # drawing the report takes longer than all else

@@ -1,0 +1,78 @@
+"""The executor of a run that is given none: Ray, or for a small input on this machine one process."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.attempts import StageActivity
+from cluster.prometheus_metrics import Meter
+from cluster.resources import CORE_FLOPS, GPU_FLOPS, TOKEN_FLOPS, ComputeConfig, Machines, Pools
+from cluster.session import has_ray, this_machine
+from jobs.executors.executor import Executor, Work, ignored
+from jobs.executors.one_process import MOST_THREADS, OneProcessExecutor
+from jobs.executors.ray_executor import RayExecutor
+from pipeline_ops.stages.context import StageContext
+from pipeline_ops.tokenizing.sequences import Definition
+
+SMALL_SECONDS = 20.0  # of work in one process: about where Ray, which takes 10 s to start and all cores, is as fast
+BYTES_PER_TOKEN = 4  # of text, about
+
+
+class AutoExecutor:
+    """Chooses when it is connected, as then the work is known; the one process starts when this is made.
+
+    Args:
+        compute: a job that names its pools is for Ray.
+    """
+
+    def __init__(self, compute: ComputeConfig):
+        self._compute = compute
+        self._process = OneProcessExecutor() if _may_do_without_ray(compute) else None
+        self._chosen: Executor = RayExecutor()
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    @contextmanager
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
+        if self._process is not None:
+            if is_small(work, self._compute, this_machine()):
+                self._chosen = self._process
+            else:
+                self.close()
+        with self._chosen.connected(work, notify) as machines:
+            yield machines
+
+    def stream_units(
+        self,
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[Definition],
+        pools: Pools,
+        meter: Meter,
+        on_activity: Callable[[StageActivity], None] | None,
+    ) -> Generator[dict[str, Any], None, None]:
+        return self._chosen.stream_units(tasks, context, tokenizers, pools, meter, on_activity)
+
+    def run_tasks(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any
+    ) -> Iterator[tuple[int, Any]]:
+        return self._chosen.run_tasks(function, calls, **options)
+
+
+def _may_do_without_ray(compute: ComputeConfig) -> bool:
+    """Whether a small input may be labeled without Ray: the job names no pools, and there is no Ray that it belongs to."""
+    named = {"classifiers", "tokenizers", "accelerator_type"} & compute.model_fields_set
+    gpus = compute.gpus_per_classifier
+    return not named and (gpus == "auto" or gpus <= 1) and not has_ray()
+
+
+def is_small(work: Work, compute: ComputeConfig, machine: Machines) -> bool:
+    """Whether the work takes one process of `machine` at most SMALL_SECONDS."""
+    on_gpu = machine.gpus and compute.gpus_per_classifier != 0
+    speed = GPU_FLOPS if on_gpu else CORE_FLOPS * min(machine.cores, MOST_THREADS)
+    tokens = work.text_bytes / BYTES_PER_TOKEN
+    return tokens / work.tokens_per_core + tokens * (work.token_flops or TOKEN_FLOPS) / speed <= SMALL_SECONDS

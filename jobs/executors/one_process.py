@@ -1,0 +1,92 @@
+"""Small inputs on one machine, in one process: Ray's start takes longer than their work.
+
+The process imports torch while the job is still being checked. If it dies, which a document or a full memory can bring about,
+Ray does what is left: there a unit that ends its process costs that unit alone.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from cluster.attempts import StageActivity
+from cluster.prometheus_metrics import Meter
+from cluster.resources import Machines, Pools
+from cluster.session import WORKER_ENVIRONMENT, this_machine
+from jobs.executors.executor import Work, ignored
+from jobs.executors.ray_executor import RayExecutor
+from jobs.executors.serial_units import results_of, watched_units
+from jobs.executors.worker_process import WorkerDied, WorkerProcess, post
+from pipeline_ops.stages.context import StageContext
+from pipeline_ops.tokenizing.sequences import Definition
+
+# what every classifier needs; most of the seconds until the first label
+MODULES = ("torch", "transformers.modeling_utils", "jobs.executors.serial_units")
+ENVIRONMENT: dict[str, str | None] = {**WORKER_ENVIRONMENT, "TOKENIZERS_PARALLELISM": "true", "OMP_WAIT_POLICY": "PASSIVE"}
+MOST_THREADS = 4  # of a model on a CPU: with more, each adds little to a small one
+
+
+class OneProcessExecutor:
+    """An Executor for small inputs; see the module. Its process starts when it is made."""
+
+    def __init__(self) -> None:
+        self._process = WorkerProcess(MODULES, ENVIRONMENT)
+        self._ray = RayExecutor()
+        self._work, self._notify = Work(), ignored
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.close()
+
+    @contextmanager
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
+        self._work, self._notify = work, notify
+        machine = this_machine()
+        try:
+            # classifiers are counted by cores: one, whatever its threads
+            yield replace(machine, cores=1, gpus=min(machine.gpus, 1), here=True)
+        finally:
+            self.close()
+
+    def stream_units(
+        self,
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[Definition],
+        pools: Pools,
+        meter: Meter,
+        on_activity: Callable[[StageActivity], None] | None,
+    ) -> Generator[dict[str, Any], None, None]:
+        reached = 0
+        threads = min(this_machine().cores, MOST_THREADS)
+        arguments = (tasks, context, tokenizers, threads, post)
+        try:
+            for number, row in self._process.run(watched_units, *arguments, on_news=on_activity or ignored):
+                reached = number
+                yield row
+            return
+        except WorkerDied as death:
+            self._notify(f"{death}; Ray labels what is left")
+        with self._ray.connected(self._work):
+            # of this task, units that have a commit are labeled once more: their commit stands
+            yield from self._ray.stream_units(tasks[reached:], context, tokenizers, pools, meter, on_activity)
+
+    def run_tasks(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        *,
+        on_wait: Callable[[], None] | None = None,
+        **needs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        done = 0
+        try:
+            for number, result in self._process.run(results_of, function, calls, on_wait=on_wait):
+                done = number + 1
+                yield number, result
+            return
+        except WorkerDied as death:
+            self._notify(f"{death}; Ray does what is left")
+        with self._ray.connected(self._work):
+            for number, result in self._ray.run_tasks(function, calls[done:], on_wait=on_wait, **needs):
+                yield done + number, result

@@ -1,0 +1,138 @@
+"""Small inputs are labeled by one process, without Ray: what it writes, and what comes of it when it is killed."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.models import tiny
+from tests.support.corpora import real_documents, write_jsonl, write_parquet
+from tests.support.invariant import Key, check_exactly_once
+from tests.support.reference_answers import check_answers, pipeline_of
+from tests.support.running import (
+    Finished,
+    command_in_own_process,
+    commit_paths,
+    job_settings,
+    keys,
+    running_command,
+    wait_for,
+    write_job_file,
+)
+
+TIMEOUT_S = 120
+UNITS = ("compute.unit_bytes=2000",)  # about sixty
+MANY_UNITS = ("compute.unit_bytes=100",)  # a unit per row group and line, so that there is time to interrupt it
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    return [text[:300] for text in real_documents(400)]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, texts: list[str]) -> list[Key]:
+    lines = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts[:200]])
+    groups = write_parquet(tmp_path / "in" / "b.parquet", [{"text": text} for text in texts[200:]], row_group_size=20)
+    return keys(lines, 200) + keys(groups, 200)
+
+
+def job_file(tmp_path: Path, model: Path, *overrides: str) -> Path:
+    """Of a job that names no pools."""
+    settings: dict[str, Any] = job_settings(tmp_path / "in", model, tmp_path / "out", *overrides)
+    for pool in ("tokenizers", "classifiers"):
+        del settings["compute"][pool]
+    return write_job_file(tmp_path / "job.yaml", settings)
+
+
+def workers_of(driver: int) -> list[psutil.Process]:
+    """Python processes below a command; a terminal's guard is a shell."""
+    return [child for child in psutil.Process(driver).children() if child.name().startswith("python")]
+
+
+def test_small_input_is_labeled_like_pipeline_without_ray(model: Path, tmp_path: Path, texts: list[str], corpus: list[Key]):
+    finished = command_in_own_process("run", job_file(tmp_path, model, *UNITS, "output.scores=true"), "--no-report")
+    assert finished.code == 0, finished.stderr
+    labeled, _ = check_exactly_once(tmp_path / "out", corpus)
+    expected = dict(zip(corpus, pipeline_of(model)(texts), strict=True))
+    rows = zip(labeled["source_file"].to_pylist(), labeled["source_row"].to_pylist(), strict=True)
+    check_answers(labeled, [expected[row] for row in rows], ("NEGATIVE", "POSITIVE"))
+
+
+@pytest.mark.slow
+def test_ray_labels_what_a_killed_process_has_left(model: Path, tmp_path: Path, corpus: list[Key]):
+    with running_command("run", job_file(tmp_path, model, *MANY_UNITS), "--no-report") as process:
+        wait_for(lambda: bool(commit_paths(tmp_path / "out")), "a commit", TIMEOUT_S)
+        (worker,) = workers_of(process.pid)
+        worker.kill()
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    finished = Finished(process.returncode, stdout, stderr, 0.0)
+    assert finished.code == 0, stderr
+    assert "the process that labels has ended (killed by SIGKILL); Ray labels what is left" in stderr
+    check_exactly_once(tmp_path / "out", corpus)
+    assert finished.result["labeled"] == len(corpus)
+
+
+@pytest.mark.slow
+def test_document_that_kills_the_process_costs_its_unit_alone(tmp_path: Path):
+    texts = [text[:300] for text in real_documents(60, seed=3)]
+    texts[7] = f"a text with {tiny.KILLING_WORD} in it"
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts])
+    poisonous = tiny.make_poisonous_model(tmp_path / "model", tmp_path / "cured")
+    job = job_file(tmp_path, poisonous, "model.trust_remote_code=true", "compute.unit_bytes=1")
+    finished = command_in_own_process("run", job, "--no-report", timeout_s=2 * TIMEOUT_S)
+    assert finished.code == 1, finished.stderr
+    assert "killed by SIGSEGV" in finished.stderr
+    (why,) = finished.result["failed"]
+    assert "died 3 times" in why
+    check_exactly_once(tmp_path / "out", [key for key in keys(source, 60) if key[1] != 7])
+    (tmp_path / "cured").touch()
+    assert command_in_own_process("run", job, "--retry-failed", "--no-report", timeout_s=TIMEOUT_S).code == 0
+    check_exactly_once(tmp_path / "out", keys(source, 60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_process_ends_with_the_command_and_the_next_run_continues(
+    model: Path, tmp_path: Path, corpus: list[Key], stop: signal.Signals
+):
+    job = job_file(tmp_path, model, *MANY_UNITS)
+    with running_command("run", job, "--quiet", "--no-report") as process:
+        wait_for(lambda: bool(commit_paths(tmp_path / "out")), "a commit", TIMEOUT_S)
+        (worker,) = workers_of(process.pid)
+        os.killpg(process.pid, stop)  # as a terminal does; the process is in no group of the terminal's
+        process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[stop]
+        wait_for(lambda: not worker.is_running(), "the end of the process", TIMEOUT_S)
+    finished = command_in_own_process("run", job, "--no-report", timeout_s=TIMEOUT_S)
+    assert finished.code == 0, finished.stderr
+    assert 0 < finished.result["documents_run"] < len(corpus), "it was stopped in the middle"
+    check_exactly_once(tmp_path / "out", corpus)
+
+
+@pytest.mark.slow
+def test_mistake_is_one_line_and_leaves_no_process(model: Path, tmp_path: Path, corpus: list[Key]):
+    job = job_file(tmp_path, model, "input.text_column=body")
+    with running_command("run", job, "--quiet") as process:
+        wait_for(lambda: bool(workers_of(process.pid)) or process.poll() is not None, "the process", TIMEOUT_S)
+        workers = workers_of(process.pid)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 2
+    assert len(stderr.splitlines()) == 1, stderr
+    assert "body" in stderr
+    assert workers
+    assert not any(worker.is_running() for worker in workers)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_model_that_cannot_be_loaded_is_one_line(tmp_path: Path, model: Path, corpus: list[Key]):
+    job = job_file(tmp_path, tiny.make_model_without_head(tmp_path / "bare"))
+    finished = command_in_own_process("run", job, "--quiet")
+    assert finished.code == 2, finished.stderr
+    assert len(finished.error_lines) == 1, finished.stderr
+    assert "head" in finished.stderr
+    assert commit_paths(tmp_path / "out") == []
