@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 
 def wait_for_pools(
-    compute: ComputeConfig, machines: Machines, token_flops: float | None, tokens_per_core: float, say: Say
+    compute: ComputeConfig, machines: Machines, token_flops: float | None, tokens_per_core: float, units: int, say: Say
 ) -> Pools:
     """resolve_pools, once the cluster has the nodes for it.
 
@@ -31,12 +31,12 @@ def wait_for_pools(
     """
     patience = _patience(compute, machines)
     if machines.here or patience is None:
-        return resolve_pools(compute, replace(machines, grows=not machines.here), token_flops, tokens_per_core)
+        return resolve_pools(compute, replace(machines, grows=not machines.here), token_flops, tokens_per_core, units)
     ends = time.monotonic() + patience
     next_line = time.monotonic()
     while True:
         try:
-            return resolve_pools(compute, replace(machines, grows=False), token_flops, tokens_per_core)
+            return resolve_pools(compute, replace(machines, grows=False), token_flops, tokens_per_core, units)
         except ValueError as error:
             if time.monotonic() >= ends:
                 raise ValueError(

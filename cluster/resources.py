@@ -124,6 +124,7 @@ class Pools:
     min_tokenizers: int
     min_classifiers: int
     accelerator_type: str | None = None
+    here: bool = False  # all of them, in a Ray of this job's own (Machines.here)
 
     @property
     def use_gpu(self) -> bool:
@@ -185,15 +186,20 @@ def resolve_pools(
     machines: Machines,
     token_flops: float | None = None,
     tokens_per_core: float = TOKENS_PER_CORE,
+    units: int | None = None,
 ) -> Pools:
     """Fills in what is `auto`.
 
     Where nodes come when they are asked for, what is given is taken, and what is not is what there is room for now; of
     tokenizers, which need CPUs alone, there may be more. Elsewhere a range ends at what there is room for.
 
+    No more actors than units are started of what is `auto`. The number of units is an estimate: where there are more of them,
+    the pool grows.
+
     Args:
         token_flops: of the model, per token, about; None: not known.
         tokens_per_core: that a core tokenizes in a second.
+        units: to be labeled, about; None: many.
 
     Raises:
         ValueError: the cluster cannot hold what is asked for.
@@ -207,7 +213,8 @@ def resolve_pools(
 
     def sizes(key: str, automatic: int, why: str, *, room: int, least: int | None = None) -> tuple[int, int]:
         automatic = max(1, automatic)
-        size = resolve(key, PoolSize(min=least or automatic, max=automatic), why)
+        smallest = least or automatic
+        size = resolve(key, PoolSize(min=min(smallest, max(1, units or smallest)), max=automatic), why)
         if not isinstance(size, PoolSize):
             return size, size
         return size.min, size.max if machines.grows else max(size.min, min(size.max, room))
@@ -274,6 +281,7 @@ def resolve_pools(
         min_tokenizers=min_tokenizers,
         min_classifiers=min_classifiers,
         accelerator_type=compute.accelerator_type if gpus else None,
+        here=machines.here,
     )
 
 

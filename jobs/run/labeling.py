@@ -55,7 +55,8 @@ def label_remaining(
         if not prepared.plan.tasks:
             return
         try:
-            pools = wait_for_pools(job.compute, machines, work.token_flops, work.tokens_per_core, state.notify)
+            needs = work.token_flops, work.tokens_per_core, prepared.plan.num_units
+            pools = wait_for_pools(job.compute, machines, *needs, state.notify)
         except ValueError as error:
             raise UserError(str(error)) from error
         if not machines.here and not machines.gpus and job.compute.gpus_per_classifier == "auto":

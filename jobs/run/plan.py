@@ -261,7 +261,8 @@ def _pool_size(pools: Pools, key: str) -> int | str:
 
 def _pools(prepared: Prepared, machines: Machines) -> Pools:
     try:
-        return resolve_pools(prepared.job.compute, machines, prepared.token_flops, tokens_per_core(prepared))
+        needs = prepared.token_flops, tokens_per_core(prepared), prepared.plan.num_units
+        return resolve_pools(prepared.job.compute, machines, *needs)
     except ValueError as error:
         raise UserError(f"{error}; to plan for other machines, give them, e.g. plan --cluster 8xH100") from error
 

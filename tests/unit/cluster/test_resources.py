@@ -180,6 +180,17 @@ def test_pools_that_are_given_are_taken_and_say_so() -> None:
     assert all(pools.sources.values())
 
 
+@pytest.mark.parametrize("machine", [cpu_machine(64), gpu_machine(64, 8), Machines(cpus=64, cores=64, gpus=8, grows=True)])
+def test_pools_start_no_more_actors_than_there_are_units(machine: Machines) -> None:
+    """Their number is an estimate: where there are more, Ray Data lets the pool grow to what the machine has room for."""
+    many, few = (resolve_pools(ComputeConfig(), machine, BERT_BASE, units=units) for units in (None, 3))
+    assert (few.min_classifiers, few.min_tokenizers) == (3, min(3, many.min_tokenizers))
+    assert (few.classifiers, few.tokenizers) == (many.classifiers, many.tokenizers)
+    assert resolve_pools(ComputeConfig(), machine, BERT_BASE, units=10_000) == many
+    given = resolve_pools(ComputeConfig(classifiers=4, tokenizers=4), machine, units=1)
+    assert (given.min_classifiers, given.min_tokenizers) == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("machines", "compute", "named"),
     [
