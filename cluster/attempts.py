@@ -1,4 +1,4 @@
-"""Counts of unfinished attempts at units, and how far the classifiers are with theirs, in an actor that outlives the workers.
+"""Counts of unfinished attempts at units, and how far the classifiers are with theirs, in a process that outlives the workers.
 
 Ray retries a dead process's work without limit, so a unit that kills its worker would stall a job silently. Each stage reports
 the begin and the end of a unit, and gives up a unit that has begun several times without an end. Only the unit that a process
@@ -7,11 +7,16 @@ was working on counts, not those in its queue.
 How far a unit is, is for people only: it is reported without waiting for an answer, and what is lost is reported again.
 """
 
+import json
+import socket
+import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, TextIO
 
 from cluster.periodic import called_every
 from cluster.prometheus_metrics import RETRIES, Meter
@@ -46,7 +51,7 @@ class StageActivity:
 
 
 class AttemptCounts:
-    """The counts by key; runs as an actor. It holds unfinished keys only, so its size is that of the work in progress."""
+    """The counts by key. It holds unfinished keys only, so its size is that of the work in progress."""
 
     def __init__(self, meter: Meter | None = None) -> None:
         self._begun: Counter[str] = Counter()
@@ -90,8 +95,111 @@ def _stage(key: str) -> str | None:
     return STAGES.get(key.partition(" ")[0])
 
 
-class Attempts:
-    """A handle to the counts, for any process of the cluster; the actor lives as long as the run that created it."""
+class Attempts(Protocol):
+    """Records attempts from any process that has been given it."""
+
+    def begin(self, key: str) -> int:
+        """Records that work on `key` begins; returns how often it has begun before without ending."""
+        ...
+
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        """Records how far the work on `key` is (UnitProgress); does not wait for an answer."""
+        ...
+
+    def end(self, key: str) -> None:
+        """Records that the work has ended, with success or not: the process is alive."""
+        ...
+
+
+@contextmanager
+def counted(meter: Meter, *, here: bool) -> Iterator[tuple[Attempts, Callable[[], StageActivity]]]:
+    """Counts the attempts of a run for the time of the block.
+
+    On one machine the driver counts, which takes no process more, and a tenth of the time for each call. On a cluster an actor
+    does: nodes reach it as they reach each other, encrypted and authenticated where Ray is. A port of the driver's own would be
+    one more to open in each firewall, and its lost connections would have to be told from dead processes.
+
+    Args:
+        here: all stages run on this machine.
+
+    Yields:
+        The attempts for the stages, and a function that says what these work on.
+    """
+    if here:
+        counts, lock = AttemptCounts(meter), threading.Lock()
+
+        def activity() -> StageActivity:
+            with lock:
+                return counts.activity()
+
+        with _served(counts, lock) as path:
+            yield SocketAttempts(path), activity
+    else:
+        actor = ActorAttempts(meter)
+        yield actor, actor.activity
+
+
+class SocketAttempts:
+    """Attempts that the driver counts: a line of JSON for each call, and one for the answer if there is one.
+
+    A process that is killed has sent what it was to send: the system keeps it for the driver.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._of_thread = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SocketAttempts, (self._path,)
+
+    def begin(self, key: str) -> int:
+        answers = self._send("begin", key)
+        return int(answers.readline())  # ends with ValueError if the driver has
+
+    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        self._send("progress", key, share, documents, tokens)
+
+    def end(self, key: str) -> None:
+        self._send("end", key)
+
+    def _send(self, *call: Any) -> TextIO:
+        if not hasattr(self._of_thread, "connection"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(self._path)
+                self._of_thread.connection = connection.makefile("rw")
+        connection = self._of_thread.connection
+        connection.write(json.dumps(call) + "\n")
+        connection.flush()
+        return connection
+
+
+@contextmanager
+def _served(counts: AttemptCounts, lock: threading.Lock) -> Iterator[str]:
+    """The path of a socket, for this user alone, at which threads of this process take the calls of SocketAttempts."""
+
+    class Calls(StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # of a process that has been killed
+                for line in self.rfile:
+                    method, *arguments = json.loads(line)
+                    with lock:
+                        answer = getattr(counts, method)(*arguments)
+                    if answer is not None:
+                        self.wfile.write(f"{answer}\n".encode())
+
+    with TemporaryDirectory(prefix="attempts-") as folder, ThreadingUnixStreamServer(f"{folder}/socket", Calls) as server:
+        server.daemon_threads = True  # they end with the processes that call
+        thread = threading.Thread(target=server.serve_forever, name="attempts", daemon=True)
+        thread.start()
+        try:
+            yield f"{folder}/socket"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class ActorAttempts:
+    """Attempts that an actor counts, which lives as long as the run that has created it."""
 
     def __init__(self, meter: Meter) -> None:
         import ray
@@ -103,15 +211,12 @@ class Attempts:
         self._counts: Any = ray.remote(AttemptCounts).options(**lasting).remote(meter)
 
     def begin(self, key: str) -> int:
-        """Records that work on `key` begins; returns how often it has begun before without ending."""
         return self._call("begin", key)
 
     def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
-        """Records how far the work on `key` is (UnitProgress); does not wait for the actor."""
         self._counts.progress.remote(key, share, documents, tokens)
 
     def end(self, key: str) -> None:
-        """Records that the work has ended, with success or not: the process is alive."""
         self._call("end", key)
 
     def _call(self, method: str, key: str) -> Any:
@@ -119,15 +224,22 @@ class Attempts:
 
         return ray.get(getattr(self._counts, method).remote(key))
 
-    def watched(self, on_activity: Callable[[StageActivity], None]) -> AbstractContextManager[None]:
-        """While the block runs, calls `on_activity` every POLL_S seconds from another thread.
-
-        Ray Data (2.60) has no public API for the activity of a running Dataset: its State API needs the dashboard, and the
-        executor passed to DataContext.custom_execution_callback_classes does not expose its actors.
-        """
+    def activity(self) -> StageActivity:
         import ray
 
-        def poll() -> None:
-            on_activity(ray.get(self._counts.activity.remote(), timeout=POLL_TIMEOUT_S))
+        return ray.get(self._counts.activity.remote(), timeout=POLL_TIMEOUT_S)
 
-        return called_every(POLL_S, poll, "stage-activity", ray.exceptions.RayError)  # the actor may start or restart
+
+def watched(
+    activity: Callable[[], StageActivity], on_activity: Callable[[StageActivity], None] | None
+) -> AbstractContextManager[None]:
+    """While the block runs, gives the activity to `on_activity` every POLL_S seconds, from another thread.
+
+    Ray Data (2.60) has no public API for the activity of a running Dataset: its State API needs the dashboard, and the executor
+    passed to DataContext.custom_execution_callback_classes does not expose its actors.
+    """
+    from ray.exceptions import RayError
+
+    if on_activity is None:
+        return nullcontext()
+    return called_every(POLL_S, lambda: on_activity(activity()), "stage-activity", RayError)  # the actor may start or restart

@@ -10,7 +10,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import cache
@@ -234,41 +235,130 @@ def object_store_use() -> dict[str, int]:
     }
 
 
+class _OwnRay:
+    """A Ray on this machine for one job, started by a thread that mostly waits, so that others go on.
+
+    Ray's processes end with the thread that has started them, whatever ends it (PR_SET_PDEATHSIG, ray/_private/utils.py): it
+    lives until they are to end.
+    """
+
+    def __init__(self, machine: Machines, unit_bytes: int) -> None:
+        self._started: Future[None] = Future()
+        self._unwanted = threading.Event()
+        self._thread = threading.Thread(target=self._live, args=(machine, unit_bytes), name="own-ray")
+        self._thread.start()
+
+    def _live(self, machine: Machines, unit_bytes: int) -> None:
+        import ray
+
+        try:
+            _start_local(machine, unit_bytes)
+        except BaseException as error:
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        self._unwanted.wait()
+        ray.shutdown()
+
+    def wait_until_started(self) -> None:
+        self._started.result()
+
+    def abandon(self) -> None:
+        """Lets it end as soon as it has started; what has begun to start cannot be stopped."""
+        self._unwanted.set()
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self._unwanted.is_set()
+
+    def end(self) -> None:
+        self._unwanted.set()
+        self._thread.join()
+
+
+_begun: list[_OwnRay] = []  # at most one: connected() has not taken it yet, or it was abandoned and ends by itself
+
+
+def _begin_own_ray(machine: Machines, unit_bytes: int) -> _OwnRay | None:
+    """The local Ray that has begun to start, or begins now; None where a cluster is used, or this process is connected."""
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    quiet_environment()
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on the host's address: a token of this run's own keeps others out, without a file in the home folder.
+        # Ray reads it when it is imported.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # not in the thread: two threads that import the same modules can find half of one
+    import ray
+
+    if _begun and _begun[0].is_abandoned:
+        _begun.pop().end()
+    if not _begun and not ray.is_initialized():
+        _begun.append(_OwnRay(machine, unit_bytes))
+    return _begun[0] if _begun else None
+
+
+@contextmanager
+def starting() -> Iterator[Callable[[int], None]]:
+    """Lets a local Ray start while other work is done: connected(), within the block, takes it.
+
+    One that connected() has not taken when the block is left, as by a mistake in the job, ends as soon as it has started. The
+    block does not wait for that; the next start does, and so does an orderly end of the process. os._exit() ends it at once.
+
+    Yields:
+        A function that begins to start Ray for units of at most so many bytes; for the main thread. It does nothing where a
+        cluster is used, or this process is connected already.
+    """
+
+    def start(unit_bytes: int) -> None:
+        _begin_own_ray(this_machine(), unit_bytes)
+
+    try:
+        yield start
+    finally:
+        if _begun:
+            _begun[0].abandon()
+
+
 @contextmanager
 def connected(machine: Machines | None = None, unit_bytes: int = 0) -> Iterator[Machines]:
     """A connection to Ray: the one there is, the cluster that RAY_ADDRESS names, or a local one for the time of the job.
 
     Args:
         machine: what a local Ray takes itself to have; default: what this machine has.
-        unit_bytes: of the units that travel, about; a local Ray's object store is for these.
+        unit_bytes: of the units that travel, about; a local Ray's object store is for these. Both are ignored for one that has
+            begun to start, see starting().
     """
-    quiet_environment()
-    on_cluster = bool(os.environ.get("RAY_ADDRESS"))
-    if not on_cluster and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on the host's address: a token of this run's own keeps others out, without a file in the home folder.
-        # Ray reads it when it is imported.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    own = _begin_own_ray(machine or this_machine(), unit_bytes)
     import ray
 
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    here = ray.is_initialized()
-    local = False
-    if not here:
-        environment = {"env_vars": worker_environment()}
-        if on_cluster:
-            ray.init(runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            local = True
-            _start_local(machine or this_machine(), unit_bytes)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
+    here = ray.is_initialized() and own is None
+    if own is not None:
+        try:
+            own.wait_until_started()
+        except BaseException:
+            own.abandon()
+            raise
+        _begun.remove(own)
+    elif not here:
+        _connect_to_cluster()
     with redirect_stdout(sys.stderr):  # Ray prints there that a worker has died, until it is shut down
         try:
             machines = cluster_machines()
-            if local:
+            if own is not None:
                 machines = replace(machines, cores=this_machine().cores, here=True)
             yield machines
         finally:
             if not here:
                 wait_for_executors()
-                ray.shutdown()
+                ray.shutdown() if own is None else own.end()
+
+
+def _connect_to_cluster() -> None:
+    quiet_environment()
+    import ray
+
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    ray.init(runtime_env={"env_vars": worker_environment()}, logging_level=logging.ERROR, log_to_driver=False)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15

@@ -1,11 +1,11 @@
 """The chain on Ray Data: read -> tokenize -> classify -> label and write, a unit per row."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.attempts import Attempts, StageActivity
+from cluster.attempts import Attempts, StageActivity, counted, watched
 from cluster.prometheus_metrics import Meter, metered, metered_actor
 from cluster.ray_settings import configure_ray_data
 from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, units_in_flight
@@ -53,15 +53,31 @@ class RayExecutor:
         meter: Meter,
         on_activity: Callable[[StageActivity], None] | None,
     ) -> Generator[dict[str, Any], None, None]:
+        with (
+            counted(meter, here=pools.here) as (attempts, activity),
+            closing(stream_rows(self._written(tasks, context, tokenizers, pools, meter, attempts))) as rows,
+            watched(activity, on_activity),
+        ):
+            yield from rows
+
+    def _written(
+        self,
+        tasks: Sequence[str],
+        context: StageContext,
+        tokenizers: Sequence[Definition],
+        pools: Pools,
+        meter: Meter,
+        attempts: Attempts,
+    ) -> Any:
+        """The Dataset of the write stage's rows; not executed yet."""
         import ray.data
         from ray.data import ActorPoolStrategy
 
-        attempts = Attempts(meter)
         shared = {"context": context, "attempts": attempts}
         niceness = TOKENIZER_NICENESS if pools.use_gpu else 0
         unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
         configure_ray_data(context.unit_bytes)
-        written = (
+        return (
             ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
             .map_batches(
                 metered("read", self.read, meter, has_failed),
@@ -95,8 +111,6 @@ class RayExecutor:
                 **unit,
             )
         )
-        with closing(stream_rows(written)) as rows, nullcontext() if on_activity is None else attempts.watched(on_activity):
-            yield from rows
 
     def run_tasks(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any
