@@ -71,10 +71,11 @@ def run(
     """
     started = time.monotonic()
     config = job_of(job)
-    with closing(AutoExecutor(config.compute)) if executor is None else nullcontext(executor) as executor:
+    with AutoExecutor(config.compute).starting() if executor is None else nullcontext(executor) as executor:
         with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
             steps.begin("resolving the model and listing the input")
-            prepared = prepare(config, retry_failed=retry_failed, limit=limit)
+            expect = executor.expect if isinstance(executor, AutoExecutor) and limit is None else None
+            prepared = prepare(config, retry_failed=retry_failed, limit=limit, on_listed=expect)
         state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
         return _label(prepared, state, executor, quiet=quiet, as_json=as_json, report=report)
 

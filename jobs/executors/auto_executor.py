@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
+from cluster import session
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import CORE_FLOPS, GPU_FLOPS, TOKEN_FLOPS, ComputeConfig, Machines, Pools
-from cluster.session import has_ray, this_machine
+from cluster.resources import CORE_FLOPS, GPU_FLOPS, TOKEN_FLOPS, TOKENS_PER_CORE, ComputeConfig, Machines, Pools
 from jobs.executors.executor import Executor, Work, ignored
 from jobs.executors.one_process import MOST_THREADS, OneProcessExecutor
 from jobs.executors.ray_executor import RayExecutor
@@ -16,10 +16,11 @@ from pipeline_ops.tokenizing.sequences import Definition
 
 SMALL_SECONDS = 20.0  # of work in one process: about where Ray, which takes 10 s to start and all cores, is as fast
 BYTES_PER_TOKEN = 4  # of text, about
+LARGEST_UNIT = 32 * 2**20  # bytes, of those that the plan makes
 
 
 class AutoExecutor:
-    """Chooses when it is connected, as then the work is known; the one process starts when this is made.
+    """Chooses when it is connected, as then the work is known. What takes time to start does so before, see starting().
 
     Args:
         compute: a job that names its pools is for Ray.
@@ -27,24 +28,51 @@ class AutoExecutor:
 
     def __init__(self, compute: ComputeConfig):
         self._compute = compute
-        self._process = OneProcessExecutor() if _may_do_without_ray(compute) else None
+        self._process: OneProcessExecutor | None = None
+        self._start_ray: Callable[[int], None] = ignored
         self._chosen: Executor = RayExecutor()
 
-    def close(self) -> None:
-        """Ends the process, if there is one."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+    @contextmanager
+    def starting(self) -> Iterator[Self]:
+        """In the block, Ray or the one process starts while the job is checked; what is not used ends with the block."""
+        with session.starting() as self._start_ray:
+            if _may_do_without_ray(self._compute):
+                self._process = OneProcessExecutor()
+            else:
+                self._start_ray(self._largest_unit)
+            try:
+                yield self
+            finally:
+                self._end_process()
+
+    def expect(self, num_bytes: int) -> None:
+        """Starts Ray as soon as the listing is known to be large, whatever the model.
+
+        Args:
+            num_bytes: of the input that has been listed and may have to be labeled, about.
+        """
+        if self._process is not None and num_bytes / BYTES_PER_TOKEN / TOKENS_PER_CORE > SMALL_SECONDS:
+            self._end_process()
+            self._start_ray(self._largest_unit)
 
     @contextmanager
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
         if self._process is not None:
-            if is_small(work, self._compute, this_machine()):
+            if is_small(work, self._compute, session.this_machine()):
                 self._chosen = self._process
             else:
-                self.close()
+                self._end_process()
         with self._chosen.connected(work, notify) as machines:
             yield machines
+
+    @property
+    def _largest_unit(self) -> int:
+        return LARGEST_UNIT if self._compute.unit_bytes == "auto" else self._compute.unit_bytes
+
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def stream_units(
         self,
@@ -67,7 +95,7 @@ def _may_do_without_ray(compute: ComputeConfig) -> bool:
     """Whether a small input may be labeled without Ray: the job names no pools, and there is no Ray that it belongs to."""
     named = {"classifiers", "tokenizers", "accelerator_type"} & compute.model_fields_set
     gpus = compute.gpus_per_classifier
-    return not named and (gpus == "auto" or gpus <= 1) and not has_ray()
+    return not named and (gpus == "auto" or gpus <= 1) and not session.has_ray()
 
 
 def is_small(work: Work, compute: ComputeConfig, machine: Machines) -> bool:

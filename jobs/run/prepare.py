@@ -2,7 +2,7 @@
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +43,7 @@ from pipeline_ops.tables.input_table import InputTable
 from pipeline_ops.tokenizing.sequences import definition_of
 from pipeline_ops.writing.hive_partitions import hive_folder
 
+OnListed = Callable[[int], None] | None
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
 FOLDER_COLUMNS = "folder_columns"  # key of _job.json
 TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
@@ -84,13 +85,16 @@ class Prepared:
         return sum(known) if len(known) == len(self.models) else None
 
 
-def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = True, limit: int | None = None) -> Prepared:
+def prepare(
+    config: JobConfig, *, retry_failed: bool = False, leased: bool = True, limit: int | None = None, on_listed: OnListed = None
+) -> Prepared:
     """Checks a job against its input, its models and its output, before anything is started or written.
 
     Args:
         retry_failed: plan the units again that earlier runs have quarantined.
         leased: the caller is about to write, so nobody else may be writing.
         limit: for a trial: at most the first `limit` documents of the input, into an output of their own.
+        on_listed: called with the bytes of the input files that have no commit, as soon as they are listed.
 
     Raises:
         UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job.
@@ -116,6 +120,8 @@ def prepare(config: JobConfig, *, retry_failed: bool = False, leased: bool = Tru
         failures = read_failures(config.output_store)
     with store_access("input.path", config.input.path, "read"):
         files, passed_over = find_inputs(config.input, config.input_store, ledger.input_paths)
+    if on_listed is not None:
+        on_listed(sum(file.stored.size for file in files if file.path not in ledger.input_paths))
     job = _resolve(config)
     _check_partitions(job)
     _check_label_folders(job)
