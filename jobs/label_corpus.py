@@ -34,6 +34,7 @@ from jobs.run.prometheus_counts import count_outcome
 from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
 from jobs.run.state import RunState, end_run, state_of
+from jobs.timings.timings import PLANNING, Timings
 from pipeline_ops.tables.input_table import table_words
 
 __all__ = ["RunResult", "labels", "run"]
@@ -50,6 +51,7 @@ def run(
     report: bool = True,
     limit: int | None = None,
     executor: Executor | None = None,
+    timings: Timings | None = None,
 ) -> RunResult:
     """Labels the documents that are not labeled yet.
 
@@ -62,6 +64,7 @@ def run(
             replaces the one before, or continues it if it was of fewer documents with the same settings. The job's output
             stays as it is.
         executor: what the stages run on; default: Ray, or for a small input on this machine one process.
+        timings: measures the run; default: one of its own, from now on, for the run's record.
 
     Raises:
         UserError: a mistake in the job, its input, its model or its output's permissions; nothing has been written.
@@ -69,14 +72,15 @@ def run(
         StoreError: the object store kept failing; what was committed stays.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM; a note says how much is labeled.
     """
-    started = time.monotonic()
+    started, timings = time.monotonic(), timings or Timings(PLANNING)
+    timings.begin(PLANNING)
     config = job_of(job)
     with AutoExecutor(config.compute).starting() if executor is None else nullcontext(executor) as executor:
         with Steps("label-corpus", quiet=quiet or not sys.stderr.isatty()) as steps:
             steps.begin("resolving the model and listing the input")
             expect = executor.expect if isinstance(executor, AutoExecutor) and limit is None else None
             prepared = prepare(config, retry_failed=retry_failed, limit=limit, on_listed=expect)
-        state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started)
+        state = state_of(prepared, run=uuid.uuid4().hex[:12], started=started, timings=timings)
         return _label(prepared, state, executor, quiet=quiet, as_json=as_json, report=report)
 
 

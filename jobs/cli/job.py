@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -85,14 +87,19 @@ def run_command(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="retry units that earlier runs quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     no_report: Annotated[bool, typer.Option("--no-report", help="do not update OUTPUT/_report/report.html")] = False,
+    timings: Annotated[bool, typer.Option("--timings", help="show seconds and CPU by phase and process")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Label the documents that are not labeled yet."""
+    from jobs.timings.timings import JOB_FILE, timings_of_command
+
+    measured = timings_of_command(sampled=timings)
     if log_format is LogFormat.json:
         from jobs.console.json_logging import to_json
 
         to_json()
     from jobs.console.run_summary import run_lines
+    from jobs.console.timings_table import shown_timings
     from jobs.label_corpus import run
     from jobs.results.reading_snippets import print_snippets_of
     from pipeline_ops.storage.store import Store
@@ -101,15 +108,20 @@ def run_command(
     arguments = [job, *(overrides or ())]
     trial = [] if limit is None else ["--limit", str(limit)]
     try:
-        loaded = load_light_job(job, overrides)
-        result = run(
-            loaded,
-            quiet=quiet,
-            retry_failed=retry_failed,
-            as_json=json_lines,
-            report=not no_report,
-            limit=limit,
-        )
+        with shown_timings(measured, quiet=quiet) if timings else nullcontext():
+            measured.begin(JOB_FILE)
+            loaded = load_light_job(job, overrides)
+            result = run(
+                loaded,
+                quiet=quiet,
+                retry_failed=retry_failed,
+                as_json=json_lines,
+                report=not no_report,
+                limit=limit,
+                timings=measured,
+            )
+        if timings:
+            result = replace(result, timings=measured.to_dict())
     except (KeyboardInterrupt, SystemExit) as stop:
         raise interrupted_run(stop, shlex.join(["label-corpus", "run", *arguments, *trial])) from None
     if result.labeled and sys.stderr.isatty() and not (quiet or as_json or json_lines):

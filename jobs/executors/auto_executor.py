@@ -11,12 +11,12 @@ from cluster.resources import CORE_FLOPS, GPU_FLOPS, TOKEN_FLOPS, TOKENS_PER_COR
 from jobs.executors.executor import Executor, Work, ignored
 from jobs.executors.one_process import MOST_THREADS, OneProcessExecutor
 from jobs.executors.ray_executor import RayExecutor
+from pipeline_ops.planning.work_plan import LARGEST_UNIT
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.tokenizing.sequences import Definition
 
 SMALL_SECONDS = 20.0  # of work in one process: about where Ray, which takes 10 s to start and all cores, is as fast
 BYTES_PER_TOKEN = 4  # of text, about
-LARGEST_UNIT = 32 * 2**20  # bytes, of those that the plan makes
 
 
 class AutoExecutor:

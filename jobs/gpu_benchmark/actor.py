@@ -22,7 +22,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Unit
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import good_row, rejects_cell, tokenized_schema
+from pipeline_ops.stages.rows import good_row, rejects_cell, spans_cell, tokenized_schema
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.synthetic import random_models
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_to_columns
@@ -178,10 +178,9 @@ class Rows:
             "unit": pa.array([unit.to_json()]),
             "rejects": rejects_cell(b""),
             "documents": binary_cell(pack_table(self.documents)),
-            "read_seconds": pa.array([0.0]),
+            "spans": spans_cell([]),
             **batches_to_columns(self.batches),
             "num_tokens_0": list_cell(self.lengths),
             "truncated_0": list_cell(self.truncated),
-            "tokenize_seconds": pa.array([0.0]),
         }
         return good_row(tokenized_schema([self.model]), columns)

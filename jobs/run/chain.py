@@ -1,6 +1,6 @@
 """The units of a plan through an executor's stages: what each needs, and what each gives the commits."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -48,14 +48,14 @@ def label_units(
     meter: Meter,
     executor: Executor,
     on_activity: Callable[[StageActivity], None] | None = None,
-    on_passes: Callable[[list[dict[str, Any]]], None] | None = None,
+    on_written: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Generator[Commit | Failure, None, None]:
     """Labels and writes the plan's units; yields what each shall commit, or why it failed, as soon as it is known.
 
     Args:
         probed: the result of probe_models.
         on_activity: called every second, from another thread, with what the stages are working on.
-        on_passes: called after each unit with what went through each model (stages.rows.PASSES).
+        on_written: called with the row (stages.rows.WRITTEN) of each unit that has not failed.
     """
     context = stage_context(prepared, pools, probed)
     tasks = [spans_to_json(list(spans)) for spans in prepared.plan.tasks]
@@ -65,6 +65,6 @@ def label_units(
         for row in rows:
             if row["failure"] is None:
                 count_row(meter, row, paths)
-                if on_passes is not None:
-                    on_passes(row["passes"])
+                if on_written is not None:
+                    on_written(row)
             yield decode_outcome(row)

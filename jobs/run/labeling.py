@@ -1,6 +1,6 @@
 """Labels what is left of the input: connects, sizes the pools, checks the model on a worker, streams the outcomes of units."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from functools import partial
 from typing import Any
@@ -51,6 +51,7 @@ def label_remaining(
     plan = prepared.plan
     work = Work(plan.unit_bytes, plan.bytes_left, prepared.token_flops, tokens_per_core(prepared))
     with executor.connected(work, state.notify) as machines:
+        state.timings.on_cluster = not machines.here
         writer.rewrite_outdated(executor.run_tasks)
         if not prepared.plan.tasks:
             return
@@ -79,7 +80,7 @@ def label_remaining(
         state.begin_labeling(pools, probed["device"], probed["dtypes"])
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs
-        units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_passes, prepared, state))
+        units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_unit, prepared, state))
         with watched, closing(units) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
             state.begin_step("finishing: stopping the workers")
@@ -94,7 +95,9 @@ def _warn_about_uncounted_gpus(state: RunState, executor: Executor) -> None:
         )
 
 
-def _note_passes(prepared: Prepared, state: RunState, passes: Sequence[dict[str, Any]]) -> None:
+def _note_unit(prepared: Prepared, state: RunState, row: Mapping[str, Any]) -> None:
+    state.timings.unit_received(row["spans"])
+    passes = row["passes"]
     for line in padding_lines(prepared.models, [passed["against_padding"] for passed in passes]):
         state.note_once(state.without_padding, line)
     for passed in passes:

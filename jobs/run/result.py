@@ -67,6 +67,7 @@ class RunResult:
         without_padding: which models had batches without padding in this run, and why.
         without_sharing: which models had passes of their own in this run though they have layers in common, and why.
         without_compiling: which models were not compiled in this run though `model.compile: auto` would have them so, and why.
+        timings: of `run --timings`: see Timings.to_dict.
         report: path of the output's report; report_error: why there is none; report_seconds: how long it took.
     """
 
@@ -111,6 +112,7 @@ class RunResult:
     without_padding: list[str] = field(default_factory=list)
     without_sharing: list[str] = field(default_factory=list)
     without_compiling: list[str] = field(default_factory=list)
+    timings: dict[str, Any] | None = None
     report: str | None = None
     report_error: str | None = None
     report_seconds: float | None = None

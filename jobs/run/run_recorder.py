@@ -14,7 +14,7 @@ from pipeline_ops.schema.units import iso
 
 RECORD_SECONDS = 20  # between two puts of the record
 POINT_SECONDS = 2  # between two points of the timeline, until it has many
-NOT_RECORDED = ("report", "report_error", "report_seconds")  # of a result: not known yet
+NOT_RECORDED = ("report", "report_error", "report_seconds", "timings")  # of a result: not known yet, or in the record itself
 
 
 @contextmanager
@@ -97,6 +97,7 @@ class _Recorder:
         record.classifiers = state.pools.classifiers if state.pools else 0
         record.documents, record.tokens, record.rejected = state.documents, state.tokens, state.rejected
         record.units, record.units_failed = state.units, state.failed_units
+        record.timings = state.timings.to_dict()
         rates = state.rates()
         record.labeling_documents_per_second = None if rates is None else round(rates[0], 1)
         expected = state.committed.documents_expected

@@ -11,6 +11,7 @@ from cluster.resources import Pools
 from jobs.number_format import counted, of_about
 from jobs.run.prepare import Prepared
 from jobs.run.result import RunResult, mostly_rejected_lines, removed_line
+from jobs.timings.timings import FIRST_UNIT, PLANNING, Timings
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.models.flops import peak_flops, utilization
@@ -85,6 +86,7 @@ class RunState:
     quarantined_before: int = 0
     observers: list[Observer] = field(default_factory=list)
 
+    timings: Timings = field(default_factory=lambda: Timings(PLANNING))
     started: float = field(default_factory=time.monotonic)
     step: str = "starting"
     labeling_started: float | None = None  # when the first classifier had loaded the model and its first unit
@@ -169,8 +171,9 @@ class RunState:
         return f"{of_about(done.documents, done.documents_expected)} documents are labeled"
 
     def begin_step(self, step: str) -> None:
-        """Sets what the run does from now on, for people."""
+        """Sets what the run does from now on, for people and for its timings."""
         self.step = step
+        self.timings.begin(step)
 
     def begin_labeling(self, pools: Pools, device: str | None, dtypes: Sequence[str]) -> None:
         """Marks the start of the stages.
@@ -180,7 +183,8 @@ class RunState:
             dtypes: of each model, in the job's order.
         """
         self.pools, self.device, self.dtypes = pools, device, tuple(dtypes)
-        self.begin_step(LOADING)
+        self.step = LOADING
+        self.timings.begin(FIRST_UNIT)
 
     def set_activity(self, activity: StageActivity) -> None:
         """Sets what the stages work on at the moment; may be called from another thread."""
@@ -192,7 +196,7 @@ class RunState:
         if self.labeling_started is None or moment < self.labeling_started:
             self.labeling_started = moment
         if self.step == LOADING:
-            self.begin_step(LABELING)
+            self.step = LABELING
 
     def add(self, outcome: Commit | Failure) -> None:
         """Counts a unit that has been committed or quarantined."""
@@ -214,6 +218,7 @@ class RunState:
 
     def _count(self, commit: Commit) -> None:
         self.last_commit = time.monotonic()
+        self.timings.unit_committed(LABELING)
         if self.units == 0:
             took = commit.classify_seconds.busy + commit.stage_seconds.get("write", 0.0)
             self._begin_classifying(max(self.last_commit - took, self.started))
@@ -235,7 +240,7 @@ class RunState:
             observer(event)
 
 
-def state_of(prepared: Prepared, run: str, started: float) -> RunState:
+def state_of(prepared: Prepared, run: str, started: float, timings: Timings) -> RunState:
     """The state of a run that has just been prepared.
 
     Args:
@@ -260,6 +265,7 @@ def state_of(prepared: Prepared, run: str, started: float) -> RunState:
         share_before=prepared.plan.share_done,
         quarantined=list(prepared.failures),
         quarantined_before=len(prepared.failures),
+        timings=timings,
         started=started,
     )
 

@@ -57,6 +57,7 @@ class RunRecord:
     rejected: int = 0
     units_failed: int = 0
     timeline: list[list[float]] = field(default_factory=list)  # of Points
+    timings: dict[str, Any] | None = None  # until the record was put: see jobs.timings; None: of an earlier version
     result: dict[str, Any] | None = None  # its JSON line, without what is said of the report
 
     @property

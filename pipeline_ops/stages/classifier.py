@@ -24,6 +24,7 @@ from pipeline_ops.models.shared_layers import sharing_key
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import list_cell
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP
+from pipeline_ops.schema.spans import Stopwatch, start_of_process
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import PASSES, Columns, UnitRow, classified_schema, detail_of, guarded, rejects_of
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
@@ -69,6 +70,8 @@ class ClassifyActor:
     """Loads the models once, on the GPU that Ray assigned or for one core; a document that a model fails on is rejected."""
 
     def __init__(self, context: StageContext, attempts: ProgressAttempts):
+        start_of_process()
+        stopwatch = Stopwatch()
         self.context, self.attempts = context, attempts
         self.tokenizations, self.schema = tokenization_ids(context.models), classified_schema(context.models)
         self.flops: list[DocumentFlops | None] | None = None  # counted after the first unit, whose labels are waited for
@@ -78,6 +81,7 @@ class ClassifyActor:
                 self.passes = self.load()
         except Exception as error:  # raised for the first unit: Ray reports a failed constructor as a traceback only
             self.load_error = error
+        self.loading = stopwatch.span("loading")
         self.called = self.returned = time.monotonic()  # when the last call began and ended
 
     def load(self) -> list[ForwardPasses]:
@@ -110,7 +114,7 @@ class ClassifyActor:
     def __call__(self, row: pa.Table) -> pa.Table:
         self.called = time.monotonic()
         step = STEP if self.load_error is None else MODEL_LOAD_STEP
-        result = guarded(self.classify, row, step, self.schema, self.attempts)
+        result = guarded(self.classify, row, step, self.schema, self.attempts, [self.loading])
         self.returned = time.monotonic()
         return result
 

@@ -1,7 +1,6 @@
 """The read stage: a task's spans of input files in, a row per unit out."""
 
 import hashlib
-import time
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -9,9 +8,10 @@ import pyarrow as pa
 from pipeline_ops.reading.reader import Attempts, read_units, spans_from_json
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, worker_died
+from pipeline_ops.schema.spans import Stopwatch
 from pipeline_ops.schema.units import pack_rejects
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import READ, failed_row, good_row, rejects_cell
+from pipeline_ops.stages.rows import READ, failed_row, good_row, rejects_cell, spans_cell, spans_of_stage
 
 
 def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iterator[pa.Table]:
@@ -23,7 +23,7 @@ def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iter
     spans = task["task"][0].as_py()
     key = f"task {hashlib.sha256(spans.encode()).hexdigest()[:24]}"
     deaths = attempts.begin(key)
-    began = time.monotonic()
+    stopwatch = Stopwatch()
     # attempts are counted per file only after a process has died: each costs a call to another process
     for unit in read_units(spans_from_json(spans), context, attempts if deaths else None):
         if isinstance(unit, Failure):
@@ -40,10 +40,10 @@ def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iter
                 "unit": [unit.to_json()],
                 "rejects": rejects_cell(pack_rejects(rejects)),
                 "documents": binary_cell(pack_table(documents)),
-                "read_seconds": [time.monotonic() - began],
+                "spans": spans_cell(spans_of_stage("read", stopwatch)),
             },
         )
-        began = time.monotonic()
+        stopwatch = Stopwatch()
         if deaths:
             attempts.end(packing)
     attempts.end(key)

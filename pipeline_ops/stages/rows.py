@@ -22,12 +22,17 @@ from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, unpack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.schema.spans import Span, Stopwatch, start_of_process
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit, pack_rejects, unpack_rejects
 from pipeline_ops.tokenizing.batching import batch_types
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
 
 Columns = dict[str, pa.Array]  # those that a stage adds to a row, or replaces; arrays of one value
 
+# what the stages so far took, each with the start of its process
+SPANS = pa.list_(
+    pa.struct({"name": pa.string(), **dict.fromkeys(("began", "seconds", "cpu_seconds"), pa.float64())}),
+)
 # failure, unit, commit: JSON; rejects: JSON Lines; documents: Arrow IPC stream
 READ = pa.schema(
     {
@@ -35,7 +40,7 @@ READ = pa.schema(
         "unit": pa.string(),
         "rejects": pa.large_binary(),
         "documents": pa.large_binary(),
-        "read_seconds": pa.float64(),
+        "spans": SPANS,
     }
 )
 # what went through each model; if so, why its batches were without padding, why it shares none of the layers in common,
@@ -49,11 +54,11 @@ PASSES = pa.list_(
         }
     )
 )
-WRITTEN = pa.schema({"failure": pa.string(), "commit": pa.string(), "passes": PASSES})
+WRITTEN = pa.schema({"failure": pa.string(), "commit": pa.string(), "passes": PASSES, "spans": SPANS})
 
 
 def tokenized_schema(models: Sequence[JobModel]) -> pa.Schema:
-    """READ; batch_*, num_tokens_*, truncated_* and windows_*, numbered by tokenization (tokenization_ids); tokenize_seconds."""
+    """READ; batch_*, num_tokens_*, truncated_* and windows_*, numbered by tokenization (tokenization_ids)."""
     batches = [batch_types(number) for number in range(len(distinct_tokenizations(models)))]
     return _schema(READ, *batches, _document_types(models))
 
@@ -84,7 +89,7 @@ def _document_types(models: Sequence[JobModel]) -> dict[str, pa.DataType]:
         types[f"truncated_{number}"] = pa.large_list(pa.uint8())
         if model.facts.windows is not None:
             types[f"windows_{number}"] = pa.large_list(pa.int32())
-    return {**types, "tokenize_seconds": pa.float64()}
+    return types
 
 
 def _schema(*parts: pa.Schema | Mapping[str, pa.DataType]) -> pa.Schema:
@@ -117,8 +122,26 @@ class UnitRow:
         """A list column's values, flat and read-only; shares the row's memory."""
         return flat_values(self.table, column)
 
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall-clock seconds of the stages so far, and of what went before them."""
+        return {span["name"]: span["seconds"] for span in self.value("spans")}
+
     def value(self, column: str) -> Any:
         return self.table[column][0].as_py()
+
+
+def spans_cell(spans: Sequence[Mapping[str, Any]]) -> pa.Array:
+    return pa.array([spans], SPANS)
+
+
+def spans_of_stage(stage: str, stopwatch: Stopwatch, loading: Sequence[Span] = ()) -> list[dict[str, Any]]:
+    """The spans of a stage that ends now: of its process's start, `loading`, and its own.
+
+    Args:
+        loading: of what the process has done before its first unit.
+    """
+    spans = [start_of_process(), *loading]
+    return [*(span.named(f"{stage}: {span.name}").to_dict() for span in spans), stopwatch.span(stage).to_dict()]
 
 
 def rejects_cell(lines: bytes) -> pa.Array:
@@ -145,10 +168,20 @@ def decode_outcome(row: Mapping[str, Any]) -> Commit | Failure:
     return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
 
 
-def guarded(stage: Callable[[UnitRow], Columns], table: pa.Table, step: str, schema: pa.Schema, attempts: Attempts) -> pa.Table:
-    """The row with the columns of `stage(row)`, in `schema`.
+def guarded(
+    stage: Callable[[UnitRow], Columns],
+    table: pa.Table,
+    step: str,
+    schema: pa.Schema,
+    attempts: Attempts,
+    loading: Sequence[Span] = (),
+) -> pa.Table:
+    """The row with the columns of `stage(row)` and the spans of this stage, in `schema`.
 
     It is a failed row for a unit that has failed before, fails now, or has killed MAX_TRIES processes in this step.
+
+    Args:
+        loading: see spans_of_stage.
     """
     if has_failed(table):
         return failed_row(schema, Failure.from_json(table["failure"][0].as_py()))
@@ -159,7 +192,10 @@ def guarded(stage: Callable[[UnitRow], Columns], table: pa.Table, step: str, sch
     else:
         try:
             received = dict(zip(table.column_names, table.itercolumns(), strict=True))
-            result = good_row(schema, {**received, **stage(row)})
+            stopwatch = Stopwatch()
+            columns = stage(row)
+            spans = spans_cell(row.value("spans") + spans_of_stage(step, stopwatch, loading))
+            result = good_row(schema, {**received, **columns, "spans": spans})
         except Exception as error:
             result = failed_row(schema, failure_of(error, row.unit.pieces, step))
     attempts.end(key)

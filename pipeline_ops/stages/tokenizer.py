@@ -1,7 +1,6 @@
 """The tokenize stage: documents in, padded token batches out."""
 
 import os
-import time
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -13,6 +12,7 @@ from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table
+from pipeline_ops.schema.spans import Stopwatch, start_of_process
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import Columns, UnitRow, detail_of, guarded, rejects_of, tokenized_schema
 from pipeline_ops.tokenizing.batching import batches_to_columns, make_batches
@@ -33,6 +33,8 @@ class TokenizeActor:
     """
 
     def __init__(self, context: StageContext, attempts: Attempts, tokenizers: Sequence[Definition], niceness: int = 0):
+        start_of_process()
+        stopwatch = Stopwatch()
         if niceness:
             os.nice(niceness)
         if any(isinstance(tokenizer, bytes) for tokenizer in tokenizers):  # of transformers, not of Rust alone
@@ -44,12 +46,12 @@ class TokenizeActor:
             TextEncoder(tokenizer, with_type_ids=facts.has_type_ids, pairs=facts.pairs, windows=facts.windows)
             for tokenizer, facts in zip(tokenizers, self.facts, strict=True)
         ]
+        self.loading = stopwatch.span("loading")
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        return guarded(self.tokenize, row, "tokenize", self.schema, self.attempts)
+        return guarded(self.tokenize, row, "tokenize", self.schema, self.attempts, [self.loading])
 
     def tokenize(self, row: UnitRow) -> Columns:
-        began = time.monotonic()
         text_columns, output = self.context.input.text_columns, self.context.output
         documents = row.documents
         texts = [decode_texts(documents.column(name))[0].to_pylist() for name in text_columns]
@@ -82,7 +84,6 @@ class TokenizeActor:
             columns[f"truncated_{number}"] = list_cell(encoded.truncated.astype(np.uint8))
             if encoded.windows is not None:
                 columns[f"windows_{number}"] = list_cell(encoded.windows)
-        columns["tokenize_seconds"] = pa.array([time.monotonic() - began])
         return columns
 
     def encode(self, texts: list[list[str]]) -> tuple[list[Encodings], Errors, Errors]:

@@ -49,7 +49,8 @@ def label_and_write(row: UnitRow, context: StageContext) -> Columns:
         classify_seconds=ClassifySeconds(**row.value("classify_seconds")),
         flops=row.value("flops"),
     )
-    seconds = {"read": row.value("read_seconds"), "tokenize": row.value("tokenize_seconds"), "write": time.monotonic() - began}
+    before = row.stage_seconds()
+    seconds = {"read": before["read"], "tokenize": before["tokenize"], "write": time.monotonic() - began}
     commit = replace(commit, stage_seconds={stage: round(spent, 6) for stage, spent in seconds.items()})
     return {"commit": pa.array([commit.to_json()])}
 

@@ -16,7 +16,6 @@ from tests.support.corpora import real_documents, write_jsonl
 from tests.support.running import (
     command_in_own_process,
     job_settings,
-    keys,
     kill_group,
     start_command,
     wait_for,
