@@ -17,6 +17,11 @@ OBJECT_STORE_BYTES = 2 * 2**30  # of a Ray on one machine, at least
 TOKENIZED_OVER_TEXT = 2.2  # bytes of a unit with its token batches, over those of its text
 OBJECT_STORE_SHARE = 0.3  # of the memory, at most
 SHARED_MEMORY_SHARE = 0.95  # of what is free, at most, as Ray: it refuses a large store if less is free when it starts
+BYTES_PER_TOKEN = 4  # of text, in a Latin alphabet
+LEAST_UNIT_SECONDS = (
+    1.0  # of a classifier, at the end of a run: they end so far apart, and handing over a unit takes 0.1 of a core
+)
+UNIT_SECONDS_PER_CLASSIFIER = 0.03  # or so long, for each of them: the driver hands over some 40 units a second
 LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:
 WRITER_CPUS = 0.5  # one large file would then be tokenized by one actor
@@ -125,6 +130,8 @@ class Pools:
     min_classifiers: int
     accelerator_type: str | None = None
     here: bool = False  # all of them, in a Ray of this job's own (Machines.here)
+    readers: int = 1  # tasks that read at the same time, at most
+    least_unit_bytes: int = 0  # of text; see least_unit_bytes()
 
     @property
     def use_gpu(self) -> bool:
@@ -171,6 +178,17 @@ def object_store_bytes(machine: Machines, unit_bytes: int, *, memory: float, sha
 def units_in_flight(use_gpu: bool) -> int:
     """Units that each classifier is sent at a time, the one in work among them: it does not wait for the next."""
     return 4 if use_gpu else 2
+
+
+def least_unit_bytes(classifiers: int, flops: float, token_flops: float) -> int:
+    """Bytes of the smallest units that are worth to be handed over, at the end of a run, so that the classifiers end together.
+
+    Args:
+        flops: per second, of the devices of one classifier.
+        token_flops: of the model, per token.
+    """
+    seconds = max(LEAST_UNIT_SECONDS, classifiers * UNIT_SECONDS_PER_CLASSIFIER)
+    return round(seconds * flops / token_flops * BYTES_PER_TOKEN)
 
 
 def tokens_per_pass(token_flops: float) -> int:
@@ -270,6 +288,8 @@ def resolve_pools(
             f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
             f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers, or add nodes"
         )
+    beside = machines.cpus - tokenizers - WRITER_CPUS - (0 if gpus else classifiers)
+    flops = GPU_FLOPS * min(gpus, 1) if gpus else CORE_FLOPS
     on_cores = tokens_per_pass(token_flops) if token_flops else 2048
     batch_tokens = resolve("batch_tokens", None if gpus else on_cores, "the GPU's memory" if gpus else "the model's size")
     return Pools(
@@ -282,6 +302,8 @@ def resolve_pools(
         min_classifiers=min_classifiers,
         accelerator_type=compute.accelerator_type if gpus else None,
         here=machines.here,
+        readers=max(int(beside / READER_CPUS), 1),
+        least_unit_bytes=least_unit_bytes(classifiers, flops, token_flops or TOKEN_FLOPS),
     )
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import Pools
+from cluster.resources import Pools, units_in_flight
 from jobs.executors.executor import Executor
 from jobs.run.fingerprint import fingerprint, result_settings
 from jobs.run.prepare import Prepared
 from jobs.run.prometheus_counts import count_row
 from pipeline_ops.models.config import distinct_tokenizations, with_dtypes
-from pipeline_ops.reading.reader import spans_to_json
+from pipeline_ops.planning.work_plan import reading_order
+from pipeline_ops.reading.spans import spans_to_json
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import decode_outcome
@@ -34,6 +35,9 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
         output=job.output,
         column_types=prepared.column_types,
         unit_bytes=prepared.plan.unit_bytes,
+        least_unit_bytes=pools.least_unit_bytes,
+        # a single classifier waits for no other
+        unit_parts=pools.classifiers * units_in_flight(pools.use_gpu) if pools.classifiers > 1 else 0,
         fingerprint=fingerprint(result_settings(job, models)),
         models=tuple(replace(model, tokenizer="") for model in models),
         batch_tokens=pools.batch_tokens or probed["batch_tokens"],
@@ -58,7 +62,7 @@ def label_units(
         on_written: called with the row (stages.rows.WRITTEN) of each unit that has not failed.
     """
     context = stage_context(prepared, pools, probed)
-    tasks = [spans_to_json(list(spans)) for spans in prepared.plan.tasks]
+    tasks = [spans_to_json(list(spans)) for spans in reading_order(prepared.plan, pools.readers)]
     tokenizers = [model.tokenizer for model in distinct_tokenizations(prepared.models)]
     paths = [model.config.path for model in prepared.models]
     with closing(executor.stream_units(tasks, context, tokenizers, pools, meter, on_activity)) as rows:

@@ -27,7 +27,8 @@ from pipeline_ops.planning.forecast import (
     forecast,
 )
 from pipeline_ops.planning.sampler import Estimate, Sample
-from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES, Span
+from pipeline_ops.reading.reader import SINGLE_REQUEST_BYTES
+from pipeline_ops.reading.spans import Span
 from pipeline_ops.schema.errors import UserError
 
 CPU = "CPU"

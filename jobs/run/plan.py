@@ -29,7 +29,7 @@ from pipeline_ops.output.run_records import RunRecord, read_runs
 from pipeline_ops.planning.local_time import Speed, dtype_speed, estimated_speed, recorded_speed
 from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
-from pipeline_ops.reading.reader import ReadSettings
+from pipeline_ops.reading.spans import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.paths import MOST_NAMES, shown, some_shown
 from pipeline_ops.tables.input_table import table_words

@@ -13,7 +13,8 @@ from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.output.mostly_rejected import ASKED_FOR, MIN_DOCUMENTS, REMEDIES
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
-from pipeline_ops.reading.reader import ReadSettings, Span, read_pieces
+from pipeline_ops.reading.reader import read_pieces
+from pipeline_ops.reading.spans import ReadSettings, Span
 from pipeline_ops.schema.errors import UserError, store_access, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -142,7 +143,7 @@ def _tables(
         for part in read_pieces([Span(file, (Range(0, None),))], settings):
             if isinstance(part, Failure):
                 raise UserError(f"input.path: {file.path!r} cannot be read: {part.message}")
-            _, table, rejects = part
+            table, rejects = part.documents, part.rejects
             if table.num_rows and _is_empty(table, config.label_column):
                 names = column_names(file, config, store)
                 if config.label_column not in names:

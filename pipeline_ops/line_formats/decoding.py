@@ -6,6 +6,7 @@ opened.
 """
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,8 +57,8 @@ class LineStream:
         delivered: how many decoded bytes have been read.
     """
 
-    def __init__(self, source: BinaryIO, decoded: Readable, decoding: Decoding):
-        self._source, self._decoded = source, decoded
+    def __init__(self, source: BinaryIO, decoded: Readable, decoding: Decoding, size: int):
+        self._source, self._decoded, self._size = source, decoded, size
         self.decoding, self.delivered = decoding, 0
         self._broken: BrokenStream | None = None
 
@@ -92,6 +93,18 @@ class LineStream:
         """How many bytes of the file have been read; of a decoded one a little more than what was delivered."""
         return self._source.tell()
 
+    def bytes_left(self, position: int) -> float:
+        """Decoded bytes from there to the end; where they are not the file's own, by what its bytes read so far have given.
+
+        The same whenever the file is read by the same reads: the files of a Store return all the bytes that are asked for.
+        """
+        if self.is_plain:
+            return self._size - position
+        stored = self.tell_stored()
+        if self.delivered < LINE_END_BYTES and stored < self._size:
+            return math.inf  # so many may have been looked at, and are still to be read
+        return self.delivered - position + (self._size - stored) * self.delivered / stored
+
 
 @contextmanager
 def open_lines(
@@ -113,10 +126,10 @@ def open_lines(
         pa.BufferReader(content) if content is not None else store.open(file.stored, sequential=True) as source,
         _decoded(source, file, config) as (decoding, decoded),
     ):
-        stream = LineStream(source, decoded, decoding)
+        stream = LineStream(source, decoded, decoding, file.stored.size)
         if decoding.is_plain:
             source.seek(start_byte)
-            yield LineStream(source, source, decoding)
+            yield LineStream(source, source, decoding, file.stored.size)
             return
         while start_byte > 0:
             skipped = len(stream.read(min(start_byte, STREAM_CHUNK_BYTES)))

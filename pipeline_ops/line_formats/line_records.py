@@ -4,7 +4,7 @@ Text, JSON Lines and CSV are split at b"\\n" only (a b"\\r" before it is dropped
 U+0085 and form feeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ class RecordBlock:
 def read_record_blocks(
     stream: Readable,
     *,
-    target_bytes: int,
+    target_bytes: int | Callable[[int], int],
     syntax: CsvSyntax | None = None,
     start_row: int = 0,
     start_byte: int = 0,
@@ -55,6 +55,8 @@ def read_record_blocks(
 
     Args:
         stream: at `start_byte`, which is the beginning of a record.
+        target_bytes: of each block; or what gives it for the block that begins at a byte, while the stream is as far as it is
+            when the block before has been cut.
         syntax: of CSV, where a newline in a quoted field does not end a record. None: every newline does.
         stop_byte: where to stop, at the end of a record; None: at the end of the stream.
 
@@ -65,9 +67,9 @@ def read_record_blocks(
     buffer = bytearray()
     row, position, at_end = start_row, start_byte, False
     broken: BrokenStream | None = None
-    need = target_bytes
-    chunk_bytes = min(STREAM_CHUNK_BYTES, max(target_bytes, MIN_CHUNK_BYTES))  # each block is found in all that is held
+    need = target = _target(target_bytes, position)
     while True:
+        chunk_bytes = min(STREAM_CHUNK_BYTES, max(target, MIN_CHUNK_BYTES))  # each block is found in all that is held
         while len(buffer) < need and not at_end:
             left = chunk_bytes if stop_byte is None else min(chunk_bytes, stop_byte - position - len(buffer))
             try:
@@ -81,7 +83,7 @@ def read_record_blocks(
         ends = record_ends(bytes(buffer), syntax, at_end=at_end and not broken, begins_file=position == 0)
         if broken and not len(ends):  # what is left is no whole record
             raise broken
-        taken = min(max(int(np.searchsorted(ends, target_bytes, side="right")), 1), max_records)
+        taken = min(max(int(np.searchsorted(ends, target, side="right")), 1), max_records)
         cut = int(ends[taken - 1]) if len(ends) >= taken else 0
         if not at_end and cut in (0, len(buffer)):
             # the first record is incomplete, or one more byte shows whether this block is the last
@@ -93,7 +95,12 @@ def read_record_blocks(
         data = bytes(buffer[:cut])
         del buffer[:cut]
         yield RecordBlock(data, row, taken, position, last=at_end and not (buffer or broken) and stop_byte is None)
-        row, position, need = row + taken, position + cut, target_bytes
+        row, position = row + taken, position + cut
+        need = target = _target(target_bytes, position)
+
+
+def _target(target_bytes: int | Callable[[int], int], position: int) -> int:
+    return target_bytes(position) if callable(target_bytes) else target_bytes
 
 
 def record_ends(data: bytes, syntax: CsvSyntax | None, *, at_end: bool, begins_file: bool) -> np.ndarray:

@@ -27,7 +27,8 @@ from pipeline_ops.line_formats.decoding import decoding_of, open_lines
 from pipeline_ops.models.config import JobModel, distinct_tokenizations, tokenization_ids
 from pipeline_ops.planning.work_plan import EXPANSION, is_compressed
 from pipeline_ops.reading.documents import decode_texts
-from pipeline_ops.reading.reader import ReadSettings, Span, documents_of_rows, parse_block, read_pieces, wanted_columns
+from pipeline_ops.reading.reader import documents_of_rows, parse_block, read_pieces, wanted_columns
+from pipeline_ops.reading.spans import ReadSettings, Span
 from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault
@@ -346,7 +347,7 @@ class _Sampler:
                 if isinstance(part, Failure):
                     self.sample.unreadable.append(f"{part.where}: {part.message}")
                 else:
-                    yield part[1:]
+                    yield part.documents, part.rejects
 
         return self.measure(readable())
 

@@ -9,11 +9,12 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Protocol
 
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import current_commits, gaps
-from pipeline_ops.reading.reader import Span
+from pipeline_ops.reading.spans import Span
 from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_footers, split_row_groups
 from pipeline_ops.row_formats.row_files import ROW_FORMATS
 from pipeline_ops.schema.errors import is_store_fault
@@ -50,6 +51,7 @@ class Plan:
     """The work of a run."""
 
     tasks: tuple[tuple[Span, ...], ...]  # each is read by one task, from front to back
+    task_bytes: tuple[int, ...]  # that each reads, decompressed, estimated
     num_units: int  # estimate: only Parquet is cut before it is read
     files: int
     bytes: int
@@ -136,8 +138,9 @@ def make_plan(
     num_bytes = sum(file.stored.size for file in files)
     bytes_left = sum(span.file.stored.size * _share_left(span, cuts) for span in spans)
     return Plan(
-        tasks=tuple(task for task, _ in tasks),
-        num_units=sum(units for _, units in tasks),
+        tasks=tuple(task for task, _, _ in tasks),
+        task_bytes=tuple(num_bytes for _, _, num_bytes in tasks),
+        num_units=sum(units for _, units, _ in tasks),
         files=len(files),
         bytes=num_bytes,
         files_done=files_done,
@@ -160,6 +163,27 @@ def automatic_unit_bytes(num_bytes: int) -> int:
     A unit is labeled by one classifier: a CPU replica works on 32 MiB for a quarter of an hour, while others have none left.
     """
     return min(max(num_bytes // UNITS, SMALLEST_UNIT), LARGEST_UNIT)
+
+
+def reading_order(plan: Plan, readers: int) -> list[tuple[Span, ...]]:
+    """The tasks in the order in which to read them, with Span.behind: large ones first, so that a run ends with small ones.
+
+    Args:
+        readers: tasks that are read at the same time. Those behind a task may come to their end with it, so they do not count
+            as work that is left then.
+    """
+    order = sorted(range(len(plan.tasks)), key=lambda number: -plan.task_bytes[number])
+    sizes = [plan.task_bytes[number] for number in order]
+    total = [*accumulate(reversed(sizes), initial=0)][::-1]  # of the tasks from each on
+    ordered = []
+    for place, number in enumerate(order):
+        behind = total[min(place + readers, len(sizes))]
+        spans: list[Span] = []
+        for span in reversed(plan.tasks[number]):
+            spans.append(replace(span, behind=behind))
+            behind += _estimated_bytes(span)
+        ordered.append(tuple(reversed(spans)))
+    return ordered
 
 
 def _paths(commit: Commit) -> set[str]:
@@ -203,8 +227,8 @@ def _share_left(span: Span, cuts: Cuts) -> float:
     return min(max(left / size, 0.0), 1.0)
 
 
-def _group(spans: list[Span], cuts: Cuts, unit_bytes: int) -> Iterator[tuple[tuple[Span, ...], int]]:
-    """(spans of one task, units it will give): small files of one format together, large ones alone or split."""
+def _group(spans: list[Span], cuts: Cuts, unit_bytes: int) -> Iterator[tuple[tuple[Span, ...], int, int]]:
+    """(spans of one task, units it will give, bytes it reads): small files together by format, large ones alone or split."""
     group: list[Span] = []
     size = 0
     for span in spans:
@@ -215,7 +239,7 @@ def _group(spans: list[Span], cuts: Cuts, unit_bytes: int) -> Iterator[tuple[tup
             or span.file.format != group[0].file.format
             or len(group) == MAX_GROUPED_FILES
         ):
-            yield tuple(group), 1
+            yield tuple(group), 1, size
             group, size = [], 0
         if small:
             group.append(span)
@@ -223,9 +247,10 @@ def _group(spans: list[Span], cuts: Cuts, unit_bytes: int) -> Iterator[tuple[tup
         elif span.file.path in cuts:
             yield from _split_parquet(span, *cuts[span.file.path])
         else:
-            yield (span,), -(-_estimated_bytes(span) // unit_bytes)
+            left = round(_decompressed_bytes(span.file) * _share_left(span, cuts))
+            yield (span,), -(-_estimated_bytes(span) // unit_bytes), left
     if group:
-        yield tuple(group), 1
+        yield tuple(group), 1, size
 
 
 def _cuts(files: list[InputFile], columns: tuple[str, ...] | None, store: Store, unit_bytes: int) -> Cuts:
@@ -244,12 +269,13 @@ def _cuts(files: list[InputFile], columns: tuple[str, ...] | None, store: Store,
     return found
 
 
-def _split_parquet(span: Span, cuts: list[list[tuple[int, int]]], num_rows: int) -> Iterator[tuple[tuple[Span, ...], int]]:
-    """A task per unit, or, of a row group that is cut into several, one task for all of them."""
+def _split_parquet(span: Span, cuts: list[list[tuple[int, int]]], num_rows: int) -> Iterator[tuple[tuple[Span, ...], int, int]]:
+    """As _group: a task per unit, or, of a row group that is cut into several, one task for all of them."""
     for ranges in cuts:
         wanted = tuple(_open_at_end(part, num_rows) for part in intersect_ranges(ranges, span.ranges, num_rows))
         if wanted:
-            yield (replace(span, ranges=wanted),), len(wanted)
+            rows = sum((num_rows if part.stop_row is None else part.stop_row) - part.start_row for part in wanted)
+            yield (replace(span, ranges=wanted),), len(wanted), _decompressed_bytes(span.file) * rows // max(num_rows, 1)
 
 
 def _open_at_end(part: Range, num_rows: int) -> Range:

@@ -5,94 +5,39 @@ alone, so a repeated read yields the same units. One task reads a file from fron
 then known without a pass of their own, and a compressed stream is decompressed once.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.line_formats import json_lines, line_records, parsing
 from pipeline_ops.line_formats.csv_header import check_header_names, csv_header
 from pipeline_ops.line_formats.csv_syntax import csv_syntax
-from pipeline_ops.line_formats.decoding import open_lines
+from pipeline_ops.line_formats.decoding import LineStream, open_lines
 from pipeline_ops.line_formats.first_bytes import check_no_pointer_file
 from pipeline_ops.line_formats.json_types import check_nesting, json_type
 from pipeline_ops.reading.documents import to_documents
-from pipeline_ops.row_formats.parquet_files import current_names, intersect_ranges, read_rows, split_row_groups
+from pipeline_ops.reading.spans import PieceContent, ReadSettings, Span, span_fields
+from pipeline_ops.row_formats.parquet_files import (
+    current_names,
+    intersect_ranges,
+    read_rows,
+    selected_bytes,
+    split_row_groups,
+)
 from pipeline_ops.row_formats.plain_types import plain_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError, names_shown
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
-from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Reject, Unit, short_id
-from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local
-from pipeline_ops.storage.store import Store, StoredFile
 
 PREFETCHED_FILES = 256  # spans whose small objects are fetched side by side, so that not each costs a round trip
 PREFETCHED_BYTES = 4 * 2**20  # size up to which an object is such a small one
 SINGLE_REQUEST_BYTES = 32 * 2**20  # size up to which an object that is read from end to end is fetched by one request
-
-
-@dataclass(frozen=True)
-class Span:
-    """The ranges of one file that a task reads. A range is one piece in Parquet, and any number of them in other formats."""
-
-    file: InputFile
-    ranges: tuple[Range, ...]
-    replaces: tuple[str, ...] = ()  # names of the commits whose rows of this file are outdated
-
-
-@dataclass(frozen=True)
-class ReadSettings:
-    """What reading depends on, the same for every task of a job."""
-
-    input: InputConfig
-    storage: StorageConfig
-    output: OutputConfig
-    column_types: pa.Schema  # of the input's columns; see column_types.settle_types
-    unit_bytes: int  # of documents in memory, per unit
-    fingerprint: str  # of the settings that change results
-
-    @property
-    def store(self) -> Store:
-        """Of the input."""
-        return Store(self.input.path, self.storage)
-
-
-PieceContent = tuple[Piece, pa.Table, list[Reject]]  # a piece, its documents and its rejects
-
-
-def spans_to_json(spans: list[Span]) -> str:
-    """The spans of a task as a cell of Ray's input; without InputFile.table, of which the files have what reading needs."""
-    return json.dumps([_span_fields(span) for span in spans])
-
-
-def _span_fields(span: Span) -> dict[str, Any]:
-    return asdict(replace(span, file=replace(span.file, table=None)))
-
-
-def spans_from_json(text: str) -> list[Span]:
-    """The spans in what spans_to_json returns."""
-    return [
-        Span(
-            InputFile(
-                **{
-                    **span["file"],
-                    "stored": StoredFile(**span["file"]["stored"]),
-                    **{name: tuple(map(tuple, span["file"][name])) for name in ("columns", "field_names")},
-                }
-            ),
-            tuple(Range(**fields) for fields in span["ranges"]),
-            tuple(span["replaces"]),
-        )
-        for span in json.loads(text)
-    ]
 
 
 class Attempts(Protocol):
@@ -110,7 +55,7 @@ class Attempts(Protocol):
 def read_units(
     spans: list[Span], settings: ReadSettings, attempts: Attempts | None = None
 ) -> Iterator[tuple[Unit, pa.Table, list[Reject]] | Failure]:
-    """Units of about `unit_bytes`: consecutive pieces are joined while they fit and their schemas are equal.
+    """Units of `settings.unit_sizes`, about: consecutive pieces are joined while they fit and their schemas are equal.
 
     The rest of a file that cannot be read comes as a Failure, and reading continues with the next file. Repeated reads give the
     same units.
@@ -129,26 +74,32 @@ def read_units(
             pending, size = [], 0
             yield part
             continue
-        table = part[1]
-        full = size + table.nbytes > settings.unit_bytes
-        other = table.num_rows > 0 and any(held.num_rows and held.schema != table.schema for _, held, _ in pending)
-        if pending and (full or other):
+        if pending and not _belongs_to(part, pending, size, settings):
             yield _unit(pending, settings.fingerprint, replaces)
             pending, size = [], 0
         pending.append(part)
-        size += table.nbytes
+        size += part.documents.nbytes
     if pending:
         yield _unit(pending, settings.fingerprint, replaces)
+
+
+def _belongs_to(part: PieceContent, pending: list[PieceContent], size: int, settings: ReadSettings) -> bool:
+    """Whether a piece shall be in the unit of those before it, whose documents have `size` bytes."""
+    table, limit = part.documents, pending[0].unit_bytes
+    if limit < settings.unit_bytes and pending[-1].piece.path == part.piece.path:
+        return False  # cut to be a unit of its own, by the size of what is read, of which the documents may be a small part
+    other = table.num_rows > 0 and any(held.documents.num_rows and held.documents.schema != table.schema for held in pending)
+    return size + table.nbytes <= limit and not other
 
 
 def _unit(
     parts: list[PieceContent], fingerprint: str, replaces: dict[str, tuple[str, ...]]
 ) -> tuple[Unit, pa.Table, list[Reject]]:
-    pieces = tuple(piece for piece, _, _ in parts)
+    pieces = tuple(part.piece for part in parts)
     replaced = tuple(sorted({name for piece in pieces for name in replaces[piece.path]}))
     identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces), *replaced]
-    rejects = [reject for _, _, rejects in parts for reject in rejects]
-    tables = [table for _, table, _ in parts if table.num_rows] or [parts[0][1]]
+    rejects = [reject for part in parts for reject in part.rejects]
+    tables = [part.documents for part in parts if part.documents.num_rows] or [parts[0].documents]
     return Unit(short_id(identity), pieces, replaced), pa.concat_tables(tables), rejects
 
 
@@ -157,7 +108,7 @@ def read_pieces(
 ) -> Iterator[PieceContent | Failure]:
     """The spans' pieces in order, and a Failure for the rest of a file that cannot be read; see read_units."""
     for span, content in _with_contents(spans, settings):
-        key = at = f"read {short_id(_span_fields(span))}"
+        key = at = f"read {short_id(span_fields(span))}"
         done: list[Piece] = []
         try:
             if isinstance(content, Exception):
@@ -174,7 +125,7 @@ def read_pieces(
                 if part is None:
                     break
                 yield part
-                done.append(part[0])
+                done.append(part.piece)
         except Exception as error:  # a broken file can make the parsers raise anything
             if attempts:
                 attempts.end(at)
@@ -189,7 +140,7 @@ def _read_span(span: Span, content: bytes | None, settings: ReadSettings) -> Ite
     elif span.file.format in ROW_FORMATS:
         yield from _read_row_file(span, content, settings)
     elif span.file.format == "text" and settings.input.text_unit == "file":
-        yield _read_text_file(span.file, content, settings)
+        yield _read_text_file(span, content, settings)
     else:
         yield from _read_line_file(span, content, settings)
 
@@ -239,13 +190,21 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
     if header:
         check_header_names(header, file)
         _require_text_columns(header, file, settings)
-    for gap in span.ranges:
+    for number, gap in enumerate(span.ranges):
         start_byte = max(gap.start_byte, header_bytes)
+        behind = span.behind + sum(
+            (later.stop_byte or file.stored.size) - later.start_byte for later in span.ranges[number + 1 :]
+        )
         piece = None
         with open_lines(file, config, settings.store, start_byte, content) as stream:
+
+            def unit_bytes(position: int, gap: Range = gap, stream: LineStream = stream, behind: int = behind) -> int:
+                left = stream.bytes_left(position) if gap.stop_byte is None else gap.stop_byte - position
+                return settings.unit_sizes.at(left + behind)
+
             for block in line_records.read_record_blocks(
                 stream,
-                target_bytes=settings.unit_bytes,
+                target_bytes=unit_bytes,
                 syntax=csv_syntax(file, config),
                 start_row=gap.start_row,
                 start_byte=start_byte,
@@ -261,10 +220,11 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
                     block.start_byte,
                     block.stop_byte,
                 )
-                yield piece, *parse_block(file, block, header, settings)
+                yield PieceContent(piece, *parse_block(file, block, header, settings), unit_bytes(block.start_byte))
         if piece is None and gap.stop_row is None:  # no records: an empty piece completes the file
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
-            yield piece, *_documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
+            table, rejects = _documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
+            yield PieceContent(piece, table, rejects, settings.unit_sizes.at(behind))
 
 
 def parse_block(
@@ -302,12 +262,14 @@ def _parse(block: line_records.RecordBlock, file: InputFile, header: list[str], 
     return json_lines.parse_jsonl(block, wanted, text_columns=config.text_columns, only_schema=kept is not None)
 
 
-def _read_text_file(file: InputFile, content: bytes | None, settings: ReadSettings) -> PieceContent:
+def _read_text_file(span: Span, content: bytes | None, settings: ReadSettings) -> PieceContent:
+    file = span.file
     with open_lines(file, settings.input, settings.store, 0, content) as stream:
         data = stream.read().removeprefix(line_records.BYTE_ORDER_MARK)
         stream.read(1)  # raises where the file is cut: its beginning is another document
     table = pa.table({settings.input.text_column: pa.array([data], pa.large_binary())})
-    return _piece(file, 0, 1, True), *_documents(file, table, np.zeros(1, np.int64), [], settings)
+    table, rejects = _documents(file, table, np.zeros(1, np.int64), [], settings)
+    return PieceContent(_piece(file, 0, 1, True), table, rejects, settings.unit_sizes.at(len(data) + span.behind))
 
 
 def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
@@ -327,10 +289,12 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
         # split again: a file that is small on disk can be large in memory
         cuts = [cut for group in split_row_groups(parquet.metadata, columns, settings.unit_bytes) for cut in group]
         ranges = [(part.start_row, part.stop_row or 0) for part in intersect_ranges(cuts, span.ranges, num_rows)]
+        row_bytes = selected_bytes(parquet.metadata, columns) / max(num_rows, 1)
+        units = [*_cut_ranges(ranges, row_bytes, span.behind, settings)]
         # one pass over all ranges: they may share a row group, which is decoded from its start
         tables = read_rows(parquet, opened, columns, ranges[0][0], ranges[-1][1])
         row, ahead = ranges[0][0], pa.table({})
-        for start, stop in ranges:
+        for start, stop, unit_bytes in units:
             held = []
             while row < stop:
                 if not ahead.num_rows:
@@ -344,7 +308,17 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
             table = pa.concat_tables(held) if held else plain_schema(parquet.schema_arrow).empty_table().select([*names])
             table = table.rename_columns([names[own] for own in table.column_names])
             piece = _piece(file, start, stop, stop == num_rows)
-            yield piece, *_documents(file, table, np.arange(start, stop), [], settings)
+            yield PieceContent(piece, *_documents(file, table, np.arange(start, stop), [], settings), unit_bytes)
+
+
+def _cut_ranges(
+    ranges: list[tuple[int, int]], row_bytes: float, behind: int, settings: ReadSettings
+) -> Iterator[tuple[int, int, int]]:
+    """As UnitSizes.cut_rows, of ranges that are read one after the other."""
+    left = sum(stop - start for start, stop in ranges)
+    for start, stop in ranges:
+        left -= stop - start
+        yield from settings.unit_sizes.cut_rows(start, stop, row_bytes, left * row_bytes + behind)
 
 
 def _read_row_file(span: Span, content: bytes | None, settings: ReadSettings) -> Iterator[PieceContent]:
@@ -354,8 +328,15 @@ def _read_row_file(span: Span, content: bytes | None, settings: ReadSettings) ->
         columns = wanted_columns(settings)
         for gap in span.ranges:
             for block in source.read_blocks(gap, settings.unit_bytes, columns):
-                piece = _piece(file, block.start_row, block.stop_row, block.last)
-                yield piece, *documents_of_rows(file, block, settings)
+                rows = max(block.stop_row - block.start_row, 1)
+                begin, end = block.stored
+                # what is stored behind the block is as dense as the block, about
+                behind = (file.stored.size - end) * block.table.nbytes / max(end - begin, 1) + span.behind
+                row_bytes = block.table.nbytes / rows
+                for start, stop, unit_bytes in settings.unit_sizes.cut_rows(block.start_row, block.stop_row, row_bytes, behind):
+                    part = block if (start, stop) == (block.start_row, block.stop_row) else block.slice(start, stop)
+                    piece = _piece(file, part.start_row, part.stop_row, part.last)
+                    yield PieceContent(piece, *documents_of_rows(file, part, settings), unit_bytes)
 
 
 def wanted_columns(settings: ReadSettings) -> tuple[str, ...] | None:

@@ -216,6 +216,12 @@ class _FooterOnlyFile(io.RawIOBase):
         raise _DataRequested
 
 
+def selected_bytes(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> int:
+    """Uncompressed bytes of the columns; None: of all."""
+    leaves = _leaves(metadata, columns)
+    return sum(_bytes_of(metadata.row_group(index), leaves) for index in range(metadata.num_row_groups))
+
+
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
     """Indices of the leaf columns of the selected top-level columns."""
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline_ops.models.config import JobModel
-from pipeline_ops.reading.reader import ReadSettings
+from pipeline_ops.reading.spans import ReadSettings
 
 
 @dataclass(frozen=True)

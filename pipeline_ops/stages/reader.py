@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline_ops.reading.reader import Attempts, read_units, spans_from_json
+from pipeline_ops.reading.reader import Attempts, read_units
+from pipeline_ops.reading.spans import spans_from_json
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Failure, worker_died
 from pipeline_ops.schema.spans import Stopwatch

@@ -19,7 +19,8 @@ from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
-from pipeline_ops.reading.reader import ReadSettings, Span, read_units
+from pipeline_ops.reading.reader import read_units
+from pipeline_ops.reading.spans import ReadSettings, Span
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Range, row_of

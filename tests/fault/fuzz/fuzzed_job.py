@@ -29,7 +29,7 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.models.resolve import ResolvedModel
-from pipeline_ops.reading.reader import spans_to_json
+from pipeline_ops.reading.spans import spans_to_json
 from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.maintenance.verify import verify
-from pipeline_ops.reading.reader import Span
+from pipeline_ops.reading.spans import Span
 from pipeline_ops.schema.units import Range
 from tests.conftest import Bucket
 from tests.support.corpora import real_documents, write_bytes, write_jsonl

@@ -9,7 +9,7 @@ import pytest
 from cluster.attempts import AttemptCounts
 from jobs.benchmark.scaling import sleep_seconds
 from jobs.benchmark.sleeping_stages import SleepingStages
-from pipeline_ops.reading.reader import spans_to_json
+from pipeline_ops.reading.spans import spans_to_json
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.writing.commit_record import Commit

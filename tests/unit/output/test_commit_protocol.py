@@ -43,7 +43,7 @@ from pipeline_ops.output.commit_log import (
 from pipeline_ops.output.compaction import joined_pieces
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
-from pipeline_ops.reading.reader import Span
+from pipeline_ops.reading.spans import Span
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece

@@ -11,7 +11,8 @@ import pytest
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.planning.first_documents import first_documents
-from pipeline_ops.reading.reader import Span, read_pieces
+from pipeline_ops.reading.reader import read_pieces
+from pipeline_ops.reading.spans import Span
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_bytes, write_csv, write_jsonl, write_parquet, write_text
@@ -46,7 +47,7 @@ def read_first(folder: Path, limit: int, unit_bytes: int = 300) -> list[tuple[st
     for file in first.files:
         for part in read_pieces([Span(file, (file.rows,))], settings):
             assert not isinstance(part, Failure), part
-            _, table, rejects = part
+            table, rejects = part.documents, part.rejects
             name = Path(file.path).name
             found += [(name, row) for row in [*table["source_row"].to_pylist(), *(reject.source_row for reject in rejects)]]
     assert len(found) == first.documents

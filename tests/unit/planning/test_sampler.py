@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.planning import sampler
 from pipeline_ops.planning.sampler import Sample, draw_sample
-from pipeline_ops.reading.reader import ReadSettings, Span
+from pipeline_ops.reading.spans import ReadSettings, Span
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import Range
 from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text

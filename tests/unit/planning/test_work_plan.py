@@ -9,7 +9,8 @@ import pytest
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.planning.work_plan import Plan, is_all_stale, make_plan
-from pipeline_ops.reading.reader import ReadSettings, Span, read_units
+from pipeline_ops.reading.reader import read_units
+from pipeline_ops.reading.spans import ReadSettings, Span
 from pipeline_ops.schema.failures import Failure, failure_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range

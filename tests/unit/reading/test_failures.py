@@ -16,7 +16,8 @@ from cluster.attempts import AttemptCounts
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.line_formats import line_records
 from pipeline_ops.output.commit_log import gaps
-from pipeline_ops.reading.reader import ReadSettings, Span, read_units
+from pipeline_ops.reading.reader import read_units
+from pipeline_ops.reading.spans import ReadSettings, Span
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Unit

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline_ops.output.commit_log import gaps, pieces_by_file
 from pipeline_ops.planning.work_plan import make_plan
-from pipeline_ops.reading.reader import Span, spans_from_json, spans_to_json
+from pipeline_ops.reading.spans import Span, spans_from_json, spans_to_json
 from pipeline_ops.schema.units import Range
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import real_documents, write_bytes, write_jsonl, write_parquet, write_text

@@ -12,7 +12,8 @@ import pytest
 from cluster.attempts import AttemptCounts
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.reading.reader import Attempts, ReadSettings, spans_to_json
+from pipeline_ops.reading.reader import Attempts
+from pipeline_ops.reading.spans import ReadSettings, spans_to_json
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, fatal_error_of, worker_died

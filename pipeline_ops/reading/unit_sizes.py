@@ -1,0 +1,47 @@
+"""How large the units of a run are: of one size, and smaller ones at the end, so that the classifiers end together.
+
+Guided self-scheduling (C. Polychronopoulos and D. Kuck, "Guided Self-Scheduling", IEEE Transactions on Computers C-36, 1987):
+a unit is one of so many equal parts of what is left to read. Its size depends on the input and the settings alone, as a file
+that is read again has to give the same units.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class UnitSizes:
+    """Sizes in bytes of the input, decompressed.
+
+    Attributes:
+        largest: of any unit, about.
+        smallest: what is less costs more to hand over than the classifiers would wait at the end.
+        parts: of what is left to read a unit is one of so many. Of as many as the classifiers are sent ahead, nobody gets more
+            than its share, whichever of them come to one classifier. 0: all units are the largest.
+    """
+
+    largest: int
+    smallest: int = 0
+    parts: int = 0
+
+    def at(self, left: float) -> int:
+        """Bytes of the next unit, where so many are left."""
+        if not self.parts:
+            return self.largest
+        return max(int(min(max(left / self.parts, self.smallest), self.largest)), 1)
+
+    def cut_rows(self, start: int, stop: int, row_bytes: float, behind: float) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, bytes of a unit) of the units that rows [start, stop), which fit into one of the largest, are cut into.
+
+        Args:
+            row_bytes: of a row, about.
+            behind: bytes that are read after these rows.
+        """
+        while True:
+            size = self.at((stop - start) * row_bytes + behind)
+            rows = max(round(size / max(row_bytes, 1e-9)), 1)
+            if size >= self.largest or 2 * (stop - start) <= 3 * rows:  # what would be left is too small for a unit
+                yield start, stop, size
+                return
+            yield start, start + rows, size
+            start += rows
