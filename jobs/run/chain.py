@@ -13,12 +13,20 @@ from jobs.run.fingerprint import fingerprint, result_settings
 from jobs.run.prepare import Prepared
 from jobs.run.prometheus_counts import count_row
 from pipeline_ops.models.config import distinct_tokenizations, with_dtypes
-from pipeline_ops.planning.work_plan import reading_order
+from pipeline_ops.planning.work_plan import Plan, reading_order
 from pipeline_ops.reading.spans import spans_to_json
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import decode_outcome
 from pipeline_ops.writing.commit_record import Commit
+
+
+def unit_sizes(plan: Plan, pools: Pools) -> UnitSizes:
+    """How large the units of a run are."""
+    if pools.classifiers == 1:  # it waits for no other
+        return UnitSizes(plan.unit_bytes)
+    return UnitSizes(plan.unit_bytes, pools.least_unit_bytes, pools.classifiers * units_in_flight(pools.use_gpu))
 
 
 def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> StageContext:
@@ -27,17 +35,16 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
     Args:
         probed: the result of probe_models.
     """
-    job = prepared.job
+    job, sizes = prepared.job, unit_sizes(prepared.plan, pools)
     models = with_dtypes(prepared.models, probed["dtypes"])
     return StageContext(
         input=job.input,
         storage=job.storage,
         output=job.output,
         column_types=prepared.column_types,
-        unit_bytes=prepared.plan.unit_bytes,
-        least_unit_bytes=pools.least_unit_bytes,
-        # a single classifier waits for no other
-        unit_parts=pools.classifiers * units_in_flight(pools.use_gpu) if pools.classifiers > 1 else 0,
+        unit_bytes=sizes.largest,
+        least_unit_bytes=sizes.smallest,
+        unit_parts=sizes.parts,
         fingerprint=fingerprint(result_settings(job, models)),
         models=tuple(replace(model, tokenizer="") for model in models),
         batch_tokens=pools.batch_tokens or probed["batch_tokens"],

@@ -11,7 +11,7 @@ from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from cluster.session import installed_gpus
 from jobs.executors.executor import Executor, Work
-from jobs.run.chain import label_units
+from jobs.run.chain import label_units, unit_sizes
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
@@ -77,7 +77,8 @@ def label_remaining(
             state.notify(skipped_line(summary_of(prepared.passed_over)))
         if prepared.strays is not None:
             state.notify("; ".join(stray_lines(prepared.strays)))
-        state.begin_labeling(pools, probed["device"], probed["dtypes"])
+        shares = unit_sizes(prepared.plan, pools).shares(sum(prepared.plan.task_bytes), prepared.plan.num_units)
+        state.begin_labeling(pools, probed["device"], probed["dtypes"], shares)
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs
         units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_unit, prepared, state))

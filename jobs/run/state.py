@@ -77,6 +77,7 @@ class RunState:
     passed_over: list[PassedOver] = field(default_factory=list)  # files below the input that are not read
     removed: tuple[str, ...] = ()  # input files of commits that no longer exist
     units_planned: int = 0  # estimated: line formats are divided into units while they are read
+    unit_shares: Sequence[float] = ()  # of what this run reads, with each unit and those before it; see UnitSizes.shares
     units_skipped: int = 0  # committed before this run
     units_before: int = 0  # of these, those whose rows stay
     rejected_before: int = 0
@@ -153,6 +154,11 @@ class RunState:
         if self.limit is not None:
             return min(documents / self.limit, 1.0)
         run = min(units / self.units_expected, 1.0) if self.units_expected else 1.0
+        if self.unit_shares:  # the last ones are small
+            shares = self.unit_shares
+            whole, part = divmod(run * len(shares), 1)
+            before = shares[int(whole) - 1] if whole else 0.0
+            run = before + part * (shares[min(int(whole), len(shares) - 1)] - before)
         return self.share_before + (1 - self.share_before) * run
 
     @property
@@ -175,14 +181,19 @@ class RunState:
         self.step = step
         self.timings.begin(step)
 
-    def begin_labeling(self, pools: Pools, device: str | None, dtypes: Sequence[str]) -> None:
+    def begin_labeling(
+        self, pools: Pools, device: str | None, dtypes: Sequence[str], unit_shares: Sequence[float] = ()
+    ) -> None:
         """Marks the start of the stages.
 
         Args:
             device: the GPU's name, None for CPUs.
             dtypes: of each model, in the job's order.
+            unit_shares: as UnitSizes.shares; empty: all units are of one size.
         """
         self.pools, self.device, self.dtypes = pools, device, tuple(dtypes)
+        if unit_shares:
+            self.unit_shares, self.units_planned = unit_shares, len(unit_shares)
         self.step = LOADING
         self.timings.begin(FIRST_UNIT)
 

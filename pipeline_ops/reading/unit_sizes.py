@@ -6,7 +6,7 @@ that is read again has to give the same units.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,19 @@ class UnitSizes:
         if not self.parts:
             return self.largest
         return max(int(min(max(left / self.parts, self.smallest), self.largest)), 1)
+
+    def shares(self, total: int, units: int) -> list[float]:
+        """The share of the input that is read with each unit and those before it, about, from 0 to 1.
+
+        Args:
+            total: bytes of the input.
+            units: that it would be if all were the largest.
+        """
+        sizes, left, shares = replace(self, largest=-(-total // max(units, 1))), total, []
+        while left > 0:
+            left -= sizes.at(left)
+            shares.append(1 - max(left, 0) / total)
+        return shares
 
     def cut_rows(self, start: int, stop: int, row_bytes: float, behind: float) -> Iterator[tuple[int, int, int]]:
         """(start, stop, bytes of a unit) of the units that rows [start, stop), which fit into one of the largest, are cut into.

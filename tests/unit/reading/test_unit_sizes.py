@@ -124,6 +124,15 @@ def test_sizes_without_parts_are_all_the_largest() -> None:
     assert [UnitSizes(100).at(left) for left in (1e9, 10, 0)] == [100, 100, 100]
 
 
+def test_shares_of_the_input_end_at_all_of_it() -> None:
+    shares = UnitSizes(100, 5, 4).shares(1000, 10)
+    assert len(shares) > 14  # as many as there are, about: 10 of one size, of which the last ones are cut
+    assert shares[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert UnitSizes(100).shares(1000, 4) == [0.25, 0.5, 0.75, 1.0]
+
+
 def classifiers_ended(sizes: UnitSizes, total: int, classifiers: int, ahead: int) -> tuple[float, float]:
     """(seconds between the first and the last classifier's end, seconds of the run), where a byte takes a second.
 

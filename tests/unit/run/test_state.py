@@ -95,3 +95,13 @@ def test_quarantined_units_of_earlier_runs_are_not_this_runs_failures() -> None:
     assert state.failed_units == 0
     state.add(failure_of(ValueError("broken"), commit_of("c").pieces, "read"))
     assert (state.failed_units, result_of(state, {}, 0).units_failed) == (1, 2)
+
+
+def test_progress_knows_that_the_last_units_are_small() -> None:
+    state = RunState(run="run", output="out", files=1, units_planned=2)
+    state.begin_labeling(Pools(1, 2, 0, None, {}, 1, 2), None, ["float32"], [0.4, 0.8, 0.9, 1.0])
+    shares = []
+    for name in "abcde":
+        state.add(commit_of(name))
+        shares.append(state.committed.share)
+    assert shares == pytest.approx([0.4, 0.8, 0.9, 1.0, 1.0])
