@@ -40,7 +40,7 @@ def process_name(command_line: Sequence[str]) -> str:
             return argument
         if flag == "-c":
             return f"{name} -c"
-        if not argument.startswith("-"):
+        if not argument.startswith("-") and flag not in ("-X", "-W"):
             return os.path.basename(argument)
     return name
 
