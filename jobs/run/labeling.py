@@ -49,7 +49,7 @@ def label_remaining(
         state.notify(note)
     state.begin_step("starting the workers")
     plan = prepared.plan
-    work = Work(plan.unit_bytes, plan.bytes_left, prepared.token_flops, tokens_per_core(prepared))
+    work = Work(plan.unit_bytes, sum(plan.task_bytes), prepared.token_flops, tokens_per_core(prepared))
     with executor.connected(work, state.notify) as machines:
         state.timings.on_cluster = not machines.here
         writer.rewrite_outdated(executor.run_tasks)
@@ -77,7 +77,7 @@ def label_remaining(
             state.notify(skipped_line(summary_of(prepared.passed_over)))
         if prepared.strays is not None:
             state.notify("; ".join(stray_lines(prepared.strays)))
-        shares = unit_sizes(prepared.plan, pools).shares(sum(prepared.plan.task_bytes), prepared.plan.num_units)
+        shares = unit_sizes(plan, pools).shares(work.text_bytes, plan.num_units)
         state.begin_labeling(pools, probed["device"], probed["dtypes"], shares)
         watched = nullcontext() if machines.here else warn_about_missing_nodes(pools, state.notify)
         # closed before Ray is shut down, which would end this process while Ray Data's executor runs

@@ -59,7 +59,6 @@ class Plan:
     bytes_done: int
     units_done: int
     unit_bytes: int
-    bytes_left: int = 0  # that tasks read, decompressed, estimated
     changed: tuple[str, ...] = ()  # inputs that have changed since they were labeled
     removed: tuple[str, ...] = ()  # inputs of commits that no longer exist
     stale: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> its inputs whose rows are dropped
@@ -147,7 +146,6 @@ def make_plan(
         bytes_done=bytes_done,
         units_done=sum(_paths(commit) > set(stale.get(commit.unit, ())) for commit in commits.values()),
         unit_bytes=unit_bytes,
-        bytes_left=round(sum(_decompressed_bytes(span.file) * _share_left(span, cuts) for span in spans)),
         changed=tuple(sorted(changed)),
         removed=tuple(sorted(removed)),
         stale=stale,
