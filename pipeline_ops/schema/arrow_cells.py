@@ -6,10 +6,16 @@ import pyarrow as pa
 
 def pack_table(table: pa.Table) -> pa.Buffer:
     """`table` as an Arrow IPC stream; copies its buffers once."""
-    sink = pa.BufferOutputStream()
+    counting = pa.MockOutputStream()
+    _write_stream(table, counting)
+    packed = pa.allocate_buffer(counting.size())  # one that grows would be copied again and again
+    _write_stream(table, pa.FixedSizeBufferWriter(packed))
+    return packed
+
+
+def _write_stream(table: pa.Table, sink: pa.NativeFile) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue()
 
 
 def unpack_table(cell: pa.Scalar) -> pa.Table:

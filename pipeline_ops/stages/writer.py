@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, tokenization_ids
 from pipeline_ops.reading.reader import Attempts
-from pipeline_ops.schema.units import Reject
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import WRITTEN, Columns, UnitRow, guarded
+from pipeline_ops.stages.rows import WRITTEN, Columns, UnitRow, guarded, rejects_of
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
@@ -27,17 +26,14 @@ def label_and_write(row: UnitRow, context: StageContext) -> Columns:
     models, output = context.models, context.output
     classified = [_model_outputs(row, *one) for one in zip(models, range(len(models)), tokenization_ids(models), strict=True)]
     finite = np.logical_and.reduce([one.finite_rows() for one in classified])
-    labeled = row.documents.filter(pa.array(finite))
+    labeled = row.documents
+    if not finite.all():
+        labeled, classified = labeled.filter(pa.array(finite)), [one.filter(finite) for one in classified]
     for model, one in zip(models, classified, strict=True):
-        labeled = label_documents(
-            labeled, one.filter(finite), head=model.facts.head, output=model.output, windows=model.facts.windows
-        )
+        labeled = label_documents(labeled, one, head=model.facts.head, output=model.output, windows=model.facts.windows)
     finite[row.array("model_errors")] = True  # their logits are NaN, and the classifier has rejected them
-    bad = row.documents.filter(pa.array(~finite)).select([output.source_file_column, output.source_row_column])
-    not_finite = [
-        Reject(path, number, "non_finite_logits", "the model gave a logit that is not a number")
-        for path, number in zip(*(column.to_pylist() for column in bad.itercolumns()), strict=True)
-    ]
+    detail = "the model gave a logit that is not a number"
+    not_finite = rejects_of(row.documents, dict.fromkeys(np.flatnonzero(~finite).tolist(), detail), "non_finite_logits", output)
     commit = write_unit(
         Store(output.path, context.storage),
         row.unit,

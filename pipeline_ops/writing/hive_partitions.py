@@ -36,5 +36,5 @@ def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tu
     found = []
     for number, row in enumerate(first_rows):
         key = tuple(array.dictionary[array.indices[int(row)].as_py()].as_py() for array in encoded)
-        found.append((key, rest.filter(pa.array(group_of == number))))
+        found.append((key, rest if len(first_rows) == 1 else rest.filter(pa.array(group_of == number))))
     return found
