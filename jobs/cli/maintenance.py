@@ -1,4 +1,4 @@
-"""Maintenance commands: compact, sweep, join, schema."""
+"""Maintenance commands: compact, sweep, join, split, schema."""
 
 import sys
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.options import AsJson, Overrides, Quiet, Target, emit, examples
+from jobs.cli.options import AsJson, JobFile, Overrides, Quiet, Target, emit, examples, load_light_job
 
 app = typer.Typer()
 
@@ -90,6 +90,35 @@ def join_command(
     if not (result["complete"] or sys.stderr.isatty()):  # in a log, too, what it waits for
         print(*lines[1:], sep="\n", file=sys.stderr, flush=True)
     emit(result, *lines, as_json=as_json, quiet=quiet, ok=result["complete"])
+
+
+@app.command(
+    "split",
+    epilog=examples(
+        "label-corpus split job.yaml 4       # job-parts/part-00000-of-00004.yaml, ...",
+        "label-corpus split job.yaml 16 -o parts/",
+    ),
+)
+def split_command(
+    job: JobFile,
+    number: Annotated[int, typer.Argument(metavar="N", min=2, help="of parts")],
+    overrides: Overrides = None,
+    folder: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FOLDER", help="of the job files; default: JOB-parts")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write job files for N disjoint parts of the input, for several drivers or clusters.
+
+    Run each. Which part a file is in depends on its path alone, so files that arrive later are in one part, too. The outputs of
+    the parts are folders of the job's output: with JOB, status, verify, show and report go by all of them.
+    """
+    from jobs.maintenance.split import split, split_lines
+
+    load_light_job(job, overrides)  # no model is loaded here
+    result = split(job, number, folder, overrides or ())
+    emit(result, *split_lines(result), as_json=as_json, quiet=quiet)
 
 
 class FileKind(StrEnum):

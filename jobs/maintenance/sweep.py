@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.config import JobConfig
+from pipeline_ops.joining.parts import parts_of
 from pipeline_ops.output.commit_log import Ledger, read_ledger, sweep
 from pipeline_ops.output.lease import Lease, check_free, hold_lease
 from pipeline_ops.schema.errors import UserError, store_access
@@ -23,6 +24,9 @@ def existing_output(job: JobConfig) -> Iterator[tuple[Ledger, Lease]]:
     with store_access("output.path", store.path, "read"):
         seen = check_free(store)
         ledger = read_ledger(store)
+        parts = [] if seen is not None else parts_of(store)
+    if parts:
+        raise UserError(f"output.path: {store.path!r} holds the parts of a split job; give one at a time, as {parts[0].name}")
     if seen is None and not ledger.commits:
         raise UserError(f"output.path: {store.path!r} holds no labels; run the job first")
     with hold_lease(store, job.output.lease_seconds, seen, ledger) as lease:

@@ -15,6 +15,8 @@ from jobs.run.result import some_mostly_rejected
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.inputs.part import InputPart
+from pipeline_ops.joining.parts import open_parts, part_with, parts_of
 from pipeline_ops.line_formats.line_records import STREAM_CHUNK_BYTES
 from pipeline_ops.output.commit_log import gaps, garbage_files, overlaps, pieces_by_file, read_job, read_ledger
 from pipeline_ops.output.committed_files import read_written_bytes
@@ -60,16 +62,17 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     steps.begin("listing inputs and commits")
     store = job.output_store
     try:
-        ledger = read_ledger(store)
-        failures = read_failures(store)
+        output = _recorded(store)
+        ledger, record = output.ledger, output.record
+        failures = [failure for one in output.stores for failure in read_failures(one)]
         listed, _ = find_inputs(job.input, job.input_store, ledger.input_paths)
         outdated = outdated_failures(failures, {file.path: file.stored for file in listed})
         failures = [failure for failure in failures if failure not in outdated]
-        record = read_job(store) or {}
         trial = record.get("trial")
         files = listed if trial is None else first_documents(listed, trial["limit"], job.input, job.input_store).files
     except store_errors() as error:
         raise UserError(f"{job.input.path!r} or {store.path!r} cannot be read: {type(error).__name__}: {error}") from error
+    outputs = output.parts or (output,)
     current = ledger.current
     pieces = pieces_by_file(current.values())
     quarantined = {piece.path for failure in failures for piece in failure.pieces}
@@ -82,7 +85,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         open_ranges = gaps(found, file.rows)
         if open_ranges:
             what = "has changed since it was labeled and not been labeled again" if changed else "not labeled yet"
-            remedy = _remedy(file.path in quarantined, "join" in record)
+            remedy = _remedy(file.path in quarantined, "join" in record, part_with(output, file.path))
             missing.append(f"{file.path}: {what} ({_rows_of(open_ranges)}); {remedy}")
         elif changed:
             missing.append(f"{file.path}: has changed since it was labeled")
@@ -112,14 +115,14 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     if deep:
         state = VerifyState()
         to_read = [file for commit in current.values() for file in commit.all_files() if file.path not in wrong]
-        output = Labeled(store, record, ledger).columns if "config" in record else job.output_columns()
+        columns = output.columns if "config" in record else job.output_columns()
         steps.begin("reading the committed files", sum(file.bytes for file in to_read), is_bytes=True)
         read = itertools.count(1)
         for commit in current.values():
             broken += check_commit(
                 store,
                 commit,
-                output,
+                columns,
                 state,
                 known_broken=wrong,
                 on_file=lambda file: steps.add(file.bytes, counted(next(read), "file")),
@@ -130,7 +133,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
             )
         deep_facts = {"files_read": len(to_read), "files_widened": len(state.widened)}
     rejected_files = mostly_rejected(files, ledger.commits, job.input.max_reject_share)
-    unreferenced = [store.relative(file.path) for file in garbage_files(store, ledger)]
+    unreferenced = [store.relative(file.path) for one in outputs for file in garbage_files(one.store, one.ledger)]
     failed = [str(failure) for failure in failures]
     return {
         "ok": not (missing or doubled or unreferenced or broken or failed),
@@ -153,10 +156,24 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     }
 
 
-def _remedy(quarantined: bool, joined: bool) -> str:
+def _recorded(store: Store) -> Labeled:
+    """What is committed; of a split job by all its parts, some of which may have no labels. `record` is {} before a commit."""
+    ledger, record, parts = read_ledger(store), read_job(store), parts_of(store)
+    if not parts:
+        return Labeled(store, record or {}, ledger)
+    if record is None:
+        return open_parts(store, parts, allow_missing=True)
+    raise UserError(
+        f"output.path: {store.path!r} holds labels of a whole input, and the parts of a split job ({parts[0].name}, ...):"
+        f" documents are in both; delete one of the two"
+    )
+
+
+def _remedy(quarantined: bool, joined: bool, part: InputPart | None) -> str:
     if joined:
         return "label them with each model, then `join`"
-    return f"`run{' --retry-failed' if quarantined else ''}` labels them"
+    where = "" if part is None else f" {part.name}.yaml"
+    return f"`run{where}{' --retry-failed' if quarantined else ''}` labels them"
 
 
 def _rows_of(ranges: Sequence[Range]) -> str:

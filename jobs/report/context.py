@@ -54,9 +54,11 @@ def report_context(labeled: Labeled) -> dict[str, Any]:
         OSError: a committed file cannot be read.
     """
     commits = labeled.commits
-    runs = read_runs(labeled.store, MAX_RUNS)
+    runs = [run for store in labeled.stores for run in read_runs(store, MAX_RUNS)]
+    if labeled.parts:
+        runs = sorted(runs, key=lambda run: run.started)[-MAX_RUNS:]
     last_run = runs[-1] if runs else None
-    failures = read_failures(labeled.store)
+    failures = [failure for store in labeled.stores for failure in read_failures(store)]
     partitions = partitions_of(commits)
     classify, stages = stage_seconds(commits)
     padded = sum(commit.padded_tokens for commit in commits)
@@ -90,7 +92,8 @@ def report_context(labeled: Labeled) -> dict[str, Any]:
         "snippets": reading_snippets(labeled),
         "runs": runs[::-1],
         "last_run": last_run,
-        "throughput": _throughput(next((run for run in reversed(runs) if run.units), None)),
+        # of a split job several runs go on at a time, and none is the whole's
+        "throughput": "" if labeled.parts else _throughput(next((run for run in reversed(runs) if run.units), None)),
         "stages": _stages(classify.to_dict(), stages),
         "config": yaml.safe_dump(labeled.record["config"], sort_keys=False, allow_unicode=True),
         "versions": labeled.record["versions"],

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.config import JobConfig, check_config, load_job, override
 from jobs.run.prepare import trial_store
+from pipeline_ops.joining.parts import open_parts, parts_of
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.schema.errors import UserError, store_access
@@ -65,15 +66,18 @@ def job_at(target: str, overrides: list[str] | None = None) -> JobConfig:
 
 
 def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
-    """A snapshot of the output that `target` names; arguments as store_of.
+    """A snapshot of the output that `target` names, of a split job all parts as one; arguments as store_of.
 
     Raises:
-        UserError: as store_of, or the output has no labels.
+        UserError: as store_of, or the output has no labels, or not those of all its parts.
     """
-    store = store_of(target, overrides)
+    store, key = store_of(target, overrides), "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT"
     try:
-        return open_labeled(store, "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT")
+        return open_labeled(store, key)
     except UserError as error:
+        with store_access(key, store.path, "read"):
+            if parts := parts_of(store):
+                return open_parts(store, parts)
         trial = trial_store(store)
         if trial is None:
             raise

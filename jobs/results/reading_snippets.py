@@ -46,7 +46,7 @@ def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]
     own = f"from jobs import label_corpus; print(label_corpus.labels({path!r}, columns={columns!r}{more}))"
     found = [Snippet("pandas", f"python -c {_quoted(pandas)}"), Snippet("label_corpus", f"python -c {_quoted(own)}")]
     if is_local(path) or is_s3(path):
-        found.insert(0, Snippet("DuckDB", f"duckdb -c {_quoted(_sql(labeled.columns, path, storage))}"))
+        found.insert(0, Snippet("DuckDB", f"duckdb -c {_quoted(_sql(labeled, path))}"))
     return found
 
 
@@ -85,11 +85,14 @@ def _label_columns(output: OutputConfig) -> list[str]:
     return [*([output.labels_column] if output.labels is True else []), output.label_name, output.score_column]
 
 
-def _sql(output: OutputConfig, path: str, storage: StorageConfig) -> str:
+def _sql(labeled: Labeled, path: str) -> str:
     """Documents by the label of the first model."""
+    output, storage = labeled.columns, labeled.store.config
     folders = output.partition_columns()
     literal = re.sub(r"([*?\[])", r"[\1]", path)  # the name of a folder is no pattern
-    glob = join(literal, *(hive_folder((name,), ("",)) + "*" for name in folders), "*.parquet")
+    glob = join(
+        literal, *(["part-*"] if labeled.parts else []), *(hive_folder((name,), ("",)) + "*" for name in folders), "*.parquet"
+    )
     partitions = ", hive_partitioning = true" if folders else ""
     label = next(iter(output.by_model().values())).label_name
     label = _identifier(hive_folder((label,), ("",))[:-1] if label in folders else label)  # DuckDB decodes values, not names

@@ -7,21 +7,42 @@ from typing import Any
 
 from jobs.run.state import MAX_LISTED
 from pipeline_ops.analysis.summary_statistics import labels_of
-from pipeline_ops.output.commit_log import read_job
+from pipeline_ops.inputs.part import InputPart
+from pipeline_ops.joining.parts import check_alike, check_recorded_as, parts_of, store_of_part
+from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.failed_units import read_failures
-from pipeline_ops.output.labeled_output import open_labeled
+from pipeline_ops.output.labeled_output import Labeled, open_labeled
 from pipeline_ops.output.lease import LeaseRecord, read_lease
-from pipeline_ops.output.run_records import RUNNING, RunRecord, read_runs
+from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, INTERRUPTED, RUNNING, RunRecord, read_runs
 from pipeline_ops.schema.errors import store_access
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit
 
 STARTING = "starting"
 KILLED = "killed"
+UNKNOWN = "unknown"
+NOT_STARTED = "not started"  # a part of a split job
+COUNTS = ("documents", "labeled", "rejected", "units", "units_failed")
+NOTHING: dict[str, Any] = {
+    "state": UNKNOWN,
+    **dict.fromkeys(COUNTS, 0),
+    "failed": [],
+    "labels": {},
+    "holder": None,
+    "run": None,
+    "previous_run": None,
+    "joined": False,
+    "parts": {},
+}
+# of the parts of a split job the first of these is the state of the whole
+STATES = (RUNNING, STARTING, "failed", KILLED, INTERRUPTED, UNKNOWN, INCOMPLETE, COMPLETE)
 
 
 def status(store: Store) -> dict[str, Any]:
     """Content of the output, holder of its lease, and its newest run.
+
+    Of a split job: state is the one of STATES that comes first among the parts', counts are sums, and `parts` has the status of
+    each by its name; holder, run and previous_run are None.
 
     Returns:
         documents, labeled, rejected, units, units_failed, labels: of the whole output, by its commits. failed: which files the
@@ -38,21 +59,13 @@ def status(store: Store) -> dict[str, Any]:
     """
     with store_access("output.path", store.path, "read"):
         lease = read_lease(store)
+        parts = [] if lease is not None else parts_of(store)
+    if parts:
+        return _status_of_parts(store, parts)
     held = lease is not None and lease.is_held(time.time())
     holder = lease.holder if held and lease is not None else None
     if held and read_job(store) is None:
-        counts = dict.fromkeys(("documents", "labeled", "rejected", "units", "units_failed"), 0)
-        return {
-            "state": STARTING,
-            **counts,
-            "failed": [],
-            "labels": {},
-            "holder": holder,
-            "run": None,
-            "previous_run": None,
-            "joined": False,
-            "output": store.path,
-        }
+        return {**NOTHING, "state": STARTING, "holder": holder, "output": store.path}
     labeled = open_labeled(store)
     commits, failures = labeled.commits, read_failures(store)
     runs = read_runs(store, newest=1)
@@ -74,8 +87,57 @@ def status(store: Store) -> dict[str, Any]:
         "run": None if state == STARTING else run,
         "previous_run": run if state == STARTING else None,
         "joined": "join" in labeled.record,
+        "parts": {},
         "output": labeled.path,
     }
+
+
+def _status_of_parts(store: Store, parts: Sequence[InputPart]) -> dict[str, Any]:
+    """As status; a part whose folder holds nothing is NOT_STARTED.
+
+    Raises:
+        UserError: parts were labeled with different settings, or one is in the folder of another.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    first: Labeled | None = None
+    for part in parts:
+        one = store_of_part(store, part)
+        record = read_job(one)
+        lease = read_lease(one)
+        if record is None and not (lease is not None and lease.is_held(time.time())):
+            found[part.name] = {**NOTHING, "state": NOT_STARTED, "output": one.path}
+            continue
+        found[part.name] = status(one)
+        if record is not None:
+            labeled = Labeled(one, record, Ledger())
+            first = first or labeled
+            check_recorded_as(labeled, part)
+            check_alike(first, labeled)
+    statuses = list(found.values())
+    states = {INCOMPLETE if one["state"] == NOT_STARTED else one["state"] for one in statuses}
+    return {
+        **NOTHING,
+        "state": min(states, key=STATES.index),
+        **{key: sum(one[key] for one in statuses) for key in COUNTS},
+        "failed": [line for one in statuses for line in one["failed"]][:MAX_LISTED],
+        "labels": _sum_of_labels([one["labels"] for one in statuses]),
+        "parts": found,
+        "output": store.path,
+    }
+
+
+def _sum_of_labels(several: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sums of counts by label, most frequent first; with several models by model."""
+    total: dict[str, Any] = {}
+    for labels in several:
+        for name, count in labels.items():
+            if isinstance(count, dict):
+                total[name] = _sum_of_labels([total.get(name, {}), count])
+            else:
+                total[name] = total.get(name, 0) + count
+    if any(isinstance(count, dict) for count in total.values()):
+        return total
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def _state(last: RunRecord | None, lease: LeaseRecord | None, held: bool) -> str:
@@ -85,7 +147,7 @@ def _state(last: RunRecord | None, lease: LeaseRecord | None, held: bool) -> str
     if lease is not None and not lease.released and (not is_of_lease or last is None or last.outcome == RUNNING):
         return KILLED
     if last is None:
-        return "unknown"
+        return UNKNOWN
     return KILLED if last.outcome == RUNNING else last.outcome
 
 

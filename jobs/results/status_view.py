@@ -14,7 +14,7 @@ from rich.text import Text
 from jobs.number_format import clock, counted, number, of_about
 from jobs.results.status import KILLED, STARTING
 from jobs.run.result import some_mostly_rejected
-from pipeline_ops.output.run_records import INCOMPLETE, INTERRUPTED, RUNNING
+from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, INTERRUPTED, RUNNING
 
 LISTED_LABELS = 12
 LISTED_FAILURES = 5
@@ -53,6 +53,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     """The lines of a status, with rich's markup."""
     run, previous = found["run"], found["previous_run"]
     lines = [f"{escape(found['output'])}: [bold]{found['state']}[/]", _counts(found)]
+    if found["parts"]:
+        return [*lines, *_part_lines(found["parts"]), *_label_lines(found)]
     if found["state"] == STARTING:
         lines.append(f"a run of {escape(found['holder'])} has committed nothing yet")
     if run is not None:
@@ -71,7 +73,24 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         labeled = of_about(found["documents"], run and run["documents_expected"])
         command = "join" if found["joined"] else "run"
         lines.append(f"{labeled} documents are labeled; `label-corpus {command}` continues")
-    labels = found["labels"]
+    return lines + _label_lines(found)
+
+
+def _part_lines(parts: dict[str, dict[str, Any]]) -> list[str]:
+    """Of a split job: the state of each part, and the next command of one that has to go on."""
+    lines = []
+    for name, part in parts.items():
+        left = (part["run"] or {}).get("seconds_left")
+        more = "" if left is None else f", about {clock(left)} left"
+        if part["state"] not in (STARTING, RUNNING, COMPLETE):
+            more = f"; next: `label-corpus run {name}.yaml`"
+        lines.append(f"  {name}: [bold]{part['state']}[/], {_counts(part)}{more}")
+    return lines
+
+
+def _label_lines(found: dict[str, Any]) -> list[str]:
+    """The most frequent labels of the only model."""
+    lines, labels = [], found["labels"]
     if labels and not isinstance(next(iter(labels.values())), dict):
         total = sum(labels.values())
         shown = list(labels.items())[:LISTED_LABELS]

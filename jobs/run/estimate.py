@@ -249,9 +249,9 @@ def _split(prepared: Prepared, found: Forecast, target: Target) -> str | None:
         return None
     output = prepared.job.output.path
     return (
-        f"{found.jobs} jobs with {target.devices // found.jobs} of the {target.devices} each: give each a part of the input"
-        f" that no other has, by folder or glob (input.path), and an output of its own ({output}/part-00/, part-01/, ...);"
-        f" read them as one, as {output}/part-*/label=*/*.parquet. Larger units (compute.unit_bytes) ask for fewer jobs"
+        f"{found.jobs} jobs with {target.devices // found.jobs} of the {target.devices} each: `label-corpus split JOB"
+        f" {found.jobs}` writes them, and all that reads labels takes {output} for one output"
+        f" ({output}/part-*/label=*/*.parquet). Larger units (compute.unit_bytes) ask for fewer jobs"
     )
 
 

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.config import ResolvedJob
+from pipeline_ops.inputs.config import InputConfig
+from pipeline_ops.joining.parts import recorded_part
 from pipeline_ops.models.adapters import adapted_settings
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.heads import head_settings
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.paths import base_folder
 from pipeline_ops.tokenizing.windows import window_settings
 
 NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # keys of `output` that change no label
-NON_RESULT_INPUT_KEYS = ("path", "max_reject_share")  # keys of `input` that change no label
+NON_RESULT_INPUT_KEYS = ("path", "max_reject_share", "part")  # keys of `input` that change no label
 # as settings are recorded where they were renamed since: fingerprints, and with them the ids of units, stay the same
 RECORDED_NAMES = {"output.label_name": "output.label_column"}
 # keys of `input` that came later: not in the settings while they have their defaults
@@ -115,22 +118,46 @@ def check_same_job(record: dict[str, Any], settings: dict[str, Any]) -> None:
         raise UserError(f"output.path: holds labels written with other settings: {'; '.join(differing)}; {remedy}")
 
 
-def check_trial(record: dict[str, Any] | None, limit: int | None, path: str) -> None:
+def check_trial(record: dict[str, Any] | None, limit: int | None, job: ResolvedJob) -> None:
     """Check that a trial writes to no labels but a trial's, and a run to none of a trial.
 
     Args:
         record: the output's `_job.json`.
         limit: of the trial; None: a run of all documents.
-        path: of the output.
 
     Raises:
-        UserError: it is the other one.
+        UserError: it is the other one, or a trial of a part, which would be among the parts.
     """
+    path = job.output.path
+    if limit is not None and job.input.part is not None:
+        raise UserError(f"limit: the job is of {job.input.part} of the input; try the job that was split")
     if record is None or (limit is None) == ("trial" not in record):
         return
     if limit is None:
         raise UserError(f"output.path: {path!r} holds a trial, of the first documents only; give another folder")
     raise UserError(f"output.path: {path!r}, where a trial would go, holds labels that are no trial's; rename that folder")
+
+
+def check_same_part(record: dict[str, Any], source: InputConfig, path: str) -> None:
+    """Check that an output holds labels of the part of the input that a job labels, or of all of it if the job does.
+
+    Args:
+        record: the output's `_job.json`.
+        source: of the job, with a full path.
+        path: of the output.
+
+    Raises:
+        UserError: it holds those of another part, or parts of another folder, in which other files are.
+    """
+    earlier, part = record["config"]["input"], recorded_part(record)
+    if part != source.part:
+        was, wanted = (one or "the whole input" for one in (part, source.part))
+        raise UserError(f"output.path: {path!r} holds labels of {was}, and this job is of {wanted}; give another output.path")
+    if part is not None and base_folder(earlier["path"]) != base_folder(source.path):
+        raise UserError(
+            f"input.path: {path!r} holds labels of {part} of {earlier['path']!r}, by paths below it; split {source.path!r}"
+            f" as a job of its own"
+        )
 
 
 def differing_settings(recorded: dict[str, Any], settings: dict[str, Any]) -> list[str]:

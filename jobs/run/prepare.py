@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.config import JobConfig, ResolvedJob
-from jobs.run.fingerprint import check_same_job, check_trial, differing_settings, result_settings
+from jobs.run.fingerprint import check_same_job, check_same_part, check_trial, differing_settings, result_settings
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, unreadable_notes
-from pipeline_ops.inputs.listing import find_inputs
+from pipeline_ops.inputs.listing import find_inputs, in_part
 from pipeline_ops.inputs.passed_over import PassedOver
+from pipeline_ops.joining.parts import check_not_split
 from pipeline_ops.line_formats.json_types import text_for_null
 from pipeline_ops.models.adapters import pinned
 from pipeline_ops.models.config import JobModel, ModelConfig, model_notes
@@ -116,17 +117,20 @@ def prepare(
         record = read_job(config.output_store)
         if record is None:
             _check_no_model(config.output_store)
+            check_not_split(config.output_store)
         ledger = read_ledger(config.output_store)
         failures = read_failures(config.output_store)
     with store_access("input.path", config.input.path, "read"):
-        files, passed_over = find_inputs(config.input, config.input_store, ledger.input_paths)
+        every_file = config.input.model_copy(update={"part": None})
+        listed_files, passed_over = find_inputs(every_file, config.input_store, ledger.input_paths)
+        files = in_part(listed_files, config.input, config.input_store)
     if on_listed is not None:
         on_listed(sum(file.stored.size for file in files if file.path not in ledger.input_paths))
     job = _resolve(config)
     _check_partitions(job)
     _check_label_folders(job)
-    check_trial(record, limit, job.output.path)
-    listed_files, first = files, None
+    check_trial(record, limit, job)
+    first = None
     if limit is not None:
         with store_access("input.path", job.input.path, "read"):
             first = first_documents(files, limit, job.input, job.input_store)
@@ -162,8 +166,8 @@ def prepare(
         )
         # only files with work left are opened
         left = list({span.file.path: span.file for task in plan.tasks for span in task}.values())
-        if left and first is not None:
-            left = listed_files  # a trial's columns have the types that they have in a run
+        if left and (first is not None or job.input.part is not None):
+            left = listed_files  # of a trial, and of a part, columns have the types that they have in a whole run
         try:
             sampled, columns_missing = _check_columns(job, left, checked=record is not None)
         except MissingColumn as error:
@@ -174,6 +178,7 @@ def prepare(
     known = None
     if record is not None:
         check_same_job(record, result_settings(job, job.models))
+        check_same_part(record, job.input, job.output.path)
         with store_access("output.path", job.output.path, "read"):
             known = _known_types(record, ledger, job, sampled)
     types, notes = settle_types(sampled, job.input, known)

@@ -6,6 +6,8 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from pipeline_ops.inputs.part import InputPart
+
 
 class InputConfig(BaseModel):
     """Which files are labeled and how they are parsed; the keys `input.*`."""
@@ -54,6 +56,9 @@ class InputConfig(BaseModel):
         default=True,
         description="CSV: true: the first record has the names of the columns; false: it is a document, and the columns are"
         " column_0, column_1, ...; a list: it is a document, and these are the names",
+    )
+    part: InputPart | None = Field(
+        default=None, description="label only the files of this part, such as {number: 0, of: 4}; `split` writes it"
     )
 
     @property

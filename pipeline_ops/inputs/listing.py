@@ -11,6 +11,7 @@ from pipeline_ops.inputs.file_formats import COMPRESSIONS, FORMATS, format_and_c
 from pipeline_ops.inputs.hive_folders import folder_columns
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.metadata_files import metadata_among
+from pipeline_ops.inputs.part import files_of_part
 from pipeline_ops.inputs.passed_over import PassedOver, Why
 from pipeline_ops.inputs.zip_archives import member_names
 from pipeline_ops.schema.errors import UserError, is_store_fault
@@ -26,14 +27,31 @@ ARCHIVES_AT_ONCE = 16  # zip archives that are opened for the names in them
 def find_inputs(config: InputConfig, store: Store, labeled: Collection[str] = ()) -> tuple[list[InputFile], list[PassedOver]]:
     """(the input files in the order of their paths, the files that are not read). A glob reads all that it matches and knows.
 
-    Of a table these are the files of its newest version. All files have the same InputFile.columns.
+    Of a table these are the files of its newest version. All files have the same InputFile.columns. Of a part (config.part)
+    these are the files of a whole listing that are in it: what is metadata, and which columns there are, is the same for all.
 
     Args:
         labeled: paths of files that the output has labels of, which are never metadata: what lies beside a file may change.
 
     Raises:
-        UserError: the path does not exist, matches no file, or no file has a known format; a table that cannot be read.
+        UserError: the path does not exist, matches no file, or no file has a known format; a table that cannot be read; no
+            file is in the part.
     """
+    files, passed_over = _find_all(config, store, labeled)
+    return in_part(files, config, store), passed_over
+
+
+def in_part(files: list[InputFile], config: InputConfig, store: Store) -> list[InputFile]:
+    """Those of all input files that are in the part that the settings name; raises UserError if none is."""
+    found = files_of_part(files, config.part, store.path)
+    if not found:
+        raise UserError(
+            f"input.part: none of the {len(files)} files of {store.path!r} is in {config.part}: split it into fewer parts"
+        )
+    return found
+
+
+def _find_all(config: InputConfig, store: Store, labeled: Collection[str]) -> tuple[list[InputFile], list[PassedOver]]:
     if is_in_catalog(store.path):
         return _files_of(find_table_in_catalog(store), config), []
     listed, hidden = store.list_with_hidden()

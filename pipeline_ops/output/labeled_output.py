@@ -36,10 +36,16 @@ class Labeled:
     store: Store
     record: dict[str, Any]  # _job.json
     ledger: Ledger
+    parts: tuple["Labeled", ...] = ()  # of a split job, each an output (joining/parts.py); their files are in `ledger`
 
     @property
     def path(self) -> str:
         return self.store.path
+
+    @property
+    def stores(self) -> list[Store]:
+        """Where its runs have written: of a split job the parts' folders."""
+        return [part.store for part in self.parts] or [self.store]
 
     @cached_property
     def commits(self) -> list[Commit]:

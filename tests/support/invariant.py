@@ -21,7 +21,7 @@ def check_exactly_once(
     Reads the output as a user would, by its plain files: a file that no commit names counts too, and is an error.
 
     Args:
-        output: the output folder; a path without protocol where a `filesystem` is given.
+        output: the output folder, of a split job that of all parts; a path without protocol where a `filesystem` is given.
         expected_keys: (source_file, source_row) of every input document.
 
     Returns:
@@ -54,7 +54,7 @@ def read_labeled(output: str | Path, filesystem: AbstractFileSystem) -> pa.Table
 
 
 def read_rejects(output: str | Path, filesystem: AbstractFileSystem) -> list[dict]:
-    paths = filesystem.glob(f"{output}/_rejects/*.jsonl")
+    paths = filesystem.glob(f"{output}/**/_rejects/*.jsonl")
     return [json.loads(line) for path in sorted(paths) for line in filesystem.cat_file(path).splitlines()]
 
 
@@ -62,7 +62,7 @@ def read_misfits(output: str | Path, filesystem: AbstractFileSystem | None = Non
     """{document: {column: JSON of the value that does not fit its type}}."""
     filesystem = filesystem or LocalFileSystem()
     found: dict[Key, dict[str, str]] = {}
-    for path in sorted(filesystem.glob(f"{output}/_misfits/*.jsonl")):
+    for path in sorted(filesystem.glob(f"{output}/**/_misfits/*.jsonl")):
         for line in map(json.loads, filesystem.cat_file(path).splitlines()):
             values = found.setdefault((line["source_file"], line["source_row"]), {})
             assert line["column"] not in values

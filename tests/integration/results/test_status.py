@@ -131,7 +131,7 @@ def test_status_is_watched_until_the_run_ends_or_a_person_leaves(monkeypatch: py
         "failed": [],
         "labels": {},
     }
-    found = {**run, "run": None, "previous_run": None, "holder": "host", "output": "out"}
+    found = {**run, "run": None, "previous_run": None, "parts": {}, "holder": "host", "output": "out"}
     states = ["starting", "running", last, "running"]
     monkeypatch.setattr("jobs.results.status_view.WATCH_SECONDS", 0)
 
