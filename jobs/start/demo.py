@@ -2,21 +2,25 @@
 
 The corpus consists of passages of the installed Python packages (see synthetic/package_corpus.py), which the classifier sorts
 into code, data, licenses and prose. Training and labeling use different packages, so the accuracy is a held-out one. All files
-are in one folder; the model is reused by the next demo.
+are in one folder; corpus and model are reused by the next demo while the installed packages stay the same.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.session import sleeping_threads
 from jobs.config import JobConfig, check_config
 from jobs.number_format import counted, number
 from jobs.start.train import TrainConfig, train
@@ -24,7 +28,7 @@ from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.output.commit_log import read_job
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
-from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages
+from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages, fingerprint
 
 NUM_PASSAGES = 6000  # for training, and as many for labeling
 # A small DistilBERT. Dropout would halve the speed on a CPU, and two epochs are too few to overfit.
@@ -47,10 +51,10 @@ NUM_EMPTY = 3  # rows without a text, which become rejects
 
 
 def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
-    """Train (unless `folder` has the same model from an earlier demo), label, verify, evaluate, report.
+    """Collect passages and train (unless `folder` has both from an earlier demo), label, verify, evaluate, report.
 
     Args:
-        fresh: train again in any case.
+        fresh: collect and train again in any case.
 
     Returns:
         The fields of run(), `accuracy` against the known kinds, `verified` (every document stands once in the output) and
@@ -73,19 +77,17 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
             f"--folder: {folder!r} cannot be created: {error.strerror}; give a folder that can be written"
         ) from error
     output = _clear(os.path.join(folder, "labeled"), os.path.join(folder, "model"))
-    _print("collecting passages of the installed Python packages")
-    training, held_out = collect_passages(max_training=NUM_PASSAGES, max_held_out=NUM_PASSAGES)
-    model = _train_once(training, folder, fresh)
+    corpus, model = _prepare(folder, fresh)
     job = check_config(
         JobConfig,
         {
-            "input": {"path": _write_corpus(held_out, folder)},
+            "input": {"path": corpus},
             "model": {"path": model},
             "output": {"path": output},
         },
     )
     block_torch_import()
-    _print(f"labeling {held_out.num_rows:,} passages of packages that were not trained on")
+    _print("labeling passages of packages that were not trained on")
     summary = run(job, report=False)
     labeled = find_labeled(job.output.path)
     evaluation = evaluate(labeled, "kind")
@@ -99,19 +101,39 @@ def demo(folder: str, fresh: bool = False) -> dict[str, Any]:
     }
 
 
-def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:
-    """The model's folder; trains unless it was trained with the same settings, versions and passages."""
-    source, model = os.path.join(folder, "training"), os.path.join(folder, "model")
+def _prepare(folder: str, fresh: bool) -> tuple[str, str]:
+    """The folders of the corpus and of the model; made unless they come from the same settings, versions and packages."""
+    corpus, model, marker = os.path.join(folder, "corpus"), os.path.join(folder, "model"), Path(folder, "made-of.sha256")
     versions = [version(name) for name in ("torch", "transformers", "tokenizers")]
-    texts = hashlib.sha256(json.dumps(passages.to_pylist()).encode()).hexdigest()
-    key = hashlib.sha256(json.dumps([ARCHITECTURE, TRAINING, versions, texts]).encode()).hexdigest()
-    marker = Path(folder, "model.sha256")
-    if not fresh and os.path.isdir(model) and marker.exists() and marker.read_text() == key:
-        _print("using the model of the last demo; --fresh trains again")
-        return model
+    settings = [ARCHITECTURE, TRAINING, versions, NUM_PASSAGES, fingerprint()]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+    if not fresh and os.path.isdir(corpus) and os.path.isdir(model) and marker.exists() and marker.read_text() == key:
+        _print("using the corpus and the model of the last demo; --fresh makes them again")
+        return corpus, model
+    marker.unlink(missing_ok=True)
+    _print("collecting passages of the installed Python packages")
+    training, held_out = _collect()
+    _write_corpus(held_out, corpus)
+    _train(training, os.path.join(folder, "training"), model)
+    marker.write_text(key)
+    return corpus, model
+
+
+def _collect() -> tuple[pa.Table, pa.Table]:
+    """collect_passages() in a process of its own; meanwhile this one imports what training needs, which takes as long."""
+    ignore_interrupt = (signal.SIGINT, signal.SIG_IGN)  # it is for this process, which says so in one line
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=signal.signal, initargs=ignore_interrupt) as pool:
+        passages = pool.submit(collect_passages, max_training=NUM_PASSAGES, max_held_out=NUM_PASSAGES)
+        sleeping_threads()
+        from transformers import AutoModelForSequenceClassification, Trainer  # noqa: F401 torch with them
+
+        return passages.result()
+
+
+def _train(passages: pa.Table, source: str, model: str) -> None:
+    """Write the passages to the folder `source`, train, publish to the folder `model`."""
     os.makedirs(source, exist_ok=True)
     pq.write_table(passages, os.path.join(source, "passages.parquet"))
-    marker.unlink(missing_ok=True)
     report = train(
         check_config(
             TrainConfig,
@@ -124,26 +146,22 @@ def _train_once(passages: pa.Table, folder: str, fresh: bool) -> str:
         )
     )
     _print(f"trained {report['parameters']:,} parameters in {report['seconds']:.0f} s")
-    marker.write_text(key)
-    return model
 
 
-def _write_corpus(passages: pa.Table, folder: str) -> str:
-    """Write the passages, half as Parquet, half as JSON Lines with zstd, and NUM_EMPTY rows without text; returns the folder.
+def _write_corpus(passages: pa.Table, folder: str) -> None:
+    """Write the passages, half as Parquet, half as JSON Lines with zstd, and NUM_EMPTY rows without text.
 
     Columns: id, text, kind, package, path.
     """
-    source = os.path.join(folder, "corpus")
-    os.makedirs(source, exist_ok=True)
+    os.makedirs(folder, exist_ok=True)
     ids = pa.array([f"passage-{row:05}" for row in range(passages.num_rows)])
     passages = passages.add_column(0, "id", ids)
     half = passages.num_rows // 2
-    pq.write_table(passages.slice(0, half), os.path.join(source, "part-0.parquet"), row_group_size=500)
+    pq.write_table(passages.slice(0, half), os.path.join(folder, "part-0.parquet"), row_group_size=500)
     empty = [{"id": f"empty-{row}", "text": None} for row in range(NUM_EMPTY)]
-    with pa.CompressedOutputStream(os.path.join(source, "part-1.jsonl.zst"), "zstd") as file:
+    with pa.CompressedOutputStream(os.path.join(folder, "part-1.jsonl.zst"), "zstd") as file:
         for row in [*passages.slice(half).to_pylist(), *empty]:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return source
 
 
 def _clear(output: str, model: str) -> str:

@@ -77,17 +77,38 @@ def is_training_package(package: str) -> bool:
     return hashlib.sha256(f"{package}{SPLIT_SEED}".encode()).digest()[0] % 2 == 0
 
 
+def fingerprint(folders: list[str] | None = None) -> str:
+    """SHA-256 of what decides the passages: the files that pip has installed, this module and the version of Python.
+
+    Args:
+        folders: of collect_passages.
+    """
+    with open(__file__, "rb") as module:
+        digest = hashlib.sha256(sys.version.encode() + module.read())
+    for _, record in sorted(_records(sys.path if folders is None else folders).values()):
+        digest.update(record.encode())
+    return digest.hexdigest()
+
+
 def _installed_packages(folders: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """Each installed distribution's folder and files relative to it, from pip's RECORD; sorted by name."""
+    """Each installed distribution's folder and files relative to it, sorted by name."""
     packages: dict[str, tuple[str, list[str]]] = {}
+    for package, (folder, record) in sorted(_records(folders).items()):
+        paths = sorted(row[0] for row in csv.reader(record.splitlines()) if row and not row[0].startswith(("..", "/")))
+        packages[package] = (folder, paths)
+    return packages
+
+
+def _records(folders: list[str]) -> dict[str, tuple[str, str]]:
+    """Each installed distribution's folder and pip's RECORD: a line of CSV per file, with its SHA-256."""
+    records: dict[str, tuple[str, str]] = {}
     for distribution in metadata.distributions(path=folders):
         package = re.sub(r"[-_.]+", "-", distribution.name or "").lower()
         record = distribution.read_text("RECORD")
-        if record is None or package in packages or package in ("", OWN_PACKAGE):
+        if record is None or package in records or package in ("", OWN_PACKAGE):
             continue
-        paths = sorted(row[0] for row in csv.reader(record.splitlines()) if row and not row[0].startswith(("..", "/")))
-        packages[package] = (str(distribution.locate_file("")), paths)
-    return dict(sorted(packages.items()))
+        records[package] = (str(distribution.locate_file("")), record)
+    return records
 
 
 def _package_passages(package: str, folder: str, paths: list[str]) -> Iterator[Passage]:

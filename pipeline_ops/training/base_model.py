@@ -4,6 +4,7 @@ import difflib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> A
 
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     texts = [normalizer.normalize_str(text) for text in texts]
-    characters = Counter(character for text in texts for character in text if not character.isspace())
+    counts = Counter(chain.from_iterable(texts))
+    characters = {character: count for character, count in counts.items() if not character.isspace()}
     frequent = sorted(characters, key=lambda character: (-characters[character], character))[:MAX_ALPHABET]
     rare = dict.fromkeys(map(ord, characters.keys() - set(frequent)), " ")
     # WordPieceTrainer numbers "##x" pieces in hash map order and breaks ties by number, so the vocabulary would differ from
@@ -93,8 +95,8 @@ def new_model(architecture: ArchitectureConfig, tokenizer: Any, names: list[str]
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     classifiers = AutoModelForSequenceClassification._model_mapping
-    known = [name for name in CONFIG_MAPPING if CONFIG_MAPPING[name] in classifiers]
-    if architecture.model_type not in known:
+    if architecture.model_type not in CONFIG_MAPPING or CONFIG_MAPPING[architecture.model_type] not in classifiers:
+        known = [name for name in CONFIG_MAPPING if CONFIG_MAPPING[name] in classifiers]  # 2 s: a module for each
         raise UserError(
             f"model.architecture.model_type: {architecture.model_type!r} is not a transformers model type with a"
             f" sequence classifier{_nearest(architecture.model_type, known)}"

@@ -5,7 +5,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.synthetic.package_corpus import KINDS, SCHEMA, collect_passages, cut_passages, is_training_package
+from pipeline_ops.synthetic.package_corpus import (
+    KINDS,
+    OWN_PACKAGE,
+    SCHEMA,
+    collect_passages,
+    cut_passages,
+    fingerprint,
+    is_training_package,
+)
 
 LICENSE = "\n".join(f"Permission number {word} is hereby granted to use it." for word in "abcdefghijklmnop")
 TRAINING_NAMES = [name for name in map("package{}".format, range(40)) if is_training_package(name)]
@@ -86,6 +94,16 @@ def test_passages_repeated_text_stands_once(installed: Path):
 
 def test_passages_collected_twice_are_equal(installed: Path):
     assert [table.to_pylist() for table in both(installed)] == [table.to_pylist() for table in both(installed)]
+
+
+def test_fingerprint_follows_from_the_installed_files_alone(installed: Path):
+    first = fingerprint([str(installed)])
+    install(installed, OWN_PACKAGE, {"jobs/changed.py": source("changed")})
+    assert fingerprint([str(installed)]) == first
+    install(installed, "another", {"another/code.py": source("another")})
+    second = fingerprint([str(installed)])
+    install(installed, "another", {"another/other.py": source("another"), "another/code.py": source("another")})
+    assert len({first, second, fingerprint([str(installed)])}) == 3
 
 
 def test_passages_limit_keeps_every_kind(installed: Path):
