@@ -1,17 +1,16 @@
 """prepare(): every check of a job before a run or a plan. Loads no model weights, starts no Ray, writes nothing."""
 
 import base64
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from jobs.checking.columns import check_input_columns, check_label_folders, check_partitions, other_formats
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_same_part, check_trial, differing_settings, result_settings
-from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile, UnreadableInput, unreadable_notes
+from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile
 from pipeline_ops.inputs.listing import find_inputs, in_part
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.joining.parts import check_not_split
@@ -27,25 +26,21 @@ from pipeline_ops.output.committed_files import example_files, schemas_of_files
 from pipeline_ops.output.failed_units import outdated_failures, read_failures
 from pipeline_ops.output.lease import LeaseRecord, check_free
 from pipeline_ops.planning.first_documents import first_documents
-from pipeline_ops.planning.stray_files import Strays, find_strays, glob_of_columns
+from pipeline_ops.planning.stray_files import Strays, find_strays
 from pipeline_ops.planning.work_plan import Plan, make_plan
-from pipeline_ops.reading.column_types import common_type, is_text_type, settle_types
+from pipeline_ops.reading.column_types import common_type, settle_types
 from pipeline_ops.reading.csv_guess import csv_remarks
-from pipeline_ops.reading.documents import check_columns, taken_names
 from pipeline_ops.reading.encoding_guess import encoding_notes
-from pipeline_ops.reading.input_schema import files_by_format, sample_columns
-from pipeline_ops.reading.text_columns import MissingColumn, missing_column, text_column_mistake
-from pipeline_ops.schema.errors import UserError, names_shown, store_access
+from pipeline_ops.reading.text_columns import MissingColumn
+from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
-from pipeline_ops.storage.paths import check_apart, full_path, is_local, shown, some_shown
+from pipeline_ops.storage.paths import check_apart, full_path
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.input_table import InputTable
 from pipeline_ops.tokenizing.sequences import definition_of
-from pipeline_ops.writing.hive_partitions import hive_folder
 
 OnListed = Callable[[int], None] | None
-MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
 FOLDER_COLUMNS = "folder_columns"  # key of _job.json
 TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
 
@@ -127,8 +122,8 @@ def prepare(
     if on_listed is not None:
         on_listed(sum(file.stored.size for file in files if file.path not in ledger.input_paths))
     job = _resolve(config)
-    _check_partitions(job)
-    _check_label_folders(job)
+    check_partitions(job)
+    check_label_folders(job)
     check_trial(record, limit, job)
     first = None
     if limit is not None:
@@ -169,9 +164,9 @@ def prepare(
         if left and (first is not None or job.input.part is not None):
             left = listed_files  # of a trial, and of a part, columns have the types that they have in a whole run
         try:
-            sampled, columns_missing = _check_columns(job, left, checked=record is not None)
+            sampled, columns_missing = check_input_columns(job, left, checked=record is not None)
         except MissingColumn as error:
-            raise UserError(f"{error}{_other_formats(error, job, listed_files, passed_over)}") from None
+            raise UserError(f"{error}{other_formats(error, job, listed_files, passed_over)}") from None
         strays = find_strays(listed_files, passed_over, job.input, job.input_store) if plan.tasks else None
     if record is None and ledger.commits:
         raise UserError(f"output.path: {job.output.path!r} holds labels but no _job.json; give another folder")
@@ -282,124 +277,3 @@ def _check_no_model(output: Store) -> None:
         raise UserError(
             f"output.path: {output.path!r} holds a model (config.json, {weights[0]}), not labels; give another folder"
         )
-
-
-def _aliases(job: ResolvedJob) -> set[str]:
-    """Other names of added columns: `label` is the label column of a job's only model, whatever its name."""
-    return set() if job.has_named_models else {"label"}
-
-
-def _check_partitions(job: ResolvedJob) -> None:
-    kept = job.output.input_columns()
-    known = set(job.output.added_columns().values()) | set(kept or ()) | _aliases(job)
-    for name in job.output.partition_by:
-        if name in job.output.list_columns():
-            raise UserError(f"output.partition_by: {name!r} holds lists; name a column of single values, such as label")
-        if kept is not None and name not in known:
-            raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
-
-
-def _check_label_folders(job: ResolvedJob) -> None:
-    """Raises UserError for a label too long for a folder's name on local disk; object stores take longer ones."""
-    for model in job.models:
-        column, head = model.output.label_name, model.facts.head
-        if column not in job.output.partition_columns() or not is_local(job.output.path):
-            continue
-        for label in (*head.labels, *head.bin_labels, *filter(None, [head.fallback_label])):
-            if len(hive_folder((column,), (label,))) > MAX_FOLDER_NAME:
-                raise UserError(
-                    f"output.partition_by: the label {label[:40]!r}... is too long for a folder's name; give it a shorter one"
-                    f" by model.id2label, or set output.partition_by: []"
-                )
-
-
-def _other_formats(missing: MissingColumn, job: ResolvedJob, files: list[InputFile], passed_over: list[PassedOver]) -> str:
-    """The end of an error about a missing column: how to read only the formats that have it; "" if none has."""
-    having = []
-    for file_format in {file.format for file in files} - {missing.file_format}:
-        alike = [file for file in files if file.format == file_format]
-        with suppress(UserError):  # of files that would be refused as well
-            _, schema = sample_columns(alike, job.input, job.input_store)[0]
-            if missing.column in schema.names and is_text_type(schema.field(missing.column).type):
-                having.append(file_format)
-    return read_only(glob_of_columns(files, passed_over, having, job.input))
-
-
-def read_only(glob: str | None) -> str:
-    """The end of an error about a column: the setting that reads only the files that have it; "" without a glob."""
-    return "" if glob is None else f"; to read only files that have it: input.path={shlex.quote(shown(glob))}"
-
-
-def _check_columns(job: ResolvedJob, files: list[InputFile], *, checked: bool) -> tuple[dict[str, list[pa.Schema]], list[str]]:
-    """Checks the columns of some readable files of each format.
-
-    Unreadable files, and files without the text columns, are no mistake of the job's as long as one file of the format can be
-    read and has them: the run quarantines the others, or rejects their rows.
-
-    Args:
-        checked: an earlier run has checked the columns, and the job is still the same: whatever is wrong with the files, it is
-            no mistake of the job's.
-
-    Returns:
-        ({format: columns of its sampled files, without those that cannot be labeled}, sentences about these).
-
-    Raises:
-        UserError: no file of any format can be read, or a column that the job names is missing or of the wrong type.
-    """
-    found: dict[str, list[pa.Schema]] = {}
-    notes: list[str] = []
-    unreadable: list[UnreadableInput] = []
-    broken: dict[str, str] = {}
-    formats = files_by_format(files)
-    for file_format, alike in formats.items():
-        try:
-            sampled = sample_columns(alike, job.input, job.input_store, broken)
-        except UnreadableInput as error:
-            unreadable.append(error)
-            continue
-        filled = [(file, schema) for file, schema in sampled if schema.names]
-        mistakes = [(file, text_column_mistake(job.input, file, schema)) for file, schema in filled]
-        wrong = [(file, mistake) for file, mistake in mistakes if mistake is not None]
-        if wrong and len(wrong) == len(filled) and not checked:
-            raise wrong[0][1]
-        if file_format == "jsonl":
-            wrong = []  # one sample of several files, whose rows are rejected one by one
-        for column in dict.fromkeys(mistake.column for _, mistake in wrong):
-            paths = [file.path for file, mistake in wrong if mistake.column == column]
-            notes.append(f"not labeled, for want of a text column {column!r}: {some_shown(paths)}")
-        unfit = {file.path for file, _ in wrong}
-        usable = [(file, schema) for file, schema in sampled if file.path not in unfit]
-        if usable:
-            found[file_format] = [_without_taken(schema, job.output) for _, schema in usable]
-        if filled and not checked:
-            _check_other_columns(job, file_format, [(file, schema) for file, schema in usable if schema.names])
-    if unreadable and len(unreadable) == len(formats) and not checked:
-        raise unreadable[0]
-    return found, [*unreadable_notes(broken), *notes]
-
-
-def _without_taken(schema: pa.Schema, output: OutputConfig) -> pa.Schema:
-    """The columns that other files may be given: without names of added ones, for which the run quarantines a file."""
-    taken = taken_names(schema.names, output).values()
-    return pa.schema([field for field in schema if field.name not in taken])
-
-
-def _check_other_columns(job: ResolvedJob, file_format: str, sampled: list[tuple[InputFile, pa.Schema]]) -> None:
-    """Checks the columns besides the texts that a job names: one of the files has to have each, in the others it is null.
-
-    Raises:
-        UserError: none has; or the first file has a column that labeling adds.
-    """
-    seen, schema = sampled[0]
-    columns = list(dict.fromkeys(name for _, other in sampled for name in other.names))
-    for name in job.output.input_columns() or ():
-        if name not in columns and file_format != "jsonl":
-            raise missing_column("output.columns", name, seen, columns)
-    check_columns(schema.names, seen.path, job.output)
-    known = {*columns, *job.output.added_columns().values(), *_aliases(job)}
-    for name in job.output.partition_by:
-        if name not in known:
-            raise UserError(
-                f"output.partition_by: there is no column {name!r} in {seen.path}, nor among the labels'; there are"
-                f" {names_shown(sorted(known))}"
-            )

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from jobs.checking.columns import read_only
 from jobs.config import JobConfig, check_config, load_job, override, section_of
 from jobs.number_format import byte_size, counted
 from jobs.run.plan import stray_lines
-from jobs.run.prepare import prepare, read_only
+from jobs.run.prepare import prepare
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.fetch import HubUnreachable

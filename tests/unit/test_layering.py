@@ -28,7 +28,7 @@ LEVELS = (
     ("pipeline_ops.output", "pipeline_ops.stages", "pipeline_ops.synthetic"),
     ("pipeline_ops.planning", "pipeline_ops.analysis"),
     ("pipeline_ops.joining",),
-    ("jobs.executors", "jobs.timings"),
+    ("jobs.executors", "jobs.timings", "jobs.checking"),
     ("jobs.run",),
     ("jobs.console", "jobs.results"),
     ("jobs.report", "jobs.remote", "jobs.maintenance", "jobs.benchmark", "jobs.gpu_benchmark"),

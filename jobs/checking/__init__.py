@@ -1,0 +1,1 @@
+"""What a job asks for against what its input and its output have."""
