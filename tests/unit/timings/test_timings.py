@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def test_seconds_of_stages_in_a_commit_are_those_of_the_stages(model: Path, tmp_
 
 
 class BrokenExecutor(SerialExecutor):
-    def stream_units(self, *arguments: Any) -> Any:
-        yield from super().stream_units(*arguments)
+    def stream_units(self, *arguments: Any, **named: Any) -> Generator[dict[str, Any], None, None]:
+        yield from super().stream_units(*arguments, **named)
         raise RuntimeError("the machine is gone")
 
 
