@@ -55,6 +55,10 @@ class AutoExecutor:
             self._end_process()
             self._start_ray(self._largest_unit)
 
+    @property
+    def name(self) -> str:
+        return self._chosen.name
+
     @contextmanager
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
         if self._process is not None:

@@ -36,6 +36,11 @@ def ignored(event: Any) -> None:
 class Executor(Protocol):
     """Where the work of a run is done."""
 
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        ...
+
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         """The machines to work on, connected for the duration of the block.
 

@@ -29,6 +29,8 @@ MOST_THREADS = 4  # of a model on a CPU: with more, each adds little to a small 
 class OneProcessExecutor:
     """An Executor for small inputs; see the module. Its process starts when it is made."""
 
+    name = "one process"
+
     def __init__(self) -> None:
         self._process = WorkerProcess(MODULES, ENVIRONMENT)
         self._ray = RayExecutor()

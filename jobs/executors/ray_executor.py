@@ -41,6 +41,10 @@ class RayExecutor:
     classify_actor: type[ClassifyActor] = ClassifyActor
     write: Callable[..., Any] = write_task
 
+    @property
+    def name(self) -> str:
+        return "Ray"
+
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return connected(unit_bytes=work.unit_bytes)
 

@@ -51,6 +51,7 @@ def label_remaining(
     plan = prepared.plan
     work = Work(plan.unit_bytes, sum(plan.task_bytes), prepared.token_flops, tokens_per_core(prepared))
     with executor.connected(work, state.notify) as machines:
+        state.ran_on = executor.name
         state.timings.on_cluster = not machines.here
         writer.rewrite_outdated(executor.run_tasks)
         if not prepared.plan.tasks:

@@ -93,6 +93,7 @@ class RunState:
     labeling_started: float | None = None  # when the first classifier had loaded the model and its first unit
     last_commit: float | None = None
 
+    ran_on: str | None = None  # the executor's name
     pools: Pools | None = None
     device: str | None = None  # the GPU's name; None: CPUs
     dtypes: tuple[str, ...] = ()  # of the models
@@ -370,6 +371,7 @@ def result_of(
         tokens_per_second=round(state.tokens / seconds, 1),
         labeling_documents_per_second=round(state.documents / labeling, 1) if labeling else None,
         labeling_tokens_per_second=round(state.tokens / labeling, 1) if labeling else None,
+        ran_on=state.ran_on if state.pools else None,
         classifiers=state.pools.classifiers if state.pools else 0,
         classify_seconds={name: round(value, 2) for name, value in state.classify_seconds.to_dict().items()},
         model_flops_per_second=round(flops / labeling) if flops is not None and labeling else None,

@@ -57,6 +57,7 @@ def test_small_input_is_labeled_like_pipeline_without_ray(model: Path, tmp_path:
     finished = command_in_own_process("run", job_file(tmp_path, model, *UNITS, "output.scores=true"), "--no-report")
     assert finished.code == 0, finished.stderr
     labeled, _ = check_exactly_once(tmp_path / "out", corpus)
+    assert (finished.result["ran_on"], finished.result["classifiers"]) == ("one process", 1)
     expected = dict(zip(corpus, pipeline_of(model)(texts), strict=True))
     rows = zip(labeled["source_file"].to_pylist(), labeled["source_row"].to_pylist(), strict=True)
     check_answers(labeled, [expected[row] for row in rows], ("NEGATIVE", "POSITIVE"))

@@ -43,6 +43,8 @@ class SerialClassifyActor(ClassifyActor):
 class SerialExecutor:
     """A jobs.executors.executor.Executor."""
 
+    name = "the tests' process"
+
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=2, gpus=0, here=True))
 

@@ -1,11 +1,13 @@
 """`compact`: fewer files with the same rows, and nothing left to do for the next one."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from cluster.resources import Machines
+from jobs.executors.executor import Work, ignored
 from jobs.maintenance.compact import compact
 from jobs.maintenance.verify import verify
 from tests.support.corpora import real_documents, write_jsonl
@@ -15,7 +17,7 @@ from tests.support.serial_chain import SerialExecutor, run_serially
 
 
 class Unwanted(SerialExecutor):
-    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         raise AssertionError("Ray is started for nothing, or for little")
 
 

@@ -1,12 +1,13 @@
 """Which outcomes of units reach the output, and when; GPUs that a cluster does not offer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from cluster.resources import Machines
+from jobs.executors.executor import Work, ignored
 from jobs.label_corpus import run
 from jobs.run import labeling
 from jobs.run.labeling import defer_failures
@@ -69,7 +70,7 @@ def test_failure_that_is_no_units_fault_ends_the_run_before_anything_is_put(fail
 class Cluster(SerialExecutor):
     """Nodes that were joined without their GPUs."""
 
-    def connected(self, unit_bytes: int = 0) -> AbstractContextManager[Machines]:
+    def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=4, gpus=0))
 
 

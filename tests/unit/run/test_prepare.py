@@ -80,8 +80,8 @@ def test_plan_of_a_new_job_says_what_would_run_and_writes_nothing(folder: Path, 
     assert (summary["units_to_run"], summary["documents_done"]) == (1, 0)
     assert summary["output"] == str(folder / "out")
     assert summary["settings"]["model.max_length"] == {"value": 128, "from": "the model's limit"}
-    assert summary["settings"]["compute.tokenizers"]["value"] == 4, "the model computes next to nothing"
-    assert summary["settings"]["compute.classifiers"]["value"] == 3
+    assert summary["settings"]["compute.tokenizers"]["value"] == "1 to 4", "a unit, and a model that computes next to nothing"
+    assert summary["settings"]["compute.classifiers"]["value"] == "1 to 3"
     assert not (folder / "out").exists()
 
 
