@@ -16,10 +16,7 @@ from pipeline_ops.output.lease import LeaseError
 from pipeline_ops.schema.errors import UserError
 
 WIDTH = 120  # where stderr is no terminal
-NOTES = (
-    "phases are the driver's and follow each other; below the last one before the first commit: what that unit's stages took,"
-    " in processes of their own and partly at the same time",
-)
+STAGES = "phases follow each other; the stages below one of them work in processes of their own, partly at the same time"
 SAMPLED = f"processes are looked at every {SAMPLE_SECONDS} s until the first commit; one that lives shorter may be missing"
 NOT_SAMPLED = "the CPU of other processes is measured on Linux only"
 ON_CLUSTER = "the stages' processes belong to a Ray that this command has not started: they and other nodes' are not counted"
@@ -54,7 +51,11 @@ def _show(timings: Timings, *, quiet: bool) -> None:
     console.print(_phases(found))
     if found["processes"] is not None:
         console.print(_processes(found["processes"]))
-    notes = [*NOTES, NOT_SAMPLED if found["processes"] is None else SAMPLED, *[ON_CLUSTER] * timings.on_cluster]
+    notes = [
+        *[STAGES] * bool(found["first_unit"]),
+        NOT_SAMPLED if found["processes"] is None else SAMPLED,
+        *[ON_CLUSTER] * timings.on_cluster,
+    ]
     for note in notes:
         console.print(f"- {note}", soft_wrap=True)
 

@@ -19,7 +19,8 @@ LATER_SAMPLE_SECONDS = 2
 DRIVER = "driver"
 RAY = "ray::"
 IDLE = "ray::IDLE"  # the title of a worker of Ray's between two tasks
-TITLE = re.compile(r"ray::(?:MapWorker\()?(?:MapBatches\()?(\w+)")
+TITLE = re.compile(r"ray::(?:MapWorker\()?(?:MapBatches\()?(?:\w+:)?(\w+)")  # a named actor's has its name first
+IMPORTED = re.compile(r"\bfrom ([\w.]+) import ")  # in a program on the command line, as multiprocessing and our worker have
 LINUX = os.path.exists("/proc/self/stat")
 
 
@@ -39,7 +40,8 @@ def process_name(command_line: Sequence[str]) -> str:
         if flag == "-m":
             return argument
         if flag == "-c":
-            return f"{name} -c"
+            module = IMPORTED.search(argument)
+            return module[1] if module is not None else f"{name} -c"
         if not argument.startswith("-") and flag not in ("-X", "-W"):
             return os.path.basename(argument)
     return name

@@ -35,7 +35,7 @@ def test_timings_name_the_processes_of_the_ray_that_a_run_starts(model: Path, tm
         assert 0 <= process["began"] < timings["seconds"]
         assert 0 <= process["cpu_seconds_to_first_commit"] <= process["cpu_seconds"]
     phases = timings["phases"]
-    assert [phase["name"] for phase in phases][:4] == ["imports", "reading the job file", "planning", "starting Ray"]
+    assert [phase["name"] for phase in phases][:4] == ["imports", "reading the job file", "planning", "starting the workers"]
     assert sum(phase["seconds"] for phase in phases) <= timings["seconds"] + 0.05
     before = [phase for phase in phases if phase["began"] < timings["first_commit"]]
     assert sum(phase["cpu_seconds"] for phase in before) == pytest.approx(
