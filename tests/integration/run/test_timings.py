@@ -19,7 +19,7 @@ def run_with_timings(model: Path, folder: Path, ray_address: str | None = None) 
     """The timings in the JSON line of a run, and its stderr."""
     source = write_jsonl(folder / "in.jsonl", [{"text": f"text {number}"} for number in range(30)])
     job = write_job_file(folder / "job.yaml", job_settings(source, model, folder / "out"))
-    finished = command_in_own_process("run", job, "--timings", "--no-report", ray_address=ray_address)
+    finished = command_in_own_process("run", job, "--timings", "--no-report", ray_address=ray_address, timeout_s=280)
     assert finished.code == 0, finished.stderr
     check_exactly_once(folder / "out", keys(source, 30))
     return finished.result["timings"], finished.stderr
