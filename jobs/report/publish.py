@@ -10,7 +10,7 @@ from typing import Any
 from cluster.session import secret_values
 from jobs.config import ResolvedJob
 from jobs.number_format import counted
-from jobs.results.evaluate import EVALUATION
+from jobs.results.open_output import EVALUATION
 from jobs.run.result import RunResult
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled

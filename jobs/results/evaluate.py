@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.results.open_output import model_of
+from jobs.results.open_output import EVALUATION, model_of
 from jobs.results.truth_columns import check_truth_column, column_types, listed, missing_truth, no_common_value
 from pipeline_ops.analysis.multi_label import MultiLabelEvaluator, is_list, lists_to_numpy
 from pipeline_ops.analysis.regression import ValueEvaluator
@@ -23,7 +23,6 @@ from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 
-EVALUATION = "_report/evaluation.json"
 MAX_TEXT = 300  # characters of a mistake's document
 MAX_LINE_MATRIX = 50  # labels in the JSON line; the file has the whole matrix
 MAX_LINE_LABELS = 200  # the same

@@ -6,10 +6,9 @@ and it infers the types of partition columns, which are text here.
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from jobs.results.open_output import find_labeled
 from pipeline_ops.output.committed_files import hive_values
@@ -18,6 +17,9 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
+
+if TYPE_CHECKING:  # it imports pandas, which a run without Ray would else not need: 0.3 s of CPU
+    import pyarrow.dataset as ds
 
 KINDS = ("pandas", "polars", "arrow", "ray")
 MAX_RAY_BLOCKS = 200
@@ -38,7 +40,7 @@ def labels(
 @overload
 def labels(
     output: str, as_: Literal["arrow"], *, columns: Sequence[str] | None = None, storage: Mapping[str, Any] | None = None
-) -> ds.Dataset: ...
+) -> "ds.Dataset": ...
 @overload
 def labels(
     output: str, as_: Literal["ray"], *, columns: Sequence[str] | None = None, storage: Mapping[str, Any] | None = None
@@ -80,7 +82,9 @@ def labels(
     return dataset.to_table().to_pandas()
 
 
-def _arrow_dataset(found: Labeled, schema: pa.Schema) -> ds.Dataset:
+def _arrow_dataset(found: Labeled, schema: pa.Schema) -> "ds.Dataset":
+    import pyarrow.dataset as ds
+
     filesystem, place = found.store.arrow_filesystem()
     parquet = ds.ParquetFileFormat()
     fragments = []

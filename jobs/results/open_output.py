@@ -15,6 +15,7 @@ from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import did_you_mean, full_path, is_local
 from pipeline_ops.storage.store import Store
 
+EVALUATION = "_report/evaluation.json"  # the result of the last `label-corpus evaluate`
 JOB_SUFFIXES = (".yaml", ".yml")
 
 

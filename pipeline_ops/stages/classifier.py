@@ -17,6 +17,7 @@ from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
 from pipeline_ops.loading.device_errors import is_device_lost, usable_device
 from pipeline_ops.loading.fused_layers import fuse_layers
+from pipeline_ops.loading.libraries import import_libraries
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
@@ -85,6 +86,7 @@ class ClassifyActor:
         self.called = self.returned = time.monotonic()  # when the last call began and ended
 
     def load(self) -> list[ForwardPasses]:
+        import_libraries()
         import torch
 
         context, device = self.context, "cuda" if self.context.use_gpu else "cpu"
