@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipeline_ops.tokenizing.batching import (
+    PASS_COST,
     TokenBatches,
     attention_mask,
     batches_from_columns,
@@ -103,22 +104,30 @@ def test_batches_of_sorted_real_documents_hold_little_padding(model: Path) -> No
     assert 1 - encodings.lengths.sum() / len(batches.ids) < 0.1  # of 150 documents; it shrinks with their number
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_batch_is_as_full_as_its_budget_and_little_padding_allow(seed: int) -> None:
+def least_cost(widths: list[int], batch_tokens: int) -> float:
+    """Padded tokens and the passes' cost, of the best of all divisions of the sorted documents."""
+    least = [0.0]
+    for end in range(1, len(widths) + 1):
+        costs = []
+        for start in range(end - 1, -1, -1):
+            padded = (end - start) * widths[end - 1]
+            if start == end - 1 or padded <= batch_tokens:
+                costs.append(least[start] + padded + batch_tokens * PASS_COST)
+        least.append(min(costs))
+    return least[-1]
+
+
+@pytest.mark.parametrize("pad_multiple", [1, 8])
+@pytest.mark.parametrize("batch_tokens", [320, 4000])
+@pytest.mark.parametrize("seed", range(10))
+def test_batches_cost_as_little_as_any(seed: int, batch_tokens: int, pad_multiple: int) -> None:
     rng = np.random.default_rng(seed)
-    lengths = rng.lognormal(4, 1, rng.integers(1, 60)).astype(np.int32).clip(1, 256)
+    lengths = rng.lognormal(rng.uniform(2, 4), 1, rng.integers(1, 120)).astype(np.int32).clip(1, 400)
     encodings = Encodings(np.ones(lengths.sum(), np.int32), None, lengths, np.zeros(len(lengths), bool))
-    batches = make_batches(encodings, batch_tokens=320, pad_id=0, pad_multiple=1)
-    ends = np.cumsum(batches.rows)
-    for start, end, width in zip(ends - batches.rows, ends, batches.widths, strict=True):
-
-        def fits(documents: np.ndarray) -> bool:
-            padded = len(documents) * int(documents.max())
-            return padded <= 320 and padded - documents.sum() <= 10
-
-        assert width == batches.lengths[start:end].max()
-        assert fits(batches.lengths[start:end]) or end - start == 1
-        assert end == len(lengths) or not fits(batches.lengths[start : end + 1])
+    batches = make_batches(encodings, batch_tokens=batch_tokens, pad_id=0, pad_multiple=pad_multiple)
+    cost = len(batches.ids) + len(batches.rows) * batch_tokens * PASS_COST
+    widths = [-(-length // pad_multiple) * pad_multiple for length in sorted(lengths.tolist())]
+    assert cost == pytest.approx(least_cost(widths, batch_tokens))
 
 
 def test_batches_of_a_model_without_type_ids_hold_none() -> None:
