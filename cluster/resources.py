@@ -288,7 +288,7 @@ def resolve_pools(
             f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
             f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers, or add nodes"
         )
-    beside = machines.cpus - tokenizers - WRITER_CPUS - (0 if gpus else classifiers)
+    beside = machines.cpus - classifiers - tokenizers - WRITER_CPUS
     flops = GPU_FLOPS * min(gpus, 1) if gpus else CORE_FLOPS
     on_cores = tokens_per_pass(token_flops) if token_flops else 2048
     batch_tokens = resolve("batch_tokens", None if gpus else on_cores, "the GPU's memory" if gpus else "the model's size")

@@ -194,6 +194,7 @@ def _actors(result: dict[str, Any]) -> Any:
         ("objects put per unit", "puts_per_unit", 1, number),
         ("classifiers wait per unit, ms", "waiting_seconds", 1000, number),
         ("seconds, start included", "seconds", 1, number),
+        ("classifiers ended within, s", "classifiers_ended_within_seconds", 1, number),
         *FLOW_ROWS * with_flow,
     ):
         cells = [shown(row[key] * factor) for row in rows]

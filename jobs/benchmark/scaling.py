@@ -1,9 +1,9 @@
 """How many GPUs one job can feed: the job's own chain, with classifiers that sleep for the time a GPU would compute.
 
-Ray is given GPUs that do not exist. Units are a few documents, so that reading and tokenizing them costs these cores next to
-nothing, and each classifier, which loads no model, sleeps for its time: what is measured is what Ray, the driver, the stages'
-processes and the commits cost per unit, which does not depend on its size. Beside it stands the forecast of `plan
---cluster` for as many units.
+Ray is given GPUs that do not exist. Units are a few documents, fewer at the end as in any run, so that reading and tokenizing
+them costs these cores next to nothing, and each classifier, which loads no model, sleeps for its time: what is measured is what
+Ray, the driver, the stages' processes and the commits cost per unit, which does not depend on its size. Beside it stands the
+forecast of `plan --cluster` for as many units.
 
 With `cores`, a machine with so many cores and GPUs is pretended, with the tokenizers and the object store that `auto` gives
 there. All stages sleep, each as long as for a unit of full size, and as many bytes go through the object store, or fewer where
@@ -18,9 +18,9 @@ from typing import Any
 
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import GPU_FLOPS, ComputeConfig, Machines, resolve_pools
+from cluster.resources import BYTES_PER_TOKEN, GPU_FLOPS, ComputeConfig, Machines, resolve_pools
 from cluster.session import connected, object_store_use, this_machine
-from jobs.benchmark.report import steady_rate, steady_start
+from jobs.benchmark.report import steady_start
 from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.benchmark.sleeping_stages import CLASSIFY_SECONDS, UNIT_TOKENS, SleepingStages
 from jobs.config import JobConfig, check_config
@@ -45,7 +45,7 @@ BUSY_CORES = 0.6  # of the cores, at the most: with more, what works beside the 
 LEAST_CORES = 0.1  # for the units, where what waits leaves nothing
 UNITS = 16  # per actor
 UNITS_PER_FILE = 16  # what a footer costs grows with its row groups
-DOCUMENTS_PER_UNIT = 4
+DOCUMENTS_PER_UNIT = 32  # of full size
 DOCUMENT_CHARACTERS = 200
 MODEL = ModelShape(1, 16, 1, 16, vocabulary=2000, max_length=128)  # for its tokenizer; nothing is computed
 TOKENIZERS = 2
@@ -97,11 +97,12 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Runs the chain once per number of actors, each time on a Ray of its own.
 
     Returns:
-        actors: per number of actors its units/s (steady), that as a share of what the actors could do if nothing else took
-        time (efficiency), CPU seconds per unit of the driver's process and of all processes here over the same window, the
-        share of the cores that these are (cores_busy), the driver's memory, the seconds that a classifier waits
-        for its next unit (waiting_seconds), the seconds from Ray's start to the last commit
-        (seconds) and to the first one (startup_seconds), and forecast: the figures of `plan --cluster`. With cores also what
+        actors: per number of actors its units/s of full size (steady), that as a share of what the actors could do if nothing
+        else took time (efficiency), CPU seconds per unit of the driver's process and of all processes here over the same
+        window, the share of the cores that these are (cores_busy), the driver's memory, the seconds that a classifier waits for
+        its next unit (waiting_seconds), the seconds from Ray's start to the last commit (seconds) and to the first one
+        (startup_seconds), and from when the first classifier had nothing left to the last commit, by samples a second apart, at
+        the most (classifiers_ended_within_seconds), and forecast: the figures of `plan --cluster`. With cores also what
         Flow.result() returns.
     """
     rows = []
@@ -133,6 +134,10 @@ class Flow:
 
     def add(self, activity: StageActivity) -> None:
         self.samples.append((time.monotonic(), activity, object_store_use()))
+
+    def ended_within(self, end: float) -> float | None:
+        """Seconds from the last sample in which all classifiers were busy to the end; None without one."""
+        return next((end - at for at, one, _ in reversed(self.samples) if one.busy["classify"] >= self.actors), None)
 
     def result(self, start: float, end: float) -> dict[str, Any]:
         """Means over a time, but for the store's use.
@@ -167,7 +172,7 @@ def _measure_actors(
     task: dict[str, Any], corpus: dict[str, Any], machines: Machines, tokenizers: int, began: float
 ) -> dict[str, Any]:
     actors, sleeping = corpus["actors"], corpus["sleep_seconds"]
-    flow = Flow(actors, tokenizers) if task["cores"] else None
+    flow = Flow(actors, tokenizers)
     job = check_config(
         JobConfig,
         {
@@ -184,19 +189,23 @@ def _measure_actors(
         },
     )
     prepared = prepare(job)
-    pools = resolve_pools(job.compute, machines, prepared.token_flops)
+    # of a model that takes a GPU as long as the classifiers sleep
+    token_flops = GPU_FLOPS * sleeping / (DOCUMENTS_PER_UNIT * DOCUMENT_CHARACTERS / BYTES_PER_TOKEN)
+    pools = resolve_pools(job.compute, machines, token_flops)
     probed = {"dtypes": ["float32"], "device": None, "batch_tokens": None}
     stamps: list[tuple[float, float, float, int]] = []
+    documents: list[int] = []
     waiting: list[float] = []
     meter = Meter("benchmark", prepared.job.output.path)
     with output_lease(prepared) as lease:
         writer = CommitWriter(prepared.job.output_store, prepared.job.output, prepared.ledger, prepared.plan, lease, meter.run)
-        executor = SleepingStages(sleeping, task["moved_bytes"]).executor()
-        with closing(label_units(prepared, pools, probed, meter, executor, flow.add if flow else None)) as finished:
+        executor = SleepingStages(sleeping, task["moved_bytes"], DOCUMENTS_PER_UNIT).executor()
+        with closing(label_units(prepared, pools, probed, meter, executor, flow.add)) as finished:
             for done in finished:
                 if isinstance(done, Failure):
                     raise RuntimeError(f"{done.where}: {done.message}")
                 writer.put(done)
+                documents.append(done.documents)
                 waiting.append(done.classify_seconds.waiting)
                 stamps.append((time.monotonic(), time.process_time(), _machine_cpu_seconds(), _own_bytes()))
                 if len(stamps) % max(1, prepared.plan.num_units // 10) == 0:
@@ -209,13 +218,16 @@ def _measure_actors(
     counted = len(stamps) - 1 - start
     window = times[-1] - times[start]
     machine = stamps[-1][2] - stamps[start][2]
-    rate = steady_rate(len(stamps), times, actors) or 0.0
+    # as report.steady_rate, of units of full size; the last ones are smaller
+    rate = max(sum(documents[start + 1 :]) / DOCUMENTS_PER_UNIT - (actors - 1), 0.0) / window
+    full_units = sum(documents) / DOCUMENTS_PER_UNIT
     paced = rate or actors / sleeping
     print(f"benchmark: {actors} actors: {rate:.2f} units/s", file=sys.stderr, flush=True)
     files_per_unit = sum(len(commit.all_files()) for commit in prepared.ledger.commits.values()) / len(stamps)
     return {
         "actors": actors,
         "units": len(stamps),
+        "full_units": full_units,
         "sleep_seconds": sleeping,
         "units_per_second": rate,
         "efficiency": rate * sleeping / actors,
@@ -227,8 +239,9 @@ def _measure_actors(
         "puts_per_unit": puts / len(stamps),
         "seconds": times[-1] - began,
         "startup_seconds": times[0] - began - sleeping,
+        "classifiers_ended_within_seconds": flow.ended_within(times[-1]),
         "waiting_seconds": sum(waiting[start:]) / len(waiting[start:]),  # of a classifier, for its next unit
-        **(flow.result(times[start], times[-1]) if flow else {}),
+        **(flow.result(times[start], times[-1]) if task["cores"] else {}),
         "forecast": {
             "driver_cpu_seconds_per_unit": driver_cores(paced, actors) / paced,
             "machine_cpu_seconds_per_unit": ray_cores(paced, actors) / paced,
@@ -238,7 +251,7 @@ def _measure_actors(
             )["put"]
             / len(stamps),
             # Ray's and the actors' start are this machine's, from the measurement
-            "seconds": times[0] - began - sleeping + makespan(len(stamps), actors, sleeping),
+            "seconds": times[0] - began - sleeping + makespan(full_units, actors, sleeping),
         },
     }
 
@@ -269,9 +282,9 @@ def conclude(measured: dict[str, Any]) -> list[str]:
     driver = 1 / last["driver_cpu_seconds_per_unit"]
     gpus, gpus_of_driver = last["units_per_second"] / units_per_gpu, driver / units_per_gpu
     notes = [
-        f"each classifier sleeps for its time per unit of {DOCUMENTS_PER_UNIT} documents; of linear: units/s over what actors"
-        " that do nothing but sleep could do. All processes of the job share this machine's cores: where these are busy, they"
-        " bound it, and the share is not about the job",
+        f"each classifier sleeps for its time per unit of {DOCUMENTS_PER_UNIT} documents; units/s are of these, the last are"
+        " smaller; of linear: units/s over what actors that do nothing but sleep could do. All processes of the job share this"
+        " machine's cores: where these are busy, they bound it, and the share is not about the job",
         f"an H200 that labels {GPU_DOCUMENTS_PER_SECOND:,} documents/s of 512 tokens ({DOCUMENT_BYTES:,} bytes) takes"
         f" {units_per_gpu:.2f} units/s of {unit / 2**20:.0f} MiB",
         f"reached here, with {last['actors']} actors: {last['units_per_second']:.1f} units/s, what {gpus:.0f} such GPUs take",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.resources import GPU_FLOPS, TOKEN_FLOPS, TOKENIZED_OVER_TEXT, TOKENS_PER_CORE
+from cluster.resources import BYTES_PER_TOKEN, GPU_FLOPS, TOKEN_FLOPS, TOKENIZED_OVER_TEXT, TOKENS_PER_CORE
 from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.classifying.classify import UnitLogits
 from pipeline_ops.classifying.forward_pass import ForwardPasses
@@ -26,7 +26,6 @@ from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.tokenizing.batching import TokenBatches
 
-BYTES_PER_TOKEN = 4  # of text
 UNIT_TOKENS = LARGEST_UNIT / BYTES_PER_TOKEN
 TOKENIZE_SECONDS = UNIT_TOKENS / TOKENS_PER_CORE
 READ_SECONDS = WRITE_SECONDS = LARGEST_UNIT * READ_WRITE_SECONDS_PER_BYTE / 2
@@ -45,13 +44,15 @@ class SleepingStages:
     """Stages for an executor.
 
     Attributes:
-        classify_seconds: per unit.
+        classify_seconds: per unit of full size.
         moved_bytes: of each unit's text that go through the object store, and of its tokens in proportion; then the other
             stages sleep as well. 0: they only do their work.
+        unit_documents: of a unit of full size; of smaller ones all is in proportion.
     """
 
     classify_seconds: float
     moved_bytes: int = 0
+    unit_documents: int = 1
 
     def executor(self) -> RayExecutor:
         if not self.moved_bytes:
@@ -61,27 +62,27 @@ class SleepingStages:
     def read(self) -> Callable[..., Iterator[pa.Table]]:
         def read_slowly(task: pa.Table, **arguments: Any) -> Iterator[pa.Table]:
             for row in read_task(task, **arguments):
-                time.sleep(READ_SECONDS)
-                yield row.set_column(
-                    row.column_names.index("documents"), "documents", _lengthened(row["documents"], self.moved_bytes)
-                )
+                share = self.share_of(UnitRow(row).documents.num_rows)
+                time.sleep(share * READ_SECONDS)
+                moved = _lengthened(row["documents"], int(share * self.moved_bytes))
+                yield row.set_column(row.column_names.index("documents"), "documents", moved)
 
         return read_slowly
 
     def tokenize_actor(self) -> type[TokenizeActor]:
-        token_bytes = self.token_bytes
+        stages = self
 
         class SleepingTokenizeActor(TokenizeActor):
             def tokenize(self, row: UnitRow) -> Columns:
-                time.sleep(TOKENIZE_SECONDS)
+                time.sleep(stages.share_of(row.documents.num_rows) * TOKENIZE_SECONDS)
                 columns = super().tokenize(row)
-                return {**columns, "documents": _lengthened(row.table["documents"], token_bytes)}
+                return {**columns, "documents": _lengthened(row.table["documents"], stages.token_bytes(row))}
 
         return SleepingTokenizeActor
 
     def classify_actor(self) -> type[ClassifyActor]:
         """The job's classifier without a model: it gives the labels in turn."""
-        seconds, token_bytes = self.classify_seconds, self.token_bytes
+        stages = self
 
         class SleepingClassifyActor(ClassifyActor):
             def load(self) -> list[ForwardPasses]:
@@ -91,6 +92,7 @@ class SleepingStages:
                 return [None] * len(self.context.models)
 
             def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
+                seconds = stages.share_of(len(batches[0].lengths)) * stages.classify_seconds
                 time.sleep(seconds)
                 outputs: list[UnitLogits] = []
                 for model, inputs in zip(self.context.models, batches, strict=True):
@@ -99,20 +101,23 @@ class SleepingStages:
                 return outputs, [seconds] * len(batches)
 
             def classify(self, row: UnitRow) -> Columns:
-                return {**super().classify(row), "documents": _lengthened(row.table["documents"], -token_bytes)}
+                return {**super().classify(row), "documents": _lengthened(row.table["documents"], -stages.token_bytes(row))}
 
         return SleepingClassifyActor
 
     def write(self) -> Callable[..., pa.Table]:
         def write_slowly(row: pa.Table, **arguments: Any) -> pa.Table:
-            time.sleep(WRITE_SECONDS)
+            time.sleep(self.share_of(UnitRow(row).documents.num_rows) * WRITE_SECONDS)
             return write_task(row, **arguments)
 
         return write_slowly
 
-    @property
-    def token_bytes(self) -> int:
-        return int((TOKENIZED_OVER_TEXT - 1) * self.moved_bytes)
+    def share_of(self, documents: int) -> float:
+        """Of a unit of full size."""
+        return documents / self.unit_documents
+
+    def token_bytes(self, row: UnitRow) -> int:
+        return int((TOKENIZED_OVER_TEXT - 1) * self.share_of(row.documents.num_rows) * self.moved_bytes)
 
 
 def _lengthened(column: pa.ChunkedArray, size: int) -> pa.Array:

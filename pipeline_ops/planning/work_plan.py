@@ -15,7 +15,7 @@ from typing import Protocol
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.output.commit_log import current_commits, gaps
 from pipeline_ops.reading.spans import Span
-from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_footers, split_row_groups
+from pipeline_ops.row_formats.parquet_files import intersect_ranges, read_footers, selected_bytes, split_row_groups
 from pipeline_ops.row_formats.row_files import ROW_FORMATS
 from pipeline_ops.schema.errors import is_store_fault
 from pipeline_ops.schema.failures import Failure
@@ -30,7 +30,7 @@ SMALLEST_UNIT = 256 * 2**10  # hundreds of documents to sort by length: fewer ne
 LARGEST_UNIT = 32 * 2**20
 MAX_GROUPED_FILES = 1024  # keeps the commit record of a group of small files below a few hundred kilobytes
 
-Cuts = dict[str, tuple[list[list[tuple[int, int]]], int]]  # by path, see _cuts
+Cuts = dict[str, tuple[list[list[tuple[int, int]]], int, int]]  # by path, see _cuts
 
 
 class Outdated(Protocol):
@@ -252,7 +252,7 @@ def _group(spans: list[Span], cuts: Cuts, unit_bytes: int) -> Iterator[tuple[tup
 
 
 def _cuts(files: list[InputFile], columns: tuple[str, ...] | None, store: Store, unit_bytes: int) -> Cuts:
-    """(row ranges, rows) of Parquet files, whose footers are fetched side by side; see row_groups.split_row_groups.
+    """(row ranges, rows, bytes of the columns) of Parquet files, whose footers are fetched side by side; see split_row_groups.
 
     None for a file that cannot be read: its reader will say why.
     """
@@ -263,17 +263,23 @@ def _cuts(files: list[InputFile], columns: tuple[str, ...] | None, store: Store,
                 raise metadata
             continue
         with contextlib.suppress(Exception):  # of a broken footer
-            found[file.path] = split_row_groups(metadata, columns, unit_bytes), metadata.num_rows
+            found[file.path] = (
+                split_row_groups(metadata, columns, unit_bytes),
+                metadata.num_rows,
+                selected_bytes(metadata, columns),
+            )
     return found
 
 
-def _split_parquet(span: Span, cuts: list[list[tuple[int, int]]], num_rows: int) -> Iterator[tuple[tuple[Span, ...], int, int]]:
+def _split_parquet(
+    span: Span, cuts: list[list[tuple[int, int]]], num_rows: int, num_bytes: int
+) -> Iterator[tuple[tuple[Span, ...], int, int]]:
     """As _group: a task per unit, or, of a row group that is cut into several, one task for all of them."""
     for ranges in cuts:
         wanted = tuple(_open_at_end(part, num_rows) for part in intersect_ranges(ranges, span.ranges, num_rows))
         if wanted:
             rows = sum((num_rows if part.stop_row is None else part.stop_row) - part.start_row for part in wanted)
-            yield (replace(span, ranges=wanted),), len(wanted), _decompressed_bytes(span.file) * rows // max(num_rows, 1)
+            yield (replace(span, ranges=wanted),), len(wanted), num_bytes * rows // max(num_rows, 1)
 
 
 def _open_at_end(part: Range, num_rows: int) -> Range:

@@ -29,7 +29,7 @@ def test_sleeping_classifier_labels_every_document_between_the_jobs_own_stages(t
     output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
     context = context_of(models_of(model, output), output)
     tokenized = tokenizer_of(context, attempts)(row)
-    classified = SleepingStages(SECONDS).classify_actor()(context, attempts)(tokenized)
+    classified = SleepingStages(SECONDS, unit_documents=5).classify_actor()(context, attempts)(tokenized)
     written = write_task(classified, context, attempts).to_pylist()[0]
     assert written["failure"] is None
     commit = Commit.from_json(written["commit"])
@@ -42,7 +42,7 @@ def test_sleeping_stages_move_the_bytes_of_a_full_unit(tmp_path: Path, model: Pa
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     files, settings = prepare(write_five(tmp_path / "in"))
     output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
-    models, stages = models_of(model, output), SleepingStages(SECONDS, moved_bytes=10_000)
+    models, stages = models_of(model, output), SleepingStages(SECONDS, moved_bytes=10_000, unit_documents=5)
     context = context_of(models, output)
     task = pa.table({"task": [spans_to_json(spans_of(files))]})
     (read,) = stages.read()(task, context=read_context(settings), attempts=attempts)
