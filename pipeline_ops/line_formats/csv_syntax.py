@@ -34,7 +34,7 @@ class CsvSyntax:
     quote: str | None = '"'
     escape: str | None = None
 
-    def ends_at_newlines(self, data: bytes) -> bool:
+    def ends_at_newlines(self, data: bytes | bytearray) -> bool:
         """True if each newline in `data`, which begins with a record, ends a record: nothing in it is quoted or escaped."""
         return not any(mark is not None and mark.encode() in data for mark in (self.quote, self.escape))
 

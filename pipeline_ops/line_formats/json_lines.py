@@ -29,17 +29,18 @@ from pipeline_ops.line_formats.json_arrays import array_of_objects, elements_rem
 from pipeline_ops.line_formats.json_types import MAX_BRACKETS, add_late_fields, check_nesting, is_nested_deeper
 from pipeline_ops.line_formats.line_records import RecordBlock, is_document, split_records
 from pipeline_ops.line_formats.parsing import BadRecord
+from pipeline_ops.schema.arrow_cells import binary_cell
 from pipeline_ops.schema.bisection import bisect_failures
 from pipeline_ops.schema.misfits import MISFITS_COLUMN, check_not_reserved, misfits_array
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason
 
 Document = dict[str, Any]
+Parsed = tuple[pa.Table, np.ndarray, list[BadRecord]]  # what parse_jsonl returns
+PARSED_BYTES = 4 * 2**20  # at a time: with its copies of a whole unit's lines, Arrow's parser took five times the unit's memory
 SHORT_INFINITY = re.compile(rb"Inf(?<=[:,\[\s\-]Inf)(?=[\s,\]}])")  # begins with its letters, which makes it fast
 
 
-def parse_jsonl(
-    block: RecordBlock, schema: pa.Schema, *, text_columns: tuple[str, ...], only_schema: bool
-) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
+def parse_jsonl(block: RecordBlock, schema: pa.Schema, *, text_columns: tuple[str, ...], only_schema: bool) -> Parsed:
     """A document per non-blank line.
 
     Args:
@@ -65,30 +66,39 @@ def parse_jsonl(
     return table, rows, bad
 
 
-def _parse(
-    block: RecordBlock, schema: pa.Schema, text_columns: tuple[str, ...], only_schema: bool
-) -> tuple[pa.Table, np.ndarray, list[BadRecord]]:
+def _parse(block: RecordBlock, schema: pa.Schema, text_columns: tuple[str, ...], only_schema: bool) -> Parsed:
     check_not_reserved(schema.names)
-    numbered = [
-        (row, line) for row, line in enumerate(split_records(block, None), block.start_row) if is_document(line, "jsonl")
-    ]
-    rows, lines = np.array([row for row, _ in numbered], np.int64), [line for _, line in numbered]
-    decodable = _is_utf8(block.data)
+    parts: list[Parsed] = []
+    for part in block.lines_in_parts(PARSED_BYTES):
+        parsed = _parse_as_it_is(part, schema, text_columns, only_schema)
+        if parsed is None:
+            return _parse_line_by_line(block, schema, text_columns, only_schema)
+        parts.append(parsed)
+    tables = [table for table, _, _ in parts if table.num_rows]
+    bad = [record for _, _, of_part in parts for record in of_part]
+    if not tables:
+        return pa.table({}), np.empty(0, np.int64), bad
+    return pa.concat_tables(tables), np.concatenate([rows for _, rows, _ in parts]), bad
+
+
+def _parse_as_it_is(block: RecordBlock, schema: pa.Schema, text_columns: tuple[str, ...], only_schema: bool) -> Parsed | None:
+    """What parse_jsonl returns, if Arrow parses all lines but bad records without a change; otherwise None."""
+    rows, lines = _documents(block)
+    loaded = _load_unparsable(block, lines, text_columns, schema.names if only_schema else None)
+    if any(isinstance(found, dict) for found in loaded):
+        return None
+    parsable = np.array([found is None for found in loaded], bool)
+    bad = _bad_records(rows, loaded)
+    if not parsable.any():
+        return schema.empty_table(), rows[:0], bad
+    table = _parse_at_once([*itertools.compress(lines, parsable)], schema, only_schema)
+    return None if table is None else (table, rows[parsable], bad)
+
+
+def _parse_line_by_line(block: RecordBlock, schema: pa.Schema, text_columns: tuple[str, ...], only_schema: bool) -> Parsed:
+    rows, lines = _documents(block)
     read_columns = schema.names if only_schema else None
-    # Arrow does not check the encoding of names
-    parsable = np.array([_is_object(line) and (decodable or _is_utf8(line)) for line in lines], bool)
-    if SHORT_INFINITY.search(block.data):
-        parsable &= np.array([not _has_short_infinity(line) for line in lines], bool)
-    loaded = [
-        None if may_parse else _load(line, text_columns, read_columns) for line, may_parse in zip(lines, parsable, strict=True)
-    ]
-    if parsable.any() and not any(isinstance(found, dict) for found in loaded):
-        table = _parse_at_once([*itertools.compress(lines, parsable)], schema, only_schema)
-        if table is not None:
-            return table, rows[parsable], _bad_records(rows, loaded)
-    loaded = [
-        _load(line, text_columns, read_columns) if found is None else found for line, found in zip(lines, loaded, strict=True)
-    ]
+    loaded = [_load(line, text_columns, read_columns) for line in lines]
     bad = _bad_records(rows, loaded)
     documents = [found for found in loaded if isinstance(found, dict)]
     if not documents:
@@ -104,6 +114,28 @@ def _parse(
         kept = np.isin(np.arange(len(rows)), [*refused], invert=True)
         table, rows = table.filter(pa.array(kept)), rows[kept]
     return table, rows, sorted(bad, key=lambda record: record.row)
+
+
+def _documents(block: RecordBlock) -> tuple[np.ndarray, list[bytes]]:
+    """(int64: the rows of the lines that are documents, these lines)."""
+    numbered = [
+        (row, line) for row, line in enumerate(split_records(block, None), block.start_row) if is_document(line, "jsonl")
+    ]
+    return np.array([row for row, _ in numbered], np.int64), [line for _, line in numbered]
+
+
+def _load_unparsable(
+    block: RecordBlock, lines: list[bytes], text_columns: tuple[str, ...], read_columns: Collection[str] | None
+) -> list[Document | tuple[Reason, str] | None]:
+    """For each of a block's lines what _load returns; None where Arrow may parse it."""
+    decodable = _is_utf8(block.data)
+    # Arrow does not check the encoding of names
+    parsable = np.array([_is_object(line) and (decodable or _is_utf8(line)) for line in lines], bool)
+    if SHORT_INFINITY.search(block.data):
+        parsable &= np.array([not _has_short_infinity(line) for line in lines], bool)
+    return [
+        None if may_parse else _load(line, text_columns, read_columns) for line, may_parse in zip(lines, parsable, strict=True)
+    ]
 
 
 def _bad_records(rows: np.ndarray, loaded: Sequence[Document | tuple[Reason, str] | None]) -> list[BadRecord]:
@@ -142,7 +174,7 @@ def _has_short_infinity(line: bytes) -> bool:
 
 def _is_utf8(data: bytes) -> bool:
     try:
-        pa.array([data], pa.large_binary()).cast(pa.large_string())
+        binary_cell(pa.py_buffer(data)).cast(pa.large_string())
     except pa.ArrowInvalid:
         return False
     return True

@@ -16,6 +16,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_CHUNK_BYTES = 4 * 2**20  # per read of a stream
 MIN_CHUNK_BYTES = 2**16
 MAX_RECORD_BYTES = 512 * 2**20  # a record that never ends is a stray CSV quote, not a document
+SEARCHED_BYTES = 2**20  # at a time for newlines: numpy makes a byte for each that it compares
 MAX_BLOCK_RECORDS = 250_000  # 32 MiB of two-byte lines would be 16 million documents in one unit
 
 
@@ -36,6 +37,17 @@ class RecordBlock:
     def record_ends(self, syntax: CsvSyntax | None = None) -> np.ndarray:
         """int64: the offsets in `data` behind each record."""
         return record_ends(self.data, syntax, at_end=True, begins_file=self.start_byte == 0)
+
+    def lines_in_parts(self, part_bytes: int) -> Iterator["RecordBlock"]:
+        """Its lines in blocks of about `part_bytes`, each of at least one."""
+        ends = self.record_ends()
+        first = start = 0
+        while first < len(ends):
+            stop = max(int(np.searchsorted(ends, start + part_bytes, side="right")), first + 1)
+            stop_byte = int(ends[stop - 1])
+            last = self.last and stop == len(ends)
+            yield RecordBlock(self.data[start:stop_byte], self.start_row + first, stop - first, self.start_byte + start, last)
+            first, start = stop, stop_byte
 
 
 def read_record_blocks(
@@ -80,7 +92,7 @@ def read_record_blocks(
             buffer += chunk
         if not buffer and not broken:
             return
-        ends = record_ends(bytes(buffer), syntax, at_end=at_end and not broken, begins_file=position == 0)
+        ends = record_ends(buffer, syntax, at_end=at_end and not broken, begins_file=position == 0)
         if broken and not len(ends):  # what is left is no whole record
             raise broken
         taken = min(max(int(np.searchsorted(ends, target, side="right")), 1), max_records)
@@ -92,9 +104,8 @@ def read_record_blocks(
                 raise OSError(f"a record that begins at byte {position} has no end within {max_record_bytes} bytes{remedy}")
             need = len(buffer) * 2 if cut == 0 else cut + 1
             continue
-        data = bytes(buffer[:cut])
-        del buffer[:cut]
-        yield RecordBlock(data, row, taken, position, last=at_end and not (buffer or broken) and stop_byte is None)
+        at_last = at_end and not broken and stop_byte is None and cut == len(buffer)
+        yield RecordBlock(_take(buffer, cut), row, taken, position, at_last)  # nothing here holds it while it is parsed
         row, position = row + taken, position + cut
         need = target = _target(target_bytes, position)
 
@@ -103,7 +114,15 @@ def _target(target_bytes: int | Callable[[int], int], position: int) -> int:
     return target_bytes(position) if callable(target_bytes) else target_bytes
 
 
-def record_ends(data: bytes, syntax: CsvSyntax | None, *, at_end: bool, begins_file: bool) -> np.ndarray:
+def _take(buffer: bytearray, size: int) -> bytes:
+    """Removes the first `size` bytes, which are copied once."""
+    with memoryview(buffer) as view, view[:size] as front:
+        taken = bytes(front)
+    del buffer[:size]
+    return taken
+
+
+def record_ends(data: bytes | bytearray, syntax: CsvSyntax | None, *, at_end: bool, begins_file: bool) -> np.ndarray:
     """int64: the offsets behind each record in `data`, which begins with a record.
 
     Args:
@@ -111,7 +130,10 @@ def record_ends(data: bytes, syntax: CsvSyntax | None, *, at_end: bool, begins_f
         begins_file: `data` may begin with a byte order mark, which is no part of the first field.
     """
     if syntax is None or syntax.ends_at_newlines(data):
-        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+        there = np.frombuffer(data, np.uint8)
+        starts = range(0, len(there), SEARCHED_BYTES)
+        found = [np.flatnonzero(there[start : start + SEARCHED_BYTES] == ord("\n")) + (start + 1) for start in starts]
+        ends = np.concatenate(found) if found else np.empty(0, np.int64)
     else:
         ends = np.array(_ends_by_pattern(data, syntax, begins_file=begins_file)[0], np.int64)
     if at_end and len(data) and (len(ends) == 0 or ends[-1] != len(data)):
@@ -119,7 +141,7 @@ def record_ends(data: bytes, syntax: CsvSyntax | None, *, at_end: bool, begins_f
     return ends
 
 
-def _ends_by_pattern(data: bytes, syntax: CsvSyntax, *, begins_file: bool) -> tuple[list[int], list[int]]:
+def _ends_by_pattern(data: bytes | bytearray, syntax: CsvSyntax, *, begins_file: bool) -> tuple[list[int], list[int]]:
     """(the offsets behind each record that has an end in `data`, the numbers of those that Arrow would read otherwise)."""
     strict, loose = strict_record_pattern(syntax), record_pattern(syntax)
     found, marred = list[int](), list[int]()

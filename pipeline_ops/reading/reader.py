@@ -70,17 +70,18 @@ def read_units(
     for part in read_pieces(spans, settings, attempts):
         if isinstance(part, Failure):
             if pending:
-                yield _unit(pending, settings.fingerprint, replaces)
-            pending, size = [], 0
+                yield _take_unit(pending, settings.fingerprint, replaces)
+            size = 0
             yield part
             continue
         if pending and not _belongs_to(part, pending, size, settings):
-            yield _unit(pending, settings.fingerprint, replaces)
-            pending, size = [], 0
+            yield _take_unit(pending, settings.fingerprint, replaces)
+            size = 0
         pending.append(part)
         size += part.documents.nbytes
+        del part  # which the loop would hold while the next piece is read
     if pending:
-        yield _unit(pending, settings.fingerprint, replaces)
+        yield _take_unit(pending, settings.fingerprint, replaces)
 
 
 def _belongs_to(part: PieceContent, pending: list[PieceContent], size: int, settings: ReadSettings) -> bool:
@@ -92,14 +93,16 @@ def _belongs_to(part: PieceContent, pending: list[PieceContent], size: int, sett
     return size + table.nbytes <= limit and not other
 
 
-def _unit(
+def _take_unit(
     parts: list[PieceContent], fingerprint: str, replaces: dict[str, tuple[str, ...]]
 ) -> tuple[Unit, pa.Table, list[Reject]]:
+    """The unit of `parts`, which is cleared: whoever gets the unit decides how long its documents are held."""
     pieces = tuple(part.piece for part in parts)
     replaced = tuple(sorted({name for piece in pieces for name in replaces[piece.path]}))
     identity = [fingerprint, *((p.path, p.identity, p.start_row, p.stop_row) for p in pieces), *replaced]
     rejects = [reject for part in parts for reject in part.rejects]
     tables = [part.documents for part in parts if part.documents.num_rows] or [parts[0].documents]
+    parts.clear()
     return Unit(short_id(identity), pieces, replaced), pa.concat_tables(tables), rejects
 
 
@@ -124,8 +127,9 @@ def read_pieces(
                     attempts.end(at)
                 if part is None:
                     break
-                yield part
                 done.append(part.piece)
+                yield part
+                del part  # its documents are not held while the next ones are read
         except Exception as error:  # a broken file can make the parsers raise anything
             if attempts:
                 attempts.end(at)
@@ -220,7 +224,10 @@ def _read_line_file(span: Span, content: bytes | None, settings: ReadSettings) -
                     block.start_byte,
                     block.stop_byte,
                 )
-                yield PieceContent(piece, *parse_block(file, block, header, settings), unit_bytes(block.start_byte))
+                parsed = PieceContent(piece, *parse_block(file, block, header, settings), unit_bytes(block.start_byte))
+                del block  # the bytes are not held while the documents are handed on
+                yield parsed
+                del parsed  # and these not while the next ones are read
         if piece is None and gap.stop_row is None:  # no records: an empty piece completes the file
             piece = _piece(file, gap.start_row, gap.start_row, True, start_byte, start_byte)
             table, rejects = _documents(file, pa.table({}), np.empty(0, np.int64), [], settings)
@@ -309,6 +316,7 @@ def _read_parquet(span: Span, content: bytes | None, settings: ReadSettings) -> 
             table = table.rename_columns([names[own] for own in table.column_names])
             piece = _piece(file, start, stop, stop == num_rows)
             yield PieceContent(piece, *_documents(file, table, np.arange(start, stop), [], settings), unit_bytes)
+            del table, held
 
 
 def _cut_ranges(
@@ -337,6 +345,8 @@ def _read_row_file(span: Span, content: bytes | None, settings: ReadSettings) ->
                     part = block if (start, stop) == (block.start_row, block.stop_row) else block.slice(start, stop)
                     piece = _piece(file, part.start_row, part.stop_row, part.last)
                     yield PieceContent(piece, *documents_of_rows(file, part, settings), unit_bytes)
+                    del part
+                del block
 
 
 def wanted_columns(settings: ReadSettings) -> tuple[str, ...] | None:

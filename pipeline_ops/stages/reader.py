@@ -26,24 +26,24 @@ def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iter
     deaths = attempts.begin(key)
     stopwatch = Stopwatch()
     # attempts are counted per file only after a process has died: each costs a call to another process
-    for unit in read_units(spans_from_json(spans), context, attempts if deaths else None):
-        if isinstance(unit, Failure):
-            yield failed_row(READ, unit)
+    for done in read_units(spans_from_json(spans), context, attempts if deaths else None):
+        if isinstance(done, Failure):
+            yield failed_row(READ, done)
             continue
-        unit, documents, rejects = unit
+        unit, documents, rejects = done
         packing = f"pack {unit.id}"
         if deaths and attempts.begin(packing) >= MAX_TRIES:  # its files can be read, but the unit is too large to pack
             yield failed_row(READ, worker_died(unit.pieces, "read"))
             continue
-        yield good_row(
-            READ,
-            {
-                "unit": [unit.to_json()],
-                "rejects": rejects_cell(pack_rejects(rejects)),
-                "documents": binary_cell(pack_table(documents)),
-                "spans": spans_cell(spans_of_stage("read", stopwatch)),
-            },
-        )
+        columns = {
+            "unit": [unit.to_json()],
+            "rejects": rejects_cell(pack_rejects(rejects)),
+            "documents": binary_cell(pack_table(documents)),
+            "spans": spans_cell(spans_of_stage("read", stopwatch)),
+        }
+        del done, documents  # packed now; what this frame holds it holds until the next unit has been read
+        yield good_row(READ, columns)
+        del columns
         stopwatch = Stopwatch()
         if deaths:
             attempts.end(packing)

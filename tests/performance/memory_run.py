@@ -2,7 +2,7 @@
 
 Writes a .jsonl.zst, and a Parquet file with a single row group, of that many bytes uncompressed; labels each with a tiny model
 and samples the private memory (Private_Clean + Private_Dirty in /proc/PID/smaps) of every process of the run. Ray's object
-store is left out: it is one shared file, whose pages the kernel calls private while a single process has touched them.
+store is counted apart: it is one shared file, whose pages the kernel calls private while a single process has touched them.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from tests.models.tiny import make_model
 
 TEXT_CHARACTERS, PAYLOAD_CHARACTERS = 1_000, 9_000  # most of a real record is not its text
 ROWS_PER_BATCH = 2_000
-SAMPLE_SECONDS = 1
+SAMPLE_SECONDS = 0.2
+KINDS = ("private", "object store", "of it first")
 
 
 def batches(total_bytes: int):
@@ -49,41 +50,45 @@ def write_inputs(folder: Path, total_bytes: int) -> list[Path]:
     return [table, lines]
 
 
-def private_mebibytes(process: psutil.Process) -> float:
-    total, shared = 0, False
+def memory_mebibytes(process: psutil.Process) -> dict[str, float]:
+    """MiB by kind: `private` is what ends with the process, its heap above all; `object store` is all that it has touched of
+    Ray's file, whether other processes have as well or not; `of it first` are those pages that no other process has touched."""
+    kinds = dict.fromkeys(KINDS, 0.0)
+    in_store = False
     for line in Path(f"/proc/{process.pid}/smaps").read_text().splitlines():
         first, *fields = line.split()
         if not first.endswith(":"):  # a mapping begins: addresses, permissions, offset, device, inode, path
-            shared = len(fields) > 4 and fields[4].startswith("/dev/shm/")
-        elif first.startswith("Private_") and not shared:
-            total += int(fields[0])
-    return total / 1024
+            in_store = len(fields) > 4 and fields[4].startswith("/dev/shm/")
+        elif first.startswith("Private_"):
+            kinds["of it first" if in_store else "private"] += int(fields[0]) / 1024
+        elif first == "Rss:" and in_store:
+            kinds["object store"] += int(fields[0]) / 1024
+    return kinds
 
 
-def measure(job: Path, source: Path, output: Path) -> dict[str, float]:
-    """Runs the job; returns the peak private MiB by kind of process, and the driver's in the first and the last quarter."""
+def measure(job: Path, source: Path, output: Path) -> dict[str, dict[str, int]]:
+    """Runs the job; returns the peaks in MiB by kind of process, and the driver's in the second and the last quarter."""
     command = [sys.executable, "-m", "jobs.cli", "run", str(job), f"input.path={source}", f"output.path={output}"]
     run = psutil.Popen(command, stdout=subprocess.PIPE)
-    peaks: dict[str, float] = defaultdict(float)
+    peaks: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
     driver: list[float] = []
     while run.poll() is None:
         for process in [run, *run.children(recursive=True)]:
             try:
                 name = "driver" if process.pid == run.pid else process.cmdline()[0].split()[0]
-                used = private_mebibytes(process)
+                used = memory_mebibytes(process)
             except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError, ProcessLookupError, IndexError):
                 continue  # it ended meanwhile
-            peaks[name] = max(peaks[name], used)
+            peaks[name] = {kind: max(peak, used[kind]) for kind, peak in peaks[name].items()}
             if process.pid == run.pid:
-                driver.append(used)
+                driver.append(used["private"])
         time.sleep(SAMPLE_SECONDS)
     assert run.returncode == 0, f"exit {run.returncode}"
     quarter = len(driver) // 4
-    return {
-        **{name: round(peak) for name, peak in sorted(peaks.items(), key=lambda item: -item[1])},
-        "driver, second quarter": round(max(driver[quarter : 2 * quarter])),
-        "driver, last quarter": round(max(driver[-quarter:])),
-    }
+    for name, samples in (("second", driver[quarter : 2 * quarter]), ("last", driver[-quarter:])):
+        peaks[f"driver, {name} quarter"] = {"private": max(samples)}
+    by_size = sorted(peaks.items(), key=lambda item: -item[1]["private"])
+    return {name: {kind: round(peak) for kind, peak in kinds.items()} for name, kinds in by_size}
 
 
 def main() -> None:
@@ -97,7 +102,7 @@ def main() -> None:
     job.write_text(json.dumps({"input": {"path": "-"}, "model": {"path": str(model)}, "output": {"path": "-"}}))
     for source in inputs:
         peaks = measure(job, source, options.folder / f"output-{source.name}-{time.time_ns()}")
-        print(json.dumps({"input": source.name, "peak_private_mebibytes": peaks}), flush=True)
+        print(json.dumps({"input": source.name, "peak_mebibytes": peaks}), flush=True)
 
 
 if __name__ == "__main__":
