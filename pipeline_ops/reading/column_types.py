@@ -180,6 +180,8 @@ def fit_columns(table: pa.Table, types: pa.Schema, asked: Container[str]) -> tup
             continue
         column = table.column(field.name)
         columns[field.name], unfit = _cast(column, field.type, field.name in asked)
+        if not unfit:
+            continue  # take joins a column's chunks, even to take nothing
         for index, value in zip(unfit, values_of(column.take(pa.array(unfit, pa.int64()))), strict=True):
             misfits.setdefault(index, {})[field.name] = as_json(value)
     for name in table.column_names:

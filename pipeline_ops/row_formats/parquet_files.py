@@ -16,6 +16,8 @@ from pipeline_ops.storage.store import Store, StoredFile
 FOOTER_BYTES = 256 * 1024
 FOOTERS_AT_ONCE = 256
 STREAMED_ROW_GROUP_BYTES = 128 * 2**20  # larger row groups, uncompressed, are read page by page
+STREAMED_BATCH_BYTES = 4 * 2**20  # of these at a time; a unit holds its first and last batch whole, whatever it needs of them
+STREAMED_BATCH_ROWS = 4096  # at most
 
 
 def read_footers(files: Sequence[StoredFile], store: Store) -> list[pq.FileMetaData | Exception]:
@@ -111,21 +113,25 @@ def read_rows(
         group = parquet.metadata.row_group(index)
         begin, end = max(start, first), min(stop, first + group.num_rows)
         if begin < end:
-            if _bytes_of(group, leaves) <= STREAMED_ROW_GROUP_BYTES:
+            group_bytes = _bytes_of(group, leaves)
+            if group_bytes <= STREAMED_ROW_GROUP_BYTES:
                 table = parquet.read_row_group(index, columns=columns, use_threads=False)
                 if table.num_rows != group.num_rows:
                     raise OSError(f"row group {index} has {table.num_rows} rows, its footer says {group.num_rows}")
                 yield table.slice(begin - first, end - begin)
             else:
-                yield from _streamed_rows(source, index, columns, begin - first, end - first)
+                batch_rows = min(max(group.num_rows * STREAMED_BATCH_BYTES // group_bytes, 1), STREAMED_BATCH_ROWS)
+                yield from _streamed_rows(source, index, columns, begin - first, end - first, batch_rows)
         first += group.num_rows
 
 
-def _streamed_rows(source: BinaryIO, index: int, columns: list[str] | None, start: int, stop: int) -> Iterator[pa.Table]:
+def _streamed_rows(
+    source: BinaryIO, index: int, columns: list[str] | None, start: int, stop: int, batch_rows: int
+) -> Iterator[pa.Table]:
     # pre_buffer would fetch the whole row group
     parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=4 * 2**20, page_checksum_verification=True)
     row = 0
-    for batch in parquet.iter_batches(batch_size=4096, row_groups=[index], columns=columns, use_threads=False):
+    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[index], columns=columns, use_threads=False):
         begin, end = max(start, row), min(stop, row + batch.num_rows)
         if begin < end:
             yield pa.Table.from_batches([batch.slice(begin - row, end - begin)])

@@ -1,6 +1,7 @@
 """Hive partitions: a labeled table split by its partition columns, and the names of their folders."""
 
 import urllib.parse
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +18,15 @@ def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
     return "/".join(parts)
 
 
-def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tuple[tuple[object, ...], pa.Table]]:
-    """(values of `columns`, documents without `columns`) per combination of values; each document is in exactly one."""
+def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> Iterator[tuple[tuple[object, ...], pa.Table]]:
+    """(values of `columns`, documents without `columns`) per combination of values; each document is in exactly one.
+
+    A combination's documents are copied when it is their turn, so that a caller needs the memory of one of them at a time.
+    """
     if not columns:
-        return [((), documents)] if documents.num_rows else []
+        if documents.num_rows:
+            yield (), documents
+        return
     encoded = []
     for name in columns:
         column = documents.column(name)
@@ -33,8 +39,6 @@ def split_by_partition(documents: pa.Table, columns: tuple[str, ...]) -> list[tu
         codes = group_of * max(len(array.dictionary), 1) + array.indices.to_numpy()
         _, first_rows, group_of = np.unique(codes, return_index=True, return_inverse=True)
     rest = documents.drop_columns(list(columns))
-    found = []
     for number, row in enumerate(first_rows):
         key = tuple(array.dictionary[array.indices[int(row)].as_py()].as_py() for array in encoded)
-        found.append((key, rest if len(first_rows) == 1 else rest.filter(pa.array(group_of == number))))
-    return found
+        yield key, rest if len(first_rows) == 1 else rest.filter(pa.array(group_of == number))

@@ -60,6 +60,7 @@ def write_unit(
         path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
         contents[path] = parquet_bytes(part)
         files.append(written_file(path, part.num_rows, contents[path]))
+        del part  # before the next one is copied
     rejects_file = None
     if rejects:
         path = f"{REJECTS_FOLDER}/{name}.jsonl"

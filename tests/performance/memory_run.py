@@ -53,7 +53,7 @@ def write_inputs(folder: Path, total_bytes: int) -> list[Path]:
 def memory_mebibytes(process: psutil.Process) -> dict[str, float]:
     """MiB by kind: `private` is what ends with the process, its heap above all; `object store` is all that it has touched of
     Ray's file, whether other processes have as well or not; `of it first` are those pages that no other process has touched."""
-    kinds = dict.fromkeys(KINDS, 0.0)
+    kinds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     in_store = False
     for line in Path(f"/proc/{process.pid}/smaps").read_text().splitlines():
         first, *fields = line.split()
