@@ -24,6 +24,7 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TORCHINDUCTOR_COMPILE_THREADS": "4",  # processes of each classifier; torch's default is one per core
+    "MIMALLOC_PURGE_DELAY": "0",  # ms until Arrow's allocator gives freed pages back; by its default it keeps a unit or two
 }
 # environment variables that may hold credentials which have no recognizable shape
 SECRETS = (
