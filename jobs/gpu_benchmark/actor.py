@@ -3,6 +3,7 @@
 The rows are there before the first call, so that nothing is waited for: in a job, Ray's hand-over comes on top.
 """
 
+import json
 import statistics
 import tempfile
 import time
@@ -22,7 +23,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Unit
 from pipeline_ops.stages.classifier import ClassifyActor
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import good_row, rejects_cell, spans_cell, tokenized_schema
+from pipeline_ops.stages.rows import good_row, json_cell, rejects_cell, tokenized_schema
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.synthetic import random_models
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_to_columns
@@ -84,7 +85,7 @@ def _units(bench: Bench, name: str, config: Any, median: int) -> None:
         result = _call(actor, unit)
         now = time.monotonic()
         walls.append(now - returned)
-        parts.append(result["classify_seconds"][0].as_py())
+        parts.append(json.loads(result["classify_seconds"][0].as_py()))
         returned = now
         bench.row(
             {
@@ -178,7 +179,7 @@ class Rows:
             "unit": pa.array([unit.to_json()]),
             "rejects": rejects_cell(b""),
             "documents": binary_cell(pack_table(self.documents)),
-            "spans": spans_cell([]),
+            "spans": json_cell([]),
             **batches_to_columns(self.batches),
             "num_tokens_0": list_cell(self.lengths),
             "truncated_0": list_cell(self.truncated),

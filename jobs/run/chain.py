@@ -18,7 +18,7 @@ from pipeline_ops.reading.spans import spans_to_json
 from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import decode_outcome
+from pipeline_ops.stages.rows import decode_measured, decode_outcome
 from pipeline_ops.writing.commit_record import Commit
 
 
@@ -66,7 +66,7 @@ def label_units(
     Args:
         probed: the result of probe_models.
         on_activity: called every second, from another thread, with what the stages are working on.
-        on_written: called with the row (stages.rows.WRITTEN) of each unit that has not failed.
+        on_written: called with `passes` and `spans` (stages.rows.WRITTEN) of each unit that has not failed.
     """
     context = stage_context(prepared, pools, probed)
     tasks = [spans_to_json(list(spans)) for spans in reading_order(prepared.plan, pools.readers)]
@@ -75,7 +75,8 @@ def label_units(
     with closing(executor.stream_units(tasks, context, tokenizers, pools, meter, on_activity)) as rows:
         for row in rows:
             if row["failure"] is None:
-                count_row(meter, row, paths)
+                measured = decode_measured(row)
+                count_row(meter, measured, paths)
                 if on_written is not None:
-                    on_written(row)
+                    on_written(measured)
             yield decode_outcome(row)

@@ -23,7 +23,7 @@ def count_row(meter: Meter, row: dict[str, Any], models: Sequence[str]) -> None:
     """Counts what went through the models for a unit that has not failed.
 
     Args:
-        row: of the last stage.
+        row: of the last stage (decode_measured).
         models: their paths, in the job's order.
     """
     for model, passed in zip(models, row["passes"], strict=True):

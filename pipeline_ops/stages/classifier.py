@@ -27,7 +27,7 @@ from pipeline_ops.schema.arrow_cells import list_cell
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP
 from pipeline_ops.schema.spans import Stopwatch, start_of_process
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import PASSES, Columns, UnitRow, classified_schema, detail_of, guarded, rejects_of
+from pipeline_ops.stages.rows import Columns, UnitRow, classified_schema, detail_of, guarded, json_cell, rejects_of
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns
 from pipeline_ops.tokenizing.windows import documents_of_windows
 from pipeline_ops.writing.commit_record import ClassifySeconds
@@ -153,11 +153,11 @@ class ClassifyActor:
             columns["rejects"] = row.rejects_and(rejects_of(row.documents, errors, "model_error", self.context.output))
         columns["model_errors"] = list_cell(np.array(sorted(errors), np.int64))
         passes = [_pass_counts(*one) for one in zip(self.passes, batches, seconds, strict=True)]
-        columns["passes"] = pa.array([passes], PASSES)
+        columns["passes"] = json_cell(passes)
         columns["flops"] = pa.array([None if None in flops else sum(count or 0 for count in flops)], pa.float64())
         writing = time.monotonic() - self.called - copying - computing
         spent = ClassifySeconds(*(round(part, 6) for part in (self.called - self.returned, copying, computing, writing)))
-        columns["classify_seconds"] = pa.array([spent.to_dict()])
+        columns["classify_seconds"] = json_cell(spent.to_dict())
         return columns
 
     def forward(self, batches: Sequence[TokenBatches]) -> tuple[list[UnitLogits], list[float]]:
@@ -201,7 +201,7 @@ class ClassifyActor:
 
 
 def _pass_counts(passes: ForwardPasses, batches: TokenBatches, seconds: float) -> dict[str, Any]:
-    """A value of PASSES."""
+    """A value of the row's `passes`, see stages.rows."""
     return {
         "batches": len(batches.rows),
         "tokens": int(batches.lengths.sum()),

@@ -12,7 +12,7 @@ from pipeline_ops.schema.failures import MAX_TRIES, Failure, worker_died
 from pipeline_ops.schema.spans import Stopwatch
 from pipeline_ops.schema.units import pack_rejects
 from pipeline_ops.stages.context import StageContext
-from pipeline_ops.stages.rows import READ, failed_row, good_row, rejects_cell, spans_cell, spans_of_stage
+from pipeline_ops.stages.rows import READ, failed_row, good_row, json_cell, rejects_cell, spans_of_stage
 
 
 def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iterator[pa.Table]:
@@ -39,7 +39,7 @@ def read_task(task: pa.Table, context: StageContext, attempts: Attempts) -> Iter
             "unit": [unit.to_json()],
             "rejects": rejects_cell(pack_rejects(rejects)),
             "documents": binary_cell(pack_table(documents)),
-            "spans": spans_cell(spans_of_stage("read", stopwatch)),
+            "spans": json_cell(spans_of_stage("read", stopwatch)),
         }
         del done, documents  # packed now; what this frame holds it holds until the next unit has been read
         yield good_row(READ, columns)

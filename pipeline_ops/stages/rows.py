@@ -9,6 +9,7 @@ saw nothing but a traceback, which names neither the unit nor the cause. An `Att
 recognizes units that kill it.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,36 +26,26 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.spans import Span, Stopwatch, start_of_process
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit, pack_rejects, unpack_rejects
 from pipeline_ops.tokenizing.batching import batch_types
-from pipeline_ops.writing.commit_record import ClassifySeconds, Commit
+from pipeline_ops.writing.commit_record import Commit
 
 Columns = dict[str, pa.Array]  # those that a stage adds to a row, or replaces; arrays of one value
 
-# what the stages so far took, each with the start of its process
-SPANS = pa.list_(
-    pa.struct({"name": pa.string(), **dict.fromkeys(("began", "seconds", "cpu_seconds"), pa.float64())}),
-)
-# failure, unit, commit: JSON; rejects: JSON Lines; documents: Arrow IPC stream
+# failure, unit, commit, spans, passes, classify_seconds: JSON; rejects: JSON Lines; documents: Arrow IPC stream. What is small
+# and nested is JSON, as Ray packs each array within a nested one for itself: a value of `passes` took it 0.5 ms as an array.
+# spans: a list of Span.to_dict(), of the stages so far, each with the start of its process
 READ = pa.schema(
     {
         "failure": pa.string(),
         "unit": pa.string(),
         "rejects": pa.large_binary(),
         "documents": pa.large_binary(),
-        "spans": SPANS,
+        "spans": pa.string(),
     }
 )
-# what went through each model; if so, why its batches were without padding, why it shares none of the layers in common,
-# and why it is not compiled though that would pay
-PASSES = pa.list_(
-    pa.struct(
-        {
-            **dict.fromkeys(("batches", "tokens", "padded_tokens"), pa.int64()),
-            "seconds": pa.float64(),
-            **dict.fromkeys(("against_padding", "against_sharing", "against_compiling"), pa.string()),
-        }
-    )
-)
-WRITTEN = pa.schema({"failure": pa.string(), "commit": pa.string(), "passes": PASSES, "spans": SPANS})
+# passes: a list of what went through each model: batches, tokens, padded_tokens, seconds; if so, why its batches were without
+# padding (against_padding), why it shares none of the layers in common (against_sharing), and why it is not compiled though
+# that would pay (against_compiling)
+WRITTEN = pa.schema(dict.fromkeys(("failure", "commit", "passes", "spans"), pa.string()))
 
 
 def tokenized_schema(models: Sequence[JobModel]) -> pa.Schema:
@@ -75,9 +66,9 @@ def classified_schema(models: Sequence[JobModel]) -> pa.Schema:
             values[f"embedding_{number}"] = pa.large_list(pa.float32())
     of_unit = {
         "model_errors": pa.large_list(pa.int64()),
-        "passes": PASSES,
+        "passes": pa.string(),
         "flops": pa.float64(),
-        "classify_seconds": pa.struct(dict.fromkeys(ClassifySeconds().to_dict(), pa.float64())),
+        "classify_seconds": pa.string(),
     }
     return _schema(READ, _document_types(models), values, of_unit)
 
@@ -124,14 +115,13 @@ class UnitRow:
 
     def stage_seconds(self) -> dict[str, float]:
         """Wall-clock seconds of the stages so far, and of what went before them."""
-        return {span["name"]: span["seconds"] for span in self.value("spans")}
+        return {span["name"]: span["seconds"] for span in self.json("spans")}
+
+    def json(self, column: str) -> Any:
+        return json.loads(self.value(column))
 
     def value(self, column: str) -> Any:
         return self.table[column][0].as_py()
-
-
-def spans_cell(spans: Sequence[Mapping[str, Any]]) -> pa.Array:
-    return pa.array([spans], SPANS)
 
 
 def spans_of_stage(stage: str, stopwatch: Stopwatch, loading: Sequence[Span] = ()) -> list[dict[str, Any]]:
@@ -142,6 +132,10 @@ def spans_of_stage(stage: str, stopwatch: Stopwatch, loading: Sequence[Span] = (
     """
     spans = [start_of_process(), *loading]
     return [*(span.named(f"{stage}: {span.name}").to_dict() for span in spans), stopwatch.span(stage).to_dict()]
+
+
+def json_cell(value: Any) -> pa.Array:
+    return pa.array([json.dumps(value)], pa.string())
 
 
 def rejects_cell(lines: bytes) -> pa.Array:
@@ -164,8 +158,13 @@ def has_failed(row: pa.Table) -> bool:
 
 
 def decode_outcome(row: Mapping[str, Any]) -> Commit | Failure:
-    """The outcome of a unit from its row of the WRITTEN schema, as Python values."""
+    """The outcome of a unit from its row of the WRITTEN schema."""
     return Commit.from_json(row["commit"]) if row["failure"] is None else Failure.from_json(row["failure"])
+
+
+def decode_measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    """{passes, spans} of a unit that has not failed, decoded from its row of the WRITTEN schema."""
+    return {column: json.loads(row[column]) for column in ("passes", "spans")}
 
 
 def guarded(
@@ -194,7 +193,7 @@ def guarded(
             received = dict(zip(table.column_names, table.itercolumns(), strict=True))
             stopwatch = Stopwatch()
             columns = stage(row)
-            spans = spans_cell(row.value("spans") + spans_of_stage(step, stopwatch, loading))
+            spans = json_cell(row.json("spans") + spans_of_stage(step, stopwatch, loading))
             result = good_row(schema, {**received, **columns, "spans": spans})
         except Exception as error:
             result = failed_row(schema, failure_of(error, row.unit.pieces, step))

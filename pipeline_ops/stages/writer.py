@@ -41,8 +41,8 @@ def label_and_write(row: UnitRow, context: StageContext) -> Columns:
         row.rejects() + not_finite,
         output,
         metadata=context.file_metadata(),
-        padded_tokens=sum(one["padded_tokens"] for one in row.value("passes")),
-        classify_seconds=ClassifySeconds(**row.value("classify_seconds")),
+        padded_tokens=sum(one["padded_tokens"] for one in row.json("passes")),
+        classify_seconds=ClassifySeconds(**row.json("classify_seconds")),
         flops=row.value("flops"),
     )
     before = row.stage_seconds()
