@@ -90,11 +90,12 @@ def scaling(
     unit_seconds: float | None = None,
     cores: int | None = None,
     moved_bytes: int | None = None,
+    per_process: int = 1,
 ) -> dict[str, Any]:
     """Units/s with more and more classifiers that sleep instead of computing (scaling.py).
 
     Args:
-        units, unit_seconds, cores, moved_bytes: see scaling.scaling_task.
+        units, unit_seconds, cores, moved_bytes, per_process: see scaling.scaling_task.
 
     Returns:
         mode, actors (scaling.measure), hardware, versions, notes.
@@ -105,7 +106,7 @@ def scaling(
     check(options)
     with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         steps.begin("making the corpora")
-        task = scaling_task(options, folder, actors or list(ACTORS), units, unit_seconds, cores, moved_bytes)
+        task = scaling_task(options, folder, actors or list(ACTORS), units, unit_seconds, cores, moved_bytes, per_process)
         steps.begin(f"{', '.join(str(corpus['actors']) for corpus in task['corpora'])} classifiers, one after the other")
         measured, _ = run_contender("scaling", task, folder, None)
     return rounded({"mode": "scaling", **measured, **machine_facts(), "notes": conclude(measured)})

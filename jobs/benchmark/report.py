@@ -188,6 +188,7 @@ def _actors(result: dict[str, Any]) -> Any:
         ("units/s", "units_per_second", 1, number),
         ("of linear: actors / seconds asleep", "efficiency", 1, percent),
         ("these cores busy", "cores_busy", 1, percent),
+        ("driver: of a core", "driver_cores", 1, percent),
         ("driver: CPU ms per unit", "driver_cpu_seconds_per_unit", 1000, number),
         ("all processes: CPU ms per unit", "machine_cpu_seconds_per_unit", 1000, number),
         ("driver's memory, MiB", "driver_bytes", 2**-20, number),
@@ -197,7 +198,7 @@ def _actors(result: dict[str, Any]) -> Any:
         ("classifiers ended within, s", "classifiers_ended_within_seconds", 1, number),
         *FLOW_ROWS * with_flow,
     ):
-        cells = [shown(row[key] * factor) for row in rows]
+        cells = ["-" if row[key] is None else shown(row[key] * factor) for row in rows]
         forecasts = [f" ({shown(row['forecast'][key] * factor)})" if key in row["forecast"] else "" for row in rows]
         table.add_row(name, *map("".join, zip(cells, forecasts, strict=True)))
     return table

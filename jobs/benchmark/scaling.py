@@ -20,6 +20,7 @@ from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
 from cluster.resources import BYTES_PER_TOKEN, GPU_FLOPS, ComputeConfig, Machines, resolve_pools
 from cluster.session import connected, object_store_use, this_machine
+from jobs.benchmark.many_classifiers import many_in_one, note_on_many_gpus, note_on_processes
 from jobs.benchmark.report import steady_start
 from jobs.benchmark.setup import SIZES, Options, own_model, own_texts
 from jobs.benchmark.sleeping_stages import CLASSIFY_SECONDS, UNIT_TOKENS, SleepingStages
@@ -36,6 +37,7 @@ from pipeline_ops.planning.forecast import (
     run_requests,
 )
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.synthetic.benchmark_corpus import ModelShape, real_passages, write_corpus
 
@@ -70,6 +72,7 @@ def scaling_task(
     unit_seconds: float | None = None,
     cores: int | None = None,
     moved_bytes: int | None = None,
+    per_process: int = 1,
 ) -> dict[str, Any]:
     """Input of measure(): a corpus per number of actors, and a model for its tokenizer.
 
@@ -78,7 +81,11 @@ def scaling_task(
         unit_seconds: for which a classifier sleeps; None: see sleep_seconds, or with `cores` those of BERT-base.
         cores: of the machine that is pretended; None: only GPUs are.
         moved_bytes: with `cores`, of text per unit; None: all.
+        per_process: classifiers that one process answers for (many_classifiers.py).
     """
+    for count in actors:
+        if count % per_process:
+            raise UserError(f"--per-process: {count} classifiers are not a multiple of {per_process}; change one of the two")
     size = SIZES[options.size]
     passages = real_passages(size.passages)
     model = own_model(MODEL, passages)
@@ -86,11 +93,12 @@ def scaling_task(
     corpora = []
     for count in actors:
         path, number = os.path.join(folder, f"corpus-{len(corpora)}"), units or count * (size.units or UNITS)
-        sleeping = unit_seconds or (CLASSIFY_SECONDS if cores else sleep_seconds(count, this_machine().cores))
+        sleeping = unit_seconds or (CLASSIFY_SECONDS if cores else sleep_seconds(count // per_process, this_machine().cores))
         corpora.append({"actors": count, "path": path, "units": number, "sleep_seconds": sleeping})
         write_corpus(texts, number * DOCUMENTS_PER_UNIT, path, number, files=-(-number // UNITS_PER_FILE))
     moved = (moved_bytes or LARGEST_UNIT) if cores else 0
-    return {"model": model, "corpora": corpora, "folder": folder, "cores": cores, "moved_bytes": moved}
+    given = {"cores": cores, "moved_bytes": moved, "per_process": per_process}
+    return {"model": model, "corpora": corpora, "folder": folder, **given}
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -99,22 +107,23 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     Returns:
         actors: per number of actors its units/s of full size (steady), that as a share of what the actors could do if nothing
         else took time (efficiency), CPU seconds per unit of the driver's process and of all processes here over the same
-        window, the share of the cores that these are (cores_busy), the driver's memory, the seconds that a classifier waits for
-        its next unit (waiting_seconds), the seconds from Ray's start to the last commit (seconds) and to the first one
-        (startup_seconds), and from when the first classifier had nothing left to the last commit, by samples a second apart, at
-        the most (classifiers_ended_within_seconds), and forecast: the figures of `plan --cluster`. With cores also what
+        window, the driver's CPU per second (driver_cores), the share of the cores that all are (cores_busy), the driver's
+        memory, the seconds that a classifier waits for its next unit (waiting_seconds), the seconds from Ray's start to the
+        last commit (seconds) and to the first one (startup_seconds), and from when the first classifier had nothing left to
+        the last commit, by samples a second apart, at the most (classifiers_ended_within_seconds), and forecast: the figures
+        of `plan --cluster`. With cores also what
         Flow.result() returns.
     """
     rows = []
     for corpus in task["corpora"]:
         tokenizers, gpus = _tokenizers(task["cores"], corpus), corpus["actors"]
-        slots = gpus + tokenizers + OTHER_SLOTS
+        slots = gpus // task["per_process"] + tokenizers + OTHER_SLOTS
         began = time.monotonic()
         machine = Machines(cpus=slots, cores=task["cores"] or slots, gpus=gpus)
         with connected(machine, task["moved_bytes"]) as machines:
             rows.append(_measure_actors(task, corpus, machines, tokenizers, began))
     pretended = {"cores": task["cores"], "moved_bytes": task["moved_bytes"]} if task["cores"] else None
-    return {"actors": rows, "pretended": pretended}
+    return {"actors": rows, "pretended": pretended, "per_process": task["per_process"]}
 
 
 def _tokenizers(cores: int | None, corpus: dict[str, Any]) -> int:
@@ -171,7 +180,7 @@ class Flow:
 def _measure_actors(
     task: dict[str, Any], corpus: dict[str, Any], machines: Machines, tokenizers: int, began: float
 ) -> dict[str, Any]:
-    actors, sleeping = corpus["actors"], corpus["sleep_seconds"]
+    actors, sleeping, per_process = corpus["actors"], corpus["sleep_seconds"], task["per_process"]
     flow = Flow(actors, tokenizers)
     job = check_config(
         JobConfig,
@@ -180,8 +189,8 @@ def _measure_actors(
             "model": {"path": task["model"], "dtype": "float32"},
             "output": {"path": f"{corpus['path']}-labeled"},
             "compute": {
-                "classifiers": actors,
-                "gpus_per_classifier": 1,
+                "classifiers": actors // per_process,
+                "gpus_per_classifier": per_process,
                 "tokenizers": tokenizers,
                 "batch_tokens": BATCH_TOKENS,
                 "unit_bytes": DOCUMENTS_PER_UNIT * DOCUMENT_CHARACTERS,  # a row group each
@@ -200,6 +209,7 @@ def _measure_actors(
     with output_lease(prepared) as lease:
         writer = CommitWriter(prepared.job.output_store, prepared.job.output, prepared.ledger, prepared.plan, lease, meter.run)
         executor = SleepingStages(sleeping, task["moved_bytes"], DOCUMENTS_PER_UNIT).executor()
+        executor = many_in_one(executor, per_process) if per_process > 1 else executor
         with closing(label_units(prepared, pools, probed, meter, executor, flow.add)) as finished:
             for done in finished:
                 if isinstance(done, Failure):
@@ -218,6 +228,7 @@ def _measure_actors(
     counted = len(stamps) - 1 - start
     window = times[-1] - times[start]
     machine = stamps[-1][2] - stamps[start][2]
+    cpu = stamps[-1][1] - stamps[start][1]
     # as report.steady_rate, of units of full size; the last ones are smaller
     rate = max(sum(documents[start + 1 :]) / DOCUMENTS_PER_UNIT - (actors - 1), 0.0) / window
     full_units = sum(documents) / DOCUMENTS_PER_UNIT
@@ -231,7 +242,8 @@ def _measure_actors(
         "sleep_seconds": sleeping,
         "units_per_second": rate,
         "efficiency": rate * sleeping / actors,
-        "driver_cpu_seconds_per_unit": (stamps[-1][1] - stamps[start][1]) / counted,
+        "driver_cpu_seconds_per_unit": cpu / counted,
+        "driver_cores": cpu / window,
         "machine_cpu_seconds_per_unit": machine / counted,
         "cores_busy": machine / window / this_machine().cores,
         "driver_bytes": max(stamp[3] for stamp in stamps),
@@ -240,7 +252,8 @@ def _measure_actors(
         "seconds": times[-1] - began,
         "startup_seconds": times[0] - began - sleeping,
         "classifiers_ended_within_seconds": flow.ended_within(times[-1]),
-        "waiting_seconds": sum(waiting[start:]) / len(waiting[start:]),  # of a classifier, for its next unit
+        # of a classifier, for its next unit; not known of one of several in a process
+        "waiting_seconds": sum(waiting[start:]) / len(waiting[start:]) if per_process == 1 else None,
         **(flow.result(times[start], times[-1]) if task["cores"] else {}),
         "forecast": {
             "driver_cpu_seconds_per_unit": driver_cores(paced, actors) / paced,
@@ -292,6 +305,9 @@ def conclude(measured: dict[str, Any]) -> list[str]:
         f" loop, which costs much the same however many units come: it fills one core at {driver:.0f} units/s at the least,"
         f" what {gpus_of_driver:.0f} such GPUs take: that bounds one job where tokenizing has cores of its own, 9 per GPU",
     ]
+    notes.append(note_on_many_gpus(GPU_DOCUMENTS_PER_SECOND * DOCUMENT_BYTES))
+    if measured["per_process"] > 1:
+        notes.insert(0, note_on_processes(measured["per_process"]))
     if pretended := measured["pretended"]:
         notes.insert(
             0,

@@ -12,7 +12,7 @@ app = typer.Typer()
 EVERY_MODE = {"output", "quiet", "as_json"}
 OPTIONS_OF = {  # of a mode of the benchmark, named by its option; "" without one
     "gpu": {"only", "tiny", "limit"},
-    "scaling": {"size", "actors", "units", "unit_seconds", "cores", "moved_bytes"},
+    "scaling": {"size", "actors", "units", "unit_seconds", "cores", "moved_bytes", "per_process"},
     "host_ceiling": {"size", "model", "corpus", "text_column", "seconds", "repeat", "batch_tokens"},
     "": {"size", "model", "corpus", "text_column", "seconds", "repeat", "batch_tokens", "contender", "dtype"},
 }
@@ -87,6 +87,9 @@ def benchmark_command(
     moved_bytes: Annotated[
         int | None, typer.Option("--moved-bytes", min=1, help="for --cores: of each unit's text; default: all 32 MiB")
     ] = None,
+    per_process: Annotated[
+        int, typer.Option("--per-process", min=1, help="for --scaling: classifiers that one process answers for")
+    ] = 1,
     gpu: Annotated[
         bool, typer.Option("--gpu", help="what one GPU does, phase by phase, and which defaults that contradicts")
     ] = False,
@@ -116,7 +119,7 @@ def benchmark_command(
     chosen = tuple(contender) if contender else CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
     if scaling:
-        result = modes.scaling(options, actors, units, unit_seconds, cores, moved_bytes)
+        result = modes.scaling(options, actors, units, unit_seconds, cores, moved_bytes, per_process)
     else:
         result = modes.host_ceiling(options) if host_ceiling else modes.measure_contenders(options)
     if not quiet:

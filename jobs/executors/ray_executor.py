@@ -34,12 +34,14 @@ class RayExecutor:
 
     Attributes:
         read, tokenize_actor, classify_actor, write: the stages; the benchmark replaces them by ones that only sleep.
+        classifiers_per_process: of the benchmark, whose actors each answer for so many, side by side in threads.
     """
 
     read: Callable[..., Iterator[Any]] = read_task
     tokenize_actor: type[TokenizeActor] = TokenizeActor
     classify_actor: type[ClassifyActor] = ClassifyActor
     write: Callable[..., Any] = write_task
+    classifiers_per_process: int = 1
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ class RayExecutor:
         from ray.data import ActorPoolStrategy
 
         shared = {"context": context, "attempts": attempts}
+        calls = self.classifiers_per_process * GPU_CALLS
         niceness = TOKENIZER_NICENESS if pools.use_gpu else 0
         unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
         configure_ray_data(context.unit_bytes)
@@ -102,9 +105,10 @@ class RayExecutor:
                 compute=ActorPoolStrategy(
                     min_size=pools.min_classifiers,
                     max_size=pools.classifiers,
-                    max_tasks_in_flight_per_actor=units_in_flight(pools.use_gpu),
+                    max_tasks_in_flight_per_actor=self.classifiers_per_process * units_in_flight(pools.use_gpu),
+                    enable_true_multi_threading=self.classifiers_per_process > 1,
                 ),
-                **({"num_gpus": pools.gpus_per_classifier, "max_concurrency": GPU_CALLS} if pools.use_gpu else {"num_cpus": 1}),
+                **({"num_gpus": pools.gpus_per_classifier, "max_concurrency": calls} if pools.use_gpu else {"num_cpus": 1}),
                 **({"accelerator_type": pools.accelerator_type} if pools.accelerator_type else {}),
                 **unit,
             )

@@ -177,6 +177,10 @@ def test_scaling_refuses_what_is_nothing(option: tuple[str, int]) -> None:
     ("options", "said"),
     [
         (["--cores", 4], "--cores: no effect without --scaling"),
+        (
+            ["--scaling", "--size", "tiny", "--actors", 6, "--per-process", 4],
+            "--per-process: 6 classifiers are not a multiple of 4",
+        ),
         (["--scaling", "--moved-bytes", 9], "--moved-bytes: no effect without --cores"),
         (["--tiny"], "--tiny: no effect without --gpu"),
         (["--gpu", "--tiny", "--repeat", 3], "--repeat: no effect with --gpu"),

@@ -1,12 +1,14 @@
 """The benchmark's stages that only take their time."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from cluster.attempts import AttemptCounts
+from jobs.benchmark.many_classifiers import jobs_for, many_in_one
 from jobs.benchmark.scaling import sleep_seconds
 from jobs.benchmark.sleeping_stages import SleepingStages
 from pipeline_ops.reading.spans import spans_to_json
@@ -15,6 +17,7 @@ from pipeline_ops.stages.writer import write_task
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_jsonl
 from tests.support.reading_path import prepare, spans_of
+from tests.support.serial_chain import NoDeaths
 from tests.support.stage_rows import context_of, models_of, read_context, rows_of, tokenizer_of
 
 SECONDS = 0.01
@@ -58,3 +61,24 @@ def test_sleeping_stages_move_the_bytes_of_a_full_unit(tmp_path: Path, model: Pa
 def test_more_classifiers_on_the_same_cores_sleep_longer() -> None:
     assert [sleep_seconds(actors, 64) for actors in (1, 16)] == [1.0, 1.0]
     assert 1.0 < sleep_seconds(16, 2) < sleep_seconds(64, 2)
+
+
+def test_one_process_answers_for_several_classifiers_at_a_time(tmp_path: Path, model: Path) -> None:
+    """No more than two of three calls sleep at a time; each gives the labels that one alone gives."""
+    (row,) = rows_of(write_five(tmp_path / "in"))
+    output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
+    context = context_of(models_of(model, output), output)
+    tokenized = tokenizer_of(context, attempts)(row)
+    executor = many_in_one(SleepingStages(0.2).executor(), 2)
+    actor = executor.classify_actor(context=context, attempts=NoDeaths())
+    began = time.monotonic()
+    with ThreadPoolExecutor(3) as threads:
+        rows = [one.to_pylist()[0] for one in threads.map(actor, [tokenized] * 3)]
+    assert time.monotonic() - began >= 0.4
+    assert executor.classifiers_per_process == 2
+    assert [row["logits_0"] for row in rows] == [rows[0]["logits_0"]] * 3
+
+
+def test_number_of_jobs_for_many_gpus_grows_with_the_units() -> None:
+    assert [jobs_for(gpus, 0.31) for gpus in (8, 100, 1024)] == [1, 1, 10]
+    assert jobs_for(1024, 1.24) > 2 * jobs_for(1024, 0.31)
