@@ -19,6 +19,7 @@ from jobs.run.plan import padding_lines, passes_lines, stray_lines, tokens_per_c
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
+from pipeline_ops.joining.parts import check_like_other_parts
 from pipeline_ops.loading.device import probe_models
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure, fatal_error_of
@@ -68,6 +69,8 @@ def label_remaining(
         writer.job_record = job_record(prepared, probed["dtypes"], state.run)
         if prepared.record is not None:
             check_same_job(prepared.record, writer.job_record["settings"])
+        else:
+            check_like_other_parts(job.output_store, writer.job_record)
         for model in prepared.models:
             if model.facts.head.has_generic_labels:
                 whose, key = (f"{model.name}'s", f"models.{model.name}") if model.name else ("the model's", "model")

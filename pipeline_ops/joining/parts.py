@@ -129,6 +129,26 @@ def check_alike(first: Labeled, other: Labeled) -> None:
         )
 
 
+def check_like_other_parts(store: Store, record: dict[str, Any]) -> None:
+    """Before the first commit of a part: raises UserError, as check_alike, if another part has labels of another kind.
+
+    Args:
+        store: of the part's output.
+        record: that its `_job.json` will have; of a job that labels no part nothing is checked.
+    """
+    folder, _, name = store.path.rpartition("/")
+    whole = Store(folder, store.config)
+    if recorded_part(record) is None or part_named(name) is None:
+        return
+    for other in map(part_named, whole.names_in("")):
+        if other is not None and other.name != name:
+            one = store_of_part(whole, other)
+            recorded = read_job(one)
+            if recorded is not None:  # it has been compared with those before it
+                check_alike(Labeled(one, recorded, Ledger()), Labeled(store, record, Ledger()))
+                return
+
+
 def _below(folder: str, commit: Commit) -> Commit:
     """The commit with the paths of its files relative to the folder above."""
 

@@ -150,8 +150,15 @@ def test_parts_of_another_model_or_number_are_an_error(job_file: Path, tmp_path:
     files = label_all(job_file)
     settings = yaml.safe_load(Path(files[2]).read_text())
     shutil.rmtree(tmp_path / "out" / Path(files[2]).stem)
-    settings["model"]["path"] = str(model_of("distilbert"))
+    settings["model"]["path"], part = str(model_of("distilbert")), settings["output"]["path"]
+    with pytest.raises(UserError, match=r"differ in .*model.weights"):
+        run_serially(settings, quiet=True)
+    assert not any(Path(part).glob("label=*/*"))
+    shutil.rmtree(part, ignore_errors=True)
+    settings["output"]["path"] = str(tmp_path / "elsewhere")
     assert run_serially(settings, quiet=True).complete
+    (tmp_path / "elsewhere").rename(part)
+    settings["output"]["path"] = part
     for look in (lambda: find_labeled(str(job_file)), lambda: status(Store(str(tmp_path / "out")))):
         with pytest.raises(UserError, match=r"part-00000-of-00003' and .*part-00002-of-00003' differ in .*model.weights"):
             look()
