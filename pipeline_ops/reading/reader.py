@@ -6,7 +6,6 @@ then known without a pass of their own, and a compressed stream is decompressed 
 """
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,25 +30,13 @@ from pipeline_ops.row_formats.parquet_files import (
 from pipeline_ops.row_formats.plain_types import plain_schema
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, RowBlock, open_row_file
 from pipeline_ops.schema.errors import UserError, names_shown
-from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.schema.failures import MAX_TRIES, Attempts, Failure, failure_of, worker_died
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Reject, Unit, short_id
 from pipeline_ops.storage.paths import is_local
 
 PREFETCHED_FILES = 256  # spans whose small objects are fetched side by side, so that not each costs a round trip
 PREFETCHED_BYTES = 4 * 2**20  # size up to which an object is such a small one
 SINGLE_REQUEST_BYTES = 32 * 2**20  # size up to which an object that is read from end to end is fetched by one request
-
-
-class Attempts(Protocol):
-    """A crash counter outside the process, from which the next process learns what work the last one died of."""
-
-    def begin(self, key: str) -> int:
-        """Record that work on `key` begins; returns how often it has begun before without ending."""
-        ...
-
-    def end(self, key: str) -> None:
-        """Record that work on `key` has ended, with success or an exception: the process is alive."""
-        ...
 
 
 def read_units(

@@ -7,6 +7,7 @@ missing.
 import json
 import traceback
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from pipeline_ops.schema.errors import StoreError, UserError, is_store_fault, one_line
 from pipeline_ops.schema.units import Piece, short_id
@@ -15,6 +16,18 @@ MAX_TRIES = 3  # processes that may die on a unit before it is given up
 WORKER_DIED = "WorkerDied"
 WRITTEN_FOR_PEOPLE = ("UserError", "OSError", "BrokenStream", "StoreError", WORKER_DIED)
 MODEL_LOAD_STEP = "load"  # a failure here is no unit's fault: the run ends
+
+
+class Attempts(Protocol):
+    """A crash counter outside the process, from which the next process learns what work the last one died of."""
+
+    def begin(self, key: str) -> int:
+        """Record that work on `key` begins; returns how often it has begun before without ending."""
+        ...
+
+    def end(self, key: str) -> None:
+        """Record that work on `key` has ended, with success or an exception: the process is alive."""
+        ...
 
 
 @dataclass(frozen=True)

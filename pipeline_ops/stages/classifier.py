@@ -17,14 +17,13 @@ from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
 from pipeline_ops.loading.device_errors import is_device_lost, usable_device
 from pipeline_ops.loading.fused_layers import fuse_layers
-from pipeline_ops.loading.libraries import import_libraries
+from pipeline_ops.loading.libraries import import_uncollected
 from pipeline_ops.loading.load import load_classifier
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
 from pipeline_ops.models.shared_layers import sharing_key
-from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import list_cell
-from pipeline_ops.schema.failures import MODEL_LOAD_STEP
+from pipeline_ops.schema.failures import MODEL_LOAD_STEP, Attempts
 from pipeline_ops.schema.spans import Stopwatch, start_of_process
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import Columns, UnitRow, classified_schema, detail_of, guarded, json_cell, rejects_of
@@ -86,7 +85,7 @@ class ClassifyActor:
         self.called = self.returned = time.monotonic()  # when the last call began and ended
 
     def load(self) -> list[ForwardPasses]:
-        import_libraries()
+        import_uncollected("torch", "transformers.modeling_utils")
         import torch
 
         context, device = self.context, "cuda" if self.context.use_gpu else "cpu"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline_ops.reading.reader import Attempts, read_units
+from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import spans_from_json
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table
-from pipeline_ops.schema.failures import MAX_TRIES, Failure, worker_died
+from pipeline_ops.schema.failures import MAX_TRIES, Attempts, Failure, worker_died
 from pipeline_ops.schema.spans import Stopwatch
 from pipeline_ops.schema.units import pack_rejects
 from pipeline_ops.stages.context import StageContext

@@ -19,9 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, distinct_tokenizations
-from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, unpack_table
-from pipeline_ops.schema.failures import MAX_TRIES, Failure, failure_of, worker_died
+from pipeline_ops.schema.failures import MAX_TRIES, Attempts, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.spans import Span, Stopwatch, start_of_process
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit, pack_rejects, unpack_rejects

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline_ops.models.config import JobModel, tokenization_ids
-from pipeline_ops.reading.reader import Attempts
+from pipeline_ops.schema.failures import Attempts
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import WRITTEN, Columns, UnitRow, guarded, rejects_of
 from pipeline_ops.storage.store import Store

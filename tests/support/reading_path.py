@@ -10,9 +10,9 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.reading.input_schema import infer_column_types
-from pipeline_ops.reading.reader import Attempts, read_units
+from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import ReadSettings, Span
-from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.failures import Attempts, Failure
 from pipeline_ops.schema.misfits import MISFITS_COLUMN
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Range, Reject, Unit

@@ -12,9 +12,8 @@ from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.resolve import resolve_model
-from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.reading.spans import ReadSettings, spans_to_json
-from pipeline_ops.schema.failures import Failure
+from pipeline_ops.schema.failures import Attempts, Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.stages.classifier import ClassifyActor, ProgressAttempts
 from pipeline_ops.stages.context import StageContext

@@ -142,6 +142,20 @@ def test_plan_of_local_files_imports_neither_torch_nor_ray_nor_s3fs(tmp_path: Pa
     assert imported & {"torch", "ray", "s3fs"} == set()
 
 
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        ("jobs.label_corpus", {"jobs.results.evaluate", "jobs.report.charts"}),
+        ("pipeline_ops.stages.classifier", {"pipeline_ops.reading.reader", "pipeline_ops.line_formats", "jobs.config"}),
+    ],
+)
+def test_a_run_imports_before_its_stages_start_only_what_each_process_needs(module: str, unneeded: set[str]) -> None:
+    heavy = HEAVY | {"pandas", "pyarrow.dataset", "matplotlib", "scipy", "sklearn", "s3fs"}
+    program = f"import sys, {module}; print(' '.join(sorted({heavy | unneeded!r} & sys.modules.keys())))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
 def test_help_names_the_commands_and_exits_0() -> None:
     result = subprocess.run([sys.executable, "-m", "jobs.cli", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0

@@ -12,11 +12,10 @@ import pytest
 from cluster.attempts import AttemptCounts
 from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.models.config import ModelConfig
-from pipeline_ops.reading.reader import Attempts
 from pipeline_ops.reading.spans import ReadSettings, spans_to_json
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, fatal_error_of, worker_died
+from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Attempts, fatal_error_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Unit, pack_rejects
 from pipeline_ops.stages.classifier import ClassifyActor
