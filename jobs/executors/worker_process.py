@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cluster.session import child_environment
+from pipeline_ops.loading.libraries import import_uncollected
 
 # before anything that can fail to be imported: where modules are, as this process finds them
 CODE = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {module} import main; main()"
@@ -141,8 +142,7 @@ def main() -> None:
     descriptor, *modules = sys.argv[1:]
     parent = _Parent(Connection(int(descriptor)))
     _parents.append(parent)
-    for module in modules:
-        __import__(module)
+    import_uncollected(*modules)
     threading.Thread(target=parent.receive, daemon=True).start()
     while True:
         function, arguments = parent.requests.get()
