@@ -187,7 +187,11 @@ def _served(counts: AttemptCounts, lock: threading.Lock) -> Iterator[str]:
                     if answer is not None:
                         self.wfile.write(f"{answer}\n".encode())
 
-    with TemporaryDirectory(prefix="attempts-") as folder, ThreadingUnixStreamServer(f"{folder}/socket", Calls) as server:
+    # as Ray's own sockets below /tmp, whatever TMPDIR: a socket's path has 107 characters at most
+    with (
+        TemporaryDirectory(prefix="attempts-", dir="/tmp") as folder,
+        ThreadingUnixStreamServer(f"{folder}/socket", Calls) as server,
+    ):
         server.daemon_threads = True  # they end with the processes that call
         thread = threading.Thread(target=server.serve_forever, name="attempts", daemon=True)
         thread.start()
