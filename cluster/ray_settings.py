@@ -28,6 +28,7 @@ def configure_ray_data(unit_bytes: int) -> None:
     # of what a stage works on or has been sent, as much may wait for it. Readers are so much faster than tokenizers that they
     # would fill the object store, which then has no room for what tokenizers make
     context.downstream_capacity_backpressure_ratio = 1
+    context.memory_usage_poll_interval_s = None  # of what nobody looks at; it takes a thread per task
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.print_on_execution_start = False
