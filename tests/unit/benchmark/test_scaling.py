@@ -17,7 +17,6 @@ from pipeline_ops.stages.writer import write_task
 from pipeline_ops.writing.commit_record import Commit
 from tests.support.corpora import write_jsonl
 from tests.support.reading_path import prepare, spans_of
-from tests.support.serial_chain import NoDeaths
 from tests.support.stage_rows import context_of, models_of, read_context, rows_of, tokenizer_of
 
 SECONDS = 0.01
@@ -64,16 +63,18 @@ def test_more_classifiers_on_the_same_cores_sleep_longer() -> None:
 
 
 def test_one_process_answers_for_several_classifiers_at_a_time(tmp_path: Path, model: Path) -> None:
-    """No more than two of three calls sleep at a time; each gives the labels that one alone gives."""
-    (row,) = rows_of(write_five(tmp_path / "in"))
+    """No more than two of three calls sleep at a time; each gives the labels of its documents."""
+    paths = [write_jsonl(tmp_path / name / "a.jsonl", [{"text": "a"}, {"text": "b"}]) for name in ("x", "y", "z")]
+    units = [row for path in paths for row in rows_of(path)]
     output, attempts = OutputConfig(path=str(tmp_path / "out")), AttemptCounts()
     context = context_of(models_of(model, output), output)
-    tokenized = tokenizer_of(context, attempts)(row)
+    tokenize = tokenizer_of(context, attempts)
+    tokenized = [tokenize(row) for row in units]
     executor = many_in_one(SleepingStages(0.2).executor(), 2)
-    actor = executor.classify_actor(context=context, attempts=NoDeaths())
+    actor = executor.classify_actor(context=context, attempts=attempts)
     began = time.monotonic()
     with ThreadPoolExecutor(3) as threads:
-        rows = [one.to_pylist()[0] for one in threads.map(actor, [tokenized] * 3)]
+        rows = [one.to_pylist()[0] for one in threads.map(actor, tokenized)]
     assert time.monotonic() - began >= 0.4
     assert executor.classifiers_per_process == 2
     assert [row["logits_0"] for row in rows] == [rows[0]["logits_0"]] * 3
