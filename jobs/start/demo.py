@@ -31,7 +31,9 @@ from pipeline_ops.storage.store import Store
 from pipeline_ops.synthetic.package_corpus import KINDS, collect_passages, fingerprint
 
 NUM_PASSAGES = 6000  # for training, and as many for labeling
-# A small DistilBERT. Dropout would halve the speed on a CPU, and two epochs are too few to overfit.
+# A small DistilBERT. Dropout would halve the speed on a CPU, and two epochs are too few to overfit. One layer, as a second one
+# doubles the time, and packages that were not trained on are labeled no better: 0.920 and 0.910 right; with one layer 0.928,
+# 0.929 and 0.926 (seeds 0, 1, 2). In half the tokens, or in one epoch of smaller batches, it is less: 0.911 and 0.915.
 ARCHITECTURE = {
     "model_type": "distilbert",
     "vocab_size": 8000,
@@ -39,7 +41,7 @@ ARCHITECTURE = {
         "dim": 128,
         "hidden_dim": 512,
         "n_heads": 4,
-        "n_layers": 2,
+        "n_layers": 1,
         "max_position_embeddings": 128,
         "activation": "relu",
         "dropout": 0.0,
