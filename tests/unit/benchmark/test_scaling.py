@@ -70,7 +70,7 @@ def test_one_process_answers_for_several_classifiers_at_a_time(tmp_path: Path, m
     context = context_of(models_of(model, output), output)
     tokenize = tokenizer_of(context, attempts)
     tokenized = [tokenize(row) for row in units]
-    executor = many_in_one(SleepingStages(0.2).executor(), 2)
+    executor = many_in_one(SleepingStages(0.2, unit_documents=2).executor(), 2)
     actor = executor.classify_actor(context=context, attempts=attempts)
     began = time.monotonic()
     with ThreadPoolExecutor(3) as threads:
