@@ -51,8 +51,9 @@ def plan_command(
 ) -> None:
     """Show what a run would do; with --cluster, estimate its time and cost."""
     from jobs.config import load_job
+    from jobs.console.plan_table import print_plan
     from jobs.run.estimate import plan_on, print_estimate, target_of
-    from jobs.run.plan import plan, print_plan
+    from jobs.run.plan import plan
     from pipeline_ops.schema.errors import UserError
 
     target = target_of(cluster, rate, price)

@@ -9,7 +9,7 @@ from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
 from cluster.resources import CORE_FLOPS, GPU_FLOPS, TOKEN_FLOPS, TOKENS_PER_CORE, ComputeConfig, Machines, Pools
 from jobs.executors.executor import Executor, Work, ignored
-from jobs.executors.one_process import MOST_THREADS, OneProcessExecutor
+from jobs.executors.one_process import OneProcessExecutor, threads_of
 from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
 from pipeline_ops.stages.context import StageContext
@@ -62,7 +62,7 @@ class AutoExecutor:
     @contextmanager
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
         if self._process is not None:
-            if is_small(work, self._compute, session.this_machine()):
+            if _is_small(work, self._compute, session.this_machine()):
                 self._chosen = self._process
             else:
                 self._end_process()
@@ -95,6 +95,11 @@ class AutoExecutor:
         return self._chosen.run_tasks(function, calls, **options)
 
 
+def in_one_process(work: Work, compute: ComputeConfig, machine: Machines) -> bool:
+    """Whether the work is done in one process of `machine`, this one, and not on Ray."""
+    return _may_do_without_ray(compute) and _is_small(work, compute, machine)
+
+
 def _may_do_without_ray(compute: ComputeConfig) -> bool:
     """Whether a small input may be labeled without Ray: the job names no pools, and there is no Ray that it belongs to."""
     named = {"classifiers", "tokenizers", "accelerator_type"} & compute.model_fields_set
@@ -102,9 +107,9 @@ def _may_do_without_ray(compute: ComputeConfig) -> bool:
     return not named and (gpus == "auto" or gpus <= 1) and not session.has_ray()
 
 
-def is_small(work: Work, compute: ComputeConfig, machine: Machines) -> bool:
+def _is_small(work: Work, compute: ComputeConfig, machine: Machines) -> bool:
     """Whether the work takes one process of `machine` at most SMALL_SECONDS."""
     on_gpu = machine.gpus and compute.gpus_per_classifier != 0
-    speed = GPU_FLOPS if on_gpu else CORE_FLOPS * min(machine.cores, MOST_THREADS)
+    speed = GPU_FLOPS if on_gpu else CORE_FLOPS * threads_of(machine)
     tokens = work.text_bytes / BYTES_PER_TOKEN
     return tokens / work.tokens_per_core + tokens * (work.token_flops or TOKEN_FLOPS) / speed <= SMALL_SECONDS

@@ -26,6 +26,16 @@ ENVIRONMENT: dict[str, str | None] = {**WORKER_ENVIRONMENT, "TOKENIZERS_PARALLEL
 MOST_THREADS = 4  # of a model on a CPU: with more, each adds little to a small one
 
 
+def threads_of(machine: Machines) -> int:
+    """That a model computes with in the one process, where there is no GPU."""
+    return min(machine.cores, MOST_THREADS)
+
+
+def for_one_process(machine: Machines) -> Machines:
+    """What the pools of one process are sized by: classifiers are counted by cores and GPUs, and there is one."""
+    return replace(machine, cores=1, gpus=min(machine.gpus, 1), here=True)
+
+
 class OneProcessExecutor:
     """An Executor for small inputs; see the module. Its process starts when it is made."""
 
@@ -43,10 +53,8 @@ class OneProcessExecutor:
     @contextmanager
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
         self._work, self._notify = work, notify
-        machine = this_machine()
         try:
-            # classifiers are counted by cores: one, whatever its threads
-            yield replace(machine, cores=1, gpus=min(machine.gpus, 1), here=True)
+            yield for_one_process(this_machine())
         finally:
             self.close()
 
@@ -60,7 +68,7 @@ class OneProcessExecutor:
         on_activity: Callable[[StageActivity], None] | None,
     ) -> Generator[dict[str, Any], None, None]:
         reached = 0
-        threads = min(this_machine().cores, MOST_THREADS)
+        threads = threads_of(this_machine())
         arguments = (tasks, context, tokenizers, threads, post)
         try:
             for number, row in self._process.run(watched_units, *arguments, on_news=on_activity or ignored):

@@ -10,12 +10,12 @@ from cluster.node_wait import wait_for_pools, warn_about_missing_nodes, why_wait
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Machines, Pools
 from cluster.session import installed_gpus
-from jobs.executors.executor import Executor, Work
+from jobs.executors.executor import Executor
 from jobs.run.chain import label_units, unit_sizes
 from jobs.run.commit_writer import CommitWriter
 from jobs.run.fingerprint import check_same_job
 from jobs.run.job_record import job_record
-from jobs.run.plan import padding_lines, passes_lines, stray_lines, tokens_per_core
+from jobs.run.plan import padding_lines, passes_lines, stray_lines, work_of
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
@@ -49,8 +49,7 @@ def label_remaining(
     for note in prepared.notes:
         state.notify(note)
     state.begin_step("starting the workers")
-    plan = prepared.plan
-    work = Work(plan.unit_bytes, sum(plan.task_bytes), prepared.token_flops, tokens_per_core(prepared))
+    plan, work = prepared.plan, work_of(prepared)
     with executor.connected(work, state.notify) as machines:
         state.ran_on = executor.name
         state.timings.on_cluster = not machines.here

@@ -1,8 +1,7 @@
-"""The plan command: what a run would do, as a summary and as a table."""
+"""The plan command: what a run would do."""
 
 import shlex
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 from cluster.resources import TOKENS_PER_CORE, Machines, Pools, resolve_pools
 from cluster.session import this_machine
 from jobs.config import JobConfig
-from jobs.number_format import about, byte_size, counted
+from jobs.executors.auto_executor import in_one_process
+from jobs.executors.executor import Work
+from jobs.executors.one_process import for_one_process, threads_of
+from jobs.number_format import byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
 from jobs.run.prepare import Prepared, prepare, trial_store
-from jobs.run.result import removed_line
 from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.file_formats import format_suffix
@@ -32,7 +33,6 @@ from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.spans import ReadSettings
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.paths import MOST_NAMES, shown, some_shown
-from pipeline_ops.tables.input_table import table_words
 from pipeline_ops.tokenizing.windows import window_settings
 
 BY_GPU = "decided by the GPU"
@@ -42,7 +42,6 @@ ACTIVATION_SOURCES = {
     "CrossEncoder": "saved by sentence-transformers; model.activation overrides it",
     "job": "job file",
 }
-MOST_LABELS = 12
 RECORDS = 5  # of runs, the newest
 
 
@@ -57,9 +56,14 @@ def plan(job: JobConfig, machines: Machines | None = None, *, check_model: bool 
     Raises:
         UserError: as prepare() and summary_of(), and with check_model as load_classifier() and reason_against_padding().
     """
-    prepared, machines = prepare(job, leased=False), machines or this_machine()
+    prepared, threads = prepare(job, leased=False), None
+    if machines is None:
+        machines = this_machine()
+        if in_one_process(work_of(prepared), prepared.job.compute, machines):
+            machines, threads = for_one_process(machines), threads_of(machines)
     checked = {"without_padding": _checked(prepared), "models_checked": True} if check_model else {}
-    return {**summary_of(prepared, machines), **checked, "work": work_left(prepared, machines)}
+    summary = summary_of(prepared, machines, "Ray" if threads is None else "one process")
+    return {**summary, **checked, "work": work_left(prepared, machines, threads)}
 
 
 def _checked(prepared: Prepared) -> list[str]:
@@ -82,8 +86,17 @@ def sample_of(prepared: Prepared, *, quick: bool = False) -> Sample:
         return draw_sample(work.tasks, prepared.models, settings, quick=quick)
 
 
-def work_left(prepared: Prepared, machines: Machines) -> dict[str, Any] | None:
+def work_of(prepared: Prepared) -> Work:
+    """What is left to label, for an executor."""
+    plan = prepared.plan
+    return Work(plan.unit_bytes, sum(plan.task_bytes), prepared.token_flops, tokens_per_core(prepared))
+
+
+def work_left(prepared: Prepared, machines: Machines, threads: int | None) -> dict[str, Any] | None:
     """What is left to label, and how long it takes on these machines; None if nothing is left, or none of it can be read.
+
+    Args:
+        threads: of the model in one process; None: a run on Ray.
 
     Returns:
         documents, tokens: counted if `counted`, else estimated from `sampled` documents; seconds: about, of these
@@ -98,7 +111,7 @@ def work_left(prepared: Prepared, machines: Machines) -> dict[str, Any] | None:
     except UserError:  # the run quarantines what it cannot read
         return None
     tokens, pools = sample.total("tokens").value, _pools(prepared, machines)
-    speed, source = _speed(prepared, pools, machines, sample)
+    speed, source = _speed(prepared, pools, machines, sample, threads)
     return {
         "documents": round(sample.total("documents").value),
         "tokens": round(tokens),
@@ -110,7 +123,9 @@ def work_left(prepared: Prepared, machines: Machines) -> dict[str, Any] | None:
     }
 
 
-def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample) -> tuple[Speed | None, str]:
+def _speed(
+    prepared: Prepared, pools: Pools, machines: Machines, sample: Sample, threads: int | None
+) -> tuple[Speed | None, str]:
     """(the speed of a run, or None; where it is from, or why it is not known)."""
     for record, what in _earlier_runs(prepared):
         speed = recorded_speed(record)
@@ -135,6 +150,7 @@ def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample)
         bytes_per_token=sample.total("text_bytes").value / tokens,
         tokens_per_unit=tokens / prepared.plan.num_units,
         dtype_speed=min(speeds),
+        threads=threads,
     )
     counted_as = f" in float32; bfloat16 counted as {min(speeds)} times as fast" if min(speeds) > 1 else ""
     return speed, f"by the model's FLOPs and a short measurement{counted_as}"
@@ -179,8 +195,11 @@ def _earlier_runs(prepared: Prepared) -> Iterator[tuple[RunRecord, str]]:
         yield from ((record, "trial") for record in reversed(records))
 
 
-def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
+def summary_of(prepared: Prepared, machines: Machines, runs_on: str = "Ray") -> dict[str, Any]:
     """Summary of a prepared job; see plan().
+
+    Args:
+        runs_on: the executor's name, see RunResult.ran_on.
 
     Raises:
         UserError: the machines are too small for the actor pools.
@@ -195,6 +214,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         resolved |= {f"{prefix}{key}": setting for key, setting in settings.items()}
     resolved |= {
         **{f"compute.{key}": (_pool_size(pools, key), source) for key, source in pools.sources.items()},
+        **({f"compute.{key}": (1, "in one process") for key in ("tokenizers", "classifiers")} if runs_on != "Ray" else {}),
         **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
         "compute.unit_bytes": (work.unit_bytes, "input left to label" if job.compute.unit_bytes == "auto" else "job file"),
     }
@@ -223,6 +243,7 @@ def summary_of(prepared: Prepared, machines: Machines) -> dict[str, Any]:
         "passes": num_passes(prepared.models),
         "drop_removed": job.output.drop_removed,
         "output": prepared.job.output.path,
+        "runs_on": runs_on if work.tasks else None,
         "settings": {key: {"value": value, "from": source} for key, (value, source) in resolved.items()},
     }
 
@@ -336,63 +357,3 @@ def _kind_of(files: Sequence[InputFile]) -> str:
 
 def _some(files: Sequence[InputFile]) -> str:
     return some_shown([file.path for file in files])
-
-
-def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """The summary of plan() in sentences, without the settings."""
-    if summary["input_table"]:
-        yield f"input: {table_words(summary['input_table'])}"
-    elif summary["folder_columns"]:
-        yield f"columns from folders: {', '.join(summary['folder_columns'])}"
-    done = f"{counted(summary['documents_done'], 'document')} in {counted(summary['units_done'], 'unit')}"
-    yield f"{counted(summary['files'], 'file')}, {byte_size(summary['bytes'])}; {summary['files_done']:,} done ({done})"
-    left = (
-        f"{counted(summary['files_to_run'], 'file')}, {byte_size(summary['bytes_to_run'])},"
-        f" about {counted(summary['units_to_run'], 'unit')}"
-    )
-    yield f"to run: {left if summary['files_to_run'] else 'nothing'} -> {summary['output']}"
-    if summary["files_changed"]:
-        yield f"changed, and labeled again: {counted(summary['files_changed'], 'file')}"
-    if summary["files_removed"]:
-        yield removed_line(summary["removed"], summary["files_removed"], summary["drop_removed"])
-    if summary["files_passed_over"]:
-        yield passed_over.skipped_line(summary["passed_over"])
-    if summary["units_failed"]:
-        yield f"failed and skipped: {counted(summary['units_failed'], 'unit')}; run --retry-failed labels them"
-    yield from summary["remarks"]
-    yield from summary["without_padding"]
-    if summary.get("models_checked"):
-        yield "checked: what labels can be loaded" + "; padding is harmless" * (not summary["without_padding"])
-    for name, labels in summary["labels"].items():
-        more = f" and {len(labels) - MOST_LABELS:,} more" if len(labels) > MOST_LABELS else ""
-        yield f"labels{f' of {name}' if name else ''}: {', '.join(labels[:MOST_LABELS])}{more}"
-    if summary.get("work"):
-        yield from _work_lines(summary["work"], max(len(summary["labels"]), 1))
-
-
-def _work_lines(work: dict[str, Any], num_models: int) -> Iterator[str]:
-    # `tokens` are those of every model, as in a run's result
-    each = f"{work['tokens'] / max(work['documents'] * num_models, 1):,.0f} tokens"
-    shown_count = work["documents"] if work["counted"] else int(float(f"{work['documents']:.2g}"))
-    documents = counted(shown_count, "document")
-    how = "counted" if work["counted"] else f"estimated from {work['sampled']:,} of them"
-    yield f"to label: {'' if work['counted'] else 'about '}{documents} of {each} on average, {how}"
-    if work["seconds"] is None:
-        yield f"time: not known: {work['source']}"
-        return
-    startup = f"start-up of {work['startup_seconds']:.0f} s included"
-    yield f"time: {about(work['seconds'])} on this machine, {startup}; {work['source']}"
-
-
-def print_plan(summary: dict[str, Any]) -> None:
-    """Print the summary of plan() on stderr, the settings as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=sys.stderr)
-    for line in plan_lines(summary):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    table = Table("setting", "value", "from")
-    for key, setting in summary["settings"].items():
-        table.add_row(key, str(setting["value"]), setting["from"])
-    console.print(table)

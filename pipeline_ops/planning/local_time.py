@@ -14,6 +14,7 @@ from pipeline_ops.loading.device import cpu_flags, resolve_dtype
 from pipeline_ops.output.run_records import RunRecord
 from pipeline_ops.planning.forecast import READ_WRITE_SECONDS_PER_BYTE, STARTUP_SECONDS, UNIT_CPU_SECONDS, makespan
 
+ONE_PROCESS_STARTUP_SECONDS = 7.0  # as forecast.STARTUP_SECONDS, without Ray
 MEASURED_SECONDS = 0.1  # of CPU
 SMALL_MATRIX = 64  # rows; OpenBLAS multiplies larger ones with several threads, which wait for each other on a busy machine
 # Measured on 2 cores of an AMD EPYC (Milan), with BERTs of 2 to 6 layers of 32 to 768, one thread, texts of 23 and 128 tokens:
@@ -58,6 +59,7 @@ def estimated_speed(
     bytes_per_token: float,
     tokens_per_unit: float,
     dtype_speed: float = 1.0,
+    threads: int | None = None,
 ) -> Speed:
     """The speed on the cores of this machine, which do everything else as well.
 
@@ -66,11 +68,14 @@ def estimated_speed(
         tokens_per_core: that a core tokenizes in a second.
         bytes_per_token: of the texts.
         dtype_speed: see there.
+        threads: of a run in one process, which does one thing after the other; None: on Ray.
     """
     flops = core_flops() * dtype_speed * sqrt(token_flops) / (sqrt(token_flops) + sqrt(HALF_SPEED_FLOPS))
     computing = PADDING * token_flops / flops
     tokenizing = 1 / tokens_per_core
     beside = tokenizing + bytes_per_token * READ_WRITE_SECONDS_PER_BYTE + UNIT_CPU_SECONDS / max(tokens_per_unit, 1)
+    if threads is not None:
+        return Speed(ONE_PROCESS_STARTUP_SECONDS, 1 / (computing / threads + beside))
     # seconds of all classifiers together
     per_token = max(computing / classifiers, tokenizing / tokenizers, (computing + beside) / cores)
     return Speed(STARTUP_SECONDS, 1 / per_token / classifiers)

@@ -54,7 +54,11 @@ def workers_of(driver: int) -> list[psutil.Process]:
 
 
 def test_small_input_is_labeled_like_pipeline_without_ray(model: Path, tmp_path: Path, texts: list[str], corpus: list[Key]):
-    finished = command_in_own_process("run", job_file(tmp_path, model, *UNITS, "output.scores=true"), "--no-report")
+    job = job_file(tmp_path, model, *UNITS, "output.scores=true")
+    planned = command_in_own_process("plan", job)
+    assert planned.result["runs_on"] == "one process"
+    assert "in one process, without Ray" in planned.stderr
+    finished = command_in_own_process("run", job, "--no-report")
     assert finished.code == 0, finished.stderr
     labeled, _ = check_exactly_once(tmp_path / "out", corpus)
     assert (finished.result["ran_on"], finished.result["classifiers"]) == ("one process", 1)

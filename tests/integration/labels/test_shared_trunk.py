@@ -12,10 +12,11 @@ import torch
 from transformers import pipeline
 
 from jobs.config import JobConfig, check_config
+from jobs.console.plan_table import plan_lines
 from jobs.label_corpus import run
 from jobs.maintenance.verify import verify
 from jobs.run.estimate import Target, plan_on
-from jobs.run.plan import plan, plan_lines
+from jobs.run.plan import plan
 from pipeline_ops.classifying import shared_passes
 from tests.models.folders import change_json
 from tests.models.relatives import make_relative

@@ -10,9 +10,10 @@ import pytest
 
 from cluster.resources import Machines
 from jobs.config import JobConfig, check_config, override
+from jobs.console.plan_table import plan_lines
 from jobs.run.fingerprint import check_same_job, fingerprint, result_settings
 from jobs.run.job_record import job_record
-from jobs.run.plan import plan, plan_lines
+from jobs.run.plan import plan
 from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.models.config import with_dtypes
 from pipeline_ops.output.commit_log import commit_unit, write_job
@@ -86,7 +87,7 @@ def test_plan_of_a_new_job_says_what_would_run_and_writes_nothing(folder: Path, 
 
 
 def test_plan_says_how_many_documents_which_labels_and_how_long(folder: Path, model: Path) -> None:
-    summary = plan(job_of(folder, model))
+    summary = plan(job_of(folder, model), Machines(cpus=8, cores=4, gpus=0))
     work = summary["work"]
     assert (work["documents"], work["counted"], work["sampled"]) == (30, True, 30)
     assert work["tokens"] == pytest.approx(30 * 5, abs=60)
