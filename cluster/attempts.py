@@ -21,7 +21,8 @@ from typing import Any, Protocol, TextIO
 from cluster.periodic import called_every
 from cluster.prometheus_metrics import RETRIES, Meter
 
-STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}  # by the first word of a key
+# by the first word of a key: `task ID`, `tokenize UNIT`, `classify UNIT`, `write UNIT`; others are parts of a read task
+STAGES = {"task": "read", "tokenize": "tokenize", "classify": "classify", "write": "write"}
 POLL_S = 1
 POLL_TIMEOUT_S = 5
 
@@ -54,6 +55,7 @@ class AttemptCounts:
     """The counts by key. It holds unfinished keys only, so its size is that of the work in progress."""
 
     def __init__(self, meter: Meter | None = None) -> None:
+        self._lock = threading.Lock()
         self._begun: Counter[str] = Counter()
         self._progress: dict[str, UnitProgress] = {}
         self._ended: Counter[str] = Counter()
@@ -61,33 +63,37 @@ class AttemptCounts:
         self._meter = meter
 
     def begin(self, key: str) -> int:
-        self._progress.pop(key, None)  # an attempt starts anew
-        self._begun[key] += 1
-        deaths = self._begun[key] - 1
-        stage = _stage(key)
-        if deaths and stage is not None:
-            self._retries += 1
-            if self._meter is not None:
-                # here, not in the worker: it may die before it has exported its counts
-                self._meter.count(RETRIES, stage=stage)
-        return deaths
+        with self._lock:
+            self._progress.pop(key, None)  # an attempt starts anew
+            self._begun[key] += 1
+            deaths = self._begun[key] - 1
+            stage = _stage(key)
+            if deaths and stage is not None:
+                self._retries += 1
+                if self._meter is not None:
+                    # here, not in the worker: it may die before it has exported its counts
+                    self._meter.count(RETRIES, stage=stage)
+            return deaths
 
     def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
-        if key in self._begun:
-            self._progress[key] = UnitProgress(share, documents, tokens)
+        with self._lock:
+            if key in self._begun:
+                self._progress[key] = UnitProgress(share, documents, tokens)
 
     def end(self, key: str) -> None:
-        del self._begun[key]
-        self._progress.pop(key, None)
-        stage = _stage(key)
-        if stage is not None:
-            self._ended[stage] += 1
+        with self._lock:
+            del self._begun[key]
+            self._progress.pop(key, None)
+            stage = _stage(key)
+            if stage is not None:
+                self._ended[stage] += 1
 
     def activity(self) -> StageActivity:
-        busy = Counter(_stage(key) for key in self._begun)
-        units = {key.partition(" ")[2]: done for key, done in self._progress.items()}
-        busy, ended = ({stage: counts[stage] for stage in STAGES.values()} for counts in (busy, self._ended))
-        return StageActivity(busy, self._retries, units, ended)
+        with self._lock:
+            busy = Counter(_stage(key) for key in self._begun)
+            units = {key.partition(" ")[2]: done for key, done in self._progress.items()}
+            busy, ended = ({stage: counts[stage] for stage in STAGES.values()} for counts in (busy, self._ended))
+            return StageActivity(busy, self._retries, units, ended)
 
 
 def _stage(key: str) -> str | None:
@@ -126,14 +132,9 @@ def counted(meter: Meter, *, here: bool) -> Iterator[tuple[Attempts, Callable[[]
         The attempts for the stages, and a function that says what these work on.
     """
     if here:
-        counts, lock = AttemptCounts(meter), threading.Lock()
-
-        def activity() -> StageActivity:
-            with lock:
-                return counts.activity()
-
-        with _served(counts, lock) as path:
-            yield SocketAttempts(path), activity
+        counts = AttemptCounts(meter)
+        with _served(counts) as path:
+            yield SocketAttempts(path), counts.activity
     else:
         actor = ActorAttempts(meter)
         yield actor, actor.activity
@@ -174,7 +175,7 @@ class SocketAttempts:
 
 
 @contextmanager
-def _served(counts: AttemptCounts, lock: threading.Lock) -> Iterator[str]:
+def _served(counts: AttemptCounts) -> Iterator[str]:
     """The path of a socket, for this user alone, at which threads of this process take the calls of SocketAttempts."""
 
     class Calls(StreamRequestHandler):
@@ -182,8 +183,7 @@ def _served(counts: AttemptCounts, lock: threading.Lock) -> Iterator[str]:
             with suppress(ConnectionError):  # of a process that has been killed
                 for line in self.rfile:
                     method, *arguments = json.loads(line)
-                    with lock:
-                        answer = getattr(counts, method)(*arguments)
+                    answer = getattr(counts, method)(*arguments)
                     if answer is not None:
                         self.wfile.write(f"{answer}\n".encode())
 
@@ -242,8 +242,8 @@ def watched(
     Ray Data (2.60) has no public API for the activity of a running Dataset: its State API needs the dashboard, and the executor
     passed to DataContext.custom_execution_callback_classes does not expose its actors.
     """
-    from ray.exceptions import RayError
-
     if on_activity is None:
         return nullcontext()
+    from ray.exceptions import RayError
+
     return called_every(POLL_S, lambda: on_activity(activity()), "stage-activity", RayError)  # the actor may start or restart

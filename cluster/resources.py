@@ -96,6 +96,11 @@ class Machines:
     nodes: tuple[Node, ...] = ()  # empty: a single one
     grows: bool = False  # nodes come when they are asked for; Ray does not report how many
 
+    @property
+    def whose(self) -> str:
+        """For errors, before a number."""
+        return "this machine has" if self.here else "the cluster has"
+
     @classmethod
     def of_nodes(cls, nodes: Iterable[Node], *, grows: bool = False) -> "Machines":
         nodes = tuple(nodes)
@@ -249,7 +254,7 @@ def resolve_pools(
         min_classifiers, classifiers = sizes("classifiers", room, f"{machines.gpus:g} GPUs, {gpus:g} each", room=room)
         if min_classifiers > room and not machines.grows:
             raise ValueError(
-                f"compute.classifiers: {min_classifiers} of {gpus:g} GPUs each, the cluster has {machines.gpus:g} GPUs,"
+                f"compute.classifiers: {min_classifiers} of {gpus:g} GPUs each, {machines.whose} {machines.gpus:g} GPUs,"
                 f" room for {room}; lower it, or add nodes"
             )
         busy = tokenizers_for(GPU_FLOPS * classifiers * min(gpus, 1), token_flops or TOKEN_FLOPS, tokens_per_core)
@@ -286,7 +291,7 @@ def resolve_pools(
     if needed > machines.cpus and not machines.grows:
         raise ValueError(
             f"compute: {classifiers} classifiers and {tokenizers} tokenizers need {needed:g} CPUs with reading and writing,"
-            f" the cluster has {machines.cpus:g}; lower compute.classifiers or compute.tokenizers, or add nodes"
+            f" {machines.whose} {machines.cpus:g}; lower compute.classifiers or compute.tokenizers, or add nodes"
         )
     beside = machines.cpus - classifiers - tokenizers - WRITER_CPUS
     flops = GPU_FLOPS * min(gpus, 1) if gpus else CORE_FLOPS
@@ -315,7 +320,7 @@ def _no_room(compute: ComputeConfig, machines: Machines, gpus: float) -> str:
         return f"compute.accelerator_type: no node has {wanted!r} GPUs; there are {', '.join(kinds)}"
     largest = max((node.gpus for node in machines.nodes), default=machines.gpus)
     return (
-        f"compute.gpus_per_classifier: {gpus:g} asked for, the cluster has {machines.gpus:g} GPUs"
+        f"compute.gpus_per_classifier: {gpus:g} asked for, {machines.whose} {machines.gpus:g} GPUs"
         + (f", {largest:g} on a node at most" if machines.gpus >= gpus else "")
         + "; lower it, add nodes, or set it to 0 for CPUs"
     )

@@ -167,7 +167,7 @@ def this_machine() -> Machines:
     if visible is not None:
         gpus = min(gpus, len([device for device in visible.split(",") if device.strip() not in NO_DEVICES]))
     # logical CPUs are slots: readers and writers wait for storage, so cores are offered twice
-    return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=gpus)
+    return Machines(cpus=max(4, 2 * cores), cores=cores, gpus=gpus, here=True)
 
 
 def has_ray() -> bool:

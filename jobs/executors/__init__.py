@@ -1,1 +1,4 @@
-"""Where the work of a run is done: on Ray (ray_executor.py). They take plain functions and give back their results."""
+"""Where the work of a run is done: on Ray, in one process, or on whichever suits it (auto_executor.py).
+
+An executor takes plain functions and gives back their results.
+"""

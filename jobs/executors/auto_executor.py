@@ -37,7 +37,7 @@ class AutoExecutor:
         """In the block, Ray or the one process starts while the job is checked; what is not used ends with the block."""
         with session.starting() as self._start_ray:
             if _may_do_without_ray(self._compute):
-                self._process = OneProcessExecutor()
+                self._process = OneProcessExecutor(self._compute)
             else:
                 self._start_ray(self._largest_unit)
             try:

@@ -14,7 +14,7 @@ from pipeline_ops.tokenizing.sequences import Definition
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be labeled, about.
+    """Estimates of what is left to label.
 
     Attributes:
         unit_bytes: of a unit.

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import Machines, Pools
+from cluster.resources import ComputeConfig, Machines, Pools, resolve_pools
 from cluster.session import WORKER_ENVIRONMENT, this_machine
 from jobs.executors.executor import Work, ignored
 from jobs.executors.ray_executor import RayExecutor
@@ -39,9 +39,9 @@ def for_one_process(machine: Machines) -> Machines:
 class OneProcessExecutor:
     """An Executor for small inputs; see the module. Its process starts when it is made."""
 
-    name = "one process"
-
-    def __init__(self) -> None:
+    def __init__(self, compute: ComputeConfig) -> None:
+        self.name = "one process"
+        self._compute = compute
         self._process = WorkerProcess(MODULES, ENVIRONMENT)
         self._ray = RayExecutor()
         self._work, self._notify = Work(), ignored
@@ -77,7 +77,10 @@ class OneProcessExecutor:
             return
         except WorkerDied as death:
             self._notify(f"{death}; Ray labels what is left")
-        with self._ray.connected(self._work):
+        self.name = "one process, then Ray"
+        with self._ray.connected(self._work) as machines:
+            needs = self._work.token_flops, self._work.tokens_per_core, len(tasks) - reached
+            pools = resolve_pools(self._compute, machines, *needs)
             # of this task, units that have a commit are labeled once more: their commit stands
             yield from self._ray.stream_units(tasks[reached:], context, tokenizers, pools, meter, on_activity)
 

@@ -30,7 +30,7 @@ GPU_CALLS = 2
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """The Executor of every run: Ray Data for units, Ray tasks for the rest.
+    """The Executor on Ray: Ray Data for units, Ray tasks for the rest.
 
     Attributes:
         read, tokenize_actor, classify_actor, write: the stages; the benchmark replaces them by ones that only sleep.

@@ -51,12 +51,7 @@ def watched_units(
 ) -> Iterator[WrittenUnit]:
     """As written_units; calls `on_activity` every second, from another thread."""
     attempts = AttemptCounts()
-
-    def report() -> None:
-        on_activity(attempts.activity())
-
-    # the counts may change while they are read: a second later they are read again
-    with called_every(POLL_S, report, "stage-activity", RuntimeError):
+    with called_every(POLL_S, lambda: on_activity(attempts.activity()), "stage-activity"):
         yield from written_units(tasks, context, tokenizers, attempts, threads=threads)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from typing import Any
 from cluster.session import child_environment
 from pipeline_ops.loading.libraries import import_uncollected
 
-# before anything that can fail to be imported: where modules are, as this process finds them
+# sys.path first: without it the module may not be found
 CODE = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {module} import main; main()"
 RESULT, DONE, ERROR, NEWS = "result", "done", "error", "news"
 WAIT_S = 10  # between two calls of on_wait
@@ -63,7 +64,7 @@ class WorkerProcess:
         on_news: Callable[[Any], None] = lambda news: None,
         on_wait: Callable[[], None] | None = None,
     ) -> Iterator[Any]:
-        """Yields what `function`, a module's generator function, yields in the process.
+        """Yields what `function`, a module's generator function, yields in the process; one call at a time, read to its end.
 
         Args:
             on_news: called with what the function posts on the way.
@@ -73,22 +74,25 @@ class WorkerProcess:
             WorkerDied: the process ended on the way.
             Exception: the one that the function has raised.
         """
+        self._exchange(lambda: self._connection.send((function, arguments)))
+        while True:
+            while not self._exchange(lambda: self._connection.poll(WAIT_S)):
+                if on_wait is not None:
+                    on_wait()
+            kind, value = self._exchange(self._connection.recv)
+            if kind == DONE:
+                return
+            if kind == ERROR:
+                raise value
+            if kind == NEWS:
+                on_news(value)
+            else:
+                yield value
+
+    def _exchange(self, message: Callable[[], Any]) -> Any:
         try:
-            self._connection.send((function, arguments))
-            while True:
-                while not self._connection.poll(WAIT_S):
-                    if on_wait is not None:
-                        on_wait()
-                kind, value = self._connection.recv()
-                if kind == DONE:
-                    return
-                if kind == ERROR:
-                    raise value
-                if kind == NEWS:
-                    on_news(value)
-                else:
-                    yield value
-        except (EOFError, ConnectionError) as error:
+            return message()
+        except (EOFError, OSError) as error:  # it also ends in the middle of a message
             raise WorkerDied(self._how_it_ended()) from error
 
     def close(self) -> None:
@@ -108,7 +112,7 @@ class WorkerProcess:
 
 
 class _Parent:
-    """The parent, from the process's side; of one process there is one."""
+    """The parent, from the process's side; the process has one, in _parents."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -122,11 +126,11 @@ class _Parent:
 
     def receive(self) -> None:
         """Takes requests until the parent ends or has no more use for this process, which it ends: nobody waits for it."""
-        while True:
-            try:
+        try:
+            while True:
                 self.requests.put(self._connection.recv())
-            except (EOFError, ConnectionError):
-                os._exit(1)
+        finally:
+            os._exit(1)
 
 
 _parents: list[_Parent] = []
@@ -151,6 +155,7 @@ def main() -> None:
                 parent.send(RESULT, result)
             parent.send(DONE, None)
         except Exception as error:
+            error.add_note(f"in the process that labels:\n{traceback.format_exc()}")
             parent.send(ERROR, _portable(error))
 
 
@@ -159,5 +164,7 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        portable = RuntimeError(f"{type(error).__name__}: {error}")
+        portable.add_note("\n".join(error.__notes__))
+        return portable
     return error

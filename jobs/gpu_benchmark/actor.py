@@ -18,6 +18,7 @@ from jobs.gpu_benchmark.phases import Bench
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.config import JobModel
 from pipeline_ops.models.flops import document_flops
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, Unit
@@ -138,9 +139,8 @@ def _call(actor: ClassifyActor, row: pa.Table) -> pa.Table:
 
 def _context(model: JobModel, use_gpu: bool) -> StageContext:
     output = OutputConfig(path="out")
-    return StageContext(
-        InputConfig(path="in"), StorageConfig(), output, pa.schema([]), UNIT_BYTES, "", (model,), BATCH_TOKENS, use_gpu=use_gpu
-    )
+    read = (InputConfig(path="in"), StorageConfig(), output, pa.schema([]), UnitSizes(UNIT_BYTES), "")
+    return StageContext(*read, (model,), BATCH_TOKENS, use_gpu=use_gpu)
 
 
 class Rows:

@@ -35,16 +35,14 @@ def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> S
     Args:
         probed: the result of probe_models.
     """
-    job, sizes = prepared.job, unit_sizes(prepared.plan, pools)
+    job = prepared.job
     models = with_dtypes(prepared.models, probed["dtypes"])
     return StageContext(
         input=job.input,
         storage=job.storage,
         output=job.output,
         column_types=prepared.column_types,
-        unit_bytes=sizes.largest,
-        least_unit_bytes=sizes.smallest,
-        unit_parts=sizes.parts,
+        unit_sizes=unit_sizes(prepared.plan, pools),
         fingerprint=fingerprint(result_settings(job, models)),
         models=tuple(replace(model, tokenizer="") for model in models),
         batch_tokens=pools.batch_tokens or probed["batch_tokens"],

@@ -87,6 +87,7 @@ def label_remaining(
         units = label_units(prepared, pools, probed, meter, executor, on_activity, partial(_note_unit, prepared, state))
         with watched, closing(units) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
+            state.ran_on = executor.name
             state.begin_step("finishing: stopping the workers")
 
 

@@ -31,6 +31,7 @@ from pipeline_ops.planning.local_time import Speed, dtype_speed, estimated_speed
 from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.planning.stray_files import StrayFiles, Strays
 from pipeline_ops.reading.spans import ReadSettings
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.storage.paths import MOST_NAMES, shown, some_shown
 from pipeline_ops.tokenizing.windows import window_settings
@@ -80,7 +81,7 @@ def sample_of(prepared: Prepared, *, quick: bool = False) -> Sample:
     """A sample of what is left to label; arguments and errors as draw_sample."""
     job, work = prepared.job, prepared.plan
     settings = ReadSettings(
-        job.input, job.storage, job.output, prepared.column_types, work.unit_bytes, fingerprint="of a sample"
+        job.input, job.storage, job.output, prepared.column_types, UnitSizes(work.unit_bytes), fingerprint="of a sample"
     )
     with store_access("input.path", job.input.path, "read"):
         return draw_sample(work.tasks, prepared.models, settings, quick=quick)
@@ -214,7 +215,7 @@ def summary_of(prepared: Prepared, machines: Machines, runs_on: str = "Ray") -> 
         resolved |= {f"{prefix}{key}": setting for key, setting in settings.items()}
     resolved |= {
         **{f"compute.{key}": (_pool_size(pools, key), source) for key, source in pools.sources.items()},
-        **({f"compute.{key}": (1, "in one process") for key in ("tokenizers", "classifiers")} if runs_on != "Ray" else {}),
+        **({f"compute.{key}": (1, "one process for all") for key in ("tokenizers", "classifiers")} if runs_on != "Ray" else {}),
         **({"compute.batch_tokens": (BY_GPU, pools.sources["batch_tokens"])} if pools.batch_tokens is None else {}),
         "compute.unit_bytes": (work.unit_bytes, "input left to label" if job.compute.unit_bytes == "auto" else "job file"),
     }

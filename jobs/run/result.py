@@ -58,7 +58,7 @@ class RunResult:
         documents_per_second, tokens_per_second: of `seconds`, startup included; tokens without padding.
         labeling_documents_per_second, labeling_tokens_per_second: of labeling_seconds, the rates that people are shown.
         padding_share: of the tokens that went through the model.
-        ran_on: what labeled: Ray, or one process; None: nothing was to be labeled.
+        ran_on: what labeled: Ray, one process, or, if that died, `one process, then Ray`; None: nothing was to be labeled.
         classifiers: how many actors held the model; classify_seconds: where the time of all of them went (ClassifySeconds).
         model_flops_per_second: of all classifiers together, on tokens without padding, in labeling_seconds.
         mfu: model FLOPs utilization: FLOP/s of a classifier, waiting included, over its GPU's peak (models/flops.py).

@@ -15,6 +15,7 @@ from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.reading.input_schema import column_names, infer_column_types
 from pipeline_ops.reading.reader import read_pieces
 from pipeline_ops.reading.spans import ReadSettings, Span
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.errors import UserError, store_access, store_errors
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -136,7 +137,7 @@ def _tables(
         storage=storage,
         output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
         column_types=infer_column_types(files, config, store),
-        unit_bytes=TRAINING_UNIT_BYTES,
+        unit_sizes=UnitSizes(TRAINING_UNIT_BYTES),
         fingerprint="",
     )
     for file in files:

@@ -1,7 +1,7 @@
 """What a read task is given, and what it gives: spans of files, the settings of reading, pieces with their documents."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -33,10 +33,8 @@ class ReadSettings:
     storage: StorageConfig
     output: OutputConfig
     column_types: pa.Schema  # of the input's columns; see column_types.settle_types
-    unit_bytes: int  # of documents in memory, per unit; at the end of a run less, see unit_sizes
+    unit_sizes: UnitSizes  # of documents in memory
     fingerprint: str  # of the settings that change results
-    least_unit_bytes: int = field(default=0, kw_only=True)  # at the end
-    unit_parts: int = field(default=0, kw_only=True)  # see UnitSizes.parts
 
     @property
     def store(self) -> Store:
@@ -44,8 +42,9 @@ class ReadSettings:
         return Store(self.input.path, self.storage)
 
     @property
-    def unit_sizes(self) -> UnitSizes:
-        return UnitSizes(self.unit_bytes, self.least_unit_bytes, self.unit_parts)
+    def unit_bytes(self) -> int:
+        """Of a unit, at the most, about."""
+        return self.unit_sizes.largest
 
 
 class PieceContent(NamedTuple):

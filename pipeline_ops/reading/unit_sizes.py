@@ -15,9 +15,9 @@ class UnitSizes:
 
     Attributes:
         largest: of any unit, about.
-        smallest: what is less costs more to hand over than the classifiers would wait at the end.
-        parts: of what is left to read a unit is one of so many. Of as many as the classifiers are sent ahead, nobody gets more
-            than its share, whichever of them come to one classifier. 0: all units are the largest.
+        smallest: below it, handing a unit over costs more than the wait at the end that it saves.
+        parts: a unit is at most 1/parts of what is left to read. With as many parts as all classifiers hold units, in work and
+            queued, no classifier ends up with more than its share. 0: all units are the largest.
     """
 
     largest: int
@@ -35,7 +35,7 @@ class UnitSizes:
 
         Args:
             total: bytes of the input.
-            units: that it would be if all were the largest.
+            units: how many it would be if all were the largest.
         """
         sizes, left, shares = replace(self, largest=-(-total // max(units, 1))), total, []
         while left > 0:

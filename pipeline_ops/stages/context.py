@@ -14,7 +14,7 @@ class StageContext(ReadSettings):
     Attributes:
         models: resolved, without their tokenizers: megabytes, which TokenizeActor alone takes.
         batch_tokens: padded tokens per batch, at most.
-        use_gpu: models run on the GPU that the process has been given, else on one core.
+        use_gpu: models run on the GPU that the process has been given, else on one core; without Ray on up to four.
     """
 
     models: tuple[JobModel, ...]

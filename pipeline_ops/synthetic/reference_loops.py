@@ -21,6 +21,7 @@ from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import ReadSettings, Span
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Range, row_of
@@ -70,7 +71,7 @@ def corpus_texts(path: str, text_column: str) -> list[str]:
         StorageConfig(),
         OutputConfig(path="", columns="none"),
         pa.schema([(text_column, pa.string())]),
-        UNIT_BYTES,
+        UnitSizes(UNIT_BYTES),
         "",
     )
     texts: list[str] = []

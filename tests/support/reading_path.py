@@ -12,6 +12,7 @@ from pipeline_ops.inputs.listing import find_inputs
 from pipeline_ops.reading.input_schema import infer_column_types
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import ReadSettings, Span
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.failures import Attempts, Failure
 from pipeline_ops.schema.misfits import MISFITS_COLUMN
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -84,7 +85,9 @@ def prepare(
     store = Store(config.path, storage)
     files, _ = find_inputs(config, store)
     types = infer_column_types(files, config, store)
-    return files, ReadSettings(config, storage, OutputConfig(path="out", columns=columns), types, unit_bytes, "fingerprint")
+    return files, ReadSettings(
+        config, storage, OutputConfig(path="out", columns=columns), types, UnitSizes(unit_bytes), "fingerprint"
+    )
 
 
 def spans_of(files: list[InputFile]) -> list[Span]:

@@ -13,6 +13,7 @@ from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.models.config import JobModel, ModelConfig
 from pipeline_ops.models.resolve import resolve_model
 from pipeline_ops.reading.spans import ReadSettings, spans_to_json
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.failures import Attempts, Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.stages.classifier import ClassifyActor, ProgressAttempts
@@ -39,7 +40,7 @@ def context_of(models: list[JobModel], output: OutputConfig, batch_tokens: int =
     """What the tokenize, classify and write stages of a job get."""
     config = InputConfig(path="in")
     return StageContext(
-        config, STORAGE, output, pa.schema([]), 2**20, "fingerprint", tuple(models), batch_tokens, use_gpu=False
+        config, STORAGE, output, pa.schema([]), UnitSizes(2**20), "fingerprint", tuple(models), batch_tokens, use_gpu=False
     )
 
 

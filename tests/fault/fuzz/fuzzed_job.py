@@ -30,6 +30,7 @@ from pipeline_ops.models.config import ModelConfig, ModelFacts
 from pipeline_ops.models.heads import Head
 from pipeline_ops.models.resolve import ResolvedModel
 from pipeline_ops.reading.spans import spans_to_json
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.row_formats.parquet_files import STREAMED_ROW_GROUP_BYTES
 from pipeline_ops.schema.arrow_cells import unpack_table
 from pipeline_ops.schema.errors import UserError
@@ -122,7 +123,7 @@ def _prepare(job: JobConfig) -> Prepared | str:
 def _read(prepared: Prepared) -> dict[str, Found]:
     """What read tasks pass on, by file."""
     job = prepared.job
-    read = (job.input, job.storage, job.output, prepared.column_types, prepared.plan.unit_bytes, "fingerprint")
+    read = (job.input, job.storage, job.output, prepared.column_types, UnitSizes(prepared.plan.unit_bytes), "fingerprint")
     context = StageContext(*read, models=(), batch_tokens=0, use_gpu=False)
     found: dict[str, Found] = defaultdict(lambda: Found([], [], {}, []))
     for spans in prepared.plan.tasks:

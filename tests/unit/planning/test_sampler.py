@@ -13,6 +13,7 @@ from jobs.run.prepare import Prepared, prepare
 from pipeline_ops.planning import sampler
 from pipeline_ops.planning.sampler import Sample, draw_sample
 from pipeline_ops.reading.spans import ReadSettings, Span
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import Range
 from tests.support.corpora import one_line, real_documents, write_bytes, write_csv, write_jsonl, write_parquet, write_text
@@ -42,7 +43,9 @@ def write(path: Path, documents: list[str]) -> None:
 
 def sampled(prepared: Prepared, seed: int = 0, tasks: list[list[Span]] | None = None) -> Sample:
     job = prepared.job
-    settings = ReadSettings(job.input, job.storage, job.output, prepared.column_types, prepared.plan.unit_bytes, "test")
+    settings = ReadSettings(
+        job.input, job.storage, job.output, prepared.column_types, UnitSizes(prepared.plan.unit_bytes), "test"
+    )
     return draw_sample(tasks or prepared.plan.tasks, prepared.models, settings, seed)
 
 

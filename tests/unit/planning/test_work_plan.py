@@ -11,6 +11,7 @@ from pipeline_ops.inputs.input_files import InputFile
 from pipeline_ops.planning.work_plan import Plan, is_all_stale, make_plan
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import ReadSettings, Span
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.failures import Failure, failure_of
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range
@@ -342,7 +343,7 @@ def test_plan_after_failures_of_parts_of_a_parquet_has_the_other_parts_only(tmp_
     tasks = plan_of([file], unit_bytes=20_000).tasks
     Path(file.stored.path).unlink()
     config = InputConfig(path=str(tmp_path))
-    settings = ReadSettings(config, StorageConfig(), OutputConfig(path="out"), pa.schema([]), 20_000, "fingerprint")
+    settings = ReadSettings(config, StorageConfig(), OutputConfig(path="out"), pa.schema([]), UnitSizes(20_000), "fingerprint")
     failures = [done for index in which for done in read_units(list(tasks[index]), settings) if isinstance(done, Failure)]
     Path(file.stored.path).write_bytes(content)
     assert len(failures) == len(which)

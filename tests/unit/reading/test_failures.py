@@ -18,6 +18,7 @@ from pipeline_ops.line_formats import line_records
 from pipeline_ops.output.commit_log import gaps
 from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import ReadSettings, Span
+from pipeline_ops.reading.unit_sizes import UnitSizes
 from pipeline_ops.schema.failures import MAX_TRIES, WORKER_DIED, Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import END_OF_FILE, Piece, Range, Unit
@@ -145,7 +146,7 @@ def test_read_of_a_broken_parquet_fails_whole_and_the_others_are_read(tmp_path: 
 def test_read_of_a_file_that_is_not_what_its_suffix_says_fails_with_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b'{"text": "a"}\n' * 100)
     storage, config = StorageConfig(), input_of(tmp_path / name)
-    settings = ReadSettings(config, storage, OutputConfig(path="out"), pa.schema([]), MEBIBYTE, "fingerprint")
+    settings = ReadSettings(config, storage, OutputConfig(path="out"), pa.schema([]), UnitSizes(MEBIBYTE), "fingerprint")
     files, _ = find_inputs(config, Store(config.path))
     result = try_spans(spans_of(files), settings)
     (failure,) = result.failures

@@ -43,7 +43,7 @@ def guided(path: Path, readers: int = 1, unit_bytes: int = UNIT_BYTES) -> tuple[
         store=settings.store,
         unit_bytes=unit_bytes,
     )
-    settings = replace(settings, least_unit_bytes=unit_bytes // 40, unit_parts=8)
+    settings = replace(settings, unit_sizes=UnitSizes(unit_bytes, unit_bytes // 40, 8))
     return [list(task) for task in reading_order(plan, readers)], settings
 
 
