@@ -101,7 +101,7 @@ def join_command(
 )
 def split_command(
     job: JobFile,
-    number: Annotated[int, typer.Argument(metavar="N", min=2, help="of parts")],
+    number: Annotated[int, typer.Argument(metavar="N", help="how many parts, 2 or more")],
     overrides: Overrides = None,
     folder: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FOLDER", help="of the job files; default: JOB-parts")
@@ -111,8 +111,9 @@ def split_command(
 ) -> None:
     """Write job files for N disjoint parts of the input, for several drivers or clusters.
 
-    Run each. Which part a file is in depends on its path alone, so files that arrive later are in one part, too. The outputs of
-    the parts are folders of the job's output: with JOB, status, verify, show and report go by all of them.
+    Run each. Which part a file is in depends on its path alone, so files that arrive later are in one part, too.
+
+    Outputs of parts are folders of the job's: with JOB, status, verify, report, show, evaluate and labels() go by all of them.
     """
     from jobs.maintenance.split import split, split_lines
 

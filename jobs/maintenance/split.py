@@ -50,7 +50,7 @@ def split(path: str, count: int, folder: str | None = None, overrides: Sequence[
     if job.input.part is not None:
         raise UserError(f"input.part: {path} is {job.input.part} already; split the job that it is of")
     if count < 2:
-        raise UserError(f"N: {count} parts; give 2 or more")
+        raise UserError(f"N: {counted(count, 'part')}; give 2 or more")
     folder = f"{os.path.splitext(path)[0]}-parts" if folder is None else folder
     _check_folder(folder, count)
     _check_output(job.output_store, count)

@@ -24,7 +24,7 @@ def existing_output(job: JobConfig) -> Iterator[tuple[Ledger, Lease]]:
     with store_access("output.path", store.path, "read"):
         seen = check_free(store)
         ledger = read_ledger(store)
-        parts = [] if seen is not None else parts_of(store)
+        parts = parts_of(store)
     if parts:
         raise UserError(f"output.path: {store.path!r} holds the parts of a split job; give one at a time, as {parts[0].name}")
     if seen is None and not ledger.commits:

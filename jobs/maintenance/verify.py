@@ -158,22 +158,18 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
 
 def _recorded(store: Store) -> Labeled:
     """What is committed; of a split job by all its parts, some of which may have no labels. `record` is {} before a commit."""
-    ledger, record, parts = read_ledger(store), read_job(store), parts_of(store)
-    if not parts:
-        return Labeled(store, record or {}, ledger)
-    if record is None:
+    parts = parts_of(store)
+    if parts:
         return open_parts(store, parts, allow_missing=True)
-    raise UserError(
-        f"output.path: {store.path!r} holds labels of a whole input, and the parts of a split job ({parts[0].name}, ...):"
-        f" documents are in both; delete one of the two"
-    )
+    ledger = read_ledger(store)
+    return Labeled(store, read_job(store) or {}, ledger)
 
 
 def _remedy(quarantined: bool, joined: bool, part: InputPart | None) -> str:
     if joined:
         return "label them with each model, then `join`"
-    where = "" if part is None else f" {part.name}.yaml"
-    return f"`run{where}{' --retry-failed' if quarantined else ''}` labels them"
+    where = "" if part is None else f" of its part's job file, {part.name}.yaml where `split` wrote it,"
+    return f"`run{' --retry-failed' if quarantined else ''}`{where} labels them"
 
 
 def _rows_of(ranges: Sequence[Range]) -> str:

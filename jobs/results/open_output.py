@@ -70,15 +70,15 @@ def find_labeled(target: str, overrides: list[str] | None = None) -> Labeled:
     """A snapshot of the output that `target` names, of a split job all parts as one; arguments as store_of.
 
     Raises:
-        UserError: as store_of, or the output has no labels, or not those of all its parts.
+        UserError: as store_of, or the output has no labels, or not those of all its parts, or its documents twice (parts_of).
     """
     store, key = store_of(target, overrides), "output.path" if target.endswith(JOB_SUFFIXES) else "OUTPUT"
+    with store_access(key, store.path, "read"):
+        if parts := parts_of(store):
+            return open_parts(store, parts)
     try:
         return open_labeled(store, key)
     except UserError as error:
-        with store_access(key, store.path, "read"):
-            if parts := parts_of(store):
-                return open_parts(store, parts)
         trial = trial_store(store)
         if trial is None:
             raise

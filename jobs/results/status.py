@@ -54,12 +54,11 @@ def status(store: Store) -> dict[str, Any]:
         the lease. joined: whether `join` writes it, and no run.
 
     Raises:
-        UserError: there is no output.
+        UserError: there is no output, or documents are in it twice (parts_of).
         OSError: the store cannot be read.
     """
     with store_access("output.path", store.path, "read"):
-        lease = read_lease(store)
-        parts = [] if lease is not None else parts_of(store)
+        lease, parts = read_lease(store), parts_of(store)
     if parts:
         return _status_of_parts(store, parts)
     held = lease is not None and lease.is_held(time.time())

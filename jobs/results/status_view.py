@@ -83,7 +83,7 @@ def _part_lines(parts: dict[str, dict[str, Any]]) -> list[str]:
         left = (part["run"] or {}).get("seconds_left")
         more = "" if left is None else f", about {clock(left)} left"
         if part["state"] not in (STARTING, RUNNING, COMPLETE):
-            more = f"; next: `label-corpus run {name}.yaml`"
+            more = f"; next: `label-corpus run` its job file, {name}.yaml, where `split` wrote it"
         lines.append(f"  {name}: [bold]{part['state']}[/], {_counts(part)}{more}")
     return lines
 

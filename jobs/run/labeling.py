@@ -19,7 +19,7 @@ from jobs.run.plan import padding_lines, passes_lines, stray_lines, work_of
 from jobs.run.prepare import Prepared
 from jobs.run.state import LOADING, RunState
 from pipeline_ops.inputs.passed_over import skipped_line, summary_of
-from pipeline_ops.joining.parts import check_like_other_parts
+from pipeline_ops.joining.parts import check_labeled_once, check_like_other_parts
 from pipeline_ops.loading.device import probe_models
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure, fatal_error_of
@@ -69,6 +69,7 @@ def label_remaining(
         if prepared.record is not None:
             check_same_job(prepared.record, writer.job_record["settings"])
         else:
+            check_labeled_once(job.output_store)  # again, now that the lease is held
             check_like_other_parts(job.output_store, writer.job_record)
         for model in prepared.models:
             if model.facts.head.has_generic_labels:

@@ -13,7 +13,7 @@ from jobs.run.fingerprint import check_same_job, check_same_part, check_trial, d
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile
 from pipeline_ops.inputs.listing import find_inputs, in_part
 from pipeline_ops.inputs.passed_over import PassedOver
-from pipeline_ops.joining.parts import check_not_split
+from pipeline_ops.joining.parts import check_labeled_once
 from pipeline_ops.line_formats.json_types import text_for_null
 from pipeline_ops.models.adapters import pinned
 from pipeline_ops.models.config import JobModel, ModelConfig, model_notes
@@ -93,7 +93,8 @@ def prepare(
         on_listed: called with the bytes of the input files that have no commit, as soon as they are listed.
 
     Raises:
-        UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job.
+        UserError: missing input, wrong columns, unknown model, output inside input, or an output of another job, or of this
+            job's parts, or of the job that this is a part of.
         LeaseError: another run writes to the output.
     """
     config = config.model_copy(
@@ -112,7 +113,7 @@ def prepare(
         record = read_job(config.output_store)
         if record is None:
             _check_no_model(config.output_store)
-            check_not_split(config.output_store)
+        check_labeled_once(config.output_store, leased=leased)
         ledger = read_ledger(config.output_store)
         failures = read_failures(config.output_store)
     with store_access("input.path", config.input.path, "read"):

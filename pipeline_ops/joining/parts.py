@@ -7,6 +7,7 @@ from typing import Any
 from pipeline_ops.inputs.part import InputPart, part_named, part_of_file
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
 from pipeline_ops.output.labeled_output import Labeled
+from pipeline_ops.output.lease import check_free
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import shown, some_shown
 from pipeline_ops.storage.store import Store
@@ -19,7 +20,7 @@ def parts_of(store: Store) -> list[InputPart]:
     """All parts of the split job whose parts have folders at the store, also those that have none yet; [] if none has one.
 
     Raises:
-        UserError: there are folders of two splits.
+        UserError: there are folders of two splits, or the store has labels of the whole input, too: documents are in both.
     """
     found = [part for name in store.names_in("") if (part := part_named(name)) is not None]
     counts = sorted({part.of for part in found})
@@ -28,11 +29,22 @@ def parts_of(store: Store) -> list[InputPart]:
             f"output.path: {store.path!r} holds parts of {' and of '.join(map(str, counts))}: documents are in both; delete the"
             f" folders of one of the splits, part-*-of-{counts[0]:05} or part-*-of-{counts[-1]:05}"
         )
+    if found and read_job(store) is not None:
+        raise UserError(
+            f"output.path: {store.path!r} holds labels of the whole input, and parts of a split job ({found[0].name}, ...):"
+            f" documents are in both; delete its folders part-*-of-{counts[0]:05}, or all else in it"
+        )
     return [InputPart(number=number, of=count) for count in counts for number in range(count)]
 
 
 def store_of_part(whole: Store, part: InputPart) -> Store:
     return Store(whole.join(part.name), whole.config)
+
+
+def store_of_whole(part: Store) -> Store | None:
+    """Of all parts; None for an output whose folder has no part's name."""
+    folder, _, name = part.path.rpartition("/")
+    return None if part_named(name) is None else Store(folder, part.config)
 
 
 def recorded_part(record: dict[str, Any]) -> InputPart | None:
@@ -41,14 +53,35 @@ def recorded_part(record: dict[str, Any]) -> InputPart | None:
     return None if part is None else InputPart.model_validate(part)
 
 
-def check_not_split(store: Store) -> None:
-    """Raises UserError if the folder holds the parts of a split job: a run there would label their documents again."""
+def check_labeled_once(store: Store, *, leased: bool = True) -> None:
+    """Before a run: checks that it labels no documents that are labeled by parts of the job, or by the job that a part is of.
+
+    After both have taken their leases, one of the two sees the other: a part by its folder, the whole by its lease.
+
+    Args:
+        store: of the run's output.
+        leased: the caller is about to write, so nobody may be labeling the whole of a part.
+
+    Raises:
+        UserError: the output has parts, or the output that it is a part of has labels of its own.
+        LeaseError: another run writes to that output.
+    """
     parts = parts_of(store)
     if parts:
         raise UserError(
-            f"output.path: {store.path!r} holds the parts of a job that was split into {len(parts)}; run their job files"
-            f" ({parts[0].name}.yaml, ...): `verify`, `status` and `report` take this one for all of them"
+            f"output.path: {store.path!r} holds the parts of a job that was split into {len(parts)}; run their job files, which"
+            f" `split` wrote ({parts[0].name}.yaml, ...): `verify`, `status` and `report` take this one for all of them"
         )
+    whole = store_of_whole(store)
+    if whole is None:
+        return
+    if read_job(whole) is not None:
+        raise UserError(
+            f"output.path: {whole.path!r} holds labels of the whole input, whose documents {store.path!r} would have again; go"
+            f" on with the job that was not split, or split it with another output.path"
+        )
+    if leased:
+        check_free(whole)
 
 
 def open_parts(store: Store, parts: Sequence[InputPart], *, allow_missing: bool = False) -> Labeled:
@@ -136,12 +169,11 @@ def check_like_other_parts(store: Store, record: dict[str, Any]) -> None:
         store: of the part's output.
         record: that its `_job.json` will have; of a job that labels no part nothing is checked.
     """
-    folder, _, name = store.path.rpartition("/")
-    whole = Store(folder, store.config)
-    if recorded_part(record) is None or part_named(name) is None:
+    whole = store_of_whole(store)
+    if recorded_part(record) is None or whole is None:
         return
     for other in map(part_named, whole.names_in("")):
-        if other is not None and other.name != name:
+        if other is not None and whole.join(other.name) != store.path:
             one = store_of_part(whole, other)
             recorded = read_job(one)
             if recorded is not None:  # it has been compared with those before it

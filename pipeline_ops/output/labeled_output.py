@@ -97,7 +97,8 @@ def open_labeled(store: Store, key: str = "output.path") -> Labeled:
         record = read_job(store)  # after the commits: where an output is begun anew meanwhile, their files are gone
     if record is None or "config" not in record:
         raise UserError(
-            f"{key}: {store.path!r} holds no labels (no _job.json); run the job first, or give the folder of another output"
+            f"{key}: {store.path!r} holds no labels (no _job.json); run the job first (if it has been split, its parts' job"
+            f" files), or give the folder of another output"
         )
     return Labeled(store, record, ledger)
 

@@ -10,12 +10,15 @@ import yaml
 from jobs import label_corpus
 from jobs.config import load_job
 from jobs.maintenance.split import split, split_lines
+from jobs.maintenance.sweep import sweep_output
 from jobs.maintenance.verify import verify
 from jobs.report.publish import make_report
 from jobs.results.evaluate import evaluate
 from jobs.results.open_output import find_labeled, job_at
 from jobs.results.show import Choice, find_rejects
 from jobs.results.status import status
+from pipeline_ops.output.commit_log import Ledger
+from pipeline_ops.output.lease import LeaseError, hold_lease
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.store import Store
 from tests.conftest import Bucket
@@ -120,11 +123,13 @@ def test_part_that_is_missing_is_an_error_for_readers_and_named_by_status_and_ve
     assert (found["state"], found["parts"][gone]["state"]) == ("incomplete", "not started")
     shown = command("status", job_file).stderr
     assert f"{gone}: not started, 0 documents" in shown
-    assert f"next: `label-corpus run {gone}.yaml`" in shown
+    assert f"next: `label-corpus run` its job file, {gone}.yaml, where `split` wrote it" in shown
     report = verify(load_job(str(job_file)))
     assert not report["ok"]
     assert report["missing"]
-    assert all(f"`run {gone}.yaml` labels them" in line for line in report["missing"])
+    assert all(
+        f"`run` of its part's job file, {gone}.yaml where `split` wrote it, labels" in line for line in report["missing"]
+    )
 
     assert run_serially(files[1], quiet=True).complete
     check_whole(tmp_path)
@@ -181,6 +186,52 @@ def test_job_that_was_split_labels_nothing_itself(job_file: Path, tmp_path: Path
     with pytest.raises(UserError, match="is of part 0 of 3 of the input; try the job that was split"):
         run_serially(files[0], quiet=True, limit=3)
     assert run_serially(str(job_file), quiet=True, limit=3).documents == 3  # into out-trial
+
+
+def test_labels_of_parts_beside_those_of_the_whole_are_an_error_for_all_that_read_or_write_them(
+    job_file: Path, tmp_path: Path
+) -> None:
+    first, *_ = part_files(job_file)
+    run_serially(first, quiet=True, report=False)
+    aside, part = tmp_path / "aside", tmp_path / "out" / Path(first).stem
+    part.rename(aside)
+    run_serially(str(job_file), quiet=True, report=False)
+    refused = command("run", first)
+    assert refused.code == 2
+    assert "/out' holds labels of the whole input, whose documents" in refused.error_lines[-1]
+    assert "go on with the job that was not split" in refused.error_lines[-1]
+    check_exactly_once(tmp_path / "out", expected(tmp_path / "in"))
+
+    aside.rename(part)  # as a copy would do it
+    for look in (
+        lambda: label_corpus.labels(str(job_file)),
+        lambda: find_labeled(str(tmp_path / "out")),  # show, evaluate, report, compare, join
+        lambda: status(Store(str(tmp_path / "out"))),
+        lambda: verify(load_job(str(job_file)), quiet=True),
+        lambda: sweep_output(load_job(str(job_file))),
+        lambda: split(str(job_file), PARTS),
+        lambda: run_serially(str(job_file), quiet=True),
+    ):
+        with pytest.raises(
+            UserError, match=r"whole input, and parts .*: documents are in both; delete .*part-\*-of-00003, or all"
+        ):
+            look()
+    with pytest.raises(UserError, match="holds labels of the whole input, whose documents"):
+        run_serially(first, quiet=True)
+
+
+def test_part_is_refused_while_the_whole_is_being_labeled(job_file: Path, tmp_path: Path) -> None:
+    files, store = part_files(job_file), Store(str(tmp_path / "out"))
+    with hold_lease(store, 60, None, Ledger()), pytest.raises(LeaseError, match="/out'"):
+        run_serially(files[0], quiet=True)
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_whole_and_parts_without_labels_name_the_job_files_of_parts(job_file: Path) -> None:
+    part_files(job_file)
+    for name in ("status", "report"):
+        assert "if it has been split, its parts' job files" in command(name, job_file).error_lines[-1]
+    assert "N: 1 part; give 2 or more" in command("split", job_file, 1).error_lines[-1]
 
 
 def test_input_that_cannot_be_split_is_refused_in_a_line(job_file: Path, model: Path, tmp_path: Path) -> None:
