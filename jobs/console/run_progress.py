@@ -87,9 +87,10 @@ class RunProgress:
         if state.labeling_started is None or state.step != LABELING:
             return "" if state.pools is None else f"{state.step}, {clock(now - state.started)} since the start"
         progress, left = self._look(now)
+        documents, units = self._counts(progress)
         parts = [
-            f"{of_about(progress.documents, progress.documents_expected)} documents ({self._share_shown(progress):.0%})",
-            f"{of_about(state.units_before + state.units, state.units_before + state.units_expected)} {self._units_noun()}",
+            f"{documents} documents ({self._share_shown(progress):.0%})",
+            f"{units} {self._units_noun()}",
         ]
         rates = state.rates()
         if rates is not None and rates[0]:
@@ -101,6 +102,14 @@ class RunProgress:
         if state.failed_units:
             parts.append(f"{counted(state.failed_units, 'unit')} failed")
         return ", ".join(parts)
+
+    def _counts(self, progress: Progress) -> tuple[str, str]:
+        """(documents, units) of how many, which is an estimate until the stages have no unit left."""
+        state = self.state
+        units, units_expected = state.units_before + state.units, state.units_before + state.units_expected
+        if state.all_units_ended:
+            return f"{progress.documents:,}", f"{units:,}"
+        return of_about(progress.documents, progress.documents_expected), of_about(units, units_expected)
 
     def _units_noun(self) -> str:
         """Explains it the first time."""
@@ -136,19 +145,20 @@ class RunProgress:
 
     def _numbers(self, progress: Progress, now: float, width: int) -> list[Text]:
         state = self.state
-        documents, tokens = (rate or None for rate in state.rates() or (None, None))
+        documents, units = self._counts(progress)
+        documents_rate, tokens_rate = (rate or None for rate in state.rates() or (None, None))
         began = state.labeling_started
         return [
             *columns(
                 [
                     [
-                        ("documents", of_about(progress.documents, progress.documents_expected)),
-                        ("units", of_about(state.units_before + state.units, state.units_before + state.units_expected)),
+                        ("documents", documents),
+                        ("units", units),
                         ("rejects", f"{state.rejected_before + state.rejected:,}"),
                     ],
                     [
-                        ("documents/s", number(documents)),
-                        ("tokens/s", number(tokens)),
+                        ("documents/s", number(documents_rate)),
+                        ("tokens/s", number(tokens_rate)),
                         ("failed units", f"{state.failed_units:,}"),
                     ],
                     [

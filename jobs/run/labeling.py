@@ -89,6 +89,7 @@ def label_remaining(
         with watched, closing(units) as outcomes:
             yield from defer_failures(outcomes, job.compute.max_failed_units)
             state.ran_on = executor.name
+            state.end_labeling()
             state.begin_step("finishing: stopping the workers")
 
 

@@ -1,12 +1,19 @@
 """RunResult: the JSON line of `run`: what the output holds, what this run did, and how well it used its machines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.number_format import counted
+from jobs.run.prepare import Prepared
+from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.mostly_rejected import MostlyRejected, by_reason, remedy_of
+from pipeline_ops.schema.misfits import MISFITS_FOLDER, unpack_misfits
+from pipeline_ops.schema.units import row_of
 from pipeline_ops.storage.paths import MOST_NAMES, some_shown
+from pipeline_ops.writing.commit_record import WrittenFile
+
+MAX_VALUE = 60  # characters of a value in a message
 
 
 def removed_line(paths: Sequence[str], count: int, dropped: bool) -> str:
@@ -37,6 +44,26 @@ def some_mostly_rejected(result: Mapping[str, Any]) -> str:
     first = "; ".join(result["mostly_rejected"][:MOST_NAMES])
     more = result["files_mostly_rejected"] - MOST_NAMES
     return f"mostly rejected: {first}" + (f"; and {counted(more, 'more file')}" if more > 0 else "")
+
+
+def misfit_lines(misfits: Mapping[str, int], files: Mapping[str, WrittenFile], prepared: Prepared) -> Iterator[str]:
+    """A line about each column with values, in this run's documents, that do not fit its type.
+
+    Args:
+        misfits: how many values, by column.
+        files: by column, one that holds such a value.
+    """
+    paths = {file.path: file for file in files.values()}
+    found = {path: unpack_misfits(read_written_bytes(prepared.job.output_store, file)) for path, file in paths.items()}
+    for column, count in sorted(misfits.items()):
+        example = next(misfit for misfit in found[files[column].path] if misfit.column == column)
+        value = example.value if len(example.value) <= MAX_VALUE else f"{example.value[:MAX_VALUE]}…"
+        data_type, row = prepared.column_types.field(column).type, row_of(example.source_file, example.source_row)
+        yield (
+            f"column {column!r}: {counted(count, 'value does', 'values do')} not fit its type, {data_type},"
+            f" such as {value} in {row}; {'it is' if count == 1 else 'they are'} null there and kept in {MISFITS_FOLDER}/;"
+            f" in another output, input.column_types={{{column}: string}} keeps the column's values as text"
+        )
 
 
 @dataclass(frozen=True)

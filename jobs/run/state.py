@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,22 +10,18 @@ from cluster.attempts import StageActivity
 from cluster.resources import Pools
 from jobs.number_format import counted, of_about
 from jobs.run.prepare import Prepared
-from jobs.run.result import RunResult, mostly_rejected_lines, removed_line
+from jobs.run.result import RunResult, misfit_lines, mostly_rejected_lines, removed_line
 from jobs.timings.timings import FIRST_UNIT, PLANNING, Timings
 from pipeline_ops.inputs import passed_over
 from pipeline_ops.inputs.passed_over import PassedOver
 from pipeline_ops.models.flops import peak_flops, utilization
 from pipeline_ops.output.commit_log import current_commits, incomplete_files
-from pipeline_ops.output.committed_files import read_written_bytes
 from pipeline_ops.output.mostly_rejected import MostlyRejected, mostly_rejected
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.schema.misfits import MISFITS_FOLDER, unpack_misfits
-from pipeline_ops.schema.units import row_of
 from pipeline_ops.storage.paths import MOST_NAMES
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
 
 MAX_LISTED = 100  # failures, and files of which most is rejected, in the JSON line
-MAX_VALUE = 60  # characters of a value in a message
 UNITS = "pieces of input, each committed as a whole"  # what they are, for people
 # steps of a run, as people see them
 LOADING = "loading the model"
@@ -92,6 +88,7 @@ class RunState:
     step: str = "starting"
     labeling_started: float | None = None  # when the first classifier had loaded the model and its first unit
     last_commit: float | None = None
+    all_units_ended: bool = False  # each is committed or quarantined
 
     ran_on: str | None = None  # the executor's name
     pools: Pools | None = None
@@ -127,6 +124,8 @@ class RunState:
 
     def progress(self) -> Progress:
         """How far the labeling is, with what the classifiers have done of the units they work on; never less than before."""
+        if self.all_units_ended:
+            return self.committed
         units = list(self.activity.units.values())
         documents = self.documents_before + self.documents + int(sum(unit.documents for unit in units))
         share = self._share(documents, self.units + self.failed_units + sum(unit.share for unit in units))
@@ -152,6 +151,8 @@ class RunState:
 
     def _share(self, documents: int, units: float) -> float:
         """The share of the input, or of a trial's documents, from 0 to 1, that is labeled with so many units of this run."""
+        if self.all_units_ended:
+            return 1.0
         if self.limit is not None:
             return min(documents / self.limit, 1.0)
         run = min(units / self.units_expected, 1.0) if self.units_expected else 1.0
@@ -178,9 +179,9 @@ class RunState:
         return f"{of_about(done.documents, done.documents_expected)} documents are labeled"
 
     def begin_step(self, step: str) -> None:
-        """Sets what the run does from now on, for people and for its timings."""
+        """Sets what the run does from now on, for people and for its timings, which leave "finishing: " out."""
         self.step = step
-        self.timings.begin(step)
+        self.timings.begin(FIRST_UNIT if step == LOADING else step.rpartition(": ")[2])
 
     def begin_labeling(
         self, pools: Pools, device: str | None, dtypes: Sequence[str], unit_shares: Sequence[float] = ()
@@ -195,8 +196,7 @@ class RunState:
         self.pools, self.device, self.dtypes = pools, device, tuple(dtypes)
         if unit_shares:
             self.unit_shares, self.units_planned = unit_shares, len(unit_shares)
-        self.step = LOADING
-        self.timings.begin(FIRST_UNIT)
+        self.begin_step(LOADING)
 
     def set_activity(self, activity: StageActivity) -> None:
         """Sets what the stages work on at the moment; may be called from another thread."""
@@ -209,6 +209,10 @@ class RunState:
             self.labeling_started = moment
         if self.step == LOADING:
             self.step = LABELING
+
+    def end_labeling(self) -> None:
+        """Marks that the stages have no unit left: how many there are is an estimate no longer."""
+        self.units_planned, self.all_units_ended = self.units + self.failed_units, True
 
     def add(self, outcome: Commit | Failure) -> None:
         """Counts a unit that has been committed or quarantined."""
@@ -296,27 +300,12 @@ def end_run(state: RunState, prepared: Prepared) -> RunResult:
     rejected = mostly_rejected(prepared.files, prepared.ledger.commits, prepared.job.input.max_reject_share)
     for line in mostly_rejected_lines(rejected):
         state.notify(line)
-    for line in misfit_lines(state, prepared):
+    for line in misfit_lines(state.misfits, state.misfits_files, prepared):
         state.notify(line)
     if state.removed:
         state.notify(removed_line(state.removed, len(state.removed), prepared.job.output.drop_removed))
     state.result = result_of(state, prepared.ledger.commits, len(incomplete), rejected)
     return state.result
-
-
-def misfit_lines(state: RunState, prepared: Prepared) -> Iterator[str]:
-    """A line about each column with values, in this run's documents, that do not fit its type."""
-    paths = {file.path: file for file in state.misfits_files.values()}
-    found = {path: unpack_misfits(read_written_bytes(prepared.job.output_store, file)) for path, file in paths.items()}
-    for column, count in sorted(state.misfits.items()):
-        example = next(misfit for misfit in found[state.misfits_files[column].path] if misfit.column == column)
-        value = example.value if len(example.value) <= MAX_VALUE else f"{example.value[:MAX_VALUE]}…"
-        data_type, row = prepared.column_types.field(column).type, row_of(example.source_file, example.source_row)
-        yield (
-            f"column {column!r}: {counted(count, 'value does', 'values do')} not fit its type, {data_type},"
-            f" such as {value} in {row}; {'it is' if count == 1 else 'they are'} null there and kept in {MISFITS_FOLDER}/;"
-            f" in another output, input.column_types={{{column}: string}} keeps the column's values as text"
-        )
 
 
 def result_of(

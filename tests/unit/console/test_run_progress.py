@@ -107,6 +107,16 @@ def test_view_says_what_is_being_done_before_labeling_and_after_it(monkeypatch: 
     assert "start-up 0:25 labeling 1:00 elapsed 1:34" in run.text
 
 
+@pytest.mark.parametrize("limit", [None, 400])
+def test_end_of_the_stages_is_all_with_exact_counts(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
+    run = Run(monkeypatch, [commit({"good": 123})] * 3, units=5, limit=limit, units_before=2, documents_before=7)
+    assert "units 5 of about 7" in run.text
+    run.state.end_labeling()
+    run.state.begin_step("finishing: checking the commits")
+    assert re.search("100% . finishing: checking the commits", run.text), "as many units as there are, not as expected"
+    assert "documents 376 units 5 rejects 0" in run.text
+
+
 def test_two_large_units_move_the_view_while_they_are_labeled(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, units=2)
     run.classify()
