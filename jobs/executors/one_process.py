@@ -92,6 +92,8 @@ class OneProcessExecutor:
         on_wait: Callable[[], None] | None = None,
         **needs: Any,
     ) -> Iterator[tuple[int, Any]]:
+        if not calls:  # the process may still be importing
+            return
         done = 0
         try:
             for number, result in self._process.run(results_of, function, calls, on_wait=on_wait):

@@ -1,6 +1,7 @@
 """Units through all stages, one after the other, in one process."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -51,8 +52,14 @@ def watched_units(
 ) -> Iterator[WrittenUnit]:
     """As written_units; calls `on_activity` every second, from another thread."""
     attempts = AttemptCounts()
-    with called_every(POLL_S, lambda: on_activity(attempts.activity()), "stage-activity"):
+    with called_every(POLL_S, lambda: on_activity(_of_one_process(attempts.activity())), "stage-activity"):
         yield from written_units(tasks, context, tokenizers, attempts, threads=threads)
+
+
+def _of_one_process(activity: StageActivity) -> StageActivity:
+    """A read task has begun and not ended while its units are in later stages, but the process does not read then."""
+    reads = not any(count for stage, count in activity.busy.items() if stage != "read")
+    return activity if reads else replace(activity, busy={**activity.busy, "read": 0})
 
 
 def results_of(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
