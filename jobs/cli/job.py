@@ -75,6 +75,7 @@ def plan_command(
         "label-corpus run job.yaml compute.unit_bytes=8000000",
         "label-corpus run job.yaml --limit 500     # a trial: OUTPUT-trial/",
         "label-corpus run job.yaml --retry-failed --log-format json",
+        "label-corpus run job.yaml --timings     # where its seconds go",
     ),
 )
 def run_command(
@@ -88,7 +89,9 @@ def run_command(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="retry units that earlier runs quarantined")] = False,
     log_format: LogFormatOption = LogFormat.text,
     no_report: Annotated[bool, typer.Option("--no-report", help="do not update OUTPUT/_report/report.html")] = False,
-    timings: Annotated[bool, typer.Option("--timings", help="show seconds and CPU by phase and process")] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="show seconds and CPU by phase and process; with --quiet in the JSON line only")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Label the documents that are not labeled yet."""

@@ -21,6 +21,7 @@ RAY = "ray::"
 IDLE = "ray::IDLE"  # the title of a worker of Ray's between two tasks
 TITLE = re.compile(r"ray::(?:MapWorker\()?(?:MapBatches\()?(?:\w+:)?(\w+)")  # a named actor's has its name first
 IMPORTED = re.compile(r"\bfrom ([\w.]+) import ")  # in a program on the command line, as multiprocessing and our worker have
+OWN = {"jobs.executors.worker_process": "worker process"}  # names of ours, by module
 LINUX = os.path.exists("/proc/self/stat")
 
 
@@ -36,13 +37,13 @@ def process_name(command_line: Sequence[str]) -> str:
     name = os.path.basename(program.split(" ")[0])
     if not name.startswith("python"):
         return name
-    for flag, argument in zip(["", *arguments], arguments, strict=False):
-        if flag == "-m":
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before == "-m":
             return argument
-        if flag == "-c":
+        if before == "-c":
             module = IMPORTED.search(argument)
-            return module[1] if module is not None else f"{name} -c"
-        if not argument.startswith("-") and flag not in ("-X", "-W"):
+            return OWN.get(module[1], module[1]) if module is not None else f"{name} -c"
+        if not argument.startswith("-") and before not in ("-X", "-W"):
             return os.path.basename(argument)
     return name
 
@@ -82,7 +83,7 @@ class ProcessSampler:
         self._processes: dict[tuple[int, float], SampledProcess] = {}  # by id and start: ids are used again
         self._others = set[int]()  # that are not this one's descendants
         self._totals = [(0.0, 0.0)]  # (seconds since the command's start, CPU seconds of all processes until then)
-        self._is_first_unit = True
+        self._before_first_commit = True
         self._sampled = 0.0  # seconds since the command's start
         self._sampling = called_every(SAMPLE_SECONDS, self._sample_again, "process-sampler")
 
@@ -93,11 +94,11 @@ class ProcessSampler:
     def __exit__(self, *exception: object) -> None:
         self._sampling.__exit__(None, None, None)
 
-    def sample(self, *, kept: bool = True) -> None:
+    def sample(self, *, in_totals: bool = True) -> None:
         """Updates the processes.
 
         Args:
-            kept: cpu_seconds goes by this moment too.
+            in_totals: cpu_seconds goes by this moment too.
         """
         with self._lock:
             self._sampled = now = self._elapsed()
@@ -107,14 +108,14 @@ class ProcessSampler:
                     (process, times.began), SampledProcess(max(0.0, now - (since_boot - times.began)))
                 )
                 seen.see(times.cpu_seconds, DRIVER if process == os.getpid() else _name_of(process))
-            if kept:
+            if in_totals:
                 self._totals.append((now, sum(process.cpu_seconds for process in self._processes.values())))
 
     def mark_first_commit(self) -> None:
-        """Samples are rarer from now on."""
+        """Keeps each process's CPU so far; samples are rarer from now on."""
         self.sample()
         with self._lock:
-            self._is_first_unit = False
+            self._before_first_commit = False
             for process in self._processes.values():
                 process.cpu_to_first_commit = process.cpu_seconds
 
@@ -138,7 +139,7 @@ class ProcessSampler:
                 "processes": len(several),
                 "began": round(several[0].began, 2),
                 "cpu_seconds_to_first_commit": None
-                if self._is_first_unit
+                if self._before_first_commit
                 else round(sum(process.cpu_to_first_commit or 0.0 for process in several), 2),
                 "cpu_seconds": round(sum(process.cpu_seconds for process in several), 2),
             }
@@ -146,8 +147,8 @@ class ProcessSampler:
         ]
 
     def _sample_again(self) -> None:
-        if self._is_first_unit or self._elapsed() - self._sampled >= LATER_SAMPLE_SECONDS:
-            self.sample(kept=self._is_first_unit)
+        if self._before_first_commit or self._elapsed() - self._sampled >= LATER_SAMPLE_SECONDS:
+            self.sample(in_totals=self._before_first_commit)
 
     def _own_processes(self) -> dict[int, ProcessTimes]:
         """This process, its descendants, and those of them that have lost their parent."""

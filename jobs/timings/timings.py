@@ -12,8 +12,10 @@ from pipeline_ops.schema.spans import Span, Stopwatch, process_began
 IMPORTS = "imports"
 JOB_FILE = "reading the job file"
 PLANNING = "planning"
-FIRST_UNIT = "start of the stages, first unit"
+FIRST_UNIT = "first unit"
 COMMIT = "commit"
+START = ": start of the process"  # of a stage
+ONE_START = "start of the process that labels"  # of all stages
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Timings:
     """Measures a run while it goes on.
 
     The phases of the driver follow each other without a gap, from the command's start to now. The stages of the first unit
-    work in processes of their own, several at a time, so their spans overlap. A phase costs microseconds; of the processes
+    work in another process, or on Ray in several at a time, where their spans overlap. A phase costs microseconds; processes
     are sampled only while the object is used as a context manager, if it has a sampler.
     """
 
@@ -110,7 +112,7 @@ class Timings:
                     "began": round(phase.began, 3),
                     "seconds": round(after.began - phase.began, 3),
                     "driver_cpu_seconds": round(after.driver_cpu - phase.driver_cpu, 3),
-                    "cpu_seconds": None if self.sampler is None else self.sampler.cpu_seconds(phase.began, after.began),
+                    "cpu_seconds": self._cpu_seconds(phase, after),
                 }
                 for phase, after in zip(self._phases, [*self._phases[1:], ended], strict=True)
             ],
@@ -131,9 +133,18 @@ class Timings:
             self.sampler.sample()
         return Phase(phase, self.elapsed(), time.process_time() - self._cpu)
 
+    def _cpu_seconds(self, phase: Phase, after: Phase) -> float | None:
+        """Of all processes; the samples come from a coarser clock than this one's, and may fall short of it."""
+        if self.sampler is None:
+            return None
+        return max(self.sampler.cpu_seconds(phase.began, after.began), round(after.driver_cpu - phase.driver_cpu, 3))
+
     def _distinct(self) -> list[Span]:
         """The first unit's spans in the order of their begin; the start of a process that did several stages once."""
         spans = {(span.began, span.seconds): span for span in reversed(self._first_unit)}
+        starts = [key for key, span in spans.items() if span.name.endswith(START)]
+        if len(starts) == 1:
+            spans[starts[0]] = spans[starts[0]].named(ONE_START)
         return sorted(spans.values(), key=lambda span: (span.began, span.seconds))
 
 

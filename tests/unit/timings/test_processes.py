@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobs.executors.worker_process import CODE, WorkerProcess
 from jobs.timings.processes import process_name
 from jobs.timings.timings import PLANNING, Timings
 from tests.support.running import wait_for
@@ -29,6 +30,7 @@ PYTHON = process_name([sys.executable, "-c", BURN])
         (["/venv/bin/python3.11", "-m", "jobs.executors.child", "x.py"], "jobs.executors.child"),
         (["/venv/bin/python", "-X", "importtime", "-c", "print()"], "python -c"),
         (["/venv/bin/python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"], "multiprocessing.spawn"),
+        (["python", "-c", CODE.format(module=WorkerProcess.__module__), "5", "torch"], "worker process"),
         (["python"], "python"),
         (["/bin/sh", "-c", "read x"], "sh"),
     ],

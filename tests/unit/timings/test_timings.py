@@ -1,6 +1,7 @@
 """Timings of a run: in its record always, in the JSON line and on stderr with --timings."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Generator
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from jobs.console.timings_table import shown_timings
-from jobs.timings.timings import FIRST_UNIT, PLANNING, Timings, timings_of_command
+from jobs.timings.timings import FIRST_UNIT, ONE_START, PLANNING, Timings, timings_of_command
 from pipeline_ops.output.run_records import read_runs
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.spans import Span
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_jsonl
 from tests.support.running import command, job_settings, make_job, write_job_file
@@ -47,7 +49,7 @@ def test_record_of_any_run_says_where_its_time_went(model: Path, tmp_path: Path)
     unit = {span["name"]: span for span in timings["first_unit"]}
     assert [name for name in unit if name in STAGES] == STAGES, "in the order of their begin"
     assert {"tokenize: loading", "classify: loading"} <= unit.keys()
-    assert [name for name in unit if "start of the process" in name] == ["read: start of the process"], "all are in one"
+    assert [name for name in unit if "start of the process" in name] == [ONE_START], "all are in one"
     assert all(span["seconds"] >= 0 and span["cpu_seconds"] >= 0 for span in unit.values())
     (phase,) = [phase for phase in timings["phases"] if phase["name"] == FIRST_UNIT]
     assert phase["began"] <= unit["read"]["began"] + 0.01
@@ -85,6 +87,31 @@ def test_run_that_fails_shows_its_timings_and_records_them(model: Path, tmp_path
     assert record.outcome == "failed"
     assert record.timings is not None
     check_phases(record.timings)
+
+
+def test_tables_fit_80_columns_and_say_whether_the_stages_are_in_one_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("jobs.console.timings_table.WIDTH", 80)
+
+    def shown(*starts: float) -> str:
+        with shown_timings(Timings(PLANNING, sampled=True), quiet=False) as timings:
+            timings.begin(FIRST_UNIT)
+            stages = ("tokenize", "classify", "write")
+            timings.unit_received(
+                Span(f"{stage}: start of the process", timings.began + began, 1, 1).to_dict()
+                for stage, began in zip(stages, starts, strict=True)
+            )
+            timings.unit_committed("labeling")
+        return capsys.readouterr().err
+
+    on_ray, alone = shown(1, 2, 3), shown(1, 1, 1)
+    assert all(f"  {stage}: start of the process  " in on_ray for stage in ("tokenize", "classify", "write"))
+    assert all(text in on_ray for text in ("CPU s, own", "CPU s, all", "in processes of their own"))
+    assert "  start of the process that labels  " in alone
+    assert not re.search("tokenize: start|in processes of their own|…", alone)
+    assert "so do the stages below one of them, in one process" in alone
+    assert "the run's own seconds begin with 'planning'" in alone
 
 
 def test_mistake_of_the_user_keeps_its_one_line(tmp_path: Path):
