@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cluster.periodic import called_every
-from pipeline_ops.schema.spans import ProcessTimes, process_times
+from pipeline_ops.schema.time_spans import ProcessTimes, process_times
 
 SAMPLE_SECONDS = 0.2  # until the first commit; a sample takes 2 ms of CPU beside 150 processes
 LATER_SAMPLE_SECONDS = 2

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from jobs.timings.processes import LINUX, ProcessSampler
-from pipeline_ops.schema.spans import Span, Stopwatch, process_began
+from pipeline_ops.schema.time_spans import Stopwatch, TimeSpan, process_began
 
 IMPORTS = "imports"
 JOB_FILE = "reading the job file"
@@ -53,7 +53,7 @@ class Timings:
         self._phases = [Phase(phase, 0.0, 0.0)]
         self._ended: Phase | None = None
         self._received: Stopwatch | None = None
-        self._first_unit: list[Span] = []
+        self._first_unit: list[TimeSpan] = []
         self.on_cluster = False  # the stages' processes are not this command's
         self.first_commit: float | None = None  # seconds since the command's start
         self.sampler = ProcessSampler(self.elapsed) if sampled and LINUX else None
@@ -81,7 +81,7 @@ class Timings:
         """Takes the spans of a unit that has been written; of those until the first commit, the last unit's are kept."""
         if self.first_commit is None:
             self._received = Stopwatch()
-            self._first_unit = [Span(**span) for span in spans]
+            self._first_unit = [TimeSpan(**span) for span in spans]
 
     def unit_committed(self, next_phase: str) -> None:
         """Marks the first commit, at which `next_phase` begins; later calls are ignored."""
@@ -139,7 +139,7 @@ class Timings:
             return None
         return max(self.sampler.cpu_seconds(phase.began, after.began), round(after.driver_cpu - phase.driver_cpu, 3))
 
-    def _distinct(self) -> list[Span]:
+    def _distinct(self) -> list[TimeSpan]:
         """The first unit's spans in the order of their begin; the start of a process that did several stages once."""
         spans = {(span.began, span.seconds): span for span in reversed(self._first_unit)}
         starts = [key for key, span in spans.items() if span.name.endswith(START)]

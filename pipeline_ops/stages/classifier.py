@@ -24,7 +24,7 @@ from pipeline_ops.models.flops import DocumentFlops, document_flops
 from pipeline_ops.models.shared_layers import sharing_key
 from pipeline_ops.schema.arrow_cells import list_cell
 from pipeline_ops.schema.failures import MODEL_LOAD_STEP, Attempts
-from pipeline_ops.schema.spans import Stopwatch, start_of_process
+from pipeline_ops.schema.time_spans import Stopwatch, start_of_process
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import Columns, UnitRow, classified_schema, detail_of, guarded, json_cell, rejects_of
 from pipeline_ops.tokenizing.batching import TokenBatches, batches_from_columns

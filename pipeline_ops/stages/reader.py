@@ -9,7 +9,7 @@ from pipeline_ops.reading.reader import read_units
 from pipeline_ops.reading.spans import spans_from_json
 from pipeline_ops.schema.arrow_cells import binary_cell, pack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Attempts, Failure, worker_died
-from pipeline_ops.schema.spans import Stopwatch
+from pipeline_ops.schema.time_spans import Stopwatch
 from pipeline_ops.schema.units import pack_rejects
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import READ, failed_row, good_row, json_cell, rejects_cell, spans_of_stage

@@ -22,7 +22,7 @@ from pipeline_ops.models.config import JobModel, distinct_tokenizations
 from pipeline_ops.schema.arrow_cells import binary_cell, flat_values, unpack_table
 from pipeline_ops.schema.failures import MAX_TRIES, Attempts, Failure, failure_of, worker_died
 from pipeline_ops.schema.output_columns import OutputConfig
-from pipeline_ops.schema.spans import Span, Stopwatch, start_of_process
+from pipeline_ops.schema.time_spans import Stopwatch, TimeSpan, start_of_process
 from pipeline_ops.schema.units import MAX_DETAIL_CHARACTERS, Reason, Reject, Unit, pack_rejects, unpack_rejects
 from pipeline_ops.tokenizing.batching import batch_types
 from pipeline_ops.writing.commit_record import Commit
@@ -31,7 +31,7 @@ Columns = dict[str, pa.Array]  # those that a stage adds to a row, or replaces; 
 
 # failure, unit, commit, spans, passes, classify_seconds: JSON; rejects: JSON Lines; documents: Arrow IPC stream. What is small
 # and nested is JSON, as Ray packs each array within a nested one for itself: a value of `passes` took it 0.5 ms as an array.
-# spans: a list of Span.to_dict(), of the stages so far, each with the start of its process
+# spans: a list of TimeSpan.to_dict(), of the stages so far, each with the start of its process
 READ = pa.schema(
     {
         "failure": pa.string(),
@@ -123,7 +123,7 @@ class UnitRow:
         return self.table[column][0].as_py()
 
 
-def spans_of_stage(stage: str, stopwatch: Stopwatch, loading: Sequence[Span] = ()) -> list[dict[str, Any]]:
+def spans_of_stage(stage: str, stopwatch: Stopwatch, loading: Sequence[TimeSpan] = ()) -> list[dict[str, Any]]:
     """The spans of a stage that ends now: of its process's start, `loading`, and its own.
 
     Args:
@@ -172,7 +172,7 @@ def guarded(
     step: str,
     schema: pa.Schema,
     attempts: Attempts,
-    loading: Sequence[Span] = (),
+    loading: Sequence[TimeSpan] = (),
 ) -> pa.Table:
     """The row with the columns of `stage(row)` and the spans of this stage, in `schema`.
 

@@ -12,7 +12,7 @@ from pipeline_ops.models.resolve import block_torch_import
 from pipeline_ops.reading.documents import decode_texts
 from pipeline_ops.schema.arrow_cells import binary_cell, list_cell, pack_table
 from pipeline_ops.schema.failures import Attempts
-from pipeline_ops.schema.spans import Stopwatch, start_of_process
+from pipeline_ops.schema.time_spans import Stopwatch, start_of_process
 from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.rows import Columns, UnitRow, detail_of, guarded, rejects_of, tokenized_schema
 from pipeline_ops.tokenizing.batching import batches_to_columns, make_batches

@@ -15,7 +15,7 @@ from jobs.console.timings_table import shown_timings
 from jobs.timings.timings import FIRST_UNIT, ONE_START, PLANNING, Timings, timings_of_command
 from pipeline_ops.output.run_records import read_runs
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.spans import Span
+from pipeline_ops.schema.time_spans import TimeSpan
 from pipeline_ops.storage.store import Store
 from tests.support.corpora import write_jsonl
 from tests.support.running import command, job_settings, make_job, write_job_file
@@ -99,7 +99,7 @@ def test_tables_fit_80_columns_and_say_whether_the_stages_are_in_one_process(
             timings.begin(FIRST_UNIT)
             stages = ("tokenize", "classify", "write")
             timings.unit_received(
-                Span(f"{stage}: start of the process", timings.began + began, 1, 1).to_dict()
+                TimeSpan(f"{stage}: start of the process", timings.began + began, 1, 1).to_dict()
                 for stage, began in zip(stages, starts, strict=True)
             )
             timings.unit_committed("labeling")

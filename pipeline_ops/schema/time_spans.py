@@ -16,7 +16,7 @@ class ProcessTimes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Span:
+class TimeSpan:
     """What a process worked on. Spans of one process, or of several, may overlap.
 
     Attributes:
@@ -30,7 +30,7 @@ class Span:
     seconds: float
     cpu_seconds: float
 
-    def named(self, name: str) -> "Span":
+    def named(self, name: str) -> "TimeSpan":
         return replace(self, name=name)
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,9 +43,9 @@ class Stopwatch:
     def __init__(self) -> None:
         self._began, self._clock, self._cpu = time.time(), time.monotonic(), time.process_time()
 
-    def span(self, name: str) -> Span:
+    def span(self, name: str) -> TimeSpan:
         """From the stopwatch's creation to now."""
-        return Span(name, self._began, time.monotonic() - self._clock, time.process_time() - self._cpu)
+        return TimeSpan(name, self._began, time.monotonic() - self._clock, time.process_time() - self._cpu)
 
 
 def process_times(process: int | str = "self") -> ProcessTimes:
@@ -69,7 +69,7 @@ def process_began() -> float:
 
 
 @cache
-def start_of_process() -> Span:
+def start_of_process() -> TimeSpan:
     """From this process's start to the first call of this function: imports, and what else went before its first work."""
     began = process_began()
-    return Span("start of the process", began, time.time() - began, time.process_time())
+    return TimeSpan("start of the process", began, time.time() - began, time.process_time())
