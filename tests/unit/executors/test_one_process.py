@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.attempts import AttemptCounts, StageActivity
+from cluster.resources import ComputeConfig
 from jobs.executors.one_process import OneProcessExecutor
 from jobs.executors.serial_units import WrittenUnit, watched_units
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -40,6 +41,6 @@ def test_process_that_classifies_is_not_shown_to_read(monkeypatch: pytest.Monkey
 
 def test_no_calls_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.executors.one_process.MODULES", ())
-    executor = OneProcessExecutor()
+    executor = OneProcessExecutor(ComputeConfig())
     executor.close()
     assert list(executor.run_tasks(len, [])) == []
