@@ -54,8 +54,9 @@ def test_planning_over_a_pack_makes_as_many_requests_for_few_commits_as_for_many
     few, many = (requests_of_planning(s3, model, number_of_files, "packed") for number_of_files in (3, 60))
     assert few == many
     assert many[f"GetObject output/{COMMITS_FOLDER}"] == 1
-    # input, commits, and the folders of failures and of leases, which are not there: s3fs looks twice
-    assert sum(count for what, count in many.items() if what.startswith("ListObjects")) == 6
+    # input, output (for parts of a split job), commits, and the folders of failures and of leases, which are not there: s3fs
+    # looks twice
+    assert sum(count for what, count in many.items() if what.startswith("ListObjects")) == 7
     assert {what for what in many if what.startswith("GetObject")} == {f"GetObject output/{COMMITS_FOLDER}", "GetObject output"}
     assert {what for what in many if what.startswith("HeadObject")} <= {
         "HeadObject output",  # _job.json, and the folders that are not there
