@@ -29,7 +29,7 @@ def test_run_shows_how_it_goes_survives_a_killed_classifier_and_ends_with_a_summ
     job_file = write_job_file(tmp_path / "job.yaml", settings)
     command = [sys.executable, "-m", "jobs.cli", "run", str(job_file)]
     with open(tmp_path / "stdout", "wb") as stdout, on_terminal(command, rows=40, stdout=stdout.fileno()) as terminal:
-        terminal.see(lambda seen: "starting Ray" in seen.text, "what it waits for", COMMAND_TIMEOUT_S)
+        terminal.see(lambda seen: "starting the workers" in seen.text, "what it waits for", COMMAND_TIMEOUT_S)
         terminal.see(lambda seen: committed(seen) > 2, "units", COMMAND_TIMEOUT_S)
         for name in ("documents", "documents/s", "tokens/s", "rejects", "failed units", "classify", "topic-"):
             assert name in terminal.text
