@@ -14,7 +14,7 @@ from pipeline_ops.loading.device import cpu_flags, resolve_dtype
 from pipeline_ops.output.run_records import RunRecord
 from pipeline_ops.planning.forecast import READ_WRITE_SECONDS_PER_BYTE, STARTUP_SECONDS, UNIT_CPU_SECONDS, makespan
 
-ONE_PROCESS_STARTUP_SECONDS = 7.0  # as forecast.STARTUP_SECONDS, without Ray
+ONE_PROCESS_STARTUP_SECONDS = 5.0  # as forecast.STARTUP_SECONDS, without Ray
 MEASURED_SECONDS = 0.1  # of CPU
 SMALL_MATRIX = 64  # rows; OpenBLAS multiplies larger ones with several threads, which wait for each other on a busy machine
 # Measured on 2 cores of an AMD EPYC (Milan), with BERTs of 2 to 6 layers of 32 to 768, one thread, texts of 23 and 128 tokens:
