@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from cluster.periodic import called_every
 from cluster.prometheus_metrics import RETRIES, Meter
@@ -63,6 +63,7 @@ class AttemptCounts:
         self._meter = meter
 
     def begin(self, key: str) -> int:
+        """Records that work on `key` begins; returns how often it has begun before without ending."""
         with self._lock:
             self._progress.pop(key, None)  # an attempt starts anew
             self._begun[key] += 1
@@ -76,11 +77,13 @@ class AttemptCounts:
             return deaths
 
     def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
+        """Records how far the work on `key` is (UnitProgress); a process does not wait for an answer."""
         with self._lock:
             if key in self._begun:
                 self._progress[key] = UnitProgress(share, documents, tokens)
 
     def end(self, key: str) -> None:
+        """Records that the work has ended, with success or not: the process is alive."""
         with self._lock:
             del self._begun[key]
             self._progress.pop(key, None)
@@ -99,45 +102,6 @@ class AttemptCounts:
 def _stage(key: str) -> str | None:
     """The stage of a key; None for the parts of a read task."""
     return STAGES.get(key.partition(" ")[0])
-
-
-class Attempts(Protocol):
-    """Records attempts from any process that has been given it."""
-
-    def begin(self, key: str) -> int:
-        """Records that work on `key` begins; returns how often it has begun before without ending."""
-        ...
-
-    def progress(self, key: str, share: float, documents: float, tokens: float) -> None:
-        """Records how far the work on `key` is (UnitProgress); does not wait for an answer."""
-        ...
-
-    def end(self, key: str) -> None:
-        """Records that the work has ended, with success or not: the process is alive."""
-        ...
-
-
-@contextmanager
-def counted(meter: Meter, *, here: bool) -> Iterator[tuple[Attempts, Callable[[], StageActivity]]]:
-    """Counts the attempts of a run for the time of the block.
-
-    On one machine the driver counts, which takes no process more, and a tenth of the time for each call. On a cluster an actor
-    does: nodes reach it as they reach each other, encrypted and authenticated where Ray is. A port of the driver's own would be
-    one more to open in each firewall, and its lost connections would have to be told from dead processes.
-
-    Args:
-        here: all stages run on this machine.
-
-    Yields:
-        The attempts for the stages, and a function that says what these work on.
-    """
-    if here:
-        counts = AttemptCounts(meter)
-        with _served(counts) as path:
-            yield SocketAttempts(path), counts.activity
-    else:
-        actor = ActorAttempts(meter)
-        yield actor, actor.activity
 
 
 class SocketAttempts:
@@ -232,6 +196,32 @@ class ActorAttempts:
         import ray
 
         return ray.get(self._counts.activity.remote(), timeout=POLL_TIMEOUT_S)
+
+
+Attempts = SocketAttempts | ActorAttempts  # for any process that has been given it; methods as AttemptCounts
+
+
+@contextmanager
+def counted(meter: Meter, *, here: bool) -> Iterator[tuple[Attempts, Callable[[], StageActivity]]]:
+    """Counts the attempts of a run for the time of the block.
+
+    On one machine the driver counts, which takes no process more, and a tenth of the time for each call. On a cluster an actor
+    does: nodes reach it as they reach each other, encrypted and authenticated where Ray is. A port of the driver's own would be
+    one more to open in each firewall, and lost connections would have to be distinguished from dead processes.
+
+    Args:
+        here: all stages run on this machine.
+
+    Yields:
+        The attempts for the stages, and a function that says what these work on.
+    """
+    if here:
+        counts = AttemptCounts(meter)
+        with _served(counts) as path:
+            yield SocketAttempts(path), counts.activity
+    else:
+        actor = ActorAttempts(meter)
+        yield actor, actor.activity
 
 
 def watched(

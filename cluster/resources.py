@@ -18,9 +18,7 @@ TOKENIZED_OVER_TEXT = 2.2  # bytes of a unit with its token batches, over those 
 OBJECT_STORE_SHARE = 0.3  # of the memory, at most
 SHARED_MEMORY_SHARE = 0.95  # of what is free, at most, as Ray: it refuses a large store if less is free when it starts
 BYTES_PER_TOKEN = 4  # of text, in a Latin alphabet
-LEAST_UNIT_SECONDS = (
-    1.0  # of a classifier, at the end of a run: they end so far apart, and handing over a unit takes 0.1 of a core
-)
+LEAST_UNIT_SECONDS = 1.0  # of a classifier, at the end of a run: they end so far apart, and a unit's way takes 0.1 of a core
 UNIT_SECONDS_PER_CLASSIFIER = 0.03  # or so long, for each of them: the driver hands over some 40 units a second
 LEAST_PASS_FLOPS = 2e9  # of a forward pass on a core: 20 ms, beside which what torch does per pass is little
 READER_CPUS = 0.5  # of a logical CPU; differs from the tokenizers' so that Ray does not fuse reading into them:

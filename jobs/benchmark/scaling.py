@@ -111,8 +111,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         memory, the seconds that a classifier waits for its next unit (waiting_seconds), the seconds from Ray's start to the
         last commit (seconds) and to the first one (startup_seconds), and from when the first classifier had nothing left to
         the last commit, by samples a second apart, at the most (classifiers_ended_within_seconds), and forecast: the figures
-        of `plan --cluster`. With cores also what
-        Flow.result() returns.
+        of `plan --cluster`. With cores also what Flow.result() returns.
     """
     rows = []
     for corpus in task["corpora"]:

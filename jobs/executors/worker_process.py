@@ -105,8 +105,7 @@ class WorkerProcess:
 
     def _how_it_ended(self) -> str:
         code = self._process.wait()
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(self._log.tell() - 2000, 0))
+        self._log.seek(max(os.fstat(self._log.fileno()).st_size - 2000, 0))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"the process that labels has ended ({how}{f', {lines[-1]}' if lines and code >= 0 else ''})"
