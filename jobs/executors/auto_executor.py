@@ -5,18 +5,21 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from cluster import session
-from cluster.attempts import StageActivity
-from cluster.prometheus_metrics import Meter
-from cluster.resources import CORE_FLOPS, GPU_FLOPS, TOKEN_FLOPS, TOKENS_PER_CORE, ComputeConfig, Machines, Pools
-from jobs.executors.executor import Executor, Work, ignored
+from cluster.resources import (
+    BYTES_PER_TOKEN,
+    CORE_FLOPS,
+    GPU_FLOPS,
+    TOKEN_FLOPS,
+    TOKENS_PER_CORE,
+    ComputeConfig,
+    Machines,
+)
+from jobs.executors.executor import Executor, UnitStream, Work, ignored
 from jobs.executors.one_process import OneProcessExecutor, threads_of
 from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
-from pipeline_ops.stages.context import StageContext
-from pipeline_ops.tokenizing.sequences import Definition
 
 SMALL_SECONDS = 20.0  # of work in one process: about where Ray, which takes 10 s to start and all cores, is as fast
-BYTES_PER_TOKEN = 4  # of text, about
 
 
 class AutoExecutor:
@@ -78,16 +81,8 @@ class AutoExecutor:
             self._process.close()
             self._process = None
 
-    def stream_units(
-        self,
-        tasks: Sequence[str],
-        context: StageContext,
-        tokenizers: Sequence[Definition],
-        pools: Pools,
-        meter: Meter,
-        on_activity: Callable[[StageActivity], None] | None,
-    ) -> Generator[dict[str, Any], None, None]:
-        return self._chosen.stream_units(tasks, context, tokenizers, pools, meter, on_activity)
+    def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
+        return self._chosen.stream_units(units)
 
     def run_tasks(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any

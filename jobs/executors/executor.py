@@ -29,6 +29,24 @@ class Work:
     tokens_per_core: float = TOKENS_PER_CORE
 
 
+@dataclass(frozen=True)
+class UnitStream:
+    """Units to be read, labeled and written, and what the stages need for it.
+
+    Attributes:
+        tasks: the spans that each read task reads (spans.spans_to_json).
+        tokenizers: see TokenizeActor.
+        on_activity: called every second, from another thread, with what the stages are working on; None: nobody looks.
+    """
+
+    tasks: Sequence[str]
+    context: StageContext
+    tokenizers: Sequence[Definition]
+    pools: Pools
+    meter: Meter
+    on_activity: Callable[[StageActivity], None] | None = None
+
+
 def ignored(event: Any) -> None:
     """For what nobody looks at."""
 
@@ -50,22 +68,8 @@ class Executor(Protocol):
         """
         ...
 
-    def stream_units(
-        self,
-        tasks: Sequence[str],
-        context: StageContext,
-        tokenizers: Sequence[Definition],
-        pools: Pools,
-        meter: Meter,
-        on_activity: Callable[[StageActivity], None] | None,
-    ) -> Generator[dict[str, Any], None, None]:
-        """The write stage's row of each unit, as soon as it is written. Closing the generator stops the work.
-
-        Args:
-            tasks: the spans that each read task reads (reader.spans_to_json).
-            tokenizers: see TokenizeActor.
-            on_activity: called every second, from another thread, with what the stages are working on.
-        """
+    def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
+        """The write stage's row of each unit, as soon as it is written. Closing the generator stops the work."""
         ...
 
     def run_tasks(

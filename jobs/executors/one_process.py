@@ -9,16 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from cluster.attempts import StageActivity
-from cluster.prometheus_metrics import Meter
-from cluster.resources import ComputeConfig, Machines, Pools, resolve_pools
+from cluster.resources import ComputeConfig, Machines, resolve_pools
 from cluster.session import WORKER_ENVIRONMENT, this_machine
-from jobs.executors.executor import Work, ignored
+from jobs.executors.executor import UnitStream, Work, ignored
 from jobs.executors.ray_executor import RayExecutor
 from jobs.executors.serial_units import results_of, watched_units
 from jobs.executors.worker_process import WorkerDied, WorkerProcess, post
-from pipeline_ops.stages.context import StageContext
-from pipeline_ops.tokenizing.sequences import Definition
 
 # what every classifier needs; most of the seconds until the first label
 MODULES = ("torch", "transformers.modeling_utils", "jobs.executors.serial_units")
@@ -58,20 +54,12 @@ class OneProcessExecutor:
         finally:
             self.close()
 
-    def stream_units(
-        self,
-        tasks: Sequence[str],
-        context: StageContext,
-        tokenizers: Sequence[Definition],
-        pools: Pools,
-        meter: Meter,
-        on_activity: Callable[[StageActivity], None] | None,
-    ) -> Generator[dict[str, Any], None, None]:
+    def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
         reached = 0
         threads = threads_of(this_machine())
-        arguments = (tasks, context, tokenizers, threads, post)
+        arguments = (units.tasks, units.context, units.tokenizers, threads, post)
         try:
-            for number, row in self._process.run(watched_units, *arguments, on_news=on_activity or ignored):
+            for number, row in self._process.run(watched_units, *arguments, on_news=units.on_activity or ignored):
                 reached = number
                 yield row
             return
@@ -79,10 +67,9 @@ class OneProcessExecutor:
             self._notify(f"{death}; Ray labels what is left")
         self.name = "one process, then Ray"
         with self._ray.connected(self._work) as machines:
-            needs = self._work.token_flops, self._work.tokens_per_core, len(tasks) - reached
-            pools = resolve_pools(self._compute, machines, *needs)
-            # of this task, units that have a commit are labeled once more: their commit stands
-            yield from self._ray.stream_units(tasks[reached:], context, tokenizers, pools, meter, on_activity)
+            tasks = units.tasks[reached:]  # units of the first that have a commit are labeled once more: their commit stands
+            pools = resolve_pools(self._compute, machines, self._work.token_flops, self._work.tokens_per_core, len(tasks))
+            yield from self._ray.stream_units(replace(units, tasks=tasks, pools=pools))
 
     def run_tasks(
         self,

@@ -5,20 +5,18 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.attempts import Attempts, StageActivity, counted, watched
-from cluster.prometheus_metrics import Meter, metered, metered_actor
+from cluster.attempts import Attempts, counted, watched
+from cluster.prometheus_metrics import metered, metered_actor
 from cluster.ray_settings import configure_ray_data
-from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, Pools, units_in_flight
+from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, units_in_flight
 from cluster.session import connected
 from cluster.streaming import run_tasks, stream_rows
-from jobs.executors.executor import Work, ignored
+from jobs.executors.executor import UnitStream, Work, ignored
 from pipeline_ops.stages.classifier import ClassifyActor
-from pipeline_ops.stages.context import StageContext
 from pipeline_ops.stages.reader import read_task
 from pipeline_ops.stages.rows import has_failed
 from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
-from pipeline_ops.tokenizing.sequences import Definition
 
 # of tokenizers beside GPUs, above Ray's 15 for workers; more of them may run than there are cores free, and the thread that
 # launches kernels shall not wait for a core. Classifiers on CPUs would take all cores from those that feed them
@@ -50,42 +48,27 @@ class RayExecutor:
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return connected(unit_bytes=work.unit_bytes)
 
-    def stream_units(
-        self,
-        tasks: Sequence[str],
-        context: StageContext,
-        tokenizers: Sequence[Definition],
-        pools: Pools,
-        meter: Meter,
-        on_activity: Callable[[StageActivity], None] | None,
-    ) -> Generator[dict[str, Any], None, None]:
+    def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
         with (
-            counted(meter, here=pools.here) as (attempts, activity),
-            closing(stream_rows(self._written(tasks, context, tokenizers, pools, meter, attempts))) as rows,
-            watched(activity, on_activity),
+            counted(units.meter, here=units.pools.here) as (attempts, activity),
+            closing(stream_rows(self._written(units, attempts))) as rows,
+            watched(activity, units.on_activity),
         ):
             yield from rows
 
-    def _written(
-        self,
-        tasks: Sequence[str],
-        context: StageContext,
-        tokenizers: Sequence[Definition],
-        pools: Pools,
-        meter: Meter,
-        attempts: Attempts,
-    ) -> Any:
+    def _written(self, units: UnitStream, attempts: Attempts) -> Any:
         """The Dataset of the write stage's rows; not executed yet."""
         import ray.data
         from ray.data import ActorPoolStrategy
 
-        shared = {"context": context, "attempts": attempts}
+        pools, meter = units.pools, units.meter
+        shared = {"context": units.context, "attempts": attempts}
         calls = self.classifiers_per_process * GPU_CALLS
         niceness = TOKENIZER_NICENESS if pools.use_gpu else 0
         unit = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-        configure_ray_data(context.unit_bytes)
+        configure_ray_data(units.context.unit_bytes)
         return (
-            ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+            ray.data.from_items([{"task": task} for task in units.tasks], override_num_blocks=len(units.tasks))
             .map_batches(
                 metered("read", self.read, meter, has_failed),
                 fn_kwargs=shared,
@@ -94,7 +77,7 @@ class RayExecutor:
             )
             .map_batches(
                 metered_actor("tokenize", self.tokenize_actor, meter, has_failed),
-                fn_constructor_kwargs={**shared, "tokenizers": tokenizers, "niceness": niceness},
+                fn_constructor_kwargs={**shared, "tokenizers": units.tokenizers, "niceness": niceness},
                 compute=ActorPoolStrategy(min_size=pools.min_tokenizers, max_size=pools.tokenizers),
                 num_cpus=1,
                 **unit,

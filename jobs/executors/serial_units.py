@@ -29,7 +29,7 @@ def written_units(
     """Yields each unit as soon as it is written.
 
     Args:
-        tasks, tokenizers: as Executor.stream_units.
+        tasks, tokenizers: see UnitStream.
         threads: that a model computes with at the most, where there is no GPU; an OMP_NUM_THREADS of the process limits them.
     """
     import torch

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
 from cluster.resources import Pools, units_in_flight
-from jobs.executors.executor import Executor
+from jobs.executors.executor import Executor, UnitStream
 from jobs.run.fingerprint import fingerprint, result_settings
 from jobs.run.prepare import Prepared
 from jobs.run.prometheus_counts import count_row
@@ -66,11 +66,11 @@ def label_units(
         on_activity: called every second, from another thread, with what the stages are working on.
         on_written: called with `passes` and `spans` (stages.rows.WRITTEN) of each unit that has not failed.
     """
-    context = stage_context(prepared, pools, probed)
     tasks = [spans_to_json(list(spans)) for spans in reading_order(prepared.plan, pools.readers)]
     tokenizers = [model.tokenizer for model in distinct_tokenizations(prepared.models)]
     paths = [model.config.path for model in prepared.models]
-    with closing(executor.stream_units(tasks, context, tokenizers, pools, meter, on_activity)) as rows:
+    units = UnitStream(tasks, stage_context(prepared, pools, probed), tokenizers, pools, meter, on_activity)
+    with closing(executor.stream_units(units)) as rows:
         for row in rows:
             if row["failure"] is None:
                 measured = decode_measured(row)

@@ -9,16 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
-from cluster.attempts import AttemptCounts, StageActivity
-from cluster.prometheus_metrics import Meter
-from cluster.resources import Machines, Pools
-from jobs.executors.executor import Work, ignored
+from cluster.attempts import AttemptCounts
+from cluster.resources import Machines
+from jobs.executors.executor import UnitStream, Work, ignored
 from jobs.executors.serial_units import results_of, written_units
 from jobs.label_corpus import run
 from pipeline_ops.models.flops import DocumentFlops
 from pipeline_ops.stages.classifier import ClassifyActor
-from pipeline_ops.stages.context import StageContext
-from pipeline_ops.tokenizing.sequences import Definition
 
 
 class SerialClassifyActor(ClassifyActor):
@@ -48,16 +45,9 @@ class SerialExecutor:
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=2, gpus=0, here=True))
 
-    def stream_units(
-        self,
-        tasks: Sequence[str],
-        context: StageContext,
-        tokenizers: Sequence[Definition],
-        pools: Pools,
-        meter: Meter,
-        on_activity: Callable[[StageActivity], None] | None,
-    ) -> Generator[dict[str, Any], None, None]:
-        for _, row in written_units(tasks, context, tokenizers, AttemptCounts(), SerialClassifyActor):
+    def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
+        arguments = units.tasks, units.context, units.tokenizers, AttemptCounts()
+        for _, row in written_units(*arguments, SerialClassifyActor):
             yield row
 
     def run_tasks(
