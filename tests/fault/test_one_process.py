@@ -1,6 +1,7 @@
 """Small inputs are labeled by one process, without Ray: what it writes, and what comes of it when it is killed."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from tests.models import tiny
+from tests.models.strange_weights import weights_with_nan
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.invariant import Key, check_exactly_once
 from tests.support.reference_answers import check_answers, pipeline_of
@@ -134,10 +136,22 @@ def test_mistake_is_one_line_and_leaves_no_process(model: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_model_that_cannot_be_loaded_is_one_line(tmp_path: Path, model: Path, corpus: list[Key]):
-    job = job_file(tmp_path, tiny.make_model_without_head(tmp_path / "bare"))
-    finished = command_in_own_process("run", job, "--quiet")
+def test_model_that_only_loading_shows_to_be_broken_is_one_line(model: Path, tmp_path: Path, corpus: list[Key]):
+    broken = weights_with_nan(shutil.copytree(model, tmp_path / "broken"))
+    finished = command_in_own_process("run", job_file(tmp_path, broken), "--quiet")
     assert finished.code == 2, finished.stderr
     assert len(finished.error_lines) == 1, finished.stderr
-    assert "head" in finished.stderr
+    assert "nan" in finished.stderr.lower()
     assert commit_paths(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+def test_large_input_of_a_job_without_pools_is_labeled_on_ray(model: Path, tmp_path: Path):
+    """Large by its bytes, of which a model with so few positions reads next to nothing."""
+    words = " ".join(text for text in real_documents(50)).replace("\n", " ")
+    text = (words + " ") * (4_000_000 // len(words))
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": f"{number} {text}"} for number in range(10)])
+    finished = command_in_own_process("run", job_file(tmp_path, model), "--no-report", timeout_s=TIMEOUT_S)
+    assert finished.code == 0, finished.stderr
+    assert finished.result["ran_on"] == "Ray"
+    check_exactly_once(tmp_path / "out", keys(source, 10))
