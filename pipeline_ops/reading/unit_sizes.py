@@ -37,7 +37,9 @@ class UnitSizes:
             total: bytes of the input.
             units: how many it would be if all were the largest.
         """
-        sizes, left, shares = replace(self, largest=-(-total // max(units, 1))), total, []
+        # one stream of bytes ends with a small rest; of several files each has its own, so their units are smaller
+        largest = self.largest if -(-total // self.largest) == units else -(-total // max(units, 1))
+        sizes, left, shares = replace(self, largest=largest), total, []
         while left > 0:
             left -= sizes.at(left)
             shares.append(1 - max(left, 0) / total)

@@ -131,6 +131,7 @@ def test_shares_of_the_input_end_at_all_of_it() -> None:
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert UnitSizes(100).shares(1000, 4) == [0.25, 0.5, 0.75, 1.0]
+    assert UnitSizes(100).shares(125, 2) == [0.8, 1.0], "a file of a unit and a quarter"
 
 
 def classifiers_ended(sizes: UnitSizes, total: int, classifiers: int, ahead: int) -> tuple[float, float]:
