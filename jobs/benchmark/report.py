@@ -11,7 +11,7 @@ from typing import Any
 from jobs.number_format import number, percent
 
 LIMIT, TOKENIZER = "limit", "tokenizer"  # the bare loops
-JOB = "job"
+JOB, ON_RAY = "job", "job-on-ray"
 WARM_SHARE = 0.25  # of the steps: a later stage's slow start holds back what is done already
 HOST_WARM_SHARE = 0.5  # where classifiers take no time, all that was tokenized while they started is done when they have
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import yaml
 
 from cluster.session import this_machine
 from jobs.benchmark.processes import run_child, run_contender
-from jobs.benchmark.report import HOST_WARM_SHARE, JOB, LIMIT, of_run
+from jobs.benchmark.report import HOST_WARM_SHARE, JOB, LIMIT, ON_RAY, of_run
 from jobs.benchmark.setup import BenchmarkSetup
 
-KEPT = ("units", "padding_share", "startup_seconds", "finish_seconds", "classify_seconds")  # of the job's JSON line
+KEPT = ("ran_on", "units", "padding_share", "startup_seconds", "finish_seconds", "classify_seconds")  # of the job's JSON line
 
 Run = Callable[[str], tuple[dict[str, Any], str | None]]  # (a folder of its own) -> one run, and where its labels are
 
@@ -23,6 +24,7 @@ def chosen_runs(setup: BenchmarkSetup) -> dict[str, Run]:
     runs: dict[str, Run] = {
         LIMIT: lambda folder: _run_limit(setup, folder),
         JOB: lambda folder: run_job(setup, folder),
+        ON_RAY: lambda folder: run_job(setup, folder, on_ray=True),
     }
     return {name: run for name, run in runs.items() if name in setup.options.contenders}
 
@@ -46,9 +48,15 @@ def limit_run(result: dict[str, Any]) -> dict[str, Any]:
     return {"documents": result["documents"], "steady": result["documents"] / result["seconds"]}
 
 
-def run_job(setup: BenchmarkSetup, folder: str) -> tuple[dict[str, Any], str]:
-    """The job on the local corpus; see job_run."""
+def run_job(setup: BenchmarkSetup, folder: str, *, on_ray: bool = False) -> tuple[dict[str, Any], str]:
+    """The job on the local corpus; see job_run.
+
+    Args:
+        on_ray: also where the job would do without Ray: it names its classifiers.
+    """
     target = os.path.join(folder, "output")
+    if on_ray:
+        setup = replace(setup, compute={**setup.compute, "classifiers": setup.pools.classifiers})
     summary, seconds = start_job(setup, folder, setup.corpus, target)
     stamps = commit_times(target)
     if len(stamps) != summary["units"]:

@@ -25,7 +25,8 @@ from pipeline_ops.synthetic.benchmark_corpus import ModelShape, make_model_once,
 from pipeline_ops.synthetic.reference_loops import corpus_formats, corpus_texts, save_batches, sorted_batches
 from pipeline_ops.tokenizing.batching import TokenBatches
 
-CONTENDERS = ("limit", "job")  # of --contender
+DEFAULT_CONTENDERS = ("limit", "job")
+CONTENDERS = (*DEFAULT_CONTENDERS, "job-on-ray")  # of --contender
 FOLDER = "~/.cache/label-corpus/benchmark"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GROUP_DOCUMENTS = 1000  # per row group: what the datasets library writes
@@ -64,7 +65,7 @@ class Options:
     text_column: str = "text"
     seconds: float = 60.0
     repeat: int = 3
-    contenders: tuple[str, ...] = CONTENDERS
+    contenders: tuple[str, ...] = DEFAULT_CONTENDERS
     dtype: str = "auto"
     batch_tokens: int | None = None
     size: str = "full"

@@ -67,7 +67,10 @@ def benchmark_command(
     text_column: Annotated[str, typer.Option("--text-column", help="of --corpus")] = "text",
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="that the bare model takes for the corpus made here")] = 60,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="rounds")] = 3,
-    contender: Annotated[list[str] | None, typer.Option("--contender", help="limit, job; repeatable; default: both")] = None,
+    contender: Annotated[
+        list[str] | None,
+        typer.Option("--contender", help="limit, job, job-on-ray; repeatable; default: the first two"),
+    ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="of the job and the bare model")] = "auto",
     batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="as compute.batch_tokens")] = None,
     size: Annotated[str, typer.Option("--size", help="full, or tiny: everything in seconds, to try the command")] = "full",
@@ -114,9 +117,9 @@ def benchmark_command(
         return emit(mode.summary_of(result), as_json=as_json, shown=not quiet, ok=result["ok"])
     from jobs.benchmark import modes
     from jobs.benchmark.report import print_result, save
-    from jobs.benchmark.setup import CONTENDERS, Options
+    from jobs.benchmark.setup import DEFAULT_CONTENDERS, Options
 
-    chosen = tuple(contender) if contender else CONTENDERS
+    chosen = tuple(contender) if contender else DEFAULT_CONTENDERS
     options = Options(model, corpus, text_column, seconds, repeat, chosen, dtype, batch_tokens, size, quiet)
     if scaling:
         result = modes.scaling(options, actors, units, unit_seconds, cores, moved_bytes, per_process)

@@ -10,16 +10,19 @@ from cluster.resources import (
     CORE_FLOPS,
     GPU_FLOPS,
     TOKEN_FLOPS,
-    TOKENS_PER_CORE,
     ComputeConfig,
     Machines,
 )
+from cluster.session import this_machine
 from jobs.executors.executor import Executor, UnitStream, Work, ignored
-from jobs.executors.one_process import OneProcessExecutor, threads_of
+from jobs.executors.one_process import OneProcessExecutor, for_one_process
 from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
 
-SMALL_SECONDS = 20.0  # of work in one process: about where Ray, which takes 10 s to start and all cores, is as fast
+# of work in one process that are not too many for it: with a GPU, or cores that it leaves alone, about where Ray, which takes
+# 10 s to start, is as fast. Where it uses all there is, Ray is never faster; but there a process that dies costs its unit alone
+SMALL_SECONDS = 20.0
+SMALL_SECONDS_ON_ALL_CORES = 600.0
 
 
 class AutoExecutor:
@@ -54,7 +57,8 @@ class AutoExecutor:
         Args:
             num_bytes: of the input that has been listed and may have to be labeled, about.
         """
-        if self._process is not None and num_bytes / BYTES_PER_TOKEN / TOKENS_PER_CORE > SMALL_SECONDS:
+        listed = Work(text_bytes=num_bytes, token_flops=0)
+        if self._process is not None and not _is_small(listed, self._compute, this_machine()):
             self._end_process()
             self._start_ray(self._largest_unit)
 
@@ -65,7 +69,7 @@ class AutoExecutor:
     @contextmanager
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> Iterator[Machines]:
         if self._process is not None:
-            if _is_small(work, self._compute, session.this_machine()):
+            if _is_small(work, self._compute, this_machine()):
                 self._chosen = self._process
             else:
                 self._end_process()
@@ -103,8 +107,10 @@ def _may_do_without_ray(compute: ComputeConfig) -> bool:
 
 
 def _is_small(work: Work, compute: ComputeConfig, machine: Machines) -> bool:
-    """Whether the work takes one process of `machine` at most SMALL_SECONDS."""
+    """Whether the work takes one process of `machine` not too long."""
     on_gpu = machine.gpus and compute.gpus_per_classifier != 0
-    speed = GPU_FLOPS if on_gpu else CORE_FLOPS * threads_of(machine)
-    tokens = work.text_bytes / BYTES_PER_TOKEN
-    return tokens / work.tokens_per_core + tokens * (work.token_flops or TOKEN_FLOPS) / speed <= SMALL_SECONDS
+    threads = 1 if on_gpu else for_one_process(machine).cores
+    flops = TOKEN_FLOPS if work.token_flops is None else work.token_flops
+    per_token = 1 / work.tokens_per_core + flops / (GPU_FLOPS if on_gpu else CORE_FLOPS)
+    seconds = work.text_bytes / BYTES_PER_TOKEN * per_token / threads
+    return seconds <= (SMALL_SECONDS if on_gpu or threads < machine.cores else SMALL_SECONDS_ON_ALL_CORES)

@@ -19,17 +19,13 @@ from jobs.executors.worker_process import WorkerDied, WorkerProcess, post
 # what every classifier needs; most of the seconds until the first label
 MODULES = ("torch", "transformers.modeling_utils", "jobs.executors.serial_units")
 ENVIRONMENT: dict[str, str | None] = {**WORKER_ENVIRONMENT, "TOKENIZERS_PARALLELISM": "true", "OMP_WAIT_POLICY": "PASSIVE"}
-MOST_THREADS = 4  # of a model on a CPU: with more, each adds little to a small one
-
-
-def threads_of(machine: Machines) -> int:
-    """That a model computes with in the one process, where there is no GPU."""
-    return min(machine.cores, MOST_THREADS)
+MOST_THREADS = 4  # that classify: they run Python between the layers, one at a time
 
 
 def for_one_process(machine: Machines) -> Machines:
-    """What the pools of one process are sized by: classifiers are counted by cores and GPUs, and there is one."""
-    return replace(machine, cores=1, gpus=min(machine.gpus, 1), here=True)
+    """What the pools of one process are sized by: a classifier for each core, or for a GPU, whatever the other stages take."""
+    cores = min(machine.cores, MOST_THREADS)
+    return replace(machine, cpus=4 * cores, cores=cores, gpus=min(machine.gpus, 1), here=True)
 
 
 class OneProcessExecutor:
@@ -56,7 +52,7 @@ class OneProcessExecutor:
 
     def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
         reached = 0
-        threads = threads_of(this_machine())
+        threads = units.pools.min_classifiers  # no more than there are units
         arguments = (units.tasks, units.context, units.tokenizers, threads, post)
         try:
             for number, row in self._process.run(watched_units, *arguments, on_news=units.on_activity or ignored):

@@ -1,6 +1,8 @@
-"""Units through all stages, one after the other, in one process."""
+"""Units through all stages in one process: each as a whole in a thread, as many at a time as there are threads."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.tokenizing.sequences import Definition
 
-WrittenUnit = tuple[int, dict[str, Any]]  # the number of the read task that it is of, and the write stage's row
+WrittenUnit = tuple[int, dict[str, Any]]  # the first read task that has units in work, and the write stage's row of another
 
 
 def written_units(
@@ -30,17 +32,72 @@ def written_units(
 
     Args:
         tasks, tokenizers: see UnitStream.
-        threads: that a model computes with at the most, where there is no GPU; an OMP_NUM_THREADS of the process limits them.
+        threads: that work on a unit each, with models of their own. A pass with as many threads, which wait for each other in
+            each layer, took 1.17 times as long on two cores.
     """
+    actors = _load(context, tokenizers, attempts, classify_actor, threads)
+    stages = _Stages(tasks, context, attempts, actors)
+    with ThreadPoolExecutor(len(actors), thread_name_prefix="unit") as pool:
+        waiting = {pool.submit(stages.next_unit) for _ in actors}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for unit in done:
+                written = unit.result()
+                if written is not None:
+                    yield written
+                    waiting.add(pool.submit(stages.next_unit))
+
+
+Actors = tuple[TokenizeActor, ClassifyActor]
+
+
+def _load(
+    context: StageContext,
+    tokenizers: Sequence[Definition],
+    attempts: ProgressAttempts,
+    classify_actor: type[ClassifyActor],
+    threads: int,
+) -> list[Actors]:
+    """The actors of each thread, all before the first pass: loading changes defaults of the whole process for its time."""
     import torch
 
-    threads = min(threads, torch.get_num_threads())
-    tokenize, classify = TokenizeActor(context, attempts, tokenizers), classify_actor(context, attempts)
-    if not context.use_gpu:
-        torch.set_num_threads(threads)  # of a classifier among others it is one
-    for number, task in enumerate(tasks):
-        for row in read_task(pa.table({"task": [task]}), context, attempts):
-            yield number, write_task(classify(tokenize(row)), context, attempts).to_pylist()[0]
+    first = classify_actor(context, attempts)
+    if not first.may_run_beside_others():
+        if not context.use_gpu:
+            torch.set_num_threads(threads)
+        threads = 1
+    classifiers = [first, *[classify_actor(context, attempts, first) for _ in range(threads - 1)]]
+    return [(TokenizeActor(context, attempts, tokenizers), classify) for classify in classifiers]
+
+
+class _Stages:
+    """The stages, for several threads. Units are read one after the other."""
+
+    def __init__(self, tasks: Sequence[str], context: StageContext, attempts: ProgressAttempts, actors: list[Actors]):
+        self._context, self._attempts = context, attempts
+        self._read = (
+            (number, row)
+            for number, task in enumerate(tasks)
+            for row in read_task(pa.table({"task": [task]}), context, attempts)
+        )
+        self._lock = threading.Lock()
+        self._in_work: list[int] = []  # the read tasks that the units are of
+        self._idle = actors
+
+    def next_unit(self) -> WrittenUnit | None:
+        """Reads, labels and writes the next unit; None if there is none."""
+        with self._lock:
+            number, row = next(self._read, (0, None))
+            if row is None:
+                return None
+            self._in_work.append(number)
+            tokenize, classify = self._idle.pop()
+        written = write_task(classify(tokenize(row)), self._context, self._attempts).to_pylist()[0]
+        with self._lock:
+            self._idle.append((tokenize, classify))
+            first = min(self._in_work)
+            self._in_work.remove(number)
+        return first, written
 
 
 def watched_units(

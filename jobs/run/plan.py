@@ -11,7 +11,7 @@ from cluster.session import this_machine
 from jobs.config import JobConfig
 from jobs.executors.auto_executor import in_one_process
 from jobs.executors.executor import Work
-from jobs.executors.one_process import for_one_process, threads_of
+from jobs.executors.one_process import for_one_process
 from jobs.number_format import byte_size, counted
 from jobs.run.fingerprint import differing_settings, result_settings
 from jobs.run.prepare import Prepared, prepare, trial_store
@@ -57,14 +57,14 @@ def plan(job: JobConfig, machines: Machines | None = None, *, check_model: bool 
     Raises:
         UserError: as prepare() and summary_of(), and with check_model as load_classifier() and reason_against_padding().
     """
-    prepared, threads = prepare(job, leased=False), None
+    prepared, one_process = prepare(job, leased=False), False
     if machines is None:
         machines = this_machine()
-        if in_one_process(work_of(prepared), prepared.job.compute, machines):
-            machines, threads = for_one_process(machines), threads_of(machines)
+        if one_process := in_one_process(work_of(prepared), prepared.job.compute, machines):
+            machines = for_one_process(machines)
     checked = {"without_padding": _checked(prepared), "models_checked": True} if check_model else {}
-    summary = summary_of(prepared, machines, "Ray" if threads is None else "one process")
-    return {**summary, **checked, "work": work_left(prepared, machines, threads)}
+    summary = summary_of(prepared, machines, "one process" if one_process else "Ray")
+    return {**summary, **checked, "work": work_left(prepared, machines, one_process)}
 
 
 def _checked(prepared: Prepared) -> list[str]:
@@ -93,11 +93,11 @@ def work_of(prepared: Prepared) -> Work:
     return Work(plan.unit_bytes, sum(plan.task_bytes), prepared.token_flops, tokens_per_core(prepared))
 
 
-def work_left(prepared: Prepared, machines: Machines, threads: int | None) -> dict[str, Any] | None:
+def work_left(prepared: Prepared, machines: Machines, one_process: bool) -> dict[str, Any] | None:
     """What is left to label, and how long it takes on these machines; None if nothing is left, or none of it can be read.
 
     Args:
-        threads: of the model in one process; None: a run on Ray.
+        one_process: the run is not on Ray.
 
     Returns:
         documents, tokens: counted if `counted`, else estimated from `sampled` documents; seconds: about, of these
@@ -112,7 +112,7 @@ def work_left(prepared: Prepared, machines: Machines, threads: int | None) -> di
     except UserError:  # the run quarantines what it cannot read
         return None
     tokens, pools = sample.total("tokens").value, _pools(prepared, machines)
-    speed, source = _speed(prepared, pools, machines, sample, threads)
+    speed, source = _speed(prepared, pools, machines, sample, one_process)
     return {
         "documents": round(sample.total("documents").value),
         "tokens": round(tokens),
@@ -124,9 +124,7 @@ def work_left(prepared: Prepared, machines: Machines, threads: int | None) -> di
     }
 
 
-def _speed(
-    prepared: Prepared, pools: Pools, machines: Machines, sample: Sample, threads: int | None
-) -> tuple[Speed | None, str]:
+def _speed(prepared: Prepared, pools: Pools, machines: Machines, sample: Sample, one_process: bool) -> tuple[Speed | None, str]:
     """(the speed of a run, or None; where it is from, or why it is not known)."""
     for record, what in _earlier_runs(prepared):
         speed = recorded_speed(record)
@@ -151,7 +149,7 @@ def _speed(
         bytes_per_token=sample.total("text_bytes").value / tokens,
         tokens_per_unit=tokens / prepared.plan.num_units,
         dtype_speed=min(speeds),
-        threads=threads,
+        one_process=one_process,
     )
     counted_as = f" in float32; bfloat16 counted as {min(speeds)} times as fast" if min(speeds) > 1 else ""
     return speed, f"by the model's FLOPs and a short measurement{counted_as}"

@@ -59,7 +59,7 @@ def estimated_speed(
     bytes_per_token: float,
     tokens_per_unit: float,
     dtype_speed: float = 1.0,
-    threads: int | None = None,
+    one_process: bool = False,
 ) -> Speed:
     """The speed on the cores of this machine, which do everything else as well.
 
@@ -68,14 +68,14 @@ def estimated_speed(
         tokens_per_core: that a core tokenizes in a second.
         bytes_per_token: of the texts.
         dtype_speed: see there.
-        threads: of a run in one process, which does one thing after the other; None: on Ray.
+        one_process: each classifier is a thread that does all else for its units as well, and there is no Ray.
     """
     flops = core_flops() * dtype_speed * sqrt(token_flops) / (sqrt(token_flops) + sqrt(HALF_SPEED_FLOPS))
     computing = PADDING * token_flops / flops
     tokenizing = 1 / tokens_per_core
     beside = tokenizing + bytes_per_token * READ_WRITE_SECONDS_PER_BYTE + UNIT_CPU_SECONDS / max(tokens_per_unit, 1)
-    if threads is not None:
-        return Speed(ONE_PROCESS_STARTUP_SECONDS, 1 / (computing / threads + beside))
+    if one_process:
+        return Speed(ONE_PROCESS_STARTUP_SECONDS, 1 / (computing + beside))
     # seconds of all classifiers together
     per_token = max(computing / classifiers, tokenizing / tokenizers, (computing + beside) / cores)
     return Speed(STARTUP_SECONDS, 1 / per_token / classifiers)

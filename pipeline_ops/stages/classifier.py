@@ -15,10 +15,12 @@ from pipeline_ops.classifying.compiled_passes import compile_if_wanted
 from pipeline_ops.classifying.forward_pass import ForwardPasses
 from pipeline_ops.classifying.padding_check import reason_against_padding
 from pipeline_ops.classifying.shared_passes import Shareable, share_trunk
+from pipeline_ops.classifying.side_by_side import may_run_side_by_side
 from pipeline_ops.loading.device_errors import is_device_lost, usable_device
 from pipeline_ops.loading.fused_layers import fuse_layers
 from pipeline_ops.loading.libraries import import_uncollected
 from pipeline_ops.loading.load import load_classifier
+from pipeline_ops.loading.shared_trunk import release_duplicates
 from pipeline_ops.models.config import tokenization_ids
 from pipeline_ops.models.flops import DocumentFlops, document_flops
 from pipeline_ops.models.shared_layers import sharing_key
@@ -67,18 +69,26 @@ class UnitReporter:
 
 
 class ClassifyActor:
-    """Loads the models once, on the GPU that Ray assigned or for one core; a document that a model fails on is rejected."""
+    """Loads the models once, on the GPU that Ray assigned or for one core; a document that a model fails on is rejected.
 
-    def __init__(self, context: StageContext, attempts: ProgressAttempts):
+    Args:
+        like: one of the same context in this process, with which weights are held once.
+    """
+
+    def __init__(self, context: StageContext, attempts: ProgressAttempts, like: "ClassifyActor | None" = None):
         start_of_process()
         stopwatch = Stopwatch()
         self.context, self.attempts = context, attempts
         self.tokenizations, self.schema = tokenization_ids(context.models), classified_schema(context.models)
-        self.flops: list[DocumentFlops | None] | None = None  # counted after the first unit, whose labels are waited for
         self.load_error: Exception | None = None
         try:
             with usable_device():
                 self.passes = self.load()
+            if like is not None:
+                for passes, others in zip(self.passes, like.passes, strict=True):
+                    release_duplicates(passes.model, others.model)
+            # now: the counter's hooks are in all modules of the process, those of another thread's pass among them
+            self.flops = self.count_flops() if like is None else like.flops
         except Exception as error:  # raised for the first unit: Ray reports a failed constructor as a traceback only
             self.load_error = error
         self.loading = stopwatch.span("loading")
@@ -112,6 +122,10 @@ class ClassifyActor:
             compile_if_wanted(one.passes, model.config.compile, model.facts)
         return [one.passes for one in loaded]
 
+    def may_run_beside_others(self) -> bool:
+        """Whether its passes may run while those of another one do, in another thread of this process."""
+        return self.load_error is None and all(may_run_side_by_side(passes.model) for passes in self.passes)
+
     def __call__(self, row: pa.Table) -> pa.Table:
         self.called = time.monotonic()
         step = STEP if self.load_error is None else MODEL_LOAD_STEP
@@ -132,8 +146,6 @@ class ClassifyActor:
         outputs, seconds = self.forward(batches)
         computing = sum(seconds)
         copying = time.monotonic() - began - computing
-        if self.flops is None:
-            self.flops = self.count_flops()
         columns: Columns = {}
         errors: dict[int, str] = {}
         flops: list[float | None] = []

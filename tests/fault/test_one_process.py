@@ -8,7 +8,10 @@ from typing import Any
 
 import psutil
 import pytest
+from transformers import AutoTokenizer, BertConfig
 
+from cluster.session import this_machine
+from jobs.executors.one_process import MOST_THREADS
 from tests.models import tiny
 from tests.models.strange_weights import weights_with_nan
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
@@ -63,7 +66,10 @@ def test_small_input_is_labeled_like_pipeline_without_ray(model: Path, tmp_path:
     finished = command_in_own_process("run", job, "--no-report")
     assert finished.code == 0, finished.stderr
     labeled, _ = check_exactly_once(tmp_path / "out", corpus)
-    assert (finished.result["ran_on"], finished.result["classifiers"]) == ("one process", 1)
+    assert (finished.result["ran_on"], finished.result["classifiers"]) == (
+        "one process",
+        min(this_machine().cores, MOST_THREADS),
+    )
     expected = dict(zip(corpus, pipeline_of(model)(texts), strict=True))
     rows = zip(labeled["source_file"].to_pylist(), labeled["source_row"].to_pylist(), strict=True)
     check_answers(labeled, [expected[row] for row in rows], ("NEGATIVE", "POSITIVE"))
@@ -147,11 +153,15 @@ def test_model_that_only_loading_shows_to_be_broken_is_one_line(model: Path, tmp
 
 @pytest.mark.slow
 def test_large_input_of_a_job_without_pools_is_labeled_on_ray(model: Path, tmp_path: Path):
-    """Large by its bytes, of which a model with so few positions reads next to nothing."""
+    """Large by its bytes, of which a model that is not so small reads next to nothing."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    shape = {"hidden_size": 2048, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **shape)
+    wide = tiny.save_classifier(tmp_path / "wide", config, tokenizer, ("NEGATIVE", "POSITIVE"), 0, None, real_documents(9))
     words = " ".join(text for text in real_documents(50)).replace("\n", " ")
     text = (words + " ") * (4_000_000 // len(words))
     source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": f"{number} {text}"} for number in range(10)])
-    finished = command_in_own_process("run", job_file(tmp_path, model), "--no-report", timeout_s=TIMEOUT_S)
+    finished = command_in_own_process("run", job_file(tmp_path, wide), "--no-report", timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     assert finished.result["ran_on"] == "Ray"
     check_exactly_once(tmp_path / "out", keys(source, 10))

@@ -47,7 +47,7 @@ class SerialExecutor:
 
     def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
         arguments = units.tasks, units.context, units.tokenizers, AttemptCounts()
-        for _, row in written_units(*arguments, SerialClassifyActor):
+        for _, row in written_units(*arguments, SerialClassifyActor, threads=2):
             yield row
 
     def run_tasks(

@@ -17,6 +17,7 @@ from tests.support.running import command, command_in_own_process, running_comma
 
 TIMEOUT_S = 280
 SMALLEST = ("benchmark", "--size", "tiny")
+CONTENDERS = ("limit", "job", "job-on-ray")
 TINY = (*SMALLEST, "--repeat", 1, "--dtype", "float32")
 
 
@@ -40,7 +41,8 @@ def processes_below(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     output = tmp_path_factory.mktemp("benchmark")
-    finished = command_in_own_process(*TINY, "--output", output, timeout_s=TIMEOUT_S)
+    contenders = [option for name in CONTENDERS for option in ("--contender", name)]
+    finished = command_in_own_process(*TINY, *contenders, "--output", output, timeout_s=TIMEOUT_S)
     assert finished.code == 0, finished.stderr
     return finished.result, output
 
@@ -49,7 +51,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 def test_every_contender_labels_everything_alike(compared: tuple[dict[str, Any], Path]) -> None:
     result, _ = compared
     contenders = result["contenders"]
-    assert contenders.keys() == {"limit", "job"}
+    assert contenders.keys() == {*CONTENDERS}
+    assert contenders["job-on-ray"]["runs"][0]["ran_on"] == "Ray"
     check_alike(result)
 
 
