@@ -36,12 +36,14 @@ def classifier_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, tu
 
 @pytest.fixture
 def label(tmp_path: Path) -> Callable[..., pa.Table]:
-    """Labels the texts; the rows in input order."""
+    """Labels the texts, in several units, of which two are in work at a time; the rows in input order."""
     rows = [{"text": text, "other": other, "question": QUESTION} for text, other in zip(TEXTS, PAIRS, strict=True)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
 
     def labeled(model: Path, *overrides: str) -> pa.Table:
-        run_serially(make_job(source, model, tmp_path / "out", "output.scores=true", *overrides), quiet=True)
+        run_serially(
+            make_job(source, model, tmp_path / "out", "output.scores=true", "compute.unit_bytes=2000", *overrides), quiet=True
+        )
         table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(TEXTS)))
         assert rejects == []
         return table.sort_by("source_row")
