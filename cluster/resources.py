@@ -91,6 +91,7 @@ class Machines:
     cores: int
     gpus: float
     here: bool = False
+    one_process: bool = False  # does it all: each unit goes through all stages before the next is read
     nodes: tuple[Node, ...] = ()  # empty: a single one
     grows: bool = False  # nodes come when they are asked for; Ray does not report how many
 
@@ -134,6 +135,7 @@ class Pools:
     accelerator_type: str | None = None
     here: bool = False  # all of them, in a Ray of this job's own (Machines.here)
     readers: int = 1  # tasks that read at the same time, at most
+    units_in_flight: int = 1  # that each classifier is sent at a time, the one in work among them
     least_unit_bytes: int = 0  # of text; see least_unit_bytes()
 
     @property
@@ -306,6 +308,7 @@ def resolve_pools(
         accelerator_type=compute.accelerator_type if gpus else None,
         here=machines.here,
         readers=max(int(beside / READER_CPUS), 1),
+        units_in_flight=1 if machines.one_process else units_in_flight(gpus > 0),
         least_unit_bytes=least_unit_bytes(classifiers, flops, token_flops or TOKEN_FLOPS),
     )
 

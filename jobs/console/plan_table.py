@@ -26,7 +26,7 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     yield f"to run: {left if summary['files_to_run'] else 'nothing'} -> {summary['output']}"
     if summary["runs_on"] == "one process":
-        yield "in one process, without Ray: the input is small"
+        yield "in one process, without Ray: that takes less time here"
     if summary["files_changed"]:
         yield f"changed, and labeled again: {counted(summary['files_changed'], 'file')}"
     if summary["files_removed"]:

@@ -13,11 +13,11 @@ from cluster.resources import ComputeConfig, Machines, resolve_pools
 from cluster.session import WORKER_ENVIRONMENT, this_machine
 from jobs.executors.executor import UnitStream, Work, ignored
 from jobs.executors.ray_executor import RayExecutor
-from jobs.executors.serial_units import results_of, watched_units
+from jobs.executors.unit_threads import results_of, watched_units
 from jobs.executors.worker_process import WorkerDied, WorkerProcess, post
 
 # what every classifier needs; most of the seconds until the first label
-MODULES = ("torch", "transformers.modeling_utils", "jobs.executors.serial_units")
+MODULES = ("torch", "transformers.modeling_utils", "jobs.executors.unit_threads")
 ENVIRONMENT: dict[str, str | None] = {**WORKER_ENVIRONMENT, "TOKENIZERS_PARALLELISM": "true", "OMP_WAIT_POLICY": "PASSIVE"}
 MOST_THREADS = 4  # that classify: they run Python between the layers, one at a time
 
@@ -25,7 +25,14 @@ MOST_THREADS = 4  # that classify: they run Python between the layers, one at a 
 def for_one_process(machine: Machines) -> Machines:
     """What the pools of one process are sized by: a classifier for each core, or for a GPU, whatever the other stages take."""
     cores = min(machine.cores, MOST_THREADS)
-    return replace(machine, cpus=4 * cores, cores=cores, gpus=min(machine.gpus, 1), here=True)
+    return replace(machine, cpus=4 * cores, cores=cores, gpus=min(machine.gpus, 1), one_process=True)
+
+
+def _threads(units: UnitStream, text_bytes: int) -> int:
+    """One for each classifier, but not more than there are units, about."""
+    sizes = units.context.unit_sizes
+    num_units = len(sizes.shares(text_bytes, -(-text_bytes // sizes.largest)))
+    return max(min(units.pools.classifiers, num_units), 1)
 
 
 class OneProcessExecutor:
@@ -52,7 +59,7 @@ class OneProcessExecutor:
 
     def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
         reached = 0
-        threads = units.pools.min_classifiers  # no more than there are units
+        threads = _threads(units, self._work.text_bytes)
         arguments = (units.tasks, units.context, units.tokenizers, threads, post)
         try:
             for number, row in self._process.run(watched_units, *arguments, on_news=units.on_activity or ignored):

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.attempts import Attempts, counted, watched
 from cluster.prometheus_metrics import metered, metered_actor
 from cluster.ray_settings import configure_ray_data
-from cluster.resources import READER_CPUS, WRITER_CPUS, Machines, units_in_flight
+from cluster.resources import READER_CPUS, WRITER_CPUS, Machines
 from cluster.session import connected
 from cluster.streaming import run_tasks, stream_rows
 from jobs.executors.executor import UnitStream, Work, ignored
@@ -88,7 +88,7 @@ class RayExecutor:
                 compute=ActorPoolStrategy(
                     min_size=pools.min_classifiers,
                     max_size=pools.classifiers,
-                    max_tasks_in_flight_per_actor=self.classifiers_per_process * units_in_flight(pools.use_gpu),
+                    max_tasks_in_flight_per_actor=self.classifiers_per_process * pools.units_in_flight,
                     enable_true_multi_threading=self.classifiers_per_process > 1,
                 ),
                 **({"num_gpus": pools.gpus_per_classifier, "max_concurrency": calls} if pools.use_gpu else {"num_cpus": 1}),

@@ -15,7 +15,7 @@ from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.executors.executor import Executor
 from jobs.executors.ray_executor import RayExecutor
-from jobs.executors.serial_units import results_of
+from jobs.executors.unit_threads import results_of
 from jobs.maintenance.sweep import existing_output
 from jobs.number_format import counted
 from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep

@@ -18,7 +18,7 @@ from jobs.console import signals
 from jobs.console.step_progress import Steps
 from jobs.executors.executor import Executor
 from jobs.executors.ray_executor import RayExecutor
-from jobs.executors.serial_units import results_of
+from jobs.executors.unit_threads import results_of
 from jobs.number_format import counted
 from jobs.run.commit_writer import CommitWriter, finalize
 from pipeline_ops.joining.join_plan import JoinPlan, plan_join

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.attempts import StageActivity
 from cluster.prometheus_metrics import Meter
-from cluster.resources import Pools, units_in_flight
+from cluster.resources import Pools
 from jobs.executors.executor import Executor, UnitStream
 from jobs.run.fingerprint import fingerprint, result_settings
 from jobs.run.prepare import Prepared
@@ -26,7 +26,7 @@ def unit_sizes(plan: Plan, pools: Pools) -> UnitSizes:
     """How large the units of a run are."""
     if pools.classifiers == 1:  # it waits for no other
         return UnitSizes(plan.unit_bytes)
-    return UnitSizes(plan.unit_bytes, pools.least_unit_bytes, pools.classifiers * units_in_flight(pools.use_gpu))
+    return UnitSizes(plan.unit_bytes, pools.least_unit_bytes, pools.classifiers * pools.units_in_flight)
 
 
 def stage_context(prepared: Prepared, pools: Pools, probed: dict[str, Any]) -> StageContext:

@@ -1,4 +1,4 @@
-"""An executor without Ray: the same stages on the same rows, one unit after the other, in the tests' process.
+"""An executor without Ray: the same stages on the same rows, two units at a time, in threads of the tests' process.
 
 For tests of what is read, labeled, committed and swept, which take twenty times as long in Ray's processes. How Ray runs the
 stages is the subject of the tests that ask for `ray_address`.
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from cluster.attempts import AttemptCounts
 from cluster.resources import Machines
 from jobs.executors.executor import UnitStream, Work, ignored
-from jobs.executors.serial_units import results_of, written_units
+from jobs.executors.unit_threads import results_of, written_units
 from jobs.label_corpus import run
 from pipeline_ops.models.flops import DocumentFlops
 from pipeline_ops.stages.classifier import ClassifyActor

@@ -9,7 +9,7 @@ import pytest
 from cluster.attempts import AttemptCounts, StageActivity
 from cluster.resources import ComputeConfig
 from jobs.executors.one_process import OneProcessExecutor
-from jobs.executors.serial_units import WrittenUnit, watched_units
+from jobs.executors.unit_threads import WrittenUnit, watched_units
 from pipeline_ops.schema.output_columns import OutputConfig
 from tests.support.stage_rows import context_of
 
@@ -33,8 +33,8 @@ def test_process_that_classifies_is_not_shown_to_read(monkeypatch: pytest.Monkey
         assert looked_at() == {"read": 1}
         yield 0, {}
 
-    monkeypatch.setattr("jobs.executors.serial_units.POLL_S", 0.005)
-    monkeypatch.setattr("jobs.executors.serial_units.written_units", units)
+    monkeypatch.setattr("jobs.executors.unit_threads.POLL_S", 0.005)
+    monkeypatch.setattr("jobs.executors.unit_threads.written_units", units)
     context = context_of([], OutputConfig(path="out"))
     assert list(watched_units([], context, [], 1, shown.append)) == [(0, {})]
 

@@ -17,7 +17,7 @@ from pipeline_ops.stages.tokenizer import TokenizeActor
 from pipeline_ops.stages.writer import write_task
 from pipeline_ops.tokenizing.sequences import Definition
 
-WrittenUnit = tuple[int, dict[str, Any]]  # the first read task that has units in work, and the write stage's row of another
+WrittenUnit = tuple[int, dict[str, Any]]  # the number of a read task, and the write stage's row
 
 
 def written_units(
@@ -28,7 +28,7 @@ def written_units(
     classify_actor: type[ClassifyActor] = ClassifyActor,
     threads: int = 1,
 ) -> Iterator[WrittenUnit]:
-    """Yields each unit as soon as it is written.
+    """Yields each unit as soon as it is written, with the first read task that has units which have not been yielded before.
 
     Args:
         tasks, tokenizers: see UnitStream.
@@ -44,7 +44,9 @@ def written_units(
             for unit in done:
                 written = unit.result()
                 if written is not None:
-                    yield written
+                    number, row = written
+                    yield stages.first_in_work(), row
+                    stages.end(number)
                     waiting.add(pool.submit(stages.next_unit))
 
 
@@ -95,9 +97,17 @@ class _Stages:
         written = write_task(classify(tokenize(row)), self._context, self._attempts).to_pylist()[0]
         with self._lock:
             self._idle.append((tokenize, classify))
-            first = min(self._in_work)
+        return number, written
+
+    def first_in_work(self) -> int:
+        """The first read task of units that are in work, or written and not ended."""
+        with self._lock:
+            return min(self._in_work)
+
+    def end(self, number: int) -> None:
+        """A unit of this read task is where no end of the process can undo it."""
+        with self._lock:
             self._in_work.remove(number)
-        return first, written
 
 
 def watched_units(
