@@ -68,7 +68,10 @@ def host_ceiling(options: Options) -> dict[str, Any]:
     with Steps("benchmark", quiet=options.quiet) as steps, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         steps.begin("making model and corpus, and trying the bare tokenizer")
         setup = make_host_setup(options, folder)
-        contenders = {TOKENIZER: lambda place: run_tokenizer(setup, place), JOB: lambda place: run_job(setup, place, on_ray=True)}
+        contenders = {
+            TOKENIZER: lambda place: run_tokenizer(setup, place),
+            JOB: lambda place: run_job(setup, place, on_ray=True),
+        }
         runs, _ = _rounds(setup, contenders, steps)
     rates = medians_and_ratios(runs, TOKENIZER)
     for row in rates.values():
