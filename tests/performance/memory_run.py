@@ -99,7 +99,10 @@ def main() -> None:
     inputs = write_inputs(options.folder / "input", int(options.gigabytes * 10**9))
     model = make_model(options.folder / "model")
     job = options.folder / "job.yaml"
-    job.write_text(json.dumps({"input": {"path": "-"}, "model": {"path": str(model)}, "output": {"path": "-"}}))
+    on_ray = {"tokenizers": 1}  # a job that names its pools
+    job.write_text(
+        json.dumps({"input": {"path": "-"}, "model": {"path": str(model)}, "output": {"path": "-"}, "compute": on_ray})
+    )
     for source in inputs:
         peaks = measure(job, source, options.folder / f"output-{source.name}-{time.time_ns()}")
         print(json.dumps({"input": source.name, "peak_mebibytes": peaks}), flush=True)
