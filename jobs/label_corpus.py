@@ -63,7 +63,7 @@ def run(
         limit: a trial: label at most the first `limit` documents of the input, into the folder `<output>-trial`. A trial
             replaces the one before, or continues it if it was of fewer documents with the same settings. The job's output
             stays as it is.
-        executor: what the stages run on; default: Ray, or for a small input on this machine one process.
+        executor: what the stages run on; default: Ray, or for work that is small for this machine one process.
         timings: measures the run; default: one of its own, from now on, for the run's record.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The executor of a run that is given none: Ray, or for a small input on this machine one process."""
+"""The executor of a run that is given none: Ray, or for work that is small for this machine one process."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ from jobs.executors.one_process import OneProcessExecutor, for_one_process
 from jobs.executors.ray_executor import RayExecutor
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
 
-# of work in one process that are not too many for it: with a GPU, or cores that it leaves alone, about where Ray, which takes
-# 10 s to start, is as fast. Where it uses all there is, Ray is never faster; but there a process that dies costs its unit alone
+# of work for which there is one process. With a GPU, or where it leaves cores unused, Ray is as fast from about there on, as it
+# takes 10 s to start. Where one process uses all cores Ray is never faster; but on Ray a process that dies costs its unit alone
 SMALL_SECONDS = 20.0
 SMALL_SECONDS_ON_ALL_CORES = 600.0
 

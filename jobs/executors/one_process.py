@@ -1,4 +1,4 @@
-"""Small inputs on one machine, in one process: Ray's start takes longer than their work.
+"""One process in place of Ray, for what it takes no longer for: small inputs, and on few cores larger ones.
 
 The process imports torch while the job is still being checked. If it dies, which a document or a full memory can bring about,
 Ray does what is left: there a unit that ends its process costs that unit alone.
@@ -36,7 +36,7 @@ def _threads(units: UnitStream, text_bytes: int) -> int:
 
 
 class OneProcessExecutor:
-    """An Executor for small inputs; see the module. Its process starts when it is made."""
+    """An Executor; see the module. Its process starts when it is made."""
 
     def __init__(self, compute: ComputeConfig) -> None:
         self.name = "one process"
