@@ -1,4 +1,4 @@
-"""An executor without Ray: the same stages on the same rows, two units at a time, in threads of the tests' process.
+"""An executor without Ray: the same stages on the same rows, one unit after the other, in the tests' process.
 
 For tests of what is read, labeled, committed and swept, which take twenty times as long in Ray's processes. How Ray runs the
 stages is the subject of the tests that ask for `ray_address`.
@@ -6,6 +6,7 @@ stages is the subject of the tests that ask for `ray_address`.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -37,17 +38,23 @@ class SerialClassifyActor(ClassifyActor):
         return [self.counted[key] for key in keys]
 
 
+@dataclass(frozen=True)
 class SerialExecutor:
-    """A jobs.executors.executor.Executor."""
+    """A jobs.executors.executor.Executor.
 
-    name = "the tests' process"
+    Attributes:
+        threads: that label a unit each at the same time.
+    """
+
+    threads: int = 1
+    name: str = "the tests' process"
 
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=2, gpus=0, here=True))
 
     def stream_units(self, units: UnitStream) -> Generator[dict[str, Any], None, None]:
         arguments = units.tasks, units.context, units.tokenizers, AttemptCounts()
-        for _, row in written_units(*arguments, SerialClassifyActor, threads=2):
+        for _, row in written_units(*arguments, SerialClassifyActor, self.threads):
             yield row
 
     def run_tasks(
@@ -57,3 +64,4 @@ class SerialExecutor:
 
 
 run_serially = partial(run, executor=SerialExecutor(), report=False)  # drawing the report takes longer than all else
+run_in_two_threads = partial(run, executor=SerialExecutor(threads=2), report=False)

@@ -13,7 +13,7 @@ from tests.support.corpora import EDGE_CASES, real_documents, write_jsonl
 from tests.support.invariant import check_exactly_once
 from tests.support.reference_answers import Answers, check_answers, pipeline_of, said_window_by_window
 from tests.support.running import keys, make_job
-from tests.support.serial_chain import run_serially
+from tests.support.serial_chain import run_in_two_threads
 
 LABELS = ("art", "law", "maths")
 MAX_LENGTH = 64
@@ -41,7 +41,7 @@ def label(tmp_path: Path) -> Callable[..., pa.Table]:
     source = write_jsonl(tmp_path / "in.jsonl", rows)
 
     def labeled(model: Path, *overrides: str) -> pa.Table:
-        run_serially(
+        run_in_two_threads(
             make_job(source, model, tmp_path / "out", "output.scores=true", "compute.unit_bytes=2000", *overrides), quiet=True
         )
         table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(TEXTS)))
