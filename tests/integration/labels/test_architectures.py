@@ -42,7 +42,7 @@ def label(tmp_path: Path) -> Callable[..., pa.Table]:
 
     def labeled(model: Path, *overrides: str) -> pa.Table:
         run_in_two_threads(
-            make_job(source, model, tmp_path / "out", "output.scores=true", "compute.unit_bytes=2000", *overrides), quiet=True
+            make_job(source, model, tmp_path / "out", "output.scores=true", "compute.unit_bytes=9000", *overrides), quiet=True
         )
         table, rejects = check_exactly_once(tmp_path / "out", keys(source, len(TEXTS)))
         assert rejects == []
