@@ -155,7 +155,7 @@ def test_model_that_only_loading_shows_to_be_broken_is_one_line(model: Path, tmp
 def test_large_input_of_a_job_without_pools_is_labeled_on_ray(model: Path, tmp_path: Path):
     """Large by its bytes, of which a model that is not so small reads next to nothing."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    shape = {"hidden_size": 2048, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape: dict[str, Any] = {"hidden_size": 2048, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **shape)
     wide = tiny.save_classifier(tmp_path / "wide", config, tokenizer, ("NEGATIVE", "POSITIVE"), 0, None, real_documents(9))
     words = " ".join(text for text in real_documents(50)).replace("\n", " ")
