@@ -124,7 +124,7 @@ def watched_units(
 
 
 def _of_one_process(activity: StageActivity) -> StageActivity:
-    """A read task has begun and not ended while its units are in later stages, but the process does not read then."""
+    """A read task has begun and not ended while its units are in later stages, but mostly the process does not read then."""
     reads = not any(count for stage, count in activity.busy.items() if stage != "read")
     return activity if reads else replace(activity, busy={**activity.busy, "read": 0})
 
