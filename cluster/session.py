@@ -1,6 +1,7 @@
 """Connecting to Ray; the only reader of the process's environment."""
 
 import ctypes
+import gc
 import glob
 import json
 import logging
@@ -250,8 +251,6 @@ class _OwnRay:
         self._thread.start()
 
     def _live(self, machine: Machines, unit_bytes: int) -> None:
-        import ray
-
         try:
             _start_local(machine, unit_bytes)
         except BaseException as error:
@@ -259,7 +258,7 @@ class _OwnRay:
             return
         self._started.set_result(None)
         self._unwanted.wait()
-        ray.shutdown()
+        _shut_down()
 
     def wait_until_started(self) -> None:
         self._started.result()
@@ -351,8 +350,7 @@ def connected(machine: Machines | None = None, unit_bytes: int = 0) -> Iterator[
             yield machines
         finally:
             if not here:
-                wait_for_executors()
-                ray.shutdown() if own is None else own.end()
+                _shut_down() if own is None else own.end()
 
 
 def _connect_to_cluster() -> None:
@@ -363,3 +361,22 @@ def _connect_to_cluster() -> None:
     ray.init(runtime_env={"env_vars": worker_environment()}, logging_level=logging.ERROR, log_to_driver=False)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits with 15
+
+
+def _shut_down() -> None:
+    """Shuts Ray down in this process when no other thread calls it any more: a call after that would end the process.
+
+    Besides the threads of Ray Data that is Python's garbage collector, which runs in any thread: a Dataset leaves ObjectRefs in
+    reference cycles, and each tells the core worker that it is gone.
+    """
+    import ray
+
+    wait_for_executors()
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
