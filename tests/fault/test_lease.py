@@ -20,7 +20,7 @@ from tests.support.invariant import check_exactly_once
 from tests.support.running import command, job_settings, keys, make_job, snapshot, start_command, wait_for, write_job_file
 
 TIMEOUT_S = 180
-LEASE_S = 30  # in which the second run has to be refused, on a busy machine as well
+LEASE_S = 20  # in which the second run has to be refused, on a busy machine as well
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from tests.support.running import (
 
 TIMEOUT_S = 120
 UNITS = ("compute.unit_bytes=2000",)  # about sixty
-MANY_UNITS = ("compute.unit_bytes=100",)  # a unit per row group and line, so that there is time to interrupt it
+MANY_UNITS = ("compute.unit_bytes=600",)  # about a hundred, so that there is time to interrupt it
 
 
 @pytest.fixture
@@ -91,7 +91,8 @@ def test_ray_labels_what_a_killed_process_has_left(model: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_document_that_kills_the_process_costs_its_unit_alone(tmp_path: Path):
-    texts = [text[:300] for text in real_documents(60, seed=3)]
+    """And on the Ray that follows, where the driver counts; on a cluster an actor does: tests/fault/test_poison.py."""
+    texts = [text[:300] for text in real_documents(20, seed=3)]
     texts[7] = f"a text with {tiny.KILLING_WORD} in it"
     source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text} for text in texts])
     poisonous = tiny.make_poisonous_model(tmp_path / "model", tmp_path / "cured")
@@ -101,10 +102,10 @@ def test_document_that_kills_the_process_costs_its_unit_alone(tmp_path: Path):
     assert "killed by SIGSEGV" in finished.stderr
     (why,) = finished.result["failed"]
     assert "died 3 times" in why
-    check_exactly_once(tmp_path / "out", [key for key in keys(source, 60) if key[1] != 7])
+    check_exactly_once(tmp_path / "out", [key for key in keys(source, 20) if key[1] != 7])
     (tmp_path / "cured").touch()
     assert command_in_own_process("run", job, "--retry-failed", "--no-report", timeout_s=TIMEOUT_S).code == 0
-    check_exactly_once(tmp_path / "out", keys(source, 60))
+    check_exactly_once(tmp_path / "out", keys(source, 20))
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def units(output: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_two_runs_give_equal_files_with_the_rows_in_the_same_order(finished_job: FinishedJob, tmp_path: Path):
-    overrides = ("compute.classifiers=2", "output.logits=true", "compute.unit_bytes=3000")
+    overrides = ("compute.classifiers=2", "output.logits=true", "compute.unit_bytes=12000")
     for name in ("one", "two"):
         run(finished_job.job(tmp_path / name, *overrides), quiet=True)
     one, two = files_by_unit(tmp_path / "one"), files_by_unit(tmp_path / "two")

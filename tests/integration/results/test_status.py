@@ -154,7 +154,7 @@ def test_status_of_what_nobody_has_labeled_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_status_of_a_job_follows_it_while_it_runs_and_when_it_is_killed(model: Path, tmp_path: Path) -> None:
     """A run in another process: it starts, it runs, it is gone without a word; the next one completes it."""
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in real_documents(2000)])
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in real_documents(800)])
     output = tmp_path / "out"
     settings = job_settings(source, model, output, "compute.unit_bytes=8000", "compute.batch_tokens=128")
     job_file = write_job_file(tmp_path / "job.yaml", settings)
@@ -179,6 +179,6 @@ def test_status_of_a_job_follows_it_while_it_runs_and_when_it_is_killed(model: P
     finished = command("run", job_file, "--quiet")
     assert finished.code == 0, finished.stderr
     assert state() == "complete"
-    check_exactly_once(output, keys(source, 2000))
+    check_exactly_once(output, keys(source, 800))
     outcomes = [json.loads(path.read_text())["outcome"] for path in sorted((output / "_runs").iterdir())]
     assert outcomes == ["running", "complete"], "the killed run's record stays as it left it"

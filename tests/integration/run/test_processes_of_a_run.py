@@ -11,10 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.models import tiny
 from tests.support.corpora import real_documents, write_jsonl
 from tests.support.running import (
-    command_in_own_process,
     job_settings,
     kill_group,
     start_command,
@@ -77,20 +75,6 @@ def test_process_of_each_stage_imports_what_the_stage_needs(model: Path, tmp_pat
         assert not modules & {"matplotlib", "sklearn"}, stage
 
 
-def test_unit_that_kills_its_worker_is_quarantined_where_the_driver_counts(tmp_path: Path) -> None:
-    """On a cluster an actor does: tests/fault/test_poison.py."""
-    model = tiny.make_poisonous_model(tmp_path / "model", tmp_path / "cured")
-    texts = [text[:300] for text in real_documents(4, seed=3)]
-    texts[1] = f"a text with {tiny.KILLING_WORD} in it"
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
-    settings = job_settings(source, model, tmp_path / "out", "model.trust_remote_code=true", "compute.unit_bytes=1")
-    finished = command_in_own_process("run", write_job_file(tmp_path / "job.yaml", settings), "--quiet", timeout_s=TIMEOUT_S)
-    assert finished.code == 1, finished.stderr
-    (why,) = finished.result["failed"]
-    assert "died 3 times" in why
-    assert (finished.result["units_failed"], finished.result["labeled"]) == (1, 3)
-
-
 BEGIN = """
 import os, sys, time
 from cluster.session import connected, starting
@@ -110,11 +94,10 @@ try:
         raise ValueError("a mistake in the job")
 except ValueError:
     say("free")
-for _ in range(2):
-    with connected() as machines:
-        assert machines.here
-        assert ray.get(ray.remote(lambda: 7).remote()) == 7
-    assert not ray.is_initialized()
+with connected() as machines:
+    assert machines.here
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
+assert not ray.is_initialized()
 with starting() as start:
     start(2**20)
     with connected() as machines:

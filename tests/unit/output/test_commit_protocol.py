@@ -375,7 +375,7 @@ def run_machine(how: settings) -> None:
         run_state_machine_as_test(CommitProtocol, settings=how)
 
 
-@pytest.mark.parametrize("examples", mostly_slow([70, 350], quick=[70]))
+@pytest.mark.parametrize("examples", mostly_slow([70, 200], quick=[70]))
 def test_commit_protocol_in_any_order_of_requests_loses_nothing_and_doubles_nothing(examples: int) -> None:
     run_machine(settings(SUITE, max_examples=examples))
 
