@@ -12,9 +12,9 @@ from tests.conftest import is_on_ray
         ("integration/results/test_readers.py", True),  # by a fixture
         ("fault/test_nodes.py", True),  # nodes of its own
         ("integration/remote/test_submit.py", True),
-        ("integration/benchmark/test_benchmark.py", True),  # commands that start one
-        ("fault/test_interruption.py", True),
+        ("fault/test_interruption.py", True),  # commands that start one
         ("integration/run/test_progress_on_a_terminal.py", True),
+        ("integration/benchmark/test_benchmark.py", False),  # as well, but computes most of the time
         ("integration/labels/test_architectures.py", False),
         ("fault/fuzz/test_fuzzed_inputs.py", False),
         ("unit/console/test_live_view.py", False),
