@@ -239,6 +239,7 @@ def _encoding_progress(steps: Steps, threads: Threads) -> Callable[[int, int], N
     """Show how far a frozen encoder is, as _progress() does for the steps."""
 
     def on_encoded(done: int, total: int) -> None:
+        signals.raise_pending()
         threads.check()
         if steps.item != "document":
             steps.begin("running the frozen encoder", total, item="document")
@@ -254,6 +255,7 @@ def _progress(steps: Steps, threads: Threads) -> Callable[[TrainingStep], None]:
 
     def on_step(at: TrainingStep) -> None:
         nonlocal first
+        signals.raise_pending()
         threads.check()
         if not first:  # includes warm-up, which would distort the rate
             first = at.step

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from jobs.config import load_config
+from jobs.console import signals
+from jobs.start.train import TrainConfig, train
 from pipeline_ops.training.trainer import newest_checkpoint
 from tests.support.corpora import write_jsonl
 from tests.support.running import Finished, command_in_own_process, running_command, wait_for, write_job_file
+from tests.support.signal_handlers import installed_handlers
 
 STEPS = 400
 START_TIMEOUT_S = 120
@@ -93,3 +97,18 @@ def test_training_without_checkpoints_says_that_it_starts_over(train_file: Path)
     first = interrupted(train_file, signal.SIGTERM, "training.save_minutes=0", "training.max_steps=4000", checkpoints=False)
     assert first.code == 143, first.stderr
     assert first.error_lines[-1].endswith("starts over")
+
+
+@pytest.mark.parametrize("save_minutes", [0, 5])
+def test_signal_that_something_else_has_caught_ends_the_training_at_its_next_step(
+    train_file: Path, tmp_path: Path, save_minutes: int
+) -> None:
+    """Some libraries catch everything while they are imported."""
+    config = load_config(TrainConfig, str(train_file), ["training.max_steps=20", f"training.save_minutes={save_minutes}"])
+    with installed_handlers():
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(signals.Interrupted, match="ended by SIGTERM") as stopped:
+            train(config, quiet=True)
+    assert stopped.value.code == 143
+    assert not (tmp_path / "model").exists()

@@ -7,16 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.console import signals
+from tests.support.signal_handlers import installed_handlers
 
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where a shell has told them to ignore it
-    signals.install()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with installed_handlers():
+        yield
 
 
 def test_ctrl_c_that_is_ignored_stays_ignored(handlers: None) -> None:
