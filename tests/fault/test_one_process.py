@@ -30,7 +30,7 @@ from tests.support.running import (
 
 TIMEOUT_S = 120
 UNITS = ("compute.unit_bytes=2000",)  # about sixty
-MANY_UNITS = ("compute.unit_bytes=600",)  # about a hundred, so that there is time to interrupt it
+MANY_UNITS = ("compute.unit_bytes=300",)  # about two hundred, so that there is time to interrupt it
 
 
 @pytest.fixture
