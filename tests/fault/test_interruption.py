@@ -59,15 +59,12 @@ def documents_of(output: Path) -> int:
     return sum(commit.documents for commit in open_labeled(Store(str(output))).commits)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gone_cluster")
 @pytest.mark.parametrize(
     ("stop", "unit_bytes_after"),
-    [
-        # also, with less to see, in tests/integration/results/test_status.py
-        pytest.param(signal.SIGKILL, UNIT_BYTES, marks=pytest.mark.campaign, id="killed"),
-        # how the rest is cut may change in between
-        pytest.param(signal.SIGINT, 32 * UNIT_BYTES, marks=pytest.mark.slow, id="ctrl-c"),
-    ],
+    [(signal.SIGKILL, UNIT_BYTES), (signal.SIGINT, 32 * UNIT_BYTES)],  # how the rest is cut may change in between
+    ids=["killed", "ctrl-c"],
 )
 def test_run_stopped_in_the_middle_is_continued_exactly_once(
     model: Path,
