@@ -47,7 +47,10 @@ class SerialExecutor:
     """
 
     threads: int = 1
-    name: str = "the tests' process"
+
+    @property
+    def name(self) -> str:
+        return "the tests' process"
 
     def connected(self, work: Work = Work(), notify: Callable[[str], None] = ignored) -> AbstractContextManager[Machines]:
         return nullcontext(Machines(cpus=4, cores=2, gpus=0, here=True))
