@@ -11,7 +11,7 @@ from jobs.console import signals
 def installed_handlers() -> Iterator[None]:
     """While the block runs, signals are exceptions, as in a command."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where a shell has told them to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have made the tests ignore it
     signals.install()
     try:
         yield

@@ -22,7 +22,7 @@ def test_cron_of_kubernetes_is_accepted(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cron", "told"),
+    ("cron", "message"),
     [
         ("60 * * * *", "'60' is no minute"),
         ("* 24 * * *", "'24' is no hour"),
@@ -40,8 +40,8 @@ def test_cron_of_kubernetes_is_accepted(cron: str) -> None:
         ("@reboot", "1 fields"),
     ],
 )
-def test_cron_that_kubernetes_does_not_know_is_refused(cron: str, told: str) -> None:
-    with pytest.raises(ValueError, match=f"^cron: .*{told}"):
+def test_cron_that_kubernetes_does_not_know_is_refused(cron: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^cron: .*{message}"):
         check_cron(cron)
 
 

@@ -289,7 +289,7 @@ def test_schedule_from_a_rayjob_of_ones_own_keeps_what_it_says(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "not valid YAML"),
         ("kind: RayJob", "begin with a copy"),
@@ -299,11 +299,11 @@ def test_schedule_from_a_rayjob_of_ones_own_keeps_what_it_says(tmp_path: Path) -
     ],
     ids=["yaml", "empty", "cluster", "no job", "no file"],
 )
-def test_schedule_from_what_is_no_rayjob_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
+def test_schedule_from_what_is_no_rayjob_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "rayjob.yaml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         kubernetes_manifests(str(SST2), None, *WHEN, rayjob_file=str(path))
 
 
@@ -344,7 +344,7 @@ def test_schedule_of_a_bad_job_is_refused_before_anything_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"name": "Reviews"}, "^name: 'Reviews'.*give lower-case"),
         ({"name": "1reviews"}, "^name: .*beginning with a letter"),
@@ -361,9 +361,9 @@ def test_schedule_of_a_bad_job_is_refused_before_anything_else() -> None:
         ({"timezone": "Berlin"}, "^timezone: there is no 'Berlin'; give"),
     ],
 )
-def test_schedule_that_kubernetes_would_refuse_is_refused_with_a_remedy(changes: dict[str, str], told: str) -> None:
+def test_schedule_that_kubernetes_would_refuse_is_refused_with_a_remedy(changes: dict[str, str], message: str) -> None:
     arguments = {"cron": WHEN[0], "timezone": WHEN[1], "image": WHEN[2]} | changes
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         kubernetes_manifests(str(SST2), None, **arguments)
 
 

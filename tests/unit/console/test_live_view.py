@@ -127,18 +127,18 @@ def test_what_is_written_behind_the_death_of_the_command_is_seen_and_the_cursor_
 
 def test_elsewhere_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(live_view, "LINE_SECONDS", 0.02)
-    told, counted = "", r"copying: the books: 1\.0 of 4\.0 MB, \d:\d\d, about \d:\d\d left\n"
+    shown, counted = "", r"copying: the books: 1\.0 of 4\.0 MB, \d:\d\d, about \d:\d\d left\n"
 
     def more() -> bool:
-        nonlocal told
-        told += capsys.readouterr().err
-        return len(re.findall(counted, told)) >= 2
+        nonlocal shown
+        shown += capsys.readouterr().err
+        return len(re.findall(counted, shown)) >= 2
 
     with Steps("copying", quiet=False) as steps:
         steps.begin("the books", 4_000_000, is_bytes=True)
         steps.add(1_000_000)
         wait_for(more, "two lines of what has been counted", COMMAND_TIMEOUT_S)
-    assert "\x1b" not in told
+    assert "\x1b" not in shown
 
 
 def test_quiet_steps_are_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

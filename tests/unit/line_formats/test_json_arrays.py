@@ -1,4 +1,4 @@
-"""JSON files that are not JSON Lines: how they are told apart, where elements begin and end, and what damage costs."""
+"""JSON files that are not JSON Lines: how they are distinguished, where elements begin and end, and what damage costs."""
 
 import io
 import json

@@ -225,7 +225,7 @@ def deadly_files(folder: Path, deaths: dict[str, int]) -> None:
 
 
 def read_with_deaths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[Unit | Failure]], AttemptCounts]:
-    """What each process gave, until one of them has read to the end; the first one is told nothing, as by read_task."""
+    """What each process gave, until one of them has read to the end; the first one is given nothing, as by read_task."""
     read_record_blocks, attempts = line_records.read_record_blocks, AttemptCounts()
 
     def cut_or_die(*arguments: Any, **settings: Any) -> Iterator[line_records.RecordBlock]:

@@ -73,7 +73,7 @@ def test_tick_in_the_hour_that_is_left_out_comes_once_and_in_the_one_that_is_dou
 
 
 @pytest.mark.parametrize(
-    ("cron", "told"),
+    ("cron", "message"),
     [
         ("", "0 fields"),
         ("0 2 * *", "4 fields"),
@@ -91,22 +91,22 @@ def test_tick_in_the_hour_that_is_left_out_comes_once_and_in_the_one_that_is_dou
         ("@daily", "1 fields"),
     ],
 )
-def test_cron_that_is_none_is_refused_in_a_line(cron: str, told: str) -> None:
+def test_cron_that_is_none_is_refused_in_a_line(cron: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         cron_trigger(cron, "UTC")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "--cron" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("timezone", "told"),
+    ("timezone", "message"),
     [("Europe/Berln", "'Europe/Berlin'"), ("", "IANA"), ("../UTC", "--timezone"), ("Europe", "--timezone")],
 )
-def test_unknown_time_zone_is_refused_in_a_line(timezone: str, told: str) -> None:
+def test_unknown_time_zone_is_refused_in_a_line(timezone: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         cron_trigger("0 2 * * *", timezone)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

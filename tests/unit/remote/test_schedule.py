@@ -74,7 +74,7 @@ class World:
         scheduler.begin()
         return scheduler
 
-    def told(self) -> list[tuple[str, str, str | None, int | None]]:
+    def recorded(self) -> list[tuple[str, str, str | None, int | None]]:
         """(tick, decision, outcome, exit code) of each tick on storage."""
         known = [describe(tick) for tick in schedule_records.read_ticks(Store(self.output), 100)]
         return [(tick["tick"][11:16], tick["decision"], tick["outcome"], tick["exit_code"]) for tick in known]
@@ -95,11 +95,11 @@ def world(tmp_path: Path) -> World:
 def test_ticks_are_submitted_when_they_are_due_and_followed_to_their_end(world: World) -> None:
     scheduler = world.scheduler()
     scheduler.attend()
-    assert world.told() == [], "12:00 was before it began"
+    assert world.recorded() == [], "12:00 was before it began"
     world.now += HOUR
     scheduler.attend()
     scheduler.attend()
-    assert world.told() == [("13:00", "submit", None, None)]
+    assert world.recorded() == [("13:00", "submit", None, None)]
     world.cluster.end(name(world.now))
     scheduler.attend()
     world.now += HOUR
@@ -107,7 +107,7 @@ def test_ticks_are_submitted_when_they_are_due_and_followed_to_their_end(world: 
     world.cluster.end(name(world.now), "FAILED", 1)
     world.now += HOUR
     scheduler.attend()
-    assert world.told() == [
+    assert world.recorded() == [
         ("13:00", "submit", "SUCCEEDED", 0),
         ("14:00", "submit", "FAILED", 1),
         ("15:00", "submit", None, None),
@@ -120,13 +120,13 @@ def test_tick_at_which_the_last_run_goes_on_is_skipped(world: World) -> None:
     for _ in range(2):
         world.now += HOUR
         scheduler.attend()
-    assert [decision for _, decision, _, _ in world.told()] == ["submit", "skip"]
+    assert [decision for _, decision, _, _ in world.recorded()] == ["submit", "skip"]
     (_, reason) = world.reasons()
     assert name(NOON + HOUR) in str(reason)
     world.cluster.end(name(NOON + HOUR))
     world.now += HOUR
     scheduler.attend()
-    assert [decision for _, decision, _, _ in world.told()] == ["submit", "skip", "submit"]
+    assert [decision for _, decision, _, _ in world.recorded()] == ["submit", "skip", "submit"]
 
 
 def test_tick_at_which_another_job_file_of_the_output_runs_is_skipped_and_one_of_another_output_is_not(world: World) -> None:
@@ -138,7 +138,7 @@ def test_tick_at_which_another_job_file_of_the_output_runs_is_skipped_and_one_of
     world.cluster.submit(f"by-hand{KEY}1330")
     world.now += HOUR
     scheduler.attend()
-    assert [decision for _, decision, _, _ in world.told()] == ["submit", "skip"]
+    assert [decision for _, decision, _, _ in world.recorded()] == ["submit", "skip"]
 
 
 def test_tick_at_which_a_run_outside_the_cluster_holds_the_lease_is_skipped(world: World) -> None:
@@ -149,7 +149,7 @@ def test_tick_at_which_a_run_outside_the_cluster_holds_the_lease_is_skipped(worl
     lease.release()
     world.now += HOUR
     scheduler.attend()
-    assert [decision for _, decision, _, _ in world.told()] == ["skip", "submit"]
+    assert [decision for _, decision, _, _ in world.recorded()] == ["skip", "submit"]
     assert "is being written by" in str(world.reasons()[0])
 
 
@@ -158,11 +158,11 @@ def test_start_catches_up_the_newest_missed_tick_only(world: World) -> None:
     world.now += HOUR / 2
     scheduler = world.scheduler()
     scheduler.attend()
-    assert world.told() == [], "none was missed"
+    assert world.recorded() == [], "none was missed"
     world.now += 5 * HOUR
     scheduler = world.scheduler()
     scheduler.attend()
-    assert world.told() == [("17:00", "submit", None, None)]
+    assert world.recorded() == [("17:00", "submit", None, None)]
     world.cluster.end(name(NOON + 5 * HOUR))
     world.now += 3 * HOUR
     for _ in range(2):
@@ -175,14 +175,14 @@ def test_start_catches_up_the_newest_missed_tick_only(world: World) -> None:
 
 def test_first_start_catches_nothing_up(world: World) -> None:
     world.scheduler("* * * * *").attend()
-    assert world.told() == []
+    assert world.recorded() == []
 
 
 def test_scheduler_that_slept_attends_the_newest_tick_only(world: World) -> None:
     scheduler = world.scheduler()
     world.now += 4 * HOUR + HOUR / 3
     scheduler.attend()
-    assert world.told() == [("16:00", "submit", None, None)]
+    assert world.recorded() == [("16:00", "submit", None, None)]
 
 
 def test_cluster_that_is_away_is_asked_until_the_next_tick(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,18 +193,18 @@ def test_cluster_that_is_away_is_asked_until_the_next_tick(world: World, capsys:
         for _ in range(3):
             scheduler.attend()
             world.now += HOUR / 12
-    assert world.told() == []
+    assert world.recorded() == []
     assert len(capsys.readouterr().err.splitlines()) == 2, "a line for each trouble, not for each try"
     world.cluster.error = None
     scheduler.attend()
-    assert world.told() == [("13:00", "submit", None, None)]
+    assert world.recorded() == [("13:00", "submit", None, None)]
     world.cluster.end(name(NOON + HOUR))
     world.cluster.error = ClusterUnreachable("nobody answers")
     world.now += 2 * HOUR
     scheduler.attend()
     world.cluster.error = None
     scheduler.attend()
-    assert world.told() == [("13:00", "submit", "SUCCEEDED", 0), ("15:00", "submit", None, None)]
+    assert world.recorded() == [("13:00", "submit", "SUCCEEDED", 0), ("15:00", "submit", None, None)]
 
 
 def test_cluster_that_goes_away_while_it_is_submitted_to_gets_the_run_later(world: World) -> None:
@@ -216,7 +216,7 @@ def test_cluster_that_goes_away_while_it_is_submitted_to_gets_the_run_later(worl
     world.cluster.refusal = None
     scheduler.attend()
     assert list(world.cluster.jobs) == [name(world.now)]
-    assert world.told() == [("13:00", "submit", None, None)]
+    assert world.recorded() == [("13:00", "submit", None, None)]
 
 
 @pytest.mark.parametrize("error", [UserError("job.yaml: no such key"), ClusterError("the cluster refuses: no such image")])
@@ -226,7 +226,7 @@ def test_run_that_is_refused_is_recorded_and_the_next_tick_tries_again(world: Wo
     world.now += HOUR
     scheduler.attend()
     scheduler.attend()
-    assert world.told() == [("13:00", "submit", "NOT_SUBMITTED", None)]
+    assert world.recorded() == [("13:00", "submit", "NOT_SUBMITTED", None)]
     assert len(world.cluster.asked) == 1
     (tick,) = schedule_records.read_ticks(Store(world.output), 10)
     assert tick.ending is not None
@@ -247,7 +247,7 @@ def test_restart_between_decision_and_submission_submits_once(world: World) -> N
     scheduler.follow()  # the first was not dead after all
     world.scheduler().attend()
     assert world.cluster.asked == [name(world.now)]
-    assert world.told() == [("13:00", "submit", None, None)]
+    assert world.recorded() == [("13:00", "submit", None, None)]
 
 
 def test_restart_between_submission_and_its_record_does_not_submit_again(world: World) -> None:
@@ -257,7 +257,7 @@ def test_restart_between_submission_and_its_record_does_not_submit_again(world: 
     world.cluster.submit(name(world.now))
     world.cluster.end(name(world.now))
     world.scheduler().attend()
-    assert world.told() == [("13:00", "submit", "SUCCEEDED", 0)]
+    assert world.recorded() == [("13:00", "submit", "SUCCEEDED", 0)]
     assert len(world.cluster.asked) == 1
 
 
@@ -267,7 +267,7 @@ def test_restart_after_the_next_tick_gives_up_what_was_decided_and_not_submitted
     scheduler.decide(world.now)
     world.now += HOUR
     world.scheduler().attend()
-    assert world.told() == [("13:00", "submit", "NOT_SUBMITTED", None), ("14:00", "submit", None, None)]
+    assert world.recorded() == [("13:00", "submit", "NOT_SUBMITTED", None), ("14:00", "submit", None, None)]
     assert list(world.cluster.jobs) == [name(world.now)]
 
 
@@ -278,7 +278,7 @@ def test_restart_follows_the_runs_of_the_scheduler_before(world: World) -> None:
     world.now += HOUR / 2
     world.cluster.end(name(NOON + HOUR), "STOPPED", None)
     world.scheduler().attend()
-    assert world.told() == [("13:00", "submit", "STOPPED", None)]
+    assert world.recorded() == [("13:00", "submit", "STOPPED", None)]
 
 
 def test_run_that_the_cluster_has_lost_is_not_submitted_again(world: World) -> None:
@@ -288,7 +288,7 @@ def test_run_that_the_cluster_has_lost_is_not_submitted_again(world: World) -> N
     world.cluster.jobs.clear()
     for starter in (lambda: scheduler, world.scheduler):
         cast(Callable[[], Schedule], starter)().attend()
-    assert world.told() == [("13:00", "submit", "LOST", None)]
+    assert world.recorded() == [("13:00", "submit", "LOST", None)]
     assert len(world.cluster.asked) == 1
 
 
@@ -301,7 +301,7 @@ def test_two_schedulers_decide_each_tick_once(world: World) -> None:
         world.cluster.end(name(world.now))
         for scheduler in schedulers:
             scheduler.attend()
-    assert world.told() == [(f"{hour}:00", "submit", "SUCCEEDED", 0) for hour in (13, 14, 15)]
+    assert world.recorded() == [(f"{hour}:00", "submit", "SUCCEEDED", 0) for hour in (13, 14, 15)]
     assert len(world.cluster.asked) == 3
     assert [scheduler.counts["submitted"] for scheduler in schedulers] == [3, 0]
 
@@ -315,17 +315,17 @@ def test_health_is_what_the_last_heartbeat_says(world: World, tmp_path: Path) ->
     assert not health(job)["healthy"], "the clock of the test is long past"
     world.now = datetime.now(UTC)
     scheduler.beat()
-    told = health(job)
-    assert told["healthy"]
-    assert datetime.fromisoformat(told["heartbeat"]["next"]) > world.now
+    report = health(job)
+    assert report["healthy"]
+    assert datetime.fromisoformat(report["heartbeat"]["next"]) > world.now
     world.now -= timedelta(minutes=10)
     scheduler.beat()
-    told = health(job)
-    assert not told["healthy"]
-    assert "\n" not in told["reason"]
+    report = health(job)
+    assert not report["healthy"]
+    assert "\n" not in report["reason"]
     world.now = datetime.now(UTC)
     scheduler.beat(ends=True)
-    assert not health(job)["healthy"], "it is fresh, and the last word of one that has been told to end"
+    assert not health(job)["healthy"], "it is fresh, and the last word of one that was to end"
 
 
 def test_history_tells_every_tick_with_its_run(world: World, tmp_path: Path) -> None:
@@ -336,8 +336,8 @@ def test_history_tells_every_tick_with_its_run(world: World, tmp_path: Path) -> 
     scheduler.attend()
     world.cluster.end(name(NOON + HOUR), "FAILED", 1)
     scheduler.attend()
-    told: dict[str, Any] = json.loads(json.dumps(history(make_job(tmp_path / "in", tmp_path / "model", world.output))))
-    first, second = told["ticks"]
+    report: dict[str, Any] = json.loads(json.dumps(history(make_job(tmp_path / "in", tmp_path / "model", world.output))))
+    first, second = report["ticks"]
     assert (first["tick"], first["decision"]) == ("2025-11-22T13:00:00Z", "submit")
     assert (first["submission_id"], first["outcome"], first["exit_code"]) == (name(NOON + HOUR), "FAILED", 1)
     assert first["ended"] == "2025-11-22T12:00:00Z"

@@ -39,13 +39,13 @@ class ShellCluster:
 
     def __init__(self) -> None:
         self.runtime_env: dict[str, Any] = {}
-        self.told: dict[str, Any] = {}
+        self.received: dict[str, Any] = {}
         self.modules: list[str] = []
 
     def submit(self, submission_id: str, entrypoint: str, *, runtime_env: dict[str, Any], **_: Any) -> bool:
         self.runtime_env = runtime_env
         output = subprocess.run(entrypoint, shell=True, capture_output=True, check=True, cwd=runtime_env.get("working_dir"))
-        self.told = json.loads(output.stdout)
+        self.received = json.loads(output.stdout)
         self.modules = [Path(path).name for path in runtime_env.get("py_modules", [])]
         return True
 
@@ -93,10 +93,10 @@ def test_entrypoint_runs_the_job_with_its_overrides_as_they_are(job_file: Path, 
     options = replace(options, run_flags=("--retry-failed",))
     overrides = ("output.partition_by=[label, $(whoami)]", "input.text_column='it''s; the \"text\"'")
     _, cluster = submitted(job_file, options, *overrides)
-    module, command, path, *rest = cluster.told["arguments"][1:]
+    module, command, path, *rest = cluster.received["arguments"][1:]
     assert (module, command) == ("jobs.cli", "run")
     assert rest == [*overrides, "--retry-failed"]
-    assert yaml.safe_load(cluster.told["job"]) == SETTINGS
+    assert yaml.safe_load(cluster.received["job"]) == SETTINGS
     assert path == {"alone": job_file.name, "in_a_folder": f"jobs of mine/{job_file.name}"}.get(how, "/dev/stdin")
     assert ("image_uri" in cluster.runtime_env, "working_dir" in cluster.runtime_env) == (
         how[:6] == "beside",
