@@ -15,7 +15,8 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import base_folder
 from pipeline_ops.tokenizing.windows import window_settings
 
-NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds")  # keys of `output` that change no label
+# keys of `output` that change no label
+NON_RESULT_KEYS = ("path", "drop_removed", "lease_seconds", "table", "catalog", "publish_seconds", "keep_versions_days")
 NON_RESULT_INPUT_KEYS = ("path", "max_reject_share", "part")  # keys of `input` that change no label
 # as settings are recorded where they were renamed since: fingerprints, and with them the ids of units, stay the same
 RECORDED_NAMES = {"output.label_name": "output.label_column"}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Embedding = Literal["cls", "mean"]
+TableFormat = Literal["none", "delta", "iceberg"]
 
 
 class OutputConfig(BaseModel):
@@ -59,6 +60,19 @@ class OutputConfig(BaseModel):
     drop_removed: bool = Field(default=False, description="drop the labels of input files that were removed")
     lease_seconds: float = Field(
         default=60, gt=0, description="lease duration: how long a crashed run blocks others; renewed every quarter of it"
+    )
+    table: TableFormat = Field(
+        default="none", description="also publish the committed files as a table: a Delta Lake or an Iceberg table"
+    )
+    catalog: dict[str, str] | None = Field(
+        default=None,
+        description="of output.table: iceberg: `table` (namespace.name), `name`, and pyiceberg's properties such as uri",
+    )
+    publish_seconds: float = Field(
+        default=300, gt=0, description="while a run goes, a version of the table is published as often; and at its end"
+    )
+    keep_versions_days: float = Field(
+        default=7, ge=0, description="replaced files are kept as long, for readers of the table's earlier versions"
     )
 
     @model_validator(mode="before")

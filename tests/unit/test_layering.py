@@ -26,7 +26,7 @@ LEVELS = (
     ("jobs.config", "jobs.number_format", "pipeline_ops.classifying", "pipeline_ops.writing"),
     ("pipeline_ops.training",),
     ("pipeline_ops.output", "pipeline_ops.stages", "pipeline_ops.synthetic"),
-    ("pipeline_ops.planning", "pipeline_ops.analysis"),
+    ("pipeline_ops.planning", "pipeline_ops.analysis", "pipeline_ops.publishing"),
     ("pipeline_ops.joining",),
     ("jobs.executors", "jobs.timings", "jobs.checking"),
     ("jobs.run",),
