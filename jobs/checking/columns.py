@@ -8,6 +8,7 @@ import pyarrow as pa
 from jobs.config import ResolvedJob
 from pipeline_ops.inputs.input_files import InputFile, UnreadableInput, unreadable_notes
 from pipeline_ops.inputs.passed_over import PassedOver
+from pipeline_ops.output.committed_files import can_partition
 from pipeline_ops.planning.stray_files import glob_of_columns
 from pipeline_ops.reading.column_types import is_text_type
 from pipeline_ops.reading.documents import check_columns, taken_names
@@ -34,6 +35,21 @@ def check_partitions(job: ResolvedJob) -> None:
             raise UserError(f"output.partition_by: {name!r} holds lists; name a column of single values, such as label")
         if kept is not None and name not in known:
             raise UserError(f"output.partition_by: {name!r} is not among the output's columns: {', '.join(sorted(known))}")
+
+
+def check_partition_types(job: ResolvedJob, types: pa.Schema) -> None:
+    """Raises UserError for an input's column whose values the names of folders cannot give back, such as bytes.
+
+    Args:
+        types: of the input's columns, as they are settled.
+    """
+    added = job.output.added_columns().values()
+    for name in job.output.partition_by:
+        if name in types.names and name not in added and not can_partition(types.field(name).type):
+            raise UserError(
+                f"output.partition_by: the column {name!r} is {types.field(name).type}, which the name of a folder cannot hold;"
+                f" name another column, or label its values as texts: input.column_types={{{name}: string}}"
+            )
 
 
 def check_label_folders(job: ResolvedJob) -> None:

@@ -54,7 +54,8 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
     if is_list(types[truth]) and not isinstance(evaluator, MultiLabelEvaluator):
         raise UserError(f"--truth: {truth!r} holds lists, but {_why_one_label(head)}")
     columns = [truth, added.label_name, added.score_column, *([added.scores_column] if uses_scores else [])]
-    for number, (_, table) in enumerate(_with_progress(read_columns(labeled.store, labeled.files, columns), labeled, quiet)):
+    read = read_columns(labeled.store, labeled.files, columns, labeled.partition_types)
+    for number, (_, table) in enumerate(_with_progress(read, labeled, quiet)):
         for first, rows in slices_of(table, len(head.labels)):
             evaluator.add(
                 Rows(
@@ -165,7 +166,7 @@ def load_mistake_texts(mistakes: list[Mistake], labeled: Labeled, types: dict[st
         rows_of[mistake.file].append(mistake.row)
     documents = {}
     for file, rows in rows_of.items():
-        for _, table in read_columns(labeled.store, [labeled.files[file]], wanted, rows=max(rows) + 1):
+        for _, table in read_columns(labeled.store, [labeled.files[file]], wanted, labeled.partition_types, max(rows) + 1):
             documents |= {(file, row): table.slice(row, 1).to_pylist()[0] for row in rows}
     described = []
     for mistake in mistakes:

@@ -1,7 +1,7 @@
 """The Python API for labels: exactly the committed rows, as a pandas or polars DataFrame, a pyarrow or Ray Dataset.
 
 A plain read of the folder gives the same rows after a finished run; during a run it may see files that are not committed yet,
-and it infers the types of partition columns, which are text here.
+and it infers the types of partition columns, a label `0` that of a number; here they have their own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import pyarrow as pa
 
 from jobs.results.open_output import find_labeled
-from pipeline_ops.output.committed_files import hive_values
+from pipeline_ops.output.committed_files import partition_scalars
 from pipeline_ops.output.labeled_output import Labeled, read_columns, schema_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import join
@@ -90,8 +90,8 @@ def _arrow_dataset(found: Labeled, schema: pa.Schema) -> "ds.Dataset":
     fragments = []
     for file in found.files:
         inside = ds.scalar(True)
-        for name, value in hive_values(file.path).items():
-            inside = inside & (ds.field(name).is_null() if value is None else ds.field(name) == value)
+        for name, value in partition_scalars(file.path, found.partition_types).items():
+            inside = inside & (ds.field(name) == value if value.is_valid else ds.field(name).is_null())
         fragments.append(parquet.make_fragment(join(place, file.path), filesystem, partition_expression=inside))
     return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
@@ -105,14 +105,16 @@ def _ray_dataset(found: Labeled, schema: pa.Schema) -> Any:
     rows = [{"file": number} for number in range(len(files))]
     return ray.data.from_items(rows, override_num_blocks=min(MAX_RAY_BLOCKS, len(rows))).map_batches(
         _read_files,  # pyright: ignore[reportArgumentType]
-        fn_kwargs={"store": found.store, "files": files, "schema": schema},
+        fn_kwargs={"store": found.store, "files": files, "schema": schema, "partitions": found.partition_types},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
     )
 
 
-def _read_files(numbers: pa.Table, store: Store, files: Sequence[WrittenFile], schema: pa.Schema) -> Iterator[pa.Table]:
+def _read_files(
+    numbers: pa.Table, store: Store, files: Sequence[WrittenFile], schema: pa.Schema, partitions: Mapping[str, pa.DataType]
+) -> Iterator[pa.Table]:
     wanted = [files[number] for number in numbers["file"].to_pylist()]
-    for _, table in read_columns(store, wanted, schema.names):
+    for _, table in read_columns(store, wanted, schema.names, partitions):
         yield table.cast(schema)

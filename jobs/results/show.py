@@ -201,7 +201,8 @@ class _Search:
         sources = pa.array(sorted({piece.path for commit in commits for piece in commit.pieces}), pa.string())
         sign = {"input": 0, "lowest": 1, "highest": -1}[self.choice.order]
         first, further = np.empty(0, _KEYS), list[np.ndarray]()
-        for number, (_, batches) in enumerate(read_batches(self.labeled.store, files, self._columns())):
+        read = read_batches(self.labeled.store, files, self._columns(), self.labeled.partition_types)
+        for number, (_, batches) in enumerate(read):
             for rows, table in self._matches(batches):
                 some = np.zeros(len(rows), _KEYS)
                 if sign:
@@ -229,7 +230,7 @@ def _read(labeled: Labeled, places: Iterator[_Place], columns: Sequence[str]) ->
         for place in chunk:
             wanted[place.file].add(place.row)
         found: dict[_Place, dict[str, Any]] = {}
-        for file, batches in read_batches(labeled.store, list(wanted), columns):
+        for file, batches in read_batches(labeled.store, list(wanted), columns, labeled.partition_types):
             rows, start = np.array(sorted(wanted[file])), 0
             for table in batches:
                 here = rows[(rows >= start) & (rows < start + table.num_rows)]

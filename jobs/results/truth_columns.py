@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from jobs.number_format import counted
 from pipeline_ops.analysis.multi_label import is_list
 from pipeline_ops.models.heads import Head
-from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.reading.column_guess import guess_columns
 from pipeline_ops.schema.errors import UserError
@@ -38,7 +37,7 @@ class Candidate:
 
 
 def column_types(labeled: Labeled) -> dict[str, pa.DataType]:
-    """{column: type} of all labeled files, from one file per schema; partition columns are strings.
+    """{column: type} of all labeled files, from one file per schema.
 
     Raises:
         UserError: nothing is labeled.
@@ -53,8 +52,7 @@ def column_types(labeled: Labeled) -> dict[str, pa.DataType]:
         for column in schema:
             if column.name not in types or pa.types.is_null(types[column.name]):
                 types[column.name] = column.type
-        types |= dict.fromkeys(hive_values(file.path), pa.string())
-    return types
+    return types | labeled.partition_types
 
 
 def check_truth_column(labeled: Labeled, truth: str, types: dict[str, pa.DataType]) -> None:
@@ -114,7 +112,8 @@ def truth_candidates(labeled: Labeled, head: Head) -> list[Candidate]:
     names = [name for name in types if name not in added and name not in texts and _may_hold_labels(types[name])]
     distinct: dict[str, dict[str, None]] = {name: {} for name in names}
     step = max(len(labeled.files) // SAMPLE_FILES, 1)
-    for _, table in read_columns(labeled.store, labeled.files[::step][:SAMPLE_FILES], names, rows=SAMPLE_ROWS):
+    files = labeled.files[::step][:SAMPLE_FILES]
+    for _, table in read_columns(labeled.store, files, names, labeled.partition_types, SAMPLE_ROWS):
         for name in names:
             values = table.column(name).combine_chunks()
             flat = pc.list_flatten(values) if is_list(values.type) else values

@@ -7,7 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.checking.columns import check_input_columns, check_label_folders, check_partitions, other_formats
+from jobs.checking.columns import (
+    check_input_columns,
+    check_label_folders,
+    check_partition_types,
+    check_partitions,
+    other_formats,
+)
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_same_part, check_trial, differing_settings, result_settings
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile
@@ -178,6 +184,8 @@ def prepare(
         with store_access("output.path", job.output.path, "read"):
             known = _known_types(record, ledger, job, sampled)
     types, notes = settle_types(sampled, job.input, known)
+    if record is None:
+        check_partition_types(job, types)
     if plan.tasks:
         with store_access("input.path", job.input.path, "read"):
             notes += csv_remarks(left, job.input, job.input_store)

@@ -110,7 +110,7 @@ def read_rows(
     wanted += [truth.name] if truth else []
     files = [file for commit in commits for file in commit.files]
     parts: list[Rows] = []
-    for _, table in read_columns(side.labeled.store, files, wanted):
+    for _, table in read_columns(side.labeled.store, files, wanted, side.labeled.partition_types):
         numbered = ids_of(table.column(columns.source_file_column), lambda path: numbers.get(path.removeprefix(root), -1))
         parts.append(
             {

@@ -152,7 +152,7 @@ def _count_unread(side: Side, root: str, unmatched: Sequence[Commit], matching: 
         elif True in are_changed:
             numbers = {piece.path: int(piece.path.removeprefix(root) in matching.changed) for piece in commit.pieces}
             column = side.columns.source_file_column
-            tables = read_columns(side.labeled.store, commit.files, [column])
+            tables = read_columns(side.labeled.store, commit.files, [column], side.labeled.partition_types)
             changed[commit.name] = sum(int(ids_of(table.column(column), numbers.__getitem__).sum()) for _, table in tables)
     return sum(changed.values()), sum(commit.labeled - changed.get(commit.name, 0) for commit in unmatched)
 
@@ -273,7 +273,7 @@ def _with_texts(changes: list[Change], a: Side, b: Side, matching: FileMatching)
     columns = side.columns
     names = [columns.source_file_column, columns.source_row_column, side.text_column]
     paths = pa.array(sorted({path for path, _ in wanted}), pa.string())
-    for _, table in read_columns(side.labeled.store, list(files.values()), names):
+    for _, table in read_columns(side.labeled.store, list(files.values()), names, side.labeled.partition_types):
         near = table.filter(pc.is_in(table.column(0).cast(pa.string()), paths))
         rows = near.column(1).cast(pa.int64())
         near = near.filter(pc.is_in(rows, pa.array(sorted({row for _, row in wanted}), pa.int64())))

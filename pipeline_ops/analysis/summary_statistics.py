@@ -111,7 +111,7 @@ def sample_rows(labeled: Labeled, columns: Sequence[str]) -> pa.Table:
     drawn: list[tuple[str, pa.Table]] = []
     sampled: Counter[str] = Counter()
     draw = np.random.default_rng(0)
-    for file, table in read_columns(labeled.store, files, columns, rows=CANDIDATE_ROWS):
+    for file, table in read_columns(labeled.store, files, columns, labeled.partition_types, CANDIDATE_ROWS):
         if table.num_rows > ROWS_PER_FILE:
             table = table.take(pa.array(np.sort(draw.choice(table.num_rows, ROWS_PER_FILE, replace=False))))
         drawn.append((folder_of(file), table))

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.file_formats import format_and_compression
 from pipeline_ops.joining.joined_unit import Source
@@ -18,7 +16,6 @@ from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 
 JOIN = "join"  # key of _job.json: the outputs that are joined
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-ADDED_TYPES = {"score_column": pa.float32(), "num_tokens_column": pa.int32(), "truncated_column": pa.bool_()}
 ROW_KEYS = ("text_unit", "encoding", "delimiter", "quote", "escape", "header")  # of `input`: which row has which number
 
 
@@ -116,11 +113,9 @@ def sources_of(outputs: Sequence[Labeled], models: Sequence[JoinedModel]) -> lis
         own = [model for model in models if model.source == number]
         renamed = {its: ours for model in own for its, ours in model.renamed.items()}
         schema = schema_of(output, None if number == 0 else list(renamed))
-        if number > 0:  # of those that it has in its folders' names, and thus as text
-            types = {model.columns.added_columns()[key]: data_type for model in own for key, data_type in ADDED_TYPES.items()}
-            schema = pa.schema([pa.field(one.name, types.get(renamed[one.name], one.type)) for one in schema])
         files, rows = output.columns.source_file_column, output.columns.source_row_column
-        found.append(Source(output.store, schema, renamed, files, rows, tuple(model.name for model in own)))
+        names = tuple(model.name for model in own)
+        found.append(Source(output.store, schema, output.partition_types, renamed, files, rows, names))
     return found
 
 

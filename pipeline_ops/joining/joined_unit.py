@@ -8,7 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,14 @@ class Source:
 
     Attributes:
         schema: the columns to take, with their types.
+        partitions: types of its partition columns.
         renamed: {column: name in the joined output}.
         names: of its models in the joined output, for people.
     """
 
     store: Store
     schema: pa.Schema
+    partitions: dict[str, pa.DataType]
     renamed: dict[str, str]
     source_file_column: str
     source_row_column: str
@@ -209,7 +211,8 @@ def _read(source: Source, commits: Sequence[Commit], places: _Places, room: floa
     found: list[np.ndarray] = []
     files = [file for commit in commits for file in commit.files]
     wanted = list(dict.fromkeys([source.source_file_column, source.source_row_column, *source.schema.names]))
-    for _, batches in read_batches(source.store, files, wanted, lambda group: places.may_hold(source, group)):
+    is_wanted = partial(places.may_hold, source)
+    for _, batches in read_batches(source.store, files, wanted, source.partitions, is_wanted):
         for batch in batches:
             numbers = ids_of(batch.column(source.source_file_column), lambda path: places.numbers.get(path, -1))
             keys = numbers * ROWS_PER_FILE + batch.column(source.source_row_column).cast(pa.int64()).to_numpy()

@@ -5,7 +5,7 @@ old ones.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
-from pipeline_ops.output.committed_files import example_files, hive_values, schemas_of_files
+from pipeline_ops.output.committed_files import example_files, partition_scalars, partition_types, schemas_of_files
 from pipeline_ops.reading.column_types import can_cast, common_type, is_text_type, type_of_texts
 from pipeline_ops.schema.errors import ReplacedError, StoreError, UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
@@ -64,6 +64,11 @@ class Labeled:
             output, {name: OutputConfig.model_validate(self.record["models"][name]["output"]) for name in names}
         )
 
+    @cached_property
+    def partition_types(self) -> dict[str, pa.DataType]:
+        """The types of the partition columns, outermost first."""
+        return partition_types(self.record, self.columns)
+
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The names of the columns that the models have read."""
@@ -104,7 +109,7 @@ def open_labeled(store: Store, key: str = "output.path") -> Labeled:
 
 
 def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Schema:
-    """The schema of the labeled rows, partition columns last and as text. Reads one footer per distinct file schema.
+    """The schema of the labeled rows, partition columns last. Reads one footer per distinct file schema.
 
     Args:
         columns: only these, in this order; None: all.
@@ -117,8 +122,7 @@ def schema_of(labeled: Labeled, columns: Sequence[str] | None = None) -> pa.Sche
     for file in example_files(labeled.commits):
         with reading_snapshot(labeled.store, file):
             schemas += schemas_of_files(labeled.store, [file])
-    in_folders = [pa.field(name, pa.string()) for name in labeled.columns.partition_columns()]
-    schemas.append(pa.schema(in_folders))
+    schemas.append(pa.schema([*labeled.partition_types.items()]))
     known = list(dict.fromkeys(name for schema in schemas for name in schema.names))
     for name in columns or ():
         if name not in known:
@@ -151,13 +155,18 @@ def reading_snapshot(store: Store, file: WrittenFile) -> Iterator[None]:
 
 
 def read_columns(
-    store: Store, files: Sequence[WrittenFile], columns: Sequence[str], rows: int | None = None
+    store: Store,
+    files: Sequence[WrittenFile],
+    columns: Sequence[str],
+    partitions: Mapping[str, pa.DataType],
+    rows: int | None = None,
 ) -> Iterator[tuple[WrittenFile, pa.Table]]:
-    """Yields (file, its columns) in the order of `files`; partition columns are text, columns that a file lacks are null.
+    """Yields (file, its columns) in the order of `files`; columns that a file lacks are null.
 
     Memory: FETCHED_BYTES of small files, or the columns of one large one.
 
     Args:
+        partitions: Labeled.partition_types.
         rows: at most this many first rows of each file; None: all.
 
     Raises:
@@ -166,13 +175,14 @@ def read_columns(
         OSError: a file cannot be read, or does not have the rows that its commit says.
     """
     for file, source in _opened(store, files):
-        yield file, _columns_of(store, file, source, columns, rows)
+        yield file, _columns_of(store, file, source, columns, partitions, rows)
 
 
 def read_batches(
     store: Store,
     files: Iterable[WrittenFile],
     columns: Sequence[str],
+    partitions: Mapping[str, pa.DataType],
     is_wanted: Callable[[pq.RowGroupMetaData], bool] = lambda group: True,
 ) -> Iterator[tuple[WrittenFile, Iterator[pa.Table]]]:
     """As read_columns, but yields (file, its rows in tables of at most BATCH_ROWS), for a caller that stops early or keeps few.
@@ -180,13 +190,14 @@ def read_batches(
     Memory: FETCHED_BYTES of small files, or a batch of a large one. A file's tables are read before the next file is asked for.
 
     Args:
+        partitions: Labeled.partition_types.
         is_wanted: which row groups to read, by their metadata.
 
     Raises:
         OSError: as read_columns.
     """
     for file, source in _opened(store, files):
-        yield file, _batches_of(store, file, source, columns, is_wanted)
+        yield file, _batches_of(store, file, source, columns, partitions, is_wanted)
 
 
 def _opened(store: Store, files: Iterable[WrittenFile]) -> Iterator[tuple[WrittenFile, Any]]:
@@ -235,7 +246,14 @@ def _reading(store: Store, file: WrittenFile) -> Iterator[None]:
         raise OSError(f"{file.path}: {error}") from error
 
 
-def _columns_of(store: Store, file: WrittenFile, source: Any, columns: Sequence[str], rows: int | None) -> pa.Table:
+def _columns_of(
+    store: Store,
+    file: WrittenFile,
+    source: Any,
+    columns: Sequence[str],
+    partitions: Mapping[str, pa.DataType],
+    rows: int | None,
+) -> pa.Table:
     with _reading(store, file):
         parquet, there = _parquet_of(file, source, columns)
         if rows is None or rows >= file.rows:
@@ -243,17 +261,22 @@ def _columns_of(store: Store, file: WrittenFile, source: Any, columns: Sequence[
         else:
             batches = parquet.iter_batches(batch_size=rows, columns=there, use_threads=False)
             table = pa.Table.from_batches([next(iter(batches))])
-    return _with_partition_columns(file, table, columns)
+    return _with_partition_columns(file, table, columns, partitions)
 
 
 def _batches_of(
-    store: Store, file: WrittenFile, source: Any, columns: Sequence[str], is_wanted: Callable[[pq.RowGroupMetaData], bool]
+    store: Store,
+    file: WrittenFile,
+    source: Any,
+    columns: Sequence[str],
+    partitions: Mapping[str, pa.DataType],
+    is_wanted: Callable[[pq.RowGroupMetaData], bool],
 ) -> Iterator[pa.Table]:
     with _reading(store, file):
         parquet, there = _parquet_of(file, source, columns)
         groups = [index for index in range(parquet.num_row_groups) if is_wanted(parquet.metadata.row_group(index))]
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=there, use_threads=False):
-            yield _with_partition_columns(file, pa.Table.from_batches([batch]), columns)
+            yield _with_partition_columns(file, pa.Table.from_batches([batch]), columns, partitions)
 
 
 def _parquet_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> tuple[pq.ParquetFile, list[str]]:
@@ -264,13 +287,15 @@ def _parquet_of(file: WrittenFile, source: Any, columns: Sequence[str]) -> tuple
     return parquet, [name for name in columns if name in parquet.schema_arrow.names]
 
 
-def _with_partition_columns(file: WrittenFile, table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The columns in their order: those of the table, partition columns as text, others null."""
-    values = hive_values(file.path)
+def _with_partition_columns(
+    file: WrittenFile, table: pa.Table, columns: Sequence[str], partitions: Mapping[str, pa.DataType]
+) -> pa.Table:
+    """The columns in their order: those of the table, those of its folders, others null."""
+    values = partition_scalars(file.path, {name: partitions[name] for name in columns if name in partitions})
     found = {
         name: table.column(name)
         if name in table.column_names
-        else pa.chunked_array([pa.array([values.get(name)] * table.num_rows, pa.string())])
+        else pa.chunked_array([pa.repeat(values.get(name, pa.scalar(None, pa.string())), table.num_rows)])
         for name in columns
     }
     return pa.table(found)

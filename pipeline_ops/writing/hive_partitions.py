@@ -14,6 +14,8 @@ def hive_folder(columns: tuple[str, ...], values: tuple[object, ...]) -> str:
     parts = []
     for column, value in zip(columns, values, strict=True):
         text = NULL_PARTITION if value is None else urllib.parse.quote(str(value), safe="")
+        if value == NULL_PARTITION:
+            text = text.replace("_", "%5F")  # a text like any other
         parts.append(f"{urllib.parse.quote(column, safe='')}={text}")
     return "/".join(parts)
 

@@ -58,6 +58,7 @@ def write_unit(
     files = []
     for values, part in split_by_partition(labeled, columns):
         path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
+        assert path not in contents, "the folders of different values differ"
         contents[path] = parquet_bytes(part)
         files.append(written_file(path, part.num_rows, contents[path]))
         del part  # before the next one is copied

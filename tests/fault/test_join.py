@@ -61,7 +61,7 @@ def rows_of(store: Store) -> Rows:
     labeled, state = open_labeled(store), VerifyState()
     assert [line for commit in labeled.commits for line in check_commit(store, commit, labeled.columns, state)] == []
     names = ["source_file", "source_row", "text", "quality_label", "topic_label"]
-    tables = [table for _, table in read_columns(store, labeled.files, names)]
+    tables = [table for _, table in read_columns(store, labeled.files, names, labeled.partition_types)]
     found = [row for table in tables for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
     return {(path, row): tuple(rest) for path, row, *rest in found}
 

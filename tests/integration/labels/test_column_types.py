@@ -236,7 +236,8 @@ def test_texts_of_several_types_are_read_as_text(model: Path, tmp_path: Path) ->
         path.write_text(json.dumps({**commit, "schema": schema_id(pa.schema([("text", data_type)]))}))
     assert sorted(labels(str(output), "arrow", columns=["text"]).to_table()["text"].to_pylist()) == expected
     found = find_labeled(str(output))
-    tables = _read_files(pa.table({"file": [*range(len(found.files))]}), found.store, found.files, schema_of(found, ["text"]))
+    numbers, schema = pa.table({"file": [*range(len(found.files))]}), schema_of(found, ["text"])
+    tables = _read_files(numbers, found.store, found.files, schema, found.partition_types)
     assert sorted(text for table in tables for text in table["text"].to_pylist()) == expected
     assert sorted(labels(str(output), columns=["text"])["text"]) == expected
     assert sorted(labels(str(output), "polars", columns=["text"])["text"]) == expected

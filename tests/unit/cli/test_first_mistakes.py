@@ -33,6 +33,15 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return writes[request.param](tmp_path / "in" / f"a.{request.param}", [ROW] * 3)
 
 
+def test_partitions_by_values_that_no_folder_names_are_refused(model: Path, tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in" / "a.parquet", [{"text": "a", "parts": [1], "hash": b"\x00"}])
+    for name, kind in (("parts", "list<element: int64>"), ("hash", "binary")):
+        said = refused(source, model, tmp_path / "out", f"output.partition_by=[{name}]")
+        assert f"output.partition_by: the column {name!r} is {kind}, which the name of a folder cannot hold" in said
+        assert f"input.column_types={{{name}: string}}" in said
+    assert plan(make_job(source, model, tmp_path / "out", "output.partition_by=[hash]", "input.column_types={hash: string}"))
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
