@@ -36,7 +36,7 @@ def publish(
     fence: bool = False,
     same_rows: bool = False,
 ) -> Publication | None:
-    """Writes the version that has exactly `files`; None where the newest one has.
+    """Writes the version that has exactly `files`; None where the newest one has, or there is neither a file nor a table.
 
     Exactly once: `files` are those of one moment of the commit log, so no version has a document twice, or an uncommitted one.
     A publisher that has lost its lease writes nothing: `confirm` comes after the table was read, and a version is only written
@@ -62,12 +62,13 @@ def publish(
         added = tuple(file for path, file in files.items() if path not in seen.paths)
         removed = tuple(sorted(seen.paths.difference(files)))
         new_columns = [column for column in schema if column.name not in seen.schema.names]
-        if seen.version is not None and not (added or removed or new_columns or fence):
+        if not (added or removed or (seen.version is not None and (new_columns or fence))):
             return None
+        known = [schema.field(column.name) if column.name in schema.names else column for column in seen.schema]
         change = TableChange(
             added,
             removed,
-            pa.schema([*seen.schema, *new_columns]),
+            pa.schema([*known, *new_columns]),
             same_rows=same_rows,
             properties={f"{PROPERTY_PREFIX}run": run, f"{PROPERTY_PREFIX}term": str(term)},
         )

@@ -57,7 +57,7 @@ class TableChange:
 
     Attributes:
         added, removed: files; removed ones by their paths.
-        schema: of the new version: that of the earlier one, with new columns at the end.
+        schema: of the new version: the columns of the earlier one, in the types that the files have them, then new ones.
         same_rows: the added files hold the rows of the removed ones, as after a compaction.
         properties: for the version's metadata, by keys with PROPERTY_PREFIX.
     """

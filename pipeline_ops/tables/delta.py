@@ -8,7 +8,8 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.paths import full_path, join
 from pipeline_ops.storage.store import Store, StoredFile
-from pipeline_ops.tables.input_table import InputTable, TableFiles, import_extra, stored_files
+from pipeline_ops.tables.input_table import INPUT_KEY, InputTable, TableFiles, import_extra, stored_files
 
 LOG = "_delta_log"
 COMMIT = re.compile(r"(\d{20})\.json")
@@ -42,20 +43,10 @@ def read_delta_table(store: Store, files: Sequence[StoredFile]) -> TableFiles:
     Raises:
         UserError: deltalake is not installed, the log cannot be read, or the version has something that is not supported.
     """
-    deltalake = import_extra("deltalake", "Delta Lake", store.path)
-    with tempfile.TemporaryDirectory() as folder:
-        _copy_log(store, files, folder)
-        try:
-            opened = deltalake.DeltaTable(folder)
-            partitions = frozenset(opened.metadata().partition_columns)
-            table = InputTable("Delta", store.path, opened.version(), pa.schema(opened.schema().to_arrow()), partitions)
-            _check_features(table, opened)
-            added = pa.table(opened.get_add_actions())
-        except deltalake.exceptions.DeltaError as error:
-            raise UserError(
-                f"input.path: the log of the Delta table {store.path!r} cannot be read:"
-                f" {one_line(error).replace(folder, store.path)}; a newer deltalake may read it, or copy the table to Parquet"
-            ) from error
+    with opened_log(store, files) as (_, opened):
+        table = table_of(store, opened)
+        check_features(table, opened)
+        added = pa.table(opened.get_add_actions())
     if not added.num_rows:
         raise UserError(f"input.path: the Delta table {store.path!r} has no rows in version {table.version}")
     paths = [_full_path(store, unquote(path)) for path in added.column("path").to_pylist()]
@@ -66,8 +57,46 @@ def read_delta_table(store: Store, files: Sequence[StoredFile]) -> TableFiles:
             f"input.path: the Delta table {store.path!r} has no file {error}, which its version {table.version} consists of:"
             f" it was deleted, or not copied; restore it, or FSCK REPAIR TABLE drops its rows from the table"
         ) from error
-    found = zip(stored, _partition_values(added, sorted(partitions)), strict=True)
+    found = zip(stored, _partition_values(added, sorted(table.partitions)), strict=True)
     return TableFiles(table, sorted(found, key=lambda one: one[0].path))
+
+
+def is_log(path: str) -> bool:
+    """Whether a file in `_delta_log/` is an entry or a checkpoint: the folder is a table's."""
+    name = path.rpartition("/")[2]
+    return bool(COMMIT.fullmatch(name) or CHECKPOINT.fullmatch(name))
+
+
+@contextmanager
+def opened_log(store: Store, files: Sequence[StoredFile], key: str = INPUT_KEY) -> Iterator[tuple[str, Any]]:
+    """(a temporary folder with a copy of the log, the deltalake.DeltaTable in it) while the block runs.
+
+    Args:
+        store: of the table's folder.
+        files: of a listing with those of the log.
+        key: the setting that names the table, for messages.
+
+    Raises:
+        UserError: deltalake is not installed or cannot read the log, also in the block.
+    """
+    deltalake = import_extra("deltalake", "Delta Lake", store.path, key)
+    is_read = key == INPUT_KEY
+    remedy = "copy the table to Parquet" if is_read else f"delete its {LOG}, and `label-corpus publish` writes it anew"
+    with tempfile.TemporaryDirectory() as folder:
+        _copy_log(store, files, folder, key)
+        try:
+            yield folder, deltalake.DeltaTable(folder)
+        except deltalake.exceptions.DeltaError as error:
+            raise UserError(
+                f"{key}: the log of the Delta table {store.path!r} cannot be read:"
+                f" {one_line(error).replace(folder, store.path)}; a newer deltalake may read it, or {remedy}"
+            ) from error
+
+
+def table_of(store: Store, opened: Any, key: str = INPUT_KEY) -> InputTable:
+    """What an opened deltalake.DeltaTable is."""
+    partitions = frozenset(opened.metadata().partition_columns)
+    return InputTable("Delta", store.path, opened.version(), pa.schema(opened.schema().to_arrow()), partitions, key)
 
 
 def _full_path(store: Store, path: str) -> str:
@@ -83,7 +112,8 @@ def _partition_values(added: pa.Table, names: Sequence[str]) -> list[dict[str, s
     return values.select(names).cast(pa.schema([(name, pa.string()) for name in names])).to_pylist()
 
 
-def _check_features(table: InputTable, opened: Any) -> None:
+def check_features(table: InputTable, opened: Any) -> None:
+    """Raises UserError where the rows of a version are not those of its files."""
     protocol, settings = opened.protocol(), opened.metadata().configuration
     unknown = sorted({*(protocol.reader_features or ())} - READ_FEATURES)
     if unknown or protocol.min_reader_version > NEWEST_READER:
@@ -108,7 +138,7 @@ def _has_deletion_vectors(opened: Any) -> bool:
         return True  # they are in files of their own, which are not copied with the log
 
 
-def _copy_log(store: Store, files: Sequence[StoredFile], folder: str) -> None:
+def _copy_log(store: Store, files: Sequence[StoredFile], folder: str, key: str) -> None:
     """Copies the newest complete checkpoint and the commits since into `folder`.
 
     Raises:
@@ -127,11 +157,11 @@ def _copy_log(store: Store, files: Sequence[StoredFile], folder: str) -> None:
         wanted += [file for file, name in named.items() if name.startswith(SIDECARS)]
     wanted += [file for file, name in log.items() if (found := COMMIT.fullmatch(name)) and int(found[1]) >= newest]
     if not wanted:
-        raise UserError(f"input.path: {store.path!r} is a Delta table whose log has no version; copy the whole table")
+        raise UserError(f"{key}: {store.path!r} is a Delta table whose log has no version; copy the whole table")
     for file in wanted:
         if not file.size:
             raise UserError(
-                f"input.path: the log of the Delta table {store.path!r} has an empty file, {log.get(file, named[file])}; copy"
+                f"{key}: the log of the Delta table {store.path!r} has an empty file, {log.get(file, named[file])}; copy"
                 f" the whole table, or write that version again"
             )
     for file, content in zip(wanted, store.read_files(wanted), strict=True):

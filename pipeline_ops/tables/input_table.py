@@ -12,6 +12,7 @@ from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store, StoredFile
 
+INPUT_KEY = "input.path"  # the setting that names a table which is read
 REQUESTS_AT_ONCE = 32
 
 
@@ -24,6 +25,7 @@ class InputTable:
     version: int  # of Delta the version, of Iceberg the id of the snapshot
     schema: pa.Schema  # of its rows; files of earlier versions may lack columns, and have narrower types
     partitions: frozenset[str] = frozenset()  # columns that may be in the log alone
+    key: str = INPUT_KEY  # the setting that names it, for messages
 
     def to_dict(self) -> dict[str, Any]:
         """What is recorded of it: {format, version}."""
@@ -31,7 +33,7 @@ class InputTable:
 
     def refusal(self, what: str, remedy: str) -> UserError:
         """The error for a table with something that cannot be read."""
-        return UserError(f"input.path: the {self.format} table {self.path!r} {what}, which cannot be read; {remedy}")
+        return UserError(f"{self.key}: the {self.format} table {self.path!r} {what}, which cannot be read; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,22 @@ def table_words(recorded: Mapping[str, Any]) -> str:
     return f"{recorded['format']} table, {'version' if recorded['format'] == 'Delta' else 'snapshot'} {recorded['version']}"
 
 
-def import_extra(module: str, table_format: str, path: str) -> Any:
-    """A module of the extra `tables`; raises UserError, with the command that installs it, where it is missing."""
+def import_extra(module: str, table_format: str, path: str, key: str = INPUT_KEY) -> Any:
+    """A module of the extra `tables`; raises UserError, with the command that installs it, where it is missing.
+
+    Args:
+        path: of the table.
+        key: the setting that asks for it: of a table that is read input.path, of one that is published output.table.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(
-            f"input.path: {path!r} is a table in the {table_format} format; to read it: pip install 'label-corpus[tables]'"
-        ) from error
+        what = (
+            f"{path!r} is a table in the {table_format} format; to read it"
+            if key == INPUT_KEY
+            else f"to publish {path!r} as a table in the {table_format} format"
+        )
+        raise UserError(f"{key}: {what}: pip install 'label-corpus[tables]'") from error
 
 
 def stored_files(paths: Iterable[str], listed: Mapping[str, StoredFile], config: StorageConfig) -> list[StoredFile]:

@@ -1,0 +1,64 @@
+"""Publisher: brings an output's table to its commit log, as often as whoever holds the output's lease asks for it."""
+
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline_ops.output.commit_log import Ledger, read_job
+from pipeline_ops.output.labeled_output import Labeled, schema_of
+from pipeline_ops.output.lease import Lease
+from pipeline_ops.publishing.open_table import open_table
+from pipeline_ops.publishing.publish import Publication, publish
+from pipeline_ops.publishing.table_files import table_files
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.store import Store
+
+
+class Publisher:
+    """The table of an output, if it has one; without one there is nothing to publish.
+
+    Attributes:
+        ledger: of the output; whoever writes the output keeps it up to date.
+        run: id of the run, or the name of a command, for the versions' metadata.
+    """
+
+    def __init__(self, store: Store, output: OutputConfig, ledger: Ledger, run: str):
+        """Raises UserError if the library of the table's format is not installed."""
+        self.store, self.output, self.ledger, self.run = store, output, ledger, run
+        self.table = open_table(store, output)
+        self.published_at = time.monotonic()
+        self._in_schema: set[str] = set()  # names of the commits whose columns the table has
+
+    def is_behind(self) -> bool:
+        """Whether the newest version has other files than the commit log."""
+        return self.table is not None and self.table.read().paths != table_files(self.ledger).keys()
+
+    def is_due(self) -> bool:
+        """Whether output.publish_seconds are over since the last publication, or since the start."""
+        return self.table is not None and time.monotonic() - self.published_at >= self.output.publish_seconds
+
+    def put_off(self) -> None:
+        """Leaves the next publication until output.publish_seconds from now."""
+        self.published_at = time.monotonic()
+
+    def version(self) -> dict[str, Any] | None:
+        """{format, version} of the newest version; None without a table."""
+        version = None if self.table is None else self.table.read().version
+        return None if self.table is None or version is None else {"format": self.table.format, "version": version}
+
+    def publish(self, lease: Lease, *, fence: bool = False, same_rows: bool = False) -> Publication | None:
+        """Publishes the difference between commit log and table; arguments, errors and what it returns as publish()."""
+        if self.table is None:
+            return None
+        current = self.ledger.current
+        new = {unit: commit for unit, commit in current.items() if commit.name not in self._in_schema}
+        record = read_job(self.store)  # there is one before the first commit
+        schema = pa.schema([]) if record is None else schema_of(Labeled(self.store, record, Ledger(new)))
+        files = table_files(self.ledger)
+        publication = publish(
+            *(self.table, files, schema, lease.confirm), run=self.run, term=lease.term, fence=fence, same_rows=same_rows
+        )
+        self._in_schema = {commit.name for commit in current.values()}
+        self.published_at = time.monotonic()
+        return publication
