@@ -35,6 +35,9 @@ from jobs.run.result import RunResult
 from jobs.run.run_recorder import recorded
 from jobs.run.state import RunState, end_run, state_of
 from jobs.timings.timings import PLANNING, Timings
+from pipeline_ops.output.lease import Lease
+from pipeline_ops.publishing.publisher import Publisher
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tables.input_table import table_words
 
 __all__ = ["RunResult", "labels", "run"]
@@ -99,36 +102,50 @@ def _label(prepared: Prepared, state: RunState, executor: Executor, *, quiet: bo
         if not prepared.plan.tasks and not prepared.plan.stale:
             what = "every input file is" if limit is None else "the trial's documents are"
             state.notify(f"nothing to do: {what} labeled{' or quarantined' if state.quarantined else ''}")
-        if not needs_writing(prepared):
+        store, output = prepared.job.output_store, prepared.job.output
+        publisher = Publisher(store, output, prepared.ledger, state.run)
+        if not needs_writing(prepared, publisher):
+            state.table = publisher.version()
             return end_run(state, prepared)
-        with output_lease(prepared) as lease:
+        with output_lease(prepared, publisher) as lease:
             if prepared.lease is not None and not prepared.lease.released:
                 state.notify(NOT_ENDED)
             if prepared.plan.tasks and state.documents_before:
                 state.notify(f"continuing: {state.labeled_text()}")
             if prepared.replaces_trial:
                 state.notify("replacing the earlier trial")
-                remove_report(prepared.job.output_store)
+                remove_report(store)
             with recorded(state, prepared, lease.term):
-                job_output = prepared.job.output_store, prepared.job.output
-                writer = CommitWriter(*job_output, prepared.ledger, prepared.plan, lease, state.run)
+                writer = CommitWriter(store, output, prepared.ledger, prepared.plan, lease, state.run)
                 on_activity = state.set_activity if view.shows_activity else None
                 with closing(label_remaining(prepared, writer, state, meter, executor, on_activity)) as outcomes:
                     for outcome in outcomes:
                         written = writer.write(outcome)
                         if written is not None:  # else another attempt at the unit is committed
                             state.add(written)
+                        if publisher.is_due():
+                            _publish(publisher, lease, state)
                         signals.raise_pending()
                         if max_failed is not None and state.failed_units > max_failed:
                             state.notify(f"stopping early: more than compute.max_failed_units ({max_failed}) have failed")
                             break
                 state.begin_step("finishing: checking the commits")
-                finalize(prepared.job.output_store, prepared.ledger, lease)
+                finalize(store, prepared.ledger, lease, publisher)
+                state.table = publisher.version()
                 result = end_run(state, prepared)
             if report:
                 state.begin_step("finishing: writing the report")
                 result = state.result = with_report(result, prepared.job, prepared.ledger, state.notify)
         return result
+
+
+def _publish(publisher: Publisher, lease: Lease, state: RunState) -> None:
+    """Publishes the table while the run goes. A table that cannot be written does not end it: at its end that is an error."""
+    try:
+        publisher.publish(lease)
+    except UserError as error:
+        state.notify(f"{error}; the labeling goes on")
+        publisher.put_off()
 
 
 def _stderr(is_drawn: bool) -> AbstractContextManager[None]:

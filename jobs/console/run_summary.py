@@ -4,6 +4,7 @@ import shlex
 
 from jobs.number_format import clock, counted, number
 from jobs.run.result import RunResult
+from pipeline_ops.tables.input_table import table_words
 
 
 def run_lines(result: RunResult, job_file: str) -> list[str]:
@@ -16,8 +17,10 @@ def run_lines(result: RunResult, job_file: str) -> list[str]:
     trial = f" --limit {result.limit}" if result.trial else ""
     rejected = f", {result.rejected:,} rejected" if result.rejected else ""
     failed = f", {counted(result.units_failed, 'unit')} failed" if result.units_failed else ""
+    table = f", {table_words(result.table)}" if result.table is not None else ""
     lines = [
-        f"{outcome}: {counted(result.documents, 'document')}, {result.labeled:,} labeled{rejected}{failed}, in {result.output}"
+        f"{outcome}: {counted(result.documents, 'document')}, {result.labeled:,} labeled{rejected}{failed}, in"
+        f" {result.output}{table}"
     ]
     rate = result.labeling_documents_per_second
     if rate is not None:

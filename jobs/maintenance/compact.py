@@ -16,8 +16,8 @@ from jobs.console.step_progress import Steps
 from jobs.executors.executor import Executor
 from jobs.executors.ray_executor import RayExecutor
 from jobs.executors.unit_threads import results_of
-from jobs.maintenance.sweep import existing_output
 from jobs.number_format import counted
+from jobs.publishing.existing_output import existing_output
 from pipeline_ops.output.commit_log import Ledger, commit_unit, sweep
 from pipeline_ops.output.compaction import Compaction, compacted, merge_files, plan_compactions, schemas_of_small_files
 from pipeline_ops.output.lease import Lease
@@ -42,8 +42,8 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False, executor:
         LeaseError: another run holds the lease.
     """
     started = time.monotonic()
-    with Steps("compact", quiet=quiet) as steps, existing_output(job) as (ledger, lease):
-        store = job.output_store
+    with Steps("compact", quiet=quiet) as steps, existing_output(job, "compact") as output:
+        store, ledger, lease = job.output_store, output.ledger, output.lease
         sweep(store, ledger, lease.confirm)  # delete replaced records before their successors are replaced
         before = _files(ledger)
         steps.begin("reading the schemas of small files")
@@ -57,6 +57,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False, executor:
             with executor.connected() if on_executor else nullcontext():
                 while compactions:
                     _carry_out(compactions, store, ledger, lease, steps, executor if on_executor else None)
+                    output.publisher.publish(lease, same_rows=True)
                     sweep(store, ledger, lease.confirm)
                     compactions = _plan(store, ledger, target_bytes)
     after = _files(ledger)

@@ -17,6 +17,7 @@ from pipeline_ops.storage.store import Store
 
 EVALUATION = "_report/evaluation.json"  # the result of the last `label-corpus evaluate`
 JOB_SUFFIXES = (".yaml", ".yml")
+TABLE_SETTINGS = tuple(f"output.{key}" for key in ("table", "catalog", "publish_seconds", "keep_versions_days"))
 
 
 class FolderConfig(BaseModel):
@@ -53,16 +54,19 @@ def job_at(target: str, overrides: list[str] | None = None) -> JobConfig:
     """The job that `target` names: a job file, or a folder with labels, by what is recorded there.
 
     Args:
-        overrides: `key.sub=value`; for a folder only `storage.*`.
+        overrides: `key.sub=value`; for a folder only `storage.*` and those of its table.
 
     Raises:
         UserError: as load_job or find_labeled.
     """
     if target.endswith(JOB_SUFFIXES) or (is_local(target) and os.path.isfile(full_path(target))):
         return load_job(target, overrides)
-    labeled = find_labeled(target, overrides)
+    of_table = [setting for setting in overrides or () if setting.startswith(TABLE_SETTINGS)]
+    labeled = find_labeled(target, [setting for setting in overrides or () if setting not in of_table])
     settings = {**labeled.record["config"], "storage": labeled.store.config.model_dump()}
     settings["output"] = {**settings["output"], "path": labeled.path}
+    for setting in of_table:
+        override(settings, setting)
     return check_config(JobConfig, settings)
 
 

@@ -26,6 +26,7 @@ from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.output.rewriting import drop_sources, tombstone
 from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, last_outcome
 from pipeline_ops.planning.work_plan import Outdated, is_all_stale
+from pipeline_ops.publishing.publisher import Publisher
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
@@ -35,11 +36,12 @@ from pipeline_ops.writing.commit_record import Commit
 RunTasks = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 
 
-def needs_writing(prepared: Prepared) -> bool:
+def needs_writing(prepared: Prepared, publisher: Publisher | None = None) -> bool:
     """Whether a run would change anything: the next run of a finished job writes nothing, not even a lease.
 
-    A run that finds nothing to label writes its record if it ends otherwise than the last one: the files that kept that one
-    from completing the output are gone, or accepted.
+    A run whose table lacks committed files publishes them: the table was asked for later, or the last run was killed. A run
+    that finds nothing to label writes its record if it ends otherwise than the last one: the files that kept that one from
+    completing the output are gone, or accepted.
     """
     job = prepared.job
     return bool(
@@ -48,6 +50,7 @@ def needs_writing(prepared: Prepared) -> bool:
         or prepared.outdated_failures
         or has_garbage(job.output_store, prepared.ledger)
         or _ends_otherwise(prepared)
+        or (publisher is not None and publisher.is_behind())
     )
 
 
@@ -64,9 +67,10 @@ def _ends_otherwise(prepared: Prepared) -> bool:
 
 
 @contextmanager
-def output_lease(prepared: Prepared) -> Iterator[Lease]:
+def output_lease(prepared: Prepared, publisher: Publisher | None = None) -> Iterator[Lease]:
     """Holds the output's lease and deletes orphaned files; the ledger from prepare() stays current.
 
+    The output's table is brought to the ledger first, by a new version in any case where an earlier holder may still write one.
     Failures that are to be retried leave quarantine, and the rows of a trial that this one replaces leave the output. When a
     user's mistake ends the block, an output that was empty before and still is has no trace of the run.
 
@@ -79,16 +83,23 @@ def output_lease(prepared: Prepared) -> Iterator[Lease]:
     with hold_lease(store, job.output.lease_seconds, prepared.lease, prepared.ledger) as lease:
         if prepared.replaces_trial:
             write_pack(store, prepared.ledger, lease.term)  # of no commit: it voids those of the earlier trial
+        if publisher is not None:
+            publisher.publish(lease, fence=lease.must_fence)
         sweep(store, prepared.ledger, lease.confirm)
         clear_failures(store, prepared.outdated_failures)
         yield lease
 
 
-def finalize(store: Store, ledger: Ledger, lease: Lease) -> None:
-    """Packs the loose commit records if they are many, since each costs the next run a request, and deletes orphaned files."""
+def finalize(store: Store, ledger: Ledger, lease: Lease, publisher: Publisher | None = None) -> None:
+    """Packs the loose commit records if they are many, since each costs the next run a request, and deletes orphaned files.
+
+    The table is published before: files that it no longer names are orphaned as well.
+    """
     if ledger.loose > LOOSE_RECORDS:
         lease.confirm()
         write_pack(store, ledger, lease.term)
+    if publisher is not None:
+        publisher.publish(lease)
     sweep(store, ledger, lease.confirm)
 
 

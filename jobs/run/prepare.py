@@ -48,6 +48,7 @@ from pipeline_ops.tokenizing.sequences import definition_of
 
 OnListed = Callable[[int], None] | None
 FOLDER_COLUMNS = "folder_columns"  # key of _job.json
+NO_TABLE = {"table": "none", "catalog": None}  # of `output`: a trial is for its author alone
 TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
 
 
@@ -246,7 +247,7 @@ def _trial_of(config: JobConfig, limit: int) -> JobConfig:
         raise UserError(
             f"output.path: {config.output.path!r} is a whole bucket, and a trial would be another one; give a folder in it"
         )
-    return config.model_copy(update={"output": config.output.model_copy(update={"path": trial.path})})
+    return config.model_copy(update={"output": config.output.model_copy(update={"path": trial.path} | NO_TABLE)})
 
 
 def _resolve(config: JobConfig) -> ResolvedJob:

@@ -92,6 +92,7 @@ class RunResult:
         values_misfit: by column, the values that do not fit its type: null in the output, and in its `_misfits/`.
         limit: of a trial, how many documents it labels at the most; None: all of the input.
         input_table: format and version (of Iceberg the id of the snapshot) of the table that the input is; None: files.
+        table: format and version (of Iceberg the id of the snapshot) of the table that the output is published as; None: none.
         without_padding: which models had batches without padding in this run, and why.
         without_sharing: which models had passes of their own in this run though they have layers in common, and why.
         without_compiling: which models were not compiled in this run though `model.compile: auto` would have them so, and why.
@@ -138,6 +139,7 @@ class RunResult:
     values_misfit: dict[str, int] = field(default_factory=dict)
     limit: int | None = None
     input_table: dict[str, Any] | None = None
+    table: dict[str, Any] | None = None
     without_padding: list[str] = field(default_factory=list)
     without_sharing: list[str] = field(default_factory=list)
     without_compiling: list[str] = field(default_factory=list)

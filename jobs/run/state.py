@@ -90,6 +90,7 @@ class RunState:
     last_commit: float | None = None
     all_units_ended: bool = False  # each is committed or quarantined
 
+    table: dict[str, Any] | None = None  # the version of the output's own table
     ran_on: str | None = None  # the executor's name
     pools: Pools | None = None
     device: str | None = None  # the GPU's name; None: CPUs
@@ -369,6 +370,7 @@ def result_of(
         values_misfit=dict(sorted(misfits.items())),
         limit=state.limit,
         input_table=state.input_table,
+        table=state.table,
         without_padding=state.without_padding,
         without_sharing=state.without_sharing,
         without_compiling=state.without_compiling,

@@ -31,6 +31,7 @@ LEVELS = (
     ("jobs.executors", "jobs.timings", "jobs.checking"),
     ("jobs.run",),
     ("jobs.console", "jobs.results"),
+    ("jobs.publishing",),
     ("jobs.report", "jobs.remote", "jobs.maintenance", "jobs.benchmark", "jobs.gpu_benchmark"),
     ("jobs.label_corpus",),
     ("jobs.start",),

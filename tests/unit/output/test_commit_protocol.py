@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-import jobs.maintenance.sweep
+import jobs.publishing.existing_output
 import jobs.run.commit_writer
 import pipeline_ops.output.lease
 from jobs.config import JobConfig
-from jobs.maintenance.sweep import existing_output
+from jobs.publishing.existing_output import existing_output
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
 from jobs.run.prepare import Prepared
 from pipeline_ops.inputs.input_files import InputFile
@@ -100,10 +100,10 @@ class Driver:
         _here.driver = self
         job = SimpleNamespace(output=self.world.output, output_store=self.world.store)
         if self.compacts:
-            with existing_output(cast(JobConfig, job)) as (ledger, lease):
-                sweep(self.world.store, ledger, lease.confirm)
-                self._compact(ledger, lease)
-                sweep(self.world.store, ledger, lease.confirm)
+            with existing_output(cast(JobConfig, job), "compact") as output:
+                sweep(self.world.store, output.ledger, output.lease.confirm)
+                self._compact(output.ledger, output.lease)
+                sweep(self.world.store, output.ledger, output.lease.confirm)
             return
         seen = check_free(self.world.store, self.clock)
         ledger = read_ledger(self.world.store)
@@ -371,7 +371,7 @@ def run_machine(how: settings) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs.run.commit_writer, "LOOSE_RECORDS", LOOSE_RECORDS)
         patch.setattr(pipeline_ops.output.lease, "acquire", clocked_acquire)
-        patch.setattr(jobs.maintenance.sweep, "check_free", lambda store: check_free(store, _here.driver.clock))
+        patch.setattr(jobs.publishing.existing_output, "check_free", lambda store: check_free(store, _here.driver.clock))
         run_state_machine_as_test(CommitProtocol, settings=how)
 
 

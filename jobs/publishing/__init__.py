@@ -1,0 +1,1 @@
+"""Labels for those who query them: the output as a table, brought to its commits by hand."""
