@@ -69,7 +69,8 @@ class DeltaTable:
 
     def read(self) -> TableVersion:
         log = self._log
-        if log is None or self._exists(_next(log.seen)):
+        is_newest = log is not None and self._exists(log.seen.version) and not self._exists(_next(log.seen))
+        if log is None or not is_newest:
             log = self._log = self._read_log()
         return log.seen
 
@@ -97,9 +98,9 @@ class DeltaTable:
         assert self._log is not None
         return {*seen.paths, *(path for path, moment in self._log.removed.items() if moment >= oldest)}
 
-    def _exists(self, version: int) -> bool:
+    def _exists(self, version: int | None) -> bool:
         try:
-            return self.store.stat(_name(version)).size > 0
+            return version is not None and self.store.stat(_name(version)).size > 0
         except FileNotFoundError:
             return False
 

@@ -28,11 +28,12 @@ class Publisher:
         self.store, self.output, self.ledger, self.run = store, output, ledger, run
         self.table = open_table(store, output)
         self.published_at = time.monotonic()
-        self._in_schema: set[str] = set()  # names of the commits whose columns the table has
 
     def is_behind(self) -> bool:
         """Whether the newest version has other files than the commit log."""
-        return self.table is not None and self.table.read().paths != table_files(self.ledger).keys()
+        if self.table is None:
+            return False
+        return self.table.read().paths != {file.path for commit in self.ledger.current.values() for file in commit.files}
 
     def is_due(self) -> bool:
         """Whether output.publish_seconds are over since the last publication, or since the start."""
@@ -51,14 +52,18 @@ class Publisher:
         """Publishes the difference between commit log and table; arguments, errors and what it returns as publish()."""
         if self.table is None:
             return None
-        current = self.ledger.current
-        new = {unit: commit for unit, commit in current.items() if commit.name not in self._in_schema}
-        record = read_job(self.store)  # there is one before the first commit
-        schema = pa.schema([]) if record is None else schema_of(Labeled(self.store, record, Ledger(new)))
-        files = table_files(self.ledger)
+        known = self.table.read().paths
+        new = {
+            unit: commit
+            for unit, commit in self.ledger.current.items()
+            if any(file.path not in known for file in commit.files)
+        }
+        files, schema, record = {}, pa.schema([]), read_job(self.store)
+        if record is not None:  # there is one before the first commit
+            labeled = Labeled(self.store, record, Ledger(new))  # whose columns the table may lack
+            files, schema = table_files(self.ledger, labeled.partition_types), schema_of(labeled)
         publication = publish(
             *(self.table, files, schema, lease.confirm), run=self.run, term=lease.term, fence=fence, same_rows=same_rows
         )
-        self._in_schema = {commit.name for commit in current.values()}
         self.published_at = time.monotonic()
         return publication
