@@ -1,7 +1,7 @@
 """Merge small committed files: plan, merge, and the commit that replaces the merged ones. Nothing is labeled again."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -150,7 +150,18 @@ def merge_files(store: Store, merge: Merge) -> WrittenFile:
                 raise OSError(f"{merge.files[0].path}: its columns are not those of all files that it is merged with")
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
             rows += table.num_rows
-    return put_file(store, merge.path, rows, sink.getvalue())
+    return put_file(store, merge.path, rows, sink.getvalue(), _common_statistics(merge.files))
+
+
+def _common_statistics(files: Sequence[WrittenFile]) -> dict[str, tuple[Any, Any, int]]:
+    """The statistics of the rows of all files together, of the columns of which each file has some."""
+    found = {}
+    for column in files[0].statistics:
+        several = [file.statistics[column] for file in files if column in file.statistics]
+        if len(several) == len(files):
+            lows, highs, nulls = zip(*several, strict=True)
+            found[column] = (min(lows), max(highs), sum(nulls))
+    return found
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -12,7 +12,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, row_of
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
-from pipeline_ops.writing.unit_files import METADATA_KEY
+from pipeline_ops.writing.unit_files import METADATA_KEY, column_statistics
 
 
 @dataclass
@@ -37,10 +37,10 @@ def check_commit(
     """Reads all files of a commit; yields one line, the path first, for each violation.
 
     Checked: the bytes are those that were written; Parquet pages have their checksums; the rows are as many as the commit
-    says; each (source_file, source_row) occurs once and lies in the commit's pieces; each misfit is of a labeled row; metadata,
-    and the type of each column, are those of the other files. Columns, and fields of objects, that the sample lacked stand in
-    some files only: that is no violation, and noted in `state.widened`. Since pieces of different commits do not overlap
-    (jobs/maintenance/verify.py), keys are unique in the whole output.
+    says, and its statistics are those of their values; each (source_file, source_row) occurs once and lies in the commit's
+    pieces; each misfit is of a labeled row; metadata, and the type of each column, are those of the other files. Columns, and
+    fields of objects, that the sample lacked stand in some files only: that is no violation, and noted in `state.widened`.
+    Since pieces of different commits do not overlap (jobs/maintenance/verify.py), keys are unique in the whole output.
 
     Args:
         on_file: called with each file before it is read.
@@ -65,6 +65,9 @@ def check_commit(
         codes, values = encoded.indices.to_numpy(), numbers.to_numpy()
         for code, source in enumerate(encoded.dictionary.to_pylist()):
             rows.setdefault(source, []).append(values[codes == code])
+        statistics = column_statistics(table, output) if file.statistics else {}
+        if any(statistics.get(column) != known for column, known in file.statistics.items()):
+            yield f"{file.path}: its commit has statistics of other values"
         yield from _check_schema(file.path, table, set(encoded.dictionary.to_pylist()), output, state)
     labeled = {source: list(parts) for source, parts in rows.items()}
     for file in commit.line_files():

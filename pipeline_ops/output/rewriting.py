@@ -6,9 +6,10 @@ is created, readers see the commits it replaces.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pipeline_ops.schema.units import short_id
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile, new_attempt
 from pipeline_ops.writing.postprocessing import count_labels
-from pipeline_ops.writing.unit_files import REJECTS_FOLDER, parquet_bytes, written_file
+from pipeline_ops.writing.unit_files import REJECTS_FOLDER, column_statistics, parquet_bytes, written_file
 
 
 def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: OutputConfig) -> Commit:
@@ -58,7 +59,7 @@ def drop_sources(store: Store, commit: Commit, gone: Iterable[str], output: Outp
         if rest.num_rows:
             folder = file.path.rpartition("/")[0]
             path = "/".join(filter(None, [folder, f"{unit}-{attempt}-{index}.parquet"]))
-            files.append(put_file(store, path, rest.num_rows, parquet_bytes(rest)))
+            files.append(put_file(store, path, rest.num_rows, parquet_bytes(rest), column_statistics(rest, output)))
     rejects_file, reasons = _rest_of_lines(
         store, commit.rejects_file, gone, f"{REJECTS_FOLDER}/{unit}-{attempt}.jsonl", "reason"
     )
@@ -107,9 +108,11 @@ def tombstone(commits: Iterable[Commit]) -> Commit:
     return Commit(short_id(["nothing", *names]), new_attempt(), (), (), None, 0, 0, 0, 0, 0, {}, replaces=names)
 
 
-def put_file(store: Store, path: str, rows: int, content: Any) -> WrittenFile:
+def put_file(
+    store: Store, path: str, rows: int, content: Any, statistics: Mapping[str, tuple[Any, Any, int]] = MappingProxyType({})
+) -> WrittenFile:
     store.put(path, content)
-    return written_file(path, rows, content)
+    return written_file(path, rows, content, statistics)
 
 
 def _may_hold(store: Store, file: WrittenFile, gone: list[str], output: OutputConfig) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -15,12 +16,26 @@ from pipeline_ops.schema.units import Piece
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file of the output; `path` is relative to the output folder."""
+    """A file of the output; `path` is relative to the output folder.
+
+    `statistics`: {column: (lowest, highest value, number of nulls)} of some columns of a labeled file, for the log of a table;
+    of files of earlier versions there are none.
+    """
 
     path: str
     rows: int
     bytes: int
     md5: str  # of its bytes; on most object stores its etag
+    statistics: dict[str, tuple[Any, Any, int]] = field(default_factory=dict, hash=False)
+
+    @staticmethod
+    def from_fields(fields: dict[str, Any]) -> "WrittenFile":
+        """Of a record's JSON."""
+        held: dict[str, Any] = {}  # equal strings once: a plan holds the records of all files
+        for column, values in fields.get("statistics", {}).items():
+            held[sys.intern(column)] = tuple(map(_held_once, values))
+        given: dict[str, Any] = {**fields, "statistics": held}
+        return WrittenFile(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +156,9 @@ class Commit:
     def from_json(text: str | bytes) -> "Commit":
         fields = json.loads(text)
         fields["pieces"] = tuple(Piece(**piece) for piece in fields["pieces"])
-        fields["files"] = tuple(WrittenFile(**file) for file in fields["files"])
+        fields["files"] = tuple(map(WrittenFile.from_fields, fields["files"]))
         for name in ("rejects_file", "misfits_file"):  # earlier versions have no misfits
-            fields[name] = WrittenFile(**fields[name]) if fields.get(name) else None
+            fields[name] = WrittenFile.from_fields(fields[name]) if fields.get(name) else None
         fields["replaces"] = tuple(fields["replaces"])
         fields["classify_seconds"] = ClassifySeconds(**fields["classify_seconds"])
         fields["file_rejects"] = tuple(FileCounts(**one) for one in fields.get("file_rejects", ()))
@@ -157,8 +172,13 @@ class Commit:
         return [file for file in (self.rejects_file, self.misfits_file) if file is not None]
 
 
+def _held_once(value: Any) -> Any:
+    return sys.intern(value) if isinstance(value, str) else value
+
+
 def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+    found = {name: getattr(record, name) for name in record.__slots__}
+    return found if found.get("statistics", True) else {name: found[name] for name in found if name != "statistics"}
 
 
 def schema_id(schema: pa.Schema) -> str:

@@ -7,9 +7,12 @@ commit alone decides which attempt counts.
 import hashlib
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline_ops.schema.misfits import MISFITS_COLUMN, MISFITS_FOLDER, Misfit, count_misfits, misfits_of, pack_misfits
@@ -60,7 +63,7 @@ def write_unit(
         path = "/".join(filter(None, [hive_folder(columns, values), f"{name}.parquet"]))
         assert path not in contents, "the folders of different values differ"
         contents[path] = parquet_bytes(part)
-        files.append(written_file(path, part.num_rows, contents[path]))
+        files.append(written_file(path, part.num_rows, contents[path], column_statistics(part, output)))
         del part  # before the next one is copied
     rejects_file = None
     if rejects:
@@ -124,9 +127,29 @@ def take_misfits(labeled: pa.Table, output: OutputConfig) -> tuple[pa.Table, lis
     return labeled.drop_columns([MISFITS_COLUMN]), misfits
 
 
-def written_file(path: str, rows: int, content: Any) -> WrittenFile:
+def column_statistics(labeled: pa.Table, output: OutputConfig) -> dict[str, tuple[Any, Any, int]]:
+    """WrittenFile.statistics of the sources, the scores and the numbers of tokens; of those columns that the table has.
+
+    A column with a value that no order has a place for (NaN), or with nulls alone, has none.
+    """
+    names = {output.source_file_column, output.source_row_column}
+    names |= {name for one in output.by_model().values() for name in (one.score_column, one.num_tokens_column)}
+    found = {}
+    for name in labeled.column_names:
+        if name in names:
+            column = labeled.column(name)
+            low, high = pc.min_max(column).as_py().values()
+            if low is not None and not (pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py()):
+                found[name] = (low, high, column.null_count)
+    return found
+
+
+def written_file(
+    path: str, rows: int, content: Any, statistics: Mapping[str, tuple[Any, Any, int]] = MappingProxyType({})
+) -> WrittenFile:
     """The record of a file of that content, which is about to be put."""
-    return WrittenFile(path, rows, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return WrittenFile(path, rows, len(content), md5, dict(statistics))
 
 
 def parquet_bytes(table: pa.Table) -> pa.Buffer:

@@ -86,7 +86,7 @@ def rejects_of(commit: Commit, output: OutputConfig) -> list[Key]:
 
 
 def check_counts(commit: Commit, output: OutputConfig) -> None:
-    """Asserts that a commit's counts are those of its rows."""
+    """Asserts that a commit's counts, and the statistics of its files, are those of its rows."""
     rows, rejects = rows_of(commit, output), rejects_of(commit, output)
     assert (commit.labeled, commit.rejected) == (len(rows), len(rejects))
     assert commit.tokens == sum(tokens for _, _, tokens, _ in rows)
@@ -96,6 +96,10 @@ def check_counts(commit: Commit, output: OutputConfig) -> None:
     assert 0 not in commit.labels.values()
     assert sum(file.rows for file in commit.files) == len(rows)
     assert all((Path(output.path) / file.path).stat().st_size == file.bytes for file in commit.all_files())
+    described = {output.source_file_column, output.source_row_column, output.score_column, output.num_tokens_column}
+    for file in commit.files:
+        columns = read_written(Store(output.path), file).select([*described.difference(output.partition_columns())]).to_pydict()
+        assert file.statistics == {name: (min(values), max(values), 0) for name, values in columns.items()}
 
 
 def flip_byte(path: Path, position: int) -> None:

@@ -1,5 +1,6 @@
 """Commits: what is done, what is open, which files count."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_commit_as_json_comes_back_the_same() -> None:
     assert Commit.from_json(commit.to_json()) == commit
     measured = replace(commit, classify_seconds=ClassifySeconds(0.5, 0.25, 2.0, 0.125), flops=1.5e12)
     assert Commit.from_json(measured.to_json()) == measured
+    described = replace(
+        commit, files=(replace(commit.files[0], statistics={"score": (0.1, 1.0, 0), "source_file": ("a", "é", 2)}),)
+    )
+    assert Commit.from_json(described.to_json()) == described
+    assert hash(described.files[0]) == hash(commit.files[0])
+
+
+def test_commits_of_versions_without_statistics_are_read_and_written_without_them() -> None:
+    record = json.loads(commit_of().to_json())
+    assert {*record["files"][0]} == {*record["rejects_file"]} == {"path", "rows", "bytes", "md5"}
+    assert Commit.from_json(json.dumps(record)).files[0].statistics == {}
 
 
 def test_classify_seconds_are_summed_by_part() -> None:

@@ -55,6 +55,14 @@ def test_check_of_good_commits_finds_nothing(tmp_path: Path, partition_by: tuple
     assert seen.documents == 12 + 9 + 4
 
 
+def test_check_finds_statistics_of_other_values(output: OutputConfig) -> None:
+    commit = write_pieces(output, whole("a"))
+    wrong = replace(commit.files[1], statistics=commit.files[1].statistics | {"score": (0.0, 0.5, 0)})
+    assert check(output, replace(commit, files=(commit.files[0], wrong))) == [
+        f"{wrong.path}: its commit has statistics of other values"
+    ]
+
+
 @pytest.mark.parametrize("rejects", [False, True])
 def test_check_finds_each_flipped_byte(output: OutputConfig, tmp_path: Path, rejects: bool) -> None:
     commit = write_pieces(output, whole("a"))

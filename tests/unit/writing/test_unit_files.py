@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ def test_write_of_a_unit_can_be_read_back_with_its_types(tmp_path: Path) -> None
     assert table.to_pylist() == expected.to_pylist()
     for name in ("text", "nested", "score", "num_tokens", "truncated"):
         assert table.schema.field(name).type == LABELED.schema.field(name).type
+
+
+def test_write_of_a_unit_records_the_least_and_the_greatest_values_of_columns_that_have_some(tmp_path: Path) -> None:
+    numbers = pa.array([1, None, 7], pa.int64())
+    labeled = LABELED.append_column("source_row", numbers).append_column("source_file", [["é/a", "b", "é/a"]])
+    assert [file.statistics for file in write(tmp_path / "a", labeled, [], partition_by=[]).files] == [
+        {
+            "score": (0.5, 1.0, 0),
+            "num_tokens": (3, 5, 0),
+            "source_row": (1, 7, 1),
+            "source_file": ("b", "é/a", 0),
+        }
+    ]
+    scores = pa.array([0.5, math.nan, 0.75], pa.float32())
+    odd = labeled.set_column(labeled.schema.get_field_index("score"), "score", scores)
+    odd = odd.set_column(odd.schema.get_field_index("source_row"), "source_row", pa.nulls(3, pa.int64()))
+    found = {file.path.split("/")[0]: file.statistics for file in write(tmp_path / "b", odd, []).files}
+    assert found["label=POSITIVE"] == {"score": (0.5, 0.75, 0), "num_tokens": (3, 5, 0), "source_file": ("é/a", "é/a", 0)}
+    assert found["label=NEGATIVE"] == {"num_tokens": (4, 4, 0), "source_file": ("b", "b", 0)}
 
 
 def test_write_of_rejects_gives_a_line_each(tmp_path: Path) -> None:
