@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jobs.cli import clusters, job, labels, maintenance, models, publishing, start
+from jobs.cli import clusters, job, labels, maintenance, models, publishing, reviewing, start
 from jobs.cli.options import Command, examples
 from jobs.console import signals
 from jobs.console.signals import INTERRUPTED, TERMINATED
@@ -25,6 +25,7 @@ PANELS = (
     ("The job", job.app),
     ("The labels", labels.app),
     ("The labels", publishing.app),
+    ("The labels", reviewing.app),
     ("Models", models.app),
     ("Clusters", clusters.app),
     ("Housekeeping", maintenance.app),

@@ -8,19 +8,21 @@ from jobs.number_format import byte_size, counted, duration, number, percent, ra
 from pipeline_ops.analysis.redaction import excerpt
 from pipeline_ops.schema.units import row_of
 
+PACKAGE = "jobs.report"
 
-def render(template: str, secrets: Collection[str] = (), **context: Any) -> str:
-    """Render a template of this package.
+
+def render(template: str, secrets: Collection[str] = (), *, package: str = PACKAGE, **context: Any) -> str:
+    """Render a template, which may extend or include those of this package.
 
     Args:
         secrets: values that the `excerpt` filter masks wherever they occur.
+        package: whose template it is.
         context: the template's variables.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("jobs.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, PACKAGE))])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": number,
         "counted": counted,

@@ -52,7 +52,7 @@ class Choice:
 _KEYS = [("score", np.float64), ("source", np.int64), ("source_row", np.int64), ("file", np.int64), ("row", np.int64)]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a document is: the row of a committed file."""
 
     file: WrittenFile
@@ -71,7 +71,7 @@ def find_documents(labeled: Labeled, choice: Choice, columns: Sequence[str] | No
     """
     names = schema_of(labeled, columns).names
     search = _Search(labeled, choice)
-    return _read(labeled, search.places(), names)
+    return read_places(labeled, search.places(), names)
 
 
 def find_rejects(labeled: Labeled, choice: Choice) -> Iterator[dict[str, Any]]:
@@ -125,9 +125,9 @@ class _Search:
         self.sources = None if choice.source is None else _sources(labeled, choice.source)
         self.has_labels = choice.label is not None and self.added.labels is True
         if choice.label is not None:
-            _check_label(labeled, self.model, choice.label)
+            check_label(labeled, self.model, choice.label)
 
-    def places(self) -> Iterator[_Place]:
+    def places(self) -> Iterator[Place]:
         """At most choice.limit places, in order."""
         commits = [commit for commit in self.labeled.commits if self._may_have(commit)]
         if self.choice.order == "input":
@@ -171,18 +171,16 @@ class _Search:
         choice, mask = self.choice, np.ones(table.num_rows, bool)
         if self.sources is not None:
             files = table.column(self.names.source_file_column)
-            mask &= _true(pc.is_in(files.cast(pa.string()), pa.array(sorted(self.sources), pa.string())))
+            mask &= true_rows(pc.is_in(files.cast(pa.string()), pa.array(sorted(self.sources), pa.string())))
         if choice.label is not None:
-            is_best = _true(pc.equal(table.column(self.added.label_name).cast(pa.string()), choice.label))
-            mask &= (
-                (is_best | _lists_with(table.column(self.added.labels_column), choice.label)) if self.has_labels else is_best
-            )
+            is_best = true_rows(pc.equal(table.column(self.added.label_name).cast(pa.string()), choice.label))
+            mask &= (is_best | lists_with(table.column(self.added.labels_column), choice.label)) if self.has_labels else is_best
         for bound, compare in ((choice.min_score, pc.greater_equal), (choice.max_score, pc.less_equal)):
             if bound is not None:
-                mask &= _true(compare(table.column(self.added.score_column).cast(pa.float64()), bound))
+                mask &= true_rows(compare(table.column(self.added.score_column).cast(pa.float64()), bound))
         return mask
 
-    def _in_input_order(self, commits: list[Commit]) -> Iterator[_Place]:
+    def _in_input_order(self, commits: list[Commit]) -> Iterator[Place]:
         left = self.choice.limit
         for group in _growing(_in_order(commits)):
             places = self._first([commit for together in group for commit in together], left)
@@ -191,7 +189,7 @@ class _Search:
             if not left:
                 return
 
-    def _first(self, commits: list[Commit], limit: int) -> list[_Place]:
+    def _first(self, commits: list[Commit], limit: int) -> list[Place]:
         """The first `limit` places in the chosen order; documents of equal scores are in the order of the input.
 
         Memory: a batch, and 40 bytes for each of twice `limit` places. A merged file can have its rows in another order, so
@@ -215,7 +213,7 @@ class _Search:
                 if sum(map(len, further)) > max(limit, BATCH_ROWS):  # not each time: sorting takes longer than reading
                     first, further = _smallest([first, *further], limit), []
         first = _smallest([first, *further], limit)
-        return [_Place(files[one["file"]], int(one["row"])) for one in first]
+        return [Place(files[one["file"]], int(one["row"])) for one in first]
 
 
 def _smallest(parts: list[np.ndarray], limit: int) -> np.ndarray:
@@ -223,19 +221,23 @@ def _smallest(parts: list[np.ndarray], limit: int) -> np.ndarray:
     return rows[np.lexsort((rows["source_row"], rows["source"], rows["score"]))[:limit]]
 
 
-def _read(labeled: Labeled, places: Iterator[_Place], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The documents at the places, in their order."""
+def read_places(labeled: Labeled, places: Iterator[Place], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The documents at the places, in their order, as {column: value}.
+
+    Raises:
+        OSError: a labeled file cannot be read.
+    """
     while chunk := list(islice(places, READ_TOGETHER)):
         wanted: dict[WrittenFile, set[int]] = defaultdict(set)
         for place in chunk:
             wanted[place.file].add(place.row)
-        found: dict[_Place, dict[str, Any]] = {}
+        found: dict[Place, dict[str, Any]] = {}
         for file, batches in read_batches(labeled.store, list(wanted), columns, labeled.partition_types):
             rows, start = np.array(sorted(wanted[file])), 0
             for table in batches:
                 here = rows[(rows >= start) & (rows < start + table.num_rows)]
                 documents = table.take(pa.array(here - start)).to_pylist()
-                found |= {_Place(file, int(row)): document for row, document in zip(here, documents, strict=True)}
+                found |= {Place(file, int(row)): document for row, document in zip(here, documents, strict=True)}
                 start += table.num_rows
                 if start > rows[-1]:
                     break
@@ -272,16 +274,17 @@ def _growing(groups: Sequence[list[Commit]]) -> Iterator[Sequence[list[Commit]]]
         start += 2**power
 
 
-def _true(mask: pa.ChunkedArray) -> np.ndarray:
+def true_rows(mask: pa.ChunkedArray) -> np.ndarray:
+    """bool (rows,): the mask, false where it is null."""
     return pc.fill_null(mask, False).to_numpy()
 
 
-def _lists_with(column: pa.ChunkedArray, label: str) -> np.ndarray:
-    """bool (rows,): whether the list of labels has this one."""
+def lists_with(column: pa.ChunkedArray, label: str) -> np.ndarray:
+    """bool (rows,): whether the row's list of labels has this one."""
     mask = np.zeros(len(column), bool)
     lists = column.combine_chunks()
     parents = pc.list_parent_indices(lists).to_numpy()
-    mask[parents[_true(pa.chunked_array([pc.equal(pc.list_flatten(lists), label)]))]] = True
+    mask[parents[true_rows(pa.chunked_array([pc.equal(pc.list_flatten(lists), label)]))]] = True
     return mask
 
 
@@ -299,7 +302,8 @@ def _sources(labeled: Labeled, source: str) -> set[str]:
     return found
 
 
-def _check_label(labeled: Labeled, model: str, label: str) -> None:
+def check_label(labeled: Labeled, model: str, label: str) -> None:
+    """Raises UserError if the model has no such label, with the nearest one."""
     head = labeled.head(model)
     known = {*labels_of(labeled.commits, model), *head.labels, *head.bin_labels, *filter(None, [head.fallback_label])}
     if label not in known:

@@ -1,5 +1,6 @@
 """The rows of an output that are compared, as numpy arrays by name."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline_ops.analysis.alignment import JoinPart, Position
 from pipeline_ops.analysis.multi_label import is_list
 from pipeline_ops.analysis.single_label import as_text, check_truths
 from pipeline_ops.models.heads import Head
@@ -163,6 +165,24 @@ def ids_of(column: pa.ChunkedArray, number_of: Callable[[str], int]) -> np.ndarr
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     numbers = np.array([number_of(text) for text in encoded.dictionary.to_pylist()], np.int64)
     return numbers[encoded.indices.to_numpy()] if len(numbers) else np.empty(0, np.int64)
+
+
+def key_bounds(files: list[str], part: JoinPart) -> tuple[int, int]:
+    """The keys [low, high) of a part's rows.
+
+    Args:
+        files: sorted names of the part's files, by whose indices keys are made.
+    """
+    low = 0 if part.low is None else _key(files, part.low)
+    high = len(files) * ROWS_PER_FILE if part.high is None else _key(files, part.high)
+    return low, high
+
+
+def _key(files: list[str], position: Position) -> int:
+    """The key of a position; of the beginning of the next file if the file is not in `files`."""
+    name, row = position
+    number = bisect_left(files, name)
+    return number * ROWS_PER_FILE + (row if files[number : number + 1] == [name] else 0)
 
 
 def _predicted(column: pa.ChunkedArray, names: dict[str, int]) -> np.ndarray:

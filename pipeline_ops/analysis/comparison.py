@@ -4,7 +4,6 @@ Documents are matched by source_file and source_row. Commits record which input 
 joined part by part (alignment.py); the counts are those of agreement.py.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +25,7 @@ from pipeline_ops.analysis.aligned_rows import (
     Side,
     TruthColumn,
     ids_of,
+    key_bounds,
     read_rows,
 )
 from pipeline_ops.analysis.alignment import FileMatching, JoinPart, align, match_inputs
@@ -164,8 +164,7 @@ def _compare_part(
     sides = ((a, part.a), (b, part.b))
     files = sorted({name for side in (0, 1) for commit in sides[side][1] for name in matching.names_of(side, commit)})
     numbers = {name: number for number, name in enumerate(files) if name not in matching.changed}
-    low = 0 if part.low is None else _key(files, *part.low)
-    high = len(files) * ROWS_PER_FILE if part.high is None else _key(files, *part.high)
+    low, high = key_bounds(files, part)
     read = []
     for (side, commits), root, order in zip(sides, (matching.root_a, matching.root_b), (None, lists.order_b), strict=True):
         rows = read_rows(side, commits, root, numbers, names, comparison.true_labels, lists, order, truth)
@@ -237,12 +236,6 @@ def _joined(truth: np.ndarray, names: Sequence[str]) -> str:
     if truth.ndim == 0:
         return names[int(truth)]
     return ", ".join(names[place] for place in np.flatnonzero(truth).tolist()) or "none"
-
-
-def _key(files: list[str], name: str, row: int) -> int:
-    """The key of a position; of the beginning of the next file if the file is not in `files`."""
-    number = bisect_left(files, name)
-    return number * ROWS_PER_FILE + (row if files[number : number + 1] == [name] else 0)
 
 
 def _count_rejected(keys: np.ndarray, side: Side, commits: Iterable[Commit], root: str, numbers: dict[str, int]) -> int:

@@ -1,8 +1,8 @@
 """The format of reviewed documents: a JSON object per line, as the review page exports them, or a row of a spreadsheet.
 
-JSON Lines: an object per reviewed document with the keys JSON_KEYS (`text_pair` of pairs only). CSV: SHEET_COLUMNS, of which
-`corrected` is for the reviewer, in UTF-8 with a byte order mark; a row whose `corrected` is empty is not reviewed. jobs/README.md
-describes both.
+JSON Lines: an object per reviewed document with the keys JSON_KEYS (`text_pair` of pairs only). CSV: SHEET_COLUMNS, in UTF-8
+with a byte order mark; `corrected` is for the reviewer, and a row where it is empty is not reviewed. jobs/README.md describes
+both.
 """
 
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ LEVELS = (
     ("jobs.console", "jobs.results"),
     ("jobs.publishing",),
     ("jobs.report", "jobs.remote", "jobs.maintenance", "jobs.benchmark", "jobs.gpu_benchmark"),
-    ("jobs.label_corpus",),
+    ("jobs.label_corpus", "jobs.reviewing"),
     ("jobs.start",),
     ("jobs.cli",),
 )

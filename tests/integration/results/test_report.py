@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -22,7 +21,6 @@ from tests.support.invariant import check_exactly_once
 from tests.support.running import command, command_in_own_process, keys, make_job, wait_for
 from tests.support.serial_chain import run_serially
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECTIONS = (
     *("overview", "labels", "scores", "lengths", "documents", "rejects", "speed", "files", "read", "model", "runs"),
     "configuration",
@@ -252,21 +250,6 @@ def test_record_of_each_run_stands_in_the_report_of_the_last(reported: Reported,
     page = reported.path.read_text()
     rows = page[page.index('<section id="runs">') :].split("<tr>")[2:]
     assert [text_of(row).split()[1:3] for row in rows[:2]] == [["complete", "2"], ["complete", "65"]]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    """A Chromium; closed behind these tests, for what drives it runs an event loop in this thread."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
-        opened = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield opened
-        opened.close()
 
 
 @pytest.mark.slow
