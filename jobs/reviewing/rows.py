@@ -99,7 +99,7 @@ class LabeledRows:
         columns, measured = self.side.columns, self.certainty.columns if self.certainty else ()
         names = [columns.source_file_column, columns.source_row_column, columns.label_name, *measured]
         names += [columns.labels_column] if self.sets and (self.wanted is not None or self.compares_sets) else []
-        for file, tables in read_batches(self.side.labeled.store, files, list(dict.fromkeys(names))):
+        for file, tables in read_batches(self.side.labeled.store, files, list(dict.fromkeys(names)), self.side.labeled.partition_types):
             start = 0
             for table in tables:
                 if table.num_rows:
@@ -147,7 +147,9 @@ class LabeledRows:
         wanted = [columns.source_file_column, columns.source_row_column, columns.label_name]
         wanted += [columns.labels_column] if self.compares_sets else []
         keys, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for _, tables in read_batches(other.labeled.store, [file for commit in part.b for file in commit.files], wanted):
+        for _, tables in read_batches(
+            other.labeled.store, [file for commit in part.b for file in commit.files], wanted, other.labeled.partition_types
+        ):
             for table in tables:
                 paths = table.column(columns.source_file_column)
                 found = ids_of(paths, lambda path: numbers[path.removeprefix(matching.root_b)]) * ROWS_PER_FILE

@@ -27,7 +27,7 @@ LEVELS = (
     ("pipeline_ops.training",),
     ("pipeline_ops.output", "pipeline_ops.stages", "pipeline_ops.synthetic"),
     ("pipeline_ops.planning", "pipeline_ops.analysis", "pipeline_ops.publishing"),
-    ("pipeline_ops.joining",),
+    ("pipeline_ops.joining", "pipeline_ops.reviewing"),
     ("jobs.executors", "jobs.timings", "jobs.checking"),
     ("jobs.run",),
     ("jobs.console", "jobs.results"),
