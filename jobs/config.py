@@ -45,7 +45,7 @@ def _job_schema(schema: dict[str, Any]) -> None:
 
 
 # a file is a training file if it has one of these and no key that only a job has; every other file is a job
-TRAINING_KEYS = {"training", "input.label_column", "model.architecture", "output.overwrite"}
+TRAINING_KEYS = {"training", "input.label_column", "input.corrections", "model.architecture", "output.overwrite"}
 JOB_KEYS = {"models", "compute"}  # and all of `output` but these:
 TRAINING_OUTPUT_KEYS = {"path", "overwrite"}
 

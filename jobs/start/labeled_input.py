@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.number_format import counted
 from pipeline_ops.inputs.config import InputConfig
@@ -23,6 +25,8 @@ from pipeline_ops.schema.units import Range, Reject
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 
+# the reader's added columns; the prefix keeps them from colliding with the label column
+ADDED_COLUMNS = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
 TRAINING_UNIT_BYTES = 8 * 2**20  # small units: reading stops soon after max_documents
 
 REASONS = {  # why rows are skipped, in words; other reasons are words already
@@ -37,7 +41,31 @@ REASONS = {  # why rows are skipped, in words; other reasons are words already
 class LabeledInputConfig(InputConfig):
     """The job's input section plus the label column."""
 
+    path: str = Field(
+        default="",
+        description="file, folder (recursive) or glob; local, s3:// or what fsspec knows; not needed with corrections",
+    )
     label_column: str = Field(default="label", description="the column that holds each document's label")
+    corrections: str | tuple[str, ...] = Field(
+        default=(),
+        description="reviewed documents, as `review` exports them: a .jsonl or .csv file, a folder or glob, or a list of these;"
+        " each takes the place of the document of that row or text",
+    )
+
+    @property
+    def correction_paths(self) -> tuple[str, ...]:
+        return (self.corrections,) if isinstance(self.corrections, str) else self.corrections
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _none_is_empty(cls, path: Any) -> Any:
+        return "" if path is None else path
+
+    @model_validator(mode="after")
+    def _has_documents(self) -> "LabeledInputConfig":
+        if not self.path and not self.correction_paths:
+            raise ValueError("give input.path, a labeled corpus, or input.corrections, or both")
+        return self
 
     @field_validator("text_pair_column")
     @classmethod
@@ -47,20 +75,32 @@ class LabeledInputConfig(InputConfig):
         return column
 
 
+@dataclass
+class LabeledDocuments:
+    """Documents with a label, in the order of the input."""
+
+    texts: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sources: list[tuple[str, int]] = field(default_factory=list)  # (input file, row)
+    skipped: Counter[str] = field(default_factory=Counter)  # rows without text or label, by reason
+
+
 def list_inputs(config: LabeledInputConfig, storage: StorageConfig) -> list[InputFile]:
-    """The files of the corpus in the order of their paths.
+    """The files of the corpus in the order of their paths; none where only corrections are given.
 
     Raises:
         UserError: there are none, or the store refuses the listing.
     """
+    if not config.path:
+        return []
     with store_access("input.path", config.path, "read"):
         return find_inputs(config, Store(config.path, storage))[0]
 
 
 def read_labeled(
     files: Sequence[InputFile], config: LabeledInputConfig, storage: StorageConfig, max_documents: int
-) -> tuple[list[str], list[str], Counter[str]]:
-    """The first `max_documents` texts, their labels, and the number of rows that were skipped meanwhile, by reason.
+) -> LabeledDocuments:
+    """The first `max_documents` documents, and the rows that were skipped meanwhile.
 
     Reasons are those of rejects, `empty_text` and `no_label`.
 
@@ -70,29 +110,29 @@ def read_labeled(
     Raises:
         UserError: a file that cannot be read, or without the text or label column.
     """
-    texts: list[str] = []
-    labels: list[str] = []
-    skipped: Counter[str] = Counter()
+    found = LabeledDocuments()
     try:
         for table, rejects in _tables(files, config, storage):
-            skipped.update(reject.reason for reject in rejects)
+            found.skipped.update(reject.reason for reject in rejects)
             if not table.num_rows:
                 continue
-            for text, label in zip(
+            columns = (config.label_column, ADDED_COLUMNS["source_file_column"], ADDED_COLUMNS["source_row_column"])
+            for text, label, *source in zip(
                 decode_texts(table.column(config.text_column))[0].to_pylist(),
-                table.column(config.label_column).to_pylist(),
+                *(table.column(name).to_pylist() for name in columns),
                 strict=True,
             ):
                 if label is None or not text.strip():
-                    skipped["no_label" if label is None else "empty_text"] += 1
+                    found.skipped["no_label" if label is None else "empty_text"] += 1
                     continue
-                texts.append(text)
-                labels.append(str(label))
-                if len(texts) == max_documents:
-                    return texts, labels, skipped
+                found.texts.append(text)
+                found.labels.append(str(label))
+                found.sources.append((source[0], source[1]))
+                if len(found.texts) == max_documents:
+                    return found
     except store_errors() as error:
         raise UserError(f"input.path: {config.path!r} cannot be read: {error}") from error
-    return texts, labels, skipped
+    return found
 
 
 def check_skipped(skipped: Counter[str], documents: int, config: LabeledInputConfig) -> None:
@@ -130,12 +170,10 @@ def _tables(
 ) -> Iterator[tuple[pa.Table, list[Reject]]]:
     """Yield the input unit by unit: a table with the text and label columns, and the rejected rows."""
     store = Store(config.path, storage)
-    # the reader's added columns are not used; the prefix keeps them from colliding with the label column
-    added = {name: f"__{name}" for name in OutputConfig(path="-", scores=True, logits=True).added_columns()}
     settings = ReadSettings(
         input=config,
         storage=storage,
-        output=OutputConfig(path="-", columns=(config.label_column,), **added),  # pyright: ignore[reportArgumentType]
+        output=OutputConfig(path="-", columns=(config.label_column,), **ADDED_COLUMNS),  # pyright: ignore[reportArgumentType]
         column_types=infer_column_types(files, config, store),
         unit_sizes=UnitSizes(TRAINING_UNIT_BYTES),
         fingerprint="",

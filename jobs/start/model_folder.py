@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline_ops.models.fetch import is_hub_id
+from pipeline_ops.models.model_card import REVIEWED_SAMPLES
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, JOB_FILE
 from pipeline_ops.output.lease import LEASE_FOLDER
 from pipeline_ops.schema.errors import UserError, store_access
@@ -26,22 +27,23 @@ RECORD = "training.json"  # settings, versions and held-out accuracy, in the mod
 
 
 def check_target(
-    target: str, storage: StorageConfig, *, source: str, files: Iterable[str], start: str | None, overwrite: bool
+    target: str, storage: StorageConfig, *, source: str | None, files: Iterable[str], start: str | None, overwrite: bool
 ) -> None:
     """Fail before an hour of training if its result could not be written, or would replace or become a corpus,
     labels or the model that it starts from.
 
     Args:
         target: the model's folder.
-        source: `input.path`.
-        files: the input files that it gives, as full paths.
+        source: `input.path`; None: training reads corrections alone.
+        files: the input files that it gives, and those of the corrections.
         start: `model.path`; None: training starts from new weights.
         overwrite: replace what the folder holds.
 
     Raises:
         UserError: the folder cannot be written, or holds what it must keep.
     """
-    check_apart(source, target, "the model's files")
+    if source is not None:
+        check_apart(source, target, "the model's files")
     inside = next((path for path in files if is_inside(path, target)), None)
     if inside is not None:
         raise UserError(
@@ -113,19 +115,29 @@ def _publish_locally(folder: str, target: str) -> None:
         shutil.rmtree(outdated)
 
 
-def write_facts(folder: str, settings: Mapping[str, Any], versions: Mapping[str, str], report: Mapping[str, Any]) -> None:
+def write_facts(
+    folder: str,
+    settings: Mapping[str, Any],
+    versions: Mapping[str, str],
+    report: Mapping[str, Any],
+    reviewed_samples: Sequence[str],
+) -> None:
     """Write how the model was trained into its local `folder`: training.json for programs, README.md as the model card.
 
     Args:
         settings: of the training file.
         report: the fields of the last JSON line.
+        reviewed_samples: ids of the review samples that the model has learned from; labeling records them with the model, as
+            these samples cannot say how good it is.
     """
     record = {"settings": settings, "versions": versions, "report": report}
     Path(folder, RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     start = settings["model"]["path"]
-    head = {"library_name": "transformers", "pipeline_tag": "text-classification"}
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
     if start is not None and is_hub_id(start):
         head["base_model"] = start
+    if reviewed_samples:
+        head[REVIEWED_SAMPLES] = [*reviewed_samples]
     rows = {
         "starts from": start or f"new weights: {settings['model']['architecture']['model_type']}",
         "parameters": f"{report['parameters']:,}, {report['trained_parameters']:,} of them trained",

@@ -19,10 +19,13 @@ from jobs.number_format import counted, number
 from jobs.start.labeled_input import LabeledInputConfig, check_skipped, list_inputs, read_labeled, skipped_line
 from jobs.start.model_folder import check_target, publish, write_facts
 from jobs.start.training_checkpoints import checkpoint_folder, fingerprint_of, kept_checkpoints
+from jobs.start.training_corrections import corrected_documents, correction_facts, correction_lines
 from jobs.start.training_threads import Threads
 from pipeline_ops.analysis.metrics import single_label_metrics
 from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import HubUnreachable, hub_commit, is_hub_id, local_copy, weights_identity
+from pipeline_ops.models.model_card import REVIEWED_SAMPLES, card_of
+from pipeline_ops.reviewing.corrections import read_corrections
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import full_path
@@ -89,7 +92,7 @@ def train(config: TrainConfig, *, quiet: bool = False, command: str = "the same 
         command: to be given again after an interruption.
 
     Returns:
-        The fields of report_of(), `skipped` rows, `skipped_by_reason` and `output`.
+        The fields of report_of(), `corrections`, `skipped` rows, `skipped_by_reason` and `output`.
 
     Raises:
         UserError: invalid config, unusable input, or an output that cannot be written; nothing has been written.
@@ -115,19 +118,29 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
     check_target(
         target,
         config.storage,
-        source=config.input.path,
-        files=(file.path for file in files),
+        source=config.input.path or None,
+        files=(*(file.path for file in files), *config.input.correction_paths),
         start=config.model.path,
         overwrite=config.output.overwrite,
     )
+    paths = config.input.correction_paths
+    corrections = read_corrections(paths, config.storage, "input.corrections") if paths else []
     steps.begin("looking for the model")
     revision = _revision(config.model)
     steps.begin("reading the documents")
-    texts, labels, skipped = read_labeled(files, config.input, config.storage, config.training.max_documents)
-    steps.say(f"{counted(len(texts), 'document')}, {counted(len(set(labels)), 'label')}")
+    found = read_labeled(files, config.input, config.storage, config.training.max_documents)
+    skipped = found.skipped
+    if files:
+        steps.say(f"{counted(len(found.texts), 'document')}, {counted(len(set(found.labels)), 'label')}")
     if skipped:
-        steps.say(skipped_line(skipped, len(texts)))
-    check_skipped(skipped, len(texts), config.input)
+        steps.say(skipped_line(skipped, len(found.texts)))
+    check_skipped(skipped, len(found.texts), config.input)
+    texts, labels, corrected = found.texts, found.labels, None
+    if corrections:
+        corrected = corrected_documents(found, corrections, config.training.max_documents)
+        for line in correction_lines(corrected):
+            steps.say(line)
+        texts, labels = corrected.texts, corrected.labels
     steps.begin("loading the model, tokenizing")
     start, weights = None, None
     if config.model.path is not None:
@@ -159,11 +172,12 @@ def _train(config: TrainConfig, target: str, steps: Steps) -> dict[str, Any]:
             on_step=_progress(steps, threads),
             say=steps.say,
         )
-        report = report_of(result)
+        report = {**report_of(result), "corrections": correction_facts(corrected)}
         worse = baseline_line(report, config.training)
         if worse is not None:
             steps.say(worse)
-        write_facts(folder, settings, versions, report)
+        reviewed = {*(corrected.samples if corrected else ()), *samples_of(config.model, config.storage)}
+        write_facts(folder, settings, versions, report, sorted(reviewed))
         steps.begin("publishing the model")
         publish(folder, Store(target, config.storage))
     return {**report, "skipped": skipped.total(), "skipped_by_reason": dict(skipped), "output": target}
@@ -181,6 +195,13 @@ def _revision(model: StartConfig) -> str | None:
         return hub_commit(ModelConfig(path=model.path, revision=model.revision))
     except HubUnreachable as error:
         raise UserError(f"{error}; give a folder, or model.architecture in place of model.path to train new weights") from error
+
+
+def samples_of(model: StartConfig, storage: StorageConfig) -> list[str]:
+    """Ids of the review samples that a checkpoint has learned from already."""
+    if model.path is None:
+        return []
+    return card_of(ModelConfig(path=model.path, revision=model.revision), storage).get(REVIEWED_SAMPLES, [])
 
 
 def report_of(result: TrainingResult) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pipeline_ops.models.config import ModelConfig
 from pipeline_ops.models.fetch import is_hub_id, local_copy
 from pipeline_ops.storage.config import StorageConfig
 
-CARD_KEYS = ("license", "language", "base_model", "datasets", "tags", "pipeline_tag")
+REVIEWED_SAMPLES = "reviewed_samples"  # ids of the samples of `review` that the model was trained on
+CARD_KEYS = ("license", "language", "base_model", "datasets", "tags", "pipeline_tag", REVIEWED_SAMPLES)
 CONFIG_KEYS = ("hidden_size", "dim", "num_hidden_layers", "n_layers", "vocab_size")
 
 

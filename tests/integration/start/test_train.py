@@ -214,16 +214,17 @@ def test_train_that_fails_leaves_the_old_model(corpus: Path, tmp_path: Path):
 
 def test_read_labeled_stops_at_the_limit(corpus: Path, tmp_path: Path):
     config = configured(corpus, tmp_path / "model")
-    texts, labels, skipped = read_labeled(list_inputs(config.input, config.storage), config.input, config.storage, 15)
-    assert texts == [row["review"] for row in ROWS[:15]]
-    assert labels == [str(row["stars"]) for row in ROWS[:15]]
-    assert not skipped
+    found = read_labeled(list_inputs(config.input, config.storage), config.input, config.storage, 15)
+    assert found.texts == [row["review"] for row in ROWS[:15]]
+    assert found.labels == [str(row["stars"]) for row in ROWS[:15]]
+    assert found.sources == [(str(corpus / "a.parquet"), row) for row in range(15)]
+    assert not found.skipped
 
 
 def test_read_labeled_label_named_like_a_column_that_the_job_adds(corpus: Path, tmp_path: Path):
     config = configured(corpus, tmp_path / "model")
     source = config.input.model_copy(update={"label_column": "score"})
-    assert set(read_labeled(list_inputs(source, config.storage), source, config.storage, 1000)[1]) == {"0.5"}
+    assert set(read_labeled(list_inputs(source, config.storage), source, config.storage, 1000).labels) == {"0.5"}
 
 
 @pytest.mark.parametrize(
