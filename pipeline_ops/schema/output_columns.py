@@ -1,12 +1,17 @@
 """OutputConfig: the output folder, and the names of the columns that labeling adds, for one model or several."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Embedding = Literal["cls", "mean"]
 TableFormat = Literal["none", "delta", "iceberg"]
+
+# properties of catalogs: token, credential, s3.secret-access-key, adls.sas-token, header.Authorization, ...
+SECRET_KEY = re.compile(r"(?i)(token|credential|password|secret|access-key(-id)?|account-key|connection-string|authorization)$")
+PASSWORD_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
 
 
 class OutputConfig(BaseModel):
@@ -84,6 +89,29 @@ class OutputConfig(BaseModel):
         if "label_name" in settings:
             raise ValueError("label_column is an earlier name of output.label_name; give label_name alone")
         return {"label_name" if key == "label_column" else key: value for key, value in settings.items()}
+
+    @field_validator("catalog")
+    @classmethod
+    def _no_secrets(cls, catalog: dict[str, str] | None) -> dict[str, str] | None:
+        for key, value in (catalog or {}).items():
+            if SECRET_KEY.search(key) or PASSWORD_IN_URL.search(value):
+                name = (catalog or {}).get("name", "default")
+                raise ValueError(
+                    f"{key} holds a secret, which does not belong into the job file; give it in ~/.pyiceberg.yaml, or as"
+                    f" PYICEBERG_CATALOG__{name.upper().replace('-', '_')}__{key.upper().replace('-', '_').replace('.', '__')}"
+                )
+        return catalog
+
+    @model_validator(mode="after")
+    def _of_a_catalog(self) -> "OutputConfig":
+        if self.catalog is None:
+            return self
+        if self.table != "iceberg":
+            raise ValueError("catalog has no effect without output.table: iceberg; set it, or leave catalog out")
+        namespace, _, name = self.catalog.get("table", "").rpartition(".")
+        if not name or not all(namespace.split(".")):
+            raise ValueError(f"catalog.table: {self.catalog.get('table', '')!r}: give the table's name as NAMESPACE.NAME")
+        return self
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "OutputConfig":

@@ -15,6 +15,7 @@ from pipeline_ops.tables.delta import read_delta_table
 from pipeline_ops.tables.iceberg import (
     CATALOG,
     LIKE_METADATA,
+    PUBLISHED,
     metadata_folders,
     metadata_in_catalog,
     newest_metadata,
@@ -26,7 +27,7 @@ from pipeline_ops.tables.input_table import REQUESTS_AT_ONCE, TableFiles
 # of a folder that is two tables, the first one counts
 FILES = {
     "Delta": [("_delta_log/", re.compile(r"(?:(.*)/)?_delta_log/(?:\d{20}\.[^/]+|_last_checkpoint)?"))],
-    "Iceberg": [(".metadata.json", re.compile(r"(?:(.*)/)?metadata/[^/]+\.metadata\.json(?:\.gz)?"))],
+    "Iceberg": [(".metadata.json", re.compile(r"(?:(.*?)/)??(?:_iceberg/)?metadata/[^/]+\.metadata\.json(?:\.gz)?"))],
     "Hudi": [(".hoodie/", re.compile(r"(?:(.*?)/)?\.hoodie/.*"))],
     "Lance": [
         ("_versions/", re.compile(r"(?:(.*)/)?_versions/[^/]+\.manifest")),
@@ -89,7 +90,7 @@ def is_in_catalog(path: str) -> bool:
 
 def find_table_in_catalog(store: Store) -> TableFiles:
     """As find_table, of a table that a catalog knows."""
-    return _iceberg_files(store, metadata_in_catalog(store.path))
+    return _iceberg_files(store, metadata_in_catalog(store.path, store.config))
 
 
 def _iceberg_files(store: Store, metadata: str) -> TableFiles:
@@ -128,6 +129,7 @@ def _check_no_part(store: Store, listed: Sequence[StoredFile]) -> None:
     places = [(root, "Delta", "_delta_log") for root in roots if root != store.path]
     places += [(root, "Hudi", ".hoodie") for root in roots if root != store.path]
     places += [(root, "Iceberg", "metadata") for root in {_above_data(root) for root in roots} if root]
+    places += [(root, "Iceberg", f"{PUBLISHED}/metadata") for root in roots if root != store.path]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
         found = threads.map(lambda place: _has_log(Store(place[0], store.config), place[2]), places)
     for (root, table_format, _), is_table in zip(places, found, strict=True):

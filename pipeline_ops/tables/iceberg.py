@@ -4,7 +4,6 @@ pyiceberg plans the scan and reads metadata and manifests through Store, with it
 """
 
 import gzip
-import io
 import json
 import re
 import zlib
@@ -16,11 +15,12 @@ import pyarrow as pa
 
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.storage.config import StorageConfig
-from pipeline_ops.storage.paths import full_path, join
+from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.tables.input_table import InputTable, TableFiles, import_extra, stored_files
 
 METADATA = "metadata"
+PUBLISHED = "_iceberg"  # folder of our outputs with the metadata of the table that they are published as
 METADATA_FILE = re.compile(r"(?:.*/)?v?(\d+)(?:-[^/]*?)?(?:\.gz)?\.metadata\.json(?:\.gz)?")
 LIKE_METADATA = re.compile(r"(?:.*/)?[^/]+\.metadata\.json(?:\.gz)?")
 METADATA_KEYS = {"format-version", "location"}  # that every version of the format requires
@@ -71,12 +71,17 @@ def newest_metadata(store: Store, files: Sequence[StoredFile]) -> str:
     Raises:
         UserError: several have the highest number.
     """
-    folder = store.join(METADATA)
+    folder = next(
+        folder
+        for folder in (store.join(METADATA), store.join(PUBLISHED, METADATA))
+        if any(file.path.rpartition("/")[0] == folder and LIKE_METADATA.fullmatch(file.path) for file in files)
+    )
     paths = [file.path for file in files if file.path.rpartition("/")[0] == folder]
     if join(folder, VERSION_HINT) in paths:
-        hint = store.read(f"{METADATA}/{VERSION_HINT}").decode(errors="replace").strip()
-        if join(folder, hint) in paths:
-            return join(folder, hint)
+        hint = store.read(store.relative(join(folder, VERSION_HINT))).decode(errors="replace").strip()
+        for name in (hint, f"{hint}.metadata.json"):
+            if join(folder, name) in paths:
+                return join(folder, name)
     numbers = {path: int(found[1]) for path in paths if (found := METADATA_FILE.fullmatch(path))}
     numbers = numbers or {path: 0 for path in paths if LIKE_METADATA.fullmatch(path)}
     newest = [path for path, number in numbers.items() if number == max(numbers.values())]
@@ -89,7 +94,7 @@ def newest_metadata(store: Store, files: Sequence[StoredFile]) -> str:
     return newest[0]
 
 
-def metadata_in_catalog(path: str) -> str:
+def metadata_in_catalog(path: str, config: StorageConfig) -> str:
     """The full path of the current metadata file of a table, by its name in a catalog that pyiceberg is configured for.
 
     Args:
@@ -99,11 +104,13 @@ def metadata_in_catalog(path: str) -> str:
         UserError: pyiceberg is not installed, there is no such catalog or table, or the catalog cannot be reached.
     """
     load_catalog = import_extra("pyiceberg.catalog", "Iceberg", path).load_catalog
+    from pipeline_ops.tables.store_file_io import path_of, properties_for
+
     catalog, _, table = path.removeprefix(CATALOG).partition("/")
     if not catalog or "." not in table:
         raise UserError(f"input.path: {path!r} names no table; give {CATALOG}CATALOG/NAMESPACE.TABLE")
     try:
-        return _full_path(load_catalog(catalog).load_table(table).metadata_location)
+        return path_of(load_catalog(catalog, **properties_for(config)).load_table(table).metadata_location)
     except Exception as error:  # of the client of whatever the catalog is
         raise UserError(
             f"input.path: {path!r} cannot be looked up: {type(error).__name__}: {one_line(error)}; catalogs are configured in"
@@ -127,14 +134,16 @@ def read_iceberg_table(path: str, location: str, files: Sequence[StoredFile], co
     from pyiceberg.exceptions import ValidationError
     from pyiceberg.serializers import FromInputFile
 
-    file_io = _file_io(config)
+    from pipeline_ops.tables.store_file_io import StoreFileIO, path_of, properties_for
+
+    file_io = StoreFileIO(properties_for(config))
     try:
         metadata = FromInputFile.table_metadata(file_io.new_input(location))
         opened = static_table(("table", path), metadata, location, file_io, NoopCatalog("none"))
         snapshot = opened.current_snapshot()
         if snapshot is None:
             raise UserError(f"input.path: the Iceberg table {path!r} has no rows: it has no snapshot yet")
-        arrow = _arrow_schema(opened.schema())
+        arrow = arrow_schema(opened.schema())
         partitions = _partition_names(opened)
         table = InputTable("Iceberg", path, snapshot.snapshot_id, arrow, frozenset(partitions.values()))
         _check_schemas(table, metadata)
@@ -142,7 +151,7 @@ def read_iceberg_table(path: str, location: str, files: Sequence[StoredFile], co
         tasks = list(opened.scan().plan_files())
         for task in tasks:
             _check_readable(table, task)
-        paths = [_full_path(task.file.file_path) for task in tasks]
+        paths = [path_of(task.file.file_path) for task in tasks]
         stored = stored_files(paths, {file.path: file for file in files}, config)
     except FileNotFoundError as error:
         raise UserError(
@@ -247,7 +256,7 @@ def _check_equality_deletes(table: InputTable, snapshot: Any, file_io: Any) -> N
         )
 
 
-def _arrow_schema(schema: Any) -> pa.Schema:
+def arrow_schema(schema: Any) -> pa.Schema:
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
     arrow: Any = schema_to_pyarrow(schema, include_field_ids=False)
@@ -263,50 +272,3 @@ def _usual_type(data_type: pa.DataType) -> pa.DataType:
     if pa.types.is_large_list(data_type) or pa.types.is_list(data_type):
         return pa.list_(data_type.value_field.with_type(_usual_type(data_type.value_type)))
     return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(data_type, data_type)
-
-
-def _full_path(location: str) -> str:
-    """The full path of a location in metadata, such as file:/a, file:///a, s3a://bucket/a."""
-    if location.startswith("file:"):
-        return full_path("/" + location.removeprefix("file:").lstrip("/"))
-    return full_path(location.replace("s3n://", "s3://", 1))
-
-
-def _file_io(config: StorageConfig) -> Any:
-    """A pyiceberg.io.FileIO that reads whole files through Store."""
-    from pyiceberg.io import FileIO, InputFile, OutputFile
-
-    class StoreInput(InputFile):
-        def _place(self) -> tuple[Store, str]:
-            folder, _, name = _full_path(self.location).rpartition("/")
-            return Store(folder, config), name
-
-        def __len__(self) -> int:
-            store, name = self._place()
-            return store.stat(name).size
-
-        def exists(self) -> bool:
-            try:
-                return len(self) >= 0
-            except FileNotFoundError:
-                return False
-
-        def open(self, seekable: bool = True) -> Any:
-            store, name = self._place()
-            try:
-                content = store.read(name)
-            except FileNotFoundError:
-                raise FileNotFoundError(self.location) from None
-            return io.BytesIO(gzip.decompress(content) if self.location.endswith(".json.gz") else content)
-
-    class StoreFileIO(FileIO):
-        def new_input(self, location: str) -> StoreInput:
-            return StoreInput(location)
-
-        def new_output(self, location: str) -> OutputFile:
-            raise NotImplementedError(location)
-
-        def delete(self, location: Any) -> None:
-            raise NotImplementedError(location)
-
-    return StoreFileIO()

@@ -263,7 +263,7 @@ def test_a_table_is_found_by_its_name_in_a_catalog(model: Path, tmp_path: Path, 
     newest = Path(table.metadata_location.removeprefix("file://"))
     # left by a commit that failed: only the catalog knows that it does not count
     shutil.copy(newest, newest.with_name("00009-failed.metadata.json"))
-    monkeypatch.setattr("pyiceberg.catalog.load_catalog", {"mine": table.catalog}.__getitem__)
+    monkeypatch.setattr("pyiceberg.catalog.load_catalog", lambda name, **_: {"mine": table.catalog}[name])
     job_file = tmp_path / "job.yaml"
     name = "iceberg://mine/db.table"
     assert command("init", name, "--model", model, "--job", job_file, f"output.path={output}").code == 0

@@ -21,3 +21,29 @@ def test_label_column_is_an_earlier_key_of_the_labels_name() -> None:
     assert OutputConfig.model_validate({"path": "out", "label_column": "class"}) == OutputConfig(path="out", label_name="class")
     with pytest.raises(ValueError, match=r"output\.label_name"):
         OutputConfig.model_validate({"path": "out", "label_column": "class", "label_name": "class"})
+
+
+@pytest.mark.parametrize(
+    ("catalog", "message"),
+    [
+        ({}, r"catalog\.table: '': give the table's name as NAMESPACE\.NAME"),
+        ({"table": "labels"}, r"catalog\.table: 'labels'"),
+        ({"table": "a..labels"}, r"catalog\.table: 'a\.\.labels'"),
+        ({"table": "a.b", "token": "t"}, r"token holds a secret.*~/\.pyiceberg\.yaml.*PYICEBERG_CATALOG__DEFAULT__TOKEN"),
+        ({"table": "a.b", "name": "x-y", "s3.secret-access-key": "k"}, "PYICEBERG_CATALOG__X_Y__S3__SECRET_ACCESS_KEY"),
+        ({"table": "a.b", "credential": "id:secret"}, "credential holds a secret"),
+        ({"table": "a.b", "header.Authorization": "Basic x"}, r"header\.Authorization holds a secret"),
+        ({"table": "a.b", "uri": "postgresql+psycopg2://user:pass@host/db"}, "uri holds a secret"),
+    ],
+)
+def test_a_catalog_without_a_name_or_with_a_secret_is_refused(catalog: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OutputConfig(path="out", table="iceberg", catalog=catalog)
+
+
+def test_a_catalog_is_of_an_iceberg_table() -> None:
+    catalog = {"table": "a.b.c", "type": "rest", "uri": "https://user@host/v1", "oauth2-server-uri": "https://host/tokens"}
+    assert OutputConfig(path="out", table="iceberg", catalog=catalog).catalog == catalog
+    for table in ("none", "delta"):
+        with pytest.raises(ValueError, match=r"catalog has no effect without output\.table: iceberg"):
+            OutputConfig(path="out", table=table, catalog=catalog)

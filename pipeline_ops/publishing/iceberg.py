@@ -1,0 +1,295 @@
+"""Iceberg: the committed files as a table of a catalog; one snapshot for each version, by pyiceberg.
+
+Guarantee: a snapshot is only ever made the successor of the one that was read. The catalog compares and swaps the table's
+current metadata, and a write that finds another snapshot there has no effect; pyiceberg's own retries, which would apply the
+change to that one, are off. Metadata and manifests go through Store (tables/store_file_io.py) to OUTPUT/_iceberg/metadata.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline_ops.publishing.iceberg_catalog import IcebergCatalog
+from pipeline_ops.publishing.table import PROPERTY_PREFIX, TableChange, TableChangedError, TableVersion
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.paths import join
+from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.iceberg import METADATA, PUBLISHED, VERSION_HINT, arrow_schema
+from pipeline_ops.tables.input_table import REQUESTS_AT_ONCE
+
+NO_RETRIES = {"commit.retry.num-retries": "0"}
+PROPERTIES = {
+    **NO_RETRIES,
+    "write.metadata.delete-after-commit.enabled": "true",  # of earlier metadata files the newest 100 stay
+    "commit.manifest-merge.enabled": "true",  # of 100 small manifests that appends have left, one is made
+    "commit.manifest.target-size-bytes": str(2 * 2**20),
+}
+# a removal writes those manifests anew that name a removed file; files are in the order of their partitions
+FILES_OF_A_MANIFEST = 10_000
+MOST_MANIFESTS = 100
+NAME_MAPPING = "schema.name-mapping.default"  # the files have no field ids
+
+
+class IcebergTable:
+    """A table of an Iceberg catalog; see Table."""
+
+    format = "Iceberg"
+
+    def __init__(self, store: Store, output: OutputConfig):
+        """Raises UserError if pyiceberg is missing, or the output needs a catalog and has none."""
+        self.store = store
+        self.partitions = output.partition_columns()
+        self.keep = timedelta(days=output.keep_versions_days)
+        self.catalog = IcebergCatalog(store, output)
+        self._opened: Any = None  # pyiceberg.table.Table, as read or written last
+        self._paths: dict[int, frozenset[str]] = {}  # {snapshot id: its files}, of one snapshot
+
+    def read(self) -> TableVersion:
+        """See Table.
+
+        Raises:
+            UserError: the catalog cannot be reached, or it has another table of that name.
+            StoreError: the catalog or the store kept failing.
+        """
+        self._opened = self._load()
+        return self._version()
+
+    def write(self, seen: TableVersion, change: TableChange) -> TableVersion:
+        """See Table.
+
+        Raises:
+            UserError: the catalog cannot be reached.
+            TableChangedError: there is a newer version than `seen`.
+            StoreError: the catalog or the store kept failing; whether the version was written is unknown if the catalog did.
+        """
+        from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
+
+        opened = self._opened
+        if seen.version != (_current_id(opened) if opened is not None else None):
+            raise TableChangedError
+        try:
+            if opened is not None and NO_RETRIES.items() - opened.properties.items():
+                with self.catalog.requests():
+                    opened.transaction().set_properties(NO_RETRIES).commit_transaction()
+            transaction = self._create(change.schema) if opened is None else opened.transaction()
+            expired = self._stage(transaction, seen, change)
+            with self.catalog.requests():
+                self._opened = transaction.commit_transaction()
+        except (CommitFailedException, NoSuchTableError, TableAlreadyExistsError) as error:
+            raise TableChangedError from error
+        paths = (seen.paths - {*change.removed}) | {file.path for file in change.added}
+        self._paths = {_current_id(self._opened): frozenset(paths)}
+        self._put_hint()
+        self._delete_metadata_of(expired)
+        return self._version()
+
+    def kept_paths(self, since: datetime) -> set[str]:
+        """See Table; files of snapshots that a tag or a branch names are kept, too."""
+        opened = self._opened = self._load()
+        paths = set(self._version().paths)
+        if opened is None:
+            return paths
+        others = {one.snapshot_id: one for one in _kept_snapshots(opened.metadata, since)}
+        snapshot = opened.current_snapshot()
+        # a file of an earlier snapshot is in the newest one, or one of those between them has removed it
+        while snapshot is not None:
+            others.pop(snapshot.snapshot_id, None)
+            earlier = others.get(snapshot.parent_snapshot_id)
+            if earlier is not None:
+                paths |= self._removed_by(snapshot)
+            snapshot = earlier
+        return paths | self._paths_of(others.values())
+
+    def _load(self) -> Any:
+        """The table as the catalog has it; None if there is none yet."""
+        from pyiceberg.exceptions import NoSuchTableError
+
+        from pipeline_ops.tables.store_file_io import path_of
+
+        if not self.catalog.exists:
+            return None
+        catalog = self.catalog.connect()
+        try:
+            with self.catalog.requests():
+                opened = catalog.load_table(self.catalog.identifier)
+        except NoSuchTableError:
+            return None
+        except FileNotFoundError as error:
+            raise UserError(
+                f"output.catalog: {self.catalog.words} names metadata of the table {self.catalog.table!r} that does not exist,"
+                f" {error}: it was moved or deleted; {self.catalog.remedy_for_another_table}"
+            ) from error
+        location = path_of(opened.location())
+        if location != self.store.path:
+            raise UserError(
+                f"output.catalog: {self.catalog.words} has a table {self.catalog.table!r} at {location!r}, which is not this"
+                f" output, {self.store.path!r}; {self.catalog.remedy_for_another_table}"
+            )
+        found = tuple(field.name for field in opened.spec().fields)
+        if found != self.partitions:
+            raise UserError(
+                f"output.catalog: the table {self.catalog.table!r} is partitioned by {', '.join(found) or 'nothing'}, not by"
+                f" {', '.join(self.partitions) or 'nothing'}, as output.partition_by has it;"
+                f" {self.catalog.remedy_for_another_table}"
+            )
+        return opened
+
+    def _version(self) -> TableVersion:
+        opened = self._opened
+        if opened is None:
+            return TableVersion(None, frozenset(), pa.schema([]))
+        schema = arrow_schema(opened.schema())
+        snapshot = opened.current_snapshot()
+        if snapshot is None:
+            return TableVersion(None, frozenset(), schema)
+        if snapshot.snapshot_id not in self._paths:
+            self._paths = {snapshot.snapshot_id: frozenset(self._paths_of([snapshot]))}
+        summary = snapshot.summary.additional_properties if snapshot.summary else {}
+        term = int(summary.get(f"{PROPERTY_PREFIX}term", 0))
+        return TableVersion(snapshot.snapshot_id, self._paths[snapshot.snapshot_id], schema, term)
+
+    def _create(self, schema: pa.Schema) -> Any:
+        """The transaction that makes the table."""
+        from pyiceberg.table.name_mapping import create_mapping_from_schema
+
+        from pipeline_ops.publishing.iceberg_files import iceberg_schema, partition_spec
+        from pipeline_ops.tables.store_file_io import location_of
+
+        for name in self.partitions:
+            # pyiceberg 0.12 reads a double as a float (its pull request 3808), and cannot remove files of NaN and infinity
+            if pa.types.is_floating(schema.field(name).type):
+                raise UserError(
+                    f"output.partition_by: {name!r} is a {schema.field(name).type}, which pyiceberg rounds where it is a"
+                    f" partition's value; cast it (input.column_types: {{{name}: string}}), or set output.table: delta"
+                )
+        columns = iceberg_schema(schema)
+        catalog = self.catalog.connect()
+        with self.catalog.requests():
+            if not catalog.namespace_exists(self.catalog.identifier[:-1]):
+                catalog.create_namespace_if_not_exists(self.catalog.identifier[:-1])
+            transaction = catalog.create_table_transaction(
+                self.catalog.identifier,
+                columns,
+                location=location_of(self.store.path),
+                partition_spec=partition_spec(columns, self.partitions),
+                properties={**PROPERTIES, "write.metadata.path": location_of(self.store.join(PUBLISHED, METADATA))},
+            )
+        mapping = create_mapping_from_schema(transaction.table_metadata.schema())
+        return transaction.set_properties({NAME_MAPPING: mapping.model_dump_json()})
+
+    def _stage(self, transaction: Any, seen: TableVersion, change: TableChange) -> list[Any]:
+        """Adds the change to the transaction; returns the snapshots that it expires."""
+        from pyiceberg.table.update.snapshot import ExpireSnapshots
+
+        from pipeline_ops.publishing.iceberg_files import data_file, optional_columns
+        from pipeline_ops.tables.store_file_io import location_of
+
+        if self._opened is not None and change.schema != seen.schema:
+            with transaction.update_schema() as update:
+                update.union_by_name(optional_columns(change.schema))
+        metadata = transaction.table_metadata
+        schema, spec = metadata.schema(), metadata.spec()
+        added = sorted(change.added, key=lambda file: file.path)
+        for start in range(0, max(1, len(added)), FILES_OF_A_MANIFEST):
+            removed = change.removed if start == 0 else ()  # first, so that no snapshot has a document twice
+            update = transaction.update_snapshot(snapshot_properties=dict(change.properties))
+            with update.overwrite() if removed else update.merge_append() as snapshot:
+                for file in added[start : start + FILES_OF_A_MANIFEST]:
+                    snapshot.append_data_file(data_file(file, location_of(self.store.join(file.path)), schema, spec))
+                for entry in self._entries(removed):
+                    snapshot.delete_data_file(entry)
+        if change.removed and self._num_manifests(transaction.table_metadata) > MOST_MANIFESTS:
+            # only an append drops the manifests that earlier removals have left, and merges small ones
+            transaction.update_snapshot(snapshot_properties=dict(change.properties)).merge_append().commit()
+        metadata = transaction.table_metadata
+        kept = {one.snapshot_id for one in _kept_snapshots(metadata, datetime.now(UTC) - self.keep)}
+        expired = [one for one in metadata.snapshots if one.snapshot_id not in kept]
+        if expired:
+            with ExpireSnapshots(transaction) as expire:
+                expire.by_ids([one.snapshot_id for one in expired])
+        return expired
+
+    def _num_manifests(self, metadata: Any) -> int:
+        return len(metadata.current_snapshot().manifests(self._opened.io))
+
+    def _entries(self, paths: Iterable[str]) -> list[Any]:
+        """The entries of the current snapshot's files with these paths."""
+        from pipeline_ops.tables.store_file_io import path_of
+
+        wanted, found = {*paths}, []
+        for manifest in self._opened.current_snapshot().manifests(self._opened.io) if wanted else ():
+            files = [entry.data_file for entry in manifest.fetch_manifest_entry(self._opened.io)]
+            found += [file for file in files if self._relative(path_of(file.file_path)) in wanted]
+            if len(found) == len(wanted):
+                break
+        return found
+
+    def _paths_of(self, snapshots: Iterable[Any]) -> set[str]:
+        """The paths of all files that the snapshots consist of; each manifest is read once."""
+        from pipeline_ops.tables.store_file_io import path_of
+
+        io = self._opened.io
+
+        def live(manifest: Any) -> set[str]:
+            return {self._relative(path_of(entry.data_file.file_path)) for entry in manifest.fetch_manifest_entry(io)}
+
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+            lists = threads.map(lambda snapshot: snapshot.manifests(io), snapshots)
+            manifests = {one.manifest_path: one for manifests in lists for one in manifests}
+            return set().union(*threads.map(live, manifests.values()))
+
+    def _removed_by(self, snapshot: Any) -> set[str]:
+        """The paths of the files that its parent had and it has not."""
+        from pyiceberg.manifest import ManifestEntryStatus
+
+        from pipeline_ops.tables.store_file_io import path_of
+
+        if snapshot.summary and snapshot.summary.operation.value == "append":
+            return set()
+        return {
+            self._relative(path_of(entry.data_file.file_path))
+            for manifest in snapshot.manifests(self._opened.io)
+            if manifest.added_snapshot_id == snapshot.snapshot_id and manifest.deleted_files_count != 0
+            for entry in manifest.fetch_manifest_entry(self._opened.io, discard_deleted=False)
+            if entry.status == ManifestEntryStatus.DELETED
+        }
+
+    def _relative(self, path: str) -> str:
+        return self.store.relative(path) if path.startswith(join(self.store.path, "")) else path
+
+    def _put_hint(self) -> None:
+        """Says which metadata is the newest, for readers without the catalog: DuckDB, pyiceberg's StaticTable, this program."""
+        name = self._opened.metadata_location.rpartition("/")[2].removesuffix(".metadata.json")
+        self.store.put(f"{PUBLISHED}/{METADATA}/{VERSION_HINT}", name.encode())
+
+    def _delete_metadata_of(self, expired: list[Any]) -> None:
+        """Deletes the manifests and lists that only expired snapshots name."""
+        if not expired:
+            return
+        io = self._opened.io
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+
+            def named_by(snapshots: Iterable[Any]) -> set[str]:
+                manifests = threads.map(lambda snapshot: snapshot.manifests(io), snapshots)
+                return {one.manifest_path for found in manifests for one in found}
+
+            unused = named_by(expired) - named_by(self._opened.metadata.snapshots)
+            list(threads.map(io.delete, [*unused, *(one.manifest_list for one in expired)]))
+
+
+def _current_id(opened: Any) -> int | None:
+    snapshot = opened.current_snapshot()
+    return snapshot.snapshot_id if snapshot else None
+
+
+def _kept_snapshots(metadata: Any, since: datetime) -> list[Any]:
+    """The newest snapshot, those that were it at or after `since`, and those that tags and branches name."""
+    log = metadata.snapshot_log
+    until = [*(entry.timestamp_ms for entry in log[1:]), float("inf")]
+    kept = {entry.snapshot_id for entry, end in zip(log, until, strict=False) if end >= since.timestamp() * 1000}
+    kept |= {ref.snapshot_id for ref in metadata.refs.values()}
+    return [one for one in metadata.snapshots if one.snapshot_id in kept]
