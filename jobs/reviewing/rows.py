@@ -99,7 +99,9 @@ class LabeledRows:
         columns, measured = self.side.columns, self.certainty.columns if self.certainty else ()
         names = [columns.source_file_column, columns.source_row_column, columns.label_name, *measured]
         names += [columns.labels_column] if self.sets and (self.wanted is not None or self.compares_sets) else []
-        for file, tables in read_batches(self.side.labeled.store, files, list(dict.fromkeys(names)), self.side.labeled.partition_types):
+        for file, tables in read_batches(
+            self.side.labeled.store, files, list(dict.fromkeys(names)), self.side.labeled.partition_types
+        ):
             start = 0
             for table in tables:
                 if table.num_rows:

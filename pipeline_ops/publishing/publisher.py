@@ -54,9 +54,7 @@ class Publisher:
             return None
         known = self.table.read().paths
         new = {
-            unit: commit
-            for unit, commit in self.ledger.current.items()
-            if any(file.path not in known for file in commit.files)
+            unit: commit for unit, commit in self.ledger.current.items() if any(file.path not in known for file in commit.files)
         }
         files, schema, record = {}, pa.schema([]), read_job(self.store)
         if record is not None:  # there is one before the first commit
