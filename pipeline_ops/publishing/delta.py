@@ -22,11 +22,19 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ops.publishing.table import PROPERTY_PREFIX, TableChange, TableChangedError, TableFile, TableVersion
+from pipeline_ops.publishing.table import (
+    PROPERTY_PREFIX,
+    TableChange,
+    TableChangedError,
+    TableFile,
+    TableVersion,
+    check_other_log,
+)
 from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.delta import COMMIT, LOG, check_features, is_log, opened_log, table_of
+from pipeline_ops.tables.iceberg import PUBLISHED
 from pipeline_ops.tables.input_table import import_extra
 
 KEY = "output.table"
@@ -107,6 +115,7 @@ class DeltaTable:
     def _read_log(self) -> _Log:
         files = self.store.list_all(LOG)
         if not any(is_log(file.path) for file in files):
+            check_other_log(self.store, PUBLISHED, "iceberg")
             return NO_LOG
         with opened_log(self.store, files, KEY) as (folder, opened):
             table = table_of(self.store, opened, KEY)

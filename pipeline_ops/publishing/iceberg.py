@@ -13,14 +13,22 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline_ops.publishing.iceberg_catalog import IcebergCatalog
-from pipeline_ops.publishing.table import PROPERTY_PREFIX, TableChange, TableChangedError, TableVersion
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.publishing.table import (
+    PROPERTY_PREFIX,
+    TableChange,
+    TableChangedError,
+    TableVersion,
+    check_other_log,
+)
+from pipeline_ops.schema.errors import UserError, one_line
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.delta import LOG
 from pipeline_ops.tables.iceberg import METADATA, PUBLISHED, VERSION_HINT, arrow_schema
 from pipeline_ops.tables.input_table import REQUESTS_AT_ONCE
 
+OUTPUT = f"{PROPERTY_PREFIX}output"  # the table's property with the output whose committed files it has
 NO_RETRIES = {"commit.retry.num-retries": "0"}
 PROPERTIES = {
     **NO_RETRIES,
@@ -56,6 +64,8 @@ class IcebergTable:
             StoreError: the catalog or the store kept failing.
         """
         self._opened = self._load()
+        if self._opened is None:
+            check_other_log(self.store, LOG, "delta")
         return self._version()
 
     def write(self, seen: TableVersion, change: TableChange) -> TableVersion:
@@ -79,7 +89,8 @@ class IcebergTable:
             expired = self._stage(transaction, seen, change)
             with self.catalog.requests():
                 self._opened = transaction.commit_transaction()
-        except (CommitFailedException, NoSuchTableError, TableAlreadyExistsError) as error:
+        except (CommitFailedException, NoSuchTableError, TableAlreadyExistsError, FileNotFoundError) as error:
+            # or on local disk its temporary file has been swept, by a run that took over
             raise TableChangedError from error
         paths = (seen.paths - {*change.removed}) | {file.path for file in change.added}
         self._paths = {_current_id(self._opened): frozenset(paths)}
@@ -119,15 +130,11 @@ class IcebergTable:
         except NoSuchTableError:
             return None
         except FileNotFoundError as error:
+            raise self._missing(error) from error
+        if opened.properties.get(OUTPUT) != self.store.path:
             raise UserError(
-                f"output.catalog: {self.catalog.words} names metadata of the table {self.catalog.table!r} that does not exist,"
-                f" {error}: it was moved or deleted; {self.catalog.remedy_for_another_table}"
-            ) from error
-        location = path_of(opened.location())
-        if location != self.store.path:
-            raise UserError(
-                f"output.catalog: {self.catalog.words} has a table {self.catalog.table!r} at {location!r}, which is not this"
-                f" output, {self.store.path!r}; {self.catalog.remedy_for_another_table}"
+                f"output.catalog: {self.catalog.words} has a table {self.catalog.table!r} at {path_of(opened.location())!r},"
+                f" which is none of this output, {self.store.path!r}; {self.catalog.remedy_for_another_table}"
             )
         found = tuple(field.name for field in opened.spec().fields)
         if found != self.partitions:
@@ -137,6 +144,12 @@ class IcebergTable:
                 f" {self.catalog.remedy_for_another_table}"
             )
         return opened
+
+    def _missing(self, error: FileNotFoundError) -> UserError:
+        return UserError(
+            f"output.catalog: {self.catalog.words} names metadata of the table {self.catalog.table!r} that does not exist,"
+            f" {error}: it was moved or deleted; {self.catalog.remedy_for_another_table}"
+        )
 
     def _version(self) -> TableVersion:
         opened = self._opened
@@ -176,13 +189,18 @@ class IcebergTable:
                 columns,
                 location=location_of(self.store.path),
                 partition_spec=partition_spec(columns, self.partitions),
-                properties={**PROPERTIES, "write.metadata.path": location_of(self.store.join(PUBLISHED, METADATA))},
+                properties={
+                    **PROPERTIES,
+                    OUTPUT: self.store.path,
+                    "write.metadata.path": location_of(self.store.join(PUBLISHED, METADATA)),
+                },
             )
         mapping = create_mapping_from_schema(transaction.table_metadata.schema())
         return transaction.set_properties({NAME_MAPPING: mapping.model_dump_json()})
 
     def _stage(self, transaction: Any, seen: TableVersion, change: TableChange) -> list[Any]:
         """Adds the change to the transaction; returns the snapshots that it expires."""
+        from pyiceberg.exceptions import ValidationError
         from pyiceberg.table.update.snapshot import ExpireSnapshots
 
         from pipeline_ops.publishing.iceberg_files import data_file, optional_columns
@@ -190,7 +208,13 @@ class IcebergTable:
 
         if self._opened is not None and change.schema != seen.schema:
             with transaction.update_schema() as update:
-                update.union_by_name(optional_columns(change.schema))
+                try:
+                    update.union_by_name(optional_columns(change.schema))
+                except ValidationError as error:
+                    raise UserError(
+                        f"output.table: the table {self.catalog.table!r} has a column of another type: {one_line(error)};"
+                        f" {self.catalog.remedy_for_another_table}"
+                    ) from error
         metadata = transaction.table_metadata
         schema, spec = metadata.schema(), metadata.spec()
         added = sorted(change.added, key=lambda file: file.path)
@@ -237,10 +261,13 @@ class IcebergTable:
         def live(manifest: Any) -> set[str]:
             return {self._relative(path_of(entry.data_file.file_path)) for entry in manifest.fetch_manifest_entry(io)}
 
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
-            lists = threads.map(lambda snapshot: snapshot.manifests(io), snapshots)
-            manifests = {one.manifest_path: one for manifests in lists for one in manifests}
-            return set().union(*threads.map(live, manifests.values()))
+        try:
+            with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+                lists = threads.map(lambda snapshot: snapshot.manifests(io), snapshots)
+                manifests = {one.manifest_path: one for manifests in lists for one in manifests}
+                return set().union(*threads.map(live, manifests.values()))
+        except FileNotFoundError as error:
+            raise self._missing(error) from error
 
     def _removed_by(self, snapshot: Any) -> set[str]:
         """The paths of the files that its parent had and it has not."""

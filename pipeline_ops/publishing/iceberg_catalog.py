@@ -28,7 +28,7 @@ class IcebergCatalog:
 
     def __init__(self, store: Store, output: OutputConfig):
         """Raises UserError if pyiceberg is missing, or the output is on object storage and has no output.catalog."""
-        import_extra("pyiceberg", "Iceberg", store.path)
+        import_extra("pyiceberg.catalog.sql", "Iceberg", store.path, "output.table")
         self.store = store
         self.settings = output.catalog
         self.reached = False

@@ -12,10 +12,14 @@ def open_table(store: Store, output: OutputConfig) -> Table | None:
         store: of the output folder.
 
     Raises:
-        UserError: the library of its format is not installed.
+        UserError: the library of its format is not installed; an Iceberg table on object storage has no output.catalog.
     """
     if output.table == "delta":
         from pipeline_ops.publishing.delta import DeltaTable
 
         return DeltaTable(store, output)
+    if output.table == "iceberg":
+        from pipeline_ops.publishing.iceberg import IcebergTable
+
+        return IcebergTable(store, output)
     return None

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pipeline_ops.schema.errors import UserError
+from pipeline_ops.storage.store import Store
+
 PROPERTY_PREFIX = "label-corpus."  # of what a version's metadata says of the run that made it
 
 
@@ -94,3 +97,12 @@ class Table(Protocol):
     def kept_paths(self, since: datetime) -> set[str]:
         """Relative paths of the files that the newest version, or one that was the newest at or after `since`, consists of."""
         ...
+
+
+def check_other_log(store: Store, folder: str, table_format: str) -> None:
+    """Raises UserError if the output is published in the other format already, whose table would stay as it is."""
+    if store.names_in(folder):
+        raise UserError(
+            f"output.table: {store.path!r} is published as another table already, in {folder}/; set output.table:"
+            f" {table_format}, or delete that folder"
+        )

@@ -13,6 +13,7 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import StaticTable, Table
 
+from pipeline_ops.publishing.delta import DeltaTable
 from pipeline_ops.publishing.iceberg import IcebergTable
 from pipeline_ops.publishing.publish import Publication, publish
 from pipeline_ops.publishing.table import TableChange, TableChangedError, TableFile, TableVersion
@@ -297,6 +298,41 @@ def test_many_files_are_one_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         entries = [entry for manifest in snapshot.manifests(table.io) for entry in manifest.fetch_manifest_entry(table.io)]
         paths = [entry.data_file.file_path.rpartition("/")[2].lstrip("x") for entry in entries]
         assert len(paths) == len({*paths})
+
+
+def test_a_column_that_has_changed_its_type_is_named(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    output.add("a.parquet", {"n": [1]}, {"label": "x"})
+    output.publish()
+    output.schema = pa.schema([])
+    output.add("b.parquet", {"n": ["one"]}, {"label": "x"})
+    with pytest.raises(
+        UserError, match=r"^output\.table: the table 'labels\.out' has a column of another type: .*\bn\b.*string"
+    ):
+        output.publish()
+
+
+def test_another_format_than_the_published_one_is_refused(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    output.add("a.parquet", {"n": [1]}, {"label": "x"})
+    (output.folder / "_delta_log").mkdir()
+    (output.folder / "_delta_log" / f"{0:020}.json").touch()
+    with pytest.raises(UserError, match=r"^output\.table: .* is published as another table already, in _delta_log/"):
+        output.publish()
+    (output.folder / "_delta_log" / f"{0:020}.json").unlink()
+    output.publish()
+    with pytest.raises(UserError, match=r"^output\.table: .* is published as another table already, in _iceberg/"):
+        DeltaTable(Store(str(output.folder)), OutputConfig(path=str(output.folder), table="delta")).read()
+
+
+def test_metadata_that_is_gone_is_named(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    output.add("a.parquet", {"n": [1]}, {"label": "x"})
+    output.publish()
+    for file in (output.folder / "_iceberg/metadata").glob("*-m0.avro"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"that does not exist, .*-m0\.avro: it was moved or deleted"):
+        output.another_publisher().read()
 
 
 def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
