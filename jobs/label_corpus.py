@@ -130,7 +130,7 @@ def _label(prepared: Prepared, state: RunState, executor: Executor, *, quiet: bo
                             state.notify(f"stopping early: more than compute.max_failed_units ({max_failed}) have failed")
                             break
                 state.begin_step("finishing: checking the commits")
-                finalize(store, prepared.ledger, lease, publisher)
+                finalize(lease, publisher)
                 state.table = publisher.version()
                 result = end_run(state, prepared)
             if report:

@@ -37,6 +37,7 @@ from pipeline_ops.planning.forecast import (
     run_requests,
 )
 from pipeline_ops.planning.work_plan import LARGEST_UNIT
+from pipeline_ops.publishing.publisher import Publisher
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.failures import Failure
 from pipeline_ops.synthetic.benchmark_corpus import ModelShape, real_passages, write_corpus
@@ -205,7 +206,8 @@ def _measure_actors(
     documents: list[int] = []
     waiting: list[float] = []
     meter = Meter("benchmark", prepared.job.output.path)
-    with output_lease(prepared) as lease:
+    publisher = Publisher(prepared.job.output_store, prepared.job.output, prepared.ledger, meter.run)
+    with output_lease(prepared, publisher) as lease:
         writer = CommitWriter(prepared.job.output_store, prepared.job.output, prepared.ledger, prepared.plan, lease, meter.run)
         executor = SleepingStages(sleeping, task["moved_bytes"], DOCUMENTS_PER_UNIT).executor()
         executor = many_in_one(executor, per_process) if per_process > 1 else executor
@@ -220,7 +222,7 @@ def _measure_actors(
                 if len(stamps) % max(1, prepared.plan.num_units // 10) == 0:
                     print(f"benchmark: {actors} actors: {len(stamps)} units", file=sys.stderr, flush=True)
         puts = sum(len(commit.all_files()) + 1 for commit in prepared.ledger.commits.values())
-        finalize(prepared.job.output_store, prepared.ledger, lease)
+        finalize(lease, publisher)
         puts += lease.record.generation
     times = [stamp[0] for stamp in stamps]
     start = steady_start(len(stamps), actors)

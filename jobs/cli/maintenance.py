@@ -44,14 +44,13 @@ def compact_command(
     ),
 )
 def sweep_command(job: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Delete files that no commit references."""
-    from jobs.maintenance.sweep import sweep_output
-    from jobs.number_format import byte_size, counted
+    """Delete files that no commit references, except those that a recent version of the table names."""
+    from jobs.maintenance.sweep import sweep_line, sweep_output
     from jobs.results.open_output import job_at
 
-    result = sweep_output(job_at(job, overrides))
-    removed = f"{counted(result['removed'], 'file')} deleted, {byte_size(result['bytes'])}, in {result['output']}"
-    emit(result, removed, as_json=as_json)
+    found = job_at(job, overrides)
+    result = sweep_output(found)
+    emit(result, sweep_line(result, found.output.keep_versions_days), as_json=as_json)
 
 
 @app.command(

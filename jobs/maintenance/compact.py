@@ -44,7 +44,9 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False, executor:
     started = time.monotonic()
     with Steps("compact", quiet=quiet) as steps, existing_output(job, "compact") as output:
         store, ledger, lease = job.output_store, output.ledger, output.lease
-        sweep(store, ledger, lease.confirm)  # delete replaced records before their successors are replaced
+        sweep(
+            store, ledger, lease.confirm, output.publisher.kept_files
+        )  # delete replaced records before their successors are replaced
         before = _files(ledger)
         steps.begin("reading the schemas of small files")
         compactions = _plan(store, ledger, target_bytes)
@@ -58,7 +60,7 @@ def compact(job: JobConfig, target_bytes: int, *, quiet: bool = False, executor:
                 while compactions:
                     _carry_out(compactions, store, ledger, lease, steps, executor if on_executor else None)
                     output.publisher.publish(lease, same_rows=True)
-                    sweep(store, ledger, lease.confirm)
+                    sweep(store, ledger, lease.confirm, output.publisher.kept_files)
                     compactions = _plan(store, ledger, target_bytes)
     after = _files(ledger)
     return {

@@ -35,6 +35,7 @@ from pipeline_ops.output.commit_log import Ledger, has_garbage, read_job, read_l
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.lease import Lease, LeaseRecord, check_free, hold_lease
 from pipeline_ops.output.run_records import COMPLETE, INCOMPLETE, INTERRUPTED, RunRecord, last_outcome, write_run
+from pipeline_ops.publishing.publisher import Publisher
 from pipeline_ops.schema.errors import UserError, is_store_fault, store_access
 from pipeline_ops.schema.units import Unit, iso
 from pipeline_ops.storage.paths import check_apart, is_inside, some_shown
@@ -91,14 +92,15 @@ def join(
         prepared = _prepare(outputs, store, names)
         plan = prepared.plan
         joined: list[Joined] = []
-        if plan.units or plan.stale or prepared.lasts_otherwise or has_garbage(store, prepared.ledger):
+        publisher = Publisher(store, prepared.target.output, prepared.ledger, "join")
+        if plan.units or plan.stale or prepared.lasts_otherwise or has_garbage(store, prepared.ledger, publisher.kept_files):
             with hold_lease(store, prepared.target.output.lease_seconds, prepared.seen, prepared.ledger) as lease:
-                sweep(store, prepared.ledger, lease.confirm)
+                sweep(store, prepared.ledger, lease.confirm, publisher.kept_files)
                 with _recorded(prepared, lease, joined) as run:
                     for one in _carry_out(prepared, lease, run, steps, executor):
                         joined.append(one)
                         signals.raise_pending()
-                    finalize(store, prepared.ledger, lease)
+                    finalize(lease, publisher)
     current = prepared.ledger.current.values()
     return {
         "documents": sum(commit.documents for commit in current),

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
+from jobs.maintenance.verify_table import compare_table, is_right, table_line
 from jobs.number_format import counted
 from jobs.run.result import some_mostly_rejected
 from pipeline_ops.inputs.config import InputConfig
@@ -25,6 +27,7 @@ from pipeline_ops.output.integrity import VerifyState, check_commit
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
+from pipeline_ops.publishing.kept_files import kept_files
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line, store_errors
 from pipeline_ops.schema.units import Range
@@ -46,9 +49,10 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
         unreferenced, broken, failed and removed, whose entries name the path; in missing and doubled a file has one entry.
-        `ok` is true if all but `removed` are empty. files_mostly_rejected and mostly_rejected, as in RunResult: all their rows
-        are accounted for, so `ok` does not depend on them. With `deep`, `files_read`, and files_widened: input files of whose
-        rows some have columns, or fields of objects, that others lack, since they were first seen late. `limit`: of a trial.
+        `table`: what compare_table returns. `ok` is true if all but `removed` are empty, and the table has the committed files.
+        files_mostly_rejected and mostly_rejected, as in RunResult: all their rows are accounted for, so `ok` does not depend on
+        them. With `deep`, `files_read`, and files_widened: input files of whose rows some have columns, or fields of objects,
+        that others lack, since they were first seen late. `limit`: of a trial.
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -133,10 +137,15 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
             )
         deep_facts = {"files_read": len(to_read), "files_widened": len(state.widened)}
     rejected_files = mostly_rejected(files, ledger.commits, job.input.max_reject_share)
-    unreferenced = [store.relative(file.path) for one in outputs for file in garbage_files(one.store, one.ledger)]
+    table = compare_table(store, outputs, job.output)
+    unreferenced = [
+        store.relative(file.path)
+        for one in outputs
+        for file in garbage_files(one.store, one.ledger, partial(kept_files, one.store, job.output))
+    ]
     failed = [str(failure) for failure in failures]
     return {
-        "ok": not (missing or doubled or unreferenced or broken or failed),
+        "ok": not (missing or doubled or unreferenced or broken or failed) and is_right(table),
         "documents": documents,
         "labeled": labeled,
         "rejected": rejected,
@@ -147,6 +156,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         "unreferenced": unreferenced,
         "broken": list(dict.fromkeys(broken)),
         "failed": failed,
+        "table": table,
         **deep_facts,
         **(trial or {}),
         "removed": removed,
@@ -274,6 +284,8 @@ def print_report(report: dict[str, Any]) -> None:
             print(line if kind == "missing" else f"{kind}: {line}", file=sys.stderr)  # a missing row's line says what to do
         if len(report[kind]) > MAX_LISTED:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
+    if not is_right(report["table"]):
+        print(table_line(report["table"]), file=sys.stderr)
     if report.get("files_widened"):
         count = counted(report["files_widened"], "input file")
         print(

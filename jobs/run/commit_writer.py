@@ -36,7 +36,7 @@ from pipeline_ops.writing.commit_record import Commit
 RunTasks = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 
 
-def needs_writing(prepared: Prepared, publisher: Publisher | None = None) -> bool:
+def needs_writing(prepared: Prepared, publisher: Publisher) -> bool:
     """Whether a run would change anything: the next run of a finished job writes nothing, not even a lease.
 
     A run whose table lacks committed files publishes them: the table was asked for later, or the last run was killed. A run
@@ -48,9 +48,9 @@ def needs_writing(prepared: Prepared, publisher: Publisher | None = None) -> boo
         prepared.plan.tasks
         or prepared.plan.stale
         or prepared.outdated_failures
-        or has_garbage(job.output_store, prepared.ledger)
+        or has_garbage(job.output_store, prepared.ledger, publisher.kept_files)
         or _ends_otherwise(prepared)
-        or (publisher is not None and publisher.is_behind())
+        or publisher.is_behind()
     )
 
 
@@ -67,7 +67,7 @@ def _ends_otherwise(prepared: Prepared) -> bool:
 
 
 @contextmanager
-def output_lease(prepared: Prepared, publisher: Publisher | None = None) -> Iterator[Lease]:
+def output_lease(prepared: Prepared, publisher: Publisher) -> Iterator[Lease]:
     """Holds the output's lease and deletes orphaned files; the ledger from prepare() stays current.
 
     The output's table is brought to the ledger first, by a new version in any case where an earlier holder may still write one.
@@ -83,24 +83,23 @@ def output_lease(prepared: Prepared, publisher: Publisher | None = None) -> Iter
     with hold_lease(store, job.output.lease_seconds, prepared.lease, prepared.ledger) as lease:
         if prepared.replaces_trial:
             write_pack(store, prepared.ledger, lease.term)  # of no commit: it voids those of the earlier trial
-        if publisher is not None:
-            publisher.publish(lease, fence=lease.must_fence)
-        sweep(store, prepared.ledger, lease.confirm)
+        publisher.publish(lease, fence=lease.must_fence)
+        sweep(store, prepared.ledger, lease.confirm, publisher.kept_files)
         clear_failures(store, prepared.outdated_failures)
         yield lease
 
 
-def finalize(store: Store, ledger: Ledger, lease: Lease, publisher: Publisher | None = None) -> None:
+def finalize(lease: Lease, publisher: Publisher) -> None:
     """Packs the loose commit records if they are many, since each costs the next run a request, and deletes orphaned files.
 
     The table is published before: files that it no longer names are orphaned as well.
     """
+    store, ledger = publisher.store, publisher.ledger
     if ledger.loose > LOOSE_RECORDS:
         lease.confirm()
         write_pack(store, ledger, lease.term)
-    if publisher is not None:
-        publisher.publish(lease)
-    sweep(store, ledger, lease.confirm)
+    publisher.publish(lease)
+    sweep(store, ledger, lease.confirm, publisher.kept_files)
 
 
 class CommitWriter:

@@ -40,7 +40,7 @@ from pipeline_ops.reading.encoding_guess import encoding_notes
 from pipeline_ops.reading.text_columns import MissingColumn
 from pipeline_ops.schema.errors import UserError, store_access
 from pipeline_ops.schema.failures import Failure
-from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
+from pipeline_ops.schema.output_columns import NO_TABLE, OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.paths import check_apart, full_path
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.input_table import InputTable
@@ -48,7 +48,6 @@ from pipeline_ops.tokenizing.sequences import definition_of
 
 OnListed = Callable[[int], None] | None
 FOLDER_COLUMNS = "folder_columns"  # key of _job.json
-NO_TABLE = {"table": "none", "catalog": None}  # of `output`: a trial is for its author alone
 TRIAL_SUFFIX = "-trial"  # of a trial's output, behind the path of the job's
 
 
@@ -239,7 +238,7 @@ def trial_store(output: Store) -> Store | None:
 
 
 def _trial_of(config: JobConfig, limit: int) -> JobConfig:
-    """The job with the output of its trials."""
+    """The job with the output of its trials, which are for their author alone: no table."""
     if limit < 1:
         raise UserError(f"limit: {limit} documents; give 1 or more")
     trial = trial_store(config.output_store)

@@ -12,7 +12,7 @@ from pipeline_ops.inputs.file_formats import format_and_compression
 from pipeline_ops.joining.joined_unit import Source
 from pipeline_ops.output.labeled_output import Labeled, schema_of
 from pipeline_ops.schema.errors import UserError
-from pipeline_ops.schema.output_columns import OutputConfig, combined_output
+from pipeline_ops.schema.output_columns import NO_TABLE, OutputConfig, combined_output
 
 JOIN = "join"  # key of _job.json: the outputs that are joined
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -89,7 +89,8 @@ def joined_output(outputs: Sequence[Labeled], models: Sequence[JoinedModel], pat
     first = outputs[0]
     renamed = {its: ours for model in models if model.source == 0 for its, ours in model.renamed.items()}
     partitions = tuple(renamed.get(name, name) for name in first.columns.partition_columns())
-    shared = OutputConfig.model_validate({**first.record["config"]["output"], "path": path, "partition_by": partitions})
+    settings = {**first.record["config"]["output"], "path": path, "partition_by": partitions, **NO_TABLE}
+    shared = OutputConfig.model_validate(settings)
     try:
         output = combined_output(shared, {model.name: model.columns for model in models})
     except ValueError as error:

@@ -21,7 +21,7 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -245,18 +245,27 @@ def write_job(store: Store, record: dict[str, Any]) -> None:
     store.put(JOB_FILE, json.dumps(record, indent=2).encode())
 
 
-def has_garbage(store: Store, ledger: Ledger) -> bool:
-    """Whether a sweep would delete anything."""
-    return bool(garbage_files(store, ledger))
+def has_garbage(store: Store, ledger: Ledger, kept: Callable[[], Set[str]]) -> bool:
+    """Whether a sweep would delete anything; arguments as garbage_files."""
+    return bool(garbage_files(store, ledger, kept))
 
 
-def garbage_files(store: Store, ledger: Ledger) -> list[StoredFile]:
+def garbage_files(store: Store, ledger: Ledger, kept: Callable[[], Set[str]]) -> list[StoredFile]:
     """Files that no current commit names: data, rejects, misfits, temporary files of interrupted local writes, and commit
-    records that are replaced, packed or void. Files with other names than the product gives are never among them."""
+    records that are replaced, packed or void. Files with other names than the product gives are never among them.
+
+    Args:
+        kept: gives the relative paths of files that stay nevertheless (publishing/kept_files.py); called only where some file
+            of labels is named by no commit.
+    """
     current = ledger.current
     named = {file.path for commit in current.values() for file in commit.all_files()}
-    kept = {_record_name(unit, ledger.pack_term) for unit, commit in current.items() if commit.name not in ledger.packed}
-    return [file for file in store.list_all() if _is_garbage(store.relative(file.path), named, kept, ledger.pack_term)]
+    records = {_record_name(unit, ledger.pack_term) for unit, commit in current.items() if commit.name not in ledger.packed}
+    found = [file for file in store.list_all() if _is_garbage(store.relative(file.path), named, records, ledger.pack_term)]
+    if not any(file.path.endswith(".parquet") for file in found):
+        return found
+    stay = kept()
+    return [file for file in found if store.relative(file.path) not in stay]
 
 
 def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: int) -> bool:
@@ -270,14 +279,15 @@ def _is_garbage(path: str, named: set[str], kept_records: set[str], pack_term: i
     return in_ours and bool(OUR_FILE.fullmatch(name)) and path not in named
 
 
-def sweep(store: Store, ledger: Ledger, confirm: Callable[[], None]) -> list[StoredFile]:
+def sweep(store: Store, ledger: Ledger, confirm: Callable[[], None], kept: Callable[[], Set[str]]) -> list[StoredFile]:
     """Deletes the garbage files, and returns them.
 
     Args:
+        kept: as garbage_files.
         confirm: Lease.confirm; called between listing and deleting, raises unless the caller still holds the lease. So no file
             of a later holder is deleted, however late the deletion arrives: it was not listed.
     """
-    garbage = garbage_files(store, ledger)
+    garbage = garbage_files(store, ledger, kept)
     confirm()
     store.delete(store.relative(file.path) for file in garbage)
     ledger.commits = ledger.current

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.publishing.table import (
     PROPERTY_PREFIX,
+    ForeignTableError,
     TableChange,
     TableChangedError,
     TableFile,
@@ -121,7 +122,7 @@ class DeltaTable:
             table = table_of(self.store, opened, KEY)
             term = opened.transaction_version(APPLICATION)
             if term is None:
-                raise UserError(
+                raise ForeignTableError(
                     f"{KEY}: {self.store.path!r} is a Delta table that label-corpus has not written; give another output.path,"
                     f" or delete its {LOG}"
                 )

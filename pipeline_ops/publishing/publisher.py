@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.labeled_output import Labeled, schema_of
 from pipeline_ops.output.lease import Lease
+from pipeline_ops.publishing.kept_files import kept_files
 from pipeline_ops.publishing.open_table import open_table
 from pipeline_ops.publishing.publish import Publication, publish
 from pipeline_ops.publishing.table_files import table_files
@@ -38,6 +39,10 @@ class Publisher:
     def is_due(self) -> bool:
         """Whether output.publish_seconds are over since the last publication, or since the start."""
         return self.table is not None and time.monotonic() - self.published_at >= self.output.publish_seconds
+
+    def kept_files(self) -> set[str]:
+        """Relative paths of files that a sweep leaves alone although no commit names them; see kept_files()."""
+        return kept_files(self.store, self.output, self.table)
 
     def put_off(self) -> None:
         """Leaves the next publication until output.publish_seconds from now."""

@@ -20,6 +20,10 @@ class TableChangedError(Exception):
     """Another publisher has written the version that was about to be written; nothing was."""
 
 
+class ForeignTableError(UserError):
+    """The table in the output folder is none that was published by this program."""
+
+
 @dataclass(frozen=True)
 class TableFile:
     """A committed file as a table's log describes it.

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 Embedding = Literal["cls", "mean"]
 TableFormat = Literal["none", "delta", "iceberg"]
+NO_TABLE: dict[str, Any] = {"table": "none", "catalog": None}  # settings of an output that is published as no table
 
 # properties of catalogs: token, credential, s3.secret-access-key, adls.sas-token, header.Authorization, ...
 SECRET_KEY = re.compile(r"(?i)(token|credential|password|secret|access-key(-id)?|account-key|connection-string|authorization)$")

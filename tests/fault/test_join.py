@@ -119,7 +119,7 @@ def test_join_that_ends_at_any_request_is_completed_by_the_next(
         assert meanwhile.keys() >= expected(Y).keys(), "rows of files that have not changed stay"
         join_here(joined.path, a, b)
         assert rows_of(joined) == expected(CHANGED, Y, NEW)
-        assert garbage_files(joined, read_ledger(joined)) == []
+        assert garbage_files(joined, read_ledger(joined), set) == []
         if finished:
             assert program.error is None, program.error
             assert steps > 20
@@ -211,7 +211,7 @@ def test_join_killed_on_s3_is_completed_by_the_next_among_faults(s3: Bucket, poi
         finished = command(*arguments)
     assert (finished.code, finished.result["complete"]) == (0, True), finished.stderr
     assert rows_of(joined) == expected(CHANGED, Y, NEW)
-    assert garbage_files(joined, read_ledger(joined)) == []
+    assert garbage_files(joined, read_ledger(joined), set) == []
     assert command(*arguments).result["documents_joined"] == 0
 
 

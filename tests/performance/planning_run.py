@@ -198,7 +198,7 @@ def measure_parts(job: JobConfig) -> dict[str, Any]:
     left = [span.file for task in plan.tasks for span in task]
     timed("sample", lambda: sample_columns(left, job.input, job.input_store))
     timed("model", lambda: resolve_model(job.named_models()[""], job.storage))
-    timed("garbage", lambda: garbage_files(job.output_store, ledger))
+    timed("garbage", lambda: garbage_files(job.output_store, ledger, set))
     return {**taken, "peak_mebibytes": memory_mebibytes("VmHWM")}
 
 

@@ -207,7 +207,7 @@ def test_pack_holds_what_counts_and_voids_what_comes_late(tmp_path: Path) -> Non
     assert commit_unit(Store(output), ledger, again)
     assert read_ledger(Store(output)).commits == {UNIT: commit_of(), OTHER_UNIT: again}
     write_files(tmp_path, commit_of(), again)
-    sweep(Store(output), ledger, nothing)
+    sweep(Store(output), ledger, nothing, set)
     assert not late.exists()
     assert read_ledger(Store(output)).commits == {UNIT: commit_of(), OTHER_UNIT: again}
 
@@ -220,7 +220,7 @@ def test_pack_of_a_stalled_run_does_not_count_when_a_later_one_is_there(tmp_path
     ledger = read_ledger(Store(output))
     assert set(ledger.commits) == {UNIT, OTHER_UNIT}
     assert (ledger.pack_term, ledger.loose) == (4, 0)
-    assert {file.path.rsplit("/", 1)[-1] for file in garbage_files(Store(output), ledger)} == {
+    assert {file.path.rsplit("/", 1)[-1] for file in garbage_files(Store(output), ledger, set)} == {
         f"{UNIT}.json",
         f"{OTHER_UNIT}.json",
         "pack-0000000002.jsonl.zst",
@@ -235,7 +235,7 @@ def test_pack_written_again_in_one_term_holds_all(tmp_path: Path) -> None:
     assert read_ledger(Store(output)).loose == ledger.loose == 1
     write_pack(Store(output), ledger, 2)
     write_files(tmp_path, *ledger.commits.values())
-    sweep(Store(output), ledger, nothing)
+    sweep(Store(output), ledger, nothing, set)
     assert set(read_ledger(Store(output)).commits) == {UNIT, OTHER_UNIT}
     assert [file for file in files_below(tmp_path) if file.startswith("_commits")] == ["_commits/pack-0000000002.jsonl.zst"]
 
@@ -250,7 +250,7 @@ def test_replaced_commit_in_a_pack_does_not_come_back_when_its_successor_is_repl
         new = commit_of(f"{number}" * 24, identity=version, replaces=(old.name,), term=3 + number)
         write_files(tmp_path, new)
         assert commit_unit(Store(output), ledger, new)
-        sweep(Store(output), ledger, nothing)
+        sweep(Store(output), ledger, nothing, set)
         assert [commit.name for commit in read_ledger(Store(output)).current.values()] == [new.name]
 
 
@@ -293,11 +293,11 @@ def test_sweep_removes_exactly_what_no_commit_names(tmp_path: Path) -> None:
     expected = {file.path for file in counted.all_files()} | {f"_commits/{UNIT}.json"}
     garbage = {str(tmp_path / name) for name in files_below(tmp_path) - expected}
 
-    assert has_garbage(Store(str(tmp_path)), ledger)
-    assert {file.path for file in garbage_files(Store(str(tmp_path)), ledger)} == garbage
-    assert {file.path for file in sweep(Store(str(tmp_path)), ledger, nothing)} == garbage
+    assert has_garbage(Store(str(tmp_path)), ledger, set)
+    assert {file.path for file in garbage_files(Store(str(tmp_path)), ledger, set)} == garbage
+    assert {file.path for file in sweep(Store(str(tmp_path)), ledger, nothing, set)} == garbage
     assert files_below(tmp_path) == expected
-    assert not has_garbage(Store(str(tmp_path)), ledger)
+    assert not has_garbage(Store(str(tmp_path)), ledger, set)
 
 
 def test_sweep_by_a_run_that_has_lost_its_lease_deletes_nothing(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_sweep_by_a_run_that_has_lost_its_lease_deletes_nothing(tmp_path: Path) 
     write_files(tmp_path, commit_of())
     before = files_below(tmp_path)
     with pytest.raises(LeaseError):
-        sweep(Store(str(tmp_path)), Ledger(), lost)
+        sweep(Store(str(tmp_path)), Ledger(), lost, set)
     assert files_below(tmp_path) == before
 
 
@@ -318,12 +318,12 @@ def test_sweep_of_nothing_still_tells_a_run_that_it_has_lost_its_lease(tmp_path:
         raise LeaseError("another run has it")
 
     with pytest.raises(LeaseError):
-        sweep(Store(str(tmp_path)), Ledger(), lost)
+        sweep(Store(str(tmp_path)), Ledger(), lost, set)
 
 
 def test_sweep_does_not_delete_what_comes_after_its_listing(tmp_path: Path) -> None:
     write_files(tmp_path, commit_of())
-    sweep(Store(str(tmp_path)), Ledger(), lambda: write_files(tmp_path, commit_of(OTHER_UNIT)))
+    sweep(Store(str(tmp_path)), Ledger(), lambda: write_files(tmp_path, commit_of(OTHER_UNIT)), set)
     assert files_below(tmp_path) == {file.path for file in commit_of(OTHER_UNIT).all_files()}
 
 
@@ -332,7 +332,7 @@ def test_sweep_removes_replaced_commits_and_their_files(tmp_path: Path) -> None:
     new = commit_of(OTHER_UNIT, identity="v2", replaces=(old.name,))
     write_files(tmp_path, old, new)
     ledger = commit_all(str(tmp_path), old, new)
-    sweep(Store(str(tmp_path)), ledger, nothing)
+    sweep(Store(str(tmp_path)), ledger, nothing, set)
     assert ledger.commits == {OTHER_UNIT: new}
     assert files_below(tmp_path) == {file.path for file in new.all_files()} | {f"_commits/{OTHER_UNIT}.json"}
 
@@ -341,7 +341,7 @@ def test_sweep_keeps_files_that_a_replacing_commit_takes_over(tmp_path: Path) ->
     old = commit_of()
     new = replace(commit_of(OTHER_UNIT, replaces=(old.name,)), files=old.files[:1], rejects_file=old.rejects_file)
     write_files(tmp_path, old)
-    sweep(Store(str(tmp_path)), commit_all(str(tmp_path), old, new), nothing)
+    sweep(Store(str(tmp_path)), commit_all(str(tmp_path), old, new), nothing, set)
     assert files_below(tmp_path) == {file.path for file in new.all_files()} | {f"_commits/{OTHER_UNIT}.json"}
 
 
@@ -362,7 +362,7 @@ def test_sweep_never_touches_foreign_files(tmp_path: Path) -> None:
     for name in foreign:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"mine")
-    assert sweep(Store(str(tmp_path)), Ledger(), nothing) == []
+    assert sweep(Store(str(tmp_path)), Ledger(), nothing, set) == []
     assert files_below(tmp_path) == set(foreign)
 
 
@@ -370,12 +370,12 @@ def test_sweep_without_partitions_removes_unreferenced_files_beside_foreign_ones
     for name in (f"{UNIT}-{ATTEMPT}.parquet", f"{UNIT}-{OTHER_ATTEMPT}-0-1.parquet", "mine.parquet"):
         (tmp_path / name).write_bytes(b"data")
     counted = replace(commit_of(), files=(WrittenFile(f"{UNIT}-{ATTEMPT}.parquet", 1, 4, "md5"),), rejects_file=None)
-    assert len(sweep(Store(str(tmp_path)), Ledger({UNIT: counted}), nothing)) == 1
+    assert len(sweep(Store(str(tmp_path)), Ledger({UNIT: counted}), nothing, set)) == 1
     assert files_below(tmp_path) == {f"{UNIT}-{ATTEMPT}.parquet", "mine.parquet"}
 
 
 def test_sweep_of_a_new_output_does_nothing(tmp_path: Path) -> None:
-    assert sweep(Store(str(tmp_path / "new")), Ledger(), nothing) == []
+    assert sweep(Store(str(tmp_path / "new")), Ledger(), nothing, set) == []
     assert not (tmp_path / "new").exists()
 
 
@@ -388,12 +388,12 @@ def test_sweep_after_an_input_went_back_to_its_first_version_keeps_the_newest_co
     again = commit_of(attempt=OTHER_ATTEMPT, replaces=(second.name,), term=2)
     for commit in (first, second, again):
         ledger = read_ledger(Store(output))
-        sweep(Store(output), ledger, nothing)
+        sweep(Store(output), ledger, nothing, set)
         write_files(tmp_path, commit)
         assert commit_unit(Store(output), ledger, commit)
         if packed and commit is first:
             write_pack(Store(output), ledger, 2)
-        sweep(Store(output), ledger, nothing)
+        sweep(Store(output), ledger, nothing, set)
     current = read_ledger(Store(output)).current
     assert [commit.name for commit in current.values()] == [again.name]
     assert {file.path for file in again.all_files()} <= files_below(tmp_path)

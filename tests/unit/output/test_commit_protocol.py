@@ -43,6 +43,7 @@ from pipeline_ops.output.commit_log import (
 from pipeline_ops.output.compaction import joined_pieces
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
+from pipeline_ops.publishing.publisher import Publisher
 from pipeline_ops.reading.spans import Span
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -101,19 +102,20 @@ class Driver:
         job = SimpleNamespace(output=self.world.output, output_store=self.world.store)
         if self.compacts:
             with existing_output(cast(JobConfig, job), "compact") as output:
-                sweep(self.world.store, output.ledger, output.lease.confirm)
+                sweep(self.world.store, output.ledger, output.lease.confirm, set)
                 self._compact(output.ledger, output.lease)
-                sweep(self.world.store, output.ledger, output.lease.confirm)
+                sweep(self.world.store, output.ledger, output.lease.confirm, set)
             return
         seen = check_free(self.world.store, self.clock)
         ledger = read_ledger(self.world.store)
         plan = self.world.plan(ledger)
         facts = {"job": job, "ledger": ledger, "lease": seen, "plan": plan, "outdated_failures": [], "replaces_trial": False}
         prepared = cast(Prepared, SimpleNamespace(**facts))
-        if needs_writing(prepared):
-            with output_lease(prepared) as lease:
+        publisher = Publisher(job.output_store, job.output, ledger, "run")
+        if needs_writing(prepared, publisher):
+            with output_lease(prepared, publisher) as lease:
                 self._label(plan, CommitWriter(job.output_store, job.output, ledger, plan, lease, "run"))
-                finalize(job.output_store, ledger, lease)
+                finalize(lease, publisher)
 
     def _label(self, plan: Plan, writer: CommitWriter) -> None:
         writer.drop_removed()
@@ -318,7 +320,7 @@ class CommitProtocol(RuleBasedStateMachine):
         driver.run()
         check_complete(self.world)
         ledger = read_ledger(self.world.store)
-        assert not garbage_files(self.world.store, ledger), "garbage is left"
+        assert not garbage_files(self.world.store, ledger, set), "garbage is left"
         named = sum(len(commit.all_files()) for commit in ledger.current.values())
         files = [file.path for file in self.world.store.list_all() if "/label=" in file.path]
         assert len(files) == named, "files that no commit names are left"

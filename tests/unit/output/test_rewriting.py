@@ -129,10 +129,10 @@ def test_files_of_a_rewritten_commit_are_ours_to_sweep(tmp_path: Path) -> None:
     ledger = Ledger()
     for record in (commit, rest):
         assert commit_unit(Store(output.path), ledger, record)
-    sweep(Store(output.path), ledger, lambda: None)
+    sweep(Store(output.path), ledger, lambda: None, set)
     check_counts(rest, output)
     assert commit_unit(Store(output.path), ledger, gone)
-    sweep(Store(output.path), ledger, lambda: None)
+    sweep(Store(output.path), ledger, lambda: None, set)
     assert not list(tmp_path.rglob("*.parquet"))
     assert read_ledger(Store(output.path)).current == {gone.unit: gone}
 

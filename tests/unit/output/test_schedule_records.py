@@ -125,7 +125,7 @@ def test_records_stand_in_an_output_without_being_part_of_it(model: Path, tmp_pa
 
     files.append(write_jsonl(source / "b.jsonl", [{"text": "three"}]))
     run_serially(job, quiet=True)
-    assert not has_garbage(Store(output), read_ledger(Store(output)))
+    assert not has_garbage(Store(output), read_ledger(Store(output)), set)
     assert sweep_output(job)["removed"] == 0
     assert verify(job, deep=True)["ok"]
     assert {

@@ -13,6 +13,7 @@ from jobs.run.prepare import prepare
 from pipeline_ops.output.commit_log import COMMITS_FOLDER, Ledger, commit_unit, read_ledger, write_job, write_pack
 from pipeline_ops.output.failed_units import FAILED_FOLDER
 from pipeline_ops.output.lease import LEASE_FOLDER
+from pipeline_ops.publishing.publisher import Publisher
 from pipeline_ops.storage.paths import join
 from tests.conftest import Bucket
 from tests.performance.planning_run import commit_of, input_line, input_path
@@ -74,7 +75,7 @@ def test_run_of_a_finished_job_lists_its_output_once_more_and_reads_nothing(s3: 
     job = make_finished(f"{s3.url}/finished", model, 60, "packed", f"storage.endpoint_url={s3.endpoint_url}")
     prepared = prepare(job)
     s3.journal.clear()
-    assert not needs_writing(prepared)
+    assert not needs_writing(prepared, Publisher(job.output_store, job.output, prepared.ledger, "run"))
     # for garbage, and for the record of the last run, which these outputs have not
     assert {request.operation for request in s3.journal.requests()} <= {"ListObjects", "HeadObject"}
 
