@@ -11,7 +11,7 @@ from jobs.reviewing.rows import LabeledRows
 from jobs.reviewing.sampling import Stratum, random_order
 from pipeline_ops.analysis.aligned_rows import Side
 from pipeline_ops.analysis.redaction import redact
-from pipeline_ops.models.heads import Head
+from pipeline_ops.models.heads import Head, labels_above_threshold
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import short_id
 
@@ -78,6 +78,10 @@ def check_reviewable(side: Side) -> None:
             " at documents by value with `label-corpus show --sort lowest`, or measure the values against a column of the"
             " input with `label-corpus evaluate --truth`"
         )
+    if head.kind == "multi_label" and not side.columns.scores:
+        raise UserError(
+            f"{labeled.path!r} has the best label of each document only, not all that it was given; label with output.scores"
+        )
     kept = labeled.columns.input_columns()
     missing = [name for name in labeled.text_columns if kept is not None and name not in kept]
     if missing:
@@ -109,7 +113,7 @@ def read_sample(side: Side, rows: LabeledRows, strata: Sequence[Stratum], seed: 
         documents=sum(commit.labeled for commit in labeled.commits),
         labels=head.bin_labels or head.labels,
         text_columns=labeled.text_columns,
-        is_multi_label=side.columns.labels is True,
+        is_multi_label=head.kind == "multi_label",
         strata=tuple(strata),
         reviewed=tuple(documents[int(index)] for index in order),
     )
@@ -118,7 +122,6 @@ def read_sample(side: Side, rows: LabeledRows, strata: Sequence[Stratum], seed: 
 def _columns(side: Side) -> list[str]:
     columns = side.columns
     names = [columns.source_file_column, columns.source_row_column, columns.label_name, columns.score_column]
-    names += [columns.labels_column] if columns.labels is True else []
     if columns.scores and side.head.kind != "value":
         names.append(columns.scores_column)
     elif columns.top_k is not None:
@@ -128,15 +131,22 @@ def _columns(side: Side) -> list[str]:
 
 def _document(side: Side, row: dict[str, Any], stratum: Stratum, cut: int, secrets: Collection[str]) -> SampledDocument:
     columns = side.columns
+    predicted = _given(side.head, row[columns.scores_column]) if side.head.kind == "multi_label" else row[columns.label_name]
     return SampledDocument(
         source_file=str(row[columns.source_file_column]),
         source_row=int(row[columns.source_row_column]),
         texts=tuple(_shown(row[name], cut, secrets) for name in side.labeled.text_columns),
-        predicted=tuple(row[columns.labels_column]) if columns.labels is True else str(row[columns.label_name]),
+        predicted=predicted,
         score=float(row[columns.score_column]),
         top=tuple(_best(side.head, columns, row))[:ALTERNATIVES],
         stratum=stratum,
     )
+
+
+def _given(head: Head, scores: Sequence[float]) -> tuple[str, ...]:
+    """The labels of a multi-label head, the best one first."""
+    _, given = labels_above_threshold(np.array([scores], np.float32), head)
+    return tuple(head.labels[label] for label in given)
 
 
 def _best(head: Head, columns: Any, row: dict[str, Any]) -> Iterator[tuple[str, float]]:

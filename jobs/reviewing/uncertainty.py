@@ -30,11 +30,12 @@ def certainty_of(head: Head, output: OutputConfig) -> Certainty:
     """The measure for a head, by what the output holds; in the words of Settles, Active Learning Literature Survey (2009), 3.1.
 
     One label of several: the margin between the two best scores, or the best score alone (least confidence). Any number of
-    labels: the distance to the threshold of the score that is nearest to its own, or of the best label's score. A value in
-    bins: the distance to the nearest limit.
+    labels: the distance to its threshold of the score that is nearest to it. A value in bins: the distance to the nearest
+    limit.
 
     Args:
         head: if its kind is "value", it has bins.
+        output: of a multi-label head, it has scores.
     """
     score = output.score_column
     if head.kind == "value":
@@ -44,20 +45,11 @@ def certainty_of(head: Head, output: OutputConfig) -> Certainty:
         )
     if head.kind == "multi_label":
         thresholds = np.array(head.thresholds)
-        if output.scores:
-            return Certainty(
-                "distance to the nearest threshold",
-                (output.scores_column,),
-                lambda table: np.abs(_lists(table, output.scores_column) - thresholds).min(axis=1),
-            )
-        of_label = dict(zip(head.labels, head.thresholds, strict=True))
-        lowest = min(head.thresholds)  # for the fallback label
-
-        def best_alone(table: pa.Table) -> np.ndarray:
-            labels = table.column(output.label_name).cast(pa.string()).to_pylist()
-            return np.abs(_numbers(table, score) - np.array([of_label.get(label, lowest) for label in labels]))
-
-        return Certainty("distance of the best score to its threshold", (output.label_name, score), best_alone)
+        return Certainty(
+            "distance to the nearest threshold",
+            (output.scores_column,),
+            lambda table: np.abs(_lists(table, output.scores_column) - thresholds).min(axis=1),
+        )
     if output.scores or (output.top_k or 0) > 1:
         lists = output.scores_column if output.scores else output.top_scores_column
         return Certainty("margin between the two best scores", (lists,), lambda table: _margin(_lists(table, lists)))

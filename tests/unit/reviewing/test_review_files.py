@@ -167,6 +167,7 @@ def test_command_writes_both_files_here_and_names_them(tmp_path: Path, monkeypat
     ("head", "output", "message"),
     [
         (Head(("value",), "none", "value"), {}, "values without bins: there is no label to confirm or correct"),
+        (Head(LABELS, "sigmoid", "multi_label", (0.5,) * 3), {"labels": False}, "has the best label of each document only"),
         (Head(LABELS, "softmax"), {"columns": "none"}, "has no column 'text' with the texts to read"),
     ],
 )
