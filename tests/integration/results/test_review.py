@@ -11,7 +11,9 @@ import pytest
 from jobs.reviewing.review import review
 from jobs.reviewing.sampling import Request
 from pipeline_ops.models.heads import Head
+from pipeline_ops.reviewing.corrections import read_corrections
 from pipeline_ops.schema.review_format import JSON_KEYS
+from pipeline_ops.storage.config import StorageConfig
 from tests.support.compared_outputs import MadeOutput, spread_logits
 from tests.support.labeled_units import whole
 
@@ -86,6 +88,10 @@ def test_ten_documents_are_labeled_by_keys_and_exported(browser: Any, tmp_path: 
         stratum = {"uncertain": (10, 10), "random": (DOCUMENTS - 10, DOCUMENTS - 10)}[line["stratum"]]
         assert (line["stratum_documents"], line["stratum_sampled"], line["documents"]) == (*stratum, DOCUMENTS)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["reviewed_at"])
+    saved = tmp_path / "saved.jsonl"
+    saved.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = read_corrections([str(saved)], StorageConfig(), "input.corrections")
+    assert {one.source: one.label for one in read} == {("/in/a", row): label for row, label in expected.items()}
     page.view.reload()
     assert (page.text("count"), page.text("place")) == (f"10 of {DOCUMENTS} reviewed", f"Document 12 of {DOCUMENTS}")
     assert page.export() == lines

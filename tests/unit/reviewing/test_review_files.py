@@ -19,9 +19,11 @@ from jobs.reviewing.review import review
 from jobs.reviewing.sampling import Request
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import commit_unit, read_ledger
+from pipeline_ops.reviewing.corrections import Stratum, read_corrections
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.review_format import SHEET_COLUMNS, spreadsheet_cell, text_of_cell
 from pipeline_ops.schema.units import Unit
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.postprocessing import ModelOutputs, label_documents
 from pipeline_ops.writing.unit_files import write_unit
@@ -105,6 +107,28 @@ def test_spreadsheet_holds_the_documents_in_cells_that_are_no_formulas(tmp_path:
         facts = (row["corrected"], row["stratum"], row["stratum_documents"], row["stratum_sampled"], row["documents"])
         assert facts == ("", "random", "10", "10", "10")
         assert row["sample"] == result["sample"]
+
+
+def test_spreadsheet_that_is_filled_in_is_read_as_corrections(tmp_path: Path) -> None:
+    opened = labeled_texts(tmp_path / "out", Head(LABELS, "softmax")).opened()
+    review(opened, Request(uncertain=2, random=100), str(tmp_path / "r.html"), quiet=True)
+    rows = sheet_of(tmp_path / "r.csv")
+    for row in rows[1:]:
+        row["corrected"] = row["predicted"]
+    filled = tmp_path / "filled.csv"
+    with filled.open("w", encoding="utf-8", newline="") as sink:
+        writer = csv.DictWriter(sink, list(rows[0]), delimiter=";")  # as a spreadsheet saves it in some countries
+        writer.writeheader()
+        writer.writerows(rows)
+    read = read_corrections([str(filled)], StorageConfig(), "input.corrections")
+    assert [(one.source, one.label, one.stratum) for one in read] == [
+        (
+            (row["source_file"], int(row["source_row"])),
+            text_of_cell(row["predicted"]),
+            Stratum(row["sample"], row["stratum"], *((2, 2) if row["stratum"] == "uncertain" else (8, 8)), 10),
+        )
+        for row in rows[1:]
+    ]
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "＝1", "'=1", "''", "plain", "", "a=b"])
