@@ -3,15 +3,12 @@
 import time
 from typing import Any
 
-import pyarrow as pa
-
-from pipeline_ops.output.commit_log import Ledger, read_job
-from pipeline_ops.output.labeled_output import Labeled, schema_of
+from pipeline_ops.output.commit_log import Ledger
 from pipeline_ops.output.lease import Lease
 from pipeline_ops.publishing.kept_files import kept_files
 from pipeline_ops.publishing.open_table import open_table
 from pipeline_ops.publishing.publish import Publication, publish
-from pipeline_ops.publishing.table_files import table_files
+from pipeline_ops.publishing.table_files import table_rows
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
 
@@ -57,14 +54,7 @@ class Publisher:
         """Publishes the difference between commit log and table; arguments, errors and what it returns as publish()."""
         if self.table is None:
             return None
-        known = self.table.read().paths
-        new = {
-            unit: commit for unit, commit in self.ledger.current.items() if any(file.path not in known for file in commit.files)
-        }
-        files, schema, record = {}, pa.schema([]), read_job(self.store)
-        if record is not None:  # there is one before the first commit
-            labeled = Labeled(self.store, record, Ledger(new))  # whose columns the table may lack
-            files, schema = table_files(self.ledger, labeled.partition_types), schema_of(labeled)
+        files, schema = table_rows(self.store, self.ledger, self.table.read().paths)
         publication = publish(
             *(self.table, files, schema, lease.confirm), run=self.run, term=lease.term, fence=fence, same_rows=same_rows
         )

@@ -1,17 +1,41 @@
-"""The files of the current commits as a table's log describes them. No file is opened."""
+"""The files of the current commits as a table's log describes them, and the columns of their rows."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.output.commit_log import Ledger
+from pipeline_ops.output.commit_log import Ledger, read_job
 from pipeline_ops.output.committed_files import partition_values
+from pipeline_ops.output.labeled_output import Labeled, schema_of
 from pipeline_ops.publishing.table import TableFile
+from pipeline_ops.storage.store import Store
 
 
-def table_files(ledger: Ledger, types: Mapping[str, pa.DataType]) -> dict[str, TableFile]:
-    """{path: file} of the labeled files of the current commits.
+def table_rows(store: Store, ledger: Ledger, known: Collection[str]) -> tuple[dict[str, TableFile], pa.Schema]:
+    """({path: file} of the labeled files, the columns of the rows in those that a table lacks).
+
+    Reads the job record, and one footer for each schema of files that the table lacks.
+
+    Args:
+        store: of the output folder.
+        known: the paths that the table has.
+
+    Raises:
+        UserError: two files have a column in types that do not go together.
+        StoreError: the store kept failing.
+    """
+    record = read_job(store)
+    if record is None:  # there is one before the first commit
+        return {}, pa.schema([])
+    current = ledger.current
+    new = {unit: commit for unit, commit in current.items() if any(file.path not in known for file in commit.files)}
+    labeled = Labeled(store, record, Ledger(new))
+    return _table_files(ledger, labeled.partition_types), schema_of(labeled)
+
+
+def _table_files(ledger: Ledger, types: Mapping[str, pa.DataType]) -> dict[str, TableFile]:
+    """{path: file}.
 
     Args:
         types: of the partition columns, outermost first.

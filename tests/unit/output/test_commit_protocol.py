@@ -1,9 +1,9 @@
 """Several drivers at once on one output: whatever the order of their requests, nothing is lost and nothing stands twice.
 
 Drivers are programs of the product's own functions in the product's own order (jobs/run/commit_writer.py,
-jobs/maintenance/compact.py), with tiny files in place of labeled ones. Each can stall before any of its requests for any
-time, lose a request or an answer, be interrupted or be killed. More examples than in the suite: `python -m
-tests.unit.output.test_commit_protocol 2000`.
+jobs/maintenance/compact.py), with tiny files in place of labeled ones, and a table whose log has the paths of its files. Each
+can stall before any of its requests for any time, lose a request or an answer, be interrupted or be killed. More examples than
+in the suite: `python -m tests.unit.output.test_commit_protocol 2000`.
 """
 
 import hashlib
@@ -12,11 +12,13 @@ import json
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import jobs.publishing.existing_output
 import jobs.run.commit_writer
 import pipeline_ops.output.lease
+import pipeline_ops.publishing.publisher
 from jobs.config import JobConfig
 from jobs.publishing.existing_output import existing_output
 from jobs.run.commit_writer import CommitWriter, finalize, needs_writing, output_lease
@@ -44,6 +47,7 @@ from pipeline_ops.output.compaction import joined_pieces
 from pipeline_ops.output.lease import Lease, LeaseError, acquire, check_free
 from pipeline_ops.planning.work_plan import Plan, make_plan
 from pipeline_ops.publishing.publisher import Publisher
+from pipeline_ops.publishing.table import TableChange, TableChangedError, TableFile, TableVersion
 from pipeline_ops.reading.spans import Span
 from pipeline_ops.schema.errors import UserError, is_store_fault
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -53,6 +57,7 @@ from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from tests.servers.stepped_store import Fault, Interrupted, Killed, Program, SteppedFileSystem
 from tests.support.tiers import mostly_slow
 
+TABLE_FOLDER = "_table"
 LEASE_S = 60.0
 LOOSE_RECORDS = 2  # the product's is 1000
 INPUTS = {"a": 4, "b": 4, "c": 20}  # bytes; with UNIT_BYTES the first two are one unit, and the last is two
@@ -62,11 +67,42 @@ ATTEMPTS = itertools.count(1)
 _here = threading.local()  # .driver: the one that runs in this thread
 
 
+class PathsTable:
+    """A Table whose versions are objects with the paths of all files; others than its publisher do not write it."""
+
+    format = "Paths"
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    def read(self) -> TableVersion:
+        names = [self.store.relative(file.path) for file in self.store.list_all(TABLE_FOLDER)]
+        if not names:
+            return TableVersion(None, frozenset(), pa.schema([]))
+        return TableVersion(len(names) - 1, frozenset(json.loads(self.store.read(names[-1]))["paths"]), pa.schema([]))
+
+    def write(self, seen: TableVersion, change: TableChange) -> TableVersion:
+        version = 0 if seen.version is None else seen.version + 1
+        paths = seen.paths.difference(change.removed).union(file.path for file in change.added)
+        content = json.dumps({"paths": sorted(paths), "attempt": uuid.uuid4().hex}).encode()
+        if not self.store.put_new(f"{TABLE_FOLDER}/{version:04}.json", content):
+            raise TableChangedError
+        return TableVersion(version, paths, pa.schema([]))
+
+    def kept_paths(self, since: datetime) -> set[str]:
+        return {*self.read().paths}
+
+
 class World:
-    """The input as it is now, the time, and the output."""
+    """The input as it is now, the time, and the output.
+
+    Attributes:
+        states: the labeled files of the current commits, at each moment from the beginning.
+    """
 
     def __init__(self) -> None:
         self.now = 1e6
+        self.states: list[set[str]] = [set()]
         self.inputs = dict.fromkeys(INPUTS, "v1")
         self.output = OutputConfig(path=f"stepped://{uuid.uuid4().hex}", drop_removed=True, lease_seconds=LEASE_S)
 
@@ -104,6 +140,7 @@ class Driver:
             with existing_output(cast(JobConfig, job), "compact") as output:
                 sweep(self.world.store, output.ledger, output.lease.confirm, set)
                 self._compact(output.ledger, output.lease)
+                output.publisher.publish(output.lease, same_rows=True)
                 sweep(self.world.store, output.ledger, output.lease.confirm, set)
             return
         seen = check_free(self.world.store, self.clock)
@@ -114,10 +151,10 @@ class Driver:
         publisher = Publisher(job.output_store, job.output, ledger, "run")
         if needs_writing(prepared, publisher):
             with output_lease(prepared, publisher) as lease:
-                self._label(plan, CommitWriter(job.output_store, job.output, ledger, plan, lease, "run"))
+                self._label(plan, CommitWriter(job.output_store, job.output, ledger, plan, lease, "run"), publisher)
                 finalize(lease, publisher)
 
-    def _label(self, plan: Plan, writer: CommitWriter) -> None:
+    def _label(self, plan: Plan, writer: CommitWriter, publisher: Publisher) -> None:
         writer.drop_removed()
         for commit in writer.partly_outdated():
             gone = plan.stale[commit.unit]
@@ -129,6 +166,7 @@ class Driver:
         for spans in plan.tasks:
             for pieces, replaces in units_of(spans):
                 writer.put(self._written(["unit", *map(str, pieces), *replaces], pieces, replaces))
+            publisher.publish(writer.lease)
 
     def _compact(self, ledger: Ledger, lease: Lease) -> None:
         commits = sorted((commit for commit in ledger.current.values() if commit.pieces), key=lambda c: c.pieces[0].path)
@@ -152,6 +190,12 @@ class Driver:
         for file in new:
             self.world.store.put(file.path, b"x")
         return Commit(unit, attempt, pieces, (*kept, *new), None, 1, 0, 1, 1, 0, {}, replaces=replaces)
+
+
+def rows_of(store: Store, ledger: Ledger, known: Collection[str]) -> tuple[dict[str, TableFile], pa.Schema]:
+    """As table_rows, of files that hold no rows."""
+    files = [file for commit in ledger.current.values() for file in commit.files]
+    return {file.path: TableFile(file.path, file.rows, file.bytes) for file in files}, pa.schema([])
 
 
 def units_of(spans: Sequence[Span]) -> Iterator[tuple[tuple[Piece, ...], tuple[str, ...]]]:
@@ -178,6 +222,8 @@ def check_output(world: World) -> dict[str, list[Piece]]:
     named = [file.path for commit in current.values() for file in commit.all_files()]
     assert len(named) == len(set(named)), "a file is named twice"
     assert set(named) <= there, f"lost: {sorted(set(named) - there)}"
+    world.states.append({*named})
+    check_table(world, there)
     found = pieces_by_file(current.values())
     for path, pieces in found.items():
         assert not overlaps(pieces), f"twice: {overlaps(pieces)}"
@@ -185,9 +231,24 @@ def check_output(world: World) -> dict[str, list[Piece]]:
     return found
 
 
+def check_table(world: World, there: set[str]) -> None:
+    """Each version of the table is what was committed at some moment, in their order, and the newest one can be read."""
+    names = [world.store.relative(file.path) for file in world.store.list_all(TABLE_FOLDER)]
+    versions = [set(json.loads(world.store.read(name))["paths"]) for name in names]
+    moments = iter(world.states)
+    state = next(moments)
+    for version in versions:
+        while state != version:
+            state = next(moments, None)
+            assert state is not None, f"a version of what was not committed, or not then: {sorted(version)}"
+    newest = versions[-1] if versions else set()
+    assert newest <= there, f"lost: {sorted(newest - there)}"
+
+
 def check_complete(world: World) -> None:
-    """Every input file is labeled from its first row to its last as it is now, and nothing else is."""
+    """Every input file is labeled from its first row to its last as it is now, nothing else is, and the table has just that."""
     found = check_output(world)
+    assert PathsTable(world.store).read().paths == world.states[-1], "the table is not what is committed"
     assert set(found) == set(world.inputs), f"{sorted(found)}, not {sorted(world.inputs)}"
     for path, identity in world.inputs.items():
         assert {piece.identity for piece in found[path]} == {identity}, f"{path} is not as it is now"
@@ -199,7 +260,7 @@ def kind_of(request: tuple[str, str] | None) -> str:
     if request is None:
         return "end"
     what, path = request
-    folder = next((name for name in ("_lease", "_commits") if f"/{name}" in path), "data")
+    folder = next((name for name in ("_lease", "_commits", TABLE_FOLDER) if f"/{name}" in path), "data")
     return f"{what} {folder}"
 
 
@@ -211,6 +272,9 @@ KINDS = (
     "read _commits",
     "delete _commits",
     "list _commits",
+    f"put {TABLE_FOLDER}",
+    f"read {TABLE_FOLDER}",
+    f"list {TABLE_FOLDER}",
     "put data",
     "list data",
     "delete data",
@@ -317,7 +381,14 @@ class CommitProtocol(RuleBasedStateMachine):
         """A run that nobody disturbs; says whether there was anything to do."""
         self.world.now += 10 * LEASE_S
         driver = Driver(self.world)
-        driver.run()
+        program = Program(driver.run)
+        while not program.ended:
+            kind = kind_of(program.request)
+            program.step()
+            if kind == "put _commits":
+                check_output(self.world)
+        if program.error is not None:
+            raise program.error
         check_complete(self.world)
         ledger = read_ledger(self.world.store)
         assert not garbage_files(self.world.store, ledger, set), "garbage is left"
@@ -373,6 +444,8 @@ def run_machine(how: settings) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs.run.commit_writer, "LOOSE_RECORDS", LOOSE_RECORDS)
         patch.setattr(pipeline_ops.output.lease, "acquire", clocked_acquire)
+        patch.setattr(pipeline_ops.publishing.publisher, "open_table", lambda store, output: PathsTable(store))
+        patch.setattr(pipeline_ops.publishing.publisher, "table_rows", rows_of)
         patch.setattr(jobs.publishing.existing_output, "check_free", lambda store: check_free(store, _here.driver.clock))
         run_state_machine_as_test(CommitProtocol, settings=how)
 
