@@ -145,7 +145,7 @@ def merge_files(store: Store, merge: Merge) -> WrittenFile:
     sink = pa.BufferOutputStream()
     rows = 0
     with pq.ParquetWriter(sink, first.schema, compression="zstd", write_page_checksum=True) as writer:
-        for table in _row_groups(chain([first], tables)):
+        for table in row_groups(chain([first], tables)):
             if not table.schema.equals(first.schema, check_metadata=True):
                 raise OSError(f"{merge.files[0].path}: its columns are not those of all files that it is merged with")
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
@@ -164,7 +164,7 @@ def _common_statistics(files: Sequence[WrittenFile]) -> dict[str, tuple[Any, Any
     return found
 
 
-def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Concatenates small tables up to the size of a row group: many small row groups are slow to read."""
     held: list[pa.Table] = []
     rows = size = 0
