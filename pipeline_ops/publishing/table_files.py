@@ -47,5 +47,5 @@ def _table_files(ledger: Ledger, types: Mapping[str, pa.DataType]) -> dict[str, 
             folder = file.path.rpartition("/")[0]
             if folder not in partitions:
                 partitions[folder] = partition_values(file.path, types)
-            found[file.path] = TableFile(file.path, file.rows, file.bytes, partitions[folder])
+            found[file.path] = TableFile(file.path, file.rows, file.bytes, partitions[folder], file.statistics)
     return found
