@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cluster.resources import ComputeConfig
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.models.config import JobModel, ModelConfig
-from pipeline_ops.schema.errors import UserError
+from pipeline_ops.schema.errors import SECRET, UserError
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import did_you_mean
@@ -345,6 +345,8 @@ def _explain(kind: type[BaseModel], details: Any) -> str:
         if owner is not None and last in owner.model_fields:
             description = owner.model_fields[last].description or ""
     text = details["msg"].removeprefix("Value error, ")
+    if details["type"] == SECRET:
+        return f"{key}: {text}"
     if details["type"] == "model_type" and model is not None:
         fields_of = model.model_fields
         expected = "give a path, or {path: PATH, ...}" if "path" in fields_of else f"expected the keys {', '.join(fields_of)}"

@@ -72,7 +72,7 @@ class IcebergTable:
         """See Table.
 
         Raises:
-            UserError: the catalog cannot be reached.
+            UserError: the catalog cannot be reached, or the table cannot have a column of that type.
             TableChangedError: there is a newer version than `seen`.
             StoreError: the catalog or the store kept failing; whether the version was written is unknown if the catalog did.
         """
@@ -81,6 +81,8 @@ class IcebergTable:
         opened = self._opened
         if seen.version != (_current_id(opened) if opened is not None else None):
             raise TableChangedError
+        if change.schema != seen.schema:
+            self.check_columns(change.schema)
         try:
             if opened is not None and NO_RETRIES.items() - opened.properties.items():
                 with self.catalog.requests():
@@ -97,6 +99,12 @@ class IcebergTable:
         self._put_hint()
         self._delete_metadata_of(expired)
         return self._version()
+
+    def check_columns(self, schema: pa.Schema) -> None:
+        """Raises UserError for a column that an Iceberg table, or a reader of one, would not give back as it is."""
+        from pipeline_ops.publishing.iceberg_files import check_columns
+
+        check_columns(schema, self.partitions)
 
     def kept_paths(self, since: datetime) -> set[str]:
         """See Table; files of snapshots that a tag or a branch names are kept, too."""
@@ -172,13 +180,6 @@ class IcebergTable:
         from pipeline_ops.publishing.iceberg_files import iceberg_schema, partition_spec
         from pipeline_ops.tables.store_file_io import location_of
 
-        for name in self.partitions:
-            # pyiceberg 0.12 reads a double as a float (its pull request 3808), and cannot remove files of NaN and infinity
-            if pa.types.is_floating(schema.field(name).type):
-                raise UserError(
-                    f"output.partition_by: {name!r} is a {schema.field(name).type}, which pyiceberg rounds where it is a"
-                    f" partition's value; cast it (input.column_types: {{{name}: string}}), or set output.table: delta"
-                )
         columns = iceberg_schema(schema)
         catalog = self.catalog.connect()
         with self.catalog.requests():

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
 PRECONDITION_FAILED = 412
 MAX_NAMES, MAX_NAME_CHARACTERS = 30, 40  # in a message
 LIBRARY_ERRORS = {
@@ -73,6 +75,14 @@ def is_store_fault(error: BaseException) -> bool:
 
 class UserError(ValueError):
     """A user's mistake: one line that names the key, the value and the remedy. The command line prints it and exits 2."""
+
+
+SECRET = "secret"  # the type of pydantic's error
+
+
+def secret_error(message: str) -> PydanticCustomError:
+    """The error of a validator for a value that is a secret, and is not shown therefore."""
+    return PydanticCustomError(SECRET, "{message}", {"message": message})
 
 
 def names_shown(names: Sequence[str]) -> str:

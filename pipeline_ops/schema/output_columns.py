@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline_ops.schema.errors import secret_error
+
 Embedding = Literal["cls", "mean"]
 TableFormat = Literal["none", "delta", "iceberg"]
 NO_TABLE: dict[str, Any] = {"table": "none", "catalog": None}  # settings of an output that is published as no table
@@ -93,25 +95,26 @@ class OutputConfig(BaseModel):
 
     @field_validator("catalog")
     @classmethod
-    def _no_secrets(cls, catalog: dict[str, str] | None) -> dict[str, str] | None:
-        for key, value in (catalog or {}).items():
+    def _table_without_secrets(cls, catalog: dict[str, str] | None) -> dict[str, str] | None:
+        if catalog is None:
+            return None
+        for key, value in catalog.items():
             if SECRET_KEY.search(key) or PASSWORD_IN_URL.search(value):
-                name = (catalog or {}).get("name", "default")
-                raise ValueError(
+                name = catalog.get("name", "default")
+                variable = f"{name}__{key}".upper().replace("-", "_").replace(".", "__")
+                raise secret_error(
                     f"{key} holds a secret, which does not belong into the job file; give it in ~/.pyiceberg.yaml, or as"
-                    f" PYICEBERG_CATALOG__{name.upper().replace('-', '_')}__{key.upper().replace('-', '_').replace('.', '__')}"
+                    f" PYICEBERG_CATALOG__{variable}"
                 )
+        names = catalog.get("table", "").split(".")
+        if len(names) < 2 or not all(names):
+            raise ValueError("give the table's name, as table: NAMESPACE.NAME")
         return catalog
 
     @model_validator(mode="after")
-    def _of_a_catalog(self) -> "OutputConfig":
-        if self.catalog is None:
-            return self
-        if self.table != "iceberg":
+    def _of_a_table(self) -> "OutputConfig":
+        if self.catalog is not None and self.table != "iceberg":
             raise ValueError("catalog has no effect without output.table: iceberg; set it, or leave catalog out")
-        namespace, _, name = self.catalog.get("table", "").rpartition(".")
-        if not name or not all(namespace.split(".")):
-            raise ValueError(f"catalog.table: {self.catalog.get('table', '')!r}: give the table's name as NAMESPACE.NAME")
         return self
 
     @model_validator(mode="after")

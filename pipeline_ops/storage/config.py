@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline_ops.schema.errors import secret_error
+
 READ_AHEAD_BYTES = 8 * 2**20  # of a sequential read from an object store
 
 
@@ -21,7 +23,7 @@ class StorageConfig(BaseModel):
     @classmethod
     def _no_secrets(cls, url: str | None) -> str | None:
         if url is not None and "@" in url:
-            raise ValueError("credentials do not belong into the job file; use the AWS chain (environment, profile, role)")
+            raise secret_error("credentials do not belong into the job file; use the AWS chain (environment, profile, role)")
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError(f"give it with http:// or https://, such as https://{url.split('://')[-1]}")
         return url
