@@ -379,6 +379,8 @@
     element("find").hidden = false;
     element("filter-name").textContent = `Another of the ${labels.length.toLocaleString("en")} labels`;
     element("filter").addEventListener("input", showFound);
+    element("find").addEventListener("focusin", () => element("filter").setAttribute("aria-expanded", "true"));
+    element("find").addEventListener("focusout", () => element("filter").setAttribute("aria-expanded", "false"));
     element("filter").addEventListener("focus", () => {
       if (matchMedia("(max-width: 56rem)").matches) element("find").scrollIntoView(); // above a keyboard on the screen
     });

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from jobs.reviewing.review import review
@@ -15,7 +16,10 @@ from pipeline_ops.reviewing.corrections import read_corrections
 from pipeline_ops.schema.review_format import JSON_KEYS
 from pipeline_ops.storage.config import StorageConfig
 from tests.support.compared_outputs import MadeOutput, spread_logits
+from tests.support.corpora import real_documents, write_jsonl
 from tests.support.labeled_units import whole
+from tests.support.running import command, make_job
+from tests.support.serial_chain import run_serially
 
 pytestmark = pytest.mark.slow
 DOCUMENTS = 30
@@ -127,12 +131,15 @@ def test_label_of_many_is_found_by_its_name_without_the_keys_of_the_page(browser
     page.view.locator("#filter").fill("")
     page.view.keyboard.type("topic 7")
     page.press("ArrowDown", "ArrowDown", "Enter")
-    page.press("2", "Enter")
+    page.press("2", "Enter", "/")
+    assert page.view.locator("#filter").get_attribute("aria-expanded") == "true"
+    page.view.get_by_role("option", name="topic_05").click()
     best = [one["top"] for one in documents]
-    expected = ["topic_72", best[1][1][0], documents[2]["predicted"]]
+    expected = ["topic_72", best[1][1][0], documents[2]["predicted"], "topic_05"]
     by_row = {line["source_row"]: line["label"] for line in page.export()}
-    assert [by_row[one["row"]] for one in documents[:3]] == expected
-    assert len(by_row) == 3
+    assert [by_row[one["row"]] for one in documents[:4]] == expected
+    assert len(by_row) == 4
+    assert not page.view.locator("#found").is_visible()
     assert page.complaints == []
 
 
@@ -147,6 +154,33 @@ def test_labels_of_a_multi_label_head_are_marked_and_confirmed(browser: Any, tmp
         documents[1]["row"]: {*documents[1]["predicted"]},
         documents[2]["row"]: {*documents[2]["predicted"]},
     }
+    assert page.complaints == []
+
+
+def test_pairs_on_which_two_models_of_an_output_disagree_are_shown_with_both_texts(
+    browser: Any, model: Path, tmp_path: Path
+) -> None:
+    texts = real_documents(80)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"first": one, "second": f"{row} words"} for row, one in enumerate(texts)])
+    job = make_job(source, model, tmp_path / "out", "input.text_column=first", "input.text_pair_column=second")
+    settings = job.model_dump(mode="json") | {"model": None}
+    settings["models"] = [
+        {"name": name, "path": str(model), "dtype": "float32", "max_length": size} for name, size in (("one", 64), ("two", 8))
+    ]
+    settings["output"]["partition_by"] = []
+    run_serially(settings, quiet=True)
+    options = ["--disagreements", tmp_path / "out", "--model", "one", "--model-b", "two", "--output", tmp_path / "r.html"]
+    finished = command("review", tmp_path / "out", *options)
+    assert finished.code == 0, finished.stderr
+    rows = duckdb.execute(f"SELECT * FROM '{tmp_path}/out/*.parquet' WHERE one_label != two_label").fetchdf().to_dict("records")
+    assert finished.result["strata"] == {"disagreements": {"documents": len(rows), "sampled": len(rows)}}
+    page = opened(browser, tmp_path / "r.html")
+    assert page.view.locator("#texts h3").all_inner_texts() == ["first", "second"]
+    page.press(*["Enter"] * len(rows))
+    keys = ("source_row", "text", "text_pair", "label", "model")
+    assert sorted(tuple(line[key] for key in keys) for line in page.export()) == sorted(
+        (row["source_row"], row["first"], row["second"], row["one_label"], "one") for row in rows
+    )
     assert page.complaints == []
 
 
