@@ -162,13 +162,12 @@ def test_pairs_on_which_two_models_of_an_output_disagree_are_shown_with_both_tex
 ) -> None:
     texts = real_documents(80)
     source = write_jsonl(tmp_path / "in.jsonl", [{"first": one, "second": f"{row} words"} for row, one in enumerate(texts)])
-    job = make_job(source, model, tmp_path / "out", "input.text_column=first", "input.text_pair_column=second")
-    settings = job.model_dump(mode="json") | {"model": None}
-    settings["models"] = [
+    columns = ("input.text_column=first", "input.text_pair_column=second", "output.partition_by=[]")
+    job = make_job(source, model, tmp_path / "out", *columns)
+    models = [
         {"name": name, "path": str(model), "dtype": "float32", "max_length": size} for name, size in (("one", 64), ("two", 8))
     ]
-    settings["output"]["partition_by"] = []
-    run_serially(settings, quiet=True)
+    run_serially({**job.model_dump(mode="json"), "model": None, "models": models}, quiet=True)
     options = ["--disagreements", tmp_path / "out", "--model", "one", "--model-b", "two", "--output", tmp_path / "r.html"]
     finished = command("review", tmp_path / "out", *options)
     assert finished.code == 0, finished.stderr
