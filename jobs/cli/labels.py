@@ -42,6 +42,12 @@ def status_command(
     emit(found, as_json=as_json, shown=not quiet)
 
 
+Corrections = Annotated[
+    list[str] | None,
+    typer.Option("--corrections", metavar="FILE", help="reviewed documents: .jsonl, .csv, a folder or glob; repeatable"),
+]
+
+
 class Sort(StrEnum):
     """The order in which documents are shown."""
 
@@ -168,6 +174,7 @@ def report_command(
     epilog=examples(
         "label-corpus evaluate job.yaml --truth label",
         "label-corpus evaluate labeled/ --truth topic --model topics",
+        "label-corpus evaluate job.yaml --corrections review.jsonl",
     ),
 )
 def evaluate_command(
@@ -177,22 +184,28 @@ def evaluate_command(
         str | None,
         typer.Option("--truth", metavar="COLUMN", help="input column with the true labels; without: which may be one"),
     ] = None,
+    corrections: Corrections = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the labels with true labels in a column of the input."""
+    """Compare the labels with true labels: in a column of the input, or those of reviewed documents."""
     from jobs.report.publish import make_report
     from jobs.results.evaluate import evaluate, missing_truth_error, save_evaluation, truncated_summary
     from jobs.results.evaluation_tables import print_evaluation
     from jobs.results.open_output import find_labeled
+    from jobs.reviewing.reviewed_accuracy import evaluate_reviewed
 
+    _refuse_two_truths(truth, corrections)
     labeled = find_labeled(target, overrides)
-    if truth is None:
+    if corrections:
+        result = evaluate_reviewed(labeled, corrections, model)
+    elif truth is None:
         raise missing_truth_error(labeled, model, target)
-    result = evaluate(labeled, truth, model, quiet=quiet)
+    else:
+        result = evaluate(labeled, truth, model, quiet=quiet)
     save_evaluation(result, labeled)
     path = make_report(labeled, lambda text: None)
     if not quiet:
@@ -205,6 +218,7 @@ def evaluate_command(
     epilog=examples(
         "label-corpus compare old.yaml new.yaml --html changes.html",
         "label-corpus compare old/ new/ --truth category   # which is right more often",
+        "label-corpus compare old/ new/ --corrections review.jsonl",
         "label-corpus compare s3://bucket/labeled-v1/ s3://bucket/labeled-v2/",
     ),
 )
@@ -216,6 +230,7 @@ def compare_command(
         str | None,
         typer.Option("--truth", metavar="COLUMN", help="input column with the true labels, to compare accuracies"),
     ] = None,
+    corrections: Corrections = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="which model's labels, if the output has several")
     ] = None,
@@ -231,9 +246,10 @@ def compare_command(
     from jobs.results.comparison_tables import print_comparison, progress
     from jobs.results.open_output import find_labeled
 
+    _refuse_two_truths(truth, corrections)
     outputs = [find_labeled(target, overrides) for target in (a, b)]
     with progress(quiet) as on_part:
-        result = compare(*outputs, truth=truth, model=model, model_b=model_b, on_part=on_part)
+        result = compare(*outputs, truth=truth, corrections=corrections or (), model=model, model_b=model_b, on_part=on_part)
     if html is not None:
         from jobs.report.comparison import write_page
 
@@ -242,3 +258,10 @@ def compare_command(
         print_comparison(result)
     page = [] if html is None else [f"written: {html}"]
     emit(result, *page, as_json=as_json, shown=not quiet)
+
+
+def _refuse_two_truths(truth: str | None, corrections: list[str] | None) -> None:
+    from pipeline_ops.schema.errors import UserError
+
+    if truth is not None and corrections:
+        raise UserError("--truth: no effect with --corrections, which hold the true labels; give one of the two")

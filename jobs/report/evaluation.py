@@ -4,7 +4,16 @@ from typing import Any
 
 from jobs.number_format import percent, ratio
 from jobs.report.evaluation_charts import accuracy_coverage_chart, calibration_chart, confusion_chart, threshold_chart
-from jobs.results.evaluation_tables import MAX_CONFUSIONS, METRICS, baseline_lines, format_label, met_targets, min_score_lines
+from jobs.results.evaluation_tables import (
+    MAX_CONFUSIONS,
+    METRICS,
+    baseline_lines,
+    estimate_lines,
+    estimates_of,
+    format_label,
+    met_targets,
+    min_score_lines,
+)
 
 MAX_LABELS = 200
 NUMBERS = {"evaluated": "documents", "without_truth": "without truth", "rejected": "rejected", **METRICS}
@@ -16,6 +25,9 @@ def evaluation_context(evaluation: dict[str, Any]) -> dict[str, Any]:
     confusion, sweep = evaluation.get("confusion"), evaluation.get("sweep")
     return {
         "truth": evaluation["truth"],
+        "corrections": evaluation.get("corrections"),
+        "estimate_lines": estimate_lines(evaluation),
+        "estimates": estimates_of(evaluation),
         "model": evaluation["model"],
         "at": evaluation["at"],
         "documents": evaluation["documents"],
@@ -37,11 +49,16 @@ def evaluation_context(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def _measured(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     """The measure for the overview: its name, value, and error (a share) or None; None if nothing was evaluated."""
+    if evaluation.get("reviewed"):
+        estimate = evaluation["estimate"]
+        accuracy = estimate and estimate["accuracy"]
+        return estimate and {"name": "accuracy", "how": "estimated", "value": percent(accuracy), "error": 1 - accuracy}
     for key in ("accuracy", "subset_accuracy", "r2"):
         if (value := evaluation.get(key)) is not None:
             is_share = key != "r2"
             return {
                 "name": METRICS[key],
+                "how": "measured",
                 "value": percent(value) if is_share else ratio(value),
                 "error": 1 - value if is_share else None,
             }

@@ -4,7 +4,7 @@ Reads the committed rows of both; loads no model.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobs.results.truth_columns import check_truth_column, column_types, no_common_value
@@ -17,9 +17,12 @@ from pipeline_ops.analysis.agreement import (
     score_differences,
     value_differences,
 )
-from pipeline_ops.analysis.aligned_rows import Side, TruthColumn
+from pipeline_ops.analysis.aligned_rows import ComparedLists, Side, TrueLabels, TruthColumn
 from pipeline_ops.analysis.comparison import Change, Comparison, compare_outputs
+from pipeline_ops.models.model_card import REVIEWED_SAMPLES
 from pipeline_ops.output.labeled_output import Labeled
+from pipeline_ops.reviewing.corrections import fit_labels, listed_labels, read_corrections
+from pipeline_ops.reviewing.reviewed_documents import check_found, find_reviewed
 from pipeline_ops.schema.errors import UserError
 
 MAX_FLOWS = 20
@@ -34,6 +37,7 @@ def compare(
     b: Labeled,
     *,
     truth: str | None = None,
+    corrections: Sequence[str] = (),
     model: str | None = None,
     model_b: str | None = None,
     on_part: Callable[[int, int], None] = lambda done, total: None,
@@ -42,6 +46,7 @@ def compare(
 
     Args:
         truth: column of the input with the true labels, which one of the outputs has kept.
+        corrections: files of reviewed documents, in place of `truth`.
         model: name of the model whose labels are compared, where an output has several; in B `model_b`, if given.
         on_part: called with (parts done, parts in total).
 
@@ -57,7 +62,10 @@ def compare(
         Side(a, _model_of(a, model, "--model", "A")),
         Side(b, _model_of(b, model if model_b is None else model_b, "--model" if model_b is None else "--model-b", "B")),
     )
-    found = compare_outputs(*sides, None if truth is None else _truth_column(truth, sides), on_part)
+    truths, facts = None if truth is None else _truth_column(truth, sides), {}
+    if corrections:
+        truths, facts = _true_labels(corrections, sides)
+    found = compare_outputs(*sides, truths, on_part)
     return {
         "a": _description(sides[0]),
         "b": _description(sides[1]),
@@ -72,7 +80,7 @@ def compare(
         "changed_input": max(found.changed_a, found.changed_b),
         **_labels(found, sides),
         **_scores(found, sides),
-        **_truth(found, truth),
+        **_truth(found, truths, facts),
         "most_changed": [_change(change) for change in found.most_changed],
         "seconds": round(time.monotonic() - started, 2),
     }
@@ -101,6 +109,29 @@ def _truth_column(name: str, sides: tuple[Side, Side]) -> TruthColumn:
             return TruthColumn(name, side)
     check_truth_column(sides[0].labeled, name, column_types(sides[0].labeled))
     raise AssertionError(name)
+
+
+def _true_labels(paths: Sequence[str], sides: tuple[Side, Side]) -> tuple[TrueLabels, dict[str, Any]]:
+    """(the labels that reviewers have given, by the sources of the side that has more of the documents; facts about them)."""
+    key = "--corrections"
+    if any(side.head.kind == "value" for side in sides):
+        raise UserError(f"{key}: labels cannot be compared with values; leave it out, and evaluate each output")
+    labels = [*dict.fromkeys(name for side in sides for name in (*side.possible_labels, *side.head.labels))]
+    corrections = read_corrections(paths, sides[0].labeled.store.config, key)
+    fitted, unknown = fit_labels(corrections, labels, are_sets=ComparedLists.of(*sides).labels, key=key)
+    (side, documents), *_ = sorted(
+        ((side, find_reviewed(side.labeled, fitted, [])) for side in sides), key=lambda found: -len(found[1].found)
+    )
+    check_found(documents, side.labeled.path, key)
+    samples = {one.stratum.sample for one in corrections if one.stratum is not None}
+    trained = ({*(side.labeled.record["models"][side.model].get("card") or {}).get(REVIEWED_SAMPLES, ())} for side in sides)
+    facts = {
+        "corrections": [*paths],
+        "reviewed": len(documents.found) + len(documents.gone) + len(documents.changed),
+        "trained_on": [sorted(samples & of_model) for of_model in trained],
+        "unknown_labels": listed_labels(unknown, labels),
+    }
+    return TrueLabels({one.source: one.label for one in documents.found if one.source is not None}, side), facts
 
 
 def _description(side: Side) -> dict[str, Any]:
@@ -173,20 +204,30 @@ def _scores(found: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
     return {"score_difference": _all_rounded(score_differences(found.counts))}
 
 
-def _truth(found: Comparison, column: str | None) -> dict[str, Any]:
-    """The field `truth`: which output is right how often, where a column with the truth is compared."""
-    if found.truth is None or column is None:
+def _truth(found: Comparison, truth: TruthColumn | TrueLabels | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """The field `truth`: which output is right how often, where both are compared with a column or with corrections.
+
+    Args:
+        facts: about the corrections.
+    """
+    if found.truth is None or truth is None:
         return {}
+    column = truth.name if isinstance(truth, TruthColumn) else None
     names = list(found.true_labels)
     counts = found.truth.result(names)
     if found.counts.documents and not counts["documents"]:
+        if column is None:
+            raise UserError(f"--corrections: none of the {facts['reviewed']:,} documents is labeled in both outputs")
         raise UserError(f"--truth: {column!r} is null in all {counts['without_truth']:,} documents; give another column")
-    if counts["labels"] and all(found.names.get(row["label"]) is None for row in counts["labels"]):
+    if column and counts["labels"] and all(found.names.get(row["label"]) is None for row in counts["labels"]):
         raise no_common_value(column, [row["label"] for row in counts["labels"]], list(found.names))
     labels = [_all_rounded(row) for row in counts.pop("labels")]
+    if column is None:
+        counts["without_truth"] = 0  # all that nobody has reviewed
     return {
         "truth": {
             "column": column,
+            **facts,
             **(_all_rounded(counts) or {}),
             "difference_interval": [_rounded(limit) for limit in counts["difference_interval"]],
             "labels": labels[:MAX_LABELS],

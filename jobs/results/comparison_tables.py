@@ -184,15 +184,34 @@ def truth_lines(result: dict[str, Any]) -> list[str]:
     is_significant = truth["p_value"] < SIGNIFICANCE
     p_value = f"p = {truth['p_value']:.2g}" if truth["p_value"] >= SMALLEST_P else f"p < {SMALLEST_P:g}"
     verdict = "B is more accurate" if truth["difference"] > 0 else "A is more accurate"
+    against = "the corrections" if truth["column"] is None else _line(truth["column"], LABEL_CHARACTERS)
     return [
-        f"accuracy against {_line(truth['column'], LABEL_CHARACTERS)}, {counted(truth['documents'], 'document')}{without}:"
+        f"accuracy against {against}, {counted(truth['documents'], 'document')}{without}:"
         f" {truth['accuracy_a']:.2%} in A, {truth['accuracy_b']:.2%} in B",
+        *_correction_lines(truth),
         f"difference {100 * truth['difference']:+.2f} percentage points, 95% confidence interval {low} to {high} ({INTERVAL})",
         f"right in both {truth['right_in_both']:,}, became right {truth['became_right']:,},"
         f" became wrong {truth['became_wrong']:,}, wrong in both {truth['wrong_in_both']:,}",
         f"McNemar's test ({truth['test']}): {p_value}:"
         f" {verdict if is_significant else 'the difference may be chance'} (level {SIGNIFICANCE:g})",
     ]
+
+
+def _correction_lines(truth: dict[str, Any]) -> list[str]:
+    """What to know of an accuracy on corrected documents."""
+    if truth["column"] is not None:
+        return []
+    lines = ["these are the reviewed documents, not all: `evaluate --corrections` estimates the accuracy of all"]
+    if missing := truth["reviewed"] - truth["documents"]:
+        lines.append(
+            f"{counted(missing, 'reviewed document is', 'reviewed documents are')} not labeled in both, or changed since"
+        )
+    for side, samples in zip("AB", truth["trained_on"], strict=True):
+        if samples:
+            lines.append(f"the model of {side} was trained on them ({', '.join(samples)}): on other documents it may be worse")
+    if truth["unknown_labels"]:
+        lines.append(f"labels that neither model has count as wrong: {truth['unknown_labels']}")
+    return lines
 
 
 def truth_title(result: dict[str, Any]) -> str:

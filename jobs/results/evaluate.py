@@ -50,7 +50,7 @@ def evaluate(labeled: Labeled, truth: str, model: str | None = None, *, quiet: b
     head = labeled.head(name)
     types = column_types(labeled)
     check_truth_column(labeled, truth, types)
-    evaluator, uses_scores = _evaluator(head, added)
+    evaluator, uses_scores = evaluator_for(head, added)
     if is_list(types[truth]) and not isinstance(evaluator, MultiLabelEvaluator):
         raise UserError(f"--truth: {truth!r} holds lists, but {_why_one_label(head)}")
     columns = [truth, added.label_name, added.score_column, *([added.scores_column] if uses_scores else [])]
@@ -108,7 +108,7 @@ def truncated_summary(result: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def _evaluator(head: Head, added: OutputConfig) -> tuple[Evaluator, bool]:
+def evaluator_for(head: Head, added: OutputConfig) -> tuple[Evaluator, bool]:
     """(evaluator for the head, whether it needs the scores column).
 
     Without the scores column only the best label of a multi-label head is known, so it is evaluated as a single label.

@@ -1,6 +1,7 @@
 """Tables of `label-corpus evaluate` on stderr. Texts of documents are escaped and shortened."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from jobs.number_format import counted, percent
@@ -10,6 +11,7 @@ MAX_LABELS = 30
 MATRIX_LABELS = 12
 MAX_CONFUSIONS = 10
 MAX_TEXT = 120
+INTERVAL = "Cochran 1977; Korn & Graubard 1998; Newcombe 1998"
 BAR_CHARACTERS = 20  # at accuracy 1
 METRICS = {  # {JSON key: display name}
     "accuracy": "accuracy",
@@ -28,6 +30,10 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stderr, highlight=False)
+    for line, is_good in estimate_lines(result):
+        console.print(line, style="none" if is_good else "bold red", soft_wrap=True, markup=False)
+    for one in estimates_of(result):
+        console.print(_strata(one))
     console.print(headline(result), soft_wrap=True, markup=False)
     for line, is_better in baseline_lines(result):
         console.print(line, style="none" if is_better else "bold red", soft_wrap=True, markup=False)
@@ -59,11 +65,73 @@ def headline(result: dict[str, Any]) -> str:
     ]
     if result.get("calibration"):
         metrics.append(f"expected calibration error {result['calibration']['expected_calibration_error']:.4f}")
-    counts = [counted(result["evaluated"], "document")]
+    counts = [counted(result["evaluated"], "reviewed document" if result.get("reviewed") else "document")]
     counts += [
         f"{result[key]:,} {name}" for key, name in (("without_truth", "without truth"), ("rejected", "rejected")) if result[key]
     ]
     return f"{', '.join(metrics)}   ({', '.join(counts)})"
+
+
+def estimates_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The estimates from samples of reviewed documents, that of all documents first."""
+    return [*filter(None, [result.get("estimate")]), *result.get("other_estimates", ())]
+
+
+def estimate_lines(result: dict[str, Any]) -> list[tuple[str, bool]]:
+    """What reviewed documents say of all documents, one (line, whether it is no reservation) each; [] without corrections."""
+    if not result.get("reviewed"):
+        return []
+    found = [line for one in estimates_of(result) for line in _lines_of_estimate(one, result["labeled"])]
+    return found + [(line, False) for line in _reservations(result["reviewed"])]
+
+
+def _lines_of_estimate(one: dict[str, Any], labeled: int) -> list[tuple[str, bool]]:
+    population = one["of_documents"]
+    of = f"all {one['documents']:,}" if one["of_corpus"] else f"{one['documents']:,} of {population or '?'}"
+    low, high = map(percent, one["interval"])
+    sample = f"{counted(one['reviewed'], 'reviewed one')} of {counted(len(one['strata']), 'stratum', 'strata')}"
+    lines = [
+        (f"accuracy of {of} documents: {percent(one['accuracy'])}, 95% confidence interval {low} to {high}", True),
+        (f"estimated from {sample}, {one['sample']} ({INTERVAL})", True),
+    ]
+    if not one["of_corpus"]:
+        low, high = map(percent, one["corpus_bounds"])
+        bounds = f": their accuracy is between {low} and {high}" if population else ""
+        lines.append((f"no estimate for all documents, as of the other strata none is reviewed{bounds}", False))
+    if one["not_reviewed"]:
+        lines.append(
+            (f"{one['not_reviewed']:,} more of the sample are not reviewed; taken to be like those of their stratum", True)
+        )
+    if population not in (None, labeled):
+        lines.append((f"the sample was drawn from {population:,} documents; the output has {labeled:,} now", False))
+    return lines
+
+
+def _reservations(reviewed: dict[str, Any]) -> Iterator[str]:
+    for sample in reviewed["trained_on"]:
+        yield f"no estimate from {sample}: the model was trained on it; review a new sample of this output"
+    if count := reviewed["without_stratum"]:
+        yield f"{counted(count, 'document')} without a stratum: in no estimate, as nobody knows how they were chosen"
+    if reviewed["gone"] or reviewed["changed"]:
+        yield f"left out: {reviewed['gone']:,} that are not labeled now, {reviewed['changed']:,} whose row holds another text"
+    if count := reviewed["relabeled"]:
+        yield f"{counted(count, 'document has', 'documents have')} another label than at the review; the present one counts"
+    if reviewed["unknown_labels"]:
+        yield f"labels that the model does not have count as wrong: {reviewed['unknown_labels_listed']}"
+
+
+def _strata(one: dict[str, Any]) -> Any:
+    table = _table(f"strata of {one['sample']}", ["stratum"], ["documents", "reviewed", "right", "accuracy", "95% interval"])
+    strata = sorted(one["strata"], key=lambda stratum: -stratum["documents"])
+    if len(strata) > MAX_LABELS:
+        table.title = f"strata of {one['sample']}: the {MAX_LABELS} of {len(strata)} with most documents"
+    for stratum in strata[:MAX_LABELS]:
+        low, high = stratum["interval"]
+        counts = (f"{stratum[key]:,}" for key in ("documents", "reviewed", "right"))
+        table.add_row(
+            _escape(stratum["stratum"], 40), *counts, percent(stratum["accuracy"]), f"{percent(low)} to {percent(high)}"
+        )
+    return table
 
 
 def baseline_lines(result: dict[str, Any]) -> list[tuple[str, bool]]:

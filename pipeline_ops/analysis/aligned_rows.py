@@ -1,7 +1,7 @@
 """The rows of an output that are compared, as numpy arrays by name."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,6 +62,39 @@ class TruthColumn:
     name: str
     side: Side
 
+    @property
+    def columns(self) -> list[str]:
+        return [self.name]
+
+    def of(self, table: pa.Table) -> pa.Array:
+        """The true labels of these rows, null where there is none."""
+        return table.column(self.name).combine_chunks()
+
+
+@dataclass(frozen=True)
+class TrueLabels:
+    """True labels of single documents, by source_file and source_row as an output has them."""
+
+    labels: Mapping[tuple[str, int], str | tuple[str, ...]]
+    side: Side
+
+    @property
+    def columns(self) -> list[str]:
+        return []
+
+    def of(self, table: pa.Table) -> pa.Array:
+        """As TruthColumn.of()."""
+        names = self.side.columns
+        files = table.column(names.source_file_column).cast(pa.string())
+        rows = table.column(names.source_row_column).cast(pa.int64())
+        known_rows = pc.is_in(rows, pa.array(sorted({row for _, row in self.labels}), pa.int64()))
+        places = pc.indices_nonzero(pc.and_(known_rows, pc.is_in(files, pa.array(sorted({file for file, _ in self.labels})))))
+        truths: list[str | tuple[str, ...] | None] = [None] * table.num_rows
+        for place in places.to_pylist():
+            truths[place] = self.labels.get((files[place].as_py(), rows[place].as_py()))
+        are_sets = any(isinstance(label, tuple) for label in self.labels.values())
+        return pa.array(truths, pa.list_(pa.string()) if are_sets else pa.string())
+
 
 @dataclass(frozen=True)
 class ComparedLists:
@@ -93,7 +126,7 @@ def read_rows(
     true_labels: dict[str, int],
     lists: ComparedLists,
     order: Sequence[int] | None,
-    truth: TruthColumn | None,
+    truth: TruthColumn | TrueLabels | None,
 ) -> Rows:
     """Read the compared columns of these commits' files.
 
@@ -109,7 +142,7 @@ def read_rows(
     truth = truth if truth is not None and truth.side is side else None
     wanted = [columns.source_file_column, columns.source_row_column, columns.label_name, columns.score_column]
     wanted += [columns.scores_column] * lists.scores + [columns.labels_column] * lists.labels
-    wanted += [truth.name] if truth else []
+    wanted += truth.columns if truth else []
     files = [file for commit in commits for file in commit.files]
     parts: list[Rows] = []
     for _, table in read_columns(side.labeled.store, files, wanted, side.labeled.partition_types):
@@ -128,7 +161,7 @@ def read_rows(
         if lists.labels:
             parts[-1]["predicted"] = _predicted(table.column(columns.labels_column), names)
         if truth is not None:
-            values = table.column(truth.name).combine_chunks()
+            values = truth.of(table)
             parts[-1] |= _true_sets(values, names) if lists.labels else _true_labels(values, true_labels)
     if not parts:
         return {"key": np.empty(0, np.int64), "labels": np.empty(0, np.int64), "score": np.empty(0)}

@@ -23,6 +23,7 @@ from pipeline_ops.analysis.aligned_rows import (
     ROWS_PER_FILE,
     ComparedLists,
     Side,
+    TrueLabels,
     TruthColumn,
     ids_of,
     key_bounds,
@@ -88,7 +89,7 @@ class Comparison:
 def compare_outputs(
     a: Side,
     b: Side,
-    truth: TruthColumn | None = None,
+    truth: TruthColumn | TrueLabels | None = None,
     on_part: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Join the committed rows of two outputs and compare them.
@@ -158,7 +159,7 @@ def _count_unread(side: Side, root: str, unmatched: Sequence[Commit], matching: 
 
 
 def _compare_part(
-    part: JoinPart, a: Side, b: Side, lists: ComparedLists, truth: TruthColumn | None, comparison: Comparison
+    part: JoinPart, a: Side, b: Side, lists: ComparedLists, truth: TruthColumn | TrueLabels | None, comparison: Comparison
 ) -> None:
     matching, names = comparison.matching, comparison.names
     sides = ((a, part.a), (b, part.b))

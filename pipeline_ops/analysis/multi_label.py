@@ -32,7 +32,8 @@ class MultiLabelEvaluator:
         self.calibration = Calibration()
         self.positives, self.negatives = (np.zeros((size, len(THRESHOLDS)), np.int64) for _ in range(2))
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> np.ndarray:
+        """Add documents; returns bool (documents,): whether the labels are exactly the true ones."""
         scores = rows.scores
         assert scores is not None
         has_truth = rows.truth.is_valid().to_numpy(zero_copy_only=False)
@@ -45,7 +46,8 @@ class MultiLabelEvaluator:
         self.predicted += predicted[has_truth].sum(axis=0)
         self.correct += (predicted & truths).sum(axis=0)
         wrong = (predicted != truths) & has_truth[:, None]
-        self.all_correct += int((has_truth & ~wrong.any(axis=1) & ~has_unknown).sum())
+        all_correct = has_truth & ~wrong.any(axis=1) & ~has_unknown
+        self.all_correct += int(all_correct.sum())
         if self.has_probabilities:
             self.calibration.add(scores[has_truth].reshape(-1), truths[has_truth].reshape(-1))
             self._sweep(scores[has_truth], truths[has_truth])
@@ -61,6 +63,7 @@ class MultiLabelEvaluator:
             return Mistake(float(severity[row, about]), file, first + row, truth, names, score, self.names[about])
 
         self.mistakes.add(severity.max(axis=1, initial=-np.inf), mistake)
+        return all_correct
 
     def _truths(self, truth: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(bool (documents, labels): the true labels; bool (documents,): whether the truth has labels unknown to the model)."""

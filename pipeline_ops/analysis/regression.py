@@ -29,7 +29,8 @@ class ValueEvaluator:
         self.mistakes = Mistakes()
         self.moments = PairMoments()  # of (truth, value)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> np.ndarray:
+        """Add documents; returns bool (documents,): whether the bin, without bins the value, is the true one."""
         numbers, names = self._truths(rows.truth)
         is_number, is_name = np.isfinite(numbers), names.is_valid().to_numpy(zero_copy_only=False)
         has_truth = is_number | is_name
@@ -52,6 +53,7 @@ class ValueEvaluator:
             )
 
         self.mistakes.add(np.where(wrong, np.where(is_number, error, 0.0), -np.inf), mistake)
+        return has_truth & ~wrong
 
     def _truths(self, truth: pa.Array) -> tuple[np.ndarray, pa.Array]:
         """(true values float64 (documents,), NaN if unknown; true bins as string (documents,), null if unknown)."""

@@ -111,7 +111,8 @@ class SingleLabelEvaluator:
         self.mistakes = Mistakes()
         self.calibration, self.risk_coverage = (Calibration(), RiskCoverage()) if head.activation != "none" else (None, None)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> np.ndarray:
+        """Add documents; returns bool (documents,): whether the label is the true one."""
         truth = as_text(rows.truth)
         has_truth = truth.is_valid().to_numpy(zero_copy_only=False)
         self.without_truth += int((~has_truth).sum())
@@ -129,6 +130,7 @@ class SingleLabelEvaluator:
                 float(rows.score[row]), file, first + row, truth[row].as_py(), rows.label[row].as_py(), float(rows.score[row])
             ),
         )
+        return correct
 
     def truths(self) -> Counter[str]:
         return true_counts(self.pairs)
