@@ -10,9 +10,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -37,9 +38,12 @@ from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.delta import COMMIT, LOG, check_features, is_log, opened_log, table_of
 from pipeline_ops.tables.iceberg import PUBLISHED
 from pipeline_ops.tables.input_table import import_extra
+from pipeline_ops.writing.unit_files import measured_columns
 
 KEY = "output.table"
 APPLICATION = "label-corpus"  # whose transactions the log has; its version is the term of the lease
+MEASURED = "delta.dataSkippingStatsColumns"  # the columns that files' statistics are of; unset: the first 32
+PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # that the setting's list can have
 RETENTION = "delta.deletedFileRetentionDuration"  # of the protocol: how long checkpoints keep what was removed
 SECONDS_PER_DAY = 86400
 VERSIONS_PER_CHECKPOINT = 10  # as Spark's default: a reader reads the newest checkpoint and the entries since
@@ -71,7 +75,7 @@ class DeltaTable:
         """Raises UserError if deltalake is not installed."""
         days = output.keep_versions_days
         kept = f"{days:g} days" if days == round(days) else f"{round(days * SECONDS_PER_DAY)} seconds"
-        self.store, self.partition_by = store, list(output.partition_columns())
+        self.store, self.output, self.partition_by = store, output, list(output.partition_columns())
         self.settings = {RETENTION: f"interval {kept}"}
         self._deltalake = import_extra("deltalake", "Delta Lake", store.path, KEY)
         self._log: _Log | None = None
@@ -165,6 +169,7 @@ class DeltaTable:
         from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, RemoveAction, Transaction
 
         term = int(change.properties[f"{PROPERTY_PREFIX}term"])
+        measured = self._measured(log.heads, change.schema)
         added = [
             AddAction(
                 file.path,
@@ -172,7 +177,7 @@ class DeltaTable:
                 {column: self._partition_text(file, column) for column in self.partition_by},
                 now,
                 not change.same_rows,
-                _statistics(file),
+                _statistics(file, measured),
             )
             for file in change.added
         ]
@@ -208,9 +213,9 @@ class DeltaTable:
         wanted = self._fields(schema)
         if not heads:
             fields = self._deltalake.Schema(list(wanted.values()))
-            return self._deltalake.DeltaTable.create(
-                folder, fields, partition_by=self.partition_by, configuration=self.settings
-            )
+            measured = self._measured(heads, schema)
+            settings = self.settings | ({MEASURED: ",".join(measured)} if measured else {})
+            return self._deltalake.DeltaTable.create(folder, fields, partition_by=self.partition_by, configuration=settings)
         os.mkdir(os.path.join(folder, LOG))
         with open(os.path.join(folder, _name(0)), "w", encoding="utf-8") as file:
             file.writelines(json.dumps({name: value}) + "\n" for name, value in heads.items())
@@ -228,6 +233,13 @@ class DeltaTable:
         if any(opened.metadata().configuration.get(name) != value for name, value in self.settings.items()):
             opened.alter.set_table_properties(self.settings)
         return self._deltalake.DeltaTable(folder)
+
+    def _measured(self, heads: Mapping[str, Any], schema: pa.Schema) -> list[str]:
+        """The columns that the log has statistics of, now and later: those of the table's first version that are measured."""
+        if heads:
+            return [name for name in heads["metaData"]["configuration"].get(MEASURED, "").split(",") if name]
+        measured = measured_columns(self.output).intersection(schema.names).difference(self.partition_by)
+        return sorted(name for name in measured if PLAIN_NAME.fullmatch(name))
 
     def _fields(self, schema: pa.Schema) -> dict[str, Any]:
         """{column: deltalake.Field}."""
@@ -291,15 +303,20 @@ def _name(version: int) -> str:
     return f"{LOG}/{version:020}.json"
 
 
-def _statistics(file: TableFile) -> str:
-    """JSON (PROTOCOL.md, Per-file Statistics)."""
-    known = {name: [end if _is_plain(end) else None for end in ends] for name, (*ends, _) in file.statistics.items()}
+def _statistics(file: TableFile, measured: Sequence[str]) -> str:
+    """JSON (PROTOCOL.md, Per-file Statistics): of all these columns or of none.
+
+    deltalake's Arrow datasets compare a filter with null where a file has statistics of other columns alone, and lose its rows.
+    """
+    known = {name: file.statistics[name] for name in measured if name in file.statistics}
+    if len(known) < len(measured) or not all(_is_plain(end) for *ends, _ in known.values() for end in ends):
+        return json.dumps({"numRecords": file.rows})
     return json.dumps(
         {
             "numRecords": file.rows,
-            "minValues": {name: lowest for name, (lowest, _) in known.items() if lowest is not None},
-            "maxValues": {name: highest for name, (_, highest) in known.items() if highest is not None},
-            "nullCount": {name: nulls for name, (_, _, nulls) in file.statistics.items()},
+            "minValues": {name: lowest for name, (lowest, _, _) in known.items()},
+            "maxValues": {name: highest for name, (_, highest, _) in known.items()},
+            "nullCount": {name: nulls for name, (_, _, nulls) in known.items()},
         }
     )
 

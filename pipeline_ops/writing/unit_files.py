@@ -127,14 +127,18 @@ def take_misfits(labeled: pa.Table, output: OutputConfig) -> tuple[pa.Table, lis
     return labeled.drop_columns([MISFITS_COLUMN]), misfits
 
 
+def measured_columns(output: OutputConfig) -> set[str]:
+    """The columns that column_statistics looks for."""
+    of_models = {name for one in output.by_model().values() for name in (one.score_column, one.num_tokens_column)}
+    return {output.source_file_column, output.source_row_column, *of_models}
+
+
 def column_statistics(labeled: pa.Table, output: OutputConfig) -> dict[str, tuple[Any, Any, int]]:
     """WrittenFile.statistics of the sources, the scores and the numbers of tokens; of those columns that the table has.
 
     A column with a value that no order has a place for (NaN), or with nulls alone, has none.
     """
-    names = {output.source_file_column, output.source_row_column}
-    names |= {name for one in output.by_model().values() for name in (one.score_column, one.num_tokens_column)}
-    found = {}
+    names, found = measured_columns(output), {}
     for name in labeled.column_names:
         if name in names:
             column = labeled.column(name)

@@ -1,6 +1,7 @@
 """DeltaTable: what it writes is what deltalake reads, whatever others do to the table."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import deltalake
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -132,6 +134,17 @@ def test_a_version_is_one_entry_that_the_oldest_readers_can_read_with_run_and_te
     entry = output.entry(2)
     assert [one["dataChange"] for one in entry["add"] + entry["remove"]] == [False, False]
     assert entry["add"][0]["path"] == merged
+
+
+def test_filters_find_the_rows_of_files_with_statistics_and_without(tmp_path: Path) -> None:
+    output = Output(tmp_path)
+    output.add("with", "x")
+    without = output.add("without", "x")  # as where a score is NaN, and of earlier versions
+    output.files[without] = replace(output.files[without], statistics={})
+    output.publish()
+    table = deltalake.DeltaTable(str(tmp_path))
+    for column, value, expected in (("text", "with 1", 1), ("text", "without 1", 1), ("score", 0.5, 4), ("score", 0.4, 0)):
+        assert table.to_pyarrow_table(filters=pc.field(column) == value).num_rows == expected, (column, value)
 
 
 def test_a_fence_is_a_version_without_changes_and_who_is_late_reads_again(tmp_path: Path) -> None:
