@@ -28,6 +28,7 @@ from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.output.mostly_rejected import mostly_rejected
 from pipeline_ops.planning.first_documents import document_blocks, first_documents
 from pipeline_ops.publishing.kept_files import kept_files
+from pipeline_ops.publishing.open_table import open_table
 from pipeline_ops.row_formats.row_files import ROW_FORMATS, open_row_file
 from pipeline_ops.schema.errors import UserError, is_store_fault, one_line, store_errors
 from pipeline_ops.schema.units import Range
@@ -141,7 +142,9 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
     unreferenced = [
         store.relative(file.path)
         for one in outputs
-        for file in garbage_files(one.store, one.ledger, partial(kept_files, one.store, job.output))
+        for file in garbage_files(
+            one.store, one.ledger, partial(kept_files, one.store, job.output, open_table(one.store, job.output))
+        )
     ]
     failed = [str(failure) for failure in failures]
     return {

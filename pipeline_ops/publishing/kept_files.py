@@ -17,7 +17,7 @@ from pipeline_ops.tables.delta import LOG, is_log
 SECONDS_PER_DAY = 86400
 
 
-def kept_files(store: Store, output: OutputConfig, table: Table | None = None) -> set[str]:
+def kept_files(store: Store, output: OutputConfig, table: Table | None) -> set[str]:
     """Relative paths of the files that a version of the last output.keep_versions_days consists of, the newest one included.
 
     Args:
