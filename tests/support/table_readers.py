@@ -1,24 +1,29 @@
 """The published table as engines read it: each gives all columns of all rows, in the order of (source_file, source_row)."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import deltalake
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from deltalake.exceptions import TableNotFoundError
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
 
 from jobs import label_corpus
 from tests.conftest import Bucket
 
 REGION = "us-east-1"
 KEY = ("source_file", "source_row")
+Lowest = tuple[str, Any]  # a column, and its lowest value that is wanted
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,12 @@ class Published:
     Attributes:
         path: of the output folder.
         endpoint_url: of the S3 server that it is on; None: it is local.
+        catalog_uri: of the Iceberg catalog; None: the default, a file of SQLite in the output folder.
     """
 
     path: str
     endpoint_url: str | None = None
+    catalog_uri: str | None = None
 
     @classmethod
     def on(cls, bucket: Bucket, name: str = "out") -> "Published":
@@ -57,36 +64,43 @@ def in_order(rows: pa.Table) -> pa.Table:
     return rows.sort_by([(name, "ascending") for name in KEY])
 
 
-def by_deltalake(published: Published, version: int | None = None) -> pa.Table:
+def by_deltalake(published: Published, at_least: Lowest | None = None) -> pa.Table:
     """Reads the log and the files with delta-rs, and decodes them with Arrow."""
-    table = deltalake.DeltaTable(published.path, version=version, storage_options=published.storage_options)
-    return in_order(table.to_pyarrow_table())
+    filters = None if at_least is None else pc.field(at_least[0]) >= at_least[1]
+    return in_order(delta_table(published).to_pyarrow_table(filters=filters))
 
 
-def by_polars(published: Published, version: int | None = None) -> pa.Table:
+def by_polars(published: Published, at_least: Lowest | None = None) -> pa.Table:
     """Reads the log with delta-rs, and the files with Polars' own reader of Parquet."""
     options: Any = published.storage_options
-    return in_order(pl.scan_delta(published.path, version=version, storage_options=options).collect().to_arrow())
+    rows = pl.scan_delta(published.path, storage_options=options)
+    if at_least is not None:
+        rows = rows.filter(pl.col(at_least[0]) >= at_least[1])
+    return in_order(rows.collect().to_arrow())
 
 
-def by_duckdb_delta(published: Published, version: int | None = None) -> pa.Table:
+def by_duckdb_delta(published: Published, at_least: Lowest | None = None) -> pa.Table:
     """Reads the log with delta-kernel-rs, and the files with DuckDB's own reader of Parquet."""
-    at = "" if version is None else f", version => {version}"
     with duckdb_connection(published, "delta") as connection:
-        return in_order(connection.execute(f"SELECT * FROM delta_scan({_quoted(published.path)}{at})").to_arrow_table())
+        return _selected(connection, f"delta_scan({_quoted(published.path)})", at_least)
 
 
-def by_duckdb_iceberg(published: Published, version: int | None = None) -> pa.Table:
+def by_duckdb_iceberg(published: Published, at_least: Lowest | None = None) -> pa.Table:
     """Reads metadata and files with DuckDB's own readers of Avro and Parquet."""
-    at = "" if version is None else f", snapshot_from_id => {version}"
     location = iceberg_table(published).metadata_location
     with duckdb_connection(published, "avro", "iceberg") as connection:
-        return in_order(connection.execute(f"SELECT * FROM iceberg_scan({_quoted(location)}{at})").to_arrow_table())
+        return _selected(connection, f"iceberg_scan({_quoted(location)})", at_least)
 
 
-def by_pyiceberg(published: Published, version: int | None = None) -> pa.Table:
+def _selected(connection: duckdb.DuckDBPyConnection, table: str, at_least: Lowest | None) -> pa.Table:
+    where = "" if at_least is None else f'WHERE "{at_least[0]}" >= CAST({at_least[1]!r} AS DOUBLE)'
+    return in_order(connection.execute(f"SELECT * FROM {table} {where}").to_arrow_table())
+
+
+def by_pyiceberg(published: Published, at_least: Lowest | None = None) -> pa.Table:
     """Reads metadata and files with pyiceberg, and decodes them with Arrow."""
-    return in_order(iceberg_table(published).scan(snapshot_id=version).to_arrow())
+    filters = "true" if at_least is None else f"{at_least[0]} >= {at_least[1]}"
+    return in_order(iceberg_table(published).scan(filters).to_arrow())
 
 
 def by_labels(published: Published) -> pa.Table:
@@ -101,12 +115,51 @@ READERS = {"delta": DELTA, "iceberg": ICEBERG}
 
 
 def iceberg_table(published: Published) -> Any:
-    """The table as its default catalog, a file of SQLite in the output folder, knows it now."""
-    catalog = SqlCatalog(
-        "default", uri=f"sqlite:///{published.path}/_iceberg/catalog.db", warehouse=f"file://{published.path}/_iceberg"
-    )
-    with closing(catalog):
-        return catalog.load_table(f"labels.{Path(published.path).name}")
+    """The table as its catalog knows it now: `labels.NAME`, of the folder's name."""
+    uri = published.catalog_uri or f"sqlite:///{published.path}/_iceberg/catalog.db"
+    with closing(SqlCatalog("default", uri=uri, **published.fsspec_options)) as catalog:
+        return catalog.load_table(f"labels.{published.path.rsplit('/', 1)[-1]}")
+
+
+def delta_table(published: Published, version: int | None = None) -> deltalake.DeltaTable:
+    return deltalake.DeltaTable(published.path, version=version, storage_options=published.storage_options)
+
+
+def newest_version(kind: str, published: Published) -> int | None:
+    """The version that a reader who comes now reads; None: nothing has been published yet."""
+    try:
+        if kind == "delta":
+            return delta_table(published).version()
+        snapshot = iceberg_table(published).current_snapshot()
+        return None if snapshot is None else snapshot.snapshot_id
+    except (TableNotFoundError, NoSuchTableError):
+        return None
+
+
+def all_versions(kind: str, published: Published) -> list[int]:
+    """Every version that can be traveled to, first to last."""
+    if kind == "delta":
+        return [*range(delta_table(published).version() + 1)]
+    return [entry.snapshot_id for entry in iceberg_table(published).history()]
+
+
+def paths_of(kind: str, published: Published, version: int) -> set[str]:
+    """The files of a version, relative to the output folder."""
+    if kind == "delta":
+        found = [unquote(path) for path in pa.table(delta_table(published, version).get_add_actions())["path"].to_pylist()]
+    else:
+        found = [task.file.file_path for task in iceberg_table(published).scan(snapshot_id=version).plan_files()]
+    assert len(found) == len({*found}), "no file twice"
+    return {path.removeprefix("file://").removeprefix(f"{published.path}/") for path in found}
+
+
+def rows_of(kind: str, published: Published, version: int, columns: Sequence[str]) -> list[tuple]:
+    """These columns of a version's rows, in no order, by deltalake or pyiceberg."""
+    if kind == "delta":
+        table = delta_table(published, version).to_pyarrow_table(columns=[*columns])
+    else:
+        table = iceberg_table(published).scan(snapshot_id=version, selected_fields=(*columns,)).to_arrow()
+    return [*zip(*(table[column].to_pylist() for column in columns), strict=True)]
 
 
 @contextmanager
