@@ -1,62 +1,29 @@
 """The committed files as an Iceberg table: what other readers see of its versions, and who may write the next one."""
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import StaticTable, Table
 
 from pipeline_ops.publishing.delta import DeltaTable
 from pipeline_ops.publishing.iceberg import IcebergTable
-from pipeline_ops.publishing.publish import Publication, publish
-from pipeline_ops.publishing.table import TableChange, TableChangedError, TableFile, TableVersion
+from pipeline_ops.publishing.table import TableChangedError, TableVersion
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.formats import find_table
+from tests.support.iceberg_output import IcebergOutput
 
 DAY = datetime.timedelta(days=1)
 
 
-class Output:
-    """A folder of Parquet files without their partition columns, and its table."""
-
-    def __init__(self, folder: Path, **settings: Any):
-        folder.mkdir(exist_ok=True)
-        self.folder = folder
-        self.settings = OutputConfig(path=str(folder), table="iceberg", **settings)
-        self.table = self.another_publisher()
-        self.files: dict[str, TableFile] = {}
-        self.schema = pa.schema([])
-
-    def another_publisher(self) -> IcebergTable:
-        return IcebergTable(Store(str(self.folder)), self.settings)
-
-    def add(self, name: str, rows: Mapping[str, Any], partition: Mapping[str, Any], **types: pa.DataType) -> TableFile:
-        table = pa.table(dict(rows))
-        pq.write_table(table, self.folder / name)
-        size = (self.folder / name).stat().st_size
-        statistics = {"n": (min(rows["n"]), max(rows["n"]), 0)} if "n" in rows else {}
-        file = self.files[name] = TableFile(name, table.num_rows, size, partition, statistics)
-        columns = [*table.schema, *(pa.field(column, types.get(column, pa.string())) for column in partition)]
-        self.schema = pa.schema([*self.schema, *(column for column in columns if column.name not in self.schema.names)])
-        return file
-
-    def publish(self, **options: Any) -> Publication | None:
-        return publish(self.table, self.files, self.schema, lambda: None, run="run-1", term=7, **options)
-
-    def change(self, *added: TableFile, removed: tuple[str, ...] = ()) -> TableChange:
-        return TableChange(added, removed, self.schema, properties={"label-corpus.run": "run-2"})
-
-
-def load(output: Output) -> Table:
+def load(output: IcebergOutput) -> Table:
     """The table as another program finds it: by the catalog in the output, with pyiceberg's own file access."""
     catalog = SqlCatalog("default", uri=f"sqlite:///{output.folder}/_iceberg/catalog.db")
     return catalog.load_table(f"labels.{output.folder.name}")
@@ -68,7 +35,7 @@ def rows(table: Table | StaticTable, *columns: str) -> list[tuple[Any, ...]]:
 
 
 def test_labels_come_back_as_they_are_whatever_they_look_like(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     labels = ["a/b", "x=y", "sp ace", "ünï", "", None, "0", "007", "1%2F", "plus+", "q?#", "null", "__HIVE_DEFAULT_PARTITION__"]
     for number, label in enumerate(labels):
         output.add(f"f{number}.parquet", {"text": [f"t{number}", "b"]}, {"label": label})
@@ -97,7 +64,7 @@ def test_partitions_of_every_type_are_published_and_removed(tmp_path: Path) -> N
     ]
     names = [f"p{number}" for number in range(len(values))]
     types = {name: kind for name, (kind, _, _) in zip(names, values, strict=True)}
-    output = Output(tmp_path / "out", partition_by=names)
+    output = IcebergOutput(tmp_path / "out", partition_by=names)
     output.add("a.parquet", {"n": [1]}, {name: first for name, (_, first, _) in zip(names, values, strict=True)}, **types)
     output.add("b.parquet", {"n": [2]}, {name: second for name, (_, _, second) in zip(names, values, strict=True)}, **types)
     output.add("c.parquet", {"n": [3]}, dict.fromkeys(names), **types)
@@ -115,7 +82,7 @@ def test_partitions_of_every_type_are_published_and_removed(tmp_path: Path) -> N
 
 
 def test_statistics_let_a_reader_leave_files_out(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out", partition_by=[])
+    output = IcebergOutput(tmp_path / "out", partition_by=[])
     output.add("a.parquet", {"n": [1, 2]}, {})
     output.add("b.parquet", {"n": [3, 9]}, {})
     output.publish()
@@ -125,7 +92,7 @@ def test_statistics_let_a_reader_leave_files_out(tmp_path: Path) -> None:
 
 
 def test_columns_that_only_later_files_have_are_null_in_earlier_ones(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     nested = pa.array([[{"k": 1}]], pa.list_(pa.field("item", pa.struct([pa.field("k", pa.int64(), False)]), False)))
     output.add("a.parquet", {"text": ["one"], "nested": nested}, {"label": "x"})
     output.publish()
@@ -139,7 +106,7 @@ def test_columns_that_only_later_files_have_are_null_in_earlier_ones(tmp_path: P
 
 
 def test_a_stale_publisher_writes_nothing(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     first = output.add("a.parquet", {"n": [1]}, {"label": "x"})
     stale, later = output.another_publisher(), output.another_publisher()
     of_stale = stale.read()
@@ -162,7 +129,7 @@ def test_a_stale_publisher_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_replaced_files_are_kept_as_long_as_versions_that_name_them(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     start = datetime.datetime.now(datetime.UTC)
     assert output.table.kept_paths(start) == set()
     for number in range(4):
@@ -177,7 +144,7 @@ def test_replaced_files_are_kept_as_long_as_versions_that_name_them(tmp_path: Pa
 
 def test_versions_that_are_no_longer_kept_leave_no_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline_ops.publishing.iceberg.MOST_MANIFESTS", 3)
-    output = Output(tmp_path / "out", keep_versions_days=0)
+    output = IcebergOutput(tmp_path / "out", keep_versions_days=0)
     sizes = []
     for number in range(9):
         output.add(f"{number}.parquet", {"n": [number]}, {"label": "x"})
@@ -192,14 +159,14 @@ def test_versions_that_are_no_longer_kept_leave_no_metadata(tmp_path: Path, monk
 
 
 def test_a_published_output_is_an_input_by_its_table(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     (output.folder / "label=a%2Fb").mkdir()
     for name in ("label=a%2Fb/old.parquet", "label=a%2Fb/new.parquet"):
         output.add(name, {"n": [1]}, {"label": "a/b"})
         output.publish()
     del output.files["label=a%2Fb/old.parquet"]
     output.publish()
-    for path in (output.folder, output.folder / "_iceberg", output.table._opened.metadata_location):
+    for path in (output.folder, output.folder / "_iceberg", load(output).metadata_location.removeprefix("file://")):
         store = Store(str(path))
         found = find_table(store, *store.list_with_hidden())
         assert found is not None
@@ -214,16 +181,16 @@ def test_a_published_output_is_an_input_by_its_table(tmp_path: Path) -> None:
 
 def test_a_table_of_that_name_at_another_place_is_left_alone(tmp_path: Path) -> None:
     catalog = {"table": "corpora.labels", "type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db"}
-    output = Output(tmp_path / "out", catalog=catalog)
+    output = IcebergOutput(tmp_path / "out", catalog=catalog)
     output.add("a.parquet", {"n": [1]}, {"label": "x"})
     output.publish()
-    another = Output(tmp_path / "another", catalog=catalog)
+    another = IcebergOutput(tmp_path / "another", catalog=catalog)
     with pytest.raises(UserError, match=r"output\.catalog: .* has a table 'corpora\.labels' at '.*/out'.*; give another name"):
         another.publish()
-    parted = Output(tmp_path / "out", partition_by=[], catalog=catalog)
+    parted = IcebergOutput(tmp_path / "out", partition_by=[], catalog=catalog)
     with pytest.raises(UserError, match=r"'corpora\.labels' is partitioned by label, not by nothing"):
         parted.publish()
-    part = Output(tmp_path / "part-00001-of-00002", catalog=catalog)
+    part = IcebergOutput(tmp_path / "part-00001-of-00002", catalog=catalog)
     part.add("a.parquet", {"n": [1]}, {"label": "x"})
     assert part.publish() is not None
     tables = SqlCatalog("default", uri=catalog["uri"]).list_tables("corpora")
@@ -240,14 +207,14 @@ def test_a_table_of_that_name_at_another_place_is_left_alone(tmp_path: Path) -> 
     ],
 )
 def test_a_catalog_that_cannot_be_reached_is_named(tmp_path: Path, catalog: dict[str, str], message: str) -> None:
-    output = Output(tmp_path / "out", catalog={"table": "a.b", **catalog})
+    output = IcebergOutput(tmp_path / "out", catalog={"table": "a.b", **catalog})
     with pytest.raises(UserError, match=r"^output\.catalog: the catalog .*" + message) as caught:
         output.publish()
     assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_catalog_file_is_named(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     (output.folder / "_iceberg").mkdir()
     (output.folder / "_iceberg/catalog.db").write_bytes(b"no database" * 100)
     with pytest.raises(UserError, match=r"^output\.catalog: .*/_iceberg/catalog\.db cannot be used: .*remove the folder"):
@@ -260,19 +227,19 @@ def test_an_output_on_object_storage_needs_a_catalog() -> None:
 
 
 def test_an_output_that_was_moved_is_no_longer_the_table(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"n": [1]}, {"label": "x"})
     output.publish()
     output.folder.rename(tmp_path / "another")
     (tmp_path / "elsewhere").mkdir()
-    moved = Output((tmp_path / "another").rename(tmp_path / "elsewhere/out"))
+    moved = IcebergOutput((tmp_path / "another").rename(tmp_path / "elsewhere/out"))
     with pytest.raises(UserError, match=r"that does not exist, .*: it was moved.*; remove the folder .*_iceberg"):
         moved.publish()
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
 def test_a_partition_that_pyiceberg_would_round_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
-    output = Output(tmp_path / "out", partition_by=["p"])
+    output = IcebergOutput(tmp_path / "out", partition_by=["p"])
     output.add("a.parquet", {"n": [1]}, {"p": 0.1}, p=kind)
     with pytest.raises(UserError, match=r"^output\.partition_by: 'p' is a (float|double), which .*; partition by another"):
         output.publish()
@@ -282,7 +249,7 @@ def test_a_partition_that_pyiceberg_would_round_is_refused(tmp_path: Path, kind:
     "kind", [pa.uint64(), pa.list_(pa.uint32()), pa.timestamp("ns"), pa.timestamp("us", "Europe/Berlin"), pa.duration("us")]
 )
 def test_a_type_that_a_reader_could_not_read_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"text": ["a"]}, {"label": "x"})
     output.publish()
     output.add("b.parquet", {"text": ["a"], "odd": pa.nulls(1, kind)}, {"label": "x"})
@@ -292,7 +259,7 @@ def test_a_type_that_a_reader_could_not_read_is_refused(tmp_path: Path, kind: pa
 
 def test_many_files_are_one_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline_ops.publishing.iceberg.FILES_OF_A_MANIFEST", 4)
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     for number in range(10):
         output.add(f"{number}.parquet", {"n": [number]}, {"label": f"l{number % 3}"})
     output.publish()
@@ -313,7 +280,7 @@ def test_many_files_are_one_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_column_that_has_changed_its_type_is_named(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"n": [1]}, {"label": "x"})
     output.publish()
     output.schema = pa.schema([])
@@ -325,7 +292,7 @@ def test_a_column_that_has_changed_its_type_is_named(tmp_path: Path) -> None:
 
 
 def test_another_format_than_the_published_one_is_refused(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"n": [1]}, {"label": "x"})
     (output.folder / "_delta_log").mkdir()
     (output.folder / "_delta_log" / f"{0:020}.json").touch()
@@ -338,7 +305,7 @@ def test_another_format_than_the_published_one_is_refused(tmp_path: Path) -> Non
 
 
 def test_metadata_that_is_gone_is_named(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"n": [1]}, {"label": "x"})
     output.publish()
     for file in (output.folder / "_iceberg/metadata").glob("*-m0.avro"):
@@ -348,6 +315,6 @@ def test_metadata_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out")
+    output = IcebergOutput(tmp_path / "out")
     assert output.table.read() == TableVersion(None, frozenset(), pa.schema([]))
     assert list(output.folder.iterdir()) == []
