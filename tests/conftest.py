@@ -39,6 +39,7 @@ from tests.support import REPOSITORY  # noqa: E402
 if TYPE_CHECKING:  # a machine for the tests on a GPU has neither Ray nor clients of object stores
     import s3fs
 
+    from tests.servers.hub_server import HubServer
     from tests.servers.s3_proxy import FaultProxy, Journal
     from tests.servers.s3_server import S3Server
 
@@ -187,3 +188,21 @@ def s3(s3_server: "S3Server", s3_proxy: "FaultProxy") -> Iterator[Bucket]:
     yield bucket
     s3_proxy.heal()
     bucket.filesystem.rm(bucket.name, recursive=True)  # moto keeps objects in memory
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]":
+    """A Hugging Face hub, which this process uses, too."""
+    from tests.servers.hub_server import TOKEN, hub_server
+
+    with hub_server() as server:
+        for name, value in {
+            "ENDPOINT": server.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_TOKEN_PATH": "/nonexistent",
+        }.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server

@@ -16,6 +16,8 @@ LIBRARY_ERRORS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
     "aiohttp": ("ClientError",),
     "fsspec.exceptions": ("FSTimeoutError",),
+    "httpx": ("HTTPError",),  # of huggingface_hub, by its version
+    "httpx2": ("HTTPError",),
 }
 
 

@@ -1,4 +1,4 @@
-"""S3 etags as MD5 checksums of an object's bytes.
+"""What identifies the content of a listed object; S3 etags as MD5 checksums of an object's bytes.
 
 Source: Amazon S3 API reference, Object, ETag; of a multipart upload it is the MD5 of the parts' MD5s and their number.
 """
@@ -9,6 +9,19 @@ from typing import Any
 
 MD5_ETAG = re.compile(r"[0-9a-f]{32}")
 PART_BYTES = 50 * 2**20  # of a multipart upload, for objects of over two parts
+
+
+def identity_of(info: dict[str, Any]) -> str:
+    """What changes whenever a file's content does, of its entry in a listing of fsspec's: a checksum, or size and time."""
+    if info.get("lfs"):  # of the hub: without it the hash of a pointer, which is no checksum of the content
+        return info["lfs"].sha256
+    for key in ("ETag", "etag", "md5Hash", "crc32c", "blob_id"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        if info.get(key) is not None:
+            return f"{info['size']}@{info[key]}"
+    return str(info["size"])
 
 
 def has_right_bytes(data: bytes, size: int, etag: str) -> bool:

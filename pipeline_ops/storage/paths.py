@@ -19,6 +19,11 @@ def is_s3(path: str) -> bool:
     return path.startswith(S3_PROTOCOLS)
 
 
+def is_hub(path: str) -> bool:
+    """Whether the path is on the Hugging Face hub."""
+    return path.startswith("hf://")
+
+
 def full_path(path: str) -> str:
     """`path` in the form that is recorded: absolute for local paths, a URL without trailing slash otherwise."""
     if is_local(path):
@@ -45,7 +50,7 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 def check_apart(source: str, target: str, written: str) -> None:
-    """Checks that what is written to output.path is not read by input.path later, and replaces nothing of it.
+    """Checks that what is written to output.path is not read by input.path later, and replaces nothing of it; not the hub.
 
     Args:
         source: input.path: a file, folder or glob.
@@ -53,9 +58,15 @@ def check_apart(source: str, target: str, written: str) -> None:
         written: what is written there, for the message.
 
     Raises:
-        UserError: one of the two is inside the other.
+        UserError: one of the two is inside the other, or the target is on the Hugging Face hub.
     """
     source, target = full_path(source), full_path(target)
+    if is_hub(target):
+        then = "`label-corpus publish JOB --hub user/name`" if written == "labels" else "`hf upload user/name FOLDER`"
+        raise UserError(
+            f"output.path: {target!r} cannot be written: the hub has no conditional puts, by which files are committed; give a"
+            f" local folder or one on object storage, and then {then}"
+        )
     folder = source
     while any(character in folder for character in "*?["):
         folder = os.path.dirname(folder)

@@ -18,8 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline_ops.schema.errors import PRECONDITION_FAILED, UserError, http_status_of
 from pipeline_ops.storage.config import READ_AHEAD_BYTES, StorageConfig
-from pipeline_ops.storage.etags import has_right_bytes
-from pipeline_ops.storage.paths import full_path, is_local, is_s3, join
+from pipeline_ops.storage.etags import has_right_bytes, identity_of
+from pipeline_ops.storage.paths import full_path, is_hub, is_local, is_s3, join
 
 TEMPORARY_PREFIX = ".incomplete-"
 
@@ -123,15 +123,16 @@ class Store:
         if isinstance(fs, LocalFileSystem):
             opened = open(inner, "rb")  # noqa: SIM115 the caller closes it
             stat = os.fstat(opened.fileno())
-            if _identity({"size": stat.st_size, "mtime": stat.st_mtime}) != file.identity:
+            if identity_of({"size": stat.st_size, "mtime": stat.st_mtime}) != file.identity:
                 opened.close()
                 raise OSError(f"{file.path}: has changed since it was listed")
             return opened
         if is_s3(file.path):
             return fs.open_pinned(inner, file.size, file.identity, sequential=sequential)
-        if sequential:
-            return fs.open(inner, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
-        return fs.open(inner, "rb", cache_type="none")
+        cache = {"block_size": READ_AHEAD_BYTES, "cache_type": "readahead"} if sequential else {"cache_type": "none"}
+        if is_hub(file.path):
+            return fs.open_pinned(inner, file.identity, **cache)
+        return fs.open(inner, "rb", **cache)
 
     def read(self, name: str) -> bytes:
         """The object as it is now; raises FileNotFoundError where there is none, and what read_files does."""
@@ -294,6 +295,10 @@ class Store:
 
             fs = s3_filesystem(self.config, os.getpid())  # pyright: ignore[reportArgumentType] frozen models are hashable
             return fs, path.split("://", 1)[1].rstrip("/")
+        if is_hub(path):
+            from pipeline_ops.storage.hub import HubFileSystem
+
+            return HubFileSystem(), path.split("://", 1)[1].rstrip("/")
         try:
             fs, inner = fsspec.core.url_to_fs(path)
         except (ValueError, ImportError) as error:
@@ -319,7 +324,7 @@ class Store:
         path = inner if self.is_local else f"{self.path.split('://', 1)[0]}://{inner.lstrip('/')}"
         if self._is_link_to_file(info) and os.path.exists(inner):  # the size is the target's, but the time is the link's
             info = {**info, "mtime": os.stat(inner).st_mtime}
-        return StoredFile(path, int(info["size"] or 0), _identity(info))
+        return StoredFile(path, int(info["size"] or 0), identity_of(info))
 
 
 def is_hidden(name: str) -> bool:
@@ -338,16 +343,6 @@ def _with_empty_hidden_folders(found: Mapping[str, dict[str, Any]], root: str) -
         elif path not in parents and is_hidden(path[len(root) :]):
             kept[path + "/"] = info
     return kept
-
-
-def _identity(info: dict[str, Any]) -> str:
-    for key in ("ETag", "etag", "md5Hash", "crc32c"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
-        if info.get(key) is not None:
-            return f"{info['size']}@{info[key]}"
-    return str(info["size"])
 
 
 def _read_local(path: str) -> bytes | Exception:
@@ -371,6 +366,8 @@ def _checked(fs: Any, inner: str, file: StoredFile, content: bytes | Exception) 
             return error
     if len(content) != file.size:
         return OSError(f"{file.path}: read {len(content)} bytes, listed {file.size}; it changed meanwhile")
+    if is_hub(file.path) and not fs.has_listed_bytes(content, file.identity):
+        return OSError(f"{file.path}: its content is not what was listed; it changed meanwhile")
     return content
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from jobs.maintenance.compact import compact
 from jobs.maintenance.split import split
 from jobs.publishing import hub as hub_publication
 from jobs.results.labels import labels
-from tests.servers.hub_server import READ_TOKEN, TOKEN, Fault, HubServer, hub_server
+from tests.servers.hub_server import READ_TOKEN, TOKEN, Fault, HubServer
 from tests.support.corpora import write_jsonl
 from tests.support.running import (
     Finished,
@@ -39,20 +39,9 @@ HAND_WRITTEN = "---\nlicense: mit\n---\n# Mine\n\nWritten by hand.\n"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub that this process uses, too."""
-    with hub_server() as hub:
-        settings = {
-            "ENDPOINT": hub.endpoint,
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-            "HF_TOKEN_PATH": "/nonexistent",
-        }
-        for name, value in settings.items():
-            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(hub_publication, "FIRST_PAUSE_S", 0.001)
-        yield hub
+def server(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    monkeypatch.setattr(hub_publication, "FIRST_PAUSE_S", 0.001)
+    return hub
 
 
 def text(file: int, row: int) -> str:
@@ -167,8 +156,8 @@ def test_second_publication_uploads_only_what_is_new(server: HubServer, job_file
 def test_replaced_files_go_in_the_commit_that_adds_their_successors(
     server: HubServer, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_publication, "BATCH_FILES", 1)
     publish(job_file)
+    monkeypatch.setattr(hub_publication, "BATCH_FILES", 1)
     write_file(job_file.parent / "corpus", 1, rows=5)
     write_file(job_file.parent / "corpus", 8)
     run_serially(load_job(str(job_file), []), quiet=True)
