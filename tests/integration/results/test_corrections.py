@@ -215,6 +215,17 @@ def test_label_sets_are_right_as_a_whole(tmp_path: Path) -> None:
     assert truth["accuracy_b"] > truth["accuracy_a"]
 
 
+def test_bins_of_a_value_are_labels(tmp_path: Path) -> None:
+    head = Head(("LABEL_0",), "none", "value", bins=(0.5,), bin_labels=("low", "high"))
+    output = MadeOutput(tmp_path / "out", head, lambda _, rows: (rows[:, None] % 4 / 4))
+    output.add(whole(SOURCE, 40))
+    facts = {"sample": "review-1", "stratum": "random", "stratum_documents": 40, "documents": 40, "source_file": SOURCE}
+    rows = [{"source_row": row, "label": "low" if row % 4 < 3 else "high", **facts} for row in range(20)]
+    result = evaluate_reviewed(output.opened(), [str(write_jsonl(tmp_path / "review.jsonl", rows))])
+    assert (result["accuracy"], result["estimate"]["accuracy"], result["reviewed"]["right"]) == (0.75, 0.75, 15)
+    print_evaluation(result)
+
+
 def test_command_says_all_of_it_and_the_report_has_it(tmp_path: Path, model: Path) -> None:
     texts = [text[:200] for text in real_documents(40, seed=5)]
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
