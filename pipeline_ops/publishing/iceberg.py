@@ -12,9 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.publishing.iceberg_catalog import IcebergCatalog
+from pipeline_ops.publishing.iceberg_catalog import IcebergCatalog, NewestMetadata
 from pipeline_ops.publishing.table import (
     PROPERTY_PREFIX,
+    ForeignTableError,
     TableChange,
     TableChangedError,
     TableVersion,
@@ -47,12 +48,16 @@ class IcebergTable:
 
     format = "Iceberg"
 
-    def __init__(self, store: Store, output: OutputConfig):
-        """Raises UserError if pyiceberg is missing, or the output needs a catalog and has none."""
+    def __init__(self, store: Store, output: OutputConfig, catalog: IcebergCatalog | NewestMetadata | None = None):
+        """Raises UserError if pyiceberg is missing, or the output needs a catalog and has none.
+
+        Args:
+            catalog: that of the settings unless given; with NewestMetadata the table can be read only.
+        """
         self.store = store
         self.partitions = output.partition_columns()
         self.keep = timedelta(days=output.keep_versions_days)
-        self.catalog = IcebergCatalog(store, output)
+        self.catalog: Any = catalog or IcebergCatalog(store, output)
         self._opened: Any = None  # pyiceberg.table.Table, as read or written last
         self._paths: dict[int, frozenset[str]] = {}  # {snapshot id: its files}, of one snapshot
 
@@ -125,22 +130,13 @@ class IcebergTable:
 
     def _load(self) -> Any:
         """The table as the catalog has it; None if there is none yet."""
-        from pyiceberg.exceptions import NoSuchTableError
-
         from pipeline_ops.tables.store_file_io import path_of
 
-        if not self.catalog.exists:
+        opened = self.catalog.load()
+        if opened is None:
             return None
-        catalog = self.catalog.connect()
-        try:
-            with self.catalog.requests():
-                opened = catalog.load_table(self.catalog.identifier)
-        except NoSuchTableError:
-            return None
-        except FileNotFoundError as error:
-            raise self._missing(error) from error
         if opened.properties.get(OUTPUT) != self.store.path:
-            raise UserError(
+            raise ForeignTableError(
                 f"output.catalog: {self.catalog.words} has a table {self.catalog.table!r} at {path_of(opened.location())!r},"
                 f" which is none of this output, {self.store.path!r}; {self.catalog.remedy_for_another_table}"
             )
@@ -152,12 +148,6 @@ class IcebergTable:
                 f" {self.catalog.remedy_for_another_table}"
             )
         return opened
-
-    def _missing(self, error: FileNotFoundError) -> UserError:
-        return UserError(
-            f"output.catalog: {self.catalog.words} names metadata of the table {self.catalog.table!r} that does not exist,"
-            f" {error}: it was moved or deleted; {self.catalog.remedy_for_another_table}"
-        )
 
     def _version(self) -> TableVersion:
         opened = self._opened
@@ -268,7 +258,7 @@ class IcebergTable:
                 manifests = {one.manifest_path: one for manifests in lists for one in manifests}
                 return set().union(*threads.map(live, manifests.values()))
         except FileNotFoundError as error:
-            raise self._missing(error) from error
+            raise self.catalog.missing(error) from error
 
     def _removed_by(self, snapshot: Any) -> set[str]:
         """The paths of the files that its parent had and it has not."""

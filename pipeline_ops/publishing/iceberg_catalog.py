@@ -10,7 +10,7 @@ from pipeline_ops.inputs.part import part_named
 from pipeline_ops.schema.errors import StoreError, UserError, one_line
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
-from pipeline_ops.tables.iceberg import PUBLISHED
+from pipeline_ops.tables.iceberg import PUBLISHED, metadata_folders, newest_metadata
 from pipeline_ops.tables.input_table import import_extra
 
 SQLITE = f"{PUBLISHED}/catalog.db"
@@ -60,10 +60,32 @@ class IcebergCatalog:
             return f"remove the folder {self.store.join(PUBLISHED)!r}: the next publication makes the table anew"
         return "give another name as output.catalog.table, or drop that table"
 
-    @property
-    def exists(self) -> bool:
-        """False where nothing has been published yet into the catalog in the output."""
-        return self.settings is not None or os.path.exists(self.store.join(SQLITE))
+    def load(self) -> Any:
+        """The pyiceberg.table.Table as the catalog has it; None if there is none yet.
+
+        Raises:
+            UserError: the catalog cannot be reached, or the table's metadata is gone.
+            StoreError: a request failed that may succeed later.
+        """
+        from pyiceberg.exceptions import NoSuchTableError
+
+        if self.settings is None and not os.path.exists(self.store.join(SQLITE)):
+            return None
+        catalog = self.connect()
+        try:
+            with self.requests():
+                return catalog.load_table(self.identifier)
+        except NoSuchTableError:
+            return None
+        except FileNotFoundError as error:
+            raise self.missing(error) from error
+
+    def missing(self, error: FileNotFoundError) -> UserError:
+        """The error for a table whose metadata is gone."""
+        return UserError(
+            f"output.catalog: {self.words} names metadata of the table {self.table!r} that does not exist, {error}: it was"
+            f" moved or deleted; {self.remedy_for_another_table}"
+        )
 
     def connect(self) -> Any:
         """The pyiceberg.catalog.Catalog; the first time it is made, and its SQLite file where it is in the output.
@@ -125,3 +147,33 @@ class IcebergCatalog:
 def _is_of_a_client(error: OSError) -> bool:
     """Whether an OSError, as those of requests are, is of a catalog's client, not of the output's store."""
     return type(error).__module__.split(".")[0] in ("requests", "urllib3")
+
+
+class NewestMetadata:
+    """In place of a catalog: the newest metadata in the output folder, of a table that is no longer published."""
+
+    table = words = PUBLISHED
+
+    def __init__(self, store: Store):
+        """Raises UserError if pyiceberg is missing."""
+        import_extra("pyiceberg", "Iceberg", store.path, "output.table")
+        self.store = store
+        self.remedy_for_another_table = f"remove the folder {store.join(PUBLISHED)!r}"
+
+    def load(self) -> Any:
+        """The pyiceberg.table.StaticTable; None if there is none."""
+        from pyiceberg.table import StaticTable
+
+        from pipeline_ops.tables.store_file_io import location_of, properties_for
+
+        files = self.store.list_all(PUBLISHED)
+        if not metadata_folders(self.store, files):
+            return None
+        location = location_of(newest_metadata(self.store, files))
+        return StaticTable.from_metadata(location, properties_for(self.store.config))
+
+    def missing(self, error: FileNotFoundError) -> UserError:
+        """The error for a table whose metadata is gone."""
+        return UserError(
+            f"output.table: metadata of the Iceberg table does not exist, {error}; {self.remedy_for_another_table}"
+        )

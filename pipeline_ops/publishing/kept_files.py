@@ -13,6 +13,7 @@ from pipeline_ops.publishing.table import ForeignTableError, Table
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.delta import LOG, is_log
+from pipeline_ops.tables.iceberg import PUBLISHED
 
 SECONDS_PER_DAY = 86400
 
@@ -43,3 +44,7 @@ def _earlier_tables(store: Store, output: OutputConfig, table: Table | None) -> 
         opened = open_table(store, output.model_copy(update={"table": "delta"}))
         assert opened is not None, "it was asked for"
         yield opened
+    if (table is None or table.format != "Iceberg") and store.list_all(PUBLISHED):
+        from pipeline_ops.publishing.iceberg import IcebergTable, NewestMetadata
+
+        yield IcebergTable(store, output, NewestMetadata(store))

@@ -217,7 +217,7 @@ def test_label_sets_are_right_as_a_whole(tmp_path: Path) -> None:
 
 def test_bins_of_a_value_are_labels(tmp_path: Path) -> None:
     head = Head(("LABEL_0",), "none", "value", bins=(0.5,), bin_labels=("low", "high"))
-    output = MadeOutput(tmp_path / "out", head, lambda _, rows: (rows[:, None] % 4 / 4))
+    output = MadeOutput(tmp_path / "out", head, lambda _, rows: rows[:, None] % 4 / 4)
     output.add(whole(SOURCE, 40))
     facts = {"sample": "review-1", "stratum": "random", "stratum_documents": 40, "documents": 40, "source_file": SOURCE}
     rows = [{"source_row": row, "label": "low" if row % 4 < 3 else "high", **facts} for row in range(20)]

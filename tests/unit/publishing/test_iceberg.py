@@ -13,6 +13,7 @@ from pyiceberg.table import StaticTable, Table
 
 from pipeline_ops.publishing.delta import DeltaTable
 from pipeline_ops.publishing.iceberg import IcebergTable
+from pipeline_ops.publishing.kept_files import kept_files
 from pipeline_ops.publishing.table import TableChangedError, TableVersion
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -140,6 +141,20 @@ def test_replaced_files_are_kept_as_long_as_versions_that_name_them(tmp_path: Pa
     for table in (output.table, output.another_publisher()):
         assert table.kept_paths(start + DAY) == {*output.files}
         assert table.kept_paths(start - DAY) == {*output.files, "0.parquet", "1.parquet", "2.parquet"}
+
+
+def test_files_are_kept_without_the_catalog_of_a_table_that_is_no_longer_published(tmp_path: Path) -> None:
+    catalog = {"table": "corpora.labels", "type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db"}
+    output = IcebergOutput(tmp_path / "out", catalog=catalog)
+    for name in ("old.parquet", "new.parquet"):
+        output.files.clear()
+        output.add(name, {"n": [1]}, {"label": "x"})
+        output.publish()
+    (tmp_path / "catalog.db").unlink()
+    store, switched_off = Store(str(output.folder)), OutputConfig(path=str(output.folder))
+    assert kept_files(store, switched_off, None) == {"old.parquet", "new.parquet"}
+    at_once = switched_off.model_copy(update={"keep_versions_days": 0})
+    assert kept_files(store, at_once, None) == {"new.parquet"}
 
 
 def test_versions_that_are_no_longer_kept_leave_no_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
