@@ -126,11 +126,10 @@ def _strata(one: dict[str, Any]) -> Any:
     if len(strata) > MAX_LABELS:
         table.title = f"strata of {one['sample']}: the {MAX_LABELS} of {len(strata)} with most documents"
     for stratum in strata[:MAX_LABELS]:
-        low, high = stratum["interval"]
         counts = (f"{stratum[key]:,}" for key in ("documents", "reviewed", "right"))
-        table.add_row(
-            _escape(stratum["stratum"], 40), *counts, percent(stratum["accuracy"]), f"{percent(low)} to {percent(high)}"
-        )
+        is_known = stratum["reviewed"] == stratum["documents"]
+        interval = "all reviewed" if is_known else " to ".join(map(percent, stratum["interval"]))
+        table.add_row(_escape(stratum["stratum"], 40), *counts, percent(stratum["accuracy"]), interval)
     return table
 
 

@@ -90,7 +90,7 @@ def evaluate_reviewed(labeled: Labeled, paths: Sequence[str], model: str | None 
         "documents": sum(commit.documents for commit in labeled.commits),
         "labeled": sum(commit.labeled for commit in labeled.commits),
         "rejected": sum(commit.rejected for commit in labeled.commits),
-        "without_truth": 0,
+        "without_truth": None,
         **{key: None if key in LEFT_OUT else value for key, value in evaluator.result().items()},
         "reviewed": {
             "documents": len(documents.found) + len(documents.gone) + len(documents.changed),
