@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from datasets import load_dataset
 
 from jobs.executors.executor import UnitStream
 from jobs.maintenance.verify import verify
@@ -15,7 +16,7 @@ from tests.models import tiny
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
 from tests.support.running import make_job
 from tests.support.serial_chain import SerialExecutor, run_serially
-from tests.support.table_readers import KEY, READERS, Published, by_labels
+from tests.support.table_readers import KEY, READERS, Published, by_labels, delta_table, in_order
 
 pytestmark = pytest.mark.slow
 
@@ -122,3 +123,14 @@ def test_every_engine_reads_the_rows_of_labels_after_runs_and_while_they_go(
     assert sorted(row["added"] for row in rows if row["added"] is not None) == [*range(20)]
     checked = verify(job)
     assert checked["ok"], str(checked)
+
+
+def test_datasets_reads_the_files_of_a_table_without_partitions(model_with_odd_labels: Path, tmp_path: Path) -> None:
+    published = Published(str(tmp_path / "out"))
+    write_parquet(tmp_path / "in" / "a.parquet", documents(30, seed=4), row_group_size=10)
+    settings = ("output.table=delta", "output.partition_by=[]", "compute.unit_bytes=4000")
+    assert run_serially(make_job(tmp_path / "in", model_with_odd_labels, published.path, *settings), quiet=True).complete
+    files = delta_table(published).file_uris()
+    assert len(files) > 1
+    found = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert in_order(found.data.table).to_pylist() == check_readers("delta", published)
