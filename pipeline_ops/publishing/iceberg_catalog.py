@@ -132,8 +132,10 @@ class IcebergCatalog:
         self.reached = True
 
     def _fail(self, error: Exception) -> None:
+        from pyiceberg.exceptions import ValidationError
+
         reason = f"{type(error).__name__}: {one_line(error)}"
-        if self.reached:
+        if self.reached and not isinstance(error, ValidationError):  # of metadata that is damaged
             raise StoreError(f"output.catalog: {self.words} failed: {reason}") from error
         if self.settings is None:
             remedy = self.remedy_for_another_table
