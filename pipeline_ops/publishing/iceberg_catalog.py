@@ -163,7 +163,12 @@ class NewestMetadata:
         self.remedy_for_another_table = f"remove the folder {store.join(PUBLISHED)!r}"
 
     def load(self) -> Any:
-        """The pyiceberg.table.StaticTable; None if there is none."""
+        """The pyiceberg.table.StaticTable; None if there is none.
+
+        Raises:
+            UserError: its metadata is damaged.
+        """
+        from pyiceberg.exceptions import ValidationError
         from pyiceberg.table import StaticTable
 
         from pipeline_ops.tables.store_file_io import location_of, properties_for
@@ -171,8 +176,14 @@ class NewestMetadata:
         files = self.store.list_all(PUBLISHED)
         if not metadata_folders(self.store, files):
             return None
-        location = location_of(newest_metadata(self.store, files))
-        return StaticTable.from_metadata(location, properties_for(self.store.config))
+        newest = newest_metadata(self.store, files)
+        try:
+            return StaticTable.from_metadata(location_of(newest), properties_for(self.store.config))
+        except (ValueError, ValidationError) as error:  # of JSON and pydantic, and pyiceberg's own
+            raise UserError(
+                f"output.table: the Iceberg table's metadata {newest} cannot be read: {one_line(error)};"
+                f" {self.remedy_for_another_table}, unless somebody reads the table's earlier versions"
+            ) from error
 
     def missing(self, error: FileNotFoundError) -> UserError:
         """The error for a table whose metadata is gone."""
