@@ -67,13 +67,13 @@ def test_a_run_publishes_while_it_goes_and_at_its_end_and_the_next_one_writes_no
     job.write("a.jsonl", TEXTS[:20])
     job.write("b.jsonl", TEXTS[20:40], year=2024)
     result = run_serially(job.settings("output.publish_seconds=0.000001"), quiet=True)
-    assert result.table == {"format": "Delta", "version": job.opened().version()}
-    assert run_lines(result, "job.yaml")[0].endswith(f"in {job.output}, Delta table, version {result.table['version']}")
-    counts = [job.opened(version).to_pyarrow_table(columns=["text"]).num_rows for version in range(result.table["version"] + 1)]
+    newest = job.opened().version()
+    assert result.table == {"format": "Delta", "version": newest}
+    assert run_lines(result, "job.yaml")[0].endswith(f"in {job.output}, Delta table, version {newest}")
+    counts = [job.opened(version).to_pyarrow_table(columns=["text"]).num_rows for version in range(newest + 1)]
     assert counts == sorted({*counts}), "each version has more"
     assert (len(counts) > 3, counts[-1]) == (True, 40)
-    newest = job.opened().history()[0]
-    assert newest["label-corpus.run"] == json.loads((job.output / "_job.json").read_text())["run"]
+    assert job.opened().history()[0]["label-corpus.run"] == json.loads((job.output / "_job.json").read_text())["run"]
     job.check()
     before = snapshot(job.output)
     again = run_serially(job.settings(), quiet=True)

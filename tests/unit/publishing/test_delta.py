@@ -1,6 +1,7 @@
 """DeltaTable: what it writes is what deltalake reads, whatever others do to the table."""
 
 import json
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -260,3 +261,9 @@ def test_an_output_without_files_has_no_table(tmp_path: Path) -> None:
     assert output.publish(fence=True) is None
     assert not (tmp_path / "_delta_log").exists()
     assert output.table.kept_paths(datetime.now(UTC)) == set()
+
+
+def test_without_the_library_the_command_that_installs_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    with pytest.raises(UserError, match=r"output\.table: to publish .* pip install 'label-corpus\[tables\]'"):
+        Output(tmp_path)
