@@ -21,7 +21,7 @@ from jobs.number_format import byte_size, counted
 from jobs.publishing.dataset_card import Place, dataset_card, output_id, published_output
 from jobs.results.open_output import find_labeled
 from pipeline_ops.output.labeled_output import Labeled, schema_of
-from pipeline_ops.publishing.hub_files import HubFile, hub_files, rows_id, write_hub_file
+from pipeline_ops.publishing.hub_files import HubFile, hub_files, published_schema, rows_id, write_hub_file
 from pipeline_ops.publishing.hub_repository import HubRepository, RepositoryChangedError, RepositoryState
 from pipeline_ops.schema.errors import ReplacedError, StoreError, UserError
 
@@ -69,7 +69,7 @@ class Publisher:
         # the other's that was not seen in the repository is refused as a stale parent
         state = self.repository.read()
         labeled = find_labeled(self.target, list(self.overrides))
-        schema = schema_of(labeled)
+        schema = published_schema(schema_of(labeled))
         files = hub_files(labeled, schema)
         self._check(state, labeled, files)
         self.progress.head = state.head

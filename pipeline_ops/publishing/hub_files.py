@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_ops.line_formats.json_types import with_children
 from pipeline_ops.output.compaction import row_groups
 from pipeline_ops.output.labeled_output import Labeled, read_batches
 from pipeline_ops.schema.units import short_id
@@ -26,6 +27,20 @@ DIGITS, ROWS_DIGITS = 24, 16  # of a name: of all of it, and of its first part, 
 # the hub takes up to 10,000 files in a folder: these are 16 folders
 HUB_FILE = re.compile(rf"{DATA_FOLDER}/[0-9a-f]/[0-9a-f]{{{DIGITS}}}\.parquet")
 FILE_BYTES = 256 * 2**20  # of the committed files that become one: a file that is larger becomes one of its own
+
+
+def published_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns with types that `datasets` has: maps as lists of {key, value}, small decimals as those of 128 bits."""
+    return pa.schema([field.with_type(_published_type(field.type)) for field in schema])
+
+
+def _published_type(data_type: pa.DataType) -> pa.DataType:
+    if pa.types.is_map(data_type):
+        key, value = _published_type(data_type.key_type), _published_type(data_type.item_type)
+        return pa.list_(pa.struct([("key", key), ("value", value)]))
+    if pa.types.is_decimal(data_type) and data_type.bit_width < 128:
+        return pa.decimal128(data_type.precision, data_type.scale)
+    return with_children(data_type, _published_type)
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ def hub_files(labeled: Labeled, schema: pa.Schema) -> dict[str, HubFile]:
     """{path: file} of the repository that has exactly the labeled rows.
 
     Args:
-        schema: of all rows. If it changes, all names do: all files of a repository have one schema.
+        schema: of all rows, by published_schema. If it changes, all names do: all files of a repository have one schema.
     """
     columns, found = schema_id(schema), {}
     for commit in labeled.commits:

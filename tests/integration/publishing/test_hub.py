@@ -1,12 +1,14 @@
 """`publish --hub`, with the real huggingface_hub against a stand-in of the hub: what is in the repository at each commit."""
 
 import io
+import random
 import re
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +22,7 @@ from jobs.maintenance.split import split
 from jobs.publishing import hub as hub_publication
 from jobs.results.labels import labels
 from tests.servers.hub_server import READ_TOKEN, TOKEN, Fault, HubServer
-from tests.support.corpora import write_jsonl
+from tests.support.corpora import write_jsonl, write_parquet
 from tests.support.running import (
     Finished,
     command,
@@ -449,8 +451,22 @@ def _publish_and_kill(server: HubServer, job_file: Path, request: str) -> None:
 
 
 @pytest.mark.slow
-def test_datasets_loads_exactly_the_labeled_rows(server: HubServer, labeled_once: Path, tmp_path: Path) -> None:
-    publish(labeled_once)
+def test_datasets_loads_exactly_the_labeled_rows(server: HubServer, model: Path, tmp_path: Path) -> None:
+    columns = {
+        "text": [text(0, row) for row in range(20)],
+        "map": pa.array([[("a", row)] if row else None for row in range(20)], pa.map_(pa.string(), pa.int64())),
+        "nested": [{"list": [{"value": row}] if row % 2 else None} for row in range(20)],
+        "price": pa.array(range(20), pa.decimal64(9, 2)),
+        "day": pa.array(range(20), pa.date32()),
+        "at": pa.array(range(20), pa.timestamp("us", "UTC")),
+        "bytes": [bytes([row]) for row in range(20)],
+        "year": [2000 + row % 2 for row in range(20)],
+    }
+    write_parquet(tmp_path / "corpus" / "table.parquet", pa.table(columns), row_group_size=7)
+    settings = ["output.partition_by=[label, year]", "output.scores=true", "output.embedding=mean"]
+    job_file = write_job_file(tmp_path / "job.yaml", job_settings(tmp_path / "corpus", model, tmp_path / "out", *settings))
+    run_serially(load_job(str(job_file), []), quiet=True)
+    publish(job_file)
     program = (
         "import datasets, sys\n"
         f"found = datasets.load_dataset({NAME!r})\n"
@@ -459,5 +475,55 @@ def test_datasets_loads_exactly_the_labeled_rows(server: HubServer, labeled_once
     )
     environment = server.environment() | {"HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
-    loaded = (tmp_path / "loaded.parquet").read_bytes()
-    check_same_rows({"data/loaded.parquet": loaded}, labeled_once.parent / "out")
+    loaded = pq.read_table(tmp_path / "loaded.parquet")
+    committed = labels(str(tmp_path / "out"), "arrow").to_table()
+    assert loaded.column_names == committed.column_names
+    maps = [value and [tuple(one.values()) for one in value] for value in loaded["map"].to_pylist()]
+    loaded = loaded.set_column(loaded.column_names.index("map"), "map", pa.array(maps, committed.schema.field("map").type))
+    assert rows_of(loaded) == rows_of(committed)
+    assert loaded["year"].type == pa.int64()
+
+
+FAULTS = (
+    Fault("POST .*/commit/", status=500),
+    Fault("POST .*/commit/", status=412, times=3),
+    Fault("POST .*/commit/", skip=1),
+    Fault("POST .*/commit/", done=True),
+    Fault("POST .*/commit/", done=True, skip=2),
+    Fault("POST .*/commit/", status=403, skip=1),  # as a kill does, these end the publication
+    Fault("POST .*/info/lfs", status=403, skip=1),
+    Fault("GET /api/datasets", status=403, skip=2),
+)
+
+
+@pytest.mark.slow
+def test_any_order_of_runs_publications_and_faults(server: HubServer, job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit ever has a document twice, or a row that was not committed, and a publication that comes through has all."""
+    monkeypatch.setattr(hub_publication, "BATCH_FILES", 2)
+    monkeypatch.setattr("pipeline_ops.publishing.hub_files.FILE_BYTES", 6000)
+    draw, folder, came_through = random.Random(0), job_file.parent, 0
+    committed = set[str]()
+    for _ in range(14):
+        for number in draw.sample(range(6), k=draw.randint(0, 2)):
+            if draw.random() < 0.2:
+                (folder / "corpus" / f"f{number}.jsonl").unlink(missing_ok=True)
+            else:
+                write_file(folder / "corpus", number, rows=draw.randint(1, 20), reject=draw.random() < 0.3)
+        run_serially(load_job(str(job_file), ["output.drop_removed=true"]), quiet=True)
+        if draw.random() < 0.2:
+            compact(load_job(str(job_file), []), 2**28, quiet=True)
+        committed.update(map(repr, rows_of(labels(str(folder / "out"), "arrow").to_table())))
+        server.faults = [replace(draw.choice(FAULTS))] if draw.random() < 0.7 else []
+        finished = command("publish", job_file, "--hub", NAME, "--quiet")
+        server.faults = []
+        if finished.code == 0:
+            came_through += 1
+            check_same_rows(server.files(NAME), folder / "out")
+        else:
+            assert "403" in finished.error_lines[-1]
+    check_each_commit(server)
+    for sha in server.repositories[NAME].log:
+        assert committed.issuperset(map(repr, rows_of(table_of(server.files(NAME, sha)))))
+    assert came_through
+    publish(job_file)
+    check_same_rows(server.files(NAME), folder / "out")
