@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from huggingface_hub import HfApi, HfFileSystem
-from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.etags import identity_of
@@ -37,7 +36,7 @@ class HubFileSystem(HfFileSystem):
             OSError: the branch has another file of that name now, or none.
         """
         place = self.resolve_path(path)
-        if not isinstance(place, HfFileSystemResolvedRepositoryPath):  # a bucket, which has no commits
+        if not hasattr(place, "repo_id"):  # a bucket, which has no commits
             return self.open(path, "rb", **options)  # pyright: ignore[reportReturnType] fsspec's files are binary ones
         branch = (place.repo_type, place.repo_id, place.revision)
         for is_known in (branch in self.heads, False):
