@@ -184,6 +184,7 @@ def truth_lines(result: dict[str, Any]) -> list[str]:
     is_significant = truth["p_value"] < SIGNIFICANCE
     p_value = f"p = {truth['p_value']:.2g}" if truth["p_value"] >= SMALLEST_P else f"p < {SMALLEST_P:g}"
     verdict = "B is more accurate" if truth["difference"] > 0 else "A is more accurate"
+    verdict += " on documents that a model was trained on" if any(truth.get("trained_on", ())) else ""
     against = "the corrections" if truth["column"] is None else _line(truth["column"], LABEL_CHARACTERS)
     return [
         f"accuracy against {against}, {counted(truth['documents'], 'document')}{without}:"

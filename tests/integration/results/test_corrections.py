@@ -10,6 +10,7 @@ import pytest
 from jobs.report.evaluation import evaluation_context
 from jobs.report.html import render
 from jobs.results.compare import compare
+from jobs.results.comparison_tables import truth_lines
 from jobs.results.evaluation_tables import print_evaluation
 from jobs.results.labels import labels
 from jobs.results.open_output import find_labeled
@@ -176,6 +177,8 @@ def test_model_that_was_trained_on_a_sample_gets_no_estimate_from_it(
     assert estimate["interval"][0] <= accuracy_of(new) <= estimate["interval"][1], "strata of the old labels are strata still"
     compared = compare(old, new, corrections=[first])
     assert compared["truth"]["trained_on"] == [[], ["review-1"]]
+    assert "the model of B was trained on them (review-1)" in (lines := "\n".join(truth_lines(compared)))
+    assert "B is more accurate on documents that a model was trained on" in lines
 
 
 def test_outputs_are_compared_on_the_corrected_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
