@@ -19,7 +19,6 @@ from pipeline_ops.analysis.agreement import (
 )
 from pipeline_ops.analysis.aligned_rows import ComparedLists, Side, TrueLabels, TruthColumn
 from pipeline_ops.analysis.comparison import Change, Comparison, compare_outputs
-from pipeline_ops.models.model_card import REVIEWED_SAMPLES
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.reviewing.corrections import fit_labels, listed_labels, read_corrections
 from pipeline_ops.reviewing.reviewed_documents import check_found, find_reviewed
@@ -124,11 +123,10 @@ def _true_labels(paths: Sequence[str], sides: tuple[Side, Side]) -> tuple[TrueLa
     )
     check_found(documents, side.labeled.path, key)
     samples = {one.stratum.sample for one in corrections if one.stratum is not None}
-    trained = ({*(side.labeled.record["models"][side.model].get("card") or {}).get(REVIEWED_SAMPLES, ())} for side in sides)
     facts = {
         "corrections": [*paths],
         "reviewed": len(documents.found) + len(documents.gone) + len(documents.changed),
-        "trained_on": [sorted(samples & of_model) for of_model in trained],
+        "trained_on": [[sample for sample in side.reviewed_samples if sample in samples] for side in sides],
         "unknown_labels": listed_labels(unknown, labels),
     }
     return TrueLabels({one.source: one.label for one in documents.found if one.source is not None}, side), facts

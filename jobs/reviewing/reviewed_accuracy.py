@@ -12,11 +12,11 @@ import pyarrow as pa
 from jobs.results.evaluate import MAX_TEXT, evaluator_for
 from jobs.results.open_output import model_of
 from jobs.results.truth_columns import listed
+from pipeline_ops.analysis.aligned_rows import Side
 from pipeline_ops.analysis.metrics import number
 from pipeline_ops.analysis.multi_label import lists_to_numpy
 from pipeline_ops.analysis.single_label import Mistake, Rows, as_text
 from pipeline_ops.models.heads import Head
-from pipeline_ops.models.model_card import REVIEWED_SAMPLES
 from pipeline_ops.output.labeled_output import Labeled
 from pipeline_ops.reviewing.corrections import Correction, fit_labels, label_names, listed_labels, read_corrections
 from pipeline_ops.reviewing.estimates import SampleEstimate, estimates_of
@@ -77,7 +77,7 @@ def evaluate_reviewed(labeled: Labeled, paths: Sequence[str], model: str | None 
         )
     )
     right = {one.source: bool(is_it) for one, is_it in zip(documents.found, is_right, strict=True) if one.source is not None}
-    trained_on = {*(labeled.record["models"][name].get("card") or {}).get(REVIEWED_SAMPLES, ())}
+    trained_on = Side(labeled, name).reviewed_samples
     estimates = estimates_of(corrections, right, KEY)
     valid = [_estimate_fields(one) for one in estimates if one.sample not in trained_on]
     return {

@@ -58,7 +58,9 @@ class LabeledRows:
         Raises:
             UserError: the two outputs are the same, or have no input file or no label in common.
         """
-        self.side, self.seed, self.wanted, self.certainty, self.other = side, seed, label, certainty, other
+        self.side, self.wanted, self.certainty, self.other = side, label, certainty, other
+        # with the same seed, a model that has learned from a review would be measured on what it has learned
+        self.seed = " ".join([str(seed), *side.reviewed_samples])
         self.names: dict[int, str] = {}  # of the labels by their hashes
         self.matching: FileMatching | None = None
         if other is not None:

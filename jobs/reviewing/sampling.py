@@ -4,8 +4,9 @@ Each document belongs to one stratum: the least certain ones, else those with an
 its label's. Documents of a stratum are drawn without replacement and with equal probability, so that what reviewers find can be
 extrapolated to the stratum, and over all strata to the output.
 
-Each document has a pseudo-random number, of the seed and its source alone; a sample of n is the n with the smallest numbers
-(bottom-k sampling, Cohen & Kaplan 2007). So it does not depend on how the output is cut into files, or when it was compacted.
+Each document has a pseudo-random number, of its source, the seed, and the reviews that the model was trained on; a sample of
+n is the n with the smallest numbers (bottom-k sampling, Cohen & Kaplan 2007). So it does not depend on how the output is cut
+into files, or when it was compacted.
 """
 
 from collections.abc import Iterable

@@ -13,6 +13,7 @@ from pipeline_ops.analysis.alignment import JoinPart, Position
 from pipeline_ops.analysis.multi_label import is_list
 from pipeline_ops.analysis.single_label import as_text, check_truths
 from pipeline_ops.models.heads import Head
+from pipeline_ops.models.model_card import REVIEWED_SAMPLES
 from pipeline_ops.output.labeled_output import Labeled, read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
@@ -40,6 +41,11 @@ class Side:
     @cached_property
     def head(self) -> Head:
         return self.labeled.head(self.model)
+
+    @property
+    def reviewed_samples(self) -> list[str]:
+        """Ids of the review samples that the model was trained on, sorted."""
+        return (self.labeled.record["models"][self.model].get("card") or {}).get(REVIEWED_SAMPLES, [])
 
     @property
     def possible_labels(self) -> tuple[str, ...]:

@@ -187,3 +187,12 @@ def test_every_document_is_drawn_equally_often(tmp_path: Path) -> None:
     expected = draws * size / count
     chi_squared = sum((seen - expected) ** 2 / expected for seen in often.values())
     assert abs(chi_squared - count) < 5 * np.sqrt(2 * count)
+
+
+def test_model_that_was_trained_on_a_review_is_measured_on_other_documents_with_the_same_seed(tmp_path: Path) -> None:
+    labeled = made(tmp_path).opened()
+    before = keys_of(drawn(labeled, Request(random=30)), "random")
+    assert keys_of(drawn(labeled, Request(random=30)), "random") == before
+    labeled.record["models"][""]["card"] = {"reviewed_samples": ["review-1"]}
+    after = keys_of(drawn(labeled, Request(random=30)), "random")
+    assert len(after & before) < 20, "no more than by chance: 30 of 117 each"
