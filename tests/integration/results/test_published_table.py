@@ -12,9 +12,12 @@ from datasets import load_dataset
 
 from jobs.executors.executor import UnitStream
 from jobs.maintenance.verify import verify
+from tests.conftest import Bucket
+from tests.fault.conftest import every_fault
 from tests.models import tiny
+from tests.servers.s3_server import S3Server
 from tests.support.corpora import real_documents, write_jsonl, write_parquet
-from tests.support.running import make_job
+from tests.support.running import job_settings, make_job
 from tests.support.serial_chain import SerialExecutor, run_serially
 from tests.support.table_readers import KEY, READERS, Published, by_labels, delta_table, in_order
 
@@ -123,6 +126,32 @@ def test_every_engine_reads_the_rows_of_labels_after_runs_and_while_they_go(
     assert sorted(row["added"] for row in rows if row["added"] is not None) == [*range(20)]
     checked = verify(job)
     assert checked["ok"], str(checked)
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_every_engine_reads_a_table_that_was_published_to_a_faulty_s3(
+    s3: Bucket, s3_server: S3Server, model_with_odd_labels: Path, tmp_path: Path, kind: str
+) -> None:
+    catalog = f"sqlite:///{tmp_path}/catalog.db" if kind == "iceberg" else None
+    published = Published(f"{s3.url}/out", s3_server.endpoint_url, catalog)
+    settings = job_settings(
+        f"{s3.url}/in",
+        model_with_odd_labels,
+        published.path,
+        f"output.table={kind}",
+        "output.partition_by=[label, year]",
+        "compute.unit_bytes=4000",
+        f"storage.endpoint_url={s3.endpoint_url}",
+        EVERY_COMMIT,
+    )
+    if catalog:
+        settings["output"]["catalog"] = {"table": "labels.out", "uri": catalog}
+    source = write_parquet(tmp_path / "a.parquet", documents(40, seed=5), row_group_size=10)
+    s3.filesystem.put(str(source), f"{s3.name}/in/a.parquet")
+    with s3.proxy.faults(*every_fault(0.01)):
+        assert run_serially(settings, quiet=True).complete
+    assert sum(s3.journal.faults().values()) > 2
+    assert len(check_readers(kind, published)) == 40
 
 
 def test_datasets_reads_the_files_of_a_table_without_partitions(model_with_odd_labels: Path, tmp_path: Path) -> None:
