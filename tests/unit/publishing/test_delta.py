@@ -1,6 +1,7 @@
 """DeltaTable: what it writes is what deltalake reads, whatever others do to the table."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -227,6 +228,9 @@ def test_what_others_do_to_the_table_is_undone(tmp_path: Path) -> None:
     assert output.texts() == output.expected()
     assert output.publish() is None
     assert output.opened().read().paths == output.files.keys()
+    shutil.rmtree(tmp_path / "_delta_log")
+    assert output.publish() == Publication(0, 3, 0)
+    assert output.texts() == output.expected()
 
 
 def test_users_mistakes_are_said_with_a_remedy(tmp_path: Path) -> None:
