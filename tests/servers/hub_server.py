@@ -12,63 +12,18 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+from tests.servers.hub_repositories import LARGE, Blob, Repository, Tree, entries_below
 
 TOKEN = "hf_of_the_tests"
 READ_TOKEN = "hf_that_may_only_read"
 USER = "user"
 PAGE = 5  # entries per page of a listing
 PART_BYTES = 256 * 1024  # larger objects are uploaded in parts
-LARGE = (".parquet",)  # of .gitattributes
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file of a commit."""
-
-    content: bytes
-    large: bool
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        pointer = f"version 1\noid sha256:{self.sha256}\n".encode() if self.large else self.content
-        return hashlib.sha1(b"blob %d\0" % len(pointer) + pointer).hexdigest()
-
-    def entry(self, path: str) -> dict[str, Any]:
-        """As listings have it."""
-        entry: dict[str, Any] = {"type": "file", "path": path, "oid": self.oid, "size": len(self.content)}
-        if self.large:
-            entry["lfs"] = {"oid": self.sha256, "size": len(self.content), "pointerSize": 134}
-        return entry
-
-
-Tree = dict[str, Blob]
-
-
-@dataclass
-class Repository:
-    """A dataset repository."""
-
-    private: bool
-    commits: dict[str, Tree] = field(default_factory=dict)
-    log: list[str] = field(default_factory=list)  # commits in the order of their creation
-    branches: dict[str, str] = field(default_factory=dict)
-
-    def add_commit(self, branch: str, tree: Tree) -> str:
-        sha = hashlib.sha1(
-            f"{branch} {self.log} {sorted((path, blob.oid) for path, blob in tree.items())}".encode()
-        ).hexdigest()
-        self.commits[sha] = tree
-        self.log.append(sha)
-        self.branches[branch] = sha
-        return sha
 
 
 @dataclass
@@ -409,22 +364,6 @@ class Handler(BaseHTTPRequestHandler):
         content = blob.content[start:stop]
         headers["Content-Range"] = f"bytes {start}-{start + len(content) - 1}/{len(blob.content)}"
         return 206, content, headers
-
-
-def entries_below(tree: Tree, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
-    """A listing's files and folders."""
-    prefix = f"{folder}/" if folder else ""
-    entries: dict[str, dict[str, Any]] = {}
-    for path, blob in sorted(tree.items()):
-        if not path.startswith(prefix):
-            continue
-        *folders, _ = path[len(prefix) :].split("/")
-        for depth in range(1, len(folders) + 1 if recursive else min(len(folders), 1) + 1):
-            name = prefix + "/".join(folders[:depth])
-            entries[name] = {"type": "directory", "path": name, "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0}
-        if recursive or not folders:
-            entries[path] = blob.entry(path)
-    return list(entries.values())
 
 
 NAME, BRANCH = r"([^/]+/[^/]+)", r"([^/]+)"

@@ -21,6 +21,7 @@ from jobs.maintenance.compact import compact
 from jobs.maintenance.split import split
 from jobs.publishing import hub as hub_publication
 from jobs.results.labels import labels
+from tests.conftest import Bucket
 from tests.servers.hub_server import READ_TOKEN, TOKEN, Fault, HubServer
 from tests.support.corpora import write_jsonl, write_parquet
 from tests.support.running import (
@@ -262,6 +263,20 @@ def test_parts_of_a_split_job_are_one_dataset(server: HubServer, model: Path, tm
         run_serially(load_job(part["job"], []), quiet=True)
     assert publish(job_file).result["documents"] == 6 * ROWS
     check_same_rows(server.files(NAME), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_output_on_object_storage(server: HubServer, model: Path, tmp_path: Path, s3: Bucket) -> None:
+    write_file(tmp_path / "corpus", 0)
+    endpoint = f"storage.endpoint_url={s3.endpoint_url}"
+    settings = job_settings(tmp_path / "corpus", model, f"{s3.url}/out", endpoint, "compute.unit_bytes=300")
+    job_file = write_job_file(tmp_path / "job.yaml", settings)
+    run_serially(load_job(str(job_file), []), quiet=True)
+    publish(job_file)
+    committed = labels(f"{s3.url}/out", "arrow", storage={"endpoint_url": s3.endpoint_url}).to_table()
+    assert rows_of(table_of(server.files(NAME))) == rows_of(committed)
+    finished = command("publish", f"{s3.url}/out", endpoint, "--hub", NAME)
+    assert finished.result["commits"] == 0, "the folder stands for the job"
 
 
 def test_branch_and_private_dataset(server: HubServer, labeled_once: Path) -> None:
