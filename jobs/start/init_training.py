@@ -28,7 +28,7 @@ from pipeline_ops.storage.store import Store
 DEFAULT_START = "distilbert/distilbert-base-uncased"
 # {section: settings to list in the file, commented out}; jobs/README.md has all
 LISTED = {
-    "input": ("format", "text_unit", "min_characters"),
+    "input": ("format", "text_unit", "min_characters", "corrections"),
     "model": ("revision",),
     "training": ("epochs", "learning_rate", "batch_size", "max_length", "freeze", "class_weights", "max_documents"),
     "output": ("overwrite",),

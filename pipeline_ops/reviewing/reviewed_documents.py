@@ -1,5 +1,6 @@
 """The reviewed documents in an output: what it says of them now. Reads only the commits that have some of them."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +38,9 @@ def find_reviewed(labeled: Labeled, corrections: Iterable[Correction], columns: 
     names, text_column = labeled.columns, labeled.record["config"]["input"]["text_column"]
     source = [names.source_file_column, names.source_row_column]
     wanted = list(dict.fromkeys([*source, *columns, text_column]))  # null where the output has kept no text
-    rows_of: dict[str, set[int]] = defaultdict(set)
-    for path, row in newest:
-        rows_of[path].add(row)
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for path, row in sorted(newest):
+        rows_of[path].append(row)
     paths = pa.array(sorted(rows_of), pa.string())
     rows = pa.array(sorted({row for _, row in newest}), pa.int64())
     files = [file for commit in labeled.commits if _has_some(commit, rows_of) for file in commit.files]
@@ -87,5 +88,11 @@ def _sources(table: pa.Table, columns: Sequence[str]) -> list[Source]:
     return list(zip(files, rows, strict=True))
 
 
-def _has_some(commit: Commit, rows_of: Mapping[str, set[int]]) -> bool:
-    return any(piece.start_row <= row < piece.stop_row for piece in commit.pieces for row in rows_of.get(piece.path, ()))
+def _has_some(commit: Commit, rows_of: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a commit covers some of these rows, which are sorted by file."""
+    for piece in commit.pieces:
+        rows = rows_of.get(piece.path, ())
+        place = bisect_left(rows, piece.start_row)
+        if place < len(rows) and rows[place] < piece.stop_row:
+            return True
+    return False

@@ -1,5 +1,6 @@
 """Reading corrections: the page's JSON Lines and what a spreadsheet makes of the CSV say the same; mistakes are named."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline_ops.reviewing.corrections import Stratum, fit_labels, is_same_text
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.review_format import label_cell, spreadsheet_cell
 from pipeline_ops.storage.config import StorageConfig
+from tests.conftest import Bucket
 from tests.support.corpora import write_bytes, write_jsonl
 
 REVIEWED = {
@@ -68,6 +70,18 @@ def test_last_correction_of_a_document_counts_by_time_or_else_by_order(tmp_path:
     assert label_of(REVIEWED, earlier) == "refund"
     assert label_of(REVIEWED, undated) == "bank"
     assert label_of(undated, REVIEWED) == "refund"
+
+
+@pytest.mark.slow
+def test_corrections_on_object_storage_are_read_by_a_glob(s3: Bucket) -> None:
+    s3.filesystem.pipe(f"{s3.name}/r/1.jsonl", json.dumps(REVIEWED).encode())
+    s3.filesystem.pipe(f"{s3.name}/r/2.csv", sheet([REVIEWED]))
+    s3.filesystem.pipe(f"{s3.name}/r/page.html", b"<html>")
+    storage = StorageConfig(endpoint_url=s3.endpoint_url)
+    for path, found in ((f"{s3.url}/r/*.jsonl", 1), (f"{s3.url}/r", 2)):
+        assert len(read_corrections([path], storage, "--corrections")) == found
+    with pytest.raises(UserError, match=r"^--corrections: 's3://.*/none' is no .jsonl or .csv file"):
+        read_corrections([f"{s3.url}/none"], storage, "--corrections")
 
 
 @pytest.mark.parametrize(
