@@ -1,1 +1,1 @@
-"""`label-corpus review`: a sample of the labeled documents for a person to correct, as a page and a spreadsheet."""
+"""Labels that people review: a sample as a page and a spreadsheet, and what the reviewed documents say of all."""
