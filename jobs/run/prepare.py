@@ -14,6 +14,7 @@ from jobs.checking.columns import (
     check_partitions,
     other_formats,
 )
+from jobs.checking.table import check_table
 from jobs.config import JobConfig, ResolvedJob
 from jobs.run.fingerprint import check_same_job, check_same_part, check_trial, differing_settings, result_settings
 from pipeline_ops.inputs.input_files import MAX_OPENED_FILES, InputFile
@@ -186,6 +187,7 @@ def prepare(
     types, notes = settle_types(sampled, job.input, known)
     if record is None:
         check_partition_types(job, types)
+    check_table(job, types, published=record is not None)
     if plan.tasks:
         with store_access("input.path", job.input.path, "read"):
             notes += csv_remarks(left, job.input, job.input_store)

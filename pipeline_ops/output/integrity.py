@@ -11,6 +11,7 @@ from pipeline_ops.output.committed_files import column_of, read_written, read_wr
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece, row_of
 from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.table_types import united_type
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
 from pipeline_ops.writing.unit_files import METADATA_KEY, column_statistics
 
@@ -142,22 +143,3 @@ def _check_schema(path: str, table: pa.Table, sources: set[str], output: OutputC
                 | types
                 | {name: united_type(known[name], types[name]) or known[name] for name in known.keys() & types.keys()}
             )
-
-
-def united_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """The type with the fields of both, at any depth, as readers unite columns by name; None where the two do not agree."""
-    if left == right:
-        return left
-    if pa.types.is_struct(left) and pa.types.is_struct(right):
-        fields = {field.name: field.type for field in left}
-        for field in right:
-            united = united_type(fields.get(field.name, field.type), field.type)
-            if united is None:
-                return None
-            fields[field.name] = united
-        return pa.struct(list(fields.items()))
-    for is_list, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
-        if is_list(left) and is_list(right):
-            united = united_type(left.value_type, right.value_type)
-            return None if united is None else make(united)
-    return None

@@ -221,15 +221,9 @@ class DeltaTable:
             file.writelines(json.dumps({name: value}) + "\n" for name, value in heads.items())
         opened = self._deltalake.DeltaTable(folder)
         known = {one.name: one for one in opened.schema().fields}
-        for name, one in known.items():
-            if name in wanted and wanted[name].type != one.type:
-                raise UserError(
-                    f"{KEY}: column {name!r} is {wanted[name].type} in the labels of {self.store.path!r} and {one.type} in the"
-                    f" Delta table there; delete its {LOG}, and `label-corpus publish` writes it anew, without earlier versions"
-                )
-        new = [one for name, one in wanted.items() if name not in known]
-        if new:
-            opened.alter.add_columns(new)
+        wider = [one for name, one in wanted.items() if name not in known or known[name].type != one.type]
+        if wider:
+            opened.alter.add_columns(wider)  # new ones, and objects with new fields
         if any(opened.metadata().configuration.get(name) != value for name, value in self.settings.items()):
             opened.alter.set_table_properties(self.settings)
         return self._deltalake.DeltaTable(folder)
@@ -243,16 +237,8 @@ class DeltaTable:
 
     def _fields(self, schema: pa.Schema) -> dict[str, Any]:
         """{column: deltalake.Field}."""
-        found = {}
-        for column in schema:
-            try:
-                (found[column.name],) = self._deltalake.Schema.from_arrow(pa.schema([column.with_nullable(True)])).fields
-            except Exception as error:  # deltalake has no error of its own for it
-                raise UserError(
-                    f"{KEY}: column {column.name!r} is {column.type}, which Delta Lake does not have; in another"
-                    f" output.path, input.column_types casts a column of the input, or output.columns leaves it out"
-                ) from error
-        return found
+        columns = pa.schema([column.with_nullable(True) for column in schema])
+        return {one.name: one for one in self._deltalake.Schema.from_arrow(columns).fields}
 
     def _schema_in(self, heads: Mapping[str, Any]) -> pa.Schema:
         return pa.schema(self._deltalake.Schema.from_json(heads["metaData"]["schemaString"]).to_arrow())

@@ -83,11 +83,13 @@ class IcebergTable:
         """
         from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
 
+        from pipeline_ops.publishing.iceberg_files import check_names
+
         opened = self._opened
         if seen.version != (_current_id(opened) if opened is not None else None):
             raise TableChangedError
         if change.schema != seen.schema:
-            self.check_columns(change.schema)
+            check_names(change.schema)
         try:
             if opened is not None and NO_RETRIES.items() - opened.properties.items():
                 with self.catalog.requests():
@@ -104,12 +106,6 @@ class IcebergTable:
         self._put_hint()
         self._delete_metadata_of(expired)
         return self._version()
-
-    def check_columns(self, schema: pa.Schema) -> None:
-        """Raises UserError for a column that an Iceberg table, or a reader of one, would not give back as it is."""
-        from pipeline_ops.publishing.iceberg_files import check_columns
-
-        check_columns(schema, self.partitions)
 
     def kept_paths(self, since: datetime) -> set[str]:
         """See Table; files of snapshots that a tag or a branch names are kept, too."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyiceberg.conversions import to_bytes
-from pyiceberg.io.pyarrow import UnsupportedPyArrowTypeException, pyarrow_to_schema
+from pyiceberg.io.pyarrow import pyarrow_to_schema
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec, partition_record_value
 from pyiceberg.schema import Schema
@@ -24,41 +24,19 @@ FIRST_PARTITION_ID = 1000  # as all writers number the fields of a partition spe
 FIELD_ID = "PARQUET:field_id"
 
 
-def check_columns(schema: pa.Schema, partitions: tuple[str, ...]) -> None:
-    """Raises UserError for a column that an Iceberg table, or a reader of one, would not give back as it is."""
-    for field in schema:
-        # pyiceberg 0.12 reads a double as a float (its pull request 3808), and cannot remove files of NaN and infinity
-        if field.name in partitions and pa.types.is_floating(field.type):
-            raise UserError(
-                f"output.partition_by: {field.name!r} is a {field.type}, which pyiceberg rounds as a partition's value;"
-                f" partition by another column, or set output.table: delta"
-            )
-        try:
-            iceberg_schema(pa.schema([field]))
-            is_held = not _is_unsigned(field.type)
-        except (TypeError, ValueError, UnsupportedPyArrowTypeException):
-            is_held = False
-        if not is_held:
-            raise UserError(
-                f"output.table: an Iceberg table cannot hold the column {field.name!r}, which is {field.type}; cast it"
-                f" (input.column_types: {{{field.name}: ...}}) or leave it out (output.columns)"
-            )
+def check_names(schema: pa.Schema) -> None:
+    """Raises UserError for names that Iceberg takes for one: a column `a.b`, and the field `b` of a column `a`."""
     try:
         iceberg_schema(schema)
-    except ValueError as error:  # names with a dot
+    except ValueError as error:
         raise UserError(f"output.table: an Iceberg table cannot hold these columns: {one_line(error)}; rename one") from error
-
-
-def _is_unsigned(kind: pa.DataType) -> bool:
-    """Whether values may be too large for the signed type of the same width, at any depth."""
-    return kind in (pa.uint32(), pa.uint64()) or any(_is_unsigned(kind.field(n).type) for n in range(kind.num_fields))
 
 
 def iceberg_schema(schema: pa.Schema) -> Schema:
     """The schema with field ids; all fields are optional, as columns that only some files have are null in the others.
 
     Raises:
-        TypeError, ValueError, UnsupportedPyArrowTypeException: Iceberg has no such type.
+        ValueError: two columns or fields have one name.
     """
     ids = count(1)
     return pyarrow_to_schema(pa.schema([_optional(field, ids) for field in schema]))

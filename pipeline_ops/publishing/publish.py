@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline_ops.publishing.table import PROPERTY_PREFIX, Table, TableChange, TableChangedError, TableFile
 from pipeline_ops.schema.errors import UserError
+from pipeline_ops.tables.table_types import table_schema
 
 MAX_ATTEMPTS = 5  # a table is written by the holder of the output's lease alone, or by somebody's OPTIMIZE
 
@@ -54,21 +55,21 @@ def publish(
 
     Raises:
         LeaseError: another run holds the lease.
-        UserError: others keep writing to the table.
+        UserError: the table cannot have a column; or others keep writing to the table.
         StoreError: the store kept failing.
     """
+    partitions = [*next(iter(files.values())).partition] if files else []
     for _ in range(MAX_ATTEMPTS):
         seen = table.read()
         added = tuple(file for path, file in files.items() if path not in seen.paths)
         removed = tuple(sorted(seen.paths.difference(files)))
-        new_columns = [column for column in schema if column.name not in seen.schema.names]
-        if not (added or removed or (seen.version is not None and (new_columns or fence))):
+        columns = table_schema(schema, seen.schema, table.format, partitions)
+        if not (added or removed or (seen.version is not None and (columns != seen.schema or fence))):
             return None
-        known = [schema.field(column.name) if column.name in schema.names else column for column in seen.schema]
         change = TableChange(
             added,
             removed,
-            pa.schema([*known, *new_columns]),
+            columns,
             same_rows=same_rows,
             properties={f"{PROPERTY_PREFIX}run": run, f"{PROPERTY_PREFIX}term": str(term)},
         )

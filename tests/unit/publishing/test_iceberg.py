@@ -256,19 +256,21 @@ def test_an_output_that_was_moved_is_no_longer_the_table(tmp_path: Path) -> None
 def test_a_partition_that_pyiceberg_would_round_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
     output = IcebergOutput(tmp_path / "out", partition_by=["p"])
     output.add("a.parquet", {"n": [1]}, {"p": 0.1}, p=kind)
-    with pytest.raises(UserError, match=r"^output\.partition_by: 'p' is a (float|double), which .*; partition by another"):
+    with pytest.raises(UserError, match=r"^output\.partition_by: 'p' is (float|double), which .*; name another"):
         output.publish()
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.uint64(), pa.list_(pa.uint32()), pa.timestamp("ns"), pa.timestamp("us", "Europe/Berlin"), pa.duration("us")]
+    "kind", [pa.uint64(), pa.list_(pa.uint64()), pa.timestamp("ns"), pa.timestamp("us", "Europe/Berlin"), pa.duration("us")]
 )
 def test_a_type_that_a_reader_could_not_read_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
     output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"text": ["a"]}, {"label": "x"})
     output.publish()
     output.add("b.parquet", {"text": ["a"], "odd": pa.nulls(1, kind)}, {"label": "x"})
-    with pytest.raises(UserError, match=r"^output\.table: an Iceberg table cannot hold the column 'odd', which is .*; cast it"):
+    with pytest.raises(
+        UserError, match=r"^output\.table: column 'odd' is .*, which engines do not read from Iceberg tables; set input\."
+    ):
         output.publish()
 
 
@@ -300,9 +302,7 @@ def test_a_column_that_has_changed_its_type_is_named(tmp_path: Path) -> None:
     output.publish()
     output.schema = pa.schema([])
     output.add("b.parquet", {"n": ["one"]}, {"label": "x"})
-    with pytest.raises(
-        UserError, match=r"^output\.table: the table 'labels\.out' has a column of another type: .*\bn\b.*string"
-    ):
+    with pytest.raises(UserError, match=r"^output\.table: column 'n' is string, and int64 in the Iceberg table so far; delete"):
         output.publish()
 
 
