@@ -8,7 +8,6 @@ import pyarrow as pa
 from jobs.config import ResolvedJob
 from pipeline_ops.inputs.input_files import InputFile, UnreadableInput, unreadable_notes
 from pipeline_ops.inputs.passed_over import PassedOver
-from pipeline_ops.output.committed_files import can_partition
 from pipeline_ops.planning.stray_files import glob_of_columns
 from pipeline_ops.reading.column_types import is_text_type
 from pipeline_ops.reading.documents import check_columns, taken_names
@@ -17,7 +16,7 @@ from pipeline_ops.reading.text_columns import MissingColumn, missing_column, tex
 from pipeline_ops.schema.errors import UserError, names_shown
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.paths import is_local, shown, some_shown
-from pipeline_ops.writing.hive_partitions import hive_folder
+from pipeline_ops.writing.hive_partitions import can_partition, hive_folder
 
 MAX_FOLDER_NAME = 255  # bytes, on all usual file systems
 

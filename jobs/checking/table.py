@@ -3,10 +3,10 @@
 import pyarrow as pa
 
 from jobs.config import ResolvedJob
-from pipeline_ops.output.committed_files import ADDED_TYPES
 from pipeline_ops.publishing.open_table import open_table
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.tables.table_types import DELTA, table_schema
+from pipeline_ops.writing.hive_partitions import ADDED_TYPES
 
 
 def check_table(job: ResolvedJob, types: pa.Schema, *, published: bool) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import pyarrow as pa
 
 from jobs.results.open_output import find_labeled
-from pipeline_ops.output.committed_files import partition_scalars
 from pipeline_ops.output.labeled_output import Labeled, read_columns, schema_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import WrittenFile
+from pipeline_ops.writing.hive_partitions import partition_scalars
 
 if TYPE_CHECKING:  # it imports pandas, which a run without Ray would else not need: 0.3 s of CPU
     import pyarrow.dataset as ds

@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 
 from jobs.results.open_output import model_of
 from pipeline_ops.analysis.summary_statistics import labels_of
-from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import BATCH_ROWS, Labeled, read_batches, schema_of
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import unpack_rejects
 from pipeline_ops.storage.paths import full_path
 from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
+from pipeline_ops.writing.hive_partitions import hive_values
 
 READ_TOGETHER = 256  # documents, at most, that are held while their files are read
 

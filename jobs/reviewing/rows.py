@@ -12,10 +12,10 @@ from jobs.results.show import lists_with, true_rows
 from jobs.reviewing.uncertainty import Certainty
 from pipeline_ops.analysis.aligned_rows import ROWS_PER_FILE, Side, ids_of, key_bounds
 from pipeline_ops.analysis.alignment import FileMatching, JoinPart, align, match_inputs
-from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import read_batches
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
+from pipeline_ops.writing.hive_partitions import hive_values
 
 PART_DOCUMENTS = 2**21  # of the other output in memory: 16 bytes each, and as much again while they are sorted
 

@@ -30,12 +30,12 @@ from pipeline_ops.analysis.aligned_rows import (
     read_rows,
 )
 from pipeline_ops.analysis.alignment import FileMatching, JoinPart, align, match_inputs
-from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.labeled_output import read_columns
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.units import unpack_rejects
 from pipeline_ops.storage.store import StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
+from pipeline_ops.writing.hive_partitions import hive_values
 
 PART_BYTES = 128 * 2**20  # of compared columns per output in memory, approximately
 SCORE_BYTES = 16  # per score: four float32 copies, as read, concatenated, joined, subtracted

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 
 from pipeline_ops.models.heads import Head
 from pipeline_ops.output.commit_log import Ledger, read_job, read_ledger
-from pipeline_ops.output.committed_files import example_files, partition_scalars, partition_types, schemas_of_files
+from pipeline_ops.output.committed_files import example_files, schemas_of_files
 from pipeline_ops.reading.column_types import can_cast, common_type, is_text_type, type_of_texts
 from pipeline_ops.schema.errors import ReplacedError, StoreError, UserError, store_access
 from pipeline_ops.schema.output_columns import OutputConfig, combined_output
 from pipeline_ops.storage.store import Store, StoredFile
 from pipeline_ops.writing.commit_record import Commit, WrittenFile
+from pipeline_ops.writing.hive_partitions import partition_scalars, partition_types
 
 SMALL_FILE_BYTES = 4 * 2**20  # up to this size files are fetched whole and concurrently: a range costs as much
 FETCHED_BYTES = 64 * 2**20  # of small files, held at a time

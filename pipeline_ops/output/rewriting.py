@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline_ops.output.committed_files import column_of, hive_values, read_written, read_written_bytes
+from pipeline_ops.output.committed_files import column_of, read_written, read_written_bytes
 from pipeline_ops.schema.misfits import MISFITS_FOLDER
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import short_id
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import Commit, WrittenFile, new_attempt
+from pipeline_ops.writing.hive_partitions import hive_values
 from pipeline_ops.writing.postprocessing import count_labels
 from pipeline_ops.writing.unit_files import REJECTS_FOLDER, column_statistics, parquet_bytes, written_file
 

@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline_ops.output.commit_log import Ledger, read_job
-from pipeline_ops.output.committed_files import partition_values
 from pipeline_ops.output.labeled_output import Labeled, schema_of
 from pipeline_ops.publishing.table import TableFile
 from pipeline_ops.storage.store import Store
+from pipeline_ops.writing.hive_partitions import partition_values
 
 
 def table_rows(store: Store, ledger: Ledger, known: Collection[str]) -> tuple[dict[str, TableFile], pa.Schema]:

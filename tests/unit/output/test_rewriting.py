@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_ops.output.commit_log import Ledger, commit_unit, read_ledger, sweep
-from pipeline_ops.output.committed_files import hive_values
 from pipeline_ops.output.compaction import (
     Compaction,
     Merge,
@@ -27,7 +26,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.schema.units import Piece
 from pipeline_ops.storage.store import Store
 from pipeline_ops.writing.commit_record import ClassifySeconds, Commit, WrittenFile
-from pipeline_ops.writing.hive_partitions import hive_folder
+from pipeline_ops.writing.hive_partitions import hive_folder, hive_values
 from pipeline_ops.writing.unit_files import METADATA_KEY, parquet_bytes
 from tests.support.labeled_units import check_counts, files_of, flip_byte, rejects_of, rows_of, whole, write_pieces
 

@@ -12,10 +12,17 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from pipeline_ops.output.committed_files import can_partition, hive_values, partition_scalars, partition_types, partition_values
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig, columns_of_models, combined_output
-from pipeline_ops.writing.hive_partitions import hive_folder, split_by_partition
+from pipeline_ops.writing.hive_partitions import (
+    can_partition,
+    hive_folder,
+    hive_values,
+    partition_scalars,
+    partition_types,
+    partition_values,
+    split_by_partition,
+)
 
 NAMES = ["", "0", "01", "1.0", "True", "a/b", "a=b", "a b", " ", "%2F", "100%", "é 漢 🙂", "..", "+", "\x00", "a\nb", "?#"]
 BERLIN = ZoneInfo("Europe/Berlin")
