@@ -12,9 +12,12 @@ Embedding = Literal["cls", "mean"]
 TableFormat = Literal["none", "delta", "iceberg"]
 NO_TABLE: dict[str, Any] = {"table": "none", "catalog": None}  # settings of an output that is published as no table
 
-# properties of catalogs: token, credential, s3.secret-access-key, adls.sas-token, header.Authorization, ...
-SECRET_KEY = re.compile(r"(?i)(token|credential|password|secret|access-key(-id)?|account-key|connection-string|authorization)$")
-PASSWORD_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
+# properties of catalogs: token, credential, s3.secret-access-key, adls.sas-token, header.Authorization, header.X-Api-Key, ...
+SECRET_WORDS = (
+    r"(token|credentials?|password|passwd|secret|api-key|access-key(-id)?|account-key|connection-string|authorization)"
+)
+SECRET_KEY = re.compile(rf"(?i){SECRET_WORDS}$")
+SECRET_IN_URL = re.compile(rf"(?i)://[^/@]*:[^/@]*@|[?&][^=&]*{SECRET_WORDS}=")
 
 
 class OutputConfig(BaseModel):
@@ -80,7 +83,7 @@ class OutputConfig(BaseModel):
         default=300, gt=0, description="while a run goes, a version of the table is published as often; and at its end"
     )
     keep_versions_days: float = Field(
-        default=7, ge=0, description="replaced files are kept as long, for readers of the table's earlier versions"
+        default=7, ge=0, le=36_500, description="replaced files are kept as long, for readers of the table's earlier versions"
     )
 
     @model_validator(mode="before")
@@ -99,7 +102,7 @@ class OutputConfig(BaseModel):
         if catalog is None:
             return None
         for key, value in catalog.items():
-            if SECRET_KEY.search(key) or PASSWORD_IN_URL.search(value):
+            if SECRET_KEY.search(key) or SECRET_IN_URL.search(value):
                 name = catalog.get("name", "default")
                 variable = f"{name}__{key}".upper().replace("-", "_").replace(".", "__")
                 raise secret_error(

@@ -34,6 +34,8 @@ def test_label_column_is_an_earlier_key_of_the_labels_name() -> None:
         ({"table": "a.b", "credential": "id:secret"}, "credential holds a secret"),
         ({"table": "a.b", "header.Authorization": "Basic x"}, r"header\.Authorization holds a secret"),
         ({"table": "a.b", "uri": "postgresql+psycopg2://user:pass@host/db"}, "uri holds a secret"),
+        ({"table": "a.b", "uri": "postgresql://host/db?user=u&password=p"}, "uri holds a secret"),
+        ({"table": "a.b", "header.X-Api-Key": "k"}, "X-Api-Key holds a secret"),
     ],
 )
 def test_a_catalog_without_a_name_or_with_a_secret_is_refused(catalog: dict[str, str], message: str) -> None:
@@ -47,3 +49,9 @@ def test_a_catalog_is_of_an_iceberg_table() -> None:
     for table in ("none", "delta"):
         with pytest.raises(ValueError, match=r"catalog has no effect without output\.table: iceberg"):
             OutputConfig(path="out", table=table, catalog=catalog)
+
+
+@pytest.mark.parametrize("days", [float("inf"), 1e6])  # before the first year there is
+def test_versions_are_kept_for_a_century_at_most(days: float) -> None:
+    with pytest.raises(ValueError, match="less than or equal to 36500"):
+        OutputConfig(path="out", keep_versions_days=days)
