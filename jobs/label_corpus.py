@@ -37,7 +37,7 @@ from jobs.run.state import RunState, end_run, state_of
 from jobs.timings.timings import PLANNING, Timings
 from pipeline_ops.output.lease import Lease
 from pipeline_ops.publishing.publisher import Publisher
-from pipeline_ops.schema.errors import ReplacedError, UserError
+from pipeline_ops.schema.errors import ReplacedError, StoreError, UserError
 from pipeline_ops.tables.input_table import table_words
 
 __all__ = ["RunResult", "labels", "run"]
@@ -140,10 +140,13 @@ def _label(prepared: Prepared, state: RunState, executor: Executor, *, quiet: bo
 
 
 def _publish(publisher: Publisher, lease: Lease, state: RunState) -> None:
-    """Publishes the table while the run goes. What keeps it from being written does not end the labeling: it ends the run."""
+    """Publishes the table while the run goes. What keeps it from being written does not end the labeling: it ends the run.
+
+    Nor does a catalog that fails for a while; where it is the output's store that fails, the next commit says so.
+    """
     try:
         publisher.publish(lease)
-    except (UserError, ReplacedError) as error:
+    except (UserError, ReplacedError, StoreError) as error:
         state.notify(f"{error}; the labeling goes on")
         publisher.put_off()
 
