@@ -126,7 +126,7 @@ def kill_at(watched: Watched, job_file: Path, puts: int) -> bool:
 @pytest.mark.parametrize(
     ("kind", "kills"),
     [
-        pytest.param("delta", 3, marks=pytest.mark.slow),
+        pytest.param("delta", 1, marks=pytest.mark.slow),
         pytest.param("delta", 20, marks=pytest.mark.campaign),
         pytest.param("iceberg", 20, marks=pytest.mark.campaign),
     ],
