@@ -7,6 +7,7 @@ change to that one, are off. Metadata and manifests go through Store (tables/sto
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,7 @@ PROPERTIES = {
 # a removal writes those manifests anew that name a removed file; files are in the order of their partitions
 FILES_OF_A_MANIFEST = 10_000
 MOST_MANIFESTS = 100
+HINT = f"{PUBLISHED}/{METADATA}/{VERSION_HINT}"
 NAME_MAPPING = "schema.name-mapping.default"  # the files have no field ids
 
 
@@ -60,6 +62,7 @@ class IcebergTable:
         self.catalog: Any = catalog or IcebergCatalog(store, output)
         self._opened: Any = None  # pyiceberg.table.Table, as read or written last
         self._paths: dict[int, frozenset[str]] = {}  # {snapshot id: its files}, of one snapshot
+        self._hint: str | None = None  # as read or written last
 
     def read(self) -> TableVersion:
         """See Table.
@@ -71,7 +74,7 @@ class IcebergTable:
         self._opened = self._load()
         if self._opened is None:
             check_other_log(self.store, LOG, "delta")
-        return self._version()
+        return replace(self._version(), is_announced=self._is_announced())
 
     def write(self, seen: TableVersion, change: TableChange) -> TableVersion:
         """See Table.
@@ -277,8 +280,21 @@ class IcebergTable:
 
     def _put_hint(self) -> None:
         """Says which metadata is the newest, for readers without the catalog: DuckDB, pyiceberg's StaticTable, this program."""
-        name = self._opened.metadata_location.rpartition("/")[2].removesuffix(".metadata.json")
-        self.store.put(f"{PUBLISHED}/{METADATA}/{VERSION_HINT}", name.encode())
+        self.store.put(HINT, self._newest_name().encode())
+        self._hint = self._newest_name()
+
+    def _is_announced(self) -> bool:
+        """Whether the hint says so; a publisher may have been killed before it put it. There is nothing to say of no table."""
+        if self._opened is None or self._hint == self._newest_name():
+            return True
+        try:
+            self._hint = self.store.read(HINT).decode(errors="replace")
+        except FileNotFoundError:
+            return False
+        return self._hint == self._newest_name()
+
+    def _newest_name(self) -> str:
+        return self._opened.metadata_location.rpartition("/")[2].removesuffix(".metadata.json")
 
     def _delete_metadata_of(self, expired: list[Any]) -> None:
         """Deletes the manifests and lists that only expired snapshots name."""

@@ -39,6 +39,8 @@ def publish(
 ) -> Publication | None:
     """Writes the version that has exactly `files`; None where the newest one has, or there is neither a file nor a table.
 
+    A version that was not announced is followed by another one, which is.
+
     Exactly once: `files` are those of one moment of the commit log, so no version has a document twice, or an uncommitted one.
     A publisher that has lost its lease writes nothing: `confirm` comes after the table was read, and a version is only written
     as the successor of the one that was read. Whoever takes over publishes with `fence` first, so that a write of the earlier
@@ -64,7 +66,8 @@ def publish(
         added = tuple(file for path, file in files.items() if path not in seen.paths)
         removed = tuple(sorted(seen.paths.difference(files)))
         columns = table_schema(schema, seen.schema, table.format, partitions)
-        if not (added or removed or (seen.version is not None and (columns != seen.schema or fence))):
+        renews = columns != seen.schema or fence or not seen.is_announced
+        if not (added or removed or (seen.version is not None and renews)):
             return None
         change = TableChange(
             added,

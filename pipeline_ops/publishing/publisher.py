@@ -28,10 +28,11 @@ class Publisher:
         self.published_at = time.monotonic()
 
     def is_behind(self) -> bool:
-        """Whether the newest version has other files than the commit log."""
+        """Whether the newest version has other files than the commit log, or is not announced."""
         if self.table is None:
             return False
-        return self.table.read().paths != {file.path for commit in self.ledger.current.values() for file in commit.files}
+        seen, files = self.table.read(), {file.path for commit in self.ledger.current.values() for file in commit.files}
+        return seen.paths != files or not seen.is_announced
 
     def is_due(self) -> bool:
         """Whether output.publish_seconds are over since the last publication, or since the start."""

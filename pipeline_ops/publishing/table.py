@@ -50,12 +50,14 @@ class TableVersion:
         paths: of its files, relative to the output folder where they are inside it; else full paths.
         schema: of its rows, partition columns too.
         term: of the lease under which it was published, 0 where it does not say.
+        is_announced: readers without the catalog find it; not where its publisher was killed before it said so.
     """
 
     version: int | None
     paths: frozenset[str]
     schema: pa.Schema
     term: int = 0
+    is_announced: bool = True
 
 
 @dataclass(frozen=True)

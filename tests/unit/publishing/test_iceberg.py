@@ -143,6 +143,25 @@ def test_replaced_files_are_kept_as_long_as_versions_that_name_them(tmp_path: Pa
         assert table.kept_paths(start - DAY) == {*output.files, "0.parquet", "1.parquet", "2.parquet"}
 
 
+def test_what_a_publisher_that_was_killed_has_not_announced_is_announced_by_the_next_one(tmp_path: Path) -> None:
+    output = IcebergOutput(tmp_path / "out")
+    output.add("a.parquet", {"text": ["a"]}, {"label": "x"})
+    output.publish()
+    hint = output.folder / "_iceberg/metadata/version-hint.text"
+    earlier = hint.read_text()
+    output.add("b.parquet", {"text": ["b"]}, {"label": "x"})
+    output.publish()
+    assert output.publish() is None
+    for said in (earlier, None):  # as it is before the hint is put
+        hint.unlink() if said is None else hint.write_text(said)
+        output.table = output.another_publisher()
+        published = output.publish()
+        assert published is not None
+        assert (published.added, published.removed) == (0, 0)
+        assert rows(StaticTable.from_metadata(f"{output.folder}/_iceberg"), "text") == [("a",), ("b",)]
+        assert output.publish() is None
+
+
 def test_files_are_kept_without_the_catalog_of_a_table_that_is_no_longer_published(tmp_path: Path) -> None:
     catalog = {"table": "corpora.labels", "type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db"}
     output = IcebergOutput(tmp_path / "out", catalog=catalog)
