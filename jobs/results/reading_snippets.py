@@ -1,7 +1,8 @@
 """Lines to paste into a shell that read an output, made from its own facts: folder, columns, partitions, store.
 
 A label column that was renamed, or an output without partitions, is not read by the lines of another output: a glob finds no
-files, or a column with the truth is taken for the label.
+files, or a column with the truth is taken for the label. Nor is an output that is published as a table read by a glob: it keeps
+replaced files for the table's earlier versions, so a glob has documents twice.
 """
 
 import re
@@ -17,6 +18,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local, is_s3, join
 from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.iceberg import PUBLISHED
 from pipeline_ops.writing.hive_partitions import hive_folder
 
 
@@ -31,6 +33,9 @@ class Snippet:
 def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]:
     """How to read the labels by DuckDB (local disk and S3), pandas, and this program; makes no request.
 
+    Of an output with `output.table` DuckDB reads the table, and pandas alone reads nothing: labels() gives its frame. The parts
+    of a split job are tables of their own, which this program reads as one.
+
     Args:
         labeled: its commits are not looked at.
         path: of the output as it is written in the lines; None: its full path.
@@ -44,10 +49,18 @@ def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]
     given = storage.model_dump(exclude_defaults=True, exclude={"cache_folder"}) if not is_local(path) else {}
     more = f", storage={given!r}" if given else ""
     own = f"from jobs import label_corpus; print(label_corpus.labels({path!r}, columns={columns!r}{more}))"
-    found = [Snippet("pandas", f"python -c {_quoted(pandas)}"), Snippet("label_corpus", f"python -c {_quoted(own)}")]
-    if is_local(path) or is_s3(path):
+    published = _table_format(labeled) != "none"
+    found = [Snippet("label_corpus", f"python -c {_quoted(own)}")]
+    if not published:
+        found.insert(0, Snippet("pandas", f"python -c {_quoted(pandas)}"))
+    if (is_local(path) or is_s3(path)) and not (published and labeled.parts):
         found.insert(0, Snippet("DuckDB", f"duckdb -c {_quoted(_sql(labeled, path))}"))
     return found
+
+
+def _table_format(labeled: Labeled) -> str:
+    """`output.table` of the last run that labeled something; joined and earlier outputs have none."""
+    return labeled.record["config"]["output"].get("table", "none")
 
 
 def print_snippets(labeled: Labeled) -> None:
@@ -88,15 +101,22 @@ def _label_columns(output: OutputConfig) -> list[str]:
 def _sql(labeled: Labeled, path: str) -> str:
     """Documents by the label of the first model."""
     output, storage = labeled.columns, labeled.store.config
-    folders = output.partition_columns()
-    literal = re.sub(r"([*?\[])", r"[\1]", path)  # the name of a folder is no pattern
-    glob = join(
-        literal, *(["part-*"] if labeled.parts else []), *(hive_folder((name,), ("",)) + "*" for name in folders), "*.parquet"
-    )
-    partitions = ", hive_partitioning = true" if folders else ""
     label = next(iter(output.by_model().values())).label_name
-    label = _identifier(hive_folder((label,), ("",))[:-1] if label in folders else label)  # DuckDB decodes values, not names
-    query = f"SELECT {label}, count(*) FROM read_parquet({_literal(glob)}{partitions}) GROUP BY {label}"
+    table_format = _table_format(labeled)
+    if table_format == "delta":
+        rows = f"delta_scan({_literal(path)})"
+    elif table_format == "iceberg":
+        rows = f"iceberg_scan({_literal(join(path, PUBLISHED))})"
+    else:
+        folders = output.partition_columns()
+        literal = re.sub(r"([*?\[])", r"[\1]", path)  # the name of a folder is no pattern
+        parts = ["part-*"] if labeled.parts else []
+        glob = join(literal, *parts, *(hive_folder((name,), ("",)) + "*" for name in folders), "*.parquet")
+        rows = f"read_parquet({_literal(glob)}{', hive_partitioning = true' if folders else ''})"
+        if label in folders:
+            label = hive_folder((label,), ("",))[:-1]  # DuckDB decodes values, not names
+    label = _identifier(label)
+    query = f"SELECT {label}, count(*) FROM {rows} GROUP BY {label}"
     return query if is_local(path) else f"{_secret(storage)}; {query}"
 
 

@@ -72,9 +72,12 @@ def read_corrections(paths: Sequence[str], storage: StorageConfig, key: str) -> 
     for path in paths:
         store = Store(path, storage)
         with store_access(key, path, "read"):
-            files = [file for file in store.list_files() if _parser_of(file.path)]
+            listed = store.list_files()
+            files = [file for file in listed if _parser_of(file.path)]
+            if not listed:
+                raise UserError(f"{key}: there is no file {path!r}{did_you_mean(path)}")
             if not files:
-                raise UserError(f"{key}: {path!r} is no .jsonl or .csv file, and holds none{did_you_mean(path)}")
+                raise UserError(f"{key}: {path!r} is no .jsonl or .csv file, and holds none; give what `review` has exported")
             contents = store.read_files(files)
         for file, content in zip(files, contents, strict=True):
             parse = _parser_of(file.path)

@@ -29,6 +29,7 @@ from tests.support.invariant import read_labeled
 from tests.support.running import job_settings, make_job
 from tests.support.screens import on_terminal
 from tests.support.serial_chain import run_serially
+from tests.support.table_readers import Published, duckdb_connection
 
 TEXTS = [text for text in real_documents(80, seed=9) if text.strip()][:40]
 LABEL = "review label"  # a name that has to be quoted
@@ -132,6 +133,20 @@ def test_snippets_of_several_models_name_the_columns_of_each(model: Path, tmp_pa
     lines = [snippet.line for snippet in reading_snippets(find_labeled(str(tmp_path / "out")))]
     columns = ["text", "one_label", "one_score", "two_label", "two_score"]
     check_lines(lines, tmp_path, tmp_path / "out", "one_label", columns)
+
+
+@pytest.mark.parametrize(("table", "extensions"), [("delta", ["delta"]), ("iceberg", ["avro", "iceberg"])])
+def test_snippets_of_a_published_output_read_no_replaced_file(model: Path, tmp_path: Path, table: str, extensions: list[str]):
+    output = tmp_path / "it's new"
+    for texts in (TEXTS, TEXTS[:15]):
+        write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+        run_serially(make_job(tmp_path / "in.jsonl", model, output, f"output.table={table}"), quiet=True)
+    duck, own = reading_snippets(find_labeled(str(output)))
+    assert (duck.tool, own.tool) == ("DuckDB", "label_corpus")
+    assert by_python(own.line, tmp_path).count("\n") == len(texts) + 1
+    with duckdb_connection(Published(str(output)), *extensions) as connection:
+        counts = connection.sql(split_by_a_shell(duck.line)[2]).fetchall()
+    assert sum(count for _, count in counts) == len(texts)
 
 
 def test_snippets_of_an_output_on_s3_have_its_endpoint(s3: Bucket, model: Path, tmp_path: Path):

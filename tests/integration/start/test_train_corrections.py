@@ -64,7 +64,7 @@ def test_training_takes_corrections_from_files_of_both_formats_and_a_second_one_
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["input.corrections=no.jsonl"], "input.corrections: 'no.jsonl' is no .jsonl or .csv file, and holds none"),
+        (["input.corrections=no.jsonl"], "input.corrections: there is no file 'no.jsonl'"),
         (["input.corrections=slips.csv"], "row 2 of slips.csv: there is no label 'GOOD'; did you mean 'good'?"),
         (["input.corrections=blank.csv"], "input.corrections: none of the 1 documents has a text; export them with"),
         (["input.corrections=more.csv", "training.max_documents=2"], "training.max_documents: 2, but there are 3 corrected"),
