@@ -25,7 +25,7 @@ def publish(job: JobConfig) -> dict[str, Any]:
     if job.output.table == "none":
         raise UserError(
             "output.table: is none, so there is no table to publish; set it to delta or iceberg, in the job file or as"
-            " output.table=delta behind the command, or give --hub user/name"
+            " output.table=delta on the command line, or give --hub user/name"
         )
     with existing_output(job, "publish") as output:
         published = output.publication

@@ -37,7 +37,7 @@ from pipeline_ops.tables.input_table import table_words
 COMMON_SETTINGS = {
     "input": ("format", "text_column", "text_unit", "min_characters"),
     "model": ("revision", "max_length", "long_documents", "dtype", "min_score"),
-    "output": ("partition_by", "columns", "scores", "top_k", "embedding"),
+    "output": ("partition_by", "columns", "scores", "top_k", "embedding", "table"),
     "storage": ("endpoint_url", "region", "anonymous", "path_style"),
     "compute": ("classifiers", "gpus_per_classifier", "batch_tokens", "unit_bytes", "max_failed_units"),
 }

@@ -80,10 +80,13 @@ class OutputConfig(BaseModel):
         description="of output.table: iceberg: `table` (namespace.name), `name`, and pyiceberg's properties such as uri",
     )
     publish_seconds: float = Field(
-        default=300, gt=0, description="while a run goes, a version of the table is published as often; and at its end"
+        default=300, gt=0, description="seconds between two published versions while a run goes; its end publishes one, too"
     )
     keep_versions_days: float = Field(
-        default=7, ge=0, le=36_500, description="replaced files are kept as long, for readers of the table's earlier versions"
+        default=7,
+        ge=0,
+        le=36_500,
+        description="days that replaced files are kept, for readers of the table's earlier versions",
     )
 
     @model_validator(mode="before")
