@@ -8,7 +8,7 @@ import pyarrow as pa
 import yaml
 
 from jobs.report import charts
-from jobs.results.reading_snippets import reading_snippets
+from jobs.results.reading_snippets import has_replaced_files, reading_snippets
 from pipeline_ops.analysis.summary_statistics import (
     WEIGHT,
     example_rows,
@@ -89,7 +89,7 @@ def report_context(labeled: Labeled) -> dict[str, Any]:
         "reject_examples": reject_examples(labeled),
         "failures": failures[:MAX_FAILURES],
         "num_failures": len(failures),
-        "snippets": reading_snippets(labeled),
+        "snippets": reading_snippets(labeled, replaced_files=has_replaced_files(labeled)),
         "runs": runs[::-1],
         "last_run": last_run,
         # of a split job several runs go on at a time, and none is the whole's

@@ -1,8 +1,8 @@
 """Lines to paste into a shell that read an output, made from its own facts: folder, columns, partitions, store.
 
 A label column that was renamed, or an output without partitions, is not read by the lines of another output: a glob finds no
-files, or a column with the truth is taken for the label. Nor is an output that is published as a table read by a glob: it keeps
-replaced files for the table's earlier versions, so a glob has documents twice.
+files, or a column with the truth is taken for the label. Nor is an output with a table, or one that had one, read by a glob: it
+keeps replaced files for the table's earlier versions, so a glob has documents twice.
 """
 
 import re
@@ -18,6 +18,7 @@ from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import is_local, is_s3, join
 from pipeline_ops.storage.store import Store
+from pipeline_ops.tables.delta import LOG
 from pipeline_ops.tables.iceberg import PUBLISHED
 from pipeline_ops.writing.hive_partitions import hive_folder
 
@@ -30,7 +31,7 @@ class Snippet:
     line: str
 
 
-def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]:
+def reading_snippets(labeled: Labeled, path: str | None = None, *, replaced_files: bool = False) -> list[Snippet]:
     """How to read the labels by DuckDB (local disk and S3), pandas, and this program; makes no request.
 
     Of an output with `output.table` DuckDB reads the table, and pandas alone reads nothing: labels() gives its frame. The parts
@@ -39,6 +40,7 @@ def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]
     Args:
         labeled: its commits are not looked at.
         path: of the output as it is written in the lines; None: its full path.
+        replaced_files: as has_replaced_files; where output.table is none, only this program reads such an output rightly.
     """
     path = labeled.path if path is None else path
     storage = labeled.store.config
@@ -50,12 +52,18 @@ def reading_snippets(labeled: Labeled, path: str | None = None) -> list[Snippet]
     more = f", storage={given!r}" if given else ""
     own = f"from jobs import label_corpus; print(label_corpus.labels({path!r}, columns={columns!r}{more}))"
     published = _table_format(labeled) != "none"
+    by_glob = not published and not replaced_files
     found = [Snippet("label_corpus", f"python -c {_quoted(own)}")]
-    if not published:
+    if by_glob:
         found.insert(0, Snippet("pandas", f"python -c {_quoted(pandas)}"))
-    if (is_local(path) or is_s3(path)) and not (published and labeled.parts):
+    if (is_local(path) or is_s3(path)) and (by_glob or (published and not labeled.parts)):
         found.insert(0, Snippet("DuckDB", f"duckdb -c {_quoted(_sql(labeled, path))}"))
     return found
+
+
+def has_replaced_files(labeled: Labeled) -> bool:
+    """Whether a table has a log here, also one that is published no more: for it replaced files stay (kept_files.py)."""
+    return any(store.names_in(folder) for store in labeled.stores for folder in (LOG, PUBLISHED))
 
 
 def _table_format(labeled: Labeled) -> str:
@@ -65,8 +73,9 @@ def _table_format(labeled: Labeled) -> str:
 
 def print_snippets(labeled: Labeled) -> None:
     """Prints the lines for people, on stderr."""
+    snippets = reading_snippets(labeled, replaced_files=has_replaced_files(labeled))
     print("read the labels:", file=sys.stderr)
-    for snippet in reading_snippets(labeled):
+    for snippet in snippets:
         print(f"  {snippet.line}", file=sys.stderr)
 
 
@@ -74,11 +83,10 @@ def print_snippets_of(output: Store) -> None:
     """As print_snippets, from the record of the job alone; where that cannot be read, says so: the labels are there."""
     try:
         record = read_job(output)
+        if record is not None:
+            print_snippets(Labeled(output, record, Ledger()))
     except store_errors() as error:  # a store that fails after a run does not make the run a failure
         print(f"the output's record cannot be read: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-        return
-    if record is not None:
-        print_snippets(Labeled(output, record, Ledger()))
 
 
 def shown_columns(labeled: Labeled, model: str | None = None) -> list[str]:

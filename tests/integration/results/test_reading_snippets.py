@@ -149,6 +149,19 @@ def test_snippets_of_a_published_output_read_no_replaced_file(model: Path, tmp_p
     assert sum(count for _, count in counts) == len(texts)
 
 
+def test_snippets_of_an_output_that_is_published_no_more_read_no_replaced_file(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "out"
+    for texts, table in ((TEXTS, "delta"), (TEXTS[:15], "none")):
+        write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+        run_serially(make_job(tmp_path / "in.jsonl", model, output, f"output.table={table}"), quiet=True)
+    capsys.readouterr()
+    print_snippets_of(Store(str(output)))
+    _, line = capsys.readouterr().err.splitlines()
+    assert by_python(line.strip(), tmp_path).count("\n") == 15 + 1
+
+
 def test_snippets_of_an_output_on_s3_have_its_endpoint(s3: Bucket, model: Path, tmp_path: Path):
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
     endpoint = f"storage.endpoint_url={s3.endpoint_url}"
