@@ -73,7 +73,10 @@ def _table_format(labeled: Labeled) -> str:
 
 def print_snippets(labeled: Labeled) -> None:
     """Prints the lines for people, on stderr."""
-    snippets = reading_snippets(labeled, replaced_files=has_replaced_files(labeled))
+    has_log = has_replaced_files(labeled)
+    snippets = reading_snippets(labeled, replaced_files=has_log)
+    if has_log and _table_format(labeled) == "none":
+        print("output.table is none: the table here is updated by `label-corpus publish` only", file=sys.stderr)
     print("read the labels:", file=sys.stderr)
     for snippet in snippets:
         print(f"  {snippet.line}", file=sys.stderr)

@@ -158,7 +158,8 @@ def test_snippets_of_an_output_that_is_published_no_more_read_no_replaced_file(
         run_serially(make_job(tmp_path / "in.jsonl", model, output, f"output.table={table}"), quiet=True)
     capsys.readouterr()
     print_snippets_of(Store(str(output)))
-    _, line = capsys.readouterr().err.splitlines()
+    remark, _, line = capsys.readouterr().err.splitlines()
+    assert remark.startswith("output.table is none: the table here is updated")
     assert by_python(line.strip(), tmp_path).count("\n") == 15 + 1
 
 
