@@ -16,6 +16,7 @@ from pipeline_ops.tables.input_table import import_extra
 SQLITE = f"{PUBLISHED}/catalog.db"
 NAMESPACE = "labels"  # of the table in that file
 DEFAULT_NAME = "default"  # pyiceberg's
+PARTS_OF_A_URL = "#?"  # pyiceberg takes the locations of files for URLs that are not quoted
 
 
 class IcebergCatalog:
@@ -27,8 +28,15 @@ class IcebergCatalog:
     """
 
     def __init__(self, store: Store, output: OutputConfig):
-        """Raises UserError if pyiceberg is missing, or the output is on object storage and has no output.catalog."""
+        """Raises UserError if pyiceberg is missing, engines could not read the output's path, or it is on object storage and
+        has no output.catalog.
+        """
         import_extra("pyiceberg.catalog.sql", "Iceberg", store.path, "output.table")
+        if any(character in store.path for character in PARTS_OF_A_URL):
+            raise UserError(
+                f"output.path: {store.path!r} has a # or ?, where engines end the paths of an Iceberg table's files; give"
+                f" another name, or set output.table: delta"
+            )
         self.store = store
         self.settings = output.catalog
         self.reached = False

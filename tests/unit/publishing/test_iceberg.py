@@ -260,6 +260,16 @@ def test_an_output_on_object_storage_needs_a_catalog() -> None:
         IcebergTable(Store("s3://bucket/out"), OutputConfig(path="s3://bucket/out", table="iceberg"))
 
 
+@pytest.mark.parametrize("name", ["labels#2", "labels?"])
+def test_a_path_whose_files_engines_would_not_find_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"output\.path: .* has a # or \?, where engines end the paths"):
+        IcebergOutput(tmp_path / name)
+    output = IcebergOutput(tmp_path / "läbels %20 =1")
+    output.add("f.parquet", {"text": ["a"]}, {"label": "x"})
+    output.publish()
+    assert rows(StaticTable.from_metadata(f"{output.folder}/_iceberg"), "text") == [("a",)]
+
+
 def test_an_output_that_was_moved_is_no_longer_the_table(tmp_path: Path) -> None:
     output = IcebergOutput(tmp_path / "out")
     output.add("a.parquet", {"n": [1]}, {"label": "x"})
