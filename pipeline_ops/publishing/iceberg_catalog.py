@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline_ops.inputs.part import part_named
-from pipeline_ops.schema.errors import StoreError, UserError, one_line
+from pipeline_ops.schema.errors import StoreError, UserError, one_line, without_credentials
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.iceberg import PUBLISHED, metadata_folders, newest_metadata
@@ -142,7 +142,7 @@ class IcebergCatalog:
     def _fail(self, error: Exception) -> None:
         from pyiceberg.exceptions import ValidationError
 
-        reason = f"{type(error).__name__}: {one_line(error)}"
+        reason = f"{type(error).__name__}: {without_credentials(one_line(error))}"
         if self.reached and not isinstance(error, ValidationError):  # of metadata that is damaged
             raise StoreError(f"output.catalog: {self.words} failed: {reason}") from error
         if self.settings is None:

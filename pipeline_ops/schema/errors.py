@@ -3,6 +3,7 @@
 The client libraries are not imported here: it would cost each process of a job without object storage half a second of CPU.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,11 @@ def one_line(error: BaseException) -> str:
     """The message of an exception and its notes, in one line."""
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     return (" ".join(str(error).split()) or "no reason given") + notes
+
+
+def without_credentials(text: str) -> str:
+    """Without what stands before the host in a URL: the message of another library may quote one with a password in it."""
+    return re.sub(r"://\S*@", "://", text)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_ops.schema.errors import UserError, one_line
+from pipeline_ops.schema.errors import UserError, one_line, without_credentials
 from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.paths import join
 from pipeline_ops.storage.store import Store, StoredFile
@@ -112,9 +112,10 @@ def metadata_in_catalog(path: str, config: StorageConfig) -> str:
     try:
         return path_of(load_catalog(catalog, **properties_for(config)).load_table(table).metadata_location)
     except Exception as error:  # of the client of whatever the catalog is
+        reason = f"{type(error).__name__}: {without_credentials(one_line(error))}"
         raise UserError(
-            f"input.path: {path!r} cannot be looked up: {type(error).__name__}: {one_line(error)}; catalogs are configured in"
-            f" .pyiceberg.yaml or by PYICEBERG_CATALOG__{catalog.upper()}__URI"
+            f"input.path: {path!r} cannot be looked up: {reason}; catalogs are configured in .pyiceberg.yaml or by"
+            f" PYICEBERG_CATALOG__{catalog.upper()}__URI"
         ) from error
 
 

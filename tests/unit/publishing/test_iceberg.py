@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import StaticTable, Table
+from pyiceberg.utils.config import Config
 
 from pipeline_ops.publishing.delta import DeltaTable
 from pipeline_ops.publishing.iceberg import IcebergTable
@@ -17,8 +18,10 @@ from pipeline_ops.publishing.kept_files import kept_files
 from pipeline_ops.publishing.table import TableChangedError, TableVersion
 from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
+from pipeline_ops.storage.config import StorageConfig
 from pipeline_ops.storage.store import Store
 from pipeline_ops.tables.formats import find_table
+from pipeline_ops.tables.iceberg import metadata_in_catalog
 from tests.support.iceberg_output import IcebergOutput
 
 DAY = datetime.timedelta(days=1)
@@ -245,6 +248,17 @@ def test_a_catalog_that_cannot_be_reached_is_named(tmp_path: Path, catalog: dict
     with pytest.raises(UserError, match=r"^output\.catalog: the catalog .*" + message) as caught:
         output.publish()
     assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_the_environment_is_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__PROD__URI", "postgres://me:pass/w0rd@host/db")  # as many write postgresql://
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+    output = IcebergOutput(tmp_path / "out", catalog={"table": "a.b", "name": "prod"})
+    config = StorageConfig()
+    for use in (output.table.read, lambda: metadata_in_catalog("iceberg://prod/a.b", config)):
+        with pytest.raises(UserError, match="Could not infer the catalog type from the uri: postgres://host/db;") as caught:
+            use()
+        assert "w0rd" not in str(caught.value)
 
 
 def test_a_damaged_catalog_file_is_named(tmp_path: Path) -> None:
