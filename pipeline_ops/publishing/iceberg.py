@@ -5,6 +5,7 @@ current metadata, and a write that finds another snapshot there has no effect; p
 change to that one, are off. Metadata and manifests go through Store (tables/store_file_io.py) to OUTPUT/_iceberg/metadata.
 """
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -42,6 +43,7 @@ PROPERTIES = {
 FILES_OF_A_MANIFEST = 10_000
 MOST_MANIFESTS = 100
 HINT = f"{PUBLISHED}/{METADATA}/{VERSION_HINT}"
+CLOCK_TOLERANCE_S = 60
 NAME_MAPPING = "schema.name-mapping.default"  # the files have no field ids
 
 
@@ -80,7 +82,7 @@ class IcebergTable:
         """See Table.
 
         Raises:
-            UserError: the catalog cannot be reached, or the table cannot have a column of that type.
+            UserError: the catalog cannot be reached, the table cannot have a column of that type, or this clock is slow.
             TableChangedError: there is a newer version than `seen`.
             StoreError: the catalog or the store kept failing; whether the version was written is unknown if the catalog did.
         """
@@ -91,6 +93,8 @@ class IcebergTable:
         opened = self._opened
         if seen.version != (_current_id(opened) if opened is not None else None):
             raise TableChangedError
+        if opened is not None:
+            self._check_clock(opened.metadata.last_updated_ms)
         if change.schema != seen.schema:
             check_names(change.schema)
         try:
@@ -161,6 +165,18 @@ class IcebergTable:
         summary = snapshot.summary.additional_properties if snapshot.summary else {}
         term = int(summary.get(f"{PROPERTY_PREFIX}term", 0))
         return TableVersion(snapshot.snapshot_id, self._paths[snapshot.snapshot_id], schema, term)
+
+    def _check_clock(self, updated_ms: int) -> None:
+        """Raises UserError where a snapshot by this machine's clock would be older than the table, by more than engines take.
+
+        Of Java, Go and Rust the libraries refuse all of such a table (TableMetadata: `Expected sorted snapshot log entries`).
+        """
+        behind = updated_ms / 1000 - time.time()
+        if behind > CLOCK_TOLERANCE_S:
+            raise UserError(
+                f"output.table: this machine's clock is {behind:,.0f} s behind the newest snapshot of {self.catalog.table!r},"
+                f" and engines read no table whose snapshots are out of order; set the clocks of all machines, such as by NTP"
+            )
 
     def _create(self, schema: pa.Schema) -> Any:
         """The transaction that makes the table."""

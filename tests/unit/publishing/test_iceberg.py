@@ -1,6 +1,7 @@
 """The committed files as an Iceberg table: what other readers see of its versions, and who may write the next one."""
 
 import datetime
+import time
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -144,6 +145,20 @@ def test_replaced_files_are_kept_as_long_as_versions_that_name_them(tmp_path: Pa
     for table in (output.table, output.another_publisher()):
         assert table.kept_paths(start + DAY) == {*output.files}
         assert table.kept_paths(start - DAY) == {*output.files, "0.parquet", "1.parquet", "2.parquet"}
+
+
+def test_a_clock_that_is_slow_makes_no_table_that_engines_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, now = IcebergOutput(tmp_path / "out"), time.time
+    output.add("a.parquet", {"text": ["a"]}, {"label": "x"})
+    output.publish()
+    output.add("b.parquet", {"text": ["b"]}, {"label": "x"})
+    monkeypatch.setattr(time, "time", lambda: now() - 100)
+    with pytest.raises(UserError, match=r"this machine's clock is (9\d|100) s behind .* such as by NTP"):
+        output.publish()
+    assert rows(load(output), "text") == [("a",)]
+    monkeypatch.setattr(time, "time", lambda: now() - 10)
+    output.publish()
+    assert rows(load(output), "text") == [("a",), ("b",)]
 
 
 def test_what_a_publisher_that_was_killed_has_not_announced_is_announced_by_the_next_one(tmp_path: Path) -> None:
