@@ -23,7 +23,7 @@ OPTIONS_OF = {  # of a mode of the benchmark, named by its option; "" without on
     epilog=examples(
         "label-corpus train train.yaml",
         "label-corpus train train.yaml training.epochs=1 training.max_documents=2000",
-        "label-corpus train train.yaml input.corrections=review.jsonl output.path=corrected",
+        "label-corpus train train.yaml input.corrections=review.jsonl",
     ),
 )
 def train_command(

@@ -81,7 +81,7 @@ def review_command(
     more = [f"and {len(strata) - SHOWN_STRATA} more"] if len(strata) > SHOWN_STRATA else []
     emit(
         found,
-        f"{found['page']}: {counted(found['reviewed'], 'document')} to review: {', '.join(strata[:SHOWN_STRATA] + more)}",
+        f"{found['page']}: {counted(found['sampled'], 'document')} to review: {', '.join(strata[:SHOWN_STRATA] + more)}",
         f"{found['spreadsheet']}: the same for a spreadsheet; fill in its column `corrected`",
         as_json=as_json,
         quiet=quiet,

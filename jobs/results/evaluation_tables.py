@@ -65,7 +65,8 @@ def headline(result: dict[str, Any]) -> str:
     ]
     if result.get("calibration"):
         metrics.append(f"expected calibration error {result['calibration']['expected_calibration_error']:.4f}")
-    counts = [counted(result["evaluated"], "reviewed document" if result.get("reviewed") else "document")]
+    documents = counted(result["evaluated"], "reviewed document" if result.get("reviewed") else "document")
+    counts = [f"of {documents} alone" if result.get("reviewed") else documents]
     counts += [
         f"{result[key]:,} {name}" for key, name in (("without_truth", "without truth"), ("rejected", "rejected")) if result[key]
     ]

@@ -71,7 +71,7 @@ def review(
         model_b: which model's labels of `other`; None: the same name.
 
     Returns:
-        page, spreadsheet, sample (its id), reviewed (documents to review), documents (of the output), strata, and of
+        page, spreadsheet, sample (its id), sampled (number of documents to review), documents (of the output), strata, and of
         `uncertain` the measure.
 
     Raises:
@@ -107,7 +107,7 @@ def review(
         "page": files.page,
         "spreadsheet": files.sheet,
         "sample": sample.id,
-        "reviewed": count,
+        "sampled": count,
         "documents": sample.documents,
         "strata": {stratum.name: {"documents": stratum.documents, "sampled": stratum.sampled} for stratum in strata},
         **({} if certainty is None else {"uncertain_by": certainty.name}),
