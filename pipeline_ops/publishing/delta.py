@@ -46,6 +46,7 @@ MEASURED = "delta.dataSkippingStatsColumns"  # the columns that files' statistic
 PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # that the setting's list can have
 RETENTION = "delta.deletedFileRetentionDuration"  # of the protocol: how long checkpoints keep what was removed
 SECONDS_PER_DAY = 86400
+KEPT_CHECKPOINTS = 3  # before the newest one: a reader may have begun with an earlier one
 VERSIONS_PER_CHECKPOINT = 10  # as Spark's default: a reader reads the newest checkpoint and the entries since
 
 
@@ -272,13 +273,20 @@ class DeltaTable:
         return None if value is None else str(value)
 
     def _write_checkpoint(self) -> None:
-        """Puts a checkpoint of the newest version, which spares readers the entries before it."""
-        with opened_log(self.store, self.store.list_all(LOG), KEY) as (folder, opened):
+        """Puts a checkpoint of the newest version, which spares readers the entries before it.
+
+        Deletes those of long ago, of 40 MB each with 100,000 files: all entries stay, which earlier versions are read by.
+        """
+        files = self.store.list_all(LOG)
+        with opened_log(self.store, files, KEY) as (folder, opened):
             opened.create_checkpoint()
             name = f"{LOG}/{opened.version():020}.checkpoint.parquet"
             for one in (name, f"{LOG}/_last_checkpoint"):
                 with open(os.path.join(folder, one), "rb") as file, contextlib.suppress(FileNotFoundError):
                     self.store.put(one, file.read())  # a temporary file may be swept: then the next checkpoint does
+            oldest = f"{LOG}/{max(opened.version() - KEPT_CHECKPOINTS * VERSIONS_PER_CHECKPOINT, 0):020}"
+        names = [self.store.relative(file.path) for file in files if file.path.endswith(".checkpoint.parquet")]
+        self.store.delete(name for name in names if name < oldest)
 
 
 def _next(seen: TableVersion) -> int:

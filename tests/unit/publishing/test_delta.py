@@ -174,6 +174,21 @@ def test_a_fence_is_a_version_without_changes_and_who_is_late_reads_again(tmp_pa
     assert output.opened().read().version == 2
 
 
+def test_checkpoints_of_long_ago_are_deleted_and_their_versions_can_be_read(tmp_path: Path) -> None:
+    output = Output(tmp_path)
+    output.add("first", "x")
+    output.publish()
+    first = output.expected()
+    output.add("second", "x")
+    for _ in range(50):
+        output.publish(fence=True)
+    names = [path.name for path in sorted((tmp_path / "_delta_log").glob("*.checkpoint.parquet"))]
+    assert names == [f"{version:020}.checkpoint.parquet" for version in (20, 30, 40, 50)]
+    for version, texts in [(0, first), *((version, output.expected()) for version in (1, 10, 19, 25, 50))]:
+        assert output.texts(version) == texts
+    assert output.opened().read().paths == output.files.keys()
+
+
 def test_checkpoints_spare_the_entries_before_them_and_keep_what_was_removed(tmp_path: Path) -> None:
     output = Output(tmp_path, keep_versions_days=20)
     began = datetime.now(UTC)
