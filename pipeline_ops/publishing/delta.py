@@ -32,10 +32,10 @@ from pipeline_ops.publishing.table import (
     TableVersion,
     check_other_log,
 )
-from pipeline_ops.schema.errors import UserError, one_line
+from pipeline_ops.schema.errors import UserError
 from pipeline_ops.schema.output_columns import OutputConfig
 from pipeline_ops.storage.store import Store
-from pipeline_ops.tables.delta import COMMIT, LOG, check_features, is_log, opened_log, table_of
+from pipeline_ops.tables.delta import COMMIT, LOG, check_features, is_log, opened_log, reason_of, table_of
 from pipeline_ops.tables.iceberg import PUBLISHED
 from pipeline_ops.tables.input_table import import_extra
 from pipeline_ops.writing.unit_files import measured_columns
@@ -251,8 +251,7 @@ class DeltaTable:
         except self._deltalake.exceptions.DeltaError as error:
             raise UserError(
                 f"{KEY}: the Delta table {self.store.path!r} cannot be written:"
-                f" {one_line(error).replace(folder, self.store.path)}; delete its {LOG}, and `label-corpus publish` writes it"
-                f" anew"
+                f" {reason_of(error, folder, self.store)}; delete its {LOG}, and `label-corpus publish` writes it anew"
             ) from error
 
     def _partition_text(self, file: TableFile, column: str) -> str | None:

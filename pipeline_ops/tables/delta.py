@@ -89,8 +89,13 @@ def opened_log(store: Store, files: Sequence[StoredFile], key: str = INPUT_KEY) 
         except deltalake.exceptions.DeltaError as error:
             raise UserError(
                 f"{key}: the log of the Delta table {store.path!r} cannot be read:"
-                f" {one_line(error).replace(folder, store.path)}; a newer deltalake may read it, or {remedy}"
+                f" {reason_of(error, folder, store)}; a newer deltalake may read it, or {remedy}"
             ) from error
+
+
+def reason_of(error: Exception, folder: str, store: Store) -> str:
+    """A DeltaError in one line, without frames of Rust, and with the table's path in place of that of its copy in `folder`."""
+    return one_line(error).partition(" 0: ")[0].replace(folder, store.path)
 
 
 def table_of(store: Store, opened: Any, key: str = INPUT_KEY) -> InputTable:

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,17 @@ def test_image_has_what_kuberay_and_ray_up_run_and_no_entrypoint_in_their_way() 
     assert "--constraint cluster/constraints.txt" in pip
     assert "boto3" in pip.split()
     assert any("PIP_NO_CACHE_DIR=1" in rest for rest in of("ENV"))
+
+
+@pytest.mark.parametrize("extras", ["", "tables", "tables,avro"])
+def test_image_has_the_extras_that_its_build_is_given(tmp_path: Path, extras: str) -> None:
+    [instruction] = [rest for rest in of("RUN") if "--requirement" in rest]
+    command = instruction.partition(" && ")[0].removeprefix("python ")
+    (tmp_path / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, cwd=tmp_path, env={"EXTRAS": extras})
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    added = [one for name in extras.split(",") if name for one in project["optional-dependencies"][name]]
+    assert (tmp_path / "requirements.txt").read_text().splitlines() == [*project["dependencies"], *added]
 
 
 @pytest.mark.parametrize("path", [DOCKERFILE, MACHINES], ids=lambda path: path.name)
