@@ -13,6 +13,7 @@ from jobs.config import JobConfig
 from jobs.console.step_progress import Steps
 from jobs.maintenance.verify_table import compare_table, is_right, table_line
 from jobs.number_format import counted
+from jobs.results.reading_snippets import TABLE_SWITCHED_OFF, has_replaced_files
 from jobs.run.result import some_mostly_rejected
 from pipeline_ops.inputs.config import InputConfig
 from pipeline_ops.inputs.input_files import InputFile
@@ -50,10 +51,11 @@ def verify(job: JobConfig, *, deep: bool = False, quiet: bool = False) -> dict[s
     Returns:
         documents (recounted from the input), labeled and rejected (from the commits), and the lists missing, doubled,
         unreferenced, broken, failed and removed, whose entries name the path; in missing and doubled a file has one entry.
-        `table`: what compare_table returns. `ok` is true if all but `removed` are empty, and the table has the committed files.
-        files_mostly_rejected and mostly_rejected, as in RunResult: all their rows are accounted for, so `ok` does not depend on
-        them. With `deep`, `files_read`, and files_widened: input files of whose rows some have columns, or fields of objects,
-        that others lack, since they were first seen late. `limit`: of a trial.
+        `table`: what compare_table returns; table_switched_off: there is one that runs no longer publish. `ok` is true if all
+        but `removed` are empty, and the table has the committed files. files_mostly_rejected and mostly_rejected, as in
+        RunResult: all their rows are accounted for, so `ok` does not depend on them. With `deep`, `files_read`, and
+        files_widened: input files of whose rows some have columns, or fields of objects, that others lack, since they were
+        first seen late. `limit`: of a trial.
 
     Raises:
         UserError: the input or the output cannot be read.
@@ -160,6 +162,7 @@ def _verify(job: JobConfig, deep: bool, steps: Steps) -> dict[str, Any]:
         "broken": list(dict.fromkeys(broken)),
         "failed": failed,
         "table": table,
+        "table_switched_off": table is None and any(map(has_replaced_files, outputs)),
         **deep_facts,
         **(trial or {}),
         "removed": removed,
@@ -289,6 +292,8 @@ def print_report(report: dict[str, Any]) -> None:
             print(f"{kind}: and {len(report[kind]) - MAX_LISTED} more", file=sys.stderr)
     if not is_right(report["table"]):
         print(table_line(report["table"]), file=sys.stderr)
+    if report["table_switched_off"]:
+        print(TABLE_SWITCHED_OFF, file=sys.stderr)
     if report.get("files_widened"):
         count = counted(report["files_widened"], "input file")
         print(

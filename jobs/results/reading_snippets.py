@@ -22,6 +22,8 @@ from pipeline_ops.tables.delta import LOG
 from pipeline_ops.tables.iceberg import PUBLISHED
 from pipeline_ops.writing.hive_partitions import hive_folder
 
+TABLE_SWITCHED_OFF = "output.table is none: the table here is updated by `label-corpus publish` only"
+
 
 @dataclass(frozen=True)
 class Snippet:
@@ -76,7 +78,7 @@ def print_snippets(labeled: Labeled) -> None:
     has_log = has_replaced_files(labeled)
     snippets = reading_snippets(labeled, replaced_files=has_log)
     if has_log and _table_format(labeled) == "none":
-        print("output.table is none: the table here is updated by `label-corpus publish` only", file=sys.stderr)
+        print(TABLE_SWITCHED_OFF, file=sys.stderr)
     print("read the labels:", file=sys.stderr)
     for snippet in snippets:
         print(f"  {snippet.line}", file=sys.stderr)
