@@ -105,7 +105,7 @@ class Publisher:
 
         No revision has a document twice, and none is missing in between: the first commit removes all files whose commits were
         replaced, and adds all files of commits that replace others, or had other columns. They are uploaded before, batch by
-        batch.
+        batch. Of more than MAX_COMMIT_FILES successors, the rest is missing until the next commit.
         """
         self.steps.begin("uploading", sum(file.bytes for file in missing), is_bytes=True)
         groups = _groups(missing, removed)
