@@ -18,7 +18,8 @@ from tests.support.running import command, job_settings, keys, make_job, start_c
 from tests.support.serial_chain import run_serially
 
 TIMEOUT_S = 240
-LEASE_S = 8
+LEASE_S = 5
+STALL_S = 20  # longer than it takes another run to take over
 DOCUMENTS = 24
 LOG = r"out/_delta_log/\d+\.json"
 CHECKPOINT = r"out/_delta_log/(_last_checkpoint|\d+\.checkpoint\.parquet)"
@@ -84,8 +85,10 @@ def test_a_publisher_that_stalls_while_another_run_takes_over_publishes_nothing_
     storage, source = f"storage.endpoint_url={s3.endpoint_url}", corpus(tmp_path)
     often = ("compute.unit_bytes=1", "output.table=delta", "output.publish_seconds=0.000001", f"output.lease_seconds={LEASE_S}")
     settings = job_settings(source, model, f"{s3.url}/out", storage, *often)
+    for pool in ("tokenizers", "classifiers"):  # in one process
+        del settings["compute"][pool]
     job_file, job = write_job_file(tmp_path / "job.yaml", settings), make_job(source, model, f"{s3.url}/out", storage, *often)
-    held = Rule("delay", "PutObject", LOG, skip=2, seconds=TIMEOUT_S)
+    held = Rule("delay", "PutObject", LOG, skip=2, seconds=STALL_S)
     with s3.proxy.faults(held):
         first = start_command("run", job_file, "--quiet", "--no-report")
         try:

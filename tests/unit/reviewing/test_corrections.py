@@ -80,7 +80,7 @@ def test_corrections_on_object_storage_are_read_by_a_glob(s3: Bucket) -> None:
     storage = StorageConfig(endpoint_url=s3.endpoint_url)
     for path, found in ((f"{s3.url}/r/*.jsonl", 1), (f"{s3.url}/r", 2)):
         assert len(read_corrections([path], storage, "--corrections")) == found
-    with pytest.raises(UserError, match=r"^--corrections: 's3://.*/none' is no .jsonl or .csv file"):
+    with pytest.raises(UserError, match=r"^--corrections: there is no file 's3://.*/none'"):
         read_corrections([f"{s3.url}/none"], storage, "--corrections")
 
 
