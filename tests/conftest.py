@@ -73,8 +73,8 @@ ON_RAY = re.compile(
     r"""\bray_address\b|\bfinished_job:|\bray_nodes\(|\brunning_command\((?!"train")"""
     r"""|sys\.executable, "-m", "jobs\.cli", "run\""""
 )
-# these start a Ray now and then, but compute most of the time: on Ray's process the other one would be done long before
-COMPUTING = ("tests/fault/test_one_process.py", "tests/integration/benchmark/test_benchmark.py")
+# it starts a Ray now and then, but computes most of the time: on Ray's process the other one would be done long before
+COMPUTING = ("tests/fault/test_one_process.py",)
 
 
 @cache
