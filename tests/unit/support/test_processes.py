@@ -14,7 +14,8 @@ from tests.conftest import is_on_ray
         ("integration/remote/test_submit.py", True),
         ("fault/test_interruption.py", True),  # commands that start one
         ("integration/run/test_progress_on_a_terminal.py", True),
-        ("integration/benchmark/test_benchmark.py", False),  # as well, but computes most of the time
+        ("integration/benchmark/test_benchmark.py", True),
+        ("fault/test_one_process.py", False),  # as well, but computes most of the time
         ("integration/labels/test_architectures.py", False),
         ("fault/fuzz/test_fuzzed_inputs.py", False),
         ("unit/console/test_live_view.py", False),
