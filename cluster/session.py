@@ -367,7 +367,7 @@ def _shut_down() -> None:
     """Shuts Ray down in this process when no other thread calls it any more: a call after that would end the process.
 
     Besides the threads of Ray Data that is Python's garbage collector, which runs in any thread: a Dataset leaves ObjectRefs in
-    reference cycles, and each tells the core worker that it is gone.
+    reference cycles, and each reports to the core worker that it is gone.
     """
     import ray
 

@@ -36,6 +36,6 @@ def _check_empty_labels(job: ResolvedJob, partitions: tuple[str, ...]) -> None:
         head = model.facts.head
         if model.output.label_name in partitions and "" in (*head.labels, *head.bin_labels, head.fallback_label):
             raise UserError(
-                f"output.table: the model {model.config.path!r} has a label without a name, which Delta tables cannot tell from"
+                f"output.table: the model {model.config.path!r} has a label without a name, which Delta tables take for"
                 f" null as a partition's value; name it by model.id2label, set output.table: iceberg or output.partition_by: []"
             )

@@ -259,7 +259,7 @@ class DeltaTable:
         value = file.partition[column]
         if value == "":
             raise UserError(
-                f"{KEY}: {file.path!r} has an empty text in the partition column {column!r}, which Delta Lake cannot tell from"
+                f"{KEY}: {file.path!r} has an empty text in the partition column {column!r}, which Delta Lake takes for"
                 f" null; use output.table: iceberg, or leave the column out of output.partition_by, in another output.path"
             )
         if isinstance(value, bool):

@@ -124,7 +124,7 @@ def table_schema(columns: pa.Schema, known: pa.Schema, table_format: str, partit
 
 
 def _twins(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that most engines cannot tell apart."""
+    """Two names that most engines cannot distinguish."""
     known: dict[str, str] = {}
     for name in names:
         if name.lower() in known:

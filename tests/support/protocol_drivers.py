@@ -1,7 +1,7 @@
 """Drivers for the tests of the commit protocol: programs of the product's own functions in the product's own order.
 
-They are jobs/run/commit_writer.py and jobs/maintenance/compact.py, with tiny files in place of labeled ones, and a table whose
-log has the paths of its files.
+The order is that of jobs/run/commit_writer.py and jobs/maintenance/compact.py; tiny files are in place of labeled ones, and the
+log of the table has their paths.
 """
 
 import hashlib

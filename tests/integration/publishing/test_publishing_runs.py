@@ -157,9 +157,7 @@ def test_a_table_that_cannot_be_written_stops_no_labeling_but_the_run_ends_with_
     job.write("a.jsonl", TEXTS[:10], language="en")
     job.write("b.jsonl", TEXTS[10:20], language="")
     settings = job.settings("output.partition_by=[language]", "output.publish_seconds=0.000001")
-    with pytest.raises(
-        UserError, match="empty text in the partition column 'language', which Delta Lake cannot tell from null"
-    ):
+    with pytest.raises(UserError, match="empty text in the partition column 'language', which Delta Lake takes for null"):
         run_serially(settings, quiet=True)
     assert len(labels(str(job.output))) == 20
 

@@ -107,7 +107,7 @@ def test_types_that_engines_do_not_read_are_refused_before_the_run(model: Path, 
     [
         ({"Id": 1, "id": 2}, [], "output.table: the columns 'Id' and 'id' differ in upper and lower case alone"),
         ({"Score": 1}, [], "output.table: the columns 'Score' and 'score' differ in upper and lower case alone"),
-        ({}, ["model.id2label={0: ''}"], "has a label without a name, which Delta tables cannot tell from null"),
+        ({}, ["model.id2label={0: ''}"], "has a label without a name, which Delta tables take for null"),
     ],
 )
 def test_names_that_a_table_cannot_have_are_refused_before_the_run(

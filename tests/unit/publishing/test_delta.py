@@ -265,7 +265,7 @@ def test_users_mistakes_are_said_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"column 'score' is double, and float in the Delta table so far; delete the table"):
         output.publish(pa.schema([("text", pa.string()), ("score", pa.float64()), ("label", pa.string())]))
     output.add("c", "")
-    with pytest.raises(UserError, match=r"empty text in the partition column 'label', which Delta Lake cannot tell from null"):
+    with pytest.raises(UserError, match=r"empty text in the partition column 'label', which Delta Lake takes for null"):
         output.publish()
     unpartitioned = DeltaTable(Store(str(tmp_path / "out")), OutputConfig(path="unused", partition_by=(), table="delta"))
     with pytest.raises(UserError, match=r"is partitioned by \['label'\], the output by \[\]; delete its _delta_log"):
