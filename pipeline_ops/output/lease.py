@@ -244,7 +244,7 @@ def acquire(
     if is_ignored:
         store.delete([name])
         raise UserError(
-            f"storage: the store of {store.path!r} ignores conditional puts (If-None-Match), so it does not keep two runs at once"
+            f"storage: the store of {store.path!r} ignores conditional puts (If-None-Match), so it does not keep two runs"
             f" apart; use a store that honors them"
         )
     store.delete(_name(older) for older in generations[:-1])
